@@ -1,0 +1,108 @@
+using System.Diagnostics;
+
+namespace Wayleave.Core;
+
+// Lock order: host lock first, reservations (logical, owned by tickets) under it, never a wait while it is held. A thread that
+// holds a port or engine token may take the host lock; a thread that holds the host lock never takes a token.
+
+/// <summary>
+/// What the objects of one host share: the host lock that guards all control state, the clock, the trace sink and the source of
+/// identities. Every member of a Core control object is called with the host lock held unless its comment says otherwise.
+/// </summary>
+public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
+{
+    private readonly Lock _lock = new();
+    private readonly long _epoch = clock.GetTimestamp();
+    private readonly List<Action> _deferred = [];
+    private ulong _nextContext = 1; // 0 belongs to stub fences, as in dma-fence.c
+    private ulong _nextId = 1;
+
+    /// <summary>Time since this host was made; monotonic. Callable without the lock.</summary>
+    public TimeSpan Now => clock.GetElapsedTime(_epoch);
+
+    /// <summary>Whether the calling thread holds the host lock.</summary>
+    public bool IsHeld => _lock.IsHeldByCurrentThread;
+
+    /// <summary>
+    /// Takes the host lock until the scope is disposed. Then, without the lock, runs what was deferred meanwhile. Not recursive:
+    /// a second Enter of one thread is a bug and throws.
+    /// </summary>
+    public Scope Enter()
+    {
+        if (_lock.IsHeldByCurrentThread)
+        {
+            throw new InvalidOperationException("the host lock is already held by this thread; it is not recursive");
+        }
+
+        _lock.Enter();
+        return new Scope(this);
+    }
+
+    /// <summary>Throws when the calling thread does not hold the host lock: a bug of the caller, in every build.</summary>
+    public void AssertHeld()
+    {
+        if (!_lock.IsHeldByCurrentThread)
+        {
+            throw new InvalidOperationException("the host lock is not held: wrap the call in `using (host.Enter())`");
+        }
+    }
+
+    /// <summary>Runs <paramref name="action"/> after the lock is released, on this thread, in the order of the calls.</summary>
+    public void Defer(Action action)
+    {
+        AssertHeld();
+        _deferred.Add(action);
+    }
+
+    /// <summary>The first of <paramref name="count"/> fence contexts that nobody else has (<c>dma_fence_context_alloc</c>).</summary>
+    public ulong AllocateFenceContexts(int count = 1)
+    {
+        AssertHeld();
+        ulong first = _nextContext;
+        _nextContext += (ulong)count;
+        return first;
+    }
+
+    /// <summary>A number that no other object of this host has.</summary>
+    public ulong AllocateId()
+    {
+        AssertHeld();
+        return _nextId++;
+    }
+
+    /// <summary>Hands an event to the sink, if there is one. Callable without the lock.</summary>
+    public void Trace(string name, string subject, long argument = 0, long detail = 0) =>
+        trace?.Emit(new TraceEvent(name, subject, argument, detail));
+
+    private void Exit()
+    {
+        // Deferred work runs outside the lock, so it is taken out first; what it defers in turn belongs to its own Enter.
+        if (_deferred.Count == 0)
+        {
+            _lock.Exit();
+            return;
+        }
+
+        Action[] actions = [.. _deferred];
+        _deferred.Clear();
+        _lock.Exit();
+        foreach (Action action in actions)
+        {
+            action();
+        }
+    }
+
+    /// <summary>The time during which the host lock is held.</summary>
+    public readonly ref struct Scope
+    {
+        private readonly HostContext _host;
+
+        internal Scope(HostContext host) => _host = host;
+
+        public void Dispose()
+        {
+            Debug.Assert(_host.IsHeld, "the scope is disposed by the thread that entered");
+            _host.Exit();
+        }
+    }
+}
