@@ -1,0 +1,47 @@
+namespace Wayleave.Core.Reservations;
+
+/// <summary>
+/// A place in the queue of a reservation. It completes once, with the lock held by its ticket or with a deadlock, and calls back
+/// after the host lock was released. Host lock held by the caller, unless a member says otherwise.
+/// </summary>
+public sealed class LockWait
+{
+    private readonly HostContext _host;
+    private Action? _callback;
+    private Action? _observer;
+
+    internal LockWait(HostContext host, AcquireTicket ticket) => (_host, Ticket) = (host, ticket);
+
+    public AcquireTicket Ticket { get; }
+
+    /// <summary>Readable without the lock.</summary>
+    public bool IsCompleted => Result != LockOutcomeKind.Wait;
+
+    /// <summary><see cref="LockOutcomeKind.Acquired"/> or <see cref="LockOutcomeKind.Deadlock"/> once completed.</summary>
+    public LockOutcomeKind Result { get; private set; } = LockOutcomeKind.Wait;
+
+    /// <summary>Runs <paramref name="callback"/> after completion; false when it has completed already and was not kept.</summary>
+    public bool TryAddCallback(Action callback)
+    {
+        _host.AssertHeld();
+        if (IsCompleted)
+        {
+            return false;
+        }
+
+        _callback += callback;
+        return true;
+    }
+
+    internal void Observe(Action observer) => _observer += observer;
+
+    internal void Complete(LockOutcomeKind result)
+    {
+        Result = result;
+        _observer?.Invoke();
+        if (_callback is { } callback)
+        {
+            _host.Defer(callback);
+        }
+    }
+}

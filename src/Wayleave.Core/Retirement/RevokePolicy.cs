@@ -1,0 +1,14 @@
+namespace Wayleave.Core.Retirement;
+
+/// <summary>What the owner asks of a revoke.</summary>
+public sealed record RevokePolicy
+{
+    /// <summary>Memory below this grade stays in quarantine.</summary>
+    public RetirementGrade RequiredGrade { get; init; } = RetirementGrade.Retired;
+
+    /// <summary>When the owner stops waiting. The memory does not come back by this; it goes to quarantine.</summary>
+    public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>Why, for people and proofs.</summary>
+    public string Reason { get; init; } = "taken back by the owner";
+}
