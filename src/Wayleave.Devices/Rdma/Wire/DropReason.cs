@@ -1,0 +1,48 @@
+namespace Wayleave.Devices.Rdma.Wire;
+
+/// <summary>
+/// Why a packet vanished without an answer (<c>rxe_recv.c</c>, <c>rxe_net.c</c>): nothing is ever sent back for these, so an
+/// off-path sender learns nothing. In the order of the checks. The ICRC comes last although it is the strongest: all the checks before
+/// it only read.
+/// </summary>
+public enum DropReason
+{
+    /// <summary>Not dropped.</summary>
+    None = 0,
+
+    /// <summary>Shorter than a BTH, or than its opcode's headers, pad and ICRC.</summary>
+    TooShort,
+
+    /// <summary>The IP destination is none of our GIDs.</summary>
+    NotOurAddress,
+
+    /// <summary>An opcode without meaning here, RD and XRC included.</summary>
+    UnknownOpcode,
+
+    /// <summary>TVer is not zero.</summary>
+    WrongVersion,
+
+    /// <summary>DestQP is zero.</summary>
+    NoDestination,
+
+    /// <summary>No queue pair has this number.</summary>
+    UnknownQp,
+
+    /// <summary>The opcode's transport is not the queue pair's.</summary>
+    WrongTransport,
+
+    /// <summary>Requests need RTR or later, responses RTS or later; an ERR queue pair takes nothing.</summary>
+    WrongState,
+
+    /// <summary>RC and UC: source or destination address are not those of the queue pair's address vector.</summary>
+    WrongPeer,
+
+    /// <summary>The partition keys differ, or both sides are limited members.</summary>
+    WrongPKey,
+
+    /// <summary>UD: the Q_Key is not the queue pair's.</summary>
+    WrongQKey,
+
+    /// <summary>The invariant CRC does not match.</summary>
+    BadIcrc,
+}

@@ -1,0 +1,96 @@
+using System.Buffers.Binary;
+
+namespace Wayleave.Devices.Rdma.Wire;
+
+/// <summary>
+/// The invariant CRC of RoCEv2: CRC-32 over what no router changes (IBTA vol. 1, 7.8 and the RoCEv2 annex), the last four bytes of
+/// every packet, least significant first. Registers here are raw: reflected, before the final inversion.
+/// </summary>
+public static class Icrc
+{
+    /// <summary>Feeds bytes into a register. <see cref="IcrcFlow.Seed"/> makes the first one.</summary>
+    public static uint Append(uint register, ReadOnlySpan<byte> bytes) => CrcTable.Append(register, bytes);
+
+    /// <summary>
+    /// Copies and feeds in one pass over the source: the destination holds exactly the bytes that the register has seen, even if the source
+    /// changes meanwhile. The two may not overlap unless they are the same memory.
+    /// </summary>
+    /// <exception cref="ArgumentException">The destination is shorter than the source.</exception>
+    public static uint AppendCopy(uint register, ReadOnlySpan<byte> source, Span<byte> destination)
+    {
+        source.CopyTo(destination);
+        return Append(register, destination[..source.Length]);
+    }
+
+    /// <summary>Feeds a base transport header, its byte 4 (congestion bits, may change on the way) as ones.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">Fewer than <see cref="Bth.Size"/> bytes; more are not looked at.</exception>
+    public static uint AppendBth(uint register, ReadOnlySpan<byte> bth)
+    {
+        Span<byte> masked = stackalloc byte[Bth.Size];
+        bth[..Bth.Size].CopyTo(masked);
+        masked[4] = 0xFF;
+        return CrcTable.Append(register, masked);
+    }
+
+    /// <summary>Writes the final form of a register into the first four bytes of <paramref name="destination"/>.</summary>
+    public static void Finish(uint register, Span<byte> destination) => BinaryPrimitives.WriteUInt32LittleEndian(destination, ~register);
+
+    /// <summary>
+    /// Computes the ICRC of a packet and writes it into its last four bytes. <paramref name="identification"/> is the one the IPv4 header
+    /// will carry.
+    /// </summary>
+    /// <exception cref="ArgumentOutOfRangeException">Fewer than <see cref="PacketView.SizeMin"/> bytes.</exception>
+    public static void Seal(in IcrcFlow flow, ushort identification, Span<byte> udpPayloadWithRoomForIcrc)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(udpPayloadWithRoomForIcrc.Length, PacketView.SizeMin);
+        Finish(Register(flow, identification, udpPayloadWithRoomForIcrc), udpPayloadWithRoomForIcrc[^PacketView.IcrcSize..]);
+    }
+
+    /// <summary>Whether the last four bytes are the packet's ICRC. Anything shorter than a packet is not.</summary>
+    public static bool Verify(in IcrcFlow flow, ushort identification, ReadOnlySpan<byte> udpPayload) =>
+        udpPayload.Length >= PacketView.SizeMin
+        && ~Register(flow, identification, udpPayload) == BinaryPrimitives.ReadUInt32LittleEndian(udpPayload[^PacketView.IcrcSize..]);
+
+    /// <summary>
+    /// Finds the IPv4 identification that makes the packet's ICRC valid: a UDP socket hides the identification of what it receives, yet the
+    /// ICRC covers it. False when there is none, when the packet is too short, and for IPv6. The 32 check bits determine 16 unknown
+    /// ones, so 16 bits of checking remain: a damaged packet passes with probability 2^-16.
+    /// </summary>
+    /// <remarks>
+    /// The CRC is linear over GF(2). Computed with identification zero, it differs from the received one by the contribution of the
+    /// identification alone: id(x) * x^(8n+32) mod P with n bytes behind the field. Multiplied by the inverse power of x, that difference
+    /// is id(x) itself, a polynomial below x^16, and anything else is damage.
+    /// </remarks>
+    public static bool TrySolveIdentification(in IcrcFlow flow, ReadOnlySpan<byte> udpPayload, out ushort identification)
+    {
+        identification = 0;
+        if (!flow.IsIPv4 || udpPayload.Length < PacketView.SizeMin)
+        {
+            return false;
+        }
+
+        uint received = BinaryPrimitives.ReadUInt32LittleEndian(udpPayload[^PacketView.IcrcSize..]);
+        uint difference = ~received ^ Register(flow, identification: 0, udpPayload);
+        if (difference == 0)
+        {
+            return true;
+        }
+
+        // Behind the field: 14 bytes of IPv4 header, 8 of UDP, and the payload up to the ICRC. Four more undo the register's x^32.
+        uint solved = CrcPolynomial.DivideByXToThe8(difference, 14 + 8 + udpPayload.Length - PacketView.IcrcSize + 4);
+        if ((solved & 0xFFFF) != 0)
+        {
+            return false;
+        }
+
+        // The first byte of the field holds the higher powers, which a reflected register keeps in its lower bits.
+        identification = BinaryPrimitives.ReverseEndianness((ushort)(solved >> 16));
+        return true;
+    }
+
+    private static uint Register(in IcrcFlow flow, ushort identification, ReadOnlySpan<byte> udpPayload)
+    {
+        uint register = AppendBth(flow.Seed(udpPayload.Length, identification), udpPayload);
+        return Append(register, udpPayload[Bth.Size..^PacketView.IcrcSize]);
+    }
+}
