@@ -1,0 +1,186 @@
+#!/usr/bin/env dotnet
+#:property PublishAot=false
+#:property RestorePackagesWithLockFile=false
+
+// What CI runs after .ci/run has prepared the machine: the steps below in order, each to its end, then the skipped tests with
+// their reasons, then one line that sums the real results: every test, and every step that is not itself a test run.
+
+using System.Diagnostics;
+using System.Text.Json;
+
+string root = Path.GetFullPath(Path.Combine(AppContext.GetData("EntryPointFileDirectoryPath") as string ?? ".", ".."));
+string artifacts = Path.Combine(root, "artifacts", "ci");
+string reports = Path.Combine(artifacts, "reports");
+string packages = Path.Combine(artifacts, "packages");
+if (Directory.Exists(artifacts))
+{
+    Directory.Delete(artifacts, recursive: true);
+}
+
+Directory.CreateDirectory(reports);
+
+int passed = 0, failed = 0, skipped = 0;
+List<string> failures = [];
+List<string> skips = [];
+
+// ---- the steps -------------------------------------------------------------------------------------------------------------
+Step("restore, locked", "dotnet", ["restore"]);
+Step("format", "dotnet", ["format", "--verify-no-changes", "--no-restore", "--severity", "warn"]);
+Tests();
+Step("pack", "dotnet", ["pack", "-c", "Release", "-o", packages], check: _ => Packages());
+foreach (string sample in Projects("samples"))
+{
+    Step($"sample {Path.GetFileNameWithoutExtension(sample)}", "dotnet", ["run", "-c", "Release", "--project", sample]);
+}
+
+// ---- the result ------------------------------------------------------------------------------------------------------------
+Console.WriteLine();
+foreach (string skip in skips)
+{
+    Console.WriteLine($"skipped  {skip}");
+}
+
+foreach (string failure in failures)
+{
+    Console.WriteLine($"FAILED   {failure}");
+}
+
+Console.WriteLine($"{passed} passed, {failed} failed, {skipped} skipped");
+return failed == 0 ? 0 : 1;
+
+// A command that is one result. Its output is shown when it fails; `check` looks at what it printed and names what is wrong.
+void Step(string name, string file, string[] arguments, int expectedExit = 0, Func<string, string?>? check = null)
+{
+    Stopwatch watch = Stopwatch.StartNew();
+    (int exit, string output) = Run(file, arguments, TimeSpan.FromMinutes(15), show: false);
+    string? wrong = exit != expectedExit ? $"exit {exit}, expected {expectedExit}" : check?.Invoke(output);
+    if (wrong is null)
+    {
+        passed++;
+        Console.WriteLine($"passed   {name} ({watch.Elapsed.TotalSeconds:F0} s)");
+    }
+    else
+    {
+        Console.WriteLine(output);
+        Fail($"{name}: {wrong}");
+    }
+}
+
+// The README's test command, as it stands there. The reports are written because the variable names a folder for them.
+void Tests()
+{
+    Environment.SetEnvironmentVariable("WAYLEAVE_TEST_REPORTS", reports);
+    (int exit, _) = Run("dotnet", ["test"], TimeSpan.FromMinutes(45), show: true);
+    Environment.SetEnvironmentVariable("WAYLEAVE_TEST_REPORTS", null);
+
+    int before = failed, executed = 0;
+    foreach (string project in Projects("tests"))
+    {
+        string name = Path.GetFileNameWithoutExtension(project);
+        string report = Path.Combine(reports, name + ".json");
+        if (!File.Exists(report))
+        {
+            Fail($"{name} left no report: it did not run to its end");
+            continue;
+        }
+
+        using JsonDocument document = JsonDocument.Parse(File.ReadAllBytes(report));
+        foreach (JsonElement test in document.RootElement.GetProperty("results").GetProperty("tests").EnumerateArray())
+        {
+            string title = test.GetProperty("name").GetString()!;
+            switch (test.GetProperty("status").GetString())
+            {
+                case "passed":
+                    passed++;
+                    executed++;
+                    break;
+                case "skipped":
+                    skipped++;
+                    skips.Add($"{title}: {test.GetProperty("extra").GetProperty("reason").GetString()}");
+                    break;
+                default:
+                    executed++;
+                    Fail(title);
+                    break;
+            }
+        }
+    }
+
+    if (executed == 0)
+    {
+        Fail("no test was executed");
+    }
+
+    if (exit != 0 && failed == before)
+    {
+        Fail($"dotnet test: exit {exit} although no test failed");
+    }
+}
+
+string[] Projects(string folder)
+{
+    string path = Path.Combine(root, folder);
+    return Directory.Exists(path) ? [.. Directory.GetFiles(path, "*.csproj", SearchOption.AllDirectories).Order()] : [];
+}
+
+// The four libraries and nothing else: null when they are there, else what is wrong.
+string? Packages()
+{
+    string[] expected = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Simulation"];
+    string[] missing = [.. expected.Where(id => Directory.GetFiles(packages, id + ".*.nupkg").Length != 1)];
+    return missing.Length == 0 ? null : "no package of " + string.Join(", ", missing);
+}
+
+void Fail(string what)
+{
+    failed++;
+    failures.Add(what);
+    Console.WriteLine($"FAILED   {what}");
+}
+
+(int Exit, string Output) Run(string file, string[] arguments, TimeSpan limit, bool show)
+{
+    Console.WriteLine($"$ {file} {string.Join(' ', arguments)}");
+    ProcessStartInfo info = new(file, arguments)
+    {
+        WorkingDirectory = root,
+        RedirectStandardInput = true,
+        RedirectStandardOutput = true,
+        RedirectStandardError = true,
+    };
+    using Process process = Process.Start(info)!;
+    process.StandardInput.Close();
+    List<string> lines = [];
+    void Take(string? line)
+    {
+        if (line is null)
+        {
+            return;
+        }
+
+        lock (lines)
+        {
+            lines.Add(line);
+            if (show)
+            {
+                Console.WriteLine(line);
+            }
+        }
+    }
+
+    process.OutputDataReceived += (_, e) => Take(e.Data);
+    process.ErrorDataReceived += (_, e) => Take(e.Data);
+    process.BeginOutputReadLine();
+    process.BeginErrorReadLine();
+    if (!process.WaitForExit(limit))
+    {
+        process.Kill(entireProcessTree: true);
+        Take($"killed: it ran longer than {limit.TotalMinutes:F0} minutes");
+    }
+
+    process.WaitForExit();
+    lock (lines)
+    {
+        return (process.ExitCode, string.Join('\n', lines));
+    }
+}
