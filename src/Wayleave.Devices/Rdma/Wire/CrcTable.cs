@@ -24,15 +24,13 @@ internal static class CrcTable
         ref uint slices = ref MemoryMarshal.GetArrayDataReference(s_slices);
         while (bytes.Length >= 8)
         {
-            uint low = BinaryPrimitives.ReadUInt32LittleEndian(bytes) ^ register;
-            uint high = BinaryPrimitives.ReadUInt32LittleEndian(bytes[4..]);
-            register = FourBytes(ref slices, 4, low) ^ FourBytes(ref slices, 0, high);
+            register = AppendUInt64(register, BinaryPrimitives.ReadUInt64LittleEndian(bytes));
             bytes = bytes[8..];
         }
 
         if (bytes.Length >= 4)
         {
-            register = FourBytes(ref slices, 0, BinaryPrimitives.ReadUInt32LittleEndian(bytes) ^ register);
+            register = AppendUInt32(register, BinaryPrimitives.ReadUInt32LittleEndian(bytes));
             bytes = bytes[4..];
         }
 
@@ -43,6 +41,20 @@ internal static class CrcTable
 
         return register;
     }
+
+    /// <summary>Feeds the eight bytes of a little-endian number.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static uint AppendUInt64(uint register, ulong eightBytes)
+    {
+        ref uint slices = ref MemoryMarshal.GetArrayDataReference(s_slices);
+        eightBytes ^= register;
+        return FourBytes(ref slices, 4, (uint)eightBytes) ^ FourBytes(ref slices, 0, (uint)(eightBytes >> 32));
+    }
+
+    /// <summary>Feeds the four bytes of a little-endian number.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static uint AppendUInt32(uint register, uint fourBytes) =>
+        FourBytes(ref MemoryMarshal.GetArrayDataReference(s_slices), 0, fourBytes ^ register);
 
     /// <summary>
     /// What a 16-bit big-endian field leaves behind when it is followed by that many zero bytes. The CRC is linear: a field's value can be

@@ -1,4 +1,7 @@
 using System.Buffers.Binary;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics.X86;
 
 namespace Wayleave.Devices.Rdma.Wire;
 
@@ -8,28 +11,34 @@ namespace Wayleave.Devices.Rdma.Wire;
 /// </summary>
 public static class Icrc
 {
+    // Read-only statics of this kind are constants to the second compilation: the switch on it disappears.
+    private static readonly CrcPath s_path =
+        Pclmulqdq.V512.IsSupported ? CrcPath.Fold512
+        : Pclmulqdq.V256.IsSupported ? CrcPath.Fold256
+        : Pclmulqdq.IsSupported ? CrcPath.Fold128
+        : CrcPath.Table;
+
+    /// <summary>The best path of this processor; every lesser one works too.</summary>
+    internal static CrcPath BestPath => s_path;
+
     /// <summary>Feeds bytes into a register. <see cref="IcrcFlow.Seed"/> makes the first one.</summary>
-    public static uint Append(uint register, ReadOnlySpan<byte> bytes) => CrcTable.Append(register, bytes);
+    public static uint Append(uint register, ReadOnlySpan<byte> bytes) => Append(s_path, register, bytes);
 
     /// <summary>
     /// Copies and feeds in one pass over the source: the destination holds exactly the bytes that the register has seen, even if the source
-    /// changes meanwhile. The two may not overlap unless they are the same memory.
+    /// changes meanwhile. The two may not overlap unless they start at the same byte.
     /// </summary>
-    /// <exception cref="ArgumentException">The destination is shorter than the source.</exception>
-    public static uint AppendCopy(uint register, ReadOnlySpan<byte> source, Span<byte> destination)
-    {
-        source.CopyTo(destination);
-        return Append(register, destination[..source.Length]);
-    }
+    /// <exception cref="ArgumentOutOfRangeException">The destination is shorter than the source.</exception>
+    public static uint AppendCopy(uint register, ReadOnlySpan<byte> source, Span<byte> destination) =>
+        AppendCopy(s_path, register, source, destination);
 
     /// <summary>Feeds a base transport header, its byte 4 (congestion bits, may change on the way) as ones.</summary>
     /// <exception cref="ArgumentOutOfRangeException">Fewer than <see cref="Bth.Size"/> bytes; more are not looked at.</exception>
     public static uint AppendBth(uint register, ReadOnlySpan<byte> bth)
     {
-        Span<byte> masked = stackalloc byte[Bth.Size];
-        bth[..Bth.Size].CopyTo(masked);
-        masked[4] = 0xFF;
-        return CrcTable.Append(register, masked);
+        bth = bth[..Bth.Size];
+        ulong start = BinaryPrimitives.ReadUInt64LittleEndian(bth) | 0xFFUL << 32;
+        return CrcTable.AppendUInt32(CrcTable.AppendUInt64(register, start), BinaryPrimitives.ReadUInt32LittleEndian(bth[8..]));
     }
 
     /// <summary>Writes the final form of a register into the first four bytes of <paramref name="destination"/>.</summary>
@@ -92,5 +101,55 @@ public static class Icrc
     {
         uint register = AppendBth(flow.Seed(udpPayload.Length, identification), udpPayload);
         return Append(register, udpPayload[Bth.Size..^PacketView.IcrcSize]);
+    }
+
+    /// <summary><see cref="Append(uint, ReadOnlySpan{byte})"/> by one path, which the processor must have.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static uint Append(CrcPath path, uint register, ReadOnlySpan<byte> bytes)
+    {
+        if (bytes.Length < CrcFold.Minimum128 || path == CrcPath.Table)
+        {
+            return CrcTable.Append(register, bytes);
+        }
+
+        ref byte source = ref MemoryMarshal.GetReference(bytes);
+        register = Fold<CrcFold.Reading>(path, register, ref source, ref source, bytes.Length);
+        return CrcTable.Append(register, bytes[(bytes.Length & ~15)..]);
+    }
+
+    /// <summary><see cref="AppendCopy(uint, ReadOnlySpan{byte}, Span{byte})"/> by one path, which the processor must have.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static uint AppendCopy(CrcPath path, uint register, ReadOnlySpan<byte> source, Span<byte> destination)
+    {
+        destination = destination[..source.Length];
+        int folded = 0;
+        if (source.Length >= CrcFold.Minimum128 && path != CrcPath.Table)
+        {
+            register = Fold<CrcFold.Copying>(
+                path,
+                register,
+                ref MemoryMarshal.GetReference(source),
+                ref MemoryMarshal.GetReference(destination),
+                source.Length);
+            folded = source.Length & ~15;
+        }
+
+        // What the tables read is the copy.
+        source[folded..].CopyTo(destination[folded..]);
+        return CrcTable.Append(register, destination[folded..]);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static uint Fold<TMode>(CrcPath path, uint register, ref byte source, ref byte destination, int lengthBytes)
+        where TMode : struct, CrcFold.IMode
+    {
+        if (path == CrcPath.Fold512 && lengthBytes >= CrcFold.Minimum512)
+        {
+            return CrcFold.Append512<TMode>(register, ref source, ref destination, lengthBytes);
+        }
+
+        return path >= CrcPath.Fold256 && lengthBytes >= CrcFold.Minimum256
+            ? CrcFold.Append256<TMode>(register, ref source, ref destination, lengthBytes)
+            : CrcFold.Append128<TMode>(register, ref source, ref destination, lengthBytes);
     }
 }
