@@ -40,6 +40,9 @@ public sealed class Attachment
     /// <summary>Pins this importer holds.</summary>
     public int PinCount { get; private set; }
 
+    /// <summary>The list of the present mapping, or null. Valid to use only inside the gate that the importer made for it.</summary>
+    public DmaAddressList? Addresses => _addresses;
+
     /// <summary>What the importer did at the last invalidation; null before the first.</summary>
     public ImporterEvidence? Evidence { get; private set; }
 
