@@ -14,6 +14,7 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
     private readonly Lock _lock = new();
     private readonly long _epoch = clock.GetTimestamp();
     private readonly List<Action> _deferred = [];
+    private volatile bool _isTaken; // for a scheduler's eyes: the lock itself says only whether this thread holds it
     private ulong _nextContext = 1; // 0 belongs to stub fences, as in dma-fence.c
     private ulong _nextId = 1;
 
@@ -34,7 +35,13 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
             throw new InvalidOperationException("the host lock is already held by this thread; it is not recursive");
         }
 
+        if (Interleave.Enabled)
+        {
+            Interleave.Wait("host lock", () => !_isTaken);
+        }
+
         _lock.Enter();
+        _isTaken = true;
         return new Scope(this);
     }
 
@@ -79,12 +86,14 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
         // Deferred work runs outside the lock, so it is taken out first; what it defers in turn belongs to its own Enter.
         if (_deferred.Count == 0)
         {
+            _isTaken = false;
             _lock.Exit();
             return;
         }
 
         Action[] actions = [.. _deferred];
         _deferred.Clear();
+        _isTaken = false;
         _lock.Exit();
         foreach (Action action in actions)
         {
