@@ -52,13 +52,20 @@ public static class Icrc
     public static void Seal(in IcrcFlow flow, ushort identification, Span<byte> udpPayloadWithRoomForIcrc)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(udpPayloadWithRoomForIcrc.Length, PacketView.SizeMin);
-        Finish(Register(flow, identification, udpPayloadWithRoomForIcrc), udpPayloadWithRoomForIcrc[^PacketView.IcrcSize..]);
+        uint register = Register(flow.Seed(udpPayloadWithRoomForIcrc.Length, identification), udpPayloadWithRoomForIcrc);
+        Finish(register, udpPayloadWithRoomForIcrc[^PacketView.IcrcSize..]);
     }
 
     /// <summary>Whether the last four bytes are the packet's ICRC. Anything shorter than a packet is not.</summary>
     public static bool Verify(in IcrcFlow flow, ushort identification, ReadOnlySpan<byte> udpPayload) =>
         udpPayload.Length >= PacketView.SizeMin
-        && ~Register(flow, identification, udpPayload) == BinaryPrimitives.ReadUInt32LittleEndian(udpPayload[^PacketView.IcrcSize..]);
+        && ~Register(flow.Seed(udpPayload.Length, identification), udpPayload) == BinaryPrimitives.ReadUInt32LittleEndian(udpPayload[^PacketView.IcrcSize..]);
+
+    /// <summary>Whether the datagram of a frame ends with its ICRC; every header byte is known here, so this is the full check.</summary>
+    public static bool Verify(in FrameView frame) =>
+        frame.UdpPayload.Length >= PacketView.SizeMin
+        && ~Register(frame.IcrcSeed(), frame.UdpPayload)
+            == BinaryPrimitives.ReadUInt32LittleEndian(frame.UdpPayload[^PacketView.IcrcSize..]);
 
     /// <summary>
     /// Finds the IPv4 identification that makes the packet's ICRC valid: a UDP socket hides the identification of what it receives, yet the
@@ -79,7 +86,7 @@ public static class Icrc
         }
 
         uint received = BinaryPrimitives.ReadUInt32LittleEndian(udpPayload[^PacketView.IcrcSize..]);
-        uint difference = ~received ^ Register(flow, identification: 0, udpPayload);
+        uint difference = ~received ^ Register(flow.Seed(udpPayload.Length, identification: 0), udpPayload);
         if (difference == 0)
         {
             return true;
@@ -97,11 +104,8 @@ public static class Icrc
         return true;
     }
 
-    private static uint Register(in IcrcFlow flow, ushort identification, ReadOnlySpan<byte> udpPayload)
-    {
-        uint register = AppendBth(flow.Seed(udpPayload.Length, identification), udpPayload);
-        return Append(register, udpPayload[Bth.Size..^PacketView.IcrcSize]);
-    }
+    private static uint Register(uint seed, ReadOnlySpan<byte> udpPayload) =>
+        Append(AppendBth(seed, udpPayload), udpPayload[Bth.Size..^PacketView.IcrcSize]);
 
     /// <summary><see cref="Append(uint, ReadOnlySpan{byte})"/> by one path, which the processor must have.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -18,10 +18,9 @@ namespace Wayleave.Devices.Rdma.Wire;
 /// </remarks>
 public readonly struct IcrcFlow
 {
-    private const int UdpHeaderBytes = 8;
-    private const int IPv4HeaderBytes = 20;
-    private const int IPv6HeaderBytes = 40;
-    private const byte ProtocolUdp = 17;
+    private const int UdpHeaderBytes = FrameView.UdpBytes;
+    private const int IPv4HeaderBytes = FrameView.IPv4Bytes;
+    private const int IPv6HeaderBytes = FrameView.IPv6Bytes;
 
     // Behind each field stand the rest of the IP header and the UDP header.
     private static readonly uint[] s_totalLength = CrcTable.FieldContributions(IPv4HeaderBytes - 4 + UdpHeaderBytes);
@@ -53,7 +52,7 @@ public readonly struct IcrcFlow
             ip[1] = 0xFF;
             ip[6] = 0x40; // Don't fragment: set by every RoCE sender.
             ip[8] = 0xFF;
-            ip[9] = ProtocolUdp;
+            ip[9] = FrameView.ProtocolUdp;
             ip[10] = ip[11] = 0xFF;
             BinaryPrimitives.WriteUInt32BigEndian(ip[12..], source.IPv4);
             BinaryPrimitives.WriteUInt32BigEndian(ip[16..], destination.IPv4);
@@ -63,7 +62,7 @@ public readonly struct IcrcFlow
             ipBytes = IPv6HeaderBytes;
             ip[0] = 0x6F;
             ip[1] = ip[2] = ip[3] = 0xFF;
-            ip[6] = ProtocolUdp;
+            ip[6] = FrameView.ProtocolUdp;
             ip[7] = 0xFF;
             source.WriteTo(ip[8..]);
             destination.WriteTo(ip[24..]);

@@ -8,7 +8,7 @@ namespace Wayleave.Devices.Rdma.Wire;
 /// </summary>
 /// <remarks>
 /// The value types (<see cref="Bth"/>, <see cref="Wire.Reth"/> ...) read and write the same headers one by one, for senders and slow paths.
-/// The ICRC is not checked here: that takes the addresses; see <see cref="Wire.Icrc.Verify"/>.
+/// The ICRC is not checked here: that takes the addresses; see <see cref="Wire.Icrc"/>.
 /// </remarks>
 public readonly ref struct PacketView
 {
