@@ -1,0 +1,271 @@
+using System.Globalization;
+using System.Net;
+using System.Text.Json.Nodes;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Host.Configuration;
+
+/// <summary>
+/// Turns a tree into a <see cref="HostConfig"/>. A value that cannot be read keeps its default and leaves a problem, so that one
+/// pass finds them all; a key that nobody reads is a problem too, as it is most likely misspelt.
+/// </summary>
+internal sealed class ConfigurationReader(
+    JsonObject tree, string? file, Dictionary<string, string> origins, List<ConfigProblem> problems)
+{
+    private readonly HashSet<string> _present = new(StringComparer.Ordinal);
+
+    public HostConfig Read()
+    {
+        HostConfig defaults = new();
+        CheckKeys(tree, "", "name", "gpus", "nics", "control");
+        return new HostConfig
+        {
+            Name = ReadText(tree, "", "name") ?? defaults.Name,
+            Gpus = ReadList("gpus", ReadGpu) ?? defaults.Gpus,
+            Nics = ReadList("nics", ReadNic) ?? defaults.Nics,
+            Control = ReadControl(),
+        };
+    }
+
+    /// <summary>Every value of <paramref name="config"/> with the place it came from.</summary>
+    public IReadOnlyList<ConfigValue> Describe(HostConfig config)
+    {
+        List<ConfigValue> values = [];
+        Add("name", config.Name);
+        for (int i = 0; i < config.Gpus.Count; i++)
+        {
+            Add($"gpus[{i}].name", config.Gpus[i].Name);
+            Add($"gpus[{i}].vram_bytes", ByteSize.ToText(config.Gpus[i].VramBytes));
+            Add($"gpus[{i}].system_pool_bytes", ByteSize.ToText(config.Gpus[i].SystemPoolBytes));
+        }
+
+        for (int i = 0; i < config.Nics.Count; i++)
+        {
+            Add($"nics[{i}].name", config.Nics[i].Name);
+            Add($"nics[{i}].address", config.Nics[i].Address.ToString());
+            Add($"nics[{i}].udp_port", ToText(config.Nics[i].UdpPort));
+            Add($"nics[{i}].path_mtu_bytes", ToText(config.Nics[i].PathMtuBytes));
+        }
+
+        Add("control.address", config.ControlAddress.ToString());
+        Add("control.port", ToText(config.Control.Port));
+        Add("control.socket", config.Control.SocketPath ?? "(NAME.sock in the runtime directory)");
+        if (config.Control.Token is null)
+        {
+            Add("control.token_file", config.Control.TokenFile ?? "(NAME.token in the runtime directory)");
+        }
+        else
+        {
+            Add("control.token", "(hidden)");
+        }
+
+        return values;
+
+        void Add(string path, string value) => values.Add(new ConfigValue(
+            path, value, origins.TryGetValue(path, out string? origin) ? origin : _present.Contains(path) ? file! : "default"));
+    }
+
+    private GpuConfig ReadGpu(JsonObject gpu, string path, int index)
+    {
+        GpuConfig defaults = new();
+        CheckKeys(gpu, path, "name", "vram_bytes", "system_pool_bytes");
+        return new GpuConfig
+        {
+            Name = ReadText(gpu, path, "name") ?? "gpu" + ToText(index),
+            VramBytes = ReadSize(gpu, path, "vram_bytes") ?? defaults.VramBytes,
+            SystemPoolBytes = ReadSize(gpu, path, "system_pool_bytes") ?? defaults.SystemPoolBytes,
+        };
+    }
+
+    private NicConfig ReadNic(JsonObject nic, string path, int index)
+    {
+        NicConfig defaults = new();
+        CheckKeys(nic, path, "name", "address", "udp_port", "path_mtu_bytes");
+        return new NicConfig
+        {
+            Name = ReadText(nic, path, "name") ?? "rdma" + ToText(index),
+            Address = ReadAddress(nic, path, "address") ?? defaults.Address,
+            UdpPort = ReadInteger(nic, path, "udp_port") ?? defaults.UdpPort,
+            PathMtuBytes = ReadInteger(nic, path, "path_mtu_bytes") ?? defaults.PathMtuBytes,
+        };
+    }
+
+    private ControlConfig ReadControl()
+    {
+        if (!tree.TryGetPropertyValue("control", out JsonNode? node))
+        {
+            return new ControlConfig();
+        }
+
+        if (node is not JsonObject control)
+        {
+            Report("control", "must be an object: { \"port\": 7471 }");
+            return new ControlConfig();
+        }
+
+        ControlConfig defaults = new();
+        CheckKeys(control, "control", "address", "port", "socket", "token_file", "token");
+        return new ControlConfig
+        {
+            Address = ReadAddress(control, "control", "address"),
+            Port = ReadInteger(control, "control", "port") ?? defaults.Port,
+            SocketPath = ReadPath(control, "control", "socket"),
+            TokenFile = ReadPath(control, "control", "token_file"),
+            Token = ReadText(control, "control", "token"),
+        };
+    }
+
+    private List<T>? ReadList<T>(string key, Func<JsonObject, string, int, T> read)
+    {
+        if (!tree.TryGetPropertyValue(key, out JsonNode? node))
+        {
+            return null;
+        }
+
+        if (node is not JsonArray array)
+        {
+            Report(key, "must be a list: [ { \"name\": ... } ]");
+            return null;
+        }
+
+        List<T> list = [];
+        for (int i = 0; i < array.Count; i++)
+        {
+            string path = string.Create(CultureInfo.InvariantCulture, $"{key}[{i}]");
+            if (array[i] is JsonObject item)
+            {
+                list.Add(read(item, path, i));
+            }
+            else
+            {
+                Report(path, "must be an object: { \"name\": ... }");
+            }
+        }
+
+        return list;
+    }
+
+    private string? ReadText(JsonObject parent, string path, string key)
+    {
+        if (!TryGet(parent, ref path, key, out JsonNode? node))
+        {
+            return null;
+        }
+
+        if (node is JsonValue value && value.TryGetValue(out string? text))
+        {
+            return text;
+        }
+
+        Report(path, "must be a text in quotes");
+        return null;
+    }
+
+    /// <summary>What people type is relative to where they are; what stands in a file is not.</summary>
+    private string? ReadPath(JsonObject parent, string path, string key)
+    {
+        string? text = ReadText(parent, path, key);
+        bool isTyped = origins.ContainsKey($"{path}.{key}");
+        return text is not null and not ControlConfig.None and not "" && isTyped ? Path.GetFullPath(text) : text;
+    }
+
+    private IPAddress? ReadAddress(JsonObject parent, string path, string key)
+    {
+        string? text = ReadText(parent, path, key);
+        if (text is null)
+        {
+            return null;
+        }
+
+        if (Gid.TryParse(text, out _))
+        {
+            return IPAddress.Parse(text);
+        }
+
+        Report($"{path}.{key}", $"'{text}' is not an IPv4 or IPv6 address");
+        return null;
+    }
+
+    private int? ReadInteger(JsonObject parent, string path, string key)
+    {
+        if (!TryGet(parent, ref path, key, out JsonNode? node))
+        {
+            return null;
+        }
+
+        if (node is JsonValue value)
+        {
+            if (value.TryGetValue(out int number))
+            {
+                return number;
+            }
+
+            // Options and variables are texts; in the file a number is a number.
+            if (origins.ContainsKey(path) && value.TryGetValue(out string? text))
+            {
+                if (int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out number))
+                {
+                    return number;
+                }
+
+                Report(path, $"'{text}' is not a whole number");
+                return null;
+            }
+        }
+
+        Report(path, "must be a whole number");
+        return null;
+    }
+
+    private long? ReadSize(JsonObject parent, string path, string key)
+    {
+        if (!TryGet(parent, ref path, key, out JsonNode? node))
+        {
+            return null;
+        }
+
+        if (node is JsonValue value)
+        {
+            if (value.TryGetValue(out long bytes))
+            {
+                return bytes;
+            }
+
+            if (value.TryGetValue(out string? text))
+            {
+                if (ByteSize.TryParse(text, out bytes))
+                {
+                    return bytes;
+                }
+
+                Report(path, $"'{text}' is not {ByteSize.Forms}");
+                return null;
+            }
+        }
+
+        Report(path, $"must be {ByteSize.Forms}");
+        return null;
+    }
+
+    private bool TryGet(JsonObject parent, ref string path, string key, out JsonNode? node)
+    {
+        path = path.Length == 0 ? key : $"{path}.{key}";
+        return parent.TryGetPropertyValue(key, out node) && _present.Add(path);
+    }
+
+    private void CheckKeys(JsonObject parent, string path, params ReadOnlySpan<string> known)
+    {
+        foreach ((string key, _) in parent)
+        {
+            if (!known.Contains(key))
+            {
+                Report(path.Length == 0 ? key : $"{path}.{key}", $"unknown key; known are {string.Join(", ", known!)}");
+            }
+        }
+    }
+
+    private void Report(string path, string message) =>
+        problems.Add(new ConfigProblem(origins.GetValueOrDefault(path, path), message));
+
+    private static string ToText(int number) => number.ToString(CultureInfo.InvariantCulture);
+}

@@ -1,0 +1,268 @@
+using System.Net;
+using System.Net.Sockets;
+using System.Text;
+
+namespace Wayleave.Host.Configuration;
+
+/// <summary>
+/// What a host is made of. Every value has a default, so that <c>new HostConfig()</c> is a host with one GPU and one RDMA NIC on
+/// 127.0.0.2. Objects copy what they need when they are made; a configuration does not change.
+/// </summary>
+/// <remarks><see cref="ConfigurationLoader"/> makes one from a file, the environment and the command line.</remarks>
+public sealed record HostConfig
+{
+    /// <summary>The name in messages, proofs and file names of this host; unique among the hosts of one user and machine.</summary>
+    public string Name { get; init; } = "host";
+
+    public IReadOnlyList<GpuConfig> Gpus { get; init; } = [new GpuConfig()];
+
+    public IReadOnlyList<NicConfig> Nics { get; init; } = [new NicConfig()];
+
+    public ControlConfig Control { get; init; } = new();
+
+    /// <summary>Where the control server listens: its own address, else that of the first NIC.</summary>
+    public IPAddress ControlAddress => Control.Address ?? Nics[0].Address;
+
+    /// <summary>Every problem of this configuration; empty if a host can be started from it.</summary>
+    public IReadOnlyList<ConfigProblem> Validate()
+    {
+        List<ConfigProblem> problems = [];
+        CheckName(problems, "name", Name, "host");
+        if (Gpus.Count == 0)
+        {
+            problems.Add(new ConfigProblem("gpus", "a host needs at least one GPU"));
+        }
+
+        if (Nics.Count == 0)
+        {
+            problems.Add(new ConfigProblem("nics", "a host needs at least one NIC"));
+        }
+
+        // One name space: DEVICE in wl://HOST/DEVICE/NAME says neither GPU nor NIC.
+        Dictionary<string, string> devices = new(StringComparer.Ordinal);
+        for (int i = 0; i < Gpus.Count; i++)
+        {
+            CheckDevice(problems, devices, $"gpus[{i}]", Gpus[i].Name);
+            Gpus[i].Validate(problems, $"gpus[{i}]");
+        }
+
+        Dictionary<IPEndPoint, string> endpoints = [];
+        for (int i = 0; i < Nics.Count; i++)
+        {
+            CheckDevice(problems, devices, $"nics[{i}]", Nics[i].Name);
+            Nics[i].Validate(problems, $"nics[{i}]");
+            if (Nics[i].UdpPort != 0 && !endpoints.TryAdd(new IPEndPoint(Nics[i].Address, Nics[i].UdpPort & 0xFFFF), $"nics[{i}]"))
+            {
+                string other = endpoints[new IPEndPoint(Nics[i].Address, Nics[i].UdpPort & 0xFFFF)];
+                problems.Add(new ConfigProblem($"nics[{i}].udp_port", $"{Nics[i].Address} port {Nics[i].UdpPort} is also that of {other}"));
+            }
+        }
+
+        Control.Validate(problems);
+        return problems;
+    }
+
+    /// <exception cref="ConfigurationException">The configuration has problems; the message names all of them.</exception>
+    public void ThrowIfInvalid()
+    {
+        IReadOnlyList<ConfigProblem> problems = Validate();
+        if (problems.Count != 0)
+        {
+            throw new ConfigurationException(problems);
+        }
+    }
+
+    internal static void CheckPort(List<ConfigProblem> problems, string path, int port)
+    {
+        if (port is < 0 or > 65535)
+        {
+            problems.Add(new ConfigProblem(path, $"{port} is not a port; ports are 1 to 65535, and 0 lets the system choose"));
+        }
+    }
+
+    /// <summary>An address that peers are given must be one machine's: neither "any" nor a group.</summary>
+    internal static void CheckAddress(List<ConfigProblem> problems, string path, IPAddress address)
+    {
+        bool isGroup = address.IsIPv6Multicast
+            || (address.AddressFamily == AddressFamily.InterNetwork && address.GetAddressBytes()[0] >= 224);
+        if (isGroup || address.Equals(IPAddress.Any) || address.Equals(IPAddress.IPv6Any))
+        {
+            problems.Add(new ConfigProblem(path, $"{address} is not the address of one machine; peers are told this address"));
+        }
+        else if (address is { AddressFamily: AddressFamily.InterNetworkV6, ScopeId: not 0 } or { IsIPv4MappedToIPv6: true })
+        {
+            problems.Add(new ConfigProblem(path, $"{address} does not work as a GID; give a global or loopback address without a zone"));
+        }
+    }
+
+    private static void CheckName(List<ConfigProblem> problems, string path, string name, string what)
+    {
+        if (WlUrl.DescribeProblemOfName(name, what) is string problem)
+        {
+            problems.Add(new ConfigProblem(path, problem));
+        }
+    }
+
+    private static void CheckDevice(List<ConfigProblem> problems, Dictionary<string, string> devices, string path, string name)
+    {
+        CheckName(problems, path + ".name", name, "device");
+        if (!devices.TryAdd(name, path))
+        {
+            problems.Add(new ConfigProblem(path + ".name", $"'{name}' is also the name of {devices[name]}"));
+        }
+    }
+}
+
+/// <summary>A software GPU.</summary>
+public sealed record GpuConfig
+{
+    /// <summary>Pieces in which device memory is counted: one block of a copy engine.</summary>
+    public const long GranuleBytes = 64 * 1024;
+
+    private const long MemoryBytesMax = 1L << 40;
+
+    public string Name { get; init; } = "gpu0";
+
+    /// <summary>Device memory, a multiple of <see cref="GranuleBytes"/>. Taken from the system only as it is touched.</summary>
+    public long VramBytes { get; init; } = 1L << 30;
+
+    /// <summary>System memory to which buffers are evicted, a multiple of <see cref="GranuleBytes"/>; 0 for none.</summary>
+    public long SystemPoolBytes { get; init; } = 1L << 30;
+
+    internal void Validate(List<ConfigProblem> problems, string path)
+    {
+        CheckSize(problems, path + ".vram_bytes", VramBytes, GranuleBytes);
+        CheckSize(problems, path + ".system_pool_bytes", SystemPoolBytes, 0);
+    }
+
+    private static void CheckSize(List<ConfigProblem> problems, string path, long bytes, long minimum)
+    {
+        if (bytes < minimum || bytes > MemoryBytesMax)
+        {
+            problems.Add(new ConfigProblem(path, $"{bytes} is out of range; allowed are {ByteSize.ToText(minimum)} to {ByteSize.ToText(MemoryBytesMax)}"));
+        }
+        else if (bytes % GranuleBytes != 0)
+        {
+            problems.Add(new ConfigProblem(path, $"{bytes} is not a multiple of {ByteSize.ToText(GranuleBytes)}"));
+        }
+    }
+}
+
+/// <summary>A software RDMA NIC: RoCEv2 on a UDP socket.</summary>
+public sealed record NicConfig
+{
+    /// <summary>The UDP destination port of RoCEv2 (IANA).</summary>
+    public const int DefaultUdpPort = 4791;
+
+    public string Name { get; init; } = "rdma0";
+
+    /// <summary>The address of the socket and the GID of the port. Hosts on one machine take different loopback addresses.</summary>
+    public IPAddress Address { get; init; } = new([127, 0, 0, 2]);
+
+    /// <summary>0 lets the system choose one.</summary>
+    public int UdpPort { get; init; } = DefaultUdpPort;
+
+    /// <summary>Payload bytes per packet: 256, 512, 1024, 2048 or 4096 (IBTA 9.6).</summary>
+    public int PathMtuBytes { get; init; } = 4096;
+
+    internal void Validate(List<ConfigProblem> problems, string path)
+    {
+        HostConfig.CheckAddress(problems, path + ".address", Address);
+        HostConfig.CheckPort(problems, path + ".udp_port", UdpPort);
+        if (PathMtuBytes is not (256 or 512 or 1024 or 2048 or 4096))
+        {
+            problems.Add(new ConfigProblem(path + ".path_mtu_bytes", $"{PathMtuBytes} is not a path MTU; choose 256, 512, 1024, 2048 or 4096"));
+        }
+    }
+}
+
+/// <summary>The control server: who may ask the host for something, and where.</summary>
+public sealed record ControlConfig
+{
+    /// <summary>What <see cref="SocketPath"/> says when there is to be no Unix socket.</summary>
+    public const string None = "none";
+
+    /// <summary>A shared token shorter than this could be guessed.</summary>
+    public const int TokenLengthMin = 32;
+
+    private const int TokenLengthMax = 512;
+    private const int SocketPathBytesMax = 107; // sun_path is 108 bytes with its final zero
+
+    /// <summary>TCP listens here; null for the address of the first NIC.</summary>
+    public IPAddress? Address { get; init; }
+
+    /// <summary>The TCP port; 0 lets the system choose one.</summary>
+    public int Port { get; init; } = WlUrl.DefaultPort;
+
+    /// <summary>
+    /// The Unix socket; null for NAME.sock in the runtime directory, <see cref="None"/> for no socket. Only this user and root get
+    /// through it, and they need no token.
+    /// </summary>
+    public string? SocketPath { get; init; }
+
+    /// <summary>The file that the host writes its fresh token to, mode 0600; null for NAME.token in the runtime directory.</summary>
+    public string? TokenFile { get; init; }
+
+    /// <summary>A token that several hosts share, instead of a fresh one in a file; null for a fresh one.</summary>
+    public string? Token { get; init; }
+
+    /// <summary>Why a text cannot be a token, or null if it can.</summary>
+    public static string? DescribeProblemOfToken(string token)
+    {
+        ArgumentNullException.ThrowIfNull(token);
+        return token.Length is < TokenLengthMin or > TokenLengthMax
+            ? $"a token of {token.Length} characters; it needs {TokenLengthMin} to {TokenLengthMax}: openssl rand -hex 32"
+            : token.AsSpan().IndexOfAnyExceptInRange('!', '~') >= 0
+                ? "a token may hold only visible ASCII characters, no blanks"
+                : null;
+    }
+
+    // Printing a record prints its members; a token must not end in a log that way.
+    private bool PrintMembers(StringBuilder builder)
+    {
+        string token = Token is null ? "" : "(hidden)";
+        builder.Append($"Address = {Address}, Port = {Port}, SocketPath = {SocketPath}, TokenFile = {TokenFile}, Token = {token}");
+        return true;
+    }
+
+    internal void Validate(List<ConfigProblem> problems)
+    {
+        if (Address is not null)
+        {
+            HostConfig.CheckAddress(problems, "control.address", Address);
+        }
+
+        HostConfig.CheckPort(problems, "control.port", Port);
+        if (SocketPath is not null && SocketPath != None)
+        {
+            CheckPath(problems, "control.socket", SocketPath);
+            if (Encoding.UTF8.GetByteCount(SocketPath) > SocketPathBytesMax)
+            {
+                problems.Add(new ConfigProblem("control.socket", $"a path of more than {SocketPathBytesMax} bytes; Unix sockets need a shorter one"));
+            }
+        }
+
+        if (TokenFile is not null)
+        {
+            CheckPath(problems, "control.token_file", TokenFile);
+        }
+
+        if (Token is not null && DescribeProblemOfToken(Token) is string problem)
+        {
+            problems.Add(new ConfigProblem("control.token", problem));
+        }
+
+        if (Token is not null && TokenFile is not null)
+        {
+            problems.Add(new ConfigProblem("control.token_file", "a shared token is given too; a fresh token is written only without it"));
+        }
+    }
+
+    private static void CheckPath(List<ConfigProblem> problems, string path, string value)
+    {
+        if (!Path.IsPathFullyQualified(value) || value.Contains('\0', StringComparison.Ordinal))
+        {
+            problems.Add(new ConfigProblem(path, $"'{value}' is not an absolute path"));
+        }
+    }
+}
