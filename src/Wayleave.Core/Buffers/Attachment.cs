@@ -43,7 +43,10 @@ public sealed class Attachment
     /// <summary>The list of the present mapping, or null. Valid to use only inside the gate that the importer made for it.</summary>
     public DmaAddressList? Addresses => _addresses;
 
-    /// <summary>What the importer did at the last invalidation; null before the first.</summary>
+    /// <summary>
+    /// What the importer did since its mapping was last invalidated; null before the first invalidation. One mapping has one
+    /// record, however often its importer is told.
+    /// </summary>
     public ImporterEvidence? Evidence { get; private set; }
 
     /// <summary>For people and proofs.</summary>
@@ -124,7 +127,8 @@ public sealed class Attachment
     public void UnmapLocked(AcquireTicket ticket)
     {
         Buffer.Reservation.AssertLocked(ticket);
-        Unmap();
+        EndMapping();
+        ReportUnmapped();
     }
 
     /// <summary>
@@ -139,11 +143,13 @@ public sealed class Attachment
             throw new InvalidOperationException($"{this} is {State}, not invalidated");
         }
 
-        Unmap();
+        EndMapping();
         while (Buffer.IsRevoked && PinCount > 0)
         {
             Unpin();
         }
+
+        ReportUnmapped();
     }
 
     public override string ToString() => $"attachment of {Name} to {Buffer}";
@@ -154,7 +160,11 @@ public sealed class Attachment
     /// <summary>Tells the importer to stop; returns the fence of what is still under way, or null.</summary>
     internal Fence? Invalidate()
     {
-        Evidence = new ImporterEvidence(Buffer.Host, wasMapped: State != MappingState.Unmapped);
+        if (Evidence is not { IsOpen: true })
+        {
+            Evidence = new ImporterEvidence(Buffer.Host, wasMapped: State != MappingState.Unmapped);
+        }
+
         if (Importer is not IRevocableImporter revocable)
         {
             return null;
@@ -171,13 +181,22 @@ public sealed class Attachment
         return fence is { IsSignaled: false } ? fence : null;
     }
 
-    private void Unmap()
+    private void EndMapping()
     {
         Buffer.Exporter.Unmap(this, _addresses ?? throw new InvalidOperationException($"{this} is not mapped"));
         _addresses = null;
         UnpinIfPinnedByMap();
         Move(MappingEvent.Unmap);
-        Evidence?.RecordUnmapped();
+    }
+
+    // Last, because a waiting revoke may hand the memory on from here.
+    private void ReportUnmapped()
+    {
+        if (Evidence is { IsOpen: true } told)
+        {
+            told.RecordUnmapped();
+        }
+
         (Action? unmapped, _unmapped) = (_unmapped, null);
         unmapped?.Invoke();
     }

@@ -75,7 +75,8 @@ public sealed class SharedBuffer
     /// <param name="attachment">Owned by the caller until <see cref="Detach"/>.</param>
     /// <returns>
     /// <see cref="Errno.EOPNOTSUPP"/> when the storage is revocable and the importer cannot be made to stop; otherwise what the
-    /// exporter says. A revoked buffer can be attached; it cannot be mapped (<c>vfio_pci_dmabuf.c</c>).
+    /// exporter says: whether a revoked buffer can still be attached is its choice (<c>vfio_pci_dmabuf.c</c> says ENODEV). It
+    /// cannot be mapped.
     /// </returns>
     public Errno TryAttach(PciFunction device, IImporter? importer, out Attachment? attachment)
     {

@@ -80,7 +80,8 @@ public sealed class Reservation(HostContext host, string name)
             return Errno.EINVAL;
         }
 
-        _entries.RemoveAll(e => e.Fence.IsSignaled);
+        // A fence that was forced stays until its work has ended: a revoke must find it.
+        _entries.RemoveAll(e => e.Fence.HasEnded);
         _entries.EnsureCapacity(_entries.Count + count);
         _reserved = Math.Max(_reserved, _entries.Count + count);
         return Errno.Success;
@@ -88,7 +89,7 @@ public sealed class Reservation(HostContext host, string name)
 
     /// <summary>
     /// Adds a fence; room for it was reserved under this lock (<c>dma_resv_add_fence</c>). It replaces the first entry that has
-    /// signalled, or that is of the same context, not stronger, and not later.
+    /// signalled, or that is of the same context, not stronger, and not later. An entry that was forced and has not ended stays.
     /// </summary>
     public void AddFence(AcquireTicket ticket, Fence fence, ReservationUsage usage)
     {
@@ -96,8 +97,9 @@ public sealed class Reservation(HostContext host, string name)
         for (int i = 0; i < _entries.Count; i++)
         {
             Entry old = _entries[i];
-            bool replaces = old.Fence.IsSignaled
-                || (old.Fence.Context == fence.Context && old.Usage >= usage && fence.Seqno >= old.Fence.Seqno);
+            bool replaces = old.Fence.HasEnded
+                || (old.Fence.Context == fence.Context && old.Usage >= usage && fence.Seqno >= old.Fence.Seqno
+                    && (!old.Fence.IsForced || ReferenceEquals(old.Fence, fence)));
             if (replaces)
             {
                 _entries[i] = new Entry(fence, usage);
@@ -160,12 +162,12 @@ public sealed class Reservation(HostContext host, string name)
     // A younger waiter that holds other locks must not wait behind an older ticket: it is woken with -EDEADLK.
     private void KillYoungerHolders(AcquireTicket older)
     {
-        for (int i = _queue.Count - 1; i >= 0; i--)
+        LockWait[] killed = [.. _queue.Where(w => w.Ticket.Stamp > older.Stamp && w.Ticket.HeldCount > 0)];
+        foreach (LockWait wait in killed)
         {
-            LockWait wait = _queue[i];
-            if (wait.Ticket.Stamp > older.Stamp && wait.Ticket.HeldCount > 0)
+            // Whoever is told may already have changed the queue.
+            if (_queue.Remove(wait))
             {
-                _queue.RemoveAt(i);
                 wait.Complete(LockOutcomeKind.Deadlock);
             }
         }

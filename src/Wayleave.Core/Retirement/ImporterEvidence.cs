@@ -3,7 +3,8 @@ using Wayleave.Core.Fences;
 namespace Wayleave.Core.Retirement;
 
 /// <summary>
-/// What one importer did since it was told to stop. The importer records, a proof quotes. Host lock held by the caller.
+/// What one importer did since it was told to stop using one mapping. The importer records, a proof quotes. An importer that is
+/// told again while that mapping lasts goes on recording here. Host lock held by the caller.
 /// </summary>
 public sealed class ImporterEvidence(HostContext host, bool wasMapped)
 {
@@ -29,11 +30,11 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
     public TimeSpan? UnmappedAt { get; private set; }
 
     /// <summary>
-    /// What the record amounts to. A forced fence is no evidence that the importer stopped, and what was recorded by the time it
-    /// was forced may not hold: it leaves nothing above the key.
+    /// What the record amounts to. A forced fence is no evidence that the importer stopped: until its owner signals it after all,
+    /// it leaves nothing above the key.
     /// </summary>
     public RetirementGrade Grade =>
-        _fence is { IsForced: true } ? (KeyDeadAt is null ? RetirementGrade.Acknowledged : RetirementGrade.KeyDead)
+        _fence is { IsForced: true, HasEnded: false } ? (KeyDeadAt is null ? RetirementGrade.Acknowledged : RetirementGrade.KeyDead)
         : IsUnused || IsOver ? RetirementGrade.Retired
         : DrainedAt is not null ? RetirementGrade.Drained
         : KeyDeadAt is not null ? RetirementGrade.KeyDead
@@ -41,10 +42,15 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
         : RetirementGrade.None;
 
     // An importer without a gate vouches by the unmap itself; one with a gate also shows that it is empty.
-    private bool IsOver => UnmappedAt is not null && (GateClosedAt is null || DrainedAt is not null) && _fence is null or { IsSignaled: true };
+    private bool IsOver => UnmappedAt is not null && (GateClosedAt is null || DrainedAt is not null) && HasStopped;
 
-    // Nothing was mapped when the importer was told, so nothing had to stop.
-    private bool IsUnused => !WasMapped && _fence is null;
+    // Nothing was mapped when the importer was told; a fence says that it had to stop something all the same.
+    private bool IsUnused => !WasMapped && HasStopped;
+
+    private bool HasStopped => _fence is null or { HasEnded: true };
+
+    // The mapping that this is about still exists.
+    internal bool IsOpen => WasMapped && UnmappedAt is null;
 
     /// <summary>The key answers with an access error from now on, and its number is not used again before it is deregistered.</summary>
     public void RecordKeyDead(uint key) => (Key, KeyDeadAt) = (key, host.Now);
@@ -55,7 +61,11 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
     /// <summary>The last user has left the closed gate.</summary>
     public void RecordDrained() => DrainedAt = host.Now;
 
-    internal void RecordAcknowledged(Fence? fence) => (AcknowledgedAt, _fence) = (host.Now, fence);
+    internal void RecordAcknowledged(Fence? fence)
+    {
+        AcknowledgedAt ??= host.Now;
+        _fence = HasStopped ? fence : _fence;
+    }
 
     internal void RecordUnmapped() => UnmappedAt = host.Now;
 }

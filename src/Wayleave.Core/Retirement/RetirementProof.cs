@@ -74,4 +74,5 @@ public sealed record ImporterProof
 /// <param name="Fence">Name, context and sequence number.</param>
 /// <param name="SignaledAt">Null while it is pending.</param>
 /// <param name="IsForced">Signalled by somebody else than its owner; no evidence.</param>
-public sealed record FenceProof(string Fence, TimeSpan? SignaledAt, bool IsForced);
+/// <param name="HasEnded">Its owner said that the work has ended, in time or after it was forced.</param>
+public sealed record FenceProof(string Fence, TimeSpan? SignaledAt, bool IsForced, bool HasEnded);

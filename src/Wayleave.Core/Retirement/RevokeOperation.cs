@@ -24,15 +24,27 @@ public enum RevokeState
 
 public enum RevokeEvent
 {
+    /// <summary>The reservation is locked, every importer has been told, the lock is released again.</summary>
     Locked,
+
+    /// <summary>Every fence is signalled, by its owner or by force.</summary>
     FencesSignaled,
-    AllUnmapped,
+
+    /// <summary>What is known amounts to the grade that the policy asks for.</summary>
+    Proven,
+
+    /// <summary>All mappings have ended and all fences are signalled, yet it does not amount to that grade.</summary>
+    Unproven,
+
+    /// <summary>The owner stops waiting.</summary>
     TimedOut,
 }
 
-//   Locking --Locked--> Draining --FencesSignaled--> Unmapping --AllUnmapped--> Retired
-//      |                   |                             |                        ^
-//      +------TimedOut-----+----------TimedOut-----------+--> Quarantined --AllUnmapped (with a sufficient grade)
+//   Locking --Locked--> Draining --FencesSignaled--> Unmapping --Proven--> Retired
+//      |                   |                             |                    ^
+//      +-----TimedOut------+------TimedOut, Unproven-----+--> Quarantined ----+ Proven
+//
+// In Quarantined all of it goes on: the lock, the drain, the unmaps, and at last the end of work whose fence was forced.
 //
 // Who runs it: Start and HandleTimeout on the owner's thread; every other step inside the signal of a fence or the end of a mapping,
 // on whatever thread that is, with the host lock held. Nothing waits; the owner's wait is a completion that runs after the lock.
@@ -46,7 +58,7 @@ public sealed class RevokeOperation
     private readonly SharedBuffer _buffer;
     private readonly AcquireTicket _ticket;
     private readonly TimeSpan _startedAt;
-    private Attachment[] _attachments = []; // those that were told; one that detaches later stays part of the proof
+    private (Attachment Attachment, ImporterEvidence Evidence)[] _told = []; // one that detaches later stays part of the proof
     private IReadOnlyList<Fence> _fences = [];
     private TimeSpan? _invalidatedAt;
     private TimeSpan? _fencesSignaledAt;
@@ -83,9 +95,15 @@ public sealed class RevokeOperation
     /// Starts to take <paramref name="buffer"/> back. On return maps are refused, and if the reservation was free every key is
     /// dead and every gate closed. A second revoke of one buffer is a new operation with its own proof.
     /// </summary>
+    /// <exception cref="ArgumentException">The policy would give memory out on time alone.</exception>
     public static RevokeOperation Start(SharedBuffer buffer, RevokePolicy policy)
     {
         buffer.Host.AssertHeld();
+        if (policy.RequiredGrade == RetirementGrade.None)
+        {
+            throw new ArgumentException("a revoke that requires no grade would give memory out on time alone", nameof(policy));
+        }
+
         RevokeOperation operation = new(buffer, policy);
         buffer.MarkRevoked();
         buffer.Host.Trace("revoke.start", buffer.Name, (long)buffer.Id);
@@ -106,10 +124,13 @@ public sealed class RevokeOperation
     public void HandleTimeout(TimeSpan now)
     {
         _buffer.Host.AssertHeld();
-        if (!IsCompleted && now >= Deadline)
+        if (IsCompleted || now < Deadline)
         {
-            Advance(RevokeEvent.TimedOut);
+            return;
         }
+
+        bool proven = State == RevokeState.Unmapping && Grade() >= Policy.RequiredGrade; // by evidence that came without an unmap
+        Advance(proven ? RevokeEvent.Proven : RevokeEvent.TimedOut);
     }
 
     /// <summary>
@@ -149,7 +170,8 @@ public sealed class RevokeOperation
     {
         (RevokeState.Locking, RevokeEvent.Locked) => RevokeState.Draining,
         (RevokeState.Draining, RevokeEvent.FencesSignaled) => RevokeState.Unmapping,
-        (RevokeState.Unmapping or RevokeState.Quarantined, RevokeEvent.AllUnmapped) => RevokeState.Retired,
+        (RevokeState.Unmapping or RevokeState.Quarantined, RevokeEvent.Proven) => RevokeState.Retired,
+        (RevokeState.Unmapping, RevokeEvent.Unproven) => RevokeState.Quarantined,
         (RevokeState.Locking or RevokeState.Draining or RevokeState.Unmapping, RevokeEvent.TimedOut) => RevokeState.Quarantined,
         _ => null,
     };
@@ -166,8 +188,8 @@ public sealed class RevokeOperation
         // not held while waiting: a static importer needs it to unmap.
         _buffer.InvalidateMappings(_ticket);
         _invalidatedAt = _buffer.Host.Now;
-        _attachments = [.. _buffer.Attachments];
-        _fences = [.. _buffer.Reservation.GetFences(ReservationUsage.Bookkeep).Where(f => !f.IsSignaled || f.IsForced)];
+        _told = [.. _buffer.Attachments.Select(a => (a, a.Evidence!))];
+        _fences = [.. _buffer.Reservation.GetFences(ReservationUsage.Bookkeep).Where(f => !f.HasEnded)];
         _buffer.Reservation.Unlock(_ticket);
         WaitForFences();
     }
@@ -188,29 +210,33 @@ public sealed class RevokeOperation
             Advance(RevokeEvent.FencesSignaled);
         }
 
-        WaitForUnmaps();
+        WaitForProof();
     }
 
-    private void WaitForUnmaps()
+    private void WaitForProof()
     {
-        foreach (Attachment attachment in _attachments)
+        if (Grade() >= Policy.RequiredGrade)
+        {
+            Advance(RevokeEvent.Proven);
+            return;
+        }
+
+        foreach ((Attachment attachment, _) in _told)
         {
             if (attachment.State != MappingState.Unmapped)
             {
-                attachment.ObserveUnmap(WaitForUnmaps);
+                attachment.ObserveUnmap(WaitForProof);
                 return;
             }
         }
 
-        // Everything ended, yet the policy may ask for more than it proves: a forced fence is no evidence.
-        if (Grade() >= Policy.RequiredGrade)
+        // A forced fence is no evidence. Its owner may still come and say that the work has ended.
+        if (!IsCompleted)
         {
-            Advance(RevokeEvent.AllUnmapped);
+            Advance(RevokeEvent.Unproven);
         }
-        else if (!IsCompleted)
-        {
-            Advance(RevokeEvent.TimedOut);
-        }
+
+        _fences.FirstOrDefault(f => !f.HasEnded)?.TryObserveEnd(_ => WaitForProof());
     }
 
     private void Advance(RevokeEvent ev)
@@ -245,14 +271,13 @@ public sealed class RevokeOperation
     private RetirementGrade Grade()
     {
         RetirementGrade grade = _invalidatedAt is null ? RetirementGrade.None : RetirementGrade.Retired;
-        foreach (Attachment attachment in _attachments)
+        foreach ((_, ImporterEvidence evidence) in _told)
         {
-            RetirementGrade own = attachment.Evidence?.Grade ?? RetirementGrade.None;
-            grade = own < grade ? own : grade;
+            grade = evidence.Grade < grade ? evidence.Grade : grade;
         }
 
-        // Work whose fence is pending, or was ended by somebody else, may still write.
-        bool unknown = _fences.Any(f => !f.IsSignaled || f.IsForced);
+        // Work whose fence is pending, or was signalled by somebody else, may still write.
+        bool unknown = _fences.Any(f => !f.HasEnded);
         return unknown && grade > RetirementGrade.KeyDead ? RetirementGrade.KeyDead : grade;
     }
 
@@ -269,22 +294,24 @@ public sealed class RevokeOperation
         InvalidatedAt = _invalidatedAt,
         FencesSignaledAt = _fencesSignaledAt,
         CompletedAt = _buffer.Host.Now,
-        Importers = [.. (_invalidatedAt is null ? _buffer.Attachments : _attachments).Select(Describe)],
-        Fences = [.. _fences.Select(f => new FenceProof(f.ToString(), f.Timestamp, f.IsForced))],
+        Importers = _invalidatedAt is null
+            ? [.. _buffer.Attachments.Select(a => Describe(a, null))]
+            : [.. _told.Select(t => Describe(t.Attachment, t.Evidence))],
+        Fences = [.. _fences.Select(f => new FenceProof(f.ToString(), f.Timestamp, f.IsForced, f.HasEnded))],
     };
 
-    private static ImporterProof Describe(Attachment attachment) => new()
+    private static ImporterProof Describe(Attachment attachment, ImporterEvidence? evidence) => new()
     {
         Importer = attachment.Name,
         Device = attachment.Device.Name,
         Kind = attachment.Kind,
-        Grade = attachment.Evidence?.Grade ?? RetirementGrade.None,
-        WasMapped = attachment.Evidence?.WasMapped ?? attachment.State != MappingState.Unmapped,
-        Key = attachment.Evidence?.Key,
-        KeyDeadAt = attachment.Evidence?.KeyDeadAt,
-        GateClosedAt = attachment.Evidence?.GateClosedAt,
-        InsideAtClose = attachment.Evidence?.InsideAtClose ?? 0,
-        DrainedAt = attachment.Evidence?.DrainedAt,
-        UnmappedAt = attachment.Evidence?.UnmappedAt,
+        Grade = evidence?.Grade ?? RetirementGrade.None,
+        WasMapped = evidence?.WasMapped ?? attachment.State != MappingState.Unmapped,
+        Key = evidence?.Key,
+        KeyDeadAt = evidence?.KeyDeadAt,
+        GateClosedAt = evidence?.GateClosedAt,
+        InsideAtClose = evidence?.InsideAtClose ?? 0,
+        DrainedAt = evidence?.DrainedAt,
+        UnmappedAt = evidence?.UnmappedAt,
     };
 }
