@@ -1,0 +1,66 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
+
+namespace Wayleave.Devices.Gpu;
+
+/// <summary>
+/// One copy or fill in the ring of a <see cref="CopyEngine"/>. The storage it names belongs to the job until the job has ended;
+/// that its fence is signalled is not enough, for a fence can be forced.
+/// </summary>
+public sealed class CopyJob
+{
+    private volatile bool _canceled;
+
+    /// <summary>For people: <c>evict kv-cache</c>.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>Where the bytes come from, or null for a fill.</summary>
+    public DmaAddressList? Source { get; init; }
+
+    /// <summary>Where they go. As long as the source.</summary>
+    public required DmaAddressList Target { get; init; }
+
+    /// <summary>What a fill writes.</summary>
+    public byte Pattern { get; init; }
+
+    /// <summary>The job starts when all of these are signalled, with or without an error.</summary>
+    public IReadOnlyList<Fence> Waits { get; init; } = [];
+
+    /// <summary>
+    /// Signalled by the engine at the end: <see cref="Errno.ECANCELED"/> after <see cref="Cancel"/>, <see cref="Errno.EFAULT"/>
+    /// when an address answered nothing.
+    /// </summary>
+    public required Fence Fence { get; init; }
+
+    /// <summary>Runs once after the fence was signalled, with the host lock held: the engine does not touch the storage again.</summary>
+    public Action<CopyJob>? Ended { get; init; }
+
+    /// <summary>Bytes done. Exact once the job has ended.</summary>
+    public ulong DoneBytes { get; internal set; }
+
+    public bool IsCanceled => _canceled;
+
+    /// <summary>Whether nothing is left to wait for. Callable without the lock.</summary>
+    public bool IsReady
+    {
+        get
+        {
+            foreach (Fence fence in Waits)
+            {
+                if (!fence.IsSignaled)
+                {
+                    return false;
+                }
+            }
+
+            return true;
+        }
+    }
+
+    /// <summary>
+    /// Nobody wants the result: the job copies no further block. It still waits for what it had to wait for, because its end
+    /// lets go of storage that others may use until then. Host lock held by the caller.
+    /// </summary>
+    public void Cancel() => _canceled = true;
+}

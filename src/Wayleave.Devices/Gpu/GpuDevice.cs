@@ -1,0 +1,346 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Reservations;
+using Wayleave.Core.Retirement;
+using Wayleave.Core.Topology;
+
+namespace Wayleave.Devices.Gpu;
+
+// The reference is amdgpu over TTM (drivers/gpu/drm/ttm/ttm_bo.c; semantics 8.3): buffers live in VRAM or in system memory, move
+// between the two while importers hold attachments, and leave VRAM in the order of their last use.
+//
+//   TryCreate --> clear (KERNEL fence) --> in use --Evict/Restore--> in use --Free--> revoke --> quarantine --> free memory
+
+/// <summary>
+/// A software GPU: its memory, its buffers and its copy engine. Host lock held by the caller, unless a member says otherwise; the
+/// bytes move only when somebody drives <see cref="CopyEngine"/>.
+/// </summary>
+public sealed class GpuDevice
+{
+    private readonly GpuOptions _options;
+    private readonly BlockAllocator _vram;
+    private readonly BlockAllocator _system;
+    private readonly LinkedList<GpuBuffer> _byUse = new(); // least recently used first
+    private readonly List<MoveOperation> _moves = []; // those under way
+    private long _evictions;
+    private long _restores;
+    private ulong _movedBytes;
+    private ulong _clearedBytes;
+
+    /// <param name="host">The host this device is part of.</param>
+    /// <param name="fabric">Where the memory becomes reachable: VRAM as this function's BAR, the rest as system memory.</param>
+    /// <param name="function">The device's identity.</param>
+    /// <param name="options">Copied.</param>
+    /// <param name="vram">The device's memory; each window less than 2 GiB and a multiple of the granularity. Kept alive by the caller.</param>
+    /// <param name="systemMemory">What evicted buffers may take; as <paramref name="vram"/>.</param>
+    /// <exception cref="ArgumentException">An option or a window is out of range.</exception>
+    public GpuDevice(
+        HostContext host,
+        PciFabric fabric,
+        PciFunction function,
+        GpuOptions options,
+        IReadOnlyList<Memory<byte>> vram,
+        IReadOnlyList<Memory<byte>> systemMemory)
+    {
+        host.AssertHeld();
+        options.Validate();
+        (Host, Function, _options) = (host, function, options);
+        DeviceRange[] bar = [.. vram.Select(m => fabric.AddWindow(m, function).Range)];
+        DeviceRange[] pool = [.. systemMemory.Select(m => fabric.AddWindow(m, owner: null).Range)];
+        _vram = new BlockAllocator($"{function.Name} vram", bar, options.GranularityBytes, Errno.ENOSPC);
+        _system = new BlockAllocator($"{function.Name} system memory", pool, options.GranularityBytes, Errno.ENOMEM);
+        CopyEngine = new CopyEngine(host, new DmaPort(fabric, function), options);
+        Quarantine = new Quarantine(host);
+    }
+
+    public HostContext Host { get; }
+
+    public PciFunction Function { get; }
+
+    public CopyEngine CopyEngine { get; }
+
+    /// <summary>Storage of freed buffers whose revoke has not retired.</summary>
+    public Quarantine Quarantine { get; }
+
+    /// <summary>Buffers that are not freed, least recently used first.</summary>
+    public IReadOnlyCollection<GpuBuffer> Buffers => _byUse;
+
+    /// <summary>The allocator of a domain, for looking at.</summary>
+    public BlockAllocator Memory(GpuDomain domain) => domain == GpuDomain.Vram ? _vram : _system;
+
+    public GpuStats Stats => new()
+    {
+        VramTotalBytes = _vram.TotalBytes,
+        VramFreeBytes = _vram.FreeBytes,
+        VramUsedBytes = _vram.UsedBytes,
+        VramQuarantinedBytes = _vram.QuarantinedBytes,
+        SystemTotalBytes = _system.TotalBytes,
+        SystemFreeBytes = _system.FreeBytes,
+        SystemUsedBytes = _system.UsedBytes,
+        SystemQuarantinedBytes = _system.QuarantinedBytes,
+        Buffers = _byUse.Count,
+        Moves = _evictions + _restores,
+        Evictions = _evictions,
+        Restores = _restores,
+        MovedBytes = _movedBytes,
+        ClearedBytes = _clearedBytes,
+        CopyJobs = CopyEngine.QueuedCount,
+    };
+
+    /// <summary>
+    /// Makes a buffer. Its bytes are zero once its KERNEL fence has signalled, for which every importer waits.
+    /// </summary>
+    /// <param name="info">What it is to be.</param>
+    /// <param name="buffer">Owned by the caller until <see cref="Free"/>.</param>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> for a size of zero, a name that is too long or an alignment that is no power of two;
+    /// <see cref="Errno.ENOSPC"/> when VRAM and <see cref="Errno.ENOMEM"/> when system memory is full (see
+    /// <see cref="TryMakeRoom"/>); <see cref="Errno.EAGAIN"/> when the copy engine's ring is full.
+    /// </returns>
+    public Errno TryCreate(GpuBufferInfo info, out GpuBuffer? buffer)
+    {
+        Host.AssertHeld();
+        buffer = null;
+        if (info.Name.Length > SharedBuffer.NameLengthMax)
+        {
+            return Errno.EINVAL;
+        }
+
+        if (!CopyEngine.HasRoom)
+        {
+            return Errno.EAGAIN;
+        }
+
+        Errno errno = Memory(info.Domain).TryAllocate(info.SizeBytes, info.AlignmentBytes, info.Name, out MemoryBlock[] blocks);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        buffer = new GpuBuffer(this, info, new GpuPlacement(info.Domain, blocks, info.SizeBytes)) { LastUsedAt = Host.Now };
+        _byUse.AddLast(buffer.UseNode);
+        if (_options.ClearsNewBuffers)
+        {
+            Clear(buffer);
+        }
+
+        return Errno.Success;
+    }
+
+    /// <summary>Moves a buffer to system memory. Ask the operation how it went.</summary>
+    public MoveOperation Evict(GpuBuffer buffer) => Move(buffer, GpuDomain.System);
+
+    /// <summary>Moves a buffer to VRAM. It does not evict others: see <see cref="TryMakeRoom"/>.</summary>
+    public MoveOperation Restore(GpuBuffer buffer) => Move(buffer, GpuDomain.Vram);
+
+    /// <summary>Moves a buffer; a move to where it is does nothing and succeeds.</summary>
+    public MoveOperation Move(GpuBuffer buffer, GpuDomain target)
+    {
+        Host.AssertHeld();
+        MoveOperation operation = new(buffer, target);
+        _moves.Add(operation);
+        operation.Start();
+        return operation;
+    }
+
+    /// <summary>
+    /// Evicts the least recently used buffers until <paramref name="sizeBytes"/> of VRAM are free or becoming free. Buffers that
+    /// are not movable, pinned, revoked, or mapped by somebody who cannot be told stay.
+    /// </summary>
+    /// <param name="sizeBytes">What is needed.</param>
+    /// <param name="evictions">
+    /// Wait for these, then ask again; empty when there is room now. Evictions that were under way are among them.
+    /// </param>
+    /// <returns>
+    /// <see cref="Errno.ENOSPC"/> when no eviction would help, and <see cref="Errno.ENOMEM"/> when system memory could not take the
+    /// buffers; nothing was started then.
+    /// </returns>
+    public Errno TryMakeRoom(ulong sizeBytes, out IReadOnlyList<MoveOperation> evictions)
+    {
+        Host.AssertHeld();
+        List<MoveOperation> pending = [.. _moves.Where(m => m.Target == GpuDomain.System)];
+        evictions = pending;
+        ulong size = sizeBytes + ((0 - sizeBytes) & ((ulong)_options.GranularityBytes - 1));
+        if (size <= _vram.FreeBytes)
+        {
+            evictions = [];
+            return Errno.Success;
+        }
+
+        ulong coming = _vram.FreeBytes;
+        foreach (MoveOperation move in pending)
+        {
+            coming += move.Buffer.Placement.StorageBytes;
+        }
+
+        List<GpuBuffer> victims = [];
+        ulong victimBytes = 0;
+        foreach (GpuBuffer buffer in _byUse)
+        {
+            if (coming + victimBytes >= size)
+            {
+                break;
+            }
+
+            if (CanEvict(buffer))
+            {
+                victims.Add(buffer);
+                victimBytes += buffer.Placement.StorageBytes;
+            }
+        }
+
+        if (coming + victimBytes < size)
+        {
+            return Errno.ENOSPC;
+        }
+
+        if (victimBytes > _system.FreeBytes)
+        {
+            return Errno.ENOMEM;
+        }
+
+        foreach (GpuBuffer victim in victims)
+        {
+            pending.Add(Evict(victim));
+        }
+
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// The owner gives a buffer up: everybody is told to stop, copies under way stop at the next block, and the storage is handed out
+    /// again once the revoke has retired, never before. Until then it is in <see cref="Quarantine"/>. The second call returns the
+    /// same operation.
+    /// </summary>
+    public RevokeOperation Free(GpuBuffer buffer, RevokePolicy policy)
+    {
+        Host.AssertHeld();
+        if (buffer.Freeing is not null)
+        {
+            return buffer.Freeing;
+        }
+
+        _byUse.Remove(buffer.UseNode);
+        RevokeOperation operation = RevokeOperation.Start(buffer.Shared, policy);
+        buffer.Freeing = operation;
+        foreach (CopyJob job in CopyEngine.Jobs)
+        {
+            if (job.Fence.Context == buffer.Timeline.Context)
+            {
+                job.Cancel();
+            }
+        }
+
+        // The old place of a move that is under way is not part of this: its copy's end gives it back.
+        GpuPlacement placement = buffer.Placement;
+        SetQuarantined(placement);
+        if (_options.WaitsForProof)
+        {
+            Quarantine.Hold(operation, $"{buffer.Name} in {placement.Domain}", placement.StorageBytes, () => GiveBack(placement));
+        }
+        else
+        {
+            GiveBack(placement);
+        }
+
+        return operation;
+    }
+
+    internal void Touch(GpuBuffer buffer)
+    {
+        buffer.LastUsedAt = Host.Now;
+        if (!buffer.IsFreed)
+        {
+            _byUse.Remove(buffer.UseNode);
+            _byUse.AddLast(buffer.UseNode);
+        }
+    }
+
+    internal Errno TryPlace(GpuBuffer buffer, GpuDomain domain, out GpuPlacement? placement)
+    {
+        placement = null;
+        Errno errno = Memory(domain).TryAllocate(buffer.SizeBytes, buffer.AlignmentBytes, buffer.Shared.Name, out MemoryBlock[] blocks);
+        if (errno == Errno.Success)
+        {
+            placement = new GpuPlacement(domain, blocks, buffer.SizeBytes);
+        }
+
+        return errno;
+    }
+
+    /// <summary>Gives storage back once the work behind all <paramref name="fences"/> has ended; until then it is in quarantine.</summary>
+    internal void GiveBackAfter(IReadOnlyList<Fence> fences, GpuPlacement placement)
+    {
+        if (fences.FirstOrDefault(f => !f.HasEnded) is not { } pending || !_options.WaitsForProof)
+        {
+            GiveBack(placement);
+            return;
+        }
+
+        SetQuarantined(placement);
+        pending.TryAddEndCallback(_ =>
+        {
+            using (Host.Enter())
+            {
+                GiveBackAfter(fences, placement);
+            }
+        });
+    }
+
+    internal void HandleMoveEnded(MoveOperation move)
+    {
+        _moves.Remove(move);
+        if (move.State != MoveState.Moved || move.Fence is null)
+        {
+            return;
+        }
+
+        _movedBytes += move.Buffer.SizeBytes;
+        (_evictions, _restores) = move.Target == GpuDomain.System ? (_evictions + 1, _restores) : (_evictions, _restores + 1);
+    }
+
+    private static bool CanEvict(GpuBuffer buffer) =>
+        buffer.Storage == StorageKind.Movable
+        && buffer.Placement.Domain == GpuDomain.Vram
+        && buffer.PinCount == 0
+        && !buffer.Shared.IsRevoked
+        && !buffer.HasUnstoppableMapping;
+
+    private void Clear(GpuBuffer buffer)
+    {
+        AcquireTicket ticket = new(Host, $"clear of {buffer.Shared.Name}");
+        Reservation reservation = buffer.Shared.Reservation;
+        reservation.TryLock(ticket); // nobody else knows the buffer yet
+        CopyJob job = new()
+        {
+            Name = $"clear {buffer.Shared.Name}",
+            Target = buffer.Placement.Addresses,
+            Fence = buffer.Timeline.CreateFence(),
+            Ended = j => _clearedBytes += j.DoneBytes,
+        };
+        CopyEngine.TrySubmit(job);
+        reservation.ReserveFences(ticket, 1);
+        reservation.AddFence(ticket, job.Fence, ReservationUsage.Kernel);
+        reservation.Unlock(ticket);
+    }
+
+    private void SetQuarantined(GpuPlacement placement)
+    {
+        foreach (MemoryBlock block in placement.Blocks)
+        {
+            if (block.State == BlockState.Used)
+            {
+                Memory(placement.Domain).Quarantine(block);
+            }
+        }
+    }
+
+    private void GiveBack(GpuPlacement placement)
+    {
+        foreach (MemoryBlock block in placement.Blocks)
+        {
+            Memory(placement.Domain).Free(block);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+namespace Wayleave.Devices.Gpu;
+
+/// <summary>Limits of a software GPU. Copied at construction.</summary>
+public sealed record GpuOptions
+{
+    /// <summary>The most bytes that one step of a copy engine moves: what an owner waits for at most when it takes memory back.</summary>
+    public const int BlockBytesMax = 64 * 1024;
+
+    /// <summary>Every allocation is a multiple of this and starts on it. A power of two.</summary>
+    public int GranularityBytes { get; init; } = 4096;
+
+    /// <summary>Jobs that the copy engine's ring holds. When it is full, work is refused with EAGAIN.</summary>
+    public int CopyRingSlots { get; init; } = 256;
+
+    /// <summary>Bytes that the copy engine moves in one step.</summary>
+    public int CopyBlockBytes { get; init; } = BlockBytesMax;
+
+    /// <summary>Off leaves the previous owner's bytes in new buffers: for the test that must notice.</summary>
+    internal bool ClearsNewBuffers { get; init; } = true;
+
+    /// <summary>Off starts a copy before those who use the old place have stopped: for the test that must notice.</summary>
+    internal bool WaitsForFences { get; init; } = true;
+
+    /// <summary>Off gives storage back when the revoke starts, not when it is proven: for the test that must notice.</summary>
+    internal bool WaitsForProof { get; init; } = true;
+
+    /// <summary>Throws one exception that names everything that is wrong.</summary>
+    /// <exception cref="ArgumentException">A value is out of range.</exception>
+    public void Validate()
+    {
+        List<string> problems = [];
+        if (GranularityBytes <= 0 || (GranularityBytes & (GranularityBytes - 1)) != 0)
+        {
+            problems.Add($"{nameof(GranularityBytes)} is {GranularityBytes}; it must be a power of two");
+        }
+
+        if (CopyRingSlots <= 0)
+        {
+            problems.Add($"{nameof(CopyRingSlots)} is {CopyRingSlots}; it must be positive");
+        }
+
+        if (CopyBlockBytes is <= 0 or > BlockBytesMax)
+        {
+            problems.Add($"{nameof(CopyBlockBytes)} is {CopyBlockBytes}; it must be between 1 and {BlockBytesMax}");
+        }
+
+        if (problems.Count > 0)
+        {
+            throw new ArgumentException(string.Join("; ", problems));
+        }
+    }
+}
