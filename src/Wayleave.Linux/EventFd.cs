@@ -1,0 +1,69 @@
+using Wayleave.Core;
+using Wayleave.Linux.Interop;
+
+namespace Wayleave.Linux;
+
+/// <summary>
+/// An eventfd(2): a count that any thread raises and one waiter takes. Level-triggered in poll(2), so that a signal that comes
+/// before the wait is not lost.
+/// </summary>
+public sealed unsafe class EventFd : IDisposable
+{
+    /// <exception cref="LinuxException">EMFILE, ENFILE or ENOMEM.</exception>
+    public EventFd()
+    {
+        Descriptor = Libc.eventfd(0, eventfd.EFD_CLOEXEC | eventfd.EFD_NONBLOCK);
+        if (Descriptor.IsInvalid)
+        {
+            LinuxException.Throw("eventfd", "0");
+        }
+    }
+
+    /// <summary>Readable in poll(2) while the count is not zero. Owned by this object.</summary>
+    public FileDescriptor Descriptor { get; }
+
+    /// <summary>Raises the count by one; any thread.</summary>
+    public void Signal()
+    {
+        using FileDescriptor.Borrowed fd = Descriptor.Borrow();
+        ulong one = 1;
+        while (Libc.write(fd.Number, &one, sizeof(ulong)) < 0)
+        {
+            Errno errno = LinuxException.LastErrno();
+            if (errno == Errno.EAGAIN)
+            {
+                return; // The count stands at its limit of 2^64 - 2: it is not zero, and nobody needs to know more.
+            }
+
+            if (errno != Errno.EINTR)
+            {
+                throw new LinuxException("write", "an eventfd", errno);
+            }
+        }
+    }
+
+    /// <summary>Takes the whole count; any thread.</summary>
+    /// <returns>How often it was signalled since it was last taken; 0 when not.</returns>
+    public ulong Take()
+    {
+        using FileDescriptor.Borrowed fd = Descriptor.Borrow();
+        ulong count;
+        while (Libc.read(fd.Number, &count, sizeof(ulong)) < 0)
+        {
+            Errno errno = LinuxException.LastErrno();
+            if (errno == Errno.EAGAIN)
+            {
+                return 0;
+            }
+
+            if (errno != Errno.EINTR)
+            {
+                throw new LinuxException("read", "an eventfd", errno);
+            }
+        }
+
+        return count;
+    }
+
+    public void Dispose() => Descriptor.Dispose();
+}

@@ -1,0 +1,74 @@
+using System.Runtime.InteropServices;
+
+namespace Wayleave.Linux.Interop;
+
+/// <summary>libc, as in the man pages: names, order and types of the arguments are those of C.</summary>
+/// <remarks>
+/// Control path: SetLastError, handles as <see cref="FileDescriptor"/>. Data path (the second half): plain integers and no
+/// SetLastError; the caller holds a <see cref="FileDescriptor.Borrowed"/> and reads Marshal.GetLastSystemError in the statement
+/// after the call, and only after a failure. None of them may suppress the GC transition: each can wait for the socket lock.
+/// </remarks>
+internal static unsafe partial class Libc
+{
+    private const string Library = "libc";
+
+    [LibraryImport(Library, SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial FileDescriptor memfd_create(string name, uint flags);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int close(int fd);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int ftruncate(FileDescriptor fd, long length);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int fcntl(FileDescriptor fd, int cmd, int arg);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial void* mmap(void* addr, nuint length, int prot, int flags, FileDescriptor fd, long offset);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int munmap(void* addr, nuint length);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int madvise(void* addr, nuint length, int advice);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial FileDescriptor eventfd(uint initval, int flags);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial FileDescriptor socket(int domain, int type, int protocol);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int bind(FileDescriptor sockfd, void* addr, uint addrlen);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int getsockname(FileDescriptor sockfd, void* addr, uint* addrlen);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int getsockopt(FileDescriptor sockfd, int level, int optname, void* optval, uint* optlen);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int setsockopt(FileDescriptor sockfd, int level, int optname, void* optval, uint optlen);
+
+    [LibraryImport(Library, EntryPoint = "syscall", SetLastError = true)]
+    internal static partial nint pidfd_open(nint number, int pid, uint flags);
+
+    [LibraryImport(Library)]
+    internal static partial nint sendmsg(int sockfd, msghdr* msg, int flags);
+
+    [LibraryImport(Library)]
+    internal static partial nint recvmsg(int sockfd, msghdr* msg, int flags);
+
+    [LibraryImport(Library)]
+    internal static partial int ppoll(pollfd* fds, nuint nfds, timespec* tmo_p, void* sigmask);
+
+    [LibraryImport(Library)]
+    internal static partial nint read(int fd, void* buf, nuint count);
+
+    [LibraryImport(Library)]
+    internal static partial nint write(int fd, void* buf, nuint count);
+
+    [LibraryImport(Library, EntryPoint = "syscall")]
+    internal static partial nint futex(nint number, int* uaddr, int op, int val, timespec* timeout, int* uaddr2, int val3);
+}

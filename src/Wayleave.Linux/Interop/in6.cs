@@ -1,0 +1,21 @@
+namespace Wayleave.Linux.Interop;
+
+// include/uapi/linux/in6.h
+internal static class in6
+{
+    internal const int IPV6_MTU_DISCOVER = 23;
+    internal const int IPV6_V6ONLY = 26;
+    internal const int IPV6_RECVTCLASS = 66;
+    internal const int IPV6_TCLASS = 67;
+
+    internal const int IPV6_PMTUDISC_DO = 2;
+}
+
+internal unsafe struct sockaddr_in6
+{
+    internal ushort sin6_family;
+    internal ushort sin6_port;
+    internal uint sin6_flowinfo;
+    internal fixed byte sin6_addr[16];
+    internal uint sin6_scope_id;
+}

@@ -1,0 +1,55 @@
+namespace Wayleave.Linux.Interop;
+
+// <sys/socket.h>
+internal static class socket
+{
+    internal const int AF_INET = 2;
+    internal const int AF_INET6 = 10;
+
+    internal const int SOCK_DGRAM = 2;
+    internal const int SOCK_NONBLOCK = 0x800;
+    internal const int SOCK_CLOEXEC = 0x80000;
+
+    internal const int SOL_SOCKET = 1;
+    internal const int SO_SNDBUF = 7;
+    internal const int SO_RCVBUF = 8;
+    internal const int SO_PEERCRED = 17;
+    internal const int SO_SNDBUFFORCE = 32;
+    internal const int SO_RCVBUFFORCE = 33;
+    internal const int SO_MEMINFO = 55;
+
+    internal const int MSG_CTRUNC = 0x08;
+    internal const int MSG_TRUNC = 0x20;
+    internal const int MSG_DONTWAIT = 0x40;
+}
+
+internal unsafe struct iovec
+{
+    internal void* iov_base;
+    internal nuint iov_len;
+}
+
+internal unsafe struct msghdr
+{
+    internal void* msg_name;
+    internal uint msg_namelen;
+    internal iovec* msg_iov;
+    internal nuint msg_iovlen;
+    internal void* msg_control;
+    internal nuint msg_controllen;
+    internal int msg_flags;
+}
+
+internal struct cmsghdr
+{
+    internal nuint cmsg_len;
+    internal int cmsg_level;
+    internal int cmsg_type;
+}
+
+internal struct ucred
+{
+    internal int pid;
+    internal uint uid;
+    internal uint gid;
+}

@@ -1,0 +1,90 @@
+using Wayleave.Core;
+
+namespace Wayleave.Linux;
+
+// One thread sleeps in poll(2), any thread wakes it, and a wake costs a system call only if it really sleeps.
+//
+//   sleeper: _sleeping = 1; full barrier; was _signalled?  yes: do not sleep      waker: _signalled = 1; full barrier;
+//            no: poll; _sleeping = 0; take the eventfd; clear _signalled                 is _sleeping? yes: write the eventfd
+//
+// Each writes its own word before it reads the other's, so at least one of them sees the other (Dekker). A waker that finds
+// _signalled set already leaves it to the waker that set it.
+
+/// <summary>The wake-up of a thread that polls: an eventfd that is written only when somebody sleeps on it.</summary>
+internal sealed class WakeEvent : IDisposable
+{
+    private readonly EventFd _event = new();
+    private int _signalled;
+    private int _sleeping;
+    private long _kernelWakes;
+
+    /// <summary>To be polled for reading between <see cref="TryBeginSleep"/> and <see cref="EndSleep"/>.</summary>
+    internal FileDescriptor Descriptor => _event.Descriptor;
+
+    /// <summary>How many wakes went through the kernel.</summary>
+    internal long KernelWakes => Interlocked.Read(ref _kernelWakes);
+
+    /// <summary>Any thread. The sleeper wakes, or its next <see cref="TryBeginSleep"/> is refused.</summary>
+    internal void Signal()
+    {
+        Interleave.Point("wake: signal");
+        if (Interlocked.Exchange(ref _signalled, 1) != 0)
+        {
+            return;
+        }
+
+        Interleave.Point("wake: look for a sleeper");
+        if (Volatile.Read(ref _sleeping) != 0)
+        {
+            Interleave.Point("wake: write the eventfd");
+            Interlocked.Increment(ref _kernelWakes);
+            _event.Signal();
+        }
+    }
+
+    /// <summary>A wrong Signal, kept for the test of the tests: it looks for a sleeper before it leaves the signal.</summary>
+    internal void SignalAfterLooking()
+    {
+        bool sleeping = Volatile.Read(ref _sleeping) != 0;
+        Interleave.Point("wake: signal");
+        Interlocked.Exchange(ref _signalled, 1);
+        if (sleeping)
+        {
+            _event.Signal();
+        }
+    }
+
+    /// <summary>The one sleeper. False when a signal is pending: it is taken, and the caller does not sleep.</summary>
+    internal bool TryBeginSleep()
+    {
+        Interleave.Point("wake: begin sleep");
+        Interlocked.Exchange(ref _sleeping, 1);
+        Interleave.Point("wake: look for a signal");
+        if (Interlocked.Exchange(ref _signalled, 0) == 0)
+        {
+            return true;
+        }
+
+        Volatile.Write(ref _sleeping, 0);
+        return false;
+    }
+
+    /// <summary>The one sleeper, after its poll.</summary>
+    /// <param name="eventReady">Whether poll reported the eventfd as readable.</param>
+    /// <returns>Whether a signal came during the sleep. It is taken.</returns>
+    internal bool EndSleep(bool eventReady)
+    {
+        Volatile.Write(ref _sleeping, 0);
+        Interleave.Point("wake: end sleep");
+        if (eventReady)
+        {
+            _ = _event.Take();
+        }
+
+        // A full barrier as well: what a waker did before its signal is seen by whoever looks after this.
+        Interleave.Point("wake: take the signal");
+        return Interlocked.Exchange(ref _signalled, 0) != 0 || eventReady;
+    }
+
+    public void Dispose() => _event.Dispose();
+}

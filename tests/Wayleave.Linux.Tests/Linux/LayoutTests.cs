@@ -1,0 +1,107 @@
+using System.ComponentModel;
+using System.Diagnostics;
+using System.Globalization;
+using System.Reflection;
+using System.Runtime.InteropServices;
+using System.Text;
+using Wayleave.Linux.Interop;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Linux;
+
+/// <summary>Asks the C compiler whether our structures and numbers are those of the installed headers.</summary>
+public class LayoutTests
+{
+    private static readonly (string Header, Type[] Types)[] s_headers =
+    [
+        ("linux/udp.h", [typeof(udp)]),
+        ("linux/in.h", [typeof(@in), typeof(sockaddr_in)]),
+        ("linux/in6.h", [typeof(in6), typeof(sockaddr_in6)]),
+        ("sys/socket.h", [typeof(socket), typeof(iovec), typeof(msghdr), typeof(cmsghdr), typeof(ucred)]),
+        ("linux/sock_diag.h", [typeof(sock_diag)]),
+        ("poll.h", [typeof(poll), typeof(pollfd)]),
+        ("time.h", [typeof(timespec)]),
+        ("sys/eventfd.h", [typeof(eventfd)]),
+        ("linux/futex.h", [typeof(futex)]),
+        ("linux/mman.h", [typeof(mman)]),
+        ("linux/memfd.h", [typeof(memfd)]),
+        ("linux/fcntl.h", [typeof(fcntl)]),
+        ("sys/syscall.h", [typeof(unistd)]),
+    ];
+
+    public static TheoryData<string> Headers => [.. s_headers.Select(h => h.Header)];
+
+    [Theory]
+    [MemberData(nameof(Headers))]
+    public void Matches_the_header(string header) => Compile(Describe(header));
+
+    [Fact]
+    public void A_wrong_number_is_noticed()
+    {
+        string program = Describe("linux/udp.h").Replace("(UDP_GRO) == 104", "(UDP_GRO) == 105", StringComparison.Ordinal);
+        Assert.Contains("UDP_GRO", Assert.Throws<InvalidOperationException>(() => Compile(program)).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Every_type_of_Interop_is_compared_with_a_header()
+    {
+        IEnumerable<string> all = typeof(FileDescriptor).Assembly.GetTypes()
+            .Where(t => t.Namespace == typeof(udp).Namespace && !t.IsNested && t != typeof(Libc))
+            .Select(t => t.Name)
+            .Order(StringComparer.Ordinal);
+        Assert.Equal(all, s_headers.SelectMany(h => h.Types).Select(t => t.Name).Order(StringComparer.Ordinal));
+    }
+
+    private static string Describe(string header)
+    {
+        const BindingFlags Declared = BindingFlags.Instance | BindingFlags.Static | BindingFlags.NonPublic;
+        StringBuilder c = new();
+        c.Append("#define _GNU_SOURCE\n#include <stddef.h>\n");
+        c.Append(CultureInfo.InvariantCulture, $"#include <{header}>\n");
+        foreach (Type type in s_headers.Single(h => h.Header == header).Types)
+        {
+            if (type.IsValueType)
+            {
+                Assert(c, $"sizeof(struct {type.Name}) == {Marshal.SizeOf(type)}");
+            }
+
+            foreach (FieldInfo field in type.GetFields(Declared))
+            {
+                Assert(c, field.IsStatic
+                    ? $"({field.Name}) == {field.GetValue(null)}"
+                    : $"offsetof(struct {type.Name}, {field.Name}) == {Marshal.OffsetOf(type, field.Name)}");
+            }
+        }
+
+        return c.ToString();
+
+        static void Assert(StringBuilder c, string condition) =>
+            c.Append(CultureInfo.InvariantCulture, $"_Static_assert({condition}, \"{condition}\");\n");
+    }
+
+    private static void Compile(string program)
+    {
+        ProcessStartInfo start = new("gcc", "-x c -fsyntax-only -") { RedirectStandardInput = true, RedirectStandardError = true };
+        Process? gcc = null;
+        try
+        {
+            gcc = Process.Start(start);
+        }
+        catch (Win32Exception)
+        {
+            Assert.Skip("no gcc");
+        }
+
+        using (gcc)
+        {
+            gcc!.StandardInput.Write(program);
+            gcc.StandardInput.Close();
+            string errors = gcc.StandardError.ReadToEnd();
+            gcc.WaitForExit();
+            if (gcc.ExitCode != 0)
+            {
+                throw new InvalidOperationException(errors);
+            }
+        }
+    }
+}
