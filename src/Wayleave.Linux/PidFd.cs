@@ -1,0 +1,60 @@
+using System.Globalization;
+using System.Runtime.InteropServices;
+using Wayleave.Core;
+using Wayleave.Linux.Interop;
+
+namespace Wayleave.Linux;
+
+/// <summary>
+/// A hold on a process that cannot be confused with a later process of the same number: pidfd_open(2). A process that has ended
+/// has let go of its address space (exit_mm comes before exit_notify), so none of its instructions can touch shared memory any
+/// more; what it asked the kernel or a device to do in its name is not covered.
+/// </summary>
+public sealed unsafe class PidFd : IDisposable
+{
+    private readonly FileDescriptor _descriptor;
+
+    private PidFd(FileDescriptor descriptor, int processId) => (_descriptor, ProcessId) = (descriptor, processId);
+
+    /// <summary>As it was at <see cref="Open"/>; the number may belong to another process once this one has ended.</summary>
+    public int ProcessId { get; }
+
+    /// <summary>
+    /// Opens the process that has the number now. Whoever got the number from elsewhere checks after this call that it still
+    /// means the same process: for a socket's peer, that the connection is still up.
+    /// </summary>
+    /// <exception cref="LinuxException">ESRCH: no such process. EINVAL: not a process id. ENOSYS: before Linux 5.3. EMFILE.</exception>
+    public static PidFd Open(int processId)
+    {
+        nint fd = Libc.pidfd_open(unistd.SYS_pidfd_open, processId, 0);
+        if (fd < 0)
+        {
+            Errno errno = (Errno)Marshal.GetLastPInvokeError();
+            throw new LinuxException("pidfd_open", string.Create(CultureInfo.InvariantCulture, $"process {processId}"), errno);
+        }
+
+        return new PidFd(new FileDescriptor((int)fd, ownsHandle: true), processId);
+    }
+
+    /// <summary>Waits until the process has ended, as a whole: all its threads.</summary>
+    /// <param name="timeout">Relative, or <see cref="Timeout.InfiniteTimeSpan"/>; zero only looks.</param>
+    /// <returns>Whether it has ended. False also when a signal handler ran: look at the clock and call again.</returns>
+    public bool WaitForExit(TimeSpan timeout)
+    {
+        bool finite = KernelTime.TryConvert(timeout, out timespec time);
+        using FileDescriptor.Borrowed fd = _descriptor.Borrow();
+        pollfd polled = new() { fd = fd.Number, events = poll.POLLIN };
+        if (Libc.ppoll(&polled, 1, finite ? &time : null, null) < 0)
+        {
+            Errno errno = LinuxException.LastErrno();
+            return errno == Errno.EINTR
+                ? false
+                : throw new LinuxException(
+                    "ppoll", string.Create(CultureInfo.InvariantCulture, $"process {ProcessId}"), errno);
+        }
+
+        return polled.revents != 0;
+    }
+
+    public void Dispose() => _descriptor.Dispose();
+}

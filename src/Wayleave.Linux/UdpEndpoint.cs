@@ -1,0 +1,431 @@
+using System.Globalization;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Wayleave.Core;
+using Wayleave.Linux.Interop;
+
+namespace Wayleave.Linux;
+
+// Read first: udp(7) on UDP_SEGMENT and UDP_GRO, ip(7) on IP_MTU_DISCOVER, and linux:net/ipv4/udp.c udp_send_skb().
+//
+// One system call carries up to 64 KiB: the sender gives the stack one buffer and a segment size, and the stack cuts it into
+// datagrams as late as it can (on the loopback: never); the receiver gets neighbouring datagrams of one sender back in one piece.
+//
+// Why unconnected and IP_PMTUDISC_DO: the RoCEv2 invariant CRC covers the IPv4 identification, so the sender must know it. An
+// unconnected socket that never fragments sends identification 0, and i in segment i of a super-packet. A connected socket counts
+// from a random start.
+//
+// Why UDP checksums are sent: a socket that sends none (SO_NO_CHECK, UDP_NO_CHECK6_TX) gets EINVAL for UDP_SEGMENT. With
+// segmentation the device computes them, or on the loopback nobody. Received IPv6 datagrams may lack one: rxe sends none.
+
+/// <summary>
+/// A UDP socket bound to one explicit address, for wire protocols in user space: super-packets both ways, known IPv4
+/// identification, no allocation per call.
+/// </summary>
+/// <remarks>
+/// All members may be called by any thread, but only one thread at a time may be in <see cref="Wait"/> or
+/// <see cref="WaitForSendRoom"/>. Message headers live on the caller's stack, so sending and receiving share nothing.
+/// </remarks>
+public sealed unsafe class UdpEndpoint : IDisposable
+{
+    /// <summary>A receive buffer of this size never truncates.</summary>
+    public const int SuperPacketBytesMax = 65_535;
+
+    private const ushort RoCEv2Port = 4791;
+
+    // struct cmsghdr is followed by its data and padded to eight bytes (CMSG_LEN, CMSG_SPACE).
+    private const int SegmentControlBytes = 18;
+    private const int ControlBytesMax = 64; // two messages of an int each are 48
+
+    private readonly FileDescriptor _socket;
+    private readonly WakeEvent _wake = new();
+    private readonly uint _scopeId;
+
+    private UdpEndpoint(FileDescriptor socket, EndpointAddress localAddress, uint scopeId) =>
+        (_socket, LocalAddress, _scopeId) = (socket, localAddress, scopeId);
+
+    /// <summary>
+    /// How many segments a super-packet may have: 128, or 64 on kernels before 6.8 (<c>UDP_MAX_SEGMENTS</c>); 1 without support.
+    /// </summary>
+    public static int SegmentsMax => Support.UdpSegmentsMax;
+
+    /// <summary>The bound address, with the port that the kernel chose if 0 was asked for.</summary>
+    public EndpointAddress LocalAddress { get; }
+
+    /// <summary>
+    /// The receive buffer in force, as the kernel accounts it: each datagram is charged with its slack and headers, so that less
+    /// than half of it is payload when datagrams are small.
+    /// </summary>
+    public int ReceiveBufferBytes => GetOption(socket.SO_RCVBUF, "SO_RCVBUF");
+
+    /// <summary>The send buffer in force, accounted in the same way.</summary>
+    public int SendBufferBytes => GetOption(socket.SO_SNDBUF, "SO_SNDBUF");
+
+    /// <summary>Opens and binds a socket.</summary>
+    /// <param name="local">An address of this network namespace, not a wildcard; port 0 lets the kernel choose.</param>
+    /// <param name="options">Null for the defaults.</param>
+    /// <exception cref="ArgumentException">A wildcard address (it cannot be part of a checksum), or bad options.</exception>
+    /// <exception cref="LinuxException">
+    /// EADDRINUSE with the likely owner, EADDRNOTAVAIL, EACCES for a port below ip_unprivileged_port_start, or EMFILE.
+    /// </exception>
+    public static UdpEndpoint Bind(EndpointAddress local, UdpEndpointOptions? options = null)
+    {
+        options ??= new UdpEndpointOptions();
+        options.Validate();
+        if (local.IsWildcard)
+        {
+            throw new ArgumentException($"{local} is a wildcard; bind an explicit address", nameof(local));
+        }
+
+        FileDescriptor fd = Libc.socket(
+            local.IsIPv4 ? socket.AF_INET : socket.AF_INET6,
+            socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+            0);
+        if (fd.IsInvalid)
+        {
+            LinuxException.Throw("socket", local.ToString());
+        }
+
+        try
+        {
+            Configure(fd, local, options);
+            return new UdpEndpoint(fd, Bind(fd, local, options.ScopeId), options.ScopeId);
+        }
+        catch (LinuxException)
+        {
+            fd.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>
+    /// Sends datagrams of <paramref name="segmentBytes"/> each, the last one possibly shorter, by one call; all or none. In IPv4,
+    /// datagram i has identification i and the don't-fragment bit. The bytes are copied; the caller may reuse them at once.
+    /// </summary>
+    /// <param name="destination">Of the same IP version as <see cref="LocalAddress"/>.</param>
+    /// <param name="bytes">UDP payloads, one behind the other, 65,507 bytes at most (IPv6: 65,527).</param>
+    /// <param name="segmentBytes">Payload of each datagram; at most <see cref="SegmentsMax"/> of them.</param>
+    /// <returns>
+    /// EAGAIN: the send buffer is full, see <see cref="WaitForSendRoom"/>. EMSGSIZE: a datagram is larger than the path MTU, or
+    /// all together larger than 64 KiB. EINVAL: too many segments. EAFNOSUPPORT: the other IP version. ENETUNREACH and others
+    /// from the route. Nothing was sent in each of these cases.
+    /// </returns>
+    [SkipLocalsInit]
+    public Errno TrySend(in EndpointAddress destination, ReadOnlySpan<byte> bytes, int segmentBytes)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(segmentBytes);
+        if (destination.IsIPv4 != LocalAddress.IsIPv4)
+        {
+            return Errno.EAFNOSUPPORT;
+        }
+
+        if (bytes.Length > SuperPacketBytesMax)
+        {
+            return Errno.EMSGSIZE;
+        }
+
+        SocketAddress name;
+        SegmentControl control;
+        iovec part;
+        msghdr message;
+        message.msg_name = &name;
+        message.msg_namelen = name.Write(destination, _scopeId);
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        message.msg_control = null;
+        message.msg_controllen = 0;
+        message.msg_flags = 0;
+        if (bytes.Length > segmentBytes)
+        {
+            control.Header.cmsg_len = SegmentControlBytes;
+            control.Header.cmsg_level = @in.IPPROTO_UDP;
+            control.Header.cmsg_type = udp.UDP_SEGMENT;
+            control.SegmentBytes = (ushort)segmentBytes;
+            message.msg_control = &control;
+            message.msg_controllen = (nuint)sizeof(SegmentControl);
+        }
+
+        using FileDescriptor.Borrowed fd = _socket.Borrow();
+        fixed (byte* data = bytes)
+        {
+            part.iov_base = data;
+            part.iov_len = (nuint)bytes.Length;
+            while (Libc.sendmsg(fd.Number, &message, socket.MSG_DONTWAIT) < 0)
+            {
+                Errno errno = LinuxException.LastErrno();
+                if (errno != Errno.EINTR)
+                {
+                    return errno;
+                }
+            }
+        }
+
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// Receives one datagram, or several of one sender that the kernel kept together: all of <paramref name="segmentBytes"/>
+    /// but the last, which may be shorter. Never blocks.
+    /// </summary>
+    /// <param name="buffer">At least <see cref="SuperPacketBytesMax"/> bytes to be sure that everything fits.</param>
+    /// <param name="length">Bytes received; 0 for an empty datagram and on failure.</param>
+    /// <param name="segmentBytes">Payload of each datagram; equals <paramref name="length"/> for a single one.</param>
+    /// <param name="source">Where it came from.</param>
+    /// <param name="trafficClass">TOS or traffic class as received: ECN in the lower two bits.</param>
+    /// <returns>
+    /// EAGAIN: nothing is there. EMSGSIZE: the buffer was too small, and what was received is lost. Others come from the socket,
+    /// such as ENETDOWN.
+    /// </returns>
+    [SkipLocalsInit]
+    public Errno TryReceive(
+        Span<byte> buffer, out int length, out int segmentBytes, out EndpointAddress source, out byte trafficClass)
+    {
+        length = segmentBytes = 0;
+        source = default;
+        trafficClass = 0;
+        SocketAddress name;
+        ulong* control = stackalloc ulong[ControlBytesMax / sizeof(ulong)];
+        iovec part;
+        msghdr message;
+        message.msg_name = &name;
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        message.msg_control = control;
+        nint received;
+        using (FileDescriptor.Borrowed fd = _socket.Borrow())
+        {
+            fixed (byte* data = buffer)
+            {
+                part.iov_base = data;
+                part.iov_len = (nuint)buffer.Length;
+                do
+                {
+                    message.msg_namelen = (uint)sizeof(SocketAddress);
+                    message.msg_controllen = ControlBytesMax; // the kernel changes it, also when it fails
+                    message.msg_flags = 0;
+                    received = Libc.recvmsg(fd.Number, &message, socket.MSG_DONTWAIT);
+                    if (received < 0)
+                    {
+                        Errno errno = LinuxException.LastErrno();
+                        if (errno != Errno.EINTR)
+                        {
+                            return errno;
+                        }
+                    }
+                }
+                while (received < 0);
+            }
+        }
+
+        if ((message.msg_flags & socket.MSG_TRUNC) != 0)
+        {
+            return Errno.EMSGSIZE;
+        }
+
+        length = (int)received;
+        segmentBytes = length;
+        source = name.Read();
+        ReadControl((byte*)control, (int)message.msg_controllen, ref segmentBytes, ref trafficClass);
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// Sleeps until a datagram is there, until <see cref="Wake"/>, or until the time is up. A wake that came before is not lost.
+    /// </summary>
+    /// <param name="timeout">Relative, nanosecond resolution, or <see cref="Timeout.InfiniteTimeSpan"/>.</param>
+    /// <returns>
+    /// True: look for datagrams, for work and at the clock, there may be something (a signal handler also ends the sleep).
+    /// False: the time is up.
+    /// </returns>
+    public bool Wait(TimeSpan timeout) => Sleep(timeout, poll.POLLIN);
+
+    /// <summary>As <see cref="Wait"/>, and also ends when the send buffer has room again after an EAGAIN.</summary>
+    public bool WaitForSendRoom(TimeSpan timeout) => Sleep(timeout, poll.POLLIN | poll.POLLOUT);
+
+    /// <summary>Ends the present or the next <see cref="Wait"/>; any thread, never blocks, no system call if nobody sleeps.</summary>
+    public void Wake() => _wake.Signal();
+
+    /// <summary>Queue lengths and drops; one system call, not for the data path.</summary>
+    public UdpSocketStats ReadStats()
+    {
+        uint* words = stackalloc uint[sock_diag.SK_MEMINFO_VARS];
+        uint length = sock_diag.SK_MEMINFO_VARS * sizeof(uint);
+        if (Libc.getsockopt(_socket, socket.SOL_SOCKET, socket.SO_MEMINFO, words, &length) < 0)
+        {
+            LinuxException.Throw("getsockopt(SO_MEMINFO)", LocalAddress.ToString());
+        }
+
+        return new UdpSocketStats(
+            ReceiveQueuedBytes: words[sock_diag.SK_MEMINFO_RMEM_ALLOC],
+            ReceiveBufferBytes: words[sock_diag.SK_MEMINFO_RCVBUF],
+            SendQueuedBytes: words[sock_diag.SK_MEMINFO_WMEM_ALLOC],
+            SendBufferBytes: words[sock_diag.SK_MEMINFO_SNDBUF],
+            Drops: words[sock_diag.SK_MEMINFO_DROPS]);
+    }
+
+    /// <summary>
+    /// Ends a <see cref="Wait"/> in progress and closes the socket as soon as no call uses it. Later calls throw
+    /// <see cref="ObjectDisposedException"/>; disposing twice is fine.
+    /// </summary>
+    public void Dispose()
+    {
+        if (!_socket.IsClosed)
+        {
+            _wake.Signal();
+        }
+
+        _socket.Dispose();
+        _wake.Dispose();
+    }
+
+    private static void Configure(FileDescriptor fd, in EndpointAddress local, UdpEndpointOptions options)
+    {
+        if (local.IsIPv4)
+        {
+            SetOption(fd, @in.IPPROTO_IP, @in.IP_MTU_DISCOVER, @in.IP_PMTUDISC_DO, "IP_MTU_DISCOVER", local);
+            SetOption(fd, @in.IPPROTO_IP, @in.IP_RECVTOS, 1, "IP_RECVTOS", local);
+            SetOption(fd, @in.IPPROTO_IP, @in.IP_TOS, options.TrafficClass, "IP_TOS", local);
+        }
+        else
+        {
+            SetOption(fd, @in.IPPROTO_IPV6, in6.IPV6_V6ONLY, 1, "IPV6_V6ONLY", local);
+            SetOption(fd, @in.IPPROTO_IPV6, in6.IPV6_MTU_DISCOVER, in6.IPV6_PMTUDISC_DO, "IPV6_MTU_DISCOVER", local);
+            SetOption(fd, @in.IPPROTO_IPV6, in6.IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS", local);
+            SetOption(fd, @in.IPPROTO_IPV6, in6.IPV6_TCLASS, options.TrafficClass, "IPV6_TCLASS", local);
+            SetOption(fd, @in.IPPROTO_UDP, udp.UDP_NO_CHECK6_RX, 1, "UDP_NO_CHECK6_RX", local);
+        }
+
+        if (options.ReceiveOffload)
+        {
+            SetOption(fd, @in.IPPROTO_UDP, udp.UDP_GRO, 1, "UDP_GRO", local);
+        }
+
+        if (options.ReceiveBufferBytes is int receiveBytes)
+        {
+            SetBuffer(fd, socket.SO_RCVBUFFORCE, socket.SO_RCVBUF, receiveBytes, "SO_RCVBUF", local);
+        }
+
+        if (options.SendBufferBytes is int sendBytes)
+        {
+            SetBuffer(fd, socket.SO_SNDBUFFORCE, socket.SO_SNDBUF, sendBytes, "SO_SNDBUF", local);
+        }
+    }
+
+    private static EndpointAddress Bind(FileDescriptor fd, in EndpointAddress local, uint scopeId)
+    {
+        SocketAddress name = default;
+        uint length = name.Write(local, scopeId);
+        if (Libc.bind(fd, &name, length) < 0)
+        {
+            Errno errno = (Errno)Marshal.GetLastPInvokeError();
+            throw new LinuxException("bind", local.ToString(), errno, AdviseOnBind(errno, local));
+        }
+
+        length = (uint)sizeof(SocketAddress);
+        if (Libc.getsockname(fd, &name, &length) < 0)
+        {
+            LinuxException.Throw("getsockname", local.ToString());
+        }
+
+        return name.Read();
+    }
+
+    private static string? AdviseOnBind(Errno errno, in EndpointAddress local) => errno switch
+    {
+        // rxe's tunnel socket is bound to the wildcard address: no other address of the namespace is free (udp_lib_lport_inuse).
+        Errno.EADDRINUSE when local.Port == RoCEv2Port =>
+            "another Wayleave host or a kernel rxe device in this network namespace owns UDP port 4791 "
+            + "(rxe owns it on every address); use another network namespace, or another port among Wayleave hosts",
+        Errno.EADDRINUSE => "another program, perhaps another Wayleave host, is bound to this address and port",
+        Errno.EADDRNOTAVAIL => "no interface of this network namespace has this address",
+        Errno.EINVAL when local.IsLinkLocal => "a link-local address needs its interface: set ScopeId",
+        Errno.EACCES => string.Create(
+            CultureInfo.InvariantCulture, $"port {local.Port} is privileged (net.ipv4.ip_unprivileged_port_start)"),
+        _ => null,
+    };
+
+    private static void SetBuffer(
+        FileDescriptor fd, int forceOption, int option, int bytes, string name, in EndpointAddress local)
+    {
+        // Beyond the system's limit if this process may; within it otherwise.
+        if (Libc.setsockopt(fd, socket.SOL_SOCKET, forceOption, &bytes, sizeof(int)) < 0)
+        {
+            if ((Errno)Marshal.GetLastPInvokeError() != Errno.EPERM)
+            {
+                LinuxException.Throw($"setsockopt({name}FORCE)", local.ToString());
+            }
+
+            SetOption(fd, socket.SOL_SOCKET, option, bytes, name, local);
+        }
+    }
+
+    private static void SetOption(
+        FileDescriptor fd, int level, int option, int value, string name, in EndpointAddress local)
+    {
+        if (Libc.setsockopt(fd, level, option, &value, sizeof(int)) < 0)
+        {
+            LinuxException.Throw($"setsockopt({name})", local.ToString());
+        }
+    }
+
+    private int GetOption(int option, string name)
+    {
+        int value;
+        uint length = sizeof(int);
+        if (Libc.getsockopt(_socket, socket.SOL_SOCKET, option, &value, &length) < 0)
+        {
+            LinuxException.Throw($"getsockopt({name})", LocalAddress.ToString());
+        }
+
+        return value;
+    }
+
+    private bool Sleep(TimeSpan timeout, short events)
+    {
+        bool finite = KernelTime.TryConvert(timeout, out timespec time);
+        using FileDescriptor.Borrowed fd = _socket.Borrow();
+        using FileDescriptor.Borrowed wake = _wake.Descriptor.Borrow();
+        if (!_wake.TryBeginSleep())
+        {
+            return true;
+        }
+
+        pollfd* polled = stackalloc pollfd[2];
+        polled[0] = new pollfd { fd = fd.Number, events = events };
+        polled[1] = new pollfd { fd = wake.Number, events = poll.POLLIN };
+        int ready = Libc.ppoll(polled, 2, finite ? &time : null, null);
+        Errno errno = ready < 0 ? LinuxException.LastErrno() : Errno.Success;
+        bool woken = _wake.EndSleep(eventReady: ready > 0 && polled[1].revents != 0);
+        return errno is Errno.Success or Errno.EINTR
+            ? ready != 0 || woken
+            : throw new LinuxException("ppoll", LocalAddress.ToString(), errno);
+    }
+
+    private static void ReadControl(byte* control, int controlBytes, ref int segmentBytes, ref byte trafficClass)
+    {
+        int offset = 0;
+        while (controlBytes - offset >= sizeof(cmsghdr))
+        {
+            cmsghdr* header = (cmsghdr*)(control + offset);
+            byte* data = (byte*)(header + 1);
+            switch (header->cmsg_level, header->cmsg_type)
+            {
+                case (@in.IPPROTO_UDP, udp.UDP_GRO):
+                    segmentBytes = *(int*)data;
+                    break;
+                case (@in.IPPROTO_IP, @in.IP_TOS): // one byte
+                case (@in.IPPROTO_IPV6, in6.IPV6_TCLASS): // an int of a little-endian machine
+                    trafficClass = *data;
+                    break;
+            }
+
+            offset += ((int)header->cmsg_len + sizeof(ulong) - 1) & -sizeof(ulong);
+        }
+    }
+
+    private struct SegmentControl
+    {
+        internal cmsghdr Header;
+        internal ushort SegmentBytes;
+    }
+}
