@@ -3,8 +3,9 @@ using System.Buffers.Binary;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// The atomic extended transport header of CmpSwap and FetchAdd. <paramref name="SwapOrAdd"/> is the new value or the addend,
-/// <paramref name="Compare"/> is unused by FetchAdd. Values are numbers: big endian on the wire, host order in memory.
+/// The atomic extended transport header of CmpSwap and FetchAdd. <paramref name="SwapOrAdd"/> is the new value or the
+/// addend, <paramref name="Compare"/> is unused by FetchAdd. Values are numbers: big endian on the wire, host order in
+/// memory.
 /// </summary>
 public readonly record struct AtomicEth(ulong Va, uint RKey, ulong SwapOrAdd, ulong Compare)
 {

@@ -4,8 +4,9 @@ using System.Runtime.CompilerServices;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// The base transport header (IBTA vol. 1, 9.2), first in every packet. All 96 bits are kept, the reserved ones too, so that a
-/// header that was read is written back unchanged. <c>new Bth()</c> has the default partition key and all else zero.
+/// The base transport header (IBTA vol. 1, 9.2), first in every packet. All 96 bits are kept, the reserved ones too, so
+/// that a header that was read is written back unchanged. <c>new Bth()</c> has the default partition key and all else
+/// zero.
 /// </summary>
 /// <remarks>
 /// <code>
@@ -36,7 +37,9 @@ public readonly record struct Bth
         init => _word0 = Field(_word0, 24, 0xFF, (uint)value);
     }
 
-    /// <summary>SE: the receiver raises an event if solicited events are armed. Meant on the last packet of a message only.</summary>
+    /// <summary>
+    /// SE: the receiver raises an event if solicited events are armed. Meant on the last packet of a message only.
+    /// </summary>
     public bool Solicited
     {
         get => (_word0 & 1u << 23) != 0;
@@ -113,7 +116,9 @@ public readonly record struct Bth
         init => _word2 = Field(_word2, 0, Wire.Psn.Mask, value);
     }
 
-    /// <summary>Reads the first <see cref="Size"/> bytes; false when there are fewer. No field is judged here.</summary>
+    /// <summary>
+    /// Reads the first <see cref="Size"/> bytes; false when there are fewer. No field is judged here.
+    /// </summary>
     public static bool TryParse(ReadOnlySpan<byte> bytes, out Bth header)
     {
         if (bytes.Length < Size)
@@ -140,5 +145,6 @@ public readonly record struct Bth
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static uint Field(uint word, int shift, uint mask, uint value) => word & ~(mask << shift) | (value & mask) << shift;
+    private static uint Field(uint word, int shift, uint mask, uint value) =>
+        word & ~(mask << shift) | (value & mask) << shift;
 }

@@ -5,24 +5,26 @@ using System.Runtime.Intrinsics.X86;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// CRC-32 by folding with the carry-less multiplication of x86 (Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ",
-/// Intel 2009; <c>lib/crc/x86/crc-pclmul-template.S</c>), 16, 32 or 64 bytes a step, four steps in flight.
+/// CRC-32 by folding with the carry-less multiplication of x86 (Gopal et al., "Fast CRC Computation for Generic
+/// Polynomials Using PCLMULQDQ", Intel 2009; <c>lib/crc/x86/crc-pclmul-template.S</c>), 16, 32 or 64 bytes a step, four
+/// steps in flight.
 /// </summary>
 /// <remarks>
 /// <para>
-/// A block of 128 message bits that stands D bits before another is replaced by a congruent value at the place of the other. With its
-/// first 64 bits A and its last 64 bits B, both polynomials,
+/// A block of 128 message bits that stands D bits before another is replaced by a congruent value at the place of the
+/// other. With its first 64 bits A and its last 64 bits B, both polynomials,
 /// </para>
 /// <code>
 /// (A x^64 + B) x^D  =  A (x^(D+64) mod P) + B (x^D mod P)   modulo P
 /// </code>
 /// <para>
-/// and both products fit into 128 bits again. Everything is reflected: the lower half of a vector holds A. The product of two
-/// reflected words comes out one power of x short, so the factors are x^(D+63) and x^(D-1). They are computed when the class is first
-/// used.
+/// and both products fit into 128 bits again. Everything is reflected: the lower half of a vector holds A. The product
+/// of two reflected words comes out one power of x short, so the factors are x^(D+63) and x^(D-1). They are computed
+/// when the class is first used.
 /// </para>
 /// <para>
-/// The copying variants store each vector that was loaded, so the checksum is that of the copy, whatever happens to the source.
+/// The copying variants store each vector that was loaded, so the checksum is that of the copy, whatever happens to the
+/// source.
 /// </para>
 /// </remarks>
 internal static class CrcFold
@@ -48,13 +50,17 @@ internal static class CrcFold
     // x^63, to bring 128 bits down to 64.
     private static readonly Vector128<ulong> s_over64 = Vector128.CreateScalar(Factor(64));
 
-    /// <summary>Whether a run of bytes is also stored somewhere; a type, so that the compiler makes two loops of one text.</summary>
+    /// <summary>
+    /// Whether a run of bytes is also stored somewhere; a type, so that the compiler makes two loops of one text.
+    /// </summary>
     internal interface IMode
     {
         static abstract bool Copies { get; }
     }
 
-    /// <summary>Feeds the whole 16-byte blocks of at least <see cref="Minimum128"/> bytes; the rest is the caller's.</summary>
+    /// <summary>
+    /// Feeds the whole 16-byte blocks of at least <see cref="Minimum128"/> bytes; the rest is the caller's.
+    /// </summary>
     public static uint Append128<TMode>(uint register, ref byte source, ref byte destination, int lengthBytes)
         where TMode : struct, IMode
     {
@@ -79,7 +85,9 @@ internal static class CrcFold
         return Finish<TMode>(x3, ref source, ref destination, offset, lengthBytes);
     }
 
-    /// <summary>Feeds the whole 16-byte blocks of at least <see cref="Minimum256"/> bytes; the rest is the caller's.</summary>
+    /// <summary>
+    /// Feeds the whole 16-byte blocks of at least <see cref="Minimum256"/> bytes; the rest is the caller's.
+    /// </summary>
     public static uint Append256<TMode>(uint register, ref byte source, ref byte destination, int lengthBytes)
         where TMode : struct, IMode
     {
@@ -110,7 +118,9 @@ internal static class CrcFold
         return Finish<TMode>(x, ref source, ref destination, offset, lengthBytes);
     }
 
-    /// <summary>Feeds the whole 16-byte blocks of at least <see cref="Minimum512"/> bytes; the rest is the caller's.</summary>
+    /// <summary>
+    /// Feeds the whole 16-byte blocks of at least <see cref="Minimum512"/> bytes; the rest is the caller's.
+    /// </summary>
     public static uint Append512<TMode>(uint register, ref byte source, ref byte destination, int lengthBytes)
         where TMode : struct, IMode
     {
@@ -144,7 +154,8 @@ internal static class CrcFold
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static uint Finish<TMode>(Vector128<ulong> x, ref byte source, ref byte destination, int offset, int lengthBytes)
+    private static uint Finish<TMode>(
+        Vector128<ulong> x, ref byte source, ref byte destination, int offset, int lengthBytes)
         where TMode : struct, IMode
     {
         Vector128<ulong> over128 = s_over128;

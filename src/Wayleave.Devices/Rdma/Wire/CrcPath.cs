@@ -1,6 +1,8 @@
 namespace Wayleave.Devices.Rdma.Wire;
 
-/// <summary>The ways to compute a CRC, worst first. The processor decides; tests name one to compare it with the others.</summary>
+/// <summary>
+/// The ways to compute a CRC, worst first. The processor decides; tests name one to compare it with the others.
+/// </summary>
 internal enum CrcPath
 {
     /// <summary>Slicing by 8, on any processor.</summary>

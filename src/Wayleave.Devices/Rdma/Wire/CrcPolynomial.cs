@@ -4,8 +4,9 @@ using System.Runtime.Intrinsics.X86;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// Arithmetic in GF(2)[x] modulo the CRC-32 polynomial P. Elements are reflected like the register: bit 31 is the coefficient of 1, bit
-/// 0 that of x^31. P is primitive, so the powers of x repeat after 2^32-1 steps and every one has an inverse.
+/// Arithmetic in GF(2)[x] modulo the CRC-32 polynomial P. Elements are reflected like the register: bit 31 is the
+/// coefficient of 1, bit 0 that of x^31. P is primitive, so the powers of x repeat after 2^32-1 steps and every one has
+/// an inverse.
 /// </summary>
 internal static class CrcPolynomial
 {
@@ -54,16 +55,16 @@ internal static class CrcPolynomial
     }
 
     /// <summary>
-    /// Takes <paramref name="bytes"/> zero bytes (fewer than 65536) that were fed into a register that was zero before its value back out of
-    /// it.
+    /// Takes <paramref name="bytes"/> zero bytes (fewer than 65536) that were fed into a register that was zero before
+    /// its value back out of it.
     /// </summary>
     public static uint DivideByXToThe8(uint register, int bytes) =>
         Multiply(Multiply(s_inverseBytes[(byte)bytes], s_inversePages[bytes >> 8]), register);
 
     private static uint MultiplyCarryless(uint left, uint right)
     {
-        // Of the reflected product the lower word holds the powers from x^32 up, once it is shifted to the place of x^0. The table
-        // multiplies what it is fed by x^32.
+        // Of the reflected product the lower word holds the powers from x^32 up, once it is shifted to the place of
+        // x^0. The table multiplies what it is fed by x^32.
         Vector128<ulong> factors = Vector128.Create(left, (ulong)right);
         ulong product = Pclmulqdq.CarrylessMultiply(factors, factors, 0x10)[0] << 1;
         return (uint)(product >> 32) ^ CrcTable.AppendUInt32(0, (uint)product);

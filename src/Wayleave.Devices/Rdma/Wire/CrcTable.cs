@@ -5,12 +5,14 @@ using System.Runtime.InteropServices;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// CRC-32 eight bytes at a time from tables ("slicing by 8", Kounavis and Berry 2005), for short runs and for processors without a
-/// carry-less multiplication. The register is the reflected one, before the final inversion.
+/// CRC-32 eight bytes at a time from tables ("slicing by 8", Kounavis and Berry 2005), for short runs and for
+/// processors without a carry-less multiplication. The register is the reflected one, before the final inversion.
 /// </summary>
 internal static class CrcTable
 {
-    /// <summary>x^32+x^26+x^23+x^22+x^16+x^12+x^11+x^10+x^8+x^7+x^5+x^4+x^2+x+1, reflected: bit 31 is the coefficient of 1.</summary>
+    /// <summary>
+    /// x^32+x^26+x^23+x^22+x^16+x^12+x^11+x^10+x^8+x^7+x^5+x^4+x^2+x+1, reflected: bit 31 is the coefficient of 1.
+    /// </summary>
     public const uint Polynomial = 0xEDB8_8320;
 
     private const int Slices = 8;
@@ -57,8 +59,8 @@ internal static class CrcTable
         FourBytes(ref MemoryMarshal.GetArrayDataReference(s_slices), 0, fourBytes ^ register);
 
     /// <summary>
-    /// What a 16-bit big-endian field leaves behind when it is followed by that many zero bytes. The CRC is linear: a field's value can be
-    /// put into a finished register with an exclusive or.
+    /// What a 16-bit big-endian field leaves behind when it is followed by that many zero bytes. The CRC is linear: a
+    /// field's value can be put into a finished register with an exclusive or.
     /// </summary>
     internal static uint[] FieldContributions(int followingBytes)
     {

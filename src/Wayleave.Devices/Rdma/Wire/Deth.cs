@@ -3,8 +3,8 @@ using System.Buffers.Binary;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// The datagram extended transport header: the right to reach a UD queue pair, and whom to answer. <paramref name="SourceQp"/>
-/// has 24 bits; the byte before it is reserved and kept as read.
+/// The datagram extended transport header: the right to reach a UD queue pair, and whom to answer.
+/// <paramref name="SourceQp"/> has 24 bits; the byte before it is reserved and kept as read.
 /// </summary>
 public readonly record struct Deth(uint QKey, uint SourceQp, byte Reserved = 0)
 {

@@ -1,9 +1,9 @@
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// Why a packet vanished without an answer (<c>rxe_recv.c</c>, <c>rxe_net.c</c>): nothing is ever sent back for these, so an
-/// off-path sender learns nothing. In the order of the checks. The ICRC comes last although it is the strongest: all the checks before
-/// it only read.
+/// Why a packet vanished without an answer (<c>rxe_recv.c</c>, <c>rxe_net.c</c>): nothing is ever sent back for these,
+/// so an off-path sender learns nothing. In the order of the checks. The ICRC comes last although it is the strongest:
+/// all the checks before it only read.
 /// </summary>
 public enum DropReason
 {

@@ -1,8 +1,8 @@
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// The headers that may follow the BTH. When several do, their order is that of the bits here: DETH or FETH, then RETH, AtomicETH
-/// or AETH, then AtomicAckETH, then ImmDt or IETH.
+/// The headers that may follow the BTH. When several do, their order is that of the bits here: DETH or FETH, then RETH,
+/// AtomicETH or AETH, then AtomicAckETH, then ImmDt or IETH.
 /// </summary>
 [Flags]
 public enum ExtensionHeaders : byte

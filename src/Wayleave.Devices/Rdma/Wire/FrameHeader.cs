@@ -3,9 +3,9 @@ using System.Buffers.Binary;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// The Ethernet, IP and UDP headers around a RoCEv2 packet, as a value: what <see cref="FrameView"/> reads and what a capture of a
-/// socket has to be completed with. <c>new FrameHeader()</c> is addressed to UDP port 4791 with DF set, identification zero and 64
-/// hops.
+/// The Ethernet, IP and UDP headers around a RoCEv2 packet, as a value: what <see cref="FrameView"/> reads and what a
+/// capture of a socket has to be completed with. <c>new FrameHeader()</c> is addressed to UDP port 4791 with DF set,
+/// identification zero and 64 hops.
 /// </summary>
 public readonly record struct FrameHeader
 {
@@ -54,16 +54,20 @@ public readonly record struct FrameHeader
     public ushort UdpChecksum { get; init; }
 
     /// <summary>Bytes that <see cref="WriteTo"/> writes: 42 for IPv4, 62 for IPv6.</summary>
-    public int Size => FrameView.EthernetBytes + (Source.IsIPv4 ? FrameView.IPv4Bytes : FrameView.IPv6Bytes) + FrameView.UdpBytes;
+    public int Size =>
+        FrameView.EthernetBytes + (Source.IsIPv4 ? FrameView.IPv4Bytes : FrameView.IPv6Bytes) + FrameView.UdpBytes;
 
-    /// <summary>Writes <see cref="Size"/> bytes for a datagram of that many payload bytes, the IPv4 header checksum included.</summary>
+    /// <summary>
+    /// Writes <see cref="Size"/> bytes for a datagram of that many payload bytes, the IPv4 header checksum included.
+    /// </summary>
     /// <exception cref="ArgumentException">The addresses are of different families.</exception>
-    /// <exception cref="ArgumentOutOfRangeException">The destination is too short, or the payload too long for a datagram.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">The destination is too short, or the payload too long for a
+    /// datagram.</exception>
     public void WriteTo(Span<byte> destination, int udpPayloadBytes)
     {
         if (Source.IsIPv4 != Destination.IsIPv4)
         {
-            throw new ArgumentException($"{Source} and {Destination} are of different address families", nameof(destination));
+            throw new ArgumentException($"{Source} and {Destination} are of different families", nameof(destination));
         }
 
         int udpLength = udpPayloadBytes + FrameView.UdpBytes;

@@ -3,9 +3,9 @@ using System.Buffers.Binary;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// An Ethernet frame with a UDP datagram over IPv4 or IPv6, read in place. Strict, as a RoCEv2 receiver must be: no VLAN tags, no IPv4
-/// options, no IPv6 extension headers, no fragments, and lengths that agree. Checksums are not judged; captures of
-/// a sender often lack them.
+/// An Ethernet frame with a UDP datagram over IPv4 or IPv6, read in place. Strict, as a RoCEv2 receiver must be: no
+/// VLAN tags, no IPv4 options, no IPv6 extension headers, no fragments, and lengths that agree. Checksums are not
+/// judged; captures of a sender often lack them.
 /// </summary>
 public readonly ref struct FrameView
 {
@@ -26,7 +26,9 @@ public readonly ref struct FrameView
         _network = network;
     }
 
-    /// <summary>The IP packet without trailing bytes of the frame: padding to 60 bytes, or a frame check sequence.</summary>
+    /// <summary>
+    /// The IP packet without trailing bytes of the frame: padding to 60 bytes, or a frame check sequence.
+    /// </summary>
     public ReadOnlySpan<byte> Network => _network;
 
     public bool IsIPv4 => _network[0] >> 4 == 4;
@@ -69,7 +71,9 @@ public readonly ref struct FrameView
     /// <summary>What the datagram carries: for RoCEv2 the packet from BTH to ICRC.</summary>
     public ReadOnlySpan<byte> UdpPayload => Udp[UdpBytes..];
 
-    /// <summary>All headers as one value. The reserved flag of IPv4 and its header checksum are not part of it.</summary>
+    /// <summary>
+    /// All headers as one value. The reserved flag of IPv4 and its header checksum are not part of it.
+    /// </summary>
     public FrameHeader Header => new()
     {
         SourceMac = SourceMac,
@@ -88,7 +92,9 @@ public readonly ref struct FrameView
 
     private ReadOnlySpan<byte> Udp => _network[(IsIPv4 ? IPv4Bytes : IPv6Bytes)..];
 
-    /// <summary>Looks at a frame that starts with its Ethernet header. Never throws; on an error the view is empty.</summary>
+    /// <summary>
+    /// Looks at a frame that starts with its Ethernet header. Never throws; on an error the view is empty.
+    /// </summary>
     public static FrameError TryParse(ReadOnlySpan<byte> frame, out FrameView view)
     {
         view = default;
@@ -163,7 +169,10 @@ public readonly ref struct FrameView
         return FrameError.None;
     }
 
-    /// <summary>The CRC register before the BTH, from the headers as they are: what <see cref="IcrcFlow.Seed"/> makes for a socket.</summary>
+    /// <summary>
+    /// The CRC register before the BTH, from the headers as they are: what <see cref="IcrcFlow.Seed"/> makes for a
+    /// socket.
+    /// </summary>
     internal uint IcrcSeed()
     {
         int headerBytes = (IsIPv4 ? IPv4Bytes : IPv6Bytes) + UdpBytes;

@@ -5,8 +5,8 @@ using System.Net;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// The <c>union ibv_gid</c> of verbs: 128 bits that name a port. A RoCEv2 GID is an IP address; an IPv4 address a.b.c.d is
-/// <c>::ffff:a.b.c.d</c>. <paramref name="High"/> holds the first eight bytes on the wire, most significant first.
+/// The <c>union ibv_gid</c> of verbs: 128 bits that name a port. A RoCEv2 GID is an IP address; an IPv4 address a.b.c.d
+/// is <c>::ffff:a.b.c.d</c>. <paramref name="High"/> holds the first eight bytes on the wire, most significant first.
 /// </summary>
 public readonly record struct Gid(ulong High, ulong Low)
 {
@@ -15,7 +15,9 @@ public readonly record struct Gid(ulong High, ulong Low)
 
     private const ulong MappedPrefix = 0xFFFFUL << 32;
 
-    /// <summary>Whether packets to this GID travel over IPv4 (RoCEv2: the GID is an IPv4-mapped IPv6 address).</summary>
+    /// <summary>
+    /// Whether packets to this GID travel over IPv4 (RoCEv2: the GID is an IPv4-mapped IPv6 address).
+    /// </summary>
     public bool IsIPv4 => High == 0 && Low >> 32 == 0xFFFF;
 
     /// <summary>The IPv4 address, a.b.c.d as 0xaabbccdd. Meaningless unless <see cref="IsIPv4"/>.</summary>
@@ -30,8 +32,8 @@ public readonly record struct Gid(ulong High, ulong Low)
         new(BinaryPrimitives.ReadUInt64BigEndian(bytes), BinaryPrimitives.ReadUInt64BigEndian(bytes[8..]));
 
     /// <summary>
-    /// Parses the text of an IPv4 or IPv6 address. Strict: four decimal octets, or an IPv6 address without brackets, prefix
-    /// length or zone (a GID has no place for a zone).
+    /// Parses the text of an IPv4 or IPv6 address. Strict: four decimal octets, or an IPv6 address without brackets,
+    /// prefix length or zone (a GID has no place for a zone).
     /// </summary>
     public static bool TryParse(ReadOnlySpan<char> text, out Gid gid)
     {

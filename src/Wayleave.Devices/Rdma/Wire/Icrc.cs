@@ -6,8 +6,8 @@ using System.Runtime.Intrinsics.X86;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// The invariant CRC of RoCEv2: CRC-32 over what no router changes (IBTA vol. 1, 7.8 and the RoCEv2 annex), the last four bytes of
-/// every packet, least significant first. Registers here are raw: reflected, before the final inversion.
+/// The invariant CRC of RoCEv2: CRC-32 over what no router changes (IBTA vol. 1, 7.8 and the RoCEv2 annex), the last
+/// four bytes of every packet, least significant first. Registers here are raw: reflected, before the final inversion.
 /// </summary>
 public static class Icrc
 {
@@ -25,59 +25,69 @@ public static class Icrc
     public static uint Append(uint register, ReadOnlySpan<byte> bytes) => Append(s_path, register, bytes);
 
     /// <summary>
-    /// Copies and feeds in one pass over the source: the destination holds exactly the bytes that the register has seen, even if the source
-    /// changes meanwhile. The two may not overlap unless they start at the same byte.
+    /// Copies and feeds in one pass over the source: the destination holds exactly the bytes that the register has
+    /// seen, even if the source changes meanwhile. The two may not overlap unless they start at the same byte.
     /// </summary>
     /// <exception cref="ArgumentOutOfRangeException">The destination is shorter than the source.</exception>
     public static uint AppendCopy(uint register, ReadOnlySpan<byte> source, Span<byte> destination) =>
         AppendCopy(s_path, register, source, destination);
 
     /// <summary>Feeds a base transport header, its byte 4 (congestion bits, may change on the way) as ones.</summary>
-    /// <exception cref="ArgumentOutOfRangeException">Fewer than <see cref="Bth.Size"/> bytes; more are not looked at.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">Fewer than <see cref="Bth.Size"/> bytes; more are not looked
+    /// at.</exception>
     public static uint AppendBth(uint register, ReadOnlySpan<byte> bth)
     {
         bth = bth[..Bth.Size];
         ulong start = BinaryPrimitives.ReadUInt64LittleEndian(bth) | 0xFFUL << 32;
-        return CrcTable.AppendUInt32(CrcTable.AppendUInt64(register, start), BinaryPrimitives.ReadUInt32LittleEndian(bth[8..]));
+        uint end = BinaryPrimitives.ReadUInt32LittleEndian(bth[8..]);
+        return CrcTable.AppendUInt32(CrcTable.AppendUInt64(register, start), end);
     }
 
-    /// <summary>Writes the final form of a register into the first four bytes of <paramref name="destination"/>.</summary>
-    public static void Finish(uint register, Span<byte> destination) => BinaryPrimitives.WriteUInt32LittleEndian(destination, ~register);
+    /// <summary>
+    /// Writes the final form of a register into the first four bytes of <paramref name="destination"/>.
+    /// </summary>
+    public static void Finish(uint register, Span<byte> destination) =>
+        BinaryPrimitives.WriteUInt32LittleEndian(destination, ~register);
 
     /// <summary>
-    /// Computes the ICRC of a packet and writes it into its last four bytes. <paramref name="identification"/> is the one the IPv4 header
-    /// will carry.
+    /// Computes the ICRC of a packet and writes it into its last four bytes. <paramref name="identification"/> is the
+    /// one the IPv4 header will carry.
     /// </summary>
     /// <exception cref="ArgumentOutOfRangeException">Fewer than <see cref="PacketView.SizeMin"/> bytes.</exception>
     public static void Seal(in IcrcFlow flow, ushort identification, Span<byte> udpPayloadWithRoomForIcrc)
     {
-        ArgumentOutOfRangeException.ThrowIfLessThan(udpPayloadWithRoomForIcrc.Length, PacketView.SizeMin);
-        uint register = Register(flow.Seed(udpPayloadWithRoomForIcrc.Length, identification), udpPayloadWithRoomForIcrc);
-        Finish(register, udpPayloadWithRoomForIcrc[^PacketView.IcrcSize..]);
+        Span<byte> packet = udpPayloadWithRoomForIcrc;
+        ArgumentOutOfRangeException.ThrowIfLessThan(
+            packet.Length, PacketView.SizeMin, nameof(udpPayloadWithRoomForIcrc));
+        uint register = Register(flow.Seed(packet.Length, identification), packet);
+        Finish(register, packet[^PacketView.IcrcSize..]);
     }
 
     /// <summary>Whether the last four bytes are the packet's ICRC. Anything shorter than a packet is not.</summary>
     public static bool Verify(in IcrcFlow flow, ushort identification, ReadOnlySpan<byte> udpPayload) =>
         udpPayload.Length >= PacketView.SizeMin
-        && ~Register(flow.Seed(udpPayload.Length, identification), udpPayload) == BinaryPrimitives.ReadUInt32LittleEndian(udpPayload[^PacketView.IcrcSize..]);
-
-    /// <summary>Whether the datagram of a frame ends with its ICRC; every header byte is known here, so this is the full check.</summary>
-    public static bool Verify(in FrameView frame) =>
-        frame.UdpPayload.Length >= PacketView.SizeMin
-        && ~Register(frame.IcrcSeed(), frame.UdpPayload)
-            == BinaryPrimitives.ReadUInt32LittleEndian(frame.UdpPayload[^PacketView.IcrcSize..]);
+        && ~Register(flow.Seed(udpPayload.Length, identification), udpPayload) == Received(udpPayload);
 
     /// <summary>
-    /// Finds the IPv4 identification that makes the packet's ICRC valid: a UDP socket hides the identification of what it receives, yet the
-    /// ICRC covers it. False when there is none, when the packet is too short, and for IPv6. The 32 check bits determine 16 unknown
-    /// ones, so 16 bits of checking remain: a damaged packet passes with probability 2^-16.
+    /// Whether the datagram of a frame ends with its ICRC; every header byte is known here, so this is the full check.
+    /// </summary>
+    public static bool Verify(in FrameView frame) =>
+        frame.UdpPayload.Length >= PacketView.SizeMin
+        && ~Register(frame.IcrcSeed(), frame.UdpPayload) == Received(frame.UdpPayload);
+
+    /// <summary>
+    /// Finds the IPv4 identification that makes the packet's ICRC valid: a UDP socket hides the identification of what
+    /// it receives, yet the ICRC covers it. False when there is none, when the packet is too short, and for IPv6. The
+    /// 32 check bits determine 16 unknown ones, so 16 bits of checking remain: a damaged packet passes with probability
+    /// 2^-16.
     /// </summary>
     /// <remarks>
-    /// The CRC is linear over GF(2). Computed with identification zero, it differs from the received one by the contribution of the
-    /// identification alone: id(x) * x^(8n+32) mod P with n bytes behind the field. Multiplied by the inverse power of x, that difference
-    /// is id(x) itself, a polynomial below x^16, and anything else is damage.
+    /// The CRC is linear over GF(2). Computed with identification zero, it differs from the received one by the
+    /// contribution of the identification alone: id(x) * x^(8n+32) mod P with n bytes behind the field. Multiplied by
+    /// the inverse power of x, that difference is id(x) itself, a polynomial below x^16, and anything else is damage.
     /// </remarks>
-    public static bool TrySolveIdentification(in IcrcFlow flow, ReadOnlySpan<byte> udpPayload, out ushort identification)
+    public static bool TrySolveIdentification(
+        in IcrcFlow flow, ReadOnlySpan<byte> udpPayload, out ushort identification)
     {
         identification = 0;
         if (!flow.IsIPv4 || udpPayload.Length < PacketView.SizeMin)
@@ -85,14 +95,14 @@ public static class Icrc
             return false;
         }
 
-        uint received = BinaryPrimitives.ReadUInt32LittleEndian(udpPayload[^PacketView.IcrcSize..]);
-        uint difference = ~received ^ Register(flow.Seed(udpPayload.Length, identification: 0), udpPayload);
+        uint difference = ~Received(udpPayload) ^ Register(flow.Seed(udpPayload.Length, identification: 0), udpPayload);
         if (difference == 0)
         {
             return true;
         }
 
-        // Behind the field: 14 bytes of IPv4 header, 8 of UDP, and the payload up to the ICRC. Four more undo the register's x^32.
+        // Behind the field: 14 bytes of IPv4 header, 8 of UDP, and the payload up to the ICRC. Four more undo the
+        // register's x^32.
         uint solved = CrcPolynomial.DivideByXToThe8(difference, 14 + 8 + udpPayload.Length - PacketView.IcrcSize + 4);
         if ((solved & 0xFFFF) != 0)
         {
@@ -103,6 +113,9 @@ public static class Icrc
         identification = BinaryPrimitives.ReverseEndianness((ushort)(solved >> 16));
         return true;
     }
+
+    private static uint Received(ReadOnlySpan<byte> udpPayload) =>
+        BinaryPrimitives.ReadUInt32LittleEndian(udpPayload[^PacketView.IcrcSize..]);
 
     private static uint Register(uint seed, ReadOnlySpan<byte> udpPayload) =>
         Append(AppendBth(seed, udpPayload), udpPayload[Bth.Size..^PacketView.IcrcSize]);
@@ -121,7 +134,9 @@ public static class Icrc
         return CrcTable.Append(register, bytes[(bytes.Length & ~15)..]);
     }
 
-    /// <summary><see cref="AppendCopy(uint, ReadOnlySpan{byte}, Span{byte})"/> by one path, which the processor must have.</summary>
+    /// <summary>
+    /// <see cref="AppendCopy(uint, ReadOnlySpan{byte}, Span{byte})"/> by one path, which the processor must have.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal static uint AppendCopy(CrcPath path, uint register, ReadOnlySpan<byte> source, Span<byte> destination)
     {

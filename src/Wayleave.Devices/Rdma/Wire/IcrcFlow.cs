@@ -3,9 +3,9 @@ using System.Buffers.Binary;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// The part of the ICRC that two UDP endpoints fix: eight 0xFF bytes for the absent link header, and the IP and UDP headers with the fields
-/// that routers change set to ones (IBTA RoCEv2 annex, A17.3.3). Made once per flow; <see cref="Seed"/> then adds the fields
-/// that differ from packet to packet.
+/// The part of the ICRC that two UDP endpoints fix: eight 0xFF bytes for the absent link header, and the IP and UDP
+/// headers with the fields that routers change set to ones (IBTA RoCEv2 annex, A17.3.3). Made once per flow;
+/// <see cref="Seed"/> then adds the fields that differ from packet to packet.
 /// </summary>
 /// <remarks>
 /// <code>
@@ -36,7 +36,7 @@ public readonly struct IcrcFlow
     {
         if (source.IsIPv4 != destination.IsIPv4)
         {
-            throw new ArgumentException($"{source} and {destination} are of different address families", nameof(destination));
+            throw new ArgumentException($"{source} and {destination} are of different families", nameof(destination));
         }
 
         IsIPv4 = source.IsIPv4;
@@ -79,15 +79,17 @@ public readonly struct IcrcFlow
     public bool IsIPv4 { get; }
 
     /// <summary>
-    /// The CRC register as it stands before the BTH of a packet whose UDP payload, BTH to ICRC, has that many bytes (at most
-    /// 65507, as in any datagram). IPv6 has no identification and ignores it. Costs six table look-ups.
+    /// The CRC register as it stands before the BTH of a packet whose UDP payload, BTH to ICRC, has that many bytes (at
+    /// most 65507, as in any datagram). IPv6 has no identification and ignores it. Costs six table look-ups.
     /// </summary>
     public uint Seed(int udpPayloadBytes, ushort identification)
     {
         int udpLength = udpPayloadBytes + UdpHeaderBytes;
         uint register = _register ^ Contribution(s_udpLength, udpLength);
         return IsIPv4
-            ? register ^ Contribution(s_totalLength, udpLength + IPv4HeaderBytes) ^ Contribution(s_identification, identification)
+            ? register
+                ^ Contribution(s_totalLength, udpLength + IPv4HeaderBytes)
+                ^ Contribution(s_identification, identification)
             : register ^ Contribution(s_payloadLength, udpLength);
     }
 

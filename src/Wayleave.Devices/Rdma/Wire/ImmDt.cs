@@ -2,7 +2,10 @@ using System.Buffers.Binary;
 
 namespace Wayleave.Devices.Rdma.Wire;
 
-/// <summary>Immediate data: 32 bits handed to the consumer. <paramref name="Value"/> is the number whose big-endian form is on the wire.</summary>
+/// <summary>
+/// Immediate data: 32 bits handed to the consumer. <paramref name="Value"/> is the number whose big-endian form is on
+/// the wire.
+/// </summary>
 public readonly record struct ImmDt(uint Value)
 {
     /// <summary>Bytes on the wire.</summary>

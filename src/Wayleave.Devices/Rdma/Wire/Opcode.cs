@@ -1,9 +1,9 @@
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// The BTH opcodes this stack knows (IBTA vol. 1, 9.2.1; <c>include/rdma/ib_pack.h</c>). The top three bits are the transport:
-/// 000 RC, 001 UC, 011 UD. A byte with no name here is dropped, RD and XRC included; what each one carries is in
-/// <see cref="OpcodeTraits"/>.
+/// The BTH opcodes this stack knows (IBTA vol. 1, 9.2.1; <c>include/rdma/ib_pack.h</c>). The top three bits are the
+/// transport: 000 RC, 001 UC, 011 UD. A byte with no name here is dropped, RD and XRC included; what each one carries
+/// is in <see cref="OpcodeTraits"/>.
 /// </summary>
 public enum Opcode : byte
 {

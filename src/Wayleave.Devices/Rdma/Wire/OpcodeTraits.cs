@@ -1,8 +1,8 @@
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// What an opcode carries and what it does to a message and to a receive queue: one row of the opcode table (IBTA vol. 1, 9.2;
-/// <c>drivers/infiniband/sw/rxe/rxe_opcode.c</c>). Eight bytes, read on every packet.
+/// What an opcode carries and what it does to a message and to a receive queue: one row of the opcode table (IBTA vol.
+/// 1, 9.2; <c>drivers/infiniband/sw/rxe/rxe_opcode.c</c>). Eight bytes, read on every packet.
 /// </summary>
 public readonly struct OpcodeTraits
 {
@@ -21,6 +21,7 @@ public readonly struct OpcodeTraits
         const Marks Only = Starts | Ends;
         const Marks Consumes = Marks.ConsumesReceive;
         const Marks Completes = Marks.CompletesReceive;
+        const Marks Receive = Consumes | Completes;
         const ExtensionHeaders None = ExtensionHeaders.None;
         const ExtensionHeaders Reth = ExtensionHeaders.Reth;
         const ExtensionHeaders ImmDt = ExtensionHeaders.ImmDt;
@@ -35,32 +36,44 @@ public readonly struct OpcodeTraits
             Both(Opcode.RcSendMiddle, "SEND_MIDDLE", None, PayloadRule.ExactMtu, 0);
             Both(Opcode.RcSendLast, "SEND_LAST", None, PayloadRule.OneToMtu, Ends | Completes);
             Both(Opcode.RcSendLastWithImmediate, "SEND_LAST_IMM", ImmDt, PayloadRule.OneToMtu, Ends | Completes);
-            Both(Opcode.RcSendOnly, "SEND_ONLY", None, PayloadRule.ZeroToMtu, Only | Consumes | Completes);
-            Both(Opcode.RcSendOnlyWithImmediate, "SEND_ONLY_IMM", ImmDt, PayloadRule.ZeroToMtu, Only | Consumes | Completes);
+            Both(Opcode.RcSendOnly, "SEND_ONLY", None, PayloadRule.ZeroToMtu, Only | Receive);
+            Both(Opcode.RcSendOnlyWithImmediate, "SEND_ONLY_IMM", ImmDt, PayloadRule.ZeroToMtu, Only | Receive);
             Both(Opcode.RcWriteFirst, "WRITE_FIRST", Reth, PayloadRule.ExactMtu, Starts);
             Both(Opcode.RcWriteMiddle, "WRITE_MIDDLE", None, PayloadRule.ExactMtu, 0);
             Both(Opcode.RcWriteLast, "WRITE_LAST", None, PayloadRule.OneToMtu, Ends);
-            Both(Opcode.RcWriteLastWithImmediate, "WRITE_LAST_IMM", ImmDt, PayloadRule.OneToMtu, Ends | Consumes | Completes);
+            Both(Opcode.RcWriteLastWithImmediate, "WRITE_LAST_IMM", ImmDt, PayloadRule.OneToMtu, Ends | Receive);
             Both(Opcode.RcWriteOnly, "WRITE_ONLY", Reth, PayloadRule.ZeroToMtu, Only);
-            Both(Opcode.RcWriteOnlyWithImmediate, "WRITE_ONLY_IMM", Reth | ImmDt, PayloadRule.ZeroToMtu, Only | Consumes | Completes);
+            Both(
+                Opcode.RcWriteOnlyWithImmediate, "WRITE_ONLY_IMM", Reth | ImmDt, PayloadRule.ZeroToMtu, Only | Receive);
         }
 
         const ExtensionHeaders Aeth = ExtensionHeaders.Aeth;
+        const ExtensionHeaders AtomicAckEth = ExtensionHeaders.AtomicAckEth;
+        const ExtensionHeaders AtomicEth = ExtensionHeaders.AtomicEth;
+        const ExtensionHeaders Deth = ExtensionHeaders.Deth;
+        const ExtensionHeaders Feth = ExtensionHeaders.Feth;
+        const ExtensionHeaders Ieth = ExtensionHeaders.Ieth;
         Add(Opcode.RcReadRequest, "RC_READ_REQUEST", Reth, PayloadRule.None, Request | Only);
         Add(Opcode.RcReadResponseFirst, "RC_READ_RESP_FIRST", Aeth, PayloadRule.ExactMtu, Response | Starts);
         Add(Opcode.RcReadResponseMiddle, "RC_READ_RESP_MIDDLE", None, PayloadRule.ExactMtu, Response);
         Add(Opcode.RcReadResponseLast, "RC_READ_RESP_LAST", Aeth, PayloadRule.OneToMtu, Response | Ends);
         Add(Opcode.RcReadResponseOnly, "RC_READ_RESP_ONLY", Aeth, PayloadRule.ZeroToMtu, Response | Only);
         Add(Opcode.RcAcknowledge, "RC_ACKNOWLEDGE", Aeth, PayloadRule.None, Response | Only);
-        Add(Opcode.RcAtomicAcknowledge, "RC_ATOMIC_ACKNOWLEDGE", Aeth | ExtensionHeaders.AtomicAckEth, PayloadRule.None, Response | Only);
-        Add(Opcode.RcCompareSwap, "RC_CMP_SWAP", ExtensionHeaders.AtomicEth, PayloadRule.None, Request | Only);
-        Add(Opcode.RcFetchAdd, "RC_FETCH_ADD", ExtensionHeaders.AtomicEth, PayloadRule.None, Request | Only);
-        Add(Opcode.RcSendLastWithInvalidate, "RC_SEND_LAST_INV", ExtensionHeaders.Ieth, PayloadRule.OneToMtu, Request | Ends | Completes);
-        Add(Opcode.RcSendOnlyWithInvalidate, "RC_SEND_ONLY_INV", ExtensionHeaders.Ieth, PayloadRule.ZeroToMtu, Request | Only | Consumes | Completes);
-        Add(Opcode.RcFlush, "RC_FLUSH", ExtensionHeaders.Feth | Reth, PayloadRule.None, Request | Only);
+        Add(
+            Opcode.RcAtomicAcknowledge, "RC_ATOMIC_ACKNOWLEDGE", Aeth | AtomicAckEth,
+            PayloadRule.None, Response | Only);
+        Add(Opcode.RcCompareSwap, "RC_CMP_SWAP", AtomicEth, PayloadRule.None, Request | Only);
+        Add(Opcode.RcFetchAdd, "RC_FETCH_ADD", AtomicEth, PayloadRule.None, Request | Only);
+        Add(
+            Opcode.RcSendLastWithInvalidate, "RC_SEND_LAST_INV", Ieth,
+            PayloadRule.OneToMtu, Request | Ends | Completes);
+        Add(Opcode.RcSendOnlyWithInvalidate, "RC_SEND_ONLY_INV", Ieth, PayloadRule.ZeroToMtu, Request | Only | Receive);
+        Add(Opcode.RcFlush, "RC_FLUSH", Feth | Reth, PayloadRule.None, Request | Only);
         Add(Opcode.RcAtomicWrite, "RC_ATOMIC_WRITE", Reth, PayloadRule.EightBytes, Request | Only);
-        Add(Opcode.UdSendOnly, "UD_SEND_ONLY", ExtensionHeaders.Deth, PayloadRule.ZeroToMtu, Request | Only | Consumes | Completes);
-        Add(Opcode.UdSendOnlyWithImmediate, "UD_SEND_ONLY_IMM", ExtensionHeaders.Deth | ImmDt, PayloadRule.ZeroToMtu, Request | Only | Consumes | Completes);
+        Add(Opcode.UdSendOnly, "UD_SEND_ONLY", Deth, PayloadRule.ZeroToMtu, Request | Only | Receive);
+        Add(
+            Opcode.UdSendOnlyWithImmediate, "UD_SEND_ONLY_IMM", Deth | ImmDt,
+            PayloadRule.ZeroToMtu, Request | Only | Receive);
         Add(Opcode.CongestionNotification, "CNP", None, PayloadRule.SixteenBytes, 0);
 
         for (int opcode = 0; opcode < 256; opcode++)
@@ -136,10 +149,14 @@ public readonly struct OpcodeTraits
 
     internal byte ImmDtOffset { get; }
 
-    /// <summary>The row of <paramref name="opcode"/>; every byte value has one, <see cref="IsDefined"/> or not.</summary>
+    /// <summary>
+    /// The row of <paramref name="opcode"/>; every byte value has one, <see cref="IsDefined"/> or not.
+    /// </summary>
     public static ref readonly OpcodeTraits Of(Opcode opcode) => ref s_table[(byte)opcode];
 
-    /// <summary>The name packet listings use: <c>RC_WRITE_FIRST</c>; <c>UNKNOWN_3F</c> for an opcode that is not defined.</summary>
+    /// <summary>
+    /// The name packet listings use: <c>RC_WRITE_FIRST</c>; <c>UNKNOWN_3F</c> for an opcode that is not defined.
+    /// </summary>
     public static string NameOf(Opcode opcode) => s_names[(byte)opcode];
 
     public bool Has(ExtensionHeaders header) => (Headers & header) != 0;

@@ -7,8 +7,8 @@ namespace Wayleave.Devices.Rdma.Wire;
 /// <see cref="TryParse"/>, covers every accessor. The view owns nothing; it is valid as long as the bytes are.
 /// </summary>
 /// <remarks>
-/// The value types (<see cref="Bth"/>, <see cref="Wire.Reth"/> ...) read and write the same headers one by one, for senders and slow paths.
-/// The ICRC is not checked here: that takes the addresses; see <see cref="Wire.Icrc"/>.
+/// The value types (<see cref="Bth"/>, <see cref="Wire.Reth"/> ...) read and write the same headers one by one, for
+/// senders and slow paths. The ICRC is not checked here: that takes the addresses; see <see cref="Wire.Icrc"/>.
 /// </remarks>
 public readonly ref struct PacketView
 {
@@ -53,8 +53,10 @@ public readonly ref struct PacketView
     /// <summary>The BTH as a value, with all its reserved bits.</summary>
     public Bth Bth => Bth.TryParse(_bytes, out Bth header) ? header : default;
 
-    /// <exception cref="InvalidOperationException">The opcode carries none, here and below: the caller asks <see cref="Traits"/> first.</exception>
-    public Reth Reth => Reth.TryParse(Header(ExtensionHeaders.Reth, _traits.RethOffset), out Reth header) ? header : default;
+    /// <exception cref="InvalidOperationException">The opcode carries none, here and below: the caller asks
+    /// <see cref="Traits"/> first.</exception>
+    public Reth Reth =>
+        Reth.TryParse(Header(ExtensionHeaders.Reth, _traits.RethOffset), out Reth header) ? header : default;
 
     public Aeth Aeth => Aeth.TryParse(Header(ExtensionHeaders.Aeth, Bth.Size), out Aeth header) ? header : default;
 
@@ -62,7 +64,8 @@ public readonly ref struct PacketView
         AtomicEth.TryParse(Header(ExtensionHeaders.AtomicEth, Bth.Size), out AtomicEth header) ? header : default;
 
     /// <summary>The value before the atomic operation.</summary>
-    public ulong AtomicAck => BinaryPrimitives.ReadUInt64BigEndian(Header(ExtensionHeaders.AtomicAckEth, Bth.Size + Aeth.Size));
+    public ulong AtomicAck =>
+        BinaryPrimitives.ReadUInt64BigEndian(Header(ExtensionHeaders.AtomicAckEth, Bth.Size + Aeth.Size));
 
     public Deth Deth => Deth.TryParse(Header(ExtensionHeaders.Deth, Bth.Size), out Deth header) ? header : default;
 
@@ -79,16 +82,19 @@ public readonly ref struct PacketView
 
     public int PayloadBytes => _bytes.Length - _traits.HeaderBytes - PadCount - IcrcSize;
 
-    /// <summary>Whether the pad brings the payload to a multiple of four and no further, as every sender must.</summary>
+    /// <summary>
+    /// Whether the pad brings the payload to a multiple of four and no further, as every sender must.
+    /// </summary>
     public bool HasProperPad => PadCount == (-PayloadBytes & 3);
 
     /// <summary>The last four bytes, least significant first on the wire.</summary>
     public uint Icrc => BinaryPrimitives.ReadUInt32LittleEndian(_bytes[^IcrcSize..]);
 
     /// <summary>
-    /// Looks at a UDP payload. <see cref="DropReason.None"/> means that every header the opcode calls for is there and all accessors are
-    /// safe. Otherwise one of <see cref="DropReason.TooShort"/>, <see cref="DropReason.UnknownOpcode"/>,
-    /// <see cref="DropReason.WrongVersion"/>, <see cref="DropReason.NoDestination"/>, and the view is empty. Never throws.
+    /// Looks at a UDP payload. <see cref="DropReason.None"/> means that every header the opcode calls for is there and
+    /// all accessors are safe. Otherwise one of <see cref="DropReason.TooShort"/>,
+    /// <see cref="DropReason.UnknownOpcode"/>, <see cref="DropReason.WrongVersion"/>,
+    /// <see cref="DropReason.NoDestination"/>, and the view is empty. Never throws.
     /// </summary>
     public static DropReason TryParse(ReadOnlySpan<byte> udpPayload, out PacketView packet)
     {
@@ -125,5 +131,7 @@ public readonly ref struct PacketView
     }
 
     private ReadOnlySpan<byte> Header(ExtensionHeaders header, int offset) =>
-        _traits.Has(header) ? _bytes[offset..] : throw new InvalidOperationException($"{OpcodeTraits.NameOf(Opcode)} carries no {header}");
+        _traits.Has(header)
+            ? _bytes[offset..]
+            : throw new InvalidOperationException($"{OpcodeTraits.NameOf(Opcode)} carries no {header}");
 }

@@ -1,6 +1,8 @@
 namespace Wayleave.Devices.Rdma.Wire;
 
-/// <summary>Which payload lengths an opcode allows. Breaking the rule is an invalid request (NAK 0x61), not a silent drop.</summary>
+/// <summary>
+/// Which payload lengths an opcode allows. Breaking the rule is an invalid request (NAK 0x61), not a silent drop.
+/// </summary>
 public enum PayloadRule : byte
 {
     /// <summary>No payload.</summary>

@@ -3,8 +3,8 @@ using System.Buffers.Binary;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// Reads a packet capture in the pcap format (<c>pcap-savefile(5)</c>) from memory: Ethernet, either byte order, microseconds or
-/// nanoseconds. The records share the memory; nothing is copied.
+/// Reads a packet capture in the pcap format (<c>pcap-savefile(5)</c>) from memory: Ethernet, either byte order,
+/// microseconds or nanoseconds. The records share the memory; nothing is copied.
 /// </summary>
 public sealed class PcapReader
 {
@@ -36,7 +36,9 @@ public sealed class PcapReader
     /// <summary>Where the next record starts.</summary>
     public int OffsetBytes { get; private set; }
 
-    /// <summary>Looks at the capture header. The reader is null unless the answer is <see cref="PcapStatus.Success"/>.</summary>
+    /// <summary>
+    /// Looks at the capture header. The reader is null unless the answer is <see cref="PcapStatus.Success"/>.
+    /// </summary>
     public static PcapStatus TryOpen(ReadOnlyMemory<byte> capture, out PcapReader? reader)
     {
         reader = null;
@@ -98,7 +100,9 @@ public sealed class PcapReader
         return PcapStatus.Success;
     }
 
-    /// <summary>What a status of <see cref="TryOpen"/> or <see cref="TryRead"/> means to a user, as half a sentence.</summary>
+    /// <summary>
+    /// What a status of <see cref="TryOpen"/> or <see cref="TryRead"/> means to a user, as half a sentence.
+    /// </summary>
     public static string Describe(PcapStatus status) => status switch
     {
         PcapStatus.Success => "read",
@@ -120,7 +124,8 @@ public sealed class PcapReader
             return PcapStatus.UnknownVersion;
         }
 
-        // The upper bits tell the length of a frame check sequence, which lies behind the IP packet and so does no harm.
+        // The upper bits tell the length of a frame check sequence, which lies behind the IP packet and so does no
+        // harm.
         return (ReadUInt32(header[20..]) & 0xFFFF) == LinkTypeEthernet ? PcapStatus.Success : PcapStatus.WrongLinkType;
     }
 

@@ -24,7 +24,9 @@ public enum PcapStatus
     /// <summary>The frames are not Ethernet frames.</summary>
     WrongLinkType,
 
-    /// <summary>The capture ends inside a record, as one does whose writer was killed. The records before it are good.</summary>
+    /// <summary>
+    /// The capture ends inside a record, as one does whose writer was killed. The records before it are good.
+    /// </summary>
     TruncatedRecord,
 
     /// <summary>A record announces more than a capture may hold in one: what follows is not a record.</summary>

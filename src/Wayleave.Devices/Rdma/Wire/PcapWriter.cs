@@ -4,8 +4,8 @@ using System.Buffers.Binary;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// Formats a packet capture (<c>pcap-savefile(5)</c>): Ethernet, little endian, nanoseconds. Each method appends to the buffer writer it
-/// is given; flushing is the caller's.
+/// Formats a packet capture (<c>pcap-savefile(5)</c>): Ethernet, little endian, nanoseconds. Each method appends to the
+/// buffer writer it is given; flushing is the caller's.
 /// </summary>
 public static class PcapWriter
 {
@@ -36,8 +36,8 @@ public static class PcapWriter
     }
 
     /// <summary>
-    /// Appends what a UDP socket sent or received, completed with the headers it did not show. <paramref name="udpPayload"/> is the RoCEv2
-    /// packet from BTH to ICRC.
+    /// Appends what a UDP socket sent or received, completed with the headers it did not show.
+    /// <paramref name="udpPayload"/> is the RoCEv2 packet from BTH to ICRC.
     /// </summary>
     public static void WriteDatagram(
         IBufferWriter<byte> output, long timestampNanoseconds, in FrameHeader header, ReadOnlySpan<byte> udpPayload)

@@ -3,8 +3,8 @@ using System.Buffers.Binary;
 namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
-/// The RDMA extended transport header: where a WRITE, READ, FLUSH or ATOMIC WRITE goes. <paramref name="Length"/> is in bytes and counts the
-/// whole message, not the packet; more than <see cref="LengthMax"/> is an invalid request.
+/// The RDMA extended transport header: where a WRITE, READ, FLUSH or ATOMIC WRITE goes. <paramref name="Length"/> is in
+/// bytes and counts the whole message, not the packet; more than <see cref="LengthMax"/> is an invalid request.
 /// </summary>
 public readonly record struct Reth(ulong Va, uint RKey, uint Length)
 {

@@ -35,10 +35,11 @@ public class CrcPathTests
         byte[] destination = new byte[70_000];
         SplitMix64 random = new(2);
         random.Fill(source);
-        for (int run = 0; run < 60; run++)
+        for (int round = 0; round < 60; round++)
         {
-            int length = run < 40 ? 300 + random.Next(9000) : random.Next(65_536);
-            AssertAgrees(path, (uint)random.Next(), source.AsSpan(random.Next(64), length), destination, random.Next(64));
+            int length = round < 40 ? 300 + random.Next(9000) : random.Next(65_536);
+            ReadOnlySpan<byte> run = source.AsSpan(random.Next(64), length);
+            AssertAgrees(path, (uint)random.Next(), run, destination, random.Next(64));
         }
     }
 
@@ -90,7 +91,9 @@ public class CrcPathTests
             int bytes = random.Next(65_536);
             uint shifted = CrcTable.Append(left, new byte[bytes]);
             Assert.Equal(left, CrcPolynomial.DivideByXToThe8(shifted, bytes));
-            Assert.Equal(CrcPolynomial.One, CrcPolynomial.Multiply(CrcPolynomial.PowerOfX(right), CrcPolynomial.PowerOfX(uint.MaxValue - right)));
+            uint power = CrcPolynomial.PowerOfX(right);
+            uint inverse = CrcPolynomial.PowerOfX(uint.MaxValue - right);
+            Assert.Equal(CrcPolynomial.One, CrcPolynomial.Multiply(power, inverse));
         }
     }
 
@@ -126,7 +129,9 @@ public class CrcPathTests
         return register;
     }
 
-    /// <summary>The names of <see cref="CrcPath"/>, which is internal and so cannot stand in the signature of a test.</summary>
+    /// <summary>
+    /// The names of <see cref="CrcPath"/>, which is internal and so cannot stand in the signature of a test.
+    /// </summary>
     public enum CrcPathName
     {
         Table,

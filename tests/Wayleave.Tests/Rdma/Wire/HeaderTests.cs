@@ -29,7 +29,14 @@ public class HeaderTests
     [Fact]
     public void A_base_header_is_built_field_by_field()
     {
-        Bth header = new() { Opcode = Opcode.RcWriteFirst, DestQp = 0x52, Psn = 0xA00000, AckRequest = true, PadCount = 1 };
+        Bth header = new()
+        {
+            Opcode = Opcode.RcWriteFirst,
+            DestQp = 0x52,
+            Psn = 0xA00000,
+            AckRequest = true,
+            PadCount = 1,
+        };
         byte[] written = new byte[Bth.Size];
         header.WriteTo(written);
         Assert.Equal("0610FFFF0000005280A00000", Convert.ToHexString(written));
@@ -38,7 +45,7 @@ public class HeaderTests
     [Fact]
     public void Fields_too_wide_do_not_spill_into_their_neighbours()
     {
-        Bth header = new() { DestQp = uint.MaxValue, Psn = uint.MaxValue, PadCount = 7, Version = 0, CongestionByte = 0 };
+        Bth header = new() { DestQp = uint.MaxValue, Psn = uint.MaxValue, PadCount = 7 };
         Assert.False(header.AckRequest);
         Assert.False(header.MigrationRequest);
         Assert.Equal(0, header.CongestionByte);

@@ -6,7 +6,9 @@ namespace Wayleave.Tests.Rdma.Wire;
 /// <summary>Takes packets apart into values and builds them again from these alone.</summary>
 internal static class PacketCodec
 {
-    /// <summary>The packet made anew from its header values, payload, pad and ICRC. The input must be accepted by the parser.</summary>
+    /// <summary>
+    /// The packet made anew from its header values, payload, pad and ICRC. The input must be accepted by the parser.
+    /// </summary>
     public static byte[] Reencode(ReadOnlySpan<byte> udpPayload)
     {
         Assert.Equal(DropReason.None, PacketView.TryParse(udpPayload, out PacketView packet));

@@ -1,8 +1,8 @@
 namespace Wayleave.Tests.Rdma.Wire;
 
 /// <summary>
-/// Packets with a known ICRC, from the IP header on: V1 to V14 as a Linux 7.2.12 rxe sent them, V15 from a ConnectX-4 Lx and
-/// V16 from Scapy's test suite.
+/// Packets with a known ICRC, from the IP header on: V1 to V14 as a Linux 7.2.12 rxe sent them, V15 from a ConnectX-4
+/// Lx and V16 from Scapy's test suite.
 /// </summary>
 internal static class WorkedVectors
 {
