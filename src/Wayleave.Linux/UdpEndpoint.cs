@@ -242,6 +242,9 @@ public sealed unsafe class UdpEndpoint : IDisposable
     /// <summary>As <see cref="Wait"/>, and also ends when the send buffer has room again after an EAGAIN.</summary>
     public bool WaitForSendRoom(TimeSpan timeout) => Sleep(timeout, poll.POLLIN | poll.POLLOUT);
 
+    /// <summary>As <see cref="Wait"/>, but datagrams do not end it: somebody else takes care of them.</summary>
+    public bool WaitForWake(TimeSpan timeout) => Sleep(timeout, events: 0);
+
     /// <summary>Ends the present or the next <see cref="Wait"/>; any thread, never blocks, no system call if nobody sleeps.</summary>
     public void Wake() => _wake.Signal();
 

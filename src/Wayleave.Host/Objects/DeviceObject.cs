@@ -1,0 +1,69 @@
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Retirement;
+using Wayleave.Devices.Gpu;
+
+namespace Wayleave.Host.Objects;
+
+//   Writing --commit--> Ready --revoke--> Revoked        a revoke without sufficient proof: Quarantined, until it retires after all
+//      |                                     ^
+//      +------------abort / revoke-----------+
+
+public enum ObjectState
+{
+    /// <summary>Being filled; nobody finds it by its name yet.</summary>
+    Writing,
+
+    Ready,
+
+    /// <summary>Taken back with proof; its memory may have a new owner.</summary>
+    Revoked,
+
+    /// <summary>Taken back without sufficient proof; its memory is held back.</summary>
+    Quarantined,
+}
+
+/// <summary>A named piece of device memory: what <c>wl://HOST/DEVICE/NAME</c> names. Changed under the host lock.</summary>
+public sealed class DeviceObject
+{
+    internal DeviceObject(ulong id, GpuHandle gpu, string name, GpuBuffer buffer, DateTimeOffset createdAt)
+    {
+        Id = id;
+        Gpu = gpu;
+        Name = name;
+        Buffer = buffer;
+        CreatedAt = createdAt;
+    }
+
+    /// <summary>Unique in the host, never used again; names an object that has no name yet.</summary>
+    public ulong Id { get; }
+
+    public GpuHandle Gpu { get; }
+
+    public string Device => Gpu.Name;
+
+    public string Name { get; }
+
+    public GpuBuffer Buffer { get; }
+
+    public ulong SizeBytes => Buffer.SizeBytes;
+
+    public StorageKind Storage => Buffer.Storage;
+
+    public GpuDomain Placement => Buffer.Placement.Domain;
+
+    public ObjectState State { get; internal set; }
+
+    /// <summary>Evictions and restores so far.</summary>
+    public int Moves { get; internal set; }
+
+    public DateTimeOffset CreatedAt { get; }
+
+    /// <summary>Of the content at the commit, lower-case hexadecimal; null when the writer did not say.</summary>
+    public string? Sha256 { get; internal set; }
+
+    /// <summary>The proof of the last revoke, or null.</summary>
+    public RetirementProof? Proof { get; internal set; }
+
+    /// <summary>DEVICE/NAME.</summary>
+    public override string ToString() => $"{Device}/{Name}";
+}

@@ -1,0 +1,74 @@
+using Wayleave.Core;
+using Wayleave.Core.Reservations;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Gpu;
+
+namespace Wayleave.Host.Objects;
+
+/// <summary>Sees one piece of a buffer at an offset, in bytes. Runs with the buffer's reservation held and without the host lock.</summary>
+public delegate void PieceHandler(ulong offset, Span<byte> bytes);
+
+/// <summary>
+/// How the owner of a buffer looks at its bytes from the processor: piece by piece, each with the reservation held and all KERNEL
+/// fences signalled, so that the bytes cannot move while they are touched; between two pieces a mover or a revoke gets its turn.
+/// </summary>
+public sealed class OwnerAccess(HostContext host, PciFabric fabric)
+{
+    /// <summary>At most this much while nobody may move or revoke.</summary>
+    public const int PieceBytes = 1 << 20;
+
+    // The processor reaches device memory through the host bridge, as any mapping of a BAR does.
+    private readonly PciFunction _processor = new("0000:00:00.0", "cpu");
+
+    /// <summary>Walks over a range of the buffer in order. The buffer is not released meanwhile: its owner is the caller.</summary>
+    public async Task ForEachPieceAsync(
+        GpuBuffer buffer, ulong offset, ulong lengthBytes, PieceHandler handler, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(buffer);
+        ArgumentNullException.ThrowIfNull(handler);
+        DmaPort port = new(fabric, _processor);
+        for (ulong end = offset + lengthBytes; offset < end;)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            int length = (int)Math.Min(PieceBytes, end - offset);
+            AcquireTicket ticket;
+            using (host.Enter())
+            {
+                ticket = new AcquireTicket(host, $"owner of {buffer.Name}");
+            }
+
+            await buffer.Shared.Reservation.LockAsync(host, ticket).ConfigureAwait(false);
+            try
+            {
+                await buffer.Shared.Reservation.WaitAsync(host, ReservationUsage.Kernel).ConfigureAwait(false);
+                Visit(buffer, port, offset, length, handler);
+            }
+            finally
+            {
+                using (host.Enter())
+                {
+                    buffer.Shared.Reservation.Unlock(ticket);
+                }
+            }
+
+            offset += (ulong)length;
+        }
+    }
+
+    private static void Visit(GpuBuffer buffer, DmaPort port, ulong offset, int length, PieceHandler handler)
+    {
+        while (length > 0)
+        {
+            if (!buffer.Placement.Addresses.TryLocate(offset, out DeviceAddress address, out ulong contiguous))
+            {
+                throw new ArgumentOutOfRangeException(nameof(offset), $"0x{offset:x} is outside {buffer.Name}");
+            }
+
+            int part = (int)Math.Min((ulong)length, contiguous);
+            port.TryWrite(address, part, out Span<byte> bytes).ThrowIfFailed($"reach {buffer.Name} at {address}");
+            handler(offset, bytes);
+            offset += (ulong)bytes.Length;
+            length -= bytes.Length;
+        }
+    }
+}
