@@ -11,6 +11,8 @@ namespace Wayleave.Devices.Rdma.Wire;
 /// </summary>
 public static class Icrc
 {
+    private const int FlushHeaderBytes = Bth.Size + Feth.Size + Reth.Size;
+
     // Read-only statics of this kind are constants to the second compilation: the switch on it disappears.
     private static readonly CrcPath s_path =
         Pclmulqdq.V512.IsSupported ? CrcPath.Fold512
@@ -69,6 +71,26 @@ public static class Icrc
         && ~Register(flow.Seed(udpPayload.Length, identification), udpPayload) == Received(udpPayload);
 
     /// <summary>
+    /// Seals a FLUSH for a kernel rxe, which takes no other: its opcode table gives FLUSH no payload offset, so after the
+    /// normal pass over the headers it runs over the whole packet again, BTH included and unmasked (Linux 7.2,
+    /// <c>rxe_icrc.c</c>). Standard receivers drop the packet.
+    /// </summary>
+    /// <exception cref="ArgumentOutOfRangeException">Fewer bytes than the headers of a FLUSH and an ICRC.</exception>
+    public static void SealFlushForRxe(in IcrcFlow flow, ushort identification, Span<byte> udpPayloadWithRoomForIcrc)
+    {
+        Span<byte> packet = udpPayloadWithRoomForIcrc;
+        ArgumentOutOfRangeException.ThrowIfLessThan(
+            packet.Length, FlushHeaderBytes + PacketView.IcrcSize, nameof(udpPayloadWithRoomForIcrc));
+        uint register = FlushRegister(flow.Seed(packet.Length, identification), packet);
+        Finish(register, packet[^PacketView.IcrcSize..]);
+    }
+
+    /// <summary>Whether a FLUSH carries the ICRC of a kernel rxe; see <see cref="SealFlushForRxe"/>.</summary>
+    public static bool VerifyFlushFromRxe(in IcrcFlow flow, ushort identification, ReadOnlySpan<byte> udpPayload) =>
+        udpPayload.Length >= FlushHeaderBytes + PacketView.IcrcSize
+        && ~FlushRegister(flow.Seed(udpPayload.Length, identification), udpPayload) == Received(udpPayload);
+
+    /// <summary>
     /// Whether the datagram of a frame ends with its ICRC; every header byte is known here, so this is the full check.
     /// </summary>
     public static bool Verify(in FrameView frame) =>
@@ -116,6 +138,12 @@ public static class Icrc
 
     private static uint Received(ReadOnlySpan<byte> udpPayload) =>
         BinaryPrimitives.ReadUInt32LittleEndian(udpPayload[^PacketView.IcrcSize..]);
+
+    private static uint FlushRegister(uint seed, ReadOnlySpan<byte> udpPayload)
+    {
+        uint headers = Append(AppendBth(seed, udpPayload), udpPayload[Bth.Size..FlushHeaderBytes]);
+        return Append(headers, udpPayload[..^PacketView.IcrcSize]);
+    }
 
     private static uint Register(uint seed, ReadOnlySpan<byte> udpPayload) =>
         Append(AppendBth(seed, udpPayload), udpPayload[Bth.Size..^PacketView.IcrcSize]);

@@ -2,7 +2,7 @@ namespace Wayleave.Devices.Rdma.Wire;
 
 /// <summary>
 /// What an opcode carries and what it does to a message and to a receive queue: one row of the opcode table (IBTA vol.
-/// 1, 9.2; <c>drivers/infiniband/sw/rxe/rxe_opcode.c</c>). Eight bytes, read on every packet.
+/// 1, 9.2; <c>drivers/infiniband/sw/rxe/rxe_opcode.c</c>). Seven bytes, read on every packet.
 /// </summary>
 public readonly struct OpcodeTraits
 {

@@ -129,6 +129,32 @@ public class WorkedVectorTests
     }
 
     [Fact]
+    public void ROCE_21_A_flush_is_sealed_in_the_way_of_the_standard_or_in_that_of_rxe()
+    {
+        IcrcFlow flow = new(Gid.FromIPv4(0x0A4D0001), Gid.FromIPv4(0x0A4D0002), 0xC18C, FrameHeader.RocePort);
+        byte[] packet = new byte[36];
+        new Bth { Opcode = Opcode.RcFlush, DestQp = 17, Psn = 5, AckRequest = true }.WriteTo(packet);
+        new Feth(1).WriteTo(packet.AsSpan(12));
+        new Reth(0x1000, 0x2000, 64).WriteTo(packet.AsSpan(16));
+
+        Icrc.Seal(flow, 3, packet);
+        Assert.True(Icrc.Verify(flow, 3, packet));
+        Assert.False(Icrc.VerifyFlushFromRxe(flow, 3, packet));
+
+        Icrc.SealFlushForRxe(flow, 3, packet);
+        Assert.True(Icrc.VerifyFlushFromRxe(flow, 3, packet));
+        Assert.False(Icrc.Verify(flow, 3, packet));
+
+        // The same, spelt out: the headers with byte 4 as ones, and then once more as they are.
+        byte[] twice = [.. packet.AsSpan(0, 32), .. packet.AsSpan(0, 32)];
+        twice[4] = 0xFF;
+        byte[] expected = new byte[4];
+        Icrc.Finish(Icrc.Append(flow.Seed(packet.Length, 3), twice), expected);
+        Assert.Equal(expected, packet[32..]);
+        Assert.False(Icrc.VerifyFlushFromRxe(flow, 3, packet.AsSpan(0, 35)));
+    }
+
+    [Fact]
     public void Endpoints_of_different_families_have_no_flow() =>
         Assert.Throws<ArgumentException>(() => new IcrcFlow(Gid.FromIPv4(1), new Gid(1, 1), 1, 2));
 
