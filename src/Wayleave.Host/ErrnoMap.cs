@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using Wayleave.Core;
+using Wayleave.Linux;
 
 namespace Wayleave.Host;
 
@@ -94,7 +95,8 @@ public static class ErrnoMap
         }
 
         Errno errno = ToErrno(exception);
-        string reason = errno == Errno.EIO ? FirstLine(exception.Message) : Describe(errno);
+        // The adapters of Wayleave.Linux name the call, the object and often what to do: nothing here knows better.
+        string reason = errno == Errno.EIO || exception is LinuxException ? FirstLine(exception.Message) : Describe(errno);
         return new WayleaveException(errno, operation, reason, remedy, exception);
     }
 

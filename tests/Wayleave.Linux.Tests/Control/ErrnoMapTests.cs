@@ -25,6 +25,15 @@ public class ErrnoMapTests
     }
 
     [Fact]
+    public void What_an_adapter_of_Linux_says_about_a_failure_is_kept()
+    {
+        LinuxException failure = new("bind", "127.0.0.2:4791", Errno.EADDRINUSE, "use another port");
+        WayleaveException e = ErrnoMap.ToException(failure, "start port mlx0");
+        Assert.Equal("start port mlx0: bind 127.0.0.2:4791: Address already in use (EADDRINUSE); use another port", e.Message);
+        Assert.Equal((int)Errno.EADDRINUSE, e.HResult);
+    }
+
+    [Fact]
     public void The_kernels_number_survives_the_runtimes_exception()
     {
         Assert.Equal(Errno.ECONNREFUSED, ErrnoMap.ToErrno(new SocketException((int)SocketError.ConnectionRefused)));
