@@ -80,7 +80,7 @@ public static class Support
     private static KernelFeature DescribeReceiveOffload() => Describe("udp-gro", () =>
     {
         using UdpEndpoint endpoint = UdpEndpoint.Bind(EndpointAddress.FromIPv4(0x7F000001, 0));
-        return (true, string.Create(CultureInfo.InvariantCulture, $"receive buffer {endpoint.ReceiveBufferBytes} bytes by default"));
+        return (true, string.Create(CultureInfo.InvariantCulture, $"receive buffer of {endpoint.ReceiveBufferBytes} bytes"));
     });
 
     private static KernelFeature DescribeMemFd() => Describe("memfd", () =>

@@ -212,6 +212,35 @@ public sealed class UdpEndpointTests : IDisposable
     }
 
     [Fact]
+    public void Six_super_packets_fit_into_the_receive_buffer_and_only_three_where_nothing_is_asked_for()
+    {
+        Assert.Equal(6, CountKept(new()));
+        if (File.ReadAllText("/proc/sys/net/core/rmem_default").Trim() != "212992")
+        {
+            Assert.Skip("net.core.rmem_default is not 212992");
+        }
+
+        Assert.Equal(3, CountKept(new() { ReceiveBufferBytes = null }));
+
+        int CountKept(UdpEndpointOptions options)
+        {
+            using UdpEndpoint receiver = UdpEndpoint.Bind(Loopback(3), options);
+            for (int i = 0; i < 6; i++)
+            {
+                _a.TrySend(receiver.LocalAddress, new byte[SegmentBytes * SegmentCount], SegmentBytes);
+            }
+
+            int kept = 0;
+            while (receiver.TryReceive(_buffer, out _, out _, out _, out _) == Errno.Success)
+            {
+                kept++;
+            }
+
+            return kept;
+        }
+    }
+
+    [Fact]
     public void An_address_that_is_taken_is_reported_with_the_address_and_the_likely_owner()
     {
         LinuxException e = Assert.Throws<LinuxException>(() => UdpEndpoint.Bind(_a.LocalAddress));
