@@ -57,7 +57,7 @@ public class InFlightGateTests(ITestOutputHelper output)
     [Fact]
     public async Task Nobody_is_inside_a_drained_gate_on_real_threads()
     {
-        const int Rounds = 20_000;
+        const int Rounds = 5_000;
         const int Users = 2;
         CancellationToken stop = TestContext.Current.CancellationToken;
         using Barrier step = new(Users + 1);
