@@ -49,6 +49,9 @@ public sealed class CopyEngine
     /// <summary>The jobs that have not ended, oldest first. Host lock held by the caller.</summary>
     public IReadOnlyList<CopyJob> Jobs => _ring;
 
+    /// <summary>Whether <see cref="Step"/> would do something. Exact while nobody else drives the engine or submits.</summary>
+    public bool HasReadyJob => _current is not null || _ring.Exists(CanStart);
+
     /// <summary>Puts a job into the ring. Host lock held by the caller.</summary>
     /// <returns><see cref="Errno.EAGAIN"/> when the ring is full: ask again after the oldest job's fence.</returns>
     /// <exception cref="ArgumentException">Source and target differ in length.</exception>
@@ -153,9 +156,11 @@ public sealed class CopyEngine
     {
         using (_host.Enter())
         {
-            return _ring.Find(j => j.IsReady || !_options.WaitsForFences);
+            return _ring.Find(CanStart);
         }
     }
+
+    private bool CanStart(CopyJob job) => job.IsReady || !_options.WaitsForFences;
 
     private Errno RunBlock(CopyJob job)
     {

@@ -1,0 +1,14 @@
+namespace Wayleave.Scenarios;
+
+/// <summary>Defences of an importer that a scenario takes away, to see that their absence is noticed.</summary>
+internal sealed record ImporterFaults
+{
+    /// <summary>Off leaves the old translation usable after an invalidation.</summary>
+    public bool ClosesGate { get; init; } = true;
+
+    /// <summary>Off says that it has drained while somebody is inside.</summary>
+    public bool WaitsForDrain { get; init; } = true;
+
+    /// <summary>Off uses a new place before the owner's copy has filled it.</summary>
+    public bool WaitsForKernel { get; init; } = true;
+}

@@ -1,0 +1,49 @@
+using Wayleave.Core.Buffers;
+using Wayleave.Devices.Gpu;
+using Wayleave.Simulation;
+
+namespace Wayleave.Scenarios;
+
+/// <summary>Buffers that move while others use them.</summary>
+internal static class MoveScenarios
+{
+    public static NamedScenario TwoImporters { get; } = new(
+        "move-two-importers",
+        "A GPU evicts a buffer and restores it while two dynamic importers write to it; no write is lost, none lands where the "
+        + "buffer no longer is.",
+        _ => Build(new GpuOptions(), new ImporterFaults()),
+        [
+            new("copy-does-not-wait", "The copy starts while importers still write to the old place.",
+                _ => Build(new GpuOptions { WaitsForFences = false, WaitsForProof = false }, new ImporterFaults())),
+            new("gate-stays-open", "An importer goes on with the old place after it was told to stop.",
+                _ => Build(new GpuOptions(), new ImporterFaults { ClosesGate = false })),
+            new("drain-not-awaited", "An importer says that it has stopped while an access is under way.",
+                _ => Build(new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
+            new("kernel-fence-not-awaited", "An importer uses the new place before the copy has filled it.",
+                _ => Build(new GpuOptions(), new ImporterFaults { WaitsForKernel = false })),
+        ]);
+
+    private static Scenario Build(GpuOptions options, ImporterFaults faults)
+    {
+        World world = new(options: options);
+        User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: 0, faults);
+        User nvme = world.AddUser("nvme", ImporterKind.Dynamic, offset: World.BlockBytes);
+        return world.ToScenario(("nic", nic.Write(rounds: 2)), ("nvme", nvme.Write(rounds: 1)), ("gpu", EvictAndRestore(world)));
+    }
+
+    private static IEnumerable<Step> EvictAndRestore(World world)
+    {
+        foreach (GpuDomain target in (GpuDomain[])[GpuDomain.System, GpuDomain.Vram])
+        {
+            yield return $"move to {target}";
+            MoveOperation move;
+            using (world.Host.Enter())
+            {
+                move = world.Gpu.Move(world.Lent, target);
+            }
+
+            yield return new("moved", () => move.IsCompleted);
+            World.Require(Core.Errno.Success, move.Error);
+        }
+    }
+}

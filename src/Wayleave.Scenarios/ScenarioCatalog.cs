@@ -1,0 +1,18 @@
+namespace Wayleave.Scenarios;
+
+/// <summary>The scenarios that ship: what the explorer runs against the same code that users run.</summary>
+public static class ScenarioCatalog
+{
+    /// <summary>In the order in which they are listed.</summary>
+    public static IReadOnlyList<NamedScenario> All { get; } =
+    [
+        MoveScenarios.TwoImporters,
+        TakeBackScenarios.TwoImporters,
+        TakeBackScenarios.DuringMove,
+        TakeBackScenarios.LateDrain,
+        TakeBackScenarios.ForcedFence,
+    ];
+
+    /// <summary>The scenario of a name, or null.</summary>
+    public static NamedScenario? Find(string name) => All.FirstOrDefault(s => s.Name == name);
+}

@@ -1,0 +1,170 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Reservations;
+using Wayleave.Core.Retirement;
+using Wayleave.Devices.Gpu;
+using Wayleave.Simulation;
+
+namespace Wayleave.Scenarios;
+
+/// <summary>Buffers that their owner takes back while others use them.</summary>
+internal static class TakeBackScenarios
+{
+    public static NamedScenario TwoImporters { get; } = new(
+        "revoke-two-importers",
+        "An owner frees a buffer that a dynamic and a pinned revocable importer use, remap and deregister; nobody reaches the memory "
+        + "after the proof, and the next owner finds it cleared.",
+        _ => BuildTwoImporters(new GpuOptions(), new ImporterFaults()),
+        [
+            new("gate-stays-open", "An importer goes on after it was told to stop.",
+                _ => BuildTwoImporters(new GpuOptions(), new ImporterFaults { ClosesGate = false })),
+            new("drain-not-awaited", "An importer says that it has stopped while an access is under way.",
+                _ => BuildTwoImporters(new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
+            new("proof-not-awaited", "The owner hands the memory out when it has asked for it, not when it has the proof.",
+                _ => BuildTwoImporters(new GpuOptions { WaitsForProof = false }, new ImporterFaults())),
+            new("not-cleared", "The next owner finds what the old users wrote.",
+                _ => BuildTwoImporters(new GpuOptions { ClearsNewBuffers = false }, new ImporterFaults())),
+        ]);
+
+    public static NamedScenario DuringMove { get; } = new(
+        "revoke-during-move",
+        "An owner frees a buffer while its GPU moves it and an importer writes to it; neither the old nor the new place is handed out "
+        + "before the copy has stopped and the importer has left.",
+        _ => BuildDuringMove(new GpuOptions(), new ImporterFaults()),
+        [
+            new("proof-not-awaited", "The owner hands the memory out when it has asked for it, not when it has the proof.",
+                _ => BuildDuringMove(new GpuOptions { WaitsForProof = false }, new ImporterFaults())),
+            new("copy-does-not-wait", "The copy starts while the importer still writes to the old place.",
+                _ => BuildDuringMove(new GpuOptions { WaitsForFences = false, WaitsForProof = false }, new ImporterFaults())),
+            new("drain-not-awaited", "The importer says that it has stopped while an access is under way.",
+                _ => BuildDuringMove(new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
+        ]);
+
+    public static NamedScenario LateDrain { get; } = new(
+        "quarantine-late-drain",
+        "An importer does not leave in time; the memory stays in quarantine until it does, and is handed out then.",
+        _ => BuildLateDrain(new GpuOptions()),
+        [
+            new("released-on-time-alone", "The owner hands the memory out without the proof.",
+                _ => BuildLateDrain(new GpuOptions { WaitsForProof = false })),
+        ]);
+
+    public static NamedScenario ForcedFence { get; } = new(
+        "quarantine-forced-fence",
+        "Hang detection forces the fence of an importer that does not leave; that is no proof, and the memory stays in quarantine "
+        + "until the importer itself says that it has left.",
+        _ => BuildForcedFence(RetirementGrade.Retired),
+        [
+            new("word-is-enough", "The owner is content with an importer's word, which says nothing about accesses under way.",
+                _ => BuildForcedFence(RetirementGrade.Acknowledged)),
+        ]);
+
+    private static Scenario BuildTwoImporters(GpuOptions options, ImporterFaults faults)
+    {
+        World world = new(options: options);
+        User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: 0, faults);
+        User nvme = world.AddUser("nvme", ImporterKind.PinnedRevocable, offset: 1);
+        return world.ToScenario(
+            ("nic", nic.Write(rounds: 2, detaches: true)),
+            ("nvme", nvme.Write(rounds: 1, detaches: true)),
+            ("owner", FreeAndHandOut(world, GpuDomain.Vram)));
+    }
+
+    private static Scenario BuildDuringMove(GpuOptions options, ImporterFaults faults)
+    {
+        World world = new(options: options);
+        User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: World.BlockBytes, faults);
+        return world.ToScenario(
+            ("nic", nic.Write(rounds: 2)),
+            ("gpu", Evict(world)),
+            ("owner", FreeAndHandOut(world, GpuDomain.Vram, GpuDomain.System)));
+    }
+
+    private static Scenario BuildLateDrain(GpuOptions options)
+    {
+        World world = new(options: options);
+        User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: 0);
+        return world.ToScenario(
+            ("nic", nic.Write(rounds: 2)),
+            ("owner", FreeAndHandOut(world, GpuDomain.Vram)),
+            ("clock", TimeOut(world)));
+    }
+
+    private static Scenario BuildForcedFence(RetirementGrade required)
+    {
+        World world = new();
+        User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: 0);
+        return world.ToScenario(
+            ("nic", nic.Write(rounds: 1)),
+            ("owner", FreeAndHandOut(world, required, GpuDomain.Vram)),
+            ("hang detection", ForceDrain(world)));
+    }
+
+    private static IEnumerable<Step> FreeAndHandOut(World world, params GpuDomain[] domains) =>
+        FreeAndHandOut(world, RetirementGrade.Retired, domains);
+
+    private static IEnumerable<Step> FreeAndHandOut(World world, RetirementGrade required, params GpuDomain[] domains)
+    {
+        yield return "free";
+        using (world.Host.Enter())
+        {
+            world.Gpu.Free(world.Lent, new RevokePolicy { RequiredGrade = required });
+        }
+
+        foreach (GpuDomain domain in domains)
+        {
+            foreach (Step step in world.HandOut(domain))
+            {
+                yield return step;
+            }
+        }
+    }
+
+    private static IEnumerable<Step> Evict(World world)
+    {
+        yield return "evict";
+        MoveOperation move;
+        using (world.Host.Enter())
+        {
+            move = world.Gpu.Evict(world.Lent);
+        }
+
+        yield return new("evicted", () => move.IsCompleted);
+        if (move.Error is not (Errno.Success or Errno.ENODEV or Errno.ECANCELED))
+        {
+            throw new InvalidOperationException($"the move ended with {move.Error}");
+        }
+    }
+
+    private static IEnumerable<Step> TimeOut(World world)
+    {
+        yield return new("time out", () => world.Lent.IsFreed);
+        using (world.Host.Enter())
+        {
+            RevokeOperation operation = world.Lent.Freeing!;
+            world.Clock.AdvanceTo(operation.Deadline);
+            operation.HandleTimeout(world.Clock.Now);
+            bool retired = operation.State == RevokeState.Retired;
+            if (!operation.IsCompleted || operation.Proof!.IsSufficient != retired)
+            {
+                throw new InvalidOperationException($"{operation.State} with grade {operation.Proof?.Grade}");
+            }
+
+            if (!retired && world.Gpu.Quarantine.Bytes == 0)
+            {
+                throw new InvalidOperationException("memory without a proof is not in quarantine");
+            }
+        }
+    }
+
+    private static IEnumerable<Step> ForceDrain(World world)
+    {
+        yield return new("force", () => world.Lent.IsFreed);
+        using (world.Host.Enter())
+        {
+            Fence? fence = world.Lent.Shared.Reservation.FirstUnsignaled(ReservationUsage.Bookkeep);
+            fence?.Force(Errno.ETIME);
+        }
+    }
+}

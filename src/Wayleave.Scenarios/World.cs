@@ -1,0 +1,246 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Reservations;
+using Wayleave.Core.Retirement;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Gpu;
+using Wayleave.Simulation;
+
+namespace Wayleave.Scenarios;
+
+/// <summary>
+/// One host with one GPU whose memory holds exactly one buffer, and the users of that buffer: whoever gets the memory next gets the
+/// same bytes, so that anything late is seen.
+/// </summary>
+internal sealed class World
+{
+    /// <summary>The buffer, all of VRAM, and all of system memory: two blocks of the copy engine.</summary>
+    public const int BufferBytes = 64;
+
+    public const int BlockBytes = BufferBytes / 2;
+
+    private readonly List<User> _users = [];
+    private readonly byte[] _vram = new byte[BufferBytes];
+    private readonly byte[] _system = new byte[BufferBytes];
+    private int _running; // actors that must end before the engine does
+
+    public World(StorageKind storage = StorageKind.Movable, GpuOptions? options = null)
+    {
+        Host = new HostContext(Clock);
+        using (Host.Enter())
+        {
+            GpuOptions small = (options ?? new GpuOptions()) with { GranularityBytes = BufferBytes, CopyBlockBytes = BlockBytes };
+            Gpu = new GpuDevice(Host, Fabric, new PciFunction("0000:01:00.0", "gpu0"), small, [_vram], [_system]);
+            Require(Errno.Success, Gpu.TryCreate(new GpuBufferInfo("lent", BufferBytes, storage), out GpuBuffer? lent));
+            Lent = lent!;
+        }
+
+        Gpu.CopyEngine.Drive(int.MaxValue); // it is cleared before anybody acts
+    }
+
+    public VirtualClock Clock { get; } = new();
+
+    public HostContext Host { get; }
+
+    public PciFabric Fabric { get; } = new();
+
+    public GpuDevice Gpu { get; }
+
+    public GpuBuffer Lent { get; }
+
+    /// <summary>The buffers of the next owner.</summary>
+    public List<GpuBuffer> Next { get; } = [];
+
+    public IReadOnlyList<User> Users => _users;
+
+    public User AddUser(string name, ImporterKind kind, int offset, ImporterFaults? faults = null)
+    {
+        using (Host.Enter())
+        {
+            User user = new(this, new Importer(this, name, kind, faults ?? new ImporterFaults()), offset);
+            _users.Add(user);
+            return user;
+        }
+    }
+
+    public Scenario ToScenario(params ReadOnlySpan<(string Name, IEnumerable<Step> Steps)> actors)
+    {
+        List<Actor> all = [];
+        foreach ((string name, IEnumerable<Step> steps) in actors)
+        {
+            _running++;
+            all.Add(new Actor(name, Counted(steps)));
+        }
+
+        all.Add(new Actor("engine", DriveEngine()));
+        return new Scenario(all, Check, Fingerprint, CheckEnd);
+    }
+
+    /// <summary>The next owner takes memory, waits until it is cleared, and reads it.</summary>
+    public IEnumerable<Step> HandOut(GpuDomain domain)
+    {
+        yield return new($"hand out {domain}", () => Gpu.Memory(domain).FreeBytes == BufferBytes);
+        GpuBuffer? next;
+        using (Host.Enter())
+        {
+            GpuBufferInfo info = new($"next {domain}", BufferBytes, StorageKind.Static, domain);
+            Require(Errno.Success, Gpu.TryCreate(info, out next));
+        }
+
+        Next.Add(next!);
+        yield return new("read it", () => IsIdle(next!));
+        RequireZero(next!);
+    }
+
+    /// <summary>Throws when the memory at an address is not the lent buffer's: what a device would corrupt or leak.</summary>
+    public void RequireLent(string user, DeviceAddress address)
+    {
+        MemoryBlock? block = Gpu.Memory(GpuDomain.Vram).Blocks.Concat(Gpu.Memory(GpuDomain.System).Blocks)
+            .FirstOrDefault(b => b.Range.Contains(address, 1));
+        if (block?.Owner != Lent.Shared.Name)
+        {
+            throw new InvalidOperationException($"{user} reaches {address}, which belongs to {block?.Owner ?? "nobody"}");
+        }
+    }
+
+    public bool IsIdle(GpuBuffer buffer)
+    {
+        using (Host.Enter())
+        {
+            return buffer.Shared.Reservation.TestSignaled(ReservationUsage.Kernel);
+        }
+    }
+
+    /// <summary>The byte at an offset of a buffer, wherever the buffer is.</summary>
+    public byte Peek(GpuBuffer buffer, int offset) =>
+        (buffer.Placement.Domain == GpuDomain.Vram ? _vram : _system)[offset];
+
+    public static void Require(Errno expected, Errno errno)
+    {
+        if (errno != expected)
+        {
+            throw new InvalidOperationException($"{errno} instead of {expected}");
+        }
+    }
+
+    private IEnumerable<Step> Counted(IEnumerable<Step> steps)
+    {
+        foreach (Step step in steps)
+        {
+            yield return step;
+        }
+
+        _running--;
+    }
+
+    private IEnumerable<Step> DriveEngine()
+    {
+        while (true)
+        {
+            yield return new("engine step", () => CanStep() || _running == 0);
+            if (!CanStep())
+            {
+                yield break;
+            }
+
+            Gpu.CopyEngine.TryEnter();
+            Gpu.CopyEngine.Step();
+            Gpu.CopyEngine.Exit();
+        }
+    }
+
+    private bool CanStep() => Gpu.CopyEngine.HasReadyJob;
+
+    private void Check()
+    {
+        if (Lent.Freeing?.State != RevokeState.Retired)
+        {
+            return;
+        }
+
+        foreach (User user in _users)
+        {
+            if (user.IsInside)
+            {
+                throw new InvalidOperationException($"{user.Name} is inside after a proof of grade {Lent.Freeing.Proof!.Grade}");
+            }
+        }
+    }
+
+    private void CheckEnd()
+    {
+        foreach (User user in _users)
+        {
+            user.CheckEnd();
+        }
+
+        foreach (GpuBuffer next in Next)
+        {
+            RequireZero(next);
+        }
+    }
+
+    private void RequireZero(GpuBuffer buffer)
+    {
+        for (int offset = 0; offset < BufferBytes; offset++)
+        {
+            if (Peek(buffer, offset) is not 0 and byte found)
+            {
+                throw new InvalidOperationException($"'{buffer.Shared.Name}' holds 0x{found:x2} of the old user at {offset}");
+            }
+        }
+    }
+
+    // Everything a later step can see; who waits for what follows from it.
+    private ulong Fingerprint()
+    {
+        Hash hash = new();
+        foreach (byte b in _vram)
+        {
+            hash.Add(b);
+        }
+
+        foreach (byte b in _system)
+        {
+            hash.Add(b);
+        }
+
+        foreach (GpuDomain domain in Enum.GetValues<GpuDomain>())
+        {
+            foreach (MemoryBlock block in Gpu.Memory(domain).Blocks)
+            {
+                hash.Add((ulong)block.State);
+                hash.Add((ulong)(block.Owner?.Length ?? 0));
+            }
+        }
+
+        foreach (CopyJob job in Gpu.CopyEngine.Jobs)
+        {
+            hash.Add(job.DoneBytes + 1);
+            hash.Add((job.IsReady ? 1UL : 0) + (job.IsCanceled ? 2UL : 0) + (job.Source is null ? 4UL : 0));
+            hash.Add(job.Fence.Context);
+        }
+
+        hash.Add((ulong)Lent.Placement.Domain);
+        hash.Add((ulong)Lent.PinCount);
+        hash.Add((ulong)(Lent.Freeing?.State ?? (RevokeState)9));
+        hash.Add((ulong)Clock.Now.Ticks);
+        hash.Add(Lent.Shared.Reservation.Owner?.Stamp ?? 0);
+        using (Host.Enter())
+        {
+            foreach (Fence fence in Lent.Shared.Reservation.GetFences(ReservationUsage.Bookkeep))
+            {
+                hash.Add(fence.Context);
+                hash.Add((fence.IsSignaled ? 1UL : 0) + (fence.IsForced ? 2UL : 0) + (fence.HasEnded ? 4UL : 0));
+            }
+        }
+
+        foreach (User user in _users)
+        {
+            user.AddTo(ref hash);
+        }
+
+        return hash.Value;
+    }
+}

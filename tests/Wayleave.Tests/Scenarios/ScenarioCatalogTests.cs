@@ -1,0 +1,50 @@
+using Wayleave.Scenarios;
+using Wayleave.Simulation;
+using Xunit;
+
+namespace Wayleave.Tests.Scenarios;
+
+public class ScenarioCatalogTests(ITestOutputHelper output)
+{
+    public static TheoryData<string> Names => new(ScenarioCatalog.All.Select(s => s.Name));
+
+    public static TheoryData<string, string> Broken =>
+        new(ScenarioCatalog.All.SelectMany(s => s.Broken.Select(b => (s.Name, b.Name))));
+
+    [Theory]
+    [MemberData(nameof(Names))]
+    public void Every_order_of_a_scenario_holds(string name)
+    {
+        Exploration exploration = Explorer.Exhaustive(ScenarioCatalog.Find(name)!.Build);
+        output.WriteLine($"{name}: {exploration}");
+        Assert.True(exploration.Runs > 50, "fewer orders than there are");
+    }
+
+    [Theory]
+    [MemberData(nameof(Names))]
+    public void Seeded_orders_of_a_scenario_hold_without_cutting_equal_states(string name) =>
+        Explorer.Seeded(ScenarioCatalog.Find(name)!.Build, seed: 1, runs: 500);
+
+    [Theory]
+    [MemberData(nameof(Broken))]
+    public void A_missing_defence_is_found_and_replays(string name, string broken)
+    {
+        BrokenVariant variant = ScenarioCatalog.Find(name)!.Broken.Single(b => b.Name == broken);
+        InterleavingException found = Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(variant.Build));
+        output.WriteLine(found.Message);
+        Assert.DoesNotContain("deadlock", found.Message, StringComparison.Ordinal);
+        Assert.DoesNotContain("instead of", found.Message, StringComparison.Ordinal);
+        InterleavingException again = Assert.Throws<InterleavingException>(() => Explorer.Replay(variant.Build, found.Trail));
+        Assert.Equal(found.Message, again.Message);
+    }
+
+    [Fact]
+    public void Names_are_unique_and_typed_easily()
+    {
+        Assert.Equal(ScenarioCatalog.All.Count, ScenarioCatalog.All.DistinctBy(s => s.Name).Count());
+        Assert.All(
+            ScenarioCatalog.All.SelectMany(s => s.Broken.Select(b => b.Name).Append(s.Name)),
+            n => Assert.Matches("^[a-z]+(-[a-z]+)*$", n));
+        Assert.Null(ScenarioCatalog.Find("no-such-scenario"));
+    }
+}
