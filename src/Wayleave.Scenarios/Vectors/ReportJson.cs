@@ -1,0 +1,14 @@
+using System.Text.Json.Serialization;
+
+namespace Wayleave.Scenarios.Vectors;
+
+/// <summary>How reports are written: numbers raw, keys in snake_case, absent headers left out.</summary>
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+    Converters = [typeof(IcrcVerdictConverter)],
+    WriteIndented = true)]
+[JsonSerializable(typeof(CheckReport))]
+internal sealed partial class ReportJson : JsonSerializerContext;
+
+internal sealed class IcrcVerdictConverter() : JsonStringEnumConverter<IcrcVerdict>(System.Text.Json.JsonNamingPolicy.SnakeCaseLower);
