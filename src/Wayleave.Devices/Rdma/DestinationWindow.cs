@@ -1,0 +1,19 @@
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>
+/// What may be on its way to one socket. It belongs to the destination, not to a queue pair: all of them share the receive buffer
+/// there. Charged with wire bytes and a fixed cost a datagram (perf.md 6).
+/// </summary>
+internal sealed class DestinationWindow(long limitBytes)
+{
+    public long LimitBytes { get; } = limitBytes;
+
+    public long InFlightBytes { get; private set; }
+
+    /// <summary>One packet may always go when nothing is out, however small the limit.</summary>
+    public bool Admits(int chargeBytes) => InFlightBytes + chargeBytes <= LimitBytes || InFlightBytes == 0;
+
+    public void Charge(int bytes) => InFlightBytes += bytes;
+
+    public void Release(long bytes) => InFlightBytes -= bytes;
+}

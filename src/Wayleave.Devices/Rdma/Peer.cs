@@ -1,0 +1,161 @@
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>
+/// The socket at the other end: checksum state of both directions, the window that all queue pairs to it share, and those of
+/// them that have something to send. Port token held by the caller.
+/// </summary>
+internal sealed class Peer
+{
+    private readonly Gid _localGid;
+    private readonly ushort _localPort;
+    private readonly int _identificationMax;
+    private IcrcFlow _inbound;
+    private int _inboundSourcePort = -1;
+
+    public Peer(RdmaDeviceOptions options, in AddressVector address)
+    {
+        _localGid = options.Gid;
+        _localPort = options.UdpPort;
+        _identificationMax = options.SuperPacketSegments;
+        Address = address;
+        Window = new DestinationWindow(options.WindowBytes);
+        ReadWindow = new DestinationWindow(options.WindowBytes);
+        Outbound = new IcrcFlow(options.Gid, address.Destination, SourcePort, address.DestinationPort);
+    }
+
+    public AddressVector Address { get; }
+
+    public ushort SourcePort => Address.SourcePort != 0 ? Address.SourcePort : _localPort;
+
+    /// <summary>Checksum state of packets to the peer.</summary>
+    public readonly IcrcFlow Outbound;
+
+    /// <summary>Requests on their way to the peer's socket.</summary>
+    public DestinationWindow Window { get; }
+
+    /// <summary>READ responses on their way from the peer to our own socket.</summary>
+    public DestinationWindow ReadWindow { get; }
+
+    /// <summary>Queue pairs with requests to send.</summary>
+    public QueuePairList Requests { get; } = new(QueuePairListKind.Requests);
+
+    /// <summary>Queue pairs with responses to send.</summary>
+    public QueuePairList Responses { get; } = new(QueuePairListKind.Responses);
+
+    /// <summary>Queue pairs whose next READ waits for <see cref="ReadWindow"/>; they are not in <see cref="Requests"/>.</summary>
+    public QueuePairList ReadWaiters { get; } = new(QueuePairListKind.Requests);
+
+    /// <summary>Whether the ICRC fits; says whether all 32 bits were checked or 16.</summary>
+    public bool Verify(ReadOnlySpan<byte> packet, ushort sourcePort, int identification, out bool isFullCheck)
+    {
+        if (sourcePort != _inboundSourcePort)
+        {
+            _inbound = new IcrcFlow(Address.Destination, _localGid, sourcePort, _localPort);
+            _inboundSourcePort = sourcePort;
+        }
+
+        isFullCheck = true;
+        if (!_inbound.IsIPv4 || Address.Icrc != IcrcMode.SolveIdentification)
+        {
+            if (Icrc.Verify(_inbound, (ushort)identification, packet))
+            {
+                return true;
+            }
+
+            if (!_inbound.IsIPv4 || Address.Icrc == IcrcMode.Full)
+            {
+                return false;
+            }
+        }
+
+        // Our own senders number the segments of a super-packet; whoever splits one on the way hides the index, not the limit.
+        isFullCheck = false;
+        return Icrc.TrySolveIdentification(_inbound, packet, out ushort solved)
+            && (Address.Icrc == IcrcMode.SolveIdentification || solved < _identificationMax);
+    }
+}
+
+internal enum QueuePairListKind
+{
+    Requests,
+    Responses,
+}
+
+/// <summary>A first-in-first-out list of queue pairs, linked through themselves; each is in at most one list of a kind.</summary>
+internal sealed class QueuePairList(QueuePairListKind kind)
+{
+    private QueuePair? _head;
+    private QueuePair? _tail;
+
+    public QueuePair? Head => _head;
+
+    public void Add(QueuePair pair)
+    {
+        ref ListLink link = ref pair.Link(kind);
+        link.IsLinked = true;
+        link.Next = null;
+        if (_tail is null)
+        {
+            _head = pair;
+        }
+        else
+        {
+            _tail.Link(kind).Next = pair;
+        }
+
+        _tail = pair;
+    }
+
+    public void RemoveHead()
+    {
+        ref ListLink link = ref _head!.Link(kind);
+        link.IsLinked = false;
+        _head = link.Next;
+        link.Next = null;
+        if (_head is null)
+        {
+            _tail = null;
+        }
+    }
+
+    /// <summary>Gives the next queue pair its turn.</summary>
+    public void Rotate()
+    {
+        if (_head != _tail)
+        {
+            QueuePair pair = _head!;
+            RemoveHead();
+            Add(pair);
+        }
+    }
+
+    /// <summary>Takes out a queue pair that is destroyed.</summary>
+    public void Remove(QueuePair pair)
+    {
+        QueuePair? last = _tail;
+        while (_head is not null && last is not null)
+        {
+            QueuePair head = _head;
+            RemoveHead();
+            if (!ReferenceEquals(head, pair))
+            {
+                Add(head);
+            }
+
+            if (ReferenceEquals(head, last))
+            {
+                return;
+            }
+        }
+    }
+}
+
+/// <summary>A queue pair's place in a <see cref="QueuePairList"/>.</summary>
+internal struct ListLink
+{
+    public QueuePair? Next;
+    public bool IsLinked;
+}

@@ -1,0 +1,59 @@
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>How the ICRC of a peer's packets can be checked (wire.md A3.2).</summary>
+public enum IcrcMode
+{
+    /// <summary>
+    /// Our own sender over IPv4: segment i of a super-packet has identification i. All 32 bits are checked when the batch arrives as
+    /// it was sent; a segment that arrives alone has its identification solved and held against the largest possible one.
+    /// </summary>
+    OwnIdentification,
+
+    /// <summary>IPv6, or the caller saw the IP header: all 32 bits are checked.</summary>
+    Full,
+
+    /// <summary>A foreign IPv4 sender on a plain socket: its identification is unknown and is solved, so 16 bits are checked.</summary>
+    SolveIdentification,
+}
+
+/// <summary>
+/// Where implementations of RC differ on the wire, and which way a queue pair goes. <see cref="Default"/> is IBTA as hfi1 reads it;
+/// <see cref="Rxe"/> is what packets of Linux's soft RoCE show.
+/// </summary>
+public sealed record PeerProfile
+{
+    public static PeerProfile Default { get; } = new();
+
+    public static PeerProfile Rxe { get; } = new()
+    {
+        AcknowledgesEveryDuplicate = true,
+        ReceiveTooSmallIsOperationError = true,
+        RetrySevenIsForever = true,
+        ReadRestartsAtOnce = false,
+        RetransmitFloor = TimeSpan.Zero,
+    };
+
+    /// <summary>Duplicate SENDs and WRITEs are acknowledged even without AckReq (A5.1, Q6).</summary>
+    public bool AcknowledgesEveryDuplicate { get; init; }
+
+    /// <summary>A receive that is too small is NAK 0x63 and LOC_QP_OP_ERR instead of 0x61 and LOC_LEN_ERR (Q7).</summary>
+    public bool ReceiveTooSmallIsOperationError { get; init; }
+
+    /// <summary>A retry count of 7 never runs out (Q9).</summary>
+    public bool RetrySevenIsForever { get; init; }
+
+    /// <summary>A gap in READ responses is asked for again at once, not at the time-out (Q8).</summary>
+    public bool ReadRestartsAtOnce { get; init; } = true;
+
+    /// <summary>
+    /// A READ asked for again from its middle is answered with Middle and Last, as the rest of the old response; rxe takes nothing
+    /// else. False answers with First or Only, which is IBTA's way (A5.1).
+    /// </summary>
+    public bool AnswersReadRetryWithMiddle { get; init; } = true;
+
+    /// <summary>
+    /// The acknowledge timeout is never shorter: a peer that is merely descheduled must not be asked again. Null takes the
+    /// port's.
+    /// </summary>
+    public TimeSpan? RetransmitFloor { get; init; }
+}

@@ -1,0 +1,242 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Reservations;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>
+/// An RDMA adapter with one port (<c>struct ibv_context</c>): makes protection domains, regions, completion queues and queue pairs.
+/// Regions are control state and need the host lock; queue pairs belong to the port and need its token.
+/// </summary>
+public sealed class RdmaDevice
+{
+    /// <summary>Most READs that a queue pair may have outstanding, either way.</summary>
+    public const int MaxRdAtomic = 128;
+
+    private const ulong PageBytes = 4096;
+
+    private readonly IKeySource _keys;
+    private readonly NumberTable _regions = new();
+    private uint _nextDomain = 1;
+
+    /// <exception cref="ArgumentException">The options do not work together.</exception>
+    public RdmaDevice(HostContext host, PciFabric fabric, PciFunction function, RdmaDeviceOptions options, IKeySource keys)
+    {
+        options.Validate();
+        Host = host;
+        Function = function;
+        Options = options;
+        _keys = keys;
+        Port = new RdmaPort(host, fabric, function, options);
+    }
+
+    public HostContext Host { get; }
+
+    public PciFunction Function { get; }
+
+    public RdmaDeviceOptions Options { get; }
+
+    public RdmaPort Port { get; }
+
+    public string Name => Function.Name;
+
+    /// <summary>Regions whose key is in use, dead ones included; in no promised order. Host lock held by the caller.</summary>
+    public IEnumerable<MemoryRegion> Regions => _regions.All().Cast<MemoryRegion>();
+
+    public ProtectionDomain CreateProtectionDomain()
+    {
+        using (Host.Enter())
+        {
+            return new ProtectionDomain(this, _nextDomain++);
+        }
+    }
+
+    /// <summary>A completion queue of a fixed size (<c>ibv_create_cq</c>).</summary>
+    /// <param name="depth">At least 1; see <see cref="CompletionQueue"/> for what happens when it is full.</param>
+    /// <param name="completions">Null unless Success.</param>
+    public static Errno TryCreateCompletionQueue(int depth, out CompletionQueue? completions)
+    {
+        completions = depth is >= 1 and <= 1 << 22 ? new CompletionQueue(depth) : null;
+        return completions is null ? Errno.EINVAL : Errno.Success;
+    }
+
+    /// <summary>
+    /// A queue pair in RESET (<c>ibv_create_qp</c>), with a random number. Port token held by the caller.
+    /// </summary>
+    /// <param name="domain">Regions of other domains are refused.</param>
+    /// <param name="sendCompletions">Where sends end.</param>
+    /// <param name="receiveCompletions">Where receives end; may be the same.</param>
+    /// <param name="capabilities">Sizes.</param>
+    /// <param name="pair">Owned by the caller until <see cref="DestroyQueuePair"/>.</param>
+    /// <param name="number">For replays: the number to use.</param>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> for sizes out of range or a number that cannot be one, <see cref="Errno.EEXIST"/> for one in use.
+    /// </returns>
+    public Errno TryCreateQueuePair(
+        ProtectionDomain domain,
+        CompletionQueue sendCompletions,
+        CompletionQueue receiveCompletions,
+        QueuePairCapabilities capabilities,
+        out QueuePair? pair,
+        uint? number = null)
+    {
+        Port.AssertHeld();
+        pair = null;
+        bool isSane = capabilities.MaxSendWr is >= 0 and <= 1 << 16
+            && capabilities.MaxReceiveWr is >= 0 and <= 1 << 16
+            && capabilities.MaxSendSge is >= 0 and <= 32
+            && capabilities.MaxReceiveSge is >= 0 and <= 32
+            && capabilities.MaxInlineData is >= 0 and <= 4096;
+        if (!isSane || (number is { } wanted && !IsQueuePairNumber(wanted)))
+        {
+            return Errno.EINVAL;
+        }
+
+        uint chosen = number ?? RandomQueuePairNumber();
+        if (Port.FindQueuePair(chosen) is not null)
+        {
+            return Errno.EEXIST;
+        }
+
+        pair = new QueuePair(Port, domain, sendCompletions, receiveCompletions, capabilities, chosen);
+        Port.Add(pair);
+        return Errno.Success;
+    }
+
+    /// <summary>Ends a queue pair (<c>ibv_destroy_qp</c>): no completions are made for what was queued. Port token held by the caller.</summary>
+    public void DestroyQueuePair(QueuePair pair)
+    {
+        Port.AssertHeld();
+        pair.Modify(new QueuePairAttributes { State = QueuePairState.Reset }, QueuePairAttributeMask.State);
+        Port.Remove(pair);
+    }
+
+    /// <summary>A start PSN that nobody can guess. Port token held by the caller.</summary>
+    public uint RandomPsn() => _keys.NextUInt32() & Psn.Mask;
+
+    /// <summary>
+    /// Registers a range of a shared buffer (<c>ib_uverbs_reg_dmabuf_mr</c>; semantics 5.3, with the errors in that order): attaches,
+    /// pins if the kind pins, and maps. Host lock held; reservation of <paramref name="buffer"/> held by <paramref name="ticket"/>.
+    /// </summary>
+    /// <param name="ticket">Holds the reservation.</param>
+    /// <param name="domain">Who may use the key.</param>
+    /// <param name="buffer">Outlives the region.</param>
+    /// <param name="request">What to register.</param>
+    /// <param name="region">Null unless Success. Owned by the caller until <see cref="DeregisterLocked"/> is done.</param>
+    /// <param name="wait">
+    /// Not null when the memory must not be touched yet: once it has signalled call <see cref="MemoryRegion.RemapLocked"/>. Until
+    /// then peers are told to try again later.
+    /// </param>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> for what the request itself gets wrong, <see cref="Errno.EEXIST"/> for a key in use, then what the
+    /// exporter says to attach, pin and map. After an error nothing is left behind.
+    /// </returns>
+    public Errno RegisterLocked(
+        AcquireTicket ticket,
+        ProtectionDomain domain,
+        SharedBuffer buffer,
+        in MemoryRegionRequest request,
+        out MemoryRegion? region,
+        out Fence? wait)
+    {
+        buffer.Reservation.AssertLocked(ticket);
+        (region, wait) = (null, null);
+        Errno errno = Check(request, buffer);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        MemoryRegion made = new(this, domain, request.Key ?? RandomKey(), request);
+        errno = made.AttachLocked(ticket, buffer, Function);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        MapOutcome mapped = made.RemapLocked(ticket);
+        if (mapped.Kind == MapOutcomeKind.Refused)
+        {
+            made.ReleaseLocked(ticket);
+            return mapped.Errno;
+        }
+
+        _regions.Add(made);
+        (region, wait) = (made, mapped.Fence);
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// Ends a region (<c>ibv_dereg_mr</c>): kills the key, closes the gate, unmaps, unpins, detaches, and only then frees the number.
+    /// Works the same on a revoked region. Host lock held; reservation of the region's buffer held by <paramref name="ticket"/>.
+    /// </summary>
+    /// <returns>
+    /// Null when it is done. A fence when the port is inside the gate at this moment: the key is dead already; call again with the
+    /// reservation locked once the fence has signalled.
+    /// </returns>
+    public Fence? DeregisterLocked(AcquireTicket ticket, MemoryRegion region)
+    {
+        Host.AssertHeld();
+        Fence? drain = region.ReleaseLocked(ticket);
+        if (drain is null && ReferenceEquals(_regions.Find(region.Key), region))
+        {
+            _regions.Remove(region);
+        }
+
+        return drain;
+    }
+
+    /// <summary>The region of a key, dead or alive, or null. Needs no lock.</summary>
+    public MemoryRegion? FindRegion(uint key) => (MemoryRegion?)_regions.Find(key);
+
+    internal void NotifyChanged() => Port.NotifyChanged();
+
+    private Errno Check(in MemoryRegionRequest request, SharedBuffer buffer)
+    {
+        bool isSane = request.Offset % PageBytes == request.Iova % PageBytes
+            && (request.Access & ~AccessRules.SharedBufferFlags) == 0
+            && AccessRules.IsConsistent(request.Access)
+            && request.Offset <= ulong.MaxValue - request.LengthBytes
+            && request.LengthBytes != 0
+            && request.Iova <= ulong.MaxValue - (request.LengthBytes - 1)
+            && request.Offset + request.LengthBytes <= buffer.SizeBytes
+            && request.Kind != ImporterKind.Static
+            && request.Key != 0;
+        if (!isSane)
+        {
+            return Errno.EINVAL;
+        }
+
+        return request.Key is { } key && _regions.Find(key) is not null ? Errno.EEXIST : Errno.Success;
+    }
+
+    // Key 0 is what a forgotten field holds, and rxe's local key of last resort: never ours (wire.md A10).
+    private uint RandomKey()
+    {
+        uint key;
+        do
+        {
+            key = _keys.NextUInt32();
+        }
+        while (key == 0 || _regions.Find(key) is not null);
+        return key;
+    }
+
+    private uint RandomQueuePairNumber()
+    {
+        uint number;
+        do
+        {
+            number = _keys.NextUInt32() & Psn.Mask;
+        }
+        while (!IsQueuePairNumber(number) || Port.FindQueuePair(number) is not null);
+        return number;
+    }
+
+    // 0 is never valid, 1 is the connection manager's, 0xFFFFFF is multicast.
+    private static bool IsQueuePairNumber(uint number) => number is > 1 and < Psn.Mask;
+}

@@ -1,0 +1,76 @@
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>How an RDMA device is made. Copied at construction.</summary>
+public sealed record RdmaDeviceOptions
+{
+    /// <summary>The address packets are sent from and accepted at.</summary>
+    public Gid Gid { get; init; } = Gid.FromIPv4(0x7F000001);
+
+    /// <summary>UDP port packets leave from: part of their ICRC.</summary>
+    public ushort UdpPort { get; init; } = Verbs.AddressVector.RoceUdpPort;
+
+    /// <summary>Largest super-packet handed out, in bytes; a UDP datagram over IPv4 carries 65507.</summary>
+    public int SuperPacketBytes { get; init; } = 65507;
+
+    /// <summary>Most segments of a super-packet (<c>UDP_MAX_SEGMENTS</c> of older kernels).</summary>
+    public int SuperPacketSegments { get; init; } = 64;
+
+    /// <summary>
+    /// Outstanding bytes per destination, each datagram charged with <see cref="DatagramChargeBytes"/> more. The default fits the
+    /// receive buffer of an unprivileged Linux user (net.core.rmem_default).
+    /// </summary>
+    public int WindowBytes { get; init; } = 352 * 1024;
+
+    /// <summary>What a datagram costs the receiver's socket besides its bytes.</summary>
+    public int DatagramChargeBytes { get; init; } = 900;
+
+    /// <summary>A READ is asked for in pieces of this size, so that its response fits the window of the own socket.</summary>
+    public int ReadRequestBytes { get; init; } = 64 * 1024;
+
+    /// <summary>An acknowledgement is asked for after this share of the window at the latest.</summary>
+    public int AcknowledgeShare { get; init; } = 2;
+
+    /// <summary>The acknowledge timeout is never shorter.</summary>
+    public TimeSpan RetransmitFloor { get; init; } = TimeSpan.FromMilliseconds(20);
+
+    /// <summary>RNR timer code sent when a region must be mapped first: 1 to 12, that is 0.01 to 0.64 ms.</summary>
+    public int FaultRnrTimer { get; init; } = 12;
+
+    /// <summary>The one partition key.</summary>
+    public ushort PKey { get; init; } = Bth.DefaultPKey;
+
+    /// <summary>Async events kept until polled; later ones are lost and counted by nobody but the log of the edge.</summary>
+    public int AsyncEventCapacity { get; init; } = 1024;
+
+    internal ResponderDefences Defences { get; init; } = ResponderDefences.All;
+
+    /// <summary>Throws when the values do not work together, naming every problem at once.</summary>
+    /// <exception cref="ArgumentException">One or more values are out of range.</exception>
+    public void Validate()
+    {
+        List<string> problems = [];
+        Check(SuperPacketBytes is >= 4144 and <= 65507, $"{nameof(SuperPacketBytes)} must be 4144 to 65507, not {SuperPacketBytes}");
+        Check(SuperPacketSegments is >= 1 and <= 128, $"{nameof(SuperPacketSegments)} must be 1 to 128, not {SuperPacketSegments}");
+        Check(WindowBytes > 0, $"{nameof(WindowBytes)} must be positive, not {WindowBytes}");
+        Check(DatagramChargeBytes >= 0, $"{nameof(DatagramChargeBytes)} must not be negative: {DatagramChargeBytes}");
+        Check(ReadRequestBytes >= 4096 && ReadRequestBytes % 4096 == 0, $"{nameof(ReadRequestBytes)} must be a multiple of 4096, not {ReadRequestBytes}");
+        Check(AcknowledgeShare >= 1, $"{nameof(AcknowledgeShare)} must be at least 1, not {AcknowledgeShare}");
+        Check(RetransmitFloor >= TimeSpan.Zero, $"{nameof(RetransmitFloor)} must not be negative: {RetransmitFloor}");
+        Check(FaultRnrTimer is >= 1 and <= 12, $"{nameof(FaultRnrTimer)} must be 1 to 12 (0.01 to 0.64 ms), not {FaultRnrTimer}");
+        Check(AsyncEventCapacity >= 1, $"{nameof(AsyncEventCapacity)} must be at least 1, not {AsyncEventCapacity}");
+        if (problems.Count > 0)
+        {
+            throw new ArgumentException(string.Join("; ", problems));
+        }
+
+        void Check(bool holds, string problem)
+        {
+            if (!holds)
+            {
+                problems.Add(problem);
+            }
+        }
+    }
+}

@@ -1,0 +1,500 @@
+using Wayleave.Core;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+// Who drives it. One thread at a time holds the port token: TryEnter, then any of the members below in any order, then Exit. The
+// order that a driver uses is: HandleDatagrams for what has arrived, HandleTimeout, PollTransmit until false, PollFault until false,
+// PollEvent until false. Posting and polling completion queues need no token; a post that finds the token taken leaves a doorbell,
+// so whoever exits looks at HasDoorbell afterwards and, if it is set, tries to enter again.
+//
+//   poster:  publish request, ring (interlocked), TryEnter fails        holder:  Exit (interlocked), HasDoorbell?
+//
+// The two interlocked operations order each other: either the holder sees the bell or the poster gets the token.
+
+/// <summary>
+/// One RoCEv2 port (wire.md part A), sans I/O: takes datagrams in, hands super-packets out, owns no socket, thread or clock. It
+/// allocates nothing per packet or work request.
+/// </summary>
+public sealed class RdmaPort
+{
+    private readonly NumberTable _pairs = new();
+    private readonly List<QueuePair> _pairList = [];
+    private readonly List<Peer> _peers = [];
+    private readonly List<QueuePair> _stalled = [];
+    private readonly Queue<MemoryRegion> _faults = [];
+    private readonly Queue<AsyncEvent> _events = [];
+    private QueuePair? _doorbells; // stack, pushed by any thread
+    private QueuePair? _last; // of the last packet: a batch is usually one queue pair's
+    private int _token;
+    private int _nextPeer;
+    private long _mapGeneration; // bumped by whoever maps or kills a region
+    private long _seenMapGeneration;
+    private TimeSpan _nextDeadline = TimeSpan.MaxValue; // never later than the earliest timer
+    private RdmaStats _stats;
+
+    internal RdmaPort(HostContext host, PciFabric fabric, PciFunction function, RdmaDeviceOptions options)
+    {
+        Host = host;
+        Options = options;
+        Dma = new DmaPort(fabric, function);
+        Memory = new RegionMemory(Dma, options.Defences);
+    }
+
+    /// <summary>The port's DMA engine, with its byte counters per route.</summary>
+    public DmaPort Dma { get; }
+
+    /// <summary>Counters; see <see cref="RdmaStats"/> for what a reader without the token sees.</summary>
+    public ref readonly RdmaStats Stats => ref _stats;
+
+    internal ref RdmaStats Counters => ref _stats;
+
+    /// <summary>A post waits for a driver, or a region changed. Readable without the token.</summary>
+    public bool HasDoorbell => Volatile.Read(ref _doorbells) is not null || Volatile.Read(ref _mapGeneration) != Volatile.Read(ref _seenMapGeneration);
+
+    /// <summary>When <see cref="HandleTimeout"/> has something to do; null when no timer runs. May be early, never late.</summary>
+    public TimeSpan? NextDeadline => _nextDeadline == TimeSpan.MaxValue ? null : _nextDeadline;
+
+    internal HostContext Host { get; }
+
+    internal RdmaDeviceOptions Options { get; }
+
+    internal RegionMemory Memory { get; }
+
+    /// <summary>Takes the token if nobody has it. Never by a thread that holds the host lock.</summary>
+    public bool TryEnter() => Interlocked.CompareExchange(ref _token, 1, 0) == 0;
+
+    /// <summary>Gives the token back. Look at <see cref="HasDoorbell"/> afterwards.</summary>
+    public void Exit() => Interlocked.Exchange(ref _token, 0);
+
+    /// <summary>
+    /// Takes what one receive call returned: datagrams of <paramref name="segmentBytes"/> each from one socket, the last perhaps
+    /// shorter. The bytes are not used after the return. Never throws for what is inside.
+    /// </summary>
+    /// <param name="source">Who sent it.</param>
+    /// <param name="sourcePort">UDP port it came from; part of the ICRC, checked against nothing.</param>
+    /// <param name="bytes">UDP payloads, back to back.</param>
+    /// <param name="segmentBytes">Length of each but the last.</param>
+    /// <param name="trafficClass">DSCP and ECN of the IP header; not used yet.</param>
+    /// <param name="now">On the clock of <see cref="HandleTimeout"/>.</param>
+    /// <param name="identification">IPv4 identification of the first datagram, 0 unless the caller knows better.</param>
+    public void HandleDatagrams(
+        Gid source,
+        ushort sourcePort,
+        ReadOnlySpan<byte> bytes,
+        int segmentBytes,
+        byte trafficClass,
+        TimeSpan now,
+        ushort identification = 0)
+    {
+        _ = trafficClass; // congestion marks are for a later rate limiter (wire.md A11)
+        segmentBytes = segmentBytes <= 0 ? bytes.Length : segmentBytes;
+        for (int index = identification; bytes.Length > 0; index++)
+        {
+            ReadOnlySpan<byte> packet = bytes[..Math.Min(segmentBytes, bytes.Length)];
+            bytes = bytes[packet.Length..];
+            _stats.PacketsReceived++;
+            _stats.BytesReceived += packet.Length;
+            DropReason reason = HandlePacket(source, sourcePort, packet, index, now);
+            if (reason != DropReason.None)
+            {
+                _stats.CountDrop(reason);
+            }
+        }
+    }
+
+    /// <summary>
+    /// Fills <paramref name="buffer"/> with the next super-packet. Call until false. What was handed out counts as sent: a driver
+    /// whose socket is full keeps it and sends it later.
+    /// </summary>
+    /// <param name="now">Starts the acknowledge timers.</param>
+    /// <param name="buffer">At least <see cref="RdmaDeviceOptions.SuperPacketBytes"/>; longer is not used.</param>
+    /// <param name="transmit">How to send it.</param>
+    public bool PollTransmit(TimeSpan now, Span<byte> buffer, out Transmit transmit)
+    {
+        AnswerDoorbells();
+        WakeStalled();
+        for (int i = 0; i < _peers.Count; i++)
+        {
+            _nextPeer = _nextPeer + 1 < _peers.Count ? _nextPeer + 1 : 0;
+            Peer peer = _peers[_nextPeer];
+            SuperPacket superPacket = new(buffer[..Math.Min(buffer.Length, Options.SuperPacketBytes)], Options.SuperPacketSegments);
+            FillResponses(peer, ref superPacket);
+            FillRequests(peer, ref superPacket, now);
+            if (superPacket.Count > 0)
+            {
+                _stats.SuperPacketsSent++;
+                _stats.PacketsSent += superPacket.Count;
+                _stats.BytesSent += superPacket.LengthBytes;
+                AddressVector address = peer.Address;
+                transmit = new Transmit(address.Destination, address.DestinationPort, superPacket.LengthBytes, superPacket.SegmentBytes);
+                return true;
+            }
+        }
+
+        transmit = default;
+        return false;
+    }
+
+    /// <summary>Lets the timers that are due act. Cheap when none is.</summary>
+    public void HandleTimeout(TimeSpan now)
+    {
+        if (now < _nextDeadline)
+        {
+            return;
+        }
+
+        _nextDeadline = TimeSpan.MaxValue;
+        foreach (QueuePair pair in _pairList)
+        {
+            RetransmitTimer timer = pair.Requester.Timer;
+            if (timer.Deadline <= now)
+            {
+                pair.Requester.HandleTimeout(now);
+            }
+
+            NoteDeadline(timer.Deadline);
+        }
+    }
+
+    /// <summary>
+    /// A dynamic region that somebody touched while it was invalidated: the edge locks its reservation and calls
+    /// <see cref="MemoryRegion.RemapLocked"/>. Each is handed out once until that has happened.
+    /// </summary>
+    public bool PollFault([System.Diagnostics.CodeAnalysis.NotNullWhen(true)] out MemoryRegion? region) => _faults.TryDequeue(out region);
+
+    /// <summary>The oldest event that was not polled yet (<c>ibv_get_async_event</c>, without the wait).</summary>
+    public bool PollEvent(out AsyncEvent asyncEvent) => _events.TryDequeue(out asyncEvent);
+
+    /// <summary>The queue pair of that number, or null.</summary>
+    public QueuePair? FindQueuePair(uint number) => (QueuePair?)_pairs.Find(number);
+
+    internal void AssertHeld()
+    {
+        if (Volatile.Read(ref _token) == 0)
+        {
+            throw new InvalidOperationException("the port token is not held: call TryEnter first");
+        }
+    }
+
+    internal void Add(QueuePair pair)
+    {
+        _pairs.Add(pair);
+        _pairList.Add(pair);
+    }
+
+    internal void Remove(QueuePair pair)
+    {
+        Forget(pair);
+        AnswerDoorbells();
+        _pairs.Remove(pair);
+        _pairList.Remove(pair);
+        _last = null;
+    }
+
+    /// <summary>The queue pair has nothing to send any more: takes it out of all lists.</summary>
+    internal void Forget(QueuePair pair)
+    {
+        if (pair.HasPeer)
+        {
+            pair.Peer.Requests.Remove(pair);
+            pair.Peer.ReadWaiters.Remove(pair);
+            pair.Peer.Responses.Remove(pair);
+        }
+
+        _stalled.Remove(pair);
+        pair.IsStalled = false;
+    }
+
+    internal Peer PeerOf(in AddressVector address)
+    {
+        foreach (Peer known in _peers)
+        {
+            if (known.Address == address)
+            {
+                return known;
+            }
+        }
+
+        Peer peer = new(Options, address);
+        _peers.Add(peer);
+        return peer;
+    }
+
+    /// <summary>A post happened. Any thread.</summary>
+    internal void RingDoorbell(QueuePair pair)
+    {
+        if (Interlocked.Exchange(ref pair.DoorbellRung, 1) != 0)
+        {
+            return;
+        }
+
+        QueuePair? top = Volatile.Read(ref _doorbells);
+        while (true)
+        {
+            pair.NextDoorbell = top;
+            QueuePair? before = Interlocked.CompareExchange(ref _doorbells, pair, top);
+            if (ReferenceEquals(before, top))
+            {
+                return;
+            }
+
+            top = before;
+        }
+    }
+
+    /// <summary>A region was mapped, or died. Host lock held, any thread.</summary>
+    internal void NotifyChanged() => Interlocked.Increment(ref _mapGeneration);
+
+    internal static void ScheduleRequests(QueuePair pair)
+    {
+        if (!pair.Link(QueuePairListKind.Requests).IsLinked && pair.HasPeer)
+        {
+            pair.Peer.Requests.Add(pair);
+        }
+    }
+
+    internal static void ScheduleResponses(QueuePair pair)
+    {
+        if (!pair.Link(QueuePairListKind.Responses).IsLinked && pair.HasPeer)
+        {
+            pair.Peer.Responses.Add(pair);
+        }
+    }
+
+    internal static void WakeReadWaiters(Peer peer)
+    {
+        while (peer.ReadWaiters.Head is { } pair)
+        {
+            peer.ReadWaiters.RemoveHead();
+            ScheduleRequests(pair);
+        }
+    }
+
+    internal void Fault(MemoryRegion region, QueuePair pair)
+    {
+        _stats.Faults++;
+        if (region.TryMarkFaulted())
+        {
+            Host.Trace("rdma.fault", region.Name, region.Key, pair.QpNumber);
+            _faults.Enqueue(region);
+        }
+    }
+
+    /// <summary>The queue pair goes on when a region was mapped.</summary>
+    internal void Stall(QueuePair pair)
+    {
+        if (!pair.IsStalled)
+        {
+            pair.IsStalled = true;
+            _stalled.Add(pair);
+        }
+    }
+
+    internal void NoteDeadline(TimeSpan deadline) => _nextDeadline = deadline < _nextDeadline ? deadline : _nextDeadline;
+
+    internal void RaiseEvent(in AsyncEvent asyncEvent)
+    {
+        if (_events.Count < Options.AsyncEventCapacity)
+        {
+            _events.Enqueue(asyncEvent);
+        }
+    }
+
+    internal void Complete(
+        CompletionQueue completions, in WorkCompletion completion, WorkQueue queue, uint freed, bool isSolicited, QueuePair pair)
+    {
+        bool hadOverflowed = completions.IsOverflowed;
+        if (completions.TryPush(completion, queue, freed, isSolicited) || hadOverflowed)
+        {
+            return;
+        }
+
+        // A completion is lost, so no queue pair that completes here can be trusted any more (wire.md A9 rule 6).
+        RaiseEvent(new AsyncEvent(AsyncEventType.CompletionQueueError, pair.QpNumber));
+        foreach (QueuePair user in _pairList)
+        {
+            if (ReferenceEquals(user.SendCompletionQueue, completions) || ReferenceEquals(user.ReceiveCompletionQueue, completions))
+            {
+                user.EnterError();
+            }
+        }
+    }
+
+    internal void CountAnswer(byte syndrome)
+    {
+        switch (syndrome)
+        {
+            case Aeth.AckUnlimited:
+                _stats.AcknowledgesSent++;
+                break;
+            case Aeth.NakPsnSequence:
+                _stats.NaksPsnSequenceSent++;
+                break;
+            case Aeth.NakInvalidRequest:
+                _stats.NaksInvalidRequestSent++;
+                break;
+            case Aeth.NakRemoteAccess:
+                _stats.NaksRemoteAccessSent++;
+                break;
+            case Aeth.NakRemoteOperation:
+                _stats.NaksRemoteOperationSent++;
+                break;
+            default:
+                _stats.RnrNaksSent++;
+                break;
+        }
+    }
+
+    // D1 to D8 of wire.md A5: nothing is ever answered for these, and nothing but counters changes.
+    private DropReason HandlePacket(Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int identification, TimeSpan now)
+    {
+        DropReason reason = PacketView.TryParse(bytes, out PacketView packet);
+        if (reason != DropReason.None)
+        {
+            return reason;
+        }
+
+        QueuePair? pair = _last;
+        if (pair is null || pair.QpNumber != packet.DestQp)
+        {
+            pair = FindQueuePair(packet.DestQp);
+            if (pair is null)
+            {
+                return DropReason.UnknownQp;
+            }
+
+            _last = pair;
+        }
+
+        OpcodeTraits traits = packet.Traits;
+        if (traits.Service != TransportService.ReliableConnection)
+        {
+            return DropReason.WrongTransport;
+        }
+
+        QueuePairState least = traits.IsRequest ? QueuePairState.ReadyToReceive : QueuePairState.ReadyToSend;
+        if (pair.State < least || pair.State == QueuePairState.Error)
+        {
+            return DropReason.WrongState;
+        }
+
+        if (pair.Peer.Address.Destination != source)
+        {
+            return DropReason.WrongPeer;
+        }
+
+        if (!IsOurPartition(packet.PKey))
+        {
+            return DropReason.WrongPKey;
+        }
+
+        if (!pair.Peer.Verify(bytes, sourcePort, identification, out bool isFullCheck))
+        {
+            return DropReason.BadIcrc;
+        }
+
+        _stats.IcrcChecksFull += isFullCheck ? 1 : 0;
+        _stats.IcrcChecksSolved += isFullCheck ? 0 : 1;
+        if (traits.IsRequest)
+        {
+            pair.Responder.HandleRequest(packet);
+        }
+        else if (packet.Opcode == Opcode.RcAcknowledge)
+        {
+            pair.Requester.HandleAcknowledge(packet.Psn, packet.Aeth, now);
+        }
+        else if (packet.Opcode != Opcode.RcAtomicAcknowledge)
+        {
+            pair.Requester.HandleReadResponse(packet, now);
+        }
+
+        return DropReason.None;
+    }
+
+    // The low 15 bits name the partition; two limited members do not talk to each other.
+    private bool IsOurPartition(ushort key) =>
+        ((key ^ Options.PKey) & 0x7FFF) == 0 && ((key | Options.PKey) & 0x8000) != 0;
+
+    private static void FillResponses(Peer peer, ref SuperPacket superPacket)
+    {
+        while (peer.Responses.Head is { } pair)
+        {
+            BuildResult result = pair.Responder.BuildNext(ref superPacket);
+            if (result == BuildResult.DoesNotFit)
+            {
+                // A long READ response takes turns with the others, one super-packet each.
+                peer.Responses.Rotate();
+                return;
+            }
+
+            if (result != BuildResult.Built)
+            {
+                peer.Responses.RemoveHead();
+            }
+        }
+    }
+
+    private static void FillRequests(Peer peer, ref SuperPacket superPacket, TimeSpan now)
+    {
+        while (peer.Requests.Head is { } pair)
+        {
+            switch (pair.Requester.BuildNext(ref superPacket, now))
+            {
+                case BuildResult.Built:
+                    continue;
+                case BuildResult.DoesNotFit:
+                    peer.Requests.Rotate();
+                    return;
+                case BuildResult.WindowClosed:
+                    return;
+                case BuildResult.ReadWindowClosed:
+                    peer.Requests.RemoveHead();
+                    peer.ReadWaiters.Add(pair);
+                    continue;
+                default:
+                    peer.Requests.RemoveHead();
+                    continue;
+            }
+        }
+    }
+
+    private void AnswerDoorbells()
+    {
+        if (Volatile.Read(ref _doorbells) is null)
+        {
+            return;
+        }
+
+        QueuePair? pair = Interlocked.Exchange(ref _doorbells, null);
+        while (pair is not null)
+        {
+            // The link is read before the bell is re-armed: from then on a poster may push this pair again.
+            QueuePair? next = pair.NextDoorbell;
+            pair.NextDoorbell = null;
+            Interlocked.Exchange(ref pair.DoorbellRung, 0);
+            pair.Wake();
+            pair = next;
+        }
+    }
+
+    private void WakeStalled()
+    {
+        long generation = Volatile.Read(ref _mapGeneration);
+        if (generation == _seenMapGeneration)
+        {
+            return;
+        }
+
+        Volatile.Write(ref _seenMapGeneration, generation);
+        for (int i = _stalled.Count - 1; i >= 0; i--)
+        {
+            QueuePair pair = _stalled[i];
+            _stalled.RemoveAt(i);
+            pair.IsStalled = false;
+            pair.Wake();
+        }
+    }
+}

@@ -1,0 +1,114 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>What became of one access to a region.</summary>
+internal enum AccessOutcome
+{
+    Done,
+
+    /// <summary>The region is invalidated: map it, then try again.</summary>
+    Faulted,
+
+    /// <summary>The key is dead, or names nothing.</summary>
+    Dead,
+
+    /// <summary>Out of range, without the right, or of another domain.</summary>
+    Refused,
+
+    /// <summary>Nothing answers at the bus address.</summary>
+    Aborted,
+}
+
+// The one place where the RDMA data path touches memory. The sequence is that of design.md 4.3: read the translation, enter its
+// gate, copy one packet, leave. Nothing is remembered from one packet to the next.
+
+/// <summary>Copies packets in and out of regions. Port token held by the caller.</summary>
+internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
+{
+    /// <summary>Places a packet. Range and rights were checked for its whole message.</summary>
+    public AccessOutcome Write(MemoryRegion region, ulong address, ReadOnlySpan<byte> bytes)
+    {
+        if (!TryEnter(region, out Translation? translation))
+        {
+            return WhyRefused(region);
+        }
+
+        AccessOutcome outcome = AccessOutcome.Done;
+        ulong offset = region.Offset + (address - region.Iova);
+        while (bytes.Length > 0)
+        {
+            if (!translation.Addresses.TryLocate(offset, out DeviceAddress target, out ulong contiguous)
+                || dma.TryWrite(target, (int)Math.Min((ulong)bytes.Length, contiguous), out Span<byte> span) != Errno.Success)
+            {
+                outcome = AccessOutcome.Aborted;
+                break;
+            }
+
+            bytes[..span.Length].CopyTo(span);
+            bytes = bytes[span.Length..];
+            offset += (ulong)span.Length;
+        }
+
+        Leave(translation);
+        return outcome;
+    }
+
+    /// <summary>Copies a packet's payload out and feeds it to the checksum in the same pass.</summary>
+    public AccessOutcome Read(MemoryRegion region, ulong address, Span<byte> destination, ref uint icrc)
+    {
+        if (!TryEnter(region, out Translation? translation))
+        {
+            return WhyRefused(region);
+        }
+
+        AccessOutcome outcome = AccessOutcome.Done;
+        ulong offset = region.Offset + (address - region.Iova);
+        while (destination.Length > 0)
+        {
+            if (!translation.Addresses.TryLocate(offset, out DeviceAddress source, out ulong contiguous)
+                || dma.TryRead(source, (int)Math.Min((ulong)destination.Length, contiguous), out ReadOnlySpan<byte> span) != Errno.Success)
+            {
+                outcome = AccessOutcome.Aborted;
+                break;
+            }
+
+            icrc = Icrc.AppendCopy(icrc, span, destination);
+            destination = destination[span.Length..];
+            offset += (ulong)span.Length;
+        }
+
+        Leave(translation);
+        return outcome;
+    }
+
+    /// <summary>Whether a key may still be used at all. The port asks before it looks at ranges.</summary>
+    public bool IsDead(MemoryRegion region) => region.State == MemoryRegionState.Dead && defences.RefusesDeadKeys;
+
+    public bool Permits(MemoryRegion region, ProtectionDomain domain, AccessFlags need, ulong address, ulong lengthBytes) =>
+        !defences.ChecksRange || region.Permits(domain, need, address, lengthBytes);
+
+    private bool TryEnter(MemoryRegion region, [System.Diagnostics.CodeAnalysis.NotNullWhen(true)] out Translation? translation)
+    {
+        translation = defences.ReadsTranslationPerPacket ? region.Current : region.FirstTranslation;
+        Interleave.Point("rdma: translation read");
+        return translation is not null && (!defences.EntersGate || translation.Gate.TryEnter());
+    }
+
+    private void Leave(Translation translation)
+    {
+        Interleave.Point("rdma: copied");
+        if (defences.EntersGate)
+        {
+            translation.Gate.Exit();
+        }
+    }
+
+    // The state was changed before the gate was closed, so whoever was refused sees why.
+    private static AccessOutcome WhyRefused(MemoryRegion region) =>
+        region.State == MemoryRegionState.Dead ? AccessOutcome.Dead : AccessOutcome.Faulted;
+}

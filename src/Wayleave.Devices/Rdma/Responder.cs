@@ -1,0 +1,609 @@
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+// Read wire.md A5 first; rxe_resp.c is its longer form. The order of the checks R1 to R13 is the specification's, and each step says
+// which it is. Nothing is sent from here: a check leaves one pending answer, and BuildNext sends it when its turn comes.
+//
+// One slot for the answer is enough, because an answer for PSN n speaks for all before it:
+//
+//   an ACK replaces an older ACK            a NAK or RNR NAK replaces an ACK, for it acknowledges what came before its PSN
+//   an ACK replaces a NAK only when the     a NAK that ends the queue pair is final: requests are ignored until it is out
+//   expected packet has come after all
+
+/// <summary>The receiving half of an RC queue pair. Port token held by the caller.</summary>
+internal sealed class Responder
+{
+    private readonly QueuePair _pair;
+    private readonly ReceiveQueue _receives;
+    private readonly RdmaPort _port;
+    private readonly ReadResponses _reads = new();
+    private uint _expectedPsn;
+    private uint _msn;
+    private OpenMessage _message;
+    private bool _awaitsExpected; // a NAK or RNR NAK is out: silence until the expected packet comes
+    private bool _ends; // the pending answer is the last one
+    private bool _isAnswerPending;
+    private uint _answerPsn;
+    private uint _answerMsn;
+    private byte _answerSyndrome;
+    private MemoryRegion? _region; // of the open WRITE, or the last one used
+    private ulong _address;
+    private uint _remainingBytes;
+    private uint _messageBytes;
+    private bool _receiveOpen;
+    private ulong _receiveOffset;
+
+    public Responder(QueuePair pair, ReceiveQueue receives, RdmaPort port)
+    {
+        _pair = pair;
+        _receives = receives;
+        _port = port;
+    }
+
+    private enum OpenMessage
+    {
+        None,
+        Send,
+        Write,
+    }
+
+    /// <summary>PSN of the next packet in order.</summary>
+    public uint ExpectedPsn => _expectedPsn;
+
+    /// <summary>24-bit count of completed messages.</summary>
+    public uint Msn => _msn;
+
+    public void Reset(uint firstPsn)
+    {
+        _expectedPsn = firstPsn;
+        _msn = 0;
+        _message = OpenMessage.None;
+        _awaitsExpected = _ends = _isAnswerPending = _receiveOpen = false;
+        _region = null;
+        _reads.Reset(_pair.MaxDestRdAtomic);
+    }
+
+    /// <summary>A request packet that passed D1 to D8.</summary>
+    public void HandleRequest(in PacketView packet)
+    {
+        if (_ends)
+        {
+            return;
+        }
+
+        int distance = Psn.Compare(packet.Psn, _expectedPsn);
+        if (distance == 0)
+        {
+            HandleExpected(packet);
+        }
+        else if (distance < 0)
+        {
+            HandleDuplicate(packet);
+        }
+        else if (!_awaitsExpected)
+        {
+            // R1: once, then silence, or every packet behind the gap would be answered.
+            _awaitsExpected = true;
+            Answer(_expectedPsn, Aeth.NakPsnSequence);
+        }
+    }
+
+    /// <summary>Adds the next response packet to a super-packet.</summary>
+    public BuildResult BuildNext(ref SuperPacket superPacket)
+    {
+        if (_pair.State is QueuePairState.Reset or QueuePairState.Init or QueuePairState.Error)
+        {
+            return BuildResult.Nothing;
+        }
+
+        // Responses leave in the order of their requests.
+        if (!_reads.IsEmpty && (!_isAnswerPending || Psn.Compare(_answerPsn, _reads.Head.NextPsn) >= 0))
+        {
+            return BuildReadResponse(ref superPacket);
+        }
+
+        return _isAnswerPending ? BuildAnswer(ref superPacket) : BuildResult.Nothing;
+    }
+
+    /// <summary>A region was mapped, or died: look again.</summary>
+    public void Wake()
+    {
+        if (_isAnswerPending || !_reads.IsEmpty)
+        {
+            RdmaPort.ScheduleResponses(_pair);
+        }
+    }
+
+    /// <summary>ERR: every receive is flushed, in order.</summary>
+    public void Flush()
+    {
+        _reads.Clear();
+        _isAnswerPending = _receiveOpen = false;
+        _message = OpenMessage.None;
+        while (!_receives.IsEmpty)
+        {
+            CompleteReceive(new WorkCompletion { Status = WorkCompletionStatus.WorkRequestFlushed }, isSolicited: false);
+        }
+    }
+
+    private void HandleExpected(in PacketView packet)
+    {
+        _awaitsExpected = false;
+        OpcodeTraits traits = packet.Traits;
+        if (!IsInSequence(packet.Opcode, traits) || !IsSupported(packet.Opcode))
+        {
+            End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R3
+            return;
+        }
+
+        if (!MayPeer(packet.Opcode))
+        {
+            End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R4
+            return;
+        }
+
+        if (packet.Opcode == Opcode.RcReadRequest)
+        {
+            HandleRead(packet);
+            return;
+        }
+
+        if (traits.ConsumesReceive && _receives.IsEmpty)
+        {
+            RefuseForNow(_pair.MinRnrTimer); // R6
+            return;
+        }
+
+        if (!traits.AllowsPayload(packet.PayloadBytes, _pair.MtuBytes) || !packet.HasProperPad)
+        {
+            End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.LocalLengthError); // R7
+            return;
+        }
+
+        bool isWrite = packet.Opcode is >= Opcode.RcWriteFirst and <= Opcode.RcWriteOnlyWithImmediate;
+        if (isWrite ? PlaceWrite(packet, traits) : PlaceSend(packet, traits))
+        {
+            Finish(packet, traits, isWrite);
+        }
+    }
+
+    // R3. A message is First, Middle..., Last of one kind, or an Only; nothing else may come inside it.
+    private bool IsInSequence(Opcode opcode, in OpcodeTraits traits)
+    {
+        if (traits.StartsMessage)
+        {
+            return _message == OpenMessage.None;
+        }
+
+        OpenMessage kind = opcode is >= Opcode.RcWriteFirst and <= Opcode.RcWriteOnlyWithImmediate ? OpenMessage.Write : OpenMessage.Send;
+        return _message == kind;
+    }
+
+    // Atomics, FLUSH, ATOMIC WRITE and remote invalidation are not part of this responder: an unsupported opcode is an invalid
+    // request (IBTA 9.7.5.2.6), as it is for rxe with a device that lacks them.
+    private static bool IsSupported(Opcode opcode) =>
+        opcode is <= Opcode.RcWriteOnlyWithImmediate or Opcode.RcReadRequest;
+
+    // R4: what the queue pair, not the region, allows.
+    private bool MayPeer(Opcode opcode) => opcode switch
+    {
+        >= Opcode.RcWriteFirst and <= Opcode.RcWriteOnlyWithImmediate => (_pair.Access & AccessFlags.RemoteWrite) != 0,
+        Opcode.RcReadRequest => (_pair.Access & AccessFlags.RemoteRead) != 0,
+        _ => true,
+    };
+
+    private bool PlaceSend(in PacketView packet, in OpcodeTraits traits)
+    {
+        if (traits.StartsMessage)
+        {
+            (_receiveOpen, _receiveOffset) = (true, 0);
+        }
+
+        ref ReceiveSlot receive = ref _receives[_receives.Head];
+        if (_receiveOffset + (ulong)packet.PayloadBytes > receive.LengthBytes)
+        {
+            // R7; rxe calls the receiver's shortage an operational error (Q7).
+            bool isOperational = _pair.Profile.ReceiveTooSmallIsOperationError;
+            End(
+                packet,
+                isOperational ? Aeth.NakRemoteOperation : Aeth.NakInvalidRequest,
+                isOperational ? WorkCompletionStatus.LocalQpOperationError : WorkCompletionStatus.LocalLengthError);
+            return false;
+        }
+
+        AccessOutcome outcome = _pair.Memory.Scatter(
+            _receives.Sges(_receives.Head), _receiveOffset, packet.Payload, out MemoryRegion? region);
+        if (outcome == AccessOutcome.Done)
+        {
+            _receiveOffset += (ulong)packet.PayloadBytes;
+            _message = traits.EndsMessage ? OpenMessage.None : OpenMessage.Send;
+            return true;
+        }
+
+        if (outcome == AccessOutcome.Faulted)
+        {
+            _receiveOpen &= !traits.StartsMessage;
+            Fault(region!);
+            return false;
+        }
+
+        End(packet, Aeth.NakRemoteOperation, WorkCompletionStatus.LocalProtectionError); // R10
+        return false;
+    }
+
+    private bool PlaceWrite(in PacketView packet, in OpcodeTraits traits)
+    {
+        int payloadBytes = packet.PayloadBytes;
+        if (traits.StartsMessage)
+        {
+            Reth reth = packet.Reth;
+            bool fits = reth.Length <= Reth.LengthMax
+                && (traits.EndsMessage ? reth.Length == (uint)payloadBytes : reth.Length > (uint)payloadBytes);
+            if (!fits)
+            {
+                End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R7
+                return false;
+            }
+
+            // R8, for the whole message before its first byte; a message without bytes needs no key.
+            MemoryRegion? region = null;
+            if (reth.Length != 0 && !TryFindRemote(packet, reth, AccessFlags.RemoteWrite, out region))
+            {
+                return false;
+            }
+
+            (_region, _address, _remainingBytes, _messageBytes) = (region, reth.Va, reth.Length, reth.Length);
+        }
+        else if (traits.EndsMessage ? (uint)payloadBytes != _remainingBytes : (uint)payloadBytes >= _remainingBytes)
+        {
+            End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R7
+            return false;
+        }
+
+        if (payloadBytes != 0)
+        {
+            AccessOutcome outcome = _port.Memory.Write(_region!, _address, packet.Payload);
+            if (outcome != AccessOutcome.Done)
+            {
+                Refuse(packet, _region!, outcome);
+                return false;
+            }
+
+            _region!.BytesPlaced += payloadBytes;
+            _region.LastPlacedPsn = packet.Psn;
+            _port.Counters.BytesPlaced += payloadBytes;
+        }
+
+        _address += (ulong)payloadBytes;
+        _remainingBytes -= (uint)payloadBytes;
+        _message = traits.EndsMessage ? OpenMessage.None : OpenMessage.Write;
+        return true;
+    }
+
+    private void Finish(in PacketView packet, in OpcodeTraits traits, bool isWrite)
+    {
+        if (traits.CompletesReceive)
+        {
+            bool hasImmediate = traits.Has(ExtensionHeaders.ImmDt);
+            CompleteReceive(
+                new WorkCompletion
+                {
+                    Status = WorkCompletionStatus.Success,
+                    Opcode = isWrite ? WorkCompletionOpcode.ReceiveRdmaWithImmediate : WorkCompletionOpcode.Receive,
+                    ByteLength = isWrite ? _messageBytes : (uint)_receiveOffset,
+                    Immediate = hasImmediate ? packet.Immediate : 0,
+                    Flags = hasImmediate ? WorkCompletionFlags.WithImmediate : WorkCompletionFlags.None,
+                },
+                packet.Solicited);
+            _receiveOpen = false;
+        }
+
+        _expectedPsn = Psn.Next(_expectedPsn);
+        if (traits.EndsMessage)
+        {
+            _msn = Psn.Next(_msn);
+        }
+
+        if (packet.AckRequest)
+        {
+            Answer(packet.Psn, Aeth.AckUnlimited); // R13
+        }
+        else if (_isAnswerPending && _answerSyndrome != Aeth.AckUnlimited)
+        {
+            _isAnswerPending = false; // the packet it complained about has come
+        }
+    }
+
+    private void HandleRead(in PacketView packet)
+    {
+        Reth reth = packet.Reth;
+        if (_reads.Granted == 0 || reth.Length > Reth.LengthMax || packet.PayloadBytes != 0)
+        {
+            End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R5, R7
+            return;
+        }
+
+        if (reth.Length != 0 && !TryFindRemote(packet, reth, AccessFlags.RemoteRead, out _))
+        {
+            return;
+        }
+
+        int packets = Math.Max(1, (int)((reth.Length + (uint)_pair.MtuBytes - 1) / (uint)_pair.MtuBytes));
+        ReadOperation operation = new()
+        {
+            FirstPsn = packet.Psn,
+            PacketCount = packets,
+            Address = reth.Va,
+            LengthBytes = reth.Length,
+            Key = reth.RKey,
+            Msn = Psn.Next(_msn),
+        };
+        if (!_reads.TryAdd(operation))
+        {
+            End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R5
+            return;
+        }
+
+        // The MSN goes up at the start: all responses of this READ carry the raised one.
+        _msn = operation.Msn;
+        _expectedPsn = Psn.Add(_expectedPsn, (uint)packets);
+        if (_isAnswerPending && _answerSyndrome != Aeth.AckUnlimited)
+        {
+            _isAnswerPending = false;
+        }
+
+        RdmaPort.ScheduleResponses(_pair);
+    }
+
+    private void HandleDuplicate(in PacketView packet)
+    {
+        _port.Counters.Duplicates++;
+        if (packet.Opcode == Opcode.RcReadRequest)
+        {
+            if (_reads.TryRepeat(packet.Psn, packet.Reth, _pair.MtuBytes))
+            {
+                RdmaPort.ScheduleResponses(_pair);
+            }
+
+            return;
+        }
+
+        if (!_port.Options.Defences.RefusesDuplicates && packet.Traits.Has(ExtensionHeaders.Reth))
+        {
+            MemoryRegion? region = _pair.Device.FindRegion(packet.Reth.RKey);
+            if (region is not null)
+            {
+                _port.Memory.Write(region, packet.Reth.Va, packet.Payload);
+            }
+        }
+
+        // A pending NAK acknowledges the same packets and says more.
+        bool asks = packet.AckRequest || _pair.Profile.AcknowledgesEveryDuplicate;
+        if (asks && !(_isAnswerPending && _answerSyndrome != Aeth.AckUnlimited))
+        {
+            Answer(Psn.Add(_expectedPsn, uint.MaxValue), Aeth.AckUnlimited);
+        }
+    }
+
+    private bool TryFindRemote(in PacketView packet, in Reth reth, AccessFlags need, out MemoryRegion? region)
+    {
+        region = _region is { } last && last.Key == reth.RKey && last.State != MemoryRegionState.Dead
+            ? last
+            : _pair.Device.FindRegion(reth.RKey);
+        if (region is null)
+        {
+            Refuse(packet, null, AccessOutcome.Dead);
+            return false;
+        }
+
+        if (_port.Memory.IsDead(region) || !_port.Memory.Permits(region, _pair.Domain, need, reth.Va, reth.Length))
+        {
+            Refuse(packet, region, _port.Memory.IsDead(region) ? AccessOutcome.Dead : AccessOutcome.Refused);
+            return false;
+        }
+
+        return true;
+    }
+
+    private void Refuse(in PacketView packet, MemoryRegion? region, AccessOutcome outcome)
+    {
+        if (outcome == AccessOutcome.Faulted)
+        {
+            Fault(region!);
+            return;
+        }
+
+        if (outcome == AccessOutcome.Aborted)
+        {
+            End(packet, Aeth.NakRemoteOperation, WorkCompletionStatus.LocalQpOperationError);
+            return;
+        }
+
+        _port.Counters.BytesRejected += packet.PayloadBytes;
+        if (region is not null && outcome == AccessOutcome.Dead)
+        {
+            region.BytesRejected += packet.PayloadBytes;
+            region.FirstRejectedPsn ??= packet.Psn;
+        }
+
+        if (!_receiveOpen && !packet.Traits.ConsumesReceive)
+        {
+            uint key = region?.Key ?? (packet.Traits.Has(ExtensionHeaders.Reth) ? packet.Reth.RKey : 0);
+            _port.RaiseEvent(new AsyncEvent(AsyncEventType.QueuePairAccessError, _pair.QpNumber, key));
+        }
+
+        End(packet, Aeth.NakRemoteAccess, WorkCompletionStatus.LocalAccessError);
+    }
+
+    private void Fault(MemoryRegion region)
+    {
+        _port.Fault(region, _pair);
+        RefuseForNow(_port.Options.FaultRnrTimer);
+    }
+
+    private void RefuseForNow(int timerCode)
+    {
+        _awaitsExpected = true;
+        Answer(_expectedPsn, (byte)(Aeth.ReceiverNotReady | (timerCode & 31)));
+    }
+
+    // The last answer of this queue pair: it leaves before the pair enters ERR, and nothing after it does.
+    private void End(in PacketView packet, byte syndrome, WorkCompletionStatus receiveStatus)
+    {
+        bool holdsReceive = _receiveOpen || (packet.Traits.ConsumesReceive && !_receives.IsEmpty);
+        if (holdsReceive)
+        {
+            CompleteReceive(new WorkCompletion { Status = receiveStatus }, isSolicited: false);
+            _receiveOpen = false;
+        }
+        else if (syndrome == Aeth.NakInvalidRequest)
+        {
+            _port.RaiseEvent(new AsyncEvent(AsyncEventType.QueuePairRequestError, _pair.QpNumber));
+        }
+
+        _ends = true;
+        _port.Host.Trace("rdma.nak", _pair.Name, syndrome, packet.Psn);
+        Answer(packet.Psn, syndrome);
+    }
+
+    private void Answer(uint psn, byte syndrome)
+    {
+        (_isAnswerPending, _answerPsn, _answerSyndrome, _answerMsn) = (true, psn, syndrome, _msn);
+        RdmaPort.ScheduleResponses(_pair);
+    }
+
+    private void CompleteReceive(WorkCompletion completion, bool isSolicited)
+    {
+        WorkCompletion whole = completion with { WrId = _receives[_receives.Head].WrId, QpNumber = _pair.QpNumber };
+        _receives.Advance();
+        _port.Complete(_pair.ReceiveCompletionQueue, whole, _receives, _receives.Head, isSolicited, _pair);
+    }
+
+    private BuildResult BuildAnswer(ref SuperPacket superPacket)
+    {
+        const int PacketBytes = Bth.Size + Aeth.Size + PacketView.IcrcSize;
+        if (!superPacket.TryReserve(PacketBytes, out Span<byte> packet))
+        {
+            return BuildResult.DoesNotFit;
+        }
+
+        new Bth
+        {
+            Opcode = Opcode.RcAcknowledge,
+            PKey = _port.Options.PKey,
+            DestQp = _pair.DestQpNumber,
+            Psn = _answerPsn,
+        }.WriteTo(packet);
+        new Aeth(_answerSyndrome, _answerMsn).WriteTo(packet[Bth.Size..]);
+        Icrc.Seal(_pair.Peer.Outbound, (ushort)superPacket.Count, packet);
+        superPacket.Commit(PacketBytes);
+        _isAnswerPending = false;
+        _port.CountAnswer(_answerSyndrome);
+        if (_ends)
+        {
+            _pair.EnterError();
+        }
+
+        return BuildResult.Built;
+    }
+
+    private BuildResult BuildReadResponse(ref SuperPacket superPacket)
+    {
+        ref ActiveRead read = ref _reads.Head;
+        int index = read.Next;
+        uint offset = (uint)index * (uint)_pair.MtuBytes;
+        int payloadBytes = (int)Math.Min((uint)_pair.MtuBytes, read.Operation.LengthBytes - offset);
+        bool isLast = index == read.Operation.PacketCount - 1;
+        bool isFirst = index == read.Start
+            && ((index == 0 && !read.IsRest) || !_pair.Profile.AnswersReadRetryWithMiddle);
+        Opcode opcode = (isFirst, isLast) switch
+        {
+            (true, true) => Opcode.RcReadResponseOnly,
+            (true, false) => Opcode.RcReadResponseFirst,
+            (false, true) => Opcode.RcReadResponseLast,
+            _ => Opcode.RcReadResponseMiddle,
+        };
+        int headerBytes = OpcodeTraits.Of(opcode).HeaderBytes;
+        int padBytes = -payloadBytes & 3;
+        int packetBytes = headerBytes + payloadBytes + padBytes + PacketView.IcrcSize;
+        if (!superPacket.TryReserve(packetBytes, out Span<byte> packet))
+        {
+            return BuildResult.DoesNotFit;
+        }
+
+        new Bth
+        {
+            Opcode = opcode,
+            PadCount = padBytes,
+            PKey = _port.Options.PKey,
+            DestQp = _pair.DestQpNumber,
+            Psn = read.NextPsn,
+        }.WriteTo(packet);
+        if (headerBytes > Bth.Size)
+        {
+            new Aeth(Aeth.AckUnlimited, read.Operation.Msn).WriteTo(packet[Bth.Size..]);
+        }
+
+        uint icrc = _pair.Peer.Outbound.Seed(packetBytes, (ushort)superPacket.Count);
+        icrc = Icrc.AppendBth(icrc, packet);
+        icrc = Icrc.Append(icrc, packet[Bth.Size..headerBytes]);
+        AccessOutcome outcome = CopyOut(read.Operation, offset, packet.Slice(headerBytes, payloadBytes), ref icrc, out MemoryRegion? region);
+        if (outcome == AccessOutcome.Faulted)
+        {
+            // A READ is delayed, not refused: an RNR NAK is no answer to it (semantics 5.7).
+            _port.Fault(region!, _pair);
+            _port.Stall(_pair);
+            return BuildResult.Nothing;
+        }
+
+        if (outcome != AccessOutcome.Done)
+        {
+            return EndRead(ref superPacket, read.NextPsn, outcome, region);
+        }
+
+        Span<byte> pad = packet.Slice(headerBytes + payloadBytes, padBytes);
+        pad.Clear();
+        Icrc.Finish(Icrc.Append(icrc, pad), packet[^PacketView.IcrcSize..]);
+        superPacket.Commit(packetBytes);
+        _reads.Advance();
+        return BuildResult.Built;
+    }
+
+    // Key, domain, right and range are looked at for every packet: a region that goes away stops a long READ (H-12).
+    private AccessOutcome CopyOut(in ReadOperation read, uint offset, Span<byte> payload, ref uint icrc, out MemoryRegion? region)
+    {
+        region = null;
+        if (payload.Length == 0)
+        {
+            return AccessOutcome.Done;
+        }
+
+        region = _region is { } last && last.Key == read.Key && last.State != MemoryRegionState.Dead ? last : _pair.Device.FindRegion(read.Key);
+        if (region is null || _port.Memory.IsDead(region))
+        {
+            return AccessOutcome.Dead;
+        }
+
+        return _port.Memory.Permits(region, _pair.Domain, AccessFlags.RemoteRead, read.Address + offset, (ulong)payload.Length)
+            ? _port.Memory.Read(region, read.Address + offset, payload, ref icrc)
+            : AccessOutcome.Refused;
+    }
+
+    private BuildResult EndRead(ref SuperPacket superPacket, uint psn, AccessOutcome outcome, MemoryRegion? region)
+    {
+        _reads.Clear();
+        _ends = true;
+        bool isAccess = outcome != AccessOutcome.Aborted;
+        if (isAccess)
+        {
+            _port.RaiseEvent(new AsyncEvent(AsyncEventType.QueuePairAccessError, _pair.QpNumber, region?.Key ?? 0));
+        }
+
+        byte syndrome = isAccess ? Aeth.NakRemoteAccess : Aeth.NakRemoteOperation;
+        _port.Host.Trace("rdma.nak", _pair.Name, syndrome, psn);
+        Answer(psn, syndrome);
+        return BuildAnswer(ref superPacket);
+    }
+}

@@ -1,0 +1,33 @@
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>
+/// The defences against late access, each of which a test, or <c>demo --break</c>, can take away to show that its absence is
+/// noticed. Everything is on in a product.
+/// </summary>
+internal sealed record ResponderDefences
+{
+    public static ResponderDefences All { get; } = new();
+
+    /// <summary>What <c>demo --break revoke-gate</c> runs: the port keeps the translation and the key it saw first, for ever.</summary>
+    public static ResponderDefences BrokenRevokeGate { get; } = new()
+    {
+        ReadsTranslationPerPacket = false,
+        EntersGate = false,
+        RefusesDeadKeys = false,
+    };
+
+    /// <summary>Every packet looks for the current translation; without it, the first one ever is good enough.</summary>
+    public bool ReadsTranslationPerPacket { get; init; } = true;
+
+    /// <summary>Every access goes through the gate of its translation.</summary>
+    public bool EntersGate { get; init; } = true;
+
+    /// <summary>A dead key is refused.</summary>
+    public bool RefusesDeadKeys { get; init; } = true;
+
+    /// <summary>The range and rights of a message are checked on its first packet, before a byte is placed.</summary>
+    public bool ChecksRange { get; init; } = true;
+
+    /// <summary>A packet that was seen before is not placed again.</summary>
+    public bool RefusesDuplicates { get; init; } = true;
+}

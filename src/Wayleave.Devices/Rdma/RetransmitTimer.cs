@@ -1,0 +1,117 @@
+using Wayleave.Devices.Rdma.Verbs;
+
+namespace Wayleave.Devices.Rdma;
+
+// The acknowledge timer and the receiver-not-ready wait exclude each other: while the receiver is waited for, nothing is on its way.
+//
+//   stopped --sent--> acknowledge until T --progress--> stopped or acknowledge until T'
+//                             |--RNR NAK--> receiver wait until T'' --passed--> stopped
+
+/// <summary>The timers and retry budgets of one requester (wire.md A6.3). A state with its deadline inside.</summary>
+internal sealed class RetransmitTimer
+{
+    private TimeSpan _acknowledgeAt = TimeSpan.MaxValue;
+    private TimeSpan _receiverAt = TimeSpan.MaxValue;
+    private TimeSpan _interval = TimeSpan.MaxValue;
+    private int _retryCount;
+    private int _rnrRetryCount;
+    private bool _retriesForever;
+    private int _retriesLeft;
+    private int _rnrRetriesLeft;
+
+    /// <summary>When something is due; <see cref="TimeSpan.MaxValue"/> when nothing is.</summary>
+    public TimeSpan Deadline => _acknowledgeAt < _receiverAt ? _acknowledgeAt : _receiverAt;
+
+    public bool IsWaitingForReceiver => _receiverAt != TimeSpan.MaxValue;
+
+    /// <summary>Takes the attributes of the queue pair over and stops.</summary>
+    public void Reset(QueuePair pair)
+    {
+        Stop();
+        _interval = Interval(pair.Timeout, pair.RetransmitFloor);
+        _retryCount = pair.RetryCount;
+        _rnrRetryCount = pair.RnrRetry;
+        _retriesForever = pair.Profile.RetrySevenIsForever && pair.RetryCount == 7;
+        NoteProgress();
+    }
+
+    public void Stop() => _acknowledgeAt = _receiverAt = TimeSpan.MaxValue;
+
+    public void StopAcknowledge() => _acknowledgeAt = TimeSpan.MaxValue;
+
+    /// <summary>A packet was sent. Returns the deadline.</summary>
+    public TimeSpan ArmIfStopped(TimeSpan now)
+    {
+        if (_acknowledgeAt == TimeSpan.MaxValue && _interval != TimeSpan.MaxValue)
+        {
+            _acknowledgeAt = now + _interval;
+        }
+
+        return _acknowledgeAt;
+    }
+
+    /// <summary>The peer acknowledged something. Returns the deadline.</summary>
+    public TimeSpan Restart(TimeSpan now, bool isOutstanding)
+    {
+        _acknowledgeAt = TimeSpan.MaxValue;
+        return isOutstanding ? ArmIfStopped(now) : _acknowledgeAt;
+    }
+
+    /// <summary>The budgets are per message in trouble: any progress restores them.</summary>
+    public void NoteProgress()
+    {
+        _retriesLeft = _retryCount;
+        _rnrRetriesLeft = _rnrRetryCount;
+    }
+
+    public bool TakeAcknowledgeTimeout(TimeSpan now)
+    {
+        bool passed = _acknowledgeAt <= now;
+        _acknowledgeAt = passed ? TimeSpan.MaxValue : _acknowledgeAt;
+        return passed;
+    }
+
+    public bool TakeReceiverWait(TimeSpan now)
+    {
+        bool passed = _receiverAt <= now;
+        _receiverAt = passed ? TimeSpan.MaxValue : _receiverAt;
+        return passed;
+    }
+
+    /// <summary>False when the retries are used up.</summary>
+    public bool TryConsumeRetry()
+    {
+        if (_retriesForever)
+        {
+            return true;
+        }
+
+        return _retriesLeft-- > 0;
+    }
+
+    /// <summary>Waits as the peer asked; false when the RNR retries are used up. 7 retries are endless.</summary>
+    public bool TryWaitForReceiver(TimeSpan now, int timerCode, out TimeSpan deadline)
+    {
+        bool may = _rnrRetryCount == 7 || _rnrRetriesLeft-- > 0;
+        if (may)
+        {
+            _acknowledgeAt = TimeSpan.MaxValue;
+            _receiverAt = now + RnrTimer.Duration(timerCode);
+        }
+
+        deadline = _receiverAt;
+        return may;
+    }
+
+    // IBTA: 4.096 us * 2^code, 0 waits for ever.
+    private static TimeSpan Interval(int code, TimeSpan floor)
+    {
+        if (code == 0)
+        {
+            return TimeSpan.MaxValue;
+        }
+
+        TimeSpan interval = TimeSpan.FromTicks((long)(4.096 * TimeSpan.TicksPerMicrosecond * (1L << code)));
+        return interval < floor ? floor : interval;
+    }
+}

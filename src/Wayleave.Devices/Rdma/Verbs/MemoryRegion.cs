@@ -1,0 +1,357 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Reservations;
+using Wayleave.Core.Retirement;
+using Wayleave.Core.Topology;
+
+namespace Wayleave.Devices.Rdma.Verbs;
+
+public enum MemoryRegionState
+{
+    /// <summary>Mapped: the current translation may be entered.</summary>
+    Valid,
+
+    /// <summary>The owner moved the memory, or the first map waits for a fence: map again on the next use.</summary>
+    Invalidated,
+
+    /// <summary>Revoked or being deregistered. The key keeps its number until deregistration ends; every use is refused.</summary>
+    Dead,
+}
+
+// Who runs what. The host lock guards everything but three fields that the port reads without it: Current, State and the fault
+// mark. The port never changes the first two. The order of a taking-back, all under the host lock:
+//
+//   state := Invalidated or Dead;  Current := null;  close the gate of the translation that was current
+//   nobody inside:  unmap at once                    somebody inside: the last one out takes the host lock and unmaps
+//
+// A port that read Current before it was cleared meets a closed gate, looks at the state, and finds it changed: it never falls
+// back to an address it read earlier.
+
+/// <summary>
+/// A registered range of a shared buffer (<c>struct ibv_mr</c>; <c>umem_dmabuf.c</c>). One key, local and remote. A dynamic region
+/// follows its buffer when that moves; a pinned one holds it in place; both die for good when the owner revokes.
+/// </summary>
+public sealed class MemoryRegion : Numbered
+{
+    private readonly HostContext _host;
+    private readonly RdmaDevice _device;
+    private readonly Timeline _timeline;
+    private readonly Action _handleDrained;
+    private Attachment? _attachment;
+    private volatile Translation? _current;
+    private volatile MemoryRegionState _state = MemoryRegionState.Invalidated;
+    private DmaAddressList? _pending; // mapped, but not to be touched before the KERNEL fences have signalled
+    private Fence? _drain; // pending exactly while a closed gate still has users
+    private InFlightGate? _closing;
+    private int _faulted;
+
+    internal MemoryRegion(RdmaDevice device, ProtectionDomain domain, uint key, in MemoryRegionRequest request)
+        : base(key)
+    {
+        _device = device;
+        _host = device.Host;
+        Domain = domain;
+        Offset = request.Offset;
+        LengthBytes = request.LengthBytes;
+        Iova = request.Iova;
+        Access = request.Access;
+        Kind = request.Kind;
+        Name = $"{device.Name} mr 0x{key:x8}";
+        _timeline = new Timeline(_host, Name);
+        _handleDrained = HandleDrained;
+    }
+
+    public ProtectionDomain Domain { get; }
+
+    /// <summary>The number of the key, for local (lkey) and remote (rkey) use.</summary>
+    public uint Key => Number;
+
+    /// <summary>Address of the first byte, as scatter/gather lists and the peer name it.</summary>
+    public ulong Iova { get; }
+
+    public ulong LengthBytes { get; }
+
+    /// <summary>Where the region starts in its buffer.</summary>
+    public ulong Offset { get; }
+
+    public AccessFlags Access { get; }
+
+    public ImporterKind Kind { get; }
+
+    /// <summary>For people and proofs.</summary>
+    public string Name { get; }
+
+    /// <summary>Readable without a lock.</summary>
+    public MemoryRegionState State => _state;
+
+    /// <summary>What the port uses for the next packet; null while there is nothing to use. Readable without a lock.</summary>
+    public Translation? Current => _current;
+
+    /// <summary>Null once deregistered. Host lock held by the caller.</summary>
+    public SharedBuffer? Buffer => _attachment?.Buffer;
+
+    /// <summary>Bytes that peers wrote here. Written by the port.</summary>
+    public long BytesPlaced { get; internal set; }
+
+    /// <summary>Payload bytes that peers sent to this key while it was dead: none of them was placed. Written by the port.</summary>
+    public long BytesRejected { get; internal set; }
+
+    /// <summary>PSN of the last packet placed here; meaningful once <see cref="BytesPlaced"/> is not zero. Written by the port.</summary>
+    public uint LastPlacedPsn { get; internal set; }
+
+    /// <summary>PSN of the first packet refused because the key is dead; null before. Written by the port.</summary>
+    public uint? FirstRejectedPsn { get; internal set; }
+
+    /// <summary>The first translation this region had, for a broken responder that never looks again.</summary>
+    internal Translation? FirstTranslation { get; private set; }
+
+    /// <summary>
+    /// Maps a region that the owner moved, or finishes a registration that had to wait (<c>ib_umem_dmabuf_map_pages</c>). Host lock
+    /// held; reservation of <see cref="Buffer"/> held by <paramref name="ticket"/>. The edge calls it for every region that
+    /// <see cref="RdmaPort.PollFault"/> hands out, and again after each fence it was told to wait for.
+    /// </summary>
+    /// <returns>
+    /// Mapped when the region is valid; MustWait for users of the old mapping or for KERNEL fences; Refused with
+    /// <see cref="Errno.EINVAL"/> when the region is dead, or with what the exporter says.
+    /// </returns>
+    public MapOutcome RemapLocked(AcquireTicket ticket)
+    {
+        if (_state == MemoryRegionState.Dead || _attachment is not { } attachment)
+        {
+            ClearFault();
+            return MapOutcome.Refused(Errno.EINVAL);
+        }
+
+        attachment.Buffer.Reservation.AssertLocked(ticket);
+        if (_current is { } current)
+        {
+            ClearFault();
+            return MapOutcome.Mapped(current.Addresses);
+        }
+
+        if (_drain is { IsSignaled: false } drain)
+        {
+            return MapOutcome.MustWait(drain);
+        }
+
+        if (attachment.State == MappingState.Unmapped)
+        {
+            MapOutcome outcome = attachment.MapLocked(ticket, DmaDirection.Bidirectional);
+            if (outcome.Kind != MapOutcomeKind.Mapped)
+            {
+                ClearFault();
+                return outcome;
+            }
+
+            _pending = outcome.Addresses;
+        }
+
+        // The addresses are right from now on, but a copy of the mover may still be on its way there.
+        if (attachment.Buffer.Reservation.FirstUnsignaled(ReservationUsage.Kernel) is { } copy)
+        {
+            return MapOutcome.MustWait(copy);
+        }
+
+        DmaAddressList addresses = _pending ?? throw new InvalidOperationException($"{Name} is mapped without addresses");
+        _pending = null;
+        Publish(new Translation(addresses, new InFlightGate(_handleDrained)));
+        return MapOutcome.Mapped(addresses);
+    }
+
+    public override string ToString() => Name;
+
+    /// <summary>Whether a request of that domain may touch the range with those rights. The state is not looked at.</summary>
+    internal bool Permits(ProtectionDomain domain, AccessFlags need, ulong address, ulong lengthBytes) =>
+        ReferenceEquals(domain, Domain)
+        && (Access & need) == need
+        && address >= Iova
+        && lengthBytes <= LengthBytes
+        && address - Iova <= LengthBytes - lengthBytes;
+
+    /// <summary>The port met this region while it was invalidated. True for the first of several.</summary>
+    internal bool TryMarkFaulted() => Interlocked.Exchange(ref _faulted, 1) == 0;
+
+    /// <summary>Binds the region to its buffer: attach and, for the pinned kinds, pin. Host lock and reservation held.</summary>
+    internal Errno AttachLocked(AcquireTicket ticket, SharedBuffer buffer, PciFunction function)
+    {
+        IImporter importer = Kind == ImporterKind.Pinned ? new PinnedRegionImporter(this) : new RevocableRegionImporter(this);
+        Errno errno = buffer.TryAttach(function, importer, out Attachment? attachment);
+        if (errno != Errno.Success || attachment is null)
+        {
+            return errno;
+        }
+
+        if (Kind != ImporterKind.Dynamic)
+        {
+            errno = attachment.PinLocked(ticket);
+            if (errno != Errno.Success)
+            {
+                buffer.Detach(attachment);
+                return errno;
+            }
+        }
+
+        _attachment = attachment;
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// Ends the region but for its key, which the device still holds. Host lock and reservation held. Idempotent.
+    /// </summary>
+    /// <returns>A fence when the port is inside the gate: call again once it has signalled.</returns>
+    internal Fence? ReleaseLocked(AcquireTicket ticket)
+    {
+        if (_attachment is not { } attachment)
+        {
+            return null;
+        }
+
+        Stop(MemoryRegionState.Dead, out _);
+        if (_drain is { IsSignaled: false } drain)
+        {
+            return drain;
+        }
+
+        if (attachment.State != MappingState.Unmapped)
+        {
+            attachment.UnmapLocked(ticket);
+        }
+
+        _pending = null;
+        while (attachment.PinCount > 0)
+        {
+            attachment.UnpinLocked(ticket);
+        }
+
+        attachment.Buffer.Detach(attachment);
+        _attachment = null;
+        return null;
+    }
+
+    internal InvalidateOutcome HandleInvalidate(Attachment attachment)
+    {
+        // The key of a pinned region dies whatever the reason: nobody maps it again.
+        bool dies = attachment.Buffer.IsRevoked || Kind != ImporterKind.Dynamic;
+        bool wasAlive = _state != MemoryRegionState.Dead;
+        Stop(dies ? MemoryRegionState.Dead : MemoryRegionState.Invalidated, out long inside);
+        ImporterEvidence? evidence = attachment.Evidence;
+        if (dies)
+        {
+            evidence?.RecordKeyDead(Key);
+            if (wasAlive)
+            {
+                _host.Trace("rdma.key_dead", Name, Key, LastPlacedPsn);
+            }
+        }
+
+        evidence?.RecordGateClosed(inside);
+        _host.Trace("rdma.gate_closed", Name, Key, inside);
+        _pending = null;
+        if (_drain is { IsSignaled: false } drain)
+        {
+            return InvalidateOutcome.Draining(drain);
+        }
+
+        evidence?.RecordDrained();
+        if (attachment.State == MappingState.Invalidated)
+        {
+            attachment.UnmapInvalidated();
+        }
+
+        return InvalidateOutcome.Done;
+    }
+
+    private void Publish(Translation translation)
+    {
+        FirstTranslation ??= translation;
+        _current = translation;
+        _state = MemoryRegionState.Valid;
+        ClearFault();
+        _host.Trace("rdma.region_mapped", Name, Key);
+        _device.NotifyChanged();
+    }
+
+    private void Stop(MemoryRegionState next, out long inside)
+    {
+        if (_state != MemoryRegionState.Dead)
+        {
+            _state = next;
+            if (next == MemoryRegionState.Dead)
+            {
+                _device.NotifyChanged(); // who waits for a map waits in vain
+            }
+        }
+
+        Translation? current = _current;
+        _current = null;
+        if (current is null)
+        {
+            inside = _closing?.Inside ?? 0;
+        }
+        else if (!current.Gate.Close(out inside))
+        {
+            // The last user reports through HandleDrained, which waits for the lock that is held here.
+            _closing = current.Gate;
+            _drain = _timeline.CreateFence();
+        }
+    }
+
+    /// <summary>Runs on the port's thread, as the last user leaves a closed gate, without any lock.</summary>
+    private void HandleDrained()
+    {
+        using (_host.Enter())
+        {
+            _host.Trace("rdma.gate_drained", Name, Key, LastPlacedPsn);
+            if (_attachment is { } attachment)
+            {
+                attachment.Evidence?.RecordDrained();
+                if (attachment.State == MappingState.Invalidated)
+                {
+                    attachment.UnmapInvalidated();
+                }
+            }
+
+            (Fence? drain, _drain, _closing) = (_drain, null, null);
+            drain?.Signal();
+        }
+    }
+
+    private void ClearFault() => Volatile.Write(ref _faulted, 0);
+
+    // Two classes, because whether an importer can be made to stop is part of its type (design.md 4.1).
+    private sealed class PinnedRegionImporter(MemoryRegion region) : IImporter
+    {
+        public string Name => region.Name;
+
+        public ImporterKind Kind => region.Kind;
+
+        public bool AllowPeerToPeer => true;
+    }
+
+    private sealed class RevocableRegionImporter(MemoryRegion region) : IRevocableImporter
+    {
+        public string Name => region.Name;
+
+        public ImporterKind Kind => region.Kind;
+
+        public bool AllowPeerToPeer => true;
+
+        public InvalidateOutcome InvalidateMappings(Attachment attachment) => region.HandleInvalidate(attachment);
+    }
+}
+
+/// <summary>What to register (<c>ibv_reg_dmabuf_mr</c>).</summary>
+/// <param name="Offset">First byte within the buffer.</param>
+/// <param name="LengthBytes">Not zero.</param>
+/// <param name="Iova">Address under which the first byte is known; same offset within a 4 KiB page as <paramref name="Offset"/>.</param>
+/// <param name="Access">Who may do what.</param>
+/// <param name="Kind">Dynamic follows moves; pinned kinds hold the memory in place.</param>
+/// <param name="Key">The key's number, for replays; null takes a random one.</param>
+public readonly record struct MemoryRegionRequest(
+    ulong Offset,
+    ulong LengthBytes,
+    ulong Iova,
+    AccessFlags Access,
+    ImporterKind Kind,
+    uint? Key = null);

@@ -1,0 +1,300 @@
+using Wayleave.Core;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma.Verbs;
+
+/// <summary>
+/// A reliable connection to one peer (<c>struct ibv_qp</c>): a send queue, a receive queue, and the machine that drives them. Posting
+/// is for any thread; everything else is called by the holder of the port token.
+/// </summary>
+public sealed class QueuePair : Numbered
+{
+    private readonly SendQueue _sends;
+    private readonly ReceiveQueue _receives;
+    private volatile QueuePairState _state;
+    private ListLink _requestLink;
+    private ListLink _responseLink;
+    private Peer? _peer;
+
+    internal QueuePair(
+        RdmaPort port,
+        ProtectionDomain domain,
+        CompletionQueue sendCompletions,
+        CompletionQueue receiveCompletions,
+        QueuePairCapabilities capabilities,
+        uint number)
+        : base(number)
+    {
+        Port = port;
+        Domain = domain;
+        SendCompletionQueue = sendCompletions;
+        ReceiveCompletionQueue = receiveCompletions;
+        Capabilities = capabilities;
+        Name = $"{domain.Device.Name} qp 0x{number:x6}";
+        _sends = new SendQueue(capabilities);
+        _receives = new ReceiveQueue(capabilities);
+        Memory = new LocalMemory(domain.Device, domain, port.Memory);
+        Requester = new Requester(this, _sends, port);
+        Responder = new Responder(this, _receives, port);
+    }
+
+    /// <summary>The number that the peer sends to; 24 bits.</summary>
+    public uint QpNumber => Number;
+
+    public QueuePairType Type { get; } = QueuePairType.ReliableConnection;
+
+    /// <summary>Readable from any thread.</summary>
+    public QueuePairState State => _state;
+
+    public ProtectionDomain Domain { get; }
+
+    public CompletionQueue SendCompletionQueue { get; }
+
+    public CompletionQueue ReceiveCompletionQueue { get; }
+
+    public QueuePairCapabilities Capabilities { get; }
+
+    /// <summary>For people and traces.</summary>
+    public string Name { get; }
+
+    /// <summary>The attributes in force.</summary>
+    public QueuePairAttributes Attributes { get; private set; } = new();
+
+    /// <summary>PSN that the responder expects next, and its count of completed messages. Port token held.</summary>
+    public (uint ExpectedPsn, uint Msn) ResponderProgress => (Responder.ExpectedPsn, Responder.Msn);
+
+    internal RdmaPort Port { get; }
+
+    internal RdmaDevice Device => Domain.Device;
+
+    internal LocalMemory Memory { get; }
+
+    internal Requester Requester { get; }
+
+    internal Responder Responder { get; }
+
+    internal AccessFlags Access { get; private set; }
+
+    internal int MtuBytes { get; private set; } = 256;
+
+    internal uint DestQpNumber { get; private set; }
+
+    internal int MaxRdAtomic { get; private set; }
+
+    internal int MaxDestRdAtomic { get; private set; }
+
+    internal int MinRnrTimer { get; private set; }
+
+    internal int Timeout { get; private set; }
+
+    internal int RetryCount { get; private set; }
+
+    internal int RnrRetry { get; private set; }
+
+    internal PeerProfile Profile { get; private set; } = PeerProfile.Default;
+
+    internal TimeSpan RetransmitFloor => Profile.RetransmitFloor ?? Port.Options.RetransmitFloor;
+
+    internal bool HasPeer => _peer is not null;
+
+    /// <summary>Set from RTR on.</summary>
+    internal Peer Peer => _peer!;
+
+    internal bool IsStalled { get; set; }
+
+    /// <summary>Next in the stack of rung doorbells; see <see cref="RdmaPort.RingDoorbell"/>.</summary>
+    internal QueuePair? NextDoorbell;
+
+    internal int DoorbellRung;
+
+    /// <summary>
+    /// Changes state or attributes (<c>ibv_modify_qp</c>). Port token held by the caller.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> when the step does not exist, an attribute is missing, not allowed or out of range; then nothing
+    /// changed.
+    /// </returns>
+    public Errno Modify(QueuePairAttributes attributes, QueuePairAttributeMask mask)
+    {
+        Port.AssertHeld();
+        QueuePairState from = _state;
+        QueuePairState to = (mask & QueuePairAttributeMask.State) != 0 ? attributes.State : from;
+        bool isCurrent = (mask & QueuePairAttributeMask.CurrentState) == 0 || attributes.CurrentState == from;
+        if (!isCurrent || !QueuePairTransitions.IsAllowed(from, to, Type, mask) || !IsInRange(attributes, mask))
+        {
+            return Errno.EINVAL;
+        }
+
+        Apply(attributes, mask);
+        Attributes = attributes with { State = to };
+        Enter(from, to);
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// Queues a request whose data is in registered memory (<c>ibv_post_send</c>). The memory belongs to the request until its
+    /// completion. Any thread; ring nothing else: the post rings the doorbell.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> before RTS, for too many pieces, more than 2 GiB, or an opcode this type does not have;
+    /// <see cref="Errno.ENOMEM"/> when the queue is full.
+    /// </returns>
+    public Errno PostSend(in SendWorkRequest request, ReadOnlySpan<Sge> sges)
+    {
+        Errno errno = MaySend ? _sends.TryPost(request, sges) : Errno.EINVAL;
+        if (errno == Errno.Success)
+        {
+            Port.RingDoorbell(this);
+        }
+
+        return errno;
+    }
+
+    /// <summary>As the other form, with one piece of memory.</summary>
+    public Errno PostSend(in SendWorkRequest request, in Sge sge) => PostSend(request, new ReadOnlySpan<Sge>(in sge));
+
+    /// <summary>Queues a request whose data is copied now (IBV_SEND_INLINE); the caller may reuse it at once. Any thread.</summary>
+    /// <returns>As <see cref="PostSend(in SendWorkRequest, ReadOnlySpan{Sge})"/>; EINVAL also for too much data.</returns>
+    public Errno PostSendInline(in SendWorkRequest request, ReadOnlySpan<byte> data)
+    {
+        Errno errno = MaySend ? _sends.TryPostInline(request, data) : Errno.EINVAL;
+        if (errno == Errno.Success)
+        {
+            Port.RingDoorbell(this);
+        }
+
+        return errno;
+    }
+
+    /// <summary>Queues a receive (<c>ibv_post_recv</c>). Its memory belongs to it until its completion. Any thread.</summary>
+    /// <returns><see cref="Errno.EINVAL"/> in RESET or for too many pieces, <see cref="Errno.ENOMEM"/> when the queue is full.</returns>
+    public Errno PostReceive(in ReceiveWorkRequest request, ReadOnlySpan<Sge> sges)
+    {
+        Errno errno = _state != QueuePairState.Reset ? _receives.TryPost(request, sges) : Errno.EINVAL;
+
+        // Either the flush of ERR sees what was just published, or the state is seen here: one of the two comes second.
+        Interlocked.MemoryBarrier();
+        if (errno == Errno.Success && _state == QueuePairState.Error)
+        {
+            Port.RingDoorbell(this);
+        }
+
+        return errno;
+    }
+
+    /// <summary>As the other form, with one piece of memory.</summary>
+    public Errno PostReceive(in ReceiveWorkRequest request, in Sge sge) => PostReceive(request, new ReadOnlySpan<Sge>(in sge));
+
+    public override string ToString() => Name;
+
+    internal ref ListLink Link(QueuePairListKind kind) =>
+        ref kind == QueuePairListKind.Requests ? ref _requestLink : ref _responseLink;
+
+    /// <summary>To ERR, from any state but RESET: flush both queues, answer nothing any more. Idempotent.</summary>
+    internal void EnterError()
+    {
+        if (_state is QueuePairState.Error or QueuePairState.Reset)
+        {
+            return;
+        }
+
+        _state = QueuePairState.Error;
+        Interlocked.MemoryBarrier();
+        Port.Host.Trace("rdma.qp_error", Name, QpNumber);
+        Requester.Flush();
+        Responder.Flush();
+    }
+
+    /// <summary>Work was posted, a region was mapped, or the state changed.</summary>
+    internal void Wake()
+    {
+        Requester.Wake();
+        if (_state == QueuePairState.Error)
+        {
+            Responder.Flush();
+        }
+        else
+        {
+            Responder.Wake();
+        }
+    }
+
+    private bool MaySend => _state >= QueuePairState.ReadyToSend;
+
+    private static bool IsInRange(QueuePairAttributes attributes, QueuePairAttributeMask mask)
+    {
+        bool Holds(QueuePairAttributeMask bit, bool condition) => (mask & bit) == 0 || condition;
+        return Holds(QueuePairAttributeMask.PKeyIndex, attributes.PKeyIndex == 0)
+            && Holds(QueuePairAttributeMask.Port, attributes.Port == 1)
+            && Holds(QueuePairAttributeMask.AccessFlags, (attributes.AccessFlags & ~AccessRules.QueuePairFlags) == 0)
+            && Holds(QueuePairAttributeMask.PathMtu, attributes.PathMtu is >= PathMtu.Mtu256 and <= PathMtu.Mtu4096)
+            && Holds(QueuePairAttributeMask.DestQpNumber, attributes.DestQpNumber is > 0 and < Psn.Mask)
+            && Holds(QueuePairAttributeMask.RqPsn, attributes.RqPsn <= Psn.Mask)
+            && Holds(QueuePairAttributeMask.SqPsn, attributes.SqPsn <= Psn.Mask)
+            && Holds(QueuePairAttributeMask.MaxRdAtomic, attributes.MaxRdAtomic is >= 0 and <= RdmaDevice.MaxRdAtomic)
+            && Holds(QueuePairAttributeMask.MaxDestRdAtomic, attributes.MaxDestRdAtomic is >= 0 and <= RdmaDevice.MaxRdAtomic)
+            && Holds(QueuePairAttributeMask.MinRnrTimer, attributes.MinRnrTimer is >= 0 and <= 31)
+            && Holds(QueuePairAttributeMask.Timeout, attributes.Timeout is >= 0 and <= 31)
+            && Holds(QueuePairAttributeMask.RetryCount, attributes.RetryCount is >= 0 and <= 7)
+            && Holds(QueuePairAttributeMask.RnrRetry, attributes.RnrRetry is >= 0 and <= 7)
+            && (mask & (QueuePairAttributeMask.AlternatePath | QueuePairAttributeMask.PathMigrationState | QueuePairAttributeMask.QKey)) == 0;
+    }
+
+    private void Apply(QueuePairAttributes attributes, QueuePairAttributeMask mask)
+    {
+        bool Sets(QueuePairAttributeMask bit) => (mask & bit) != 0;
+        Access = Sets(QueuePairAttributeMask.AccessFlags) ? attributes.AccessFlags : Access;
+        MtuBytes = Sets(QueuePairAttributeMask.PathMtu) ? 128 << (int)attributes.PathMtu : MtuBytes;
+        DestQpNumber = Sets(QueuePairAttributeMask.DestQpNumber) ? attributes.DestQpNumber : DestQpNumber;
+        MaxRdAtomic = Sets(QueuePairAttributeMask.MaxRdAtomic) ? attributes.MaxRdAtomic : MaxRdAtomic;
+        MaxDestRdAtomic = Sets(QueuePairAttributeMask.MaxDestRdAtomic) ? attributes.MaxDestRdAtomic : MaxDestRdAtomic;
+        MinRnrTimer = Sets(QueuePairAttributeMask.MinRnrTimer) ? attributes.MinRnrTimer : MinRnrTimer;
+        Timeout = Sets(QueuePairAttributeMask.Timeout) ? attributes.Timeout : Timeout;
+        RetryCount = Sets(QueuePairAttributeMask.RetryCount) ? attributes.RetryCount : RetryCount;
+        RnrRetry = Sets(QueuePairAttributeMask.RnrRetry) ? attributes.RnrRetry : RnrRetry;
+        if (Sets(QueuePairAttributeMask.AddressVector))
+        {
+            _peer = Port.PeerOf(attributes.AddressVector);
+            Profile = attributes.Profile;
+        }
+    }
+
+    private void Enter(QueuePairState from, QueuePairState to)
+    {
+        uint sqPsn = Attributes.SqPsn;
+        if (to == QueuePairState.Error)
+        {
+            EnterError();
+            return;
+        }
+
+        if (to == QueuePairState.Reset)
+        {
+            Requester.Reset(0);
+            SendCompletionQueue.Forget(_sends);
+            ReceiveCompletionQueue.Forget(_receives);
+            _sends.Clear();
+            _receives.Clear();
+            MaxDestRdAtomic = 0;
+            Responder.Reset(0);
+            Port.Forget(this);
+            _peer = null;
+        }
+        else if (to == QueuePairState.ReadyToReceive)
+        {
+            Responder.Reset(Attributes.RqPsn);
+        }
+        else if (from == QueuePairState.ReadyToReceive && to == QueuePairState.ReadyToSend)
+        {
+            Requester.Reset(sqPsn);
+        }
+
+        _state = to;
+        if (to == QueuePairState.SendQueueDrained)
+        {
+            Requester.HandleDrain();
+        }
+
+        Wake();
+    }
+}

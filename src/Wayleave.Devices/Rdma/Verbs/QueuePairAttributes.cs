@@ -1,0 +1,99 @@
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma.Verbs;
+
+/// <summary><c>enum ibv_mtu</c>, same numbers.</summary>
+public enum PathMtu
+{
+    Mtu256 = 1,
+    Mtu512 = 2,
+    Mtu1024 = 3,
+    Mtu2048 = 4,
+    Mtu4096 = 5,
+}
+
+/// <summary>
+/// Where a connected queue pair sends (<c>struct ibv_ah_attr</c>). The port number in the GID's world is that of UDP.
+/// </summary>
+/// <param name="Destination">The peer's GID; requests from any other are dropped silently.</param>
+/// <param name="DestinationPort">UDP port of the peer: 4791 unless both sides were told otherwise.</param>
+/// <param name="Icrc">How packets of this peer can be checked.</param>
+/// <param name="SourcePort">UDP port that our packets leave from, covered by the ICRC; 0 is the port's own.</param>
+public readonly record struct AddressVector(
+    Gid Destination,
+    ushort DestinationPort = AddressVector.RoceUdpPort,
+    IcrcMode Icrc = IcrcMode.OwnIdentification,
+    ushort SourcePort = 0)
+{
+    /// <summary>The registered port of RoCEv2.</summary>
+    public const ushort RoceUdpPort = 4791;
+}
+
+/// <summary>Sizes of the queues (<c>struct ibv_qp_cap</c>); fixed at creation.</summary>
+public sealed record QueuePairCapabilities
+{
+    /// <summary>Send requests that may be queued; rounded up to a power of two.</summary>
+    public int MaxSendWr { get; init; } = 256;
+
+    /// <summary>Receive requests that may be queued; rounded up to a power of two.</summary>
+    public int MaxReceiveWr { get; init; } = 256;
+
+    public int MaxSendSge { get; init; } = 4;
+
+    public int MaxReceiveSge { get; init; } = 4;
+
+    /// <summary>Bytes that an inline post may carry.</summary>
+    public int MaxInlineData { get; init; } = 64;
+}
+
+/// <summary>
+/// What a modify sets (<c>struct ibv_qp_attr</c>). Only members named in the mask are looked at, except
+/// <see cref="Profile"/>, which is ours and goes with <see cref="QueuePairAttributeMask.AddressVector"/>.
+/// </summary>
+public sealed record QueuePairAttributes
+{
+    public QueuePairState State { get; init; }
+
+    public QueuePairState CurrentState { get; init; }
+
+    public AccessFlags AccessFlags { get; init; }
+
+    public int PKeyIndex { get; init; }
+
+    public int Port { get; init; } = 1;
+
+    public AddressVector AddressVector { get; init; }
+
+    /// <summary>Where the peer's implementation differs from ours.</summary>
+    public PeerProfile Profile { get; init; } = PeerProfile.Default;
+
+    public PathMtu PathMtu { get; init; }
+
+    public uint DestQpNumber { get; init; }
+
+    /// <summary>First PSN of the peer's requests.</summary>
+    public uint RqPsn { get; init; }
+
+    /// <summary>First PSN of our requests.</summary>
+    public uint SqPsn { get; init; }
+
+    /// <summary>READs that we may have outstanding.</summary>
+    public int MaxRdAtomic { get; init; }
+
+    /// <summary>READs that the peer may have outstanding; 0 refuses them.</summary>
+    public int MaxDestRdAtomic { get; init; }
+
+    /// <summary>RNR timer code that our RNR NAKs carry: 0 is 655 ms, 12 is 0.64 ms.</summary>
+    public int MinRnrTimer { get; init; }
+
+    /// <summary>Acknowledge timeout: 4.096 us times two to this power; 0 waits for ever.</summary>
+    public int Timeout { get; init; }
+
+    /// <summary>Retransmissions after a timeout or a sequence error, 0 to 7.</summary>
+    public int RetryCount { get; init; }
+
+    /// <summary>Retransmissions after an RNR NAK, 0 to 7; 7 is for ever.</summary>
+    public int RnrRetry { get; init; }
+
+    public bool EnableSqdNotify { get; init; }
+}

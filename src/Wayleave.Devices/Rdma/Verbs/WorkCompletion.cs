@@ -1,0 +1,72 @@
+namespace Wayleave.Devices.Rdma.Verbs;
+
+/// <summary>How a work request ended (<c>enum ibv_wc_status</c>, same numbers).</summary>
+public enum WorkCompletionStatus
+{
+    Success = 0,
+    LocalLengthError = 1,
+    LocalQpOperationError = 2,
+    LocalEecOperationError = 3,
+    LocalProtectionError = 4,
+    WorkRequestFlushed = 5,
+    MemoryWindowBindError = 6,
+    BadResponse = 7,
+    LocalAccessError = 8,
+    RemoteInvalidRequest = 9,
+    RemoteAccessError = 10,
+    RemoteOperationError = 11,
+    RetryExceeded = 12,
+    RnrRetryExceeded = 13,
+    LocalRddViolation = 14,
+    RemoteInvalidRdRequest = 15,
+    RemoteAborted = 16,
+    InvalidEecNumber = 17,
+    InvalidEecState = 18,
+    Fatal = 19,
+    ResponseTimeout = 20,
+    General = 21,
+}
+
+/// <summary>What completed (<c>enum ibv_wc_opcode</c>, same numbers).</summary>
+public enum WorkCompletionOpcode
+{
+    Send = 0,
+    RdmaWrite = 1,
+    RdmaRead = 2,
+    Receive = 128,
+    ReceiveRdmaWithImmediate = 129,
+}
+
+/// <summary><c>enum ibv_wc_flags</c>, same numbers.</summary>
+[Flags]
+public enum WorkCompletionFlags
+{
+    None = 0,
+    Grh = 1 << 0,
+    WithImmediate = 1 << 1,
+    WithInvalidate = 1 << 2,
+}
+
+/// <summary>
+/// The end of a work request (<c>struct ibv_wc</c>). When <see cref="Status"/> is not success only <see cref="WrId"/>,
+/// <see cref="Status"/> and <see cref="QpNumber"/> are defined.
+/// </summary>
+public readonly record struct WorkCompletion
+{
+    public ulong WrId { get; init; }
+
+    public WorkCompletionStatus Status { get; init; }
+
+    public WorkCompletionOpcode Opcode { get; init; }
+
+    /// <summary>Bytes received, or the length of the request.</summary>
+    public uint ByteLength { get; init; }
+
+    /// <summary>The immediate as a number; valid with <see cref="WorkCompletionFlags.WithImmediate"/>.</summary>
+    public uint Immediate { get; init; }
+
+    /// <summary>The local queue pair.</summary>
+    public uint QpNumber { get; init; }
+
+    public WorkCompletionFlags Flags { get; init; }
+}

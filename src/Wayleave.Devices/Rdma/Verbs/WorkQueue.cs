@@ -1,0 +1,53 @@
+using System.Numerics;
+
+namespace Wayleave.Devices.Rdma.Verbs;
+
+// Positions run freely and wrap at 2^32; a slot is position & mask.
+//
+//   free ........ head ........ tail
+//        done,         posted,       empty up to free + capacity
+//        not polled    not done
+//
+// tail: application threads, under the posting flag. head: the port. free: whoever polls the completion queue.
+
+/// <summary>The part that the send and the receive queue have in common: who may write which slot.</summary>
+internal abstract class WorkQueue(int capacity, int sgeMax)
+{
+    private protected SpinFlag Posting;
+    private uint _tail;
+    private uint _free;
+
+    public int Capacity { get; } = (int)BitOperations.RoundUpToPowerOf2((uint)Math.Max(capacity, 1));
+
+    public int SgeMax { get; } = Math.Max(sgeMax, 1);
+
+    /// <summary>Behind the newest request. Everything before it may be read by the port.</summary>
+    public uint Tail => Volatile.Read(ref _tail);
+
+    /// <summary>Slots before this position are empty: a completion behind them was polled.</summary>
+    public void Free(uint position)
+    {
+        // Two pollers of one queue run under the poll flag of its completion queue, so positions only grow.
+        Volatile.Write(ref _free, position);
+    }
+
+    /// <summary>Posting flag held.</summary>
+    private protected bool IsFull => _tail - Volatile.Read(ref _free) >= (uint)Capacity;
+
+    /// <summary>Posting flag held.</summary>
+    private protected uint NextPosition => _tail;
+
+    private protected int SlotOf(uint position) => (int)(position & (uint)(Capacity - 1));
+
+    /// <summary>Posting flag held: hands the slot at <see cref="NextPosition"/> to the port.</summary>
+    private protected void Publish() => Volatile.Write(ref _tail, _tail + 1);
+
+    /// <summary>Empties the queue without completions (RESET). Port token held; the application does not post meanwhile.</summary>
+    private protected void Rewind()
+    {
+        Posting.Enter();
+        _tail = 0;
+        _free = 0;
+        Posting.Exit();
+    }
+}

@@ -1,0 +1,59 @@
+namespace Wayleave.Devices.Rdma.Verbs;
+
+/// <summary>What a send work request does (<c>enum ibv_wr_opcode</c>, same numbers).</summary>
+public enum WorkRequestOpcode
+{
+    RdmaWrite = 0,
+    RdmaWriteWithImmediate = 1,
+    Send = 2,
+    SendWithImmediate = 3,
+    RdmaRead = 4,
+}
+
+/// <summary><c>enum ibv_send_flags</c>, same numbers.</summary>
+[Flags]
+public enum SendFlags
+{
+    None = 0,
+
+    /// <summary>Starts only after every earlier READ of the queue pair has completed.</summary>
+    Fence = 1 << 0,
+
+    /// <summary>Success makes a completion. Without it only an error does, and the slot is free after a later signalled one was polled.</summary>
+    Signaled = 1 << 1,
+
+    /// <summary>Raises the receiver's solicited event.</summary>
+    Solicited = 1 << 2,
+
+    /// <summary>The data is copied when the request is posted; set by the inline form of the post.</summary>
+    Inline = 1 << 3,
+}
+
+/// <summary>A piece of local memory (<c>struct ibv_sge</c>): an address within the region that <paramref name="LKey"/> names.</summary>
+public readonly record struct Sge(ulong Address, uint LengthBytes, uint LKey);
+
+/// <summary>
+/// A request to the send queue (<c>struct ibv_send_wr</c>); its scatter/gather list is a separate argument of the post.
+/// </summary>
+public readonly record struct SendWorkRequest
+{
+    /// <summary>Comes back in the completion.</summary>
+    public ulong WrId { get; init; }
+
+    public WorkRequestOpcode Opcode { get; init; }
+
+    public SendFlags Flags { get; init; }
+
+    /// <summary>For the opcodes with immediate: the number whose big-endian form travels.</summary>
+    public uint Immediate { get; init; }
+
+    /// <summary>RDMA WRITE and READ: where in the peer's region.</summary>
+    public ulong RemoteAddress { get; init; }
+
+    /// <summary>RDMA WRITE and READ: the peer's key.</summary>
+    public uint RKey { get; init; }
+}
+
+/// <summary>A request to the receive queue (<c>struct ibv_recv_wr</c>).</summary>
+/// <param name="WrId">Comes back in the completion.</param>
+public readonly record struct ReceiveWorkRequest(ulong WrId);
