@@ -51,63 +51,84 @@ public class InFlightGateTests(ITestOutputHelper output)
     }
 
     /// <summary>
-    /// Tier 4: what the explorer cannot see, the memory order of the processor. Users read and write a cell inside the gate with
-    /// plain accesses; the owner frees it when the gate has drained. Bounded by rounds, not by time.
+    /// What the explorer cannot see: the memory order of the processor. Users read and write cells inside the gate with plain
+    /// accesses; the owner frees them when the gate has drained. Bounded by rounds, not by time.
     /// </summary>
     [Fact]
     public async Task Nobody_is_inside_a_drained_gate_on_real_threads()
     {
-        const int Rounds = 5_000;
+        const int Rounds = 2_000;
         const int Users = 2;
+        const int Freed = -1;
         CancellationToken stop = TestContext.Current.CancellationToken;
-        using Barrier step = new(Users + 1);
-        InFlightGate gate = null!;
-        int[] cell = null!;
-        int drains = 0;
+        Use current = new(new InFlightGate());
+        bool over = false;
         long used = 0, late = 0;
         void User()
         {
-            for (int round = 0; round < Rounds; round++)
+            while (!Volatile.Read(ref over))
             {
-                step.SignalAndWait(stop);
-                long mine = 0, freed = 0;
-                while (gate.TryEnter())
+                Use use = Volatile.Read(ref current);
+                if (!use.Gate.TryEnter())
                 {
-                    freed += cell[0] == -1 ? 1 : 0;
-                    cell[1 + (mine++ & 1)] = round;
-                    gate.Exit();
+                    Thread.Yield(); // until the owner has made the next one
+                    continue;
                 }
 
-                Interlocked.Add(ref used, mine);
-                Interlocked.Add(ref late, freed);
-                step.SignalAndWait(stop);
+                if (use.Cells[0] == Freed)
+                {
+                    Interlocked.Increment(ref late);
+                }
+
+                use.Cells[1 + (Interlocked.Increment(ref used) & 1)] = 1;
+                use.Gate.Exit();
             }
         }
 
         Task[] users = [.. Enumerable.Range(0, Users).Select(_ => Task.Factory.StartNew(
             User, stop, TaskCreationOptions.LongRunning, TaskScheduler.Default))];
-        for (int round = 0; round < Rounds; round++)
+        try
         {
-            int[] mine = [0, 0, 0];
-            cell = mine;
-            drains = 0;
-            gate = new InFlightGate(() => Interlocked.Increment(ref drains));
-            step.SignalAndWait(stop);
-            Thread.SpinWait(round % 64);
-            bool drained = gate.Close(out _);
-            while (!gate.IsDrained)
+            List<int[]> freed = [];
+            for (int round = 0; round < Rounds; round++)
             {
-                Thread.SpinWait(1);
+                int drains = 0;
+                Use use = new(new InFlightGate(() => Interlocked.Increment(ref drains)));
+                long before = Volatile.Read(ref used);
+                Volatile.Write(ref current, use);
+                while (Volatile.Read(ref used) == before)
+                {
+                    stop.ThrowIfCancellationRequested();
+                    Thread.Yield();
+                }
+
+                Thread.SpinWait(round % 64);
+                bool drainedAtOnce = use.Gate.Close(out long inside);
+                while (!use.Gate.IsDrained)
+                {
+                    Thread.Yield();
+                }
+
+                // A user that is still inside would see the mark, and its own write would survive it.
+                use.Cells.AsSpan().Fill(Freed);
+                freed.Add(use.Cells);
+                while (!drainedAtOnce && Volatile.Read(ref drains) == 0)
+                {
+                    Thread.Yield(); // the last user is out, and is about to say so
+                }
+
+                Assert.Equal(drainedAtOnce, inside == 0);
+                Assert.Equal(drainedAtOnce ? 0 : 1, drains);
             }
 
-            // Freed: from here on a user that is still inside would see it, and its own write would survive the clearing.
-            mine.AsSpan().Fill(-1);
-            step.SignalAndWait(stop);
-            Assert.All(mine, value => Assert.Equal(-1, value));
-            Assert.Equal(drained ? 0 : 1, drains);
+            Assert.All(freed, cells => Assert.All(cells, cell => Assert.Equal(Freed, cell)));
+        }
+        finally
+        {
+            Volatile.Write(ref over, true);
+            await Task.WhenAll(users);
         }
 
-        await Task.WhenAll(users);
         Assert.Equal(0, late);
         output.WriteLine($"{used} uses in {Rounds} rounds");
     }
@@ -172,5 +193,10 @@ public class InFlightGateTests(ITestOutputHelper output)
                     throw new InvalidOperationException($"{drains} drains at the end");
                 }
             });
+    }
+
+    private sealed record Use(InFlightGate Gate)
+    {
+        public int[] Cells { get; } = new int[3];
     }
 }
