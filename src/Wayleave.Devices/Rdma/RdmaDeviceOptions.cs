@@ -44,7 +44,7 @@ public sealed record RdmaDeviceOptions
     /// <summary>Async events kept until polled; later ones are lost and counted by nobody but the log of the edge.</summary>
     public int AsyncEventCapacity { get; init; } = 1024;
 
-    internal ResponderDefences Defences { get; init; } = ResponderDefences.All;
+    public ResponderDefences Defences { get; init; } = ResponderDefences.All;
 
     /// <summary>Throws when the values do not work together, naming every problem at once.</summary>
     /// <exception cref="ArgumentException">One or more values are out of range.</exception>

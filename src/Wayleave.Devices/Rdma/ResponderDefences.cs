@@ -4,7 +4,7 @@ namespace Wayleave.Devices.Rdma;
 /// The defences against late access, each of which a test, or <c>demo --break</c>, can take away to show that its absence is
 /// noticed. Everything is on in a product.
 /// </summary>
-internal sealed record ResponderDefences
+public sealed record ResponderDefences
 {
     public static ResponderDefences All { get; } = new();
 

@@ -1,0 +1,138 @@
+using Wayleave.Core;
+using Wayleave.Core.Retirement;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Gpu;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Host.Objects;
+
+namespace Wayleave.Host.Audits;
+
+/// <summary>What an audit found when it looked.</summary>
+/// <param name="LateWriteBytes">Bytes of the reclaimed memory that changed after the proof, found by reading them.</param>
+/// <param name="RejectedBytes">Payload bytes that came for the dead keys after the revoke and were refused.</param>
+/// <param name="KeyReused">Whether a new registration got the number of a dead key.</param>
+/// <param name="InspectedBytes">How much memory was compared.</param>
+public sealed record AuditFindings(long LateWriteBytes, long RejectedBytes, bool KeyReused, long InspectedBytes);
+
+/// <summary>
+/// Tries a proof: after a revoke the memory goes to a new owner, who marks every byte of it; whatever the old users still do must
+/// leave no trace. The mark is checked as often as asked, until the audit is ended.
+/// </summary>
+public sealed class TakeBackAudit
+{
+    // Enough that a device which hands out dead numbers again would be seen.
+    private const int KeyProbes = 256;
+
+    private readonly ObjectStore _objects;
+    private readonly HostContext _host;
+    private readonly DeviceObject _newOwner;
+    private readonly IReadOnlyList<(MemoryRegion Region, long RejectedBefore)> _regions;
+    private readonly NicHandle _nic;
+
+    private TakeBackAudit(
+        ObjectStore objects,
+        HostContext host,
+        NicHandle nic,
+        DeviceObject newOwner,
+        RetirementProof proof,
+        IReadOnlyList<(MemoryRegion, long)> regions,
+        ulong seed,
+        ulong overlapBytes)
+    {
+        (_objects, _host, _nic, _newOwner, _regions) = (objects, host, nic, newOwner, regions);
+        (Proof, Seed, OverlapBytes) = (proof, seed, overlapBytes);
+    }
+
+    public ulong Id => _newOwner.Id;
+
+    public RetirementProof Proof { get; }
+
+    /// <summary>Of the mark, <see cref="OwnerPattern"/>; its offsets are those of the object.</summary>
+    public ulong Seed { get; }
+
+    /// <summary>Bytes of the new owner's memory that were the old one's. The audit is meaningful when it is the whole size.</summary>
+    public ulong OverlapBytes { get; }
+
+    /// <summary>Takes the object back, gives its memory to a new owner and marks it.</summary>
+    /// <param name="objects">The store of the object.</param>
+    /// <param name="host">Its host.</param>
+    /// <param name="nic">Where new keys are tried.</param>
+    /// <param name="o">What is taken back.</param>
+    /// <param name="regions">The registrations of the object, whose keys die.</param>
+    /// <param name="policy">Of the revoke.</param>
+    /// <param name="seed">Of the mark.</param>
+    /// <exception cref="WayleaveException">The proof is not sufficient, so there is no new owner; the message says what is missing.</exception>
+    public static async Task<TakeBackAudit> StartAsync(
+        ObjectStore objects,
+        HostContext host,
+        NicHandle nic,
+        DeviceObject o,
+        IReadOnlyList<MemoryRegion> regions,
+        RevokePolicy policy,
+        ulong seed)
+    {
+        ArgumentNullException.ThrowIfNull(objects);
+        ArgumentNullException.ThrowIfNull(o);
+        GpuPlacement old = o.Buffer.Placement;
+        RetirementProof proof = await objects.RevokeAsync(o, policy).ConfigureAwait(false);
+        if (!proof.IsSufficient)
+        {
+            throw new WayleaveException(
+                Errno.EBUSY, $"take {o} back", $"the proof is of grade {proof.Grade}, {proof.RequiredGrade} is required", "its memory stays in quarantine");
+        }
+
+        (MemoryRegion, long)[] before = [.. regions.Select(r => (r, r.BytesRejected))];
+        DeviceObject owner = await objects.CreateAsync(o.Device, $"audit-{o.Id}", o.SizeBytes, o.Storage).ConfigureAwait(false);
+        await objects.ForEachPieceAsync(owner, (offset, bytes) => OwnerPattern.Fill(seed, offset, bytes)).ConfigureAwait(false);
+        ulong overlap = Overlap(old.Addresses.Entries, owner.Buffer.Placement.Addresses.Entries);
+        return new TakeBackAudit(objects, host, nic, owner, proof, before, seed, overlap);
+    }
+
+    /// <summary>Reads the reclaimed memory and says what changed since the proof.</summary>
+    public async Task<AuditFindings> InspectAsync()
+    {
+        long late = 0, inspected = 0;
+        await _objects.ForEachPieceAsync(_newOwner, (offset, bytes) =>
+        {
+            late += OwnerPattern.CountForeign(Seed, offset, bytes);
+            inspected += bytes.Length;
+        }).ConfigureAwait(false);
+        long rejected = _regions.Sum(r => r.Region.BytesRejected - r.RejectedBefore);
+        return new AuditFindings(late, rejected, await IsKeyReusedAsync().ConfigureAwait(false), inspected);
+    }
+
+    /// <summary>Gives the memory up.</summary>
+    public Task EndAsync() => _objects.AbortAsync(_newOwner, "audit ended");
+
+    private async Task<bool> IsKeyReusedAsync()
+    {
+        bool reused = false;
+        for (int i = 0; i < KeyProbes && !reused; i++)
+        {
+            MemoryRegion probe = await _nic.RegisterAsync(
+                _nic.AuditDomain, _newOwner.Buffer.Shared, new MemoryRegionRequest(0, 4096 > _newOwner.SizeBytes ? _newOwner.SizeBytes : 4096, 0, AccessFlags.LocalWrite, Core.Buffers.ImporterKind.Dynamic)).ConfigureAwait(false);
+            reused = _regions.Any(r => r.Region.Key == probe.Key);
+            await _nic.DeregisterAsync(probe).ConfigureAwait(false);
+        }
+
+        return reused;
+    }
+
+    private static ulong Overlap(ReadOnlySpan<DeviceRange> old, ReadOnlySpan<DeviceRange> now)
+    {
+        ulong bytes = 0;
+        foreach (DeviceRange a in old)
+        {
+            foreach (DeviceRange b in now)
+            {
+                if (a.Overlaps(b))
+                {
+                    ulong start = Math.Max(a.Start.Value, b.Start.Value);
+                    bytes += Math.Min(a.Start.Value + a.LengthBytes, b.Start.Value + b.LengthBytes) - start;
+                }
+            }
+        }
+
+        return bytes;
+    }
+}

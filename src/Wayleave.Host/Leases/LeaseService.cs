@@ -1,0 +1,163 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Host.Objects;
+
+namespace Wayleave.Host.Leases;
+
+/// <summary>
+/// Lends objects to peers. Each peer address has a protection domain of its own, so that no peer reaches what was lent to another.
+/// Members take the host lock themselves.
+/// </summary>
+public sealed class LeaseService
+{
+    private readonly HostContext _host;
+    private readonly IReadOnlyList<NicHandle> _nics;
+    private readonly Dictionary<ulong, Lease> _leases = []; // host lock
+    private readonly Dictionary<(NicHandle Nic, Gid Peer), ProtectionDomain> _domains = []; // host lock
+
+    internal LeaseService(HostContext host, IReadOnlyList<NicHandle> nics) => (_host, _nics) = (host, nics);
+
+    /// <summary>Registers the object for one peer and connects a queue pair to it.</summary>
+    /// <exception cref="WayleaveException">The object is gone, cannot be registered, or the peer's numbers make no sense.</exception>
+    public async Task<Lease> LendAsync(DeviceObject o, LeaseRequest request)
+    {
+        ArgumentNullException.ThrowIfNull(o);
+        ArgumentNullException.ThrowIfNull(request);
+        if (request.Region is not (ImporterKind.Dynamic or ImporterKind.PinnedRevocable))
+        {
+            throw new WayleaveException(
+                Errno.EOPNOTSUPP, $"lend {o}", $"a {request.Region} region cannot be taken back", "ask for a dynamic or a pinned-revocable one");
+        }
+
+        NicHandle nic = _nics[0];
+        AccessFlags access = request.Access == LeaseAccess.Write
+            ? AccessFlags.LocalWrite | AccessFlags.RemoteWrite
+            : AccessFlags.RemoteRead;
+        ProtectionDomain domain = DomainOf(nic, request.Peer.Gid);
+        MemoryRegion region = await nic.RegisterAsync(
+            domain, o.Buffer.Shared, new MemoryRegionRequest(0, o.SizeBytes, 0, access, request.Region)).ConfigureAwait(false);
+        Lease lease;
+        using (_host.Enter())
+        {
+            lease = new Lease(_host.AllocateId(), o, nic, request, region);
+            _leases.Add(lease.Id, lease);
+        }
+
+        try
+        {
+            lease.Local = Connect(lease, request.Peer);
+        }
+        catch
+        {
+            await EndAsync(lease).ConfigureAwait(false);
+            throw;
+        }
+
+        _host.Trace("lease.start", o.ToString(), (long)lease.Id, region.Key);
+        return lease;
+    }
+
+    /// <summary>
+    /// Connects one more queue pair of the same peer in the lease's protection domain, after its first one went to ERR. The region and
+    /// its key stay what they are: a dead key is still dead.
+    /// </summary>
+    public ConnectionEnd Reconnect(Lease lease, ConnectionEnd peer)
+    {
+        ArgumentNullException.ThrowIfNull(lease);
+        ArgumentNullException.ThrowIfNull(peer);
+        if (peer.Gid != lease.Request.Peer.Gid)
+        {
+            throw new WayleaveException(
+                Errno.EACCES, $"reconnect lease {lease.Id}", $"it belongs to {lease.Request.Peer.Gid}, not to {peer.Gid}");
+        }
+
+        return Connect(lease, peer);
+    }
+
+    /// <summary>A lease by its number, or null when it has ended.</summary>
+    public Lease? Find(ulong id)
+    {
+        using (_host.Enter())
+        {
+            return _leases.GetValueOrDefault(id);
+        }
+    }
+
+    /// <summary>All leases of an object, or of every object.</summary>
+    public IReadOnlyList<Lease> List(DeviceObject? o = null)
+    {
+        using (_host.Enter())
+        {
+            return [.. _leases.Values.Where(l => o is null || ReferenceEquals(l.Target, o)).OrderBy(l => l.Id)];
+        }
+    }
+
+    /// <summary>Destroys the queue pairs, then deregisters the region: its key is dead and may be given out again. Idempotent.</summary>
+    public async Task EndAsync(Lease lease)
+    {
+        ArgumentNullException.ThrowIfNull(lease);
+        QueuePair[] pairs;
+        using (_host.Enter())
+        {
+            if (!_leases.Remove(lease.Id))
+            {
+                return;
+            }
+
+            pairs = [.. lease.QueuePairs];
+            lease.QueuePairs.Clear();
+        }
+
+        foreach (QueuePair pair in pairs)
+        {
+            lease.Nic.Destroy(pair);
+        }
+
+        await lease.Nic.DeregisterAsync(lease.Region).ConfigureAwait(false);
+        _host.Trace("lease.end", lease.Target.ToString(), (long)lease.Id);
+    }
+
+    private ConnectionEnd Connect(Lease lease, ConnectionEnd peer)
+    {
+        QueuePair pair = lease.Nic.CreateQueuePair(lease.Region.Domain, lease.Nic.PassiveCompletions);
+        AccessFlags access = lease.Region.Access & (AccessFlags.RemoteRead | AccessFlags.RemoteWrite);
+        try
+        {
+            ConnectionEnd local = lease.Nic.Connect(pair, peer, access);
+            using (_host.Enter())
+            {
+                if (!_leases.ContainsKey(lease.Id))
+                {
+                    throw new WayleaveException(Errno.ENOENT, $"connect to lease {lease.Id}", "it has ended");
+                }
+
+                lease.QueuePairs.Add(pair);
+            }
+
+            return local;
+        }
+        catch
+        {
+            lease.Nic.Destroy(pair);
+            throw;
+        }
+    }
+
+    private ProtectionDomain DomainOf(NicHandle nic, Gid peer)
+    {
+        // Made outside the lock, which the device takes itself; one that loses the race is dropped.
+        ProtectionDomain made = nic.Device.CreateProtectionDomain();
+        using (_host.Enter())
+        {
+            if (!_domains.TryGetValue((nic, peer), out ProtectionDomain? domain))
+            {
+                domain = made;
+                _domains.Add((nic, peer), domain);
+            }
+
+            return domain;
+        }
+    }
+}

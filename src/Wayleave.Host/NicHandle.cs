@@ -1,0 +1,264 @@
+using System.Security.Cryptography;
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Reservations;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Host.Configuration;
+using Wayleave.Host.Leases;
+using Wayleave.Host.Objects;
+using Wayleave.Host.Runners;
+using Wayleave.Linux;
+
+namespace Wayleave.Host;
+
+/// <summary>
+/// An RDMA NIC of a running host: the device, its socket and who drives its port. Members take the host lock or the port token
+/// themselves and are called with neither.
+/// </summary>
+public sealed class NicHandle : IDisposable
+{
+    /// <summary>Timeout code of the queue pairs made here: 4.096 us times 2^14 is 67 ms, as rdma-core's tools use.</summary>
+    public const int AcknowledgeTimeoutCode = 14;
+
+    private const int RetryCountMax = 7;
+    private const int ReadDepth = 16;
+    private const int RnrTimerCode = 12; // 0.64 ms
+    private const int PassiveDepth = 4096;
+
+    private readonly HostContext _host;
+    private readonly IDatagramTap? _tap;
+
+    internal NicHandle(HostContext host, PciFabric fabric, string pciAddress, NicConfig config, WayleaveHostOptions options)
+    {
+        _host = host;
+        Name = config.Name;
+        PathMtuBytes = config.PathMtuBytes;
+        UdpEndpoint endpoint = UdpEndpoint.Bind(EndpointAddress.From(config.Address, (ushort)config.UdpPort));
+        EndpointAddress local = endpoint.LocalAddress;
+        Gid = new Gid(local.High, local.Low);
+        UdpPort = local.Port;
+        RdmaDeviceOptions deviceOptions = new() { Gid = Gid, UdpPort = UdpPort };
+        if (options.Defences is { } defences)
+        {
+            deviceOptions = deviceOptions with { Defences = defences };
+        }
+
+        Device = new RdmaDevice(host, fabric, new PciFunction(pciAddress, config.Name), deviceOptions, new CryptographicKeys());
+        _tap = options.Tap?.Invoke(Gid, UdpPort);
+        Driver = new PortDriver(Device.Port, endpoint, host, options.Driver, _tap);
+        PassiveCompletions = CreateCompletionQueue(PassiveDepth);
+        AuditDomain = Device.CreateProtectionDomain();
+    }
+
+    public string Name { get; }
+
+    public Gid Gid { get; }
+
+    public ushort UdpPort { get; }
+
+    /// <summary>The largest payload of a packet.</summary>
+    public int PathMtuBytes { get; }
+
+    public RdmaDevice Device { get; }
+
+    public PortDriver Driver { get; }
+
+    /// <summary>For queue pairs that only answer: nobody polls it, and a passive queue pair completes nothing into it.</summary>
+    public CompletionQueue PassiveCompletions { get; }
+
+    /// <summary>A domain without queue pairs, in which an audit tries which keys are handed out.</summary>
+    internal ProtectionDomain AuditDomain { get; }
+
+    /// <summary>A completion queue of that many entries.</summary>
+    public CompletionQueue CreateCompletionQueue(int depth)
+    {
+        RdmaDevice.TryCreateCompletionQueue(depth, out CompletionQueue? completions).ThrowIfFailed($"create a completion queue of {depth} on {Name}");
+        return completions!;
+    }
+
+    /// <summary>A queue pair in RESET.</summary>
+    public QueuePair CreateQueuePair(ProtectionDomain domain, CompletionQueue completions, QueuePairCapabilities? capabilities = null)
+    {
+        QueuePair? pair = null;
+        Errno errno = Errno.Success;
+        Control(() => errno = Device.TryCreateQueuePair(domain, completions, completions, capabilities ?? new QueuePairCapabilities(), out pair));
+        errno.ThrowIfFailed($"create a queue pair on {Name}");
+        return pair!;
+    }
+
+    /// <summary>A random start PSN.</summary>
+    public uint ChoosePsn()
+    {
+        uint psn = 0;
+        Control(() => psn = Device.RandomPsn());
+        return psn;
+    }
+
+    /// <summary>Takes a queue pair from RESET to RTS, with a random start PSN.</summary>
+    /// <returns>Our end, for the peer.</returns>
+    public ConnectionEnd Connect(QueuePair pair, ConnectionEnd peer, AccessFlags access) => Connect(pair, peer, access, ChoosePsn());
+
+    /// <summary>As the other, with a start PSN that the peer was told before.</summary>
+    /// <exception cref="WayleaveException">The peer's numbers make no sense.</exception>
+    public ConnectionEnd Connect(QueuePair pair, ConnectionEnd peer, AccessFlags access, uint psn)
+    {
+        ArgumentNullException.ThrowIfNull(pair);
+        ArgumentNullException.ThrowIfNull(peer);
+        int mtu = Math.Min(peer.PathMtuBytes, PathMtuBytes);
+        string operation = $"connect {pair.Name} to {peer.Gid} queue pair {peer.QpNumber}";
+        if (mtu is not (256 or 512 or 1024 or 2048 or 4096) || peer.Gid.IsIPv4 != Gid.IsIPv4)
+        {
+            throw new WayleaveException(Errno.EINVAL, operation, $"path MTU {peer.PathMtuBytes} and address {peer.Gid} do not fit {Gid}");
+        }
+
+        QueuePairAttributes attributes = new()
+        {
+            AccessFlags = access,
+            AddressVector = new AddressVector(peer.Gid, peer.UdpPort, Gid.IsIPv4 ? IcrcMode.OwnIdentification : IcrcMode.Full),
+            PathMtu = (PathMtu)(System.Numerics.BitOperations.Log2((uint)mtu) - 7),
+            DestQpNumber = peer.QpNumber,
+            RqPsn = peer.Psn,
+            SqPsn = psn,
+            MaxRdAtomic = ReadDepth,
+            MaxDestRdAtomic = ReadDepth,
+            MinRnrTimer = RnrTimerCode,
+            Timeout = AcknowledgeTimeoutCode,
+            RetryCount = RetryCountMax,
+            RnrRetry = RetryCountMax,
+        };
+        Control(() =>
+        {
+            Modify(pair, attributes, QueuePairState.Init, InitMask, operation);
+            Modify(pair, attributes, QueuePairState.ReadyToReceive, ReceiveMask, operation);
+            Modify(pair, attributes, QueuePairState.ReadyToSend, SendMask, operation);
+        });
+        return new ConnectionEnd(Gid, UdpPort, pair.QpNumber, psn, mtu);
+    }
+
+    /// <summary>Ends a queue pair; what was queued makes no completions.</summary>
+    public void Destroy(QueuePair pair) => Control(() => Device.DestroyQueuePair(pair));
+
+    /// <summary>Registers a range of a buffer and waits until its memory may be touched.</summary>
+    /// <exception cref="WayleaveException">What the request gets wrong, or why the exporter refuses.</exception>
+    public async Task<MemoryRegion> RegisterAsync(ProtectionDomain domain, SharedBuffer buffer, MemoryRegionRequest request)
+    {
+        ArgumentNullException.ThrowIfNull(buffer);
+        AcquireTicket ticket = NewTicket($"registration of {buffer.Name}");
+        await buffer.Reservation.LockAsync(_host, ticket).ConfigureAwait(false);
+        MemoryRegion? region;
+        TaskCompletionSource<Errno>? mapped = null;
+        using (_host.Enter())
+        {
+            Errno errno = Device.RegisterLocked(ticket, domain, buffer, request, out region, out Fence? wait);
+            buffer.Reservation.Unlock(ticket);
+            errno.ThrowIfFailed($"register {buffer.Name} on {Name}", errno switch
+            {
+                Errno.ENODEV => "it was revoked; ask its owner for a new object",
+                Errno.EOPNOTSUPP => "its owner must be able to take it back: use a dynamic or a pinned-revocable region",
+                _ => null,
+            });
+            if (wait is not null)
+            {
+                mapped = new TaskCompletionSource<Errno>(TaskCreationOptions.RunContinuationsAsynchronously);
+                RegionRemap.Start(region!, mapped.SetResult);
+            }
+        }
+
+        if (mapped is not null)
+        {
+            Errno errno = await mapped.Task.ConfigureAwait(false);
+            if (errno != Errno.Success)
+            {
+                await DeregisterAsync(region!).ConfigureAwait(false);
+                errno.ThrowIfFailed($"map {buffer.Name} for {Name}", "its owner took it back meanwhile");
+            }
+        }
+
+        return region!;
+    }
+
+    /// <summary>Ends a region and waits until nobody is inside it. Idempotent.</summary>
+    public async Task DeregisterAsync(MemoryRegion region)
+    {
+        ArgumentNullException.ThrowIfNull(region);
+        while (true)
+        {
+            SharedBuffer? buffer;
+            AcquireTicket ticket = NewTicket($"deregistration of {region.Name}");
+            using (_host.Enter())
+            {
+                buffer = region.Buffer;
+            }
+
+            if (buffer is null)
+            {
+                return;
+            }
+
+            await buffer.Reservation.LockAsync(_host, ticket).ConfigureAwait(false);
+            TaskCompletionSource drained = new(TaskCreationOptions.RunContinuationsAsynchronously);
+            using (_host.Enter())
+            {
+                Fence? drain = Device.DeregisterLocked(ticket, region);
+                buffer.Reservation.Unlock(ticket);
+                if (drain is null)
+                {
+                    return;
+                }
+
+                if (drain.TryAddCallback(_ => drained.SetResult()) != Errno.Success)
+                {
+                    continue;
+                }
+            }
+
+            await drained.Task.ConfigureAwait(false);
+        }
+    }
+
+    public void Dispose()
+    {
+        Driver.Dispose();
+        (_tap as IDisposable)?.Dispose();
+    }
+
+    private const QueuePairAttributeMask InitMask =
+        QueuePairAttributeMask.State | QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.Port | QueuePairAttributeMask.AccessFlags;
+
+    private const QueuePairAttributeMask ReceiveMask =
+        QueuePairAttributeMask.State | QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PathMtu
+        | QueuePairAttributeMask.DestQpNumber | QueuePairAttributeMask.RqPsn | QueuePairAttributeMask.MaxDestRdAtomic
+        | QueuePairAttributeMask.MinRnrTimer;
+
+    private const QueuePairAttributeMask SendMask =
+        QueuePairAttributeMask.State | QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount
+        | QueuePairAttributeMask.RnrRetry | QueuePairAttributeMask.SqPsn | QueuePairAttributeMask.MaxRdAtomic;
+
+    private static void Modify(
+        QueuePair pair, QueuePairAttributes attributes, QueuePairState state, QueuePairAttributeMask mask, string operation) =>
+        pair.Modify(attributes with { State = state }, mask).ThrowIfFailed($"{operation}: to {state}");
+
+    private AcquireTicket NewTicket(string owner)
+    {
+        using (_host.Enter())
+        {
+            return new AcquireTicket(_host, owner);
+        }
+    }
+
+    private void Control(Action action) => Driver.WithToken(action);
+
+    private sealed class CryptographicKeys : IKeySource
+    {
+        public uint NextUInt32()
+        {
+            Span<byte> bytes = stackalloc byte[sizeof(uint)];
+            RandomNumberGenerator.Fill(bytes);
+            return BitConverter.ToUInt32(bytes);
+        }
+    }
+}

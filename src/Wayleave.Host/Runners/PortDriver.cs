@@ -1,0 +1,324 @@
+using System.Diagnostics;
+using Wayleave.Core;
+using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Linux;
+
+namespace Wayleave.Host.Runners;
+
+// Progress by whoever polls (docs/adr/0005).
+//
+//   application thread   TryProgress after a post and from every poll: takes the port token if it is free, else does nothing:
+//                        the holder looks at the doorbell again before it lets go.
+//   engine thread        stands back while an application polls; else progresses, spins for 50 us, then sleeps in poll(2) on the
+//                        socket and the wake event, at most until the port's next deadline.
+//
+// Under the token: this object's buffers, the socket's message headers and all of the port's machine. The token holder may take the
+// host lock (a fault is handed to the remap operation); a thread that holds the host lock never takes the token. Neither is held while
+// sleeping.
+
+/// <summary>Moves datagrams between one UDP socket and one port machine, and gives the machine its time.</summary>
+public sealed class PortDriver : IDisposable
+{
+    private const int SuperPacketBytes = 65536;
+    private const long Awake = long.MinValue;
+
+    private readonly RdmaPort _port;
+    private readonly UdpEndpoint _endpoint;
+    private readonly HostContext _host;
+    private readonly PortDriverOptions _options;
+    private readonly MappedMemory _buffers;
+    private readonly Memory<byte>[] _receive;
+    private readonly Memory<byte> _transmit;
+    private readonly Thread? _engine;
+    private readonly IDatagramTap? _tap;
+    private Transmit _pending; // a super-packet that the socket did not take; its bytes are in _transmit
+    private bool _hasPending;
+    private long _applicationPolls;
+    private long _engineSeenPolls; // engine thread
+    private long _deadline = long.MaxValue; // the port's, in ticks of the host's clock; written under the token
+    private long _engineSleepsUntil = Awake; // ticks
+    private volatile bool _stopping;
+    private volatile bool _closed; // the token is never given back
+    private volatile Exception? _failure;
+
+    /// <param name="port">The machine; driven by this object alone from now on.</param>
+    /// <param name="endpoint">Owned by this object and closed with it.</param>
+    /// <param name="host">The host whose clock and lock the port uses.</param>
+    /// <param name="options">How to drive.</param>
+    /// <param name="tap">Sees every datagram in both directions, for captures; or null.</param>
+    public PortDriver(RdmaPort port, UdpEndpoint endpoint, HostContext host, PortDriverOptions? options = null, IDatagramTap? tap = null)
+    {
+        _port = port;
+        _endpoint = endpoint;
+        _host = host;
+        _options = options ?? new PortDriverOptions();
+        _tap = tap;
+        _buffers = MappedMemory.AllocateAnonymous((_options.BatchSuperPackets + 1L) * SuperPacketBytes, hugePages: true);
+        _receive = [.. Enumerable.Range(0, _options.BatchSuperPackets).Select(i => _buffers.Memory.Slice(i * SuperPacketBytes, SuperPacketBytes))];
+        _transmit = _buffers.Memory.Slice(_options.BatchSuperPackets * SuperPacketBytes, SuperPacketBytes);
+        if (_options.HasEngine)
+        {
+            _engine = new Thread(RunEngine) { IsBackground = true, Name = "wayleave port engine" };
+            _engine.Start();
+        }
+    }
+
+    /// <summary>What stopped the engine thread, or null.</summary>
+    public Exception? Failure => _failure;
+
+    /// <summary>Times a super-packet found the socket's send buffer full.</summary>
+    public long SendStalls { get; private set; }
+
+    /// <summary>
+    /// Does what the port has to do now, if nobody else is at it. Called after posting and while polling; any thread, without the
+    /// host lock. Never blocks, allocates nothing.
+    /// </summary>
+    /// <returns>Whether something was done: a caller that polls goes on at once.</returns>
+    public bool TryProgress()
+    {
+        _applicationPolls++; // a lost count only lets the engine look once more
+        bool worked = Drive();
+
+        // The deadline was written before the token was given back, a full barrier; see SleepUntilWork for the other half.
+        if (Volatile.Read(ref _deadline) < Volatile.Read(ref _engineSleepsUntil))
+        {
+            _endpoint.Wake();
+        }
+
+        return worked;
+    }
+
+    /// <summary>
+    /// Runs control work that needs the port token, such as making a queue pair; waits for it in short turns, because every holder
+    /// gives it back after a few super-packets. Never with the host lock held.
+    /// </summary>
+    public void WithToken(Action action)
+    {
+        ArgumentNullException.ThrowIfNull(action);
+        SpinWait spin = default;
+        while (!_port.TryEnter())
+        {
+            ObjectDisposedException.ThrowIf(_closed, this);
+            spin.SpinOnce(sleep1Threshold: -1);
+        }
+
+        try
+        {
+            action();
+        }
+        finally
+        {
+            _port.Exit();
+        }
+
+        TryProgress();
+    }
+
+    /// <summary>Stops the engine thread, then closes the socket. Work in flight is not finished: destroy the queue pairs first.</summary>
+    public void Dispose()
+    {
+        if (_stopping)
+        {
+            return;
+        }
+
+        _stopping = true;
+        _endpoint.Wake();
+        _engine?.Join();
+
+        // An application thread may still be inside: the token is kept for ever, so that nobody touches the closed socket.
+        SpinWait spin = default;
+        while (!_port.TryEnter())
+        {
+            spin.SpinOnce(sleep1Threshold: -1);
+        }
+
+        _closed = true;
+
+        _endpoint.Dispose();
+        ((IDisposable)_buffers).Dispose();
+    }
+
+    private bool Drive()
+    {
+        bool worked = false;
+        while (_port.TryEnter())
+        {
+            try
+            {
+                worked |= Receive();
+                TimeSpan now = _host.Now;
+                if (_port.NextDeadline is { } deadline && deadline <= now)
+                {
+                    _port.HandleTimeout(now);
+                    worked = true;
+                }
+
+                worked |= Transmit(now);
+                StartRemaps();
+            }
+            finally
+            {
+                Volatile.Write(ref _deadline, _port.NextDeadline?.Ticks ?? long.MaxValue);
+                _port.Exit();
+            }
+
+            // Somebody who found the token taken left a doorbell: it is ours to answer.
+            if (!_port.HasDoorbell)
+            {
+                return worked;
+            }
+        }
+
+        return worked;
+    }
+
+    private bool Receive()
+    {
+        for (int i = 0; i < _receive.Length; i++)
+        {
+            Span<byte> buffer = _receive[i].Span;
+            Errno errno = _endpoint.TryReceive(
+                buffer, out int length, out int segmentBytes, out EndpointAddress source, out byte trafficClass);
+            if (errno != Errno.Success)
+            {
+                return i > 0;
+            }
+
+            ReadOnlySpan<byte> datagrams = buffer[..length];
+            Gid gid = new(source.High, source.Low);
+            _tap?.Received(gid, source.Port, datagrams, segmentBytes, _host.Now);
+            _port.HandleDatagrams(gid, source.Port, datagrams, segmentBytes, trafficClass, _host.Now);
+        }
+
+        return true;
+    }
+
+    private bool Transmit(TimeSpan now)
+    {
+        Span<byte> buffer = _transmit.Span;
+        for (int i = 0; i < _options.BatchSuperPackets; i++)
+        {
+            if (!_hasPending && !_port.PollTransmit(now, buffer, out _pending))
+            {
+                return i > 0;
+            }
+
+            Gid to = _pending.Destination;
+            Errno errno = _endpoint.TrySend(
+                new EndpointAddress(to.High, to.Low, _pending.DestinationPort), buffer[.._pending.LengthBytes], _pending.SegmentBytes);
+            _hasPending = errno is Errno.EAGAIN or Errno.ENOBUFS;
+            if (_hasPending)
+            {
+                SendStalls++;
+                return i > 0;
+            }
+
+            // Any other error is a packet lost on the wire (no route, peer's ICMP): the retransmit timer is the answer to that.
+            _tap?.Sent(to, _pending.DestinationPort, buffer[.._pending.LengthBytes], _pending.SegmentBytes, now);
+        }
+
+        return true;
+    }
+
+    private void StartRemaps()
+    {
+        while (_port.PollFault(out MemoryRegion? region))
+        {
+            using (_host.Enter())
+            {
+                RegionRemap.Start(region);
+            }
+        }
+
+        while (_port.PollEvent(out AsyncEvent e))
+        {
+            _host.Trace("rdma.async_event", e.Type.ToString(), e.QpNumber, e.Key);
+        }
+    }
+
+    private void RunEngine()
+    {
+        try
+        {
+            while (!_stopping)
+            {
+                long polls = Volatile.Read(ref _applicationPolls);
+                if (StandBackWhilePolled(polls) || Drive())
+                {
+                    continue;
+                }
+
+                if (!SpinForWork())
+                {
+                    SleepUntilWork();
+                }
+            }
+        }
+        catch (Exception e) when (e is not OutOfMemoryException)
+        {
+            // Seen by whoever polls this port next; an engine that died silently would look like a lossy network.
+            _failure = e;
+            _host.Trace("port.engine_failed", e.Message);
+        }
+    }
+
+    private bool StandBackWhilePolled(long polls)
+    {
+        if (polls == _engineSeenPolls)
+        {
+            return false;
+        }
+
+        _engineSeenPolls = polls;
+        _endpoint.WaitForWake(_options.EngineStandBack);
+        return true;
+    }
+
+    private bool SpinForWork()
+    {
+        long start = Stopwatch.GetTimestamp();
+        long polls = Volatile.Read(ref _applicationPolls);
+        while (Stopwatch.GetElapsedTime(start) < _options.EngineIdleSpin && !_stopping)
+        {
+            if (Drive() || polls != Volatile.Read(ref _applicationPolls))
+            {
+                return true;
+            }
+
+            Thread.SpinWait(20);
+        }
+
+        return false;
+    }
+
+    private void SleepUntilWork()
+    {
+        long now = _host.Now.Ticks;
+        long deadline = Volatile.Read(ref _deadline);
+        long until = Math.Min(deadline, now + _options.EngineSleepMax.Ticks);
+        if (until <= now)
+        {
+            return;
+        }
+
+        // Announced before the last look at the deadline: a poster either sees the announcement or was seen.
+        Interlocked.Exchange(ref _engineSleepsUntil, until);
+        if (Volatile.Read(ref _deadline) == deadline && !_stopping)
+        {
+            _endpoint.Wait(TimeSpan.FromTicks(until - now));
+        }
+
+        Volatile.Write(ref _engineSleepsUntil, Awake);
+    }
+}
+
+/// <summary>Sees the datagrams of a port. Called under the port token: returns at once and keeps no span.</summary>
+public interface IDatagramTap
+{
+    void Sent(Gid destination, ushort destinationPort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now);
+
+    void Received(Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now);
+}

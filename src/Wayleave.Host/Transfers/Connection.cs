@@ -1,0 +1,68 @@
+using Wayleave.Core.Buffers;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Host.Leases;
+using Wayleave.Host.Objects;
+
+namespace Wayleave.Host.Transfers;
+
+/// <summary>
+/// The active end of a connection: a queue pair, its completions and a local region, made before the peer is asked so that the peer
+/// can be told their numbers. Owned by one transfer at a time.
+/// </summary>
+public sealed class Connection : IAsyncDisposable
+{
+    private const int Depth = 256;
+
+    private readonly NicHandle _nic;
+    private readonly uint _psn;
+    private QueuePair _pair;
+
+    private Connection(NicHandle nic, MemoryRegion region, CompletionQueue completions, QueuePair pair, uint psn)
+    {
+        (_nic, Region, Completions, _pair, _psn) = (nic, region, completions, pair, psn);
+    }
+
+    public MemoryRegion Region { get; }
+
+    public CompletionQueue Completions { get; }
+
+    public QueuePair QueuePair => _pair;
+
+    public NicHandle Nic => _nic;
+
+    /// <summary>Our end, for the peer.</summary>
+    public ConnectionEnd Local => new(_nic.Gid, _nic.UdpPort, _pair.QpNumber, _psn, _nic.PathMtuBytes);
+
+    /// <summary>Registers a local object and makes a queue pair for it.</summary>
+    /// <param name="nic">The local NIC.</param>
+    /// <param name="o">Source or target of what will be transferred; outlives this.</param>
+    /// <param name="kind">How the local object is held; dynamic lets it move while bytes are on their way.</param>
+    public static async Task<Connection> OpenAsync(NicHandle nic, DeviceObject o, ImporterKind kind = ImporterKind.Dynamic)
+    {
+        ArgumentNullException.ThrowIfNull(nic);
+        ArgumentNullException.ThrowIfNull(o);
+        MemoryRegion region = await nic.RegisterAsync(
+            nic.Device.CreateProtectionDomain(),
+            o.Buffer.Shared,
+            new MemoryRegionRequest(0, o.SizeBytes, 0, AccessFlags.LocalWrite, kind)).ConfigureAwait(false);
+        CompletionQueue completions = nic.CreateCompletionQueue(Depth);
+        return new Connection(nic, region, completions, nic.CreateQueuePair(region.Domain, completions), nic.ChoosePsn());
+    }
+
+    /// <summary>Connects to what the peer answered.</summary>
+    public void Connect(ConnectionEnd peer) => _nic.Connect(_pair, peer, AccessFlags.None, _psn);
+
+    /// <summary>Replaces a queue pair that went to ERR by a new one in RESET.</summary>
+    public void Renew()
+    {
+        _nic.Destroy(_pair);
+        _pair = _nic.CreateQueuePair(Region.Domain, Completions);
+    }
+
+    /// <summary>Destroys the queue pair, then ends the region. What was in flight is lost: finish or cancel the transfer first.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        _nic.Destroy(_pair);
+        await _nic.DeregisterAsync(Region).ConfigureAwait(false);
+    }
+}

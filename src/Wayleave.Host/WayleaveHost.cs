@@ -1,0 +1,109 @@
+using Wayleave.Core;
+using Wayleave.Core.Topology;
+using Wayleave.Host.Configuration;
+using Wayleave.Host.Leases;
+using Wayleave.Host.Objects;
+
+namespace Wayleave.Host;
+
+/// <summary>
+/// A running host: one lock, one PCI fabric, its GPUs and NICs with their threads, the objects in device memory and the leases on
+/// them. The control server, which lets others ask for something, is not part of it.
+/// </summary>
+public sealed class WayleaveHost : IAsyncDisposable
+{
+    private readonly PciFabric _fabric = new();
+    private readonly List<GpuHandle> _gpus = [];
+    private readonly List<NicHandle> _nics = [];
+    private bool _disposed;
+
+    private WayleaveHost(HostConfig config, WayleaveHostOptions options)
+    {
+        Config = config;
+        Context = new HostContext(options.Clock, options.Trace);
+    }
+
+    public HostConfig Config { get; }
+
+    public HostContext Context { get; }
+
+    public PciFabric Fabric => _fabric;
+
+    public IReadOnlyList<GpuHandle> Gpus => _gpus;
+
+    public IReadOnlyList<NicHandle> Nics => _nics;
+
+    public ObjectStore Objects { get; private set; } = null!;
+
+    public LeaseService Leases { get; private set; } = null!;
+
+    /// <summary>Makes the devices and starts their threads.</summary>
+    /// <exception cref="ConfigurationException">The configuration has problems; the message names all of them.</exception>
+    /// <exception cref="WayleaveException">An address is in use, or memory cannot be had; nothing is left running.</exception>
+    public static async Task<WayleaveHost> StartAsync(HostConfig config, WayleaveHostOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        config.ThrowIfInvalid();
+        options ??= new WayleaveHostOptions();
+        WayleaveHost host = new(config, options);
+        try
+        {
+            // Functions below one switch: 01:00.0 is the switch itself, as lspci would number them.
+            int device = 0;
+            foreach (GpuConfig gpu in config.Gpus)
+            {
+                host._gpus.Add(new GpuHandle(host.Context, host._fabric, $"0000:02:{device++:x2}.0", gpu));
+            }
+
+            foreach (NicConfig nic in config.Nics)
+            {
+                host._nics.Add(new NicHandle(host.Context, host._fabric, $"0000:02:{device++:x2}.0", nic, options));
+            }
+        }
+        catch
+        {
+            await host.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+
+        host.Objects = new ObjectStore(host.Context, host._fabric, host._gpus, options.Clock);
+        host.Leases = new LeaseService(host.Context, host._nics);
+        return host;
+    }
+
+    /// <summary>
+    /// Ends every lease, takes every object back, stops the threads and closes the sockets. What peers still send meets a closed port.
+    /// </summary>
+    public async ValueTask DisposeAsync()
+    {
+        if (_disposed)
+        {
+            return;
+        }
+
+        _disposed = true;
+        if (Leases is not null)
+        {
+            foreach (Lease lease in Leases.List())
+            {
+                await Leases.EndAsync(lease).ConfigureAwait(false);
+            }
+
+            foreach (DeviceObject o in Objects.List())
+            {
+                await Objects.RevokeAsync(o, new Core.Retirement.RevokePolicy { Reason = "the host stops" }).ConfigureAwait(false);
+            }
+        }
+
+        // Ports first: nobody may reach memory that is about to be unmapped.
+        foreach (NicHandle nic in _nics)
+        {
+            nic.Dispose();
+        }
+
+        foreach (GpuHandle gpu in _gpus)
+        {
+            gpu.Dispose();
+        }
+    }
+}
