@@ -2,8 +2,9 @@
 #:property PublishAot=false
 #:property RestorePackagesWithLockFile=false
 
-// What CI runs after .ci/run has prepared the machine: the steps below in order, each to its end, then the skipped tests with
-// their reasons, then one line that sums the real results: every test, and every step that is not itself a test run.
+// What CI runs after .ci/run has prepared the machine: the steps below in order, each to its end, then the skipped
+// tests with their reasons, then one line that sums the real results: every test, and every step that is not itself a
+// test run.
 
 using System.Diagnostics;
 using System.Text.Json;
@@ -23,7 +24,7 @@ int passed = 0, failed = 0, skipped = 0;
 List<string> failures = [];
 List<string> skips = [];
 
-// ---- the steps -------------------------------------------------------------------------------------------------------------
+// ---- the steps ----
 Step("restore, locked", "dotnet", ["restore"]);
 Step("format", "dotnet", ["format", "--verify-no-changes", "--no-restore", "--severity", "warn"]);
 Tests();
@@ -33,7 +34,7 @@ foreach (string sample in Projects("samples"))
     Step($"sample {Path.GetFileNameWithoutExtension(sample)}", "dotnet", ["run", "-c", "Release", "--project", sample]);
 }
 
-// ---- the result ------------------------------------------------------------------------------------------------------------
+// ---- the result ----
 Console.WriteLine();
 foreach (string skip in skips)
 {
@@ -48,7 +49,8 @@ foreach (string failure in failures)
 Console.WriteLine($"{passed} passed, {failed} failed, {skipped} skipped");
 return failed == 0 ? 0 : 1;
 
-// A command that is one result. Its output is shown when it fails; `check` looks at what it printed and names what is wrong.
+// A command that is one result. Its output is shown when it fails; `check` looks at what it printed and names what is
+// wrong.
 void Step(string name, string file, string[] arguments, int expectedExit = 0, Func<string, string?>? check = null)
 {
     Stopwatch watch = Stopwatch.StartNew();

@@ -2,12 +2,14 @@ using System.Diagnostics;
 
 namespace Wayleave.Core;
 
-// Lock order: host lock first, reservations (logical, owned by tickets) under it, never a wait while it is held. A thread that
-// holds a port or engine token may take the host lock; a thread that holds the host lock never takes a token.
+// Lock order: host lock first, reservations (logical, owned by tickets) under it, never a wait while it is held. A
+// thread that holds a port or engine token may take the host lock; a thread that holds the host lock never takes a
+// token.
 
 /// <summary>
-/// What the objects of one host share: the host lock that guards all control state, the clock, the trace sink and the source of
-/// identities. Every member of a Core control object is called with the host lock held unless its comment says otherwise.
+/// What the objects of one host share: the host lock that guards all control state, the clock, the trace sink and the
+/// source of identities. Every member of a Core control object is called with the host lock held unless its comment
+/// says otherwise.
 /// </summary>
 public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
 {
@@ -25,8 +27,8 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
     public bool IsHeld => _lock.IsHeldByCurrentThread;
 
     /// <summary>
-    /// Takes the host lock until the scope is disposed. Then, without the lock, runs what was deferred meanwhile. Not recursive:
-    /// a second Enter of one thread is a bug and throws.
+    /// Takes the host lock until the scope is disposed. Then, without the lock, runs what was deferred meanwhile. Not
+    /// recursive: a second Enter of one thread is a bug and throws.
     /// </summary>
     public Scope Enter()
     {
@@ -45,7 +47,9 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
         return new Scope(this);
     }
 
-    /// <summary>Throws when the calling thread does not hold the host lock: a bug of the caller, in every build.</summary>
+    /// <summary>
+    /// Throws when the calling thread does not hold the host lock: a bug of the caller, in every build.
+    /// </summary>
     public void AssertHeld()
     {
         if (!_lock.IsHeldByCurrentThread)
@@ -54,14 +58,18 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
         }
     }
 
-    /// <summary>Runs <paramref name="action"/> after the lock is released, on this thread, in the order of the calls.</summary>
+    /// <summary>
+    /// Runs <paramref name="action"/> after the lock is released, on this thread, in the order of the calls.
+    /// </summary>
     public void Defer(Action action)
     {
         AssertHeld();
         _deferred.Add(action);
     }
 
-    /// <summary>The first of <paramref name="count"/> fence contexts that nobody else has (<c>dma_fence_context_alloc</c>).</summary>
+    /// <summary>
+    /// The first of <paramref name="count"/> fence contexts that nobody else has (<c>dma_fence_context_alloc</c>).
+    /// </summary>
     public ulong AllocateFenceContexts(int count = 1)
     {
         AssertHeld();
@@ -83,7 +91,8 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
 
     private void Exit()
     {
-        // Deferred work runs outside the lock, so it is taken out first; what it defers in turn belongs to its own Enter.
+        // Deferred work runs outside the lock, so it is taken out first; what it defers in turn belongs to its own
+        // Enter.
         if (_deferred.Count == 0)
         {
             _isTaken = false;

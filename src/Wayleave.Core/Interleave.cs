@@ -12,12 +12,14 @@ public static class Interleave
     [FeatureSwitchDefinition("Wayleave.Interleave")]
     public static bool Enabled { get; } = AppContext.TryGetSwitch("Wayleave.Interleave", out bool on) && on;
 
-    /// <summary>Called at every point with its name. It may stop the calling thread until a scheduler lets it go on.</summary>
+    /// <summary>
+    /// Called at every point with its name. It may stop the calling thread until a scheduler lets it go on.
+    /// </summary>
     public static Action<string>? Hook { get; set; }
 
     /// <summary>
-    /// Called where the calling thread is about to wait, with the condition it waits for. It may stop the thread until a scheduler
-    /// finds that the condition holds.
+    /// Called where the calling thread is about to wait, with the condition it waits for. It may stop the thread until
+    /// a scheduler finds that the condition holds.
     /// </summary>
     public static Action<string, Func<bool>>? WaitHook { get; set; }
 
@@ -31,8 +33,8 @@ public static class Interleave
     }
 
     /// <summary>
-    /// Stands before a blocking acquire, so that a scheduler that runs one thread at a time does not choose one that would block.
-    /// The acquire itself still follows: outside a test nothing has waited here.
+    /// Stands before a blocking acquire, so that a scheduler that runs one thread at a time does not choose one that
+    /// would block. The acquire itself still follows: outside a test nothing has waited here.
     /// </summary>
     public static void Wait(string name, Func<bool> isReady)
     {

@@ -5,8 +5,8 @@ using System.Runtime.InteropServices;
 namespace Wayleave.Linux;
 
 /// <summary>
-/// An IP address and a UDP port as plain numbers. The address is the 128-bit number that the RoCE GID is: IPv4 a.b.c.d is
-/// ::ffff:a.b.c.d.
+/// An IP address and a UDP port as plain numbers. The address is the 128-bit number that the RoCE GID is: IPv4 a.b.c.d
+/// is ::ffff:a.b.c.d.
 /// </summary>
 /// <param name="High">The first eight bytes of the IPv6 form, as a number (big-endian order).</param>
 /// <param name="Low">The last eight bytes.</param>

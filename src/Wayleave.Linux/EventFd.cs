@@ -4,8 +4,8 @@ using Wayleave.Linux.Interop;
 namespace Wayleave.Linux;
 
 /// <summary>
-/// An eventfd(2): a count that any thread raises and one waiter takes. Level-triggered in poll(2), so that a signal that comes
-/// before the wait is not lost.
+/// An eventfd(2): a count that any thread raises and one waiter takes. Level-triggered in poll(2), so that a signal
+/// that comes before the wait is not lost.
 /// </summary>
 public sealed unsafe class EventFd : IDisposable
 {

@@ -20,7 +20,8 @@ public sealed class FileDescriptor : SafeHandleMinusOneIsInvalid
     internal static FileDescriptor None { get; } = new(-1, ownsHandle: false);
 
     /// <summary>
-    /// Keeps the descriptor open until the result is disposed: for calls that read errno themselves or take several descriptors.
+    /// Keeps the descriptor open until the result is disposed: for calls that read errno themselves or take several
+    /// descriptors.
     /// </summary>
     /// <exception cref="ObjectDisposedException">The descriptor is closed.</exception>
     internal Borrowed Borrow() => new(this);

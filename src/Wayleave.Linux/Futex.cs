@@ -5,23 +5,23 @@ namespace Wayleave.Linux;
 
 // Read first: futex(2), and "Futexes Are Tricky" (Drepper) for the states of WaitWord.
 //
-// The kernel keys a private futex by its address. Both calls take a reference and pin it for the time of the system call, so
-// that the word may lie anywhere, also in an object: while somebody sleeps on it, it cannot move, and whoever wakes it meanwhile
-// sees the same address. The kernel reads the word and never writes it.
+// The kernel keys a private futex by its address. Both calls take a reference and pin it for the time of the system
+// call, so that the word may lie anywhere, also in an object: while somebody sleeps on it, it cannot move, and whoever
+// wakes it meanwhile sees the same address. The kernel reads the word and never writes it.
 
 /// <summary>Sleeping on a 4-byte word of this process: FUTEX_WAIT and FUTEX_WAKE with FUTEX_PRIVATE_FLAG.</summary>
 public static unsafe class Futex
 {
     /// <summary>
-    /// Sleeps while the word has the value <paramref name="expected"/>. The kernel compares and falls asleep in one step as seen
-    /// by <see cref="Wake"/>. May return without cause: read the word again in any case.
+    /// Sleeps while the word has the value <paramref name="expected"/>. The kernel compares and falls asleep in one
+    /// step as seen by <see cref="Wake"/>. May return without cause: read the word again in any case.
     /// </summary>
     /// <param name="word">The word, 4-byte aligned.</param>
     /// <param name="expected">Sleep only if the word has this value.</param>
     /// <param name="timeout">Relative, or <see cref="Timeout.InfiniteTimeSpan"/>.</param>
     /// <returns>
-    /// Success: woken. EAGAIN: the word had another value. ETIMEDOUT. EINTR: a signal; the caller knows its deadline and calls
-    /// again with what is left of it.
+    /// Success: woken. EAGAIN: the word had another value. ETIMEDOUT. EINTR: a signal; the caller knows its deadline
+    /// and calls again with what is left of it.
     /// </returns>
     public static Errno Wait(ref int word, int expected, TimeSpan timeout)
     {

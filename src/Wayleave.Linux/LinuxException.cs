@@ -7,8 +7,8 @@ namespace Wayleave.Linux;
 // The one place where error numbers become exceptions and where they are read. The data path returns Errno instead.
 
 /// <summary>
-/// A system call of the control path failed. The message names the call, the object it was made on, the reason, and where there
-/// is something to do about it, what.
+/// A system call of the control path failed. The message names the call, the object it was made on, the reason, and
+/// where there is something to do about it, what.
 /// </summary>
 public sealed class LinuxException : IOException
 {

@@ -6,19 +6,22 @@ using Wayleave.Linux.Interop;
 
 namespace Wayleave.Linux;
 
-// Memory that the kernel or another process touches, and memory that a device model hands out by address, is mapped memory:
-// it does not move, it is not scanned by the collector, and it can be huge pages.
+// Memory that the kernel or another process touches, and memory that a device model hands out by address, is mapped
+// memory: it does not move, it is not scanned by the collector, and it can be huge pages.
 //
-// Users: the top bit of _users says disposed, the rest counts the owner (1) and the pins. Both live in one word, because a pin
-// that looked at a separate flag first could pin memory whose last user is just leaving.
+// Users: the top bit of _users says disposed, the rest counts the owner (1) and the pins. Both live in one word,
+// because a pin that looked at a separate flag first could pin memory whose last user is just leaving.
 
 /// <summary>
-/// Pages of this process as <see cref="Memory{T}"/>; unmapped after <see cref="IDisposable.Dispose"/> and the last unpin,
-/// whichever is later. A span is not a pin: whoever holds one must know, by its gate or its lock, that the owner does not dispose.
+/// Pages of this process as <see cref="Memory{T}"/>; unmapped after <see cref="IDisposable.Dispose"/> and the last
+/// unpin, whichever is later. A span is not a pin: whoever holds one must know, by its gate or its lock, that the owner
+/// does not dispose.
 /// </summary>
 public sealed unsafe class MappedMemory : MemoryManager<byte>
 {
-    /// <summary>Size of a huge page of the architectures that Linux runs transparent huge pages on with 4 KiB pages.</summary>
+    /// <summary>
+    /// Size of a huge page of the architectures that Linux runs transparent huge pages on with 4 KiB pages.
+    /// </summary>
     public const int HugePageBytes = 2 << 20;
 
     private const int Disposed = 1 << 31;
@@ -37,8 +40,9 @@ public sealed unsafe class MappedMemory : MemoryManager<byte>
     }
 
     /// <summary>
-    /// What madvise(MADV_HUGEPAGE) answered: Success, EINVAL when the kernel has no transparent huge pages, or ENODATA when huge
-    /// pages were not asked for. Advice that was not taken costs speed only, so it is reported here and not thrown.
+    /// What madvise(MADV_HUGEPAGE) answered: Success, EINVAL when the kernel has no transparent huge pages, or ENODATA
+    /// when huge pages were not asked for. Advice that was not taken costs speed only, so it is reported here and not
+    /// thrown.
     /// </summary>
     public Errno HugePageAdvice { get; }
 
@@ -53,12 +57,18 @@ public sealed unsafe class MappedMemory : MemoryManager<byte>
     }
 
     /// <summary>
-    /// Zeroed private memory. With <paramref name="hugePages"/> it starts on a huge-page boundary and is advised before anyone
-    /// touches it, because pages that exist already are only collapsed much later.
+    /// Zeroed private memory. With <paramref name="hugePages"/> it starts on a huge-page boundary and is advised before
+    /// anyone touches it, because pages that exist already are only collapsed much later.
     /// </summary>
-    /// <param name="lengthBytes">1 to 2^31 - 1: the limit of <see cref="Memory{T}"/>. For more, see AllocateWindows.</param>
-    /// <param name="hugePages">Whether to ask for transparent huge pages; memory is used in full 2 MiB steps then.</param>
-    /// <exception cref="LinuxException">ENOMEM: the address space or the overcommit limit does not allow it.</exception>
+    /// <param name="lengthBytes">
+    /// 1 to 2^31 - 1: the limit of <see cref="Memory{T}"/>. For more, see AllocateWindows.
+    /// </param>
+    /// <param name="hugePages">
+    /// Whether to ask for transparent huge pages; memory is used in full 2 MiB steps then.
+    /// </param>
+    /// <exception cref="LinuxException">
+    /// ENOMEM: the address space or the overcommit limit does not allow it.
+    /// </exception>
     public static MappedMemory AllocateAnonymous(long lengthBytes, bool hugePages)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(lengthBytes);
@@ -70,7 +80,8 @@ public sealed unsafe class MappedMemory : MemoryManager<byte>
             return new MappedMemory(Reserve(mapped), (int)lengthBytes, mapped, Errno.ENODATA);
         }
 
-        // One huge page more than needed, then both ends are given back: mmap itself aligns large mappings only since 6.7.
+        // One huge page more than needed, then both ends are given back: mmap itself aligns large mappings only since
+        // 6.7.
         byte* start = Reserve(mapped + HugePageBytes);
         byte* aligned = (byte*)RoundUp((nuint)start, HugePageBytes);
         Unmap(start, (nuint)(aligned - start));
@@ -82,8 +93,8 @@ public sealed unsafe class MappedMemory : MemoryManager<byte>
     }
 
     /// <summary>
-    /// Zeroed private memory of any length as windows of <paramref name="windowBytes"/>, the last one shorter if need be.
-    /// Neighbours in the array are not neighbours in memory. On failure nothing stays mapped.
+    /// Zeroed private memory of any length as windows of <paramref name="windowBytes"/>, the last one shorter if need
+    /// be. Neighbours in the array are not neighbours in memory. On failure nothing stays mapped.
     /// </summary>
     /// <exception cref="LinuxException">ENOMEM.</exception>
     public static MappedMemory[] AllocateWindows(long lengthBytes, int windowBytes, bool hugePages)
@@ -122,7 +133,9 @@ public sealed unsafe class MappedMemory : MemoryManager<byte>
     /// <param name="offsetBytes">A multiple of the page size.</param>
     /// <param name="lengthBytes">At least one byte.</param>
     /// <param name="name">Names the object in error messages.</param>
-    /// <exception cref="LinuxException">EINVAL for an offset that is no multiple, EACCES for a read-only descriptor, ENOMEM.</exception>
+    /// <exception cref="LinuxException">
+    /// EINVAL for an offset that is no multiple, EACCES for a read-only descriptor, ENOMEM.
+    /// </exception>
     public static MappedMemory MapShared(FileDescriptor fd, long offsetBytes, int lengthBytes, string name)
     {
         ArgumentNullException.ThrowIfNull(fd);
@@ -157,7 +170,9 @@ public sealed unsafe class MappedMemory : MemoryManager<byte>
         return Errno.Success;
     }
 
-    /// <summary>The bytes. They stay valid while the caller knows that the owner has not disposed; pin to be sure.</summary>
+    /// <summary>
+    /// The bytes. They stay valid while the caller knows that the owner has not disposed; pin to be sure.
+    /// </summary>
     /// <exception cref="ObjectDisposedException">The owner has disposed, even if pins keep the mapping.</exception>
     public override Span<byte> GetSpan()
     {
@@ -211,10 +226,16 @@ public sealed unsafe class MappedMemory : MemoryManager<byte>
     private static byte* Reserve(nuint bytes)
     {
         void* address = Libc.mmap(
-            null, bytes, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS, FileDescriptor.None, 0);
+            null,
+            bytes,
+            mman.PROT_READ | mman.PROT_WRITE,
+            mman.MAP_PRIVATE | mman.MAP_ANONYMOUS,
+            FileDescriptor.None,
+            0);
         if (address == (void*)-1)
         {
-            LinuxException.Throw("mmap", string.Create(CultureInfo.InvariantCulture, $"{bytes} bytes of anonymous memory"));
+            LinuxException.Throw(
+                "mmap", string.Create(CultureInfo.InvariantCulture, $"{bytes} bytes of anonymous memory"));
         }
 
         return (byte*)address;

@@ -9,12 +9,14 @@ namespace Wayleave.Linux;
 public static class MemFd
 {
     /// <summary>
-    /// Creates zeroed memory of a fixed size. It is sealed against shrinking and growing, so that no process that gets the
-    /// descriptor can take pages away from under a mapping, and so that udmabuf accepts it.
+    /// Creates zeroed memory of a fixed size. It is sealed against shrinking and growing, so that no process that gets
+    /// the descriptor can take pages away from under a mapping, and so that udmabuf accepts it.
     /// </summary>
     /// <param name="name">Shown in /proc/PID/maps; need not be unique.</param>
     /// <param name="lengthBytes">At least one byte; a multiple of the page size if it is to become a dma-buf.</param>
-    /// <exception cref="LinuxException">ENOMEM, EMFILE, EINVAL (the name is longer than 249 bytes), or EFBIG.</exception>
+    /// <exception cref="LinuxException">
+    /// ENOMEM, EMFILE, EINVAL (the name is longer than 249 bytes), or EFBIG.
+    /// </exception>
     public static FileDescriptor Create(string name, long lengthBytes)
     {
         ArgumentException.ThrowIfNullOrEmpty(name);
@@ -44,8 +46,8 @@ public static class MemFd
     }
 
     /// <summary>
-    /// Whether the memory can never shrink. Ask before mapping a descriptor that another process sent: if its owner may truncate
-    /// it, every later access to the mapping may end this process with SIGBUS.
+    /// Whether the memory can never shrink. Ask before mapping a descriptor that another process sent: if its owner may
+    /// truncate it, every later access to the mapping may end this process with SIGBUS.
     /// </summary>
     /// <returns>False also for descriptors that know no seals, such as files and devices.</returns>
     public static bool IsSealedAgainstShrinking(FileDescriptor fd)

@@ -6,9 +6,9 @@ using Wayleave.Linux.Interop;
 namespace Wayleave.Linux;
 
 /// <summary>
-/// A hold on a process that cannot be confused with a later process of the same number: pidfd_open(2). A process that has ended
-/// has let go of its address space (exit_mm comes before exit_notify), so none of its instructions can touch shared memory any
-/// more; what it asked the kernel or a device to do in its name is not covered.
+/// A hold on a process that cannot be confused with a later process of the same number: pidfd_open(2). A process that
+/// has ended has let go of its address space (exit_mm comes before exit_notify), so none of its instructions can touch
+/// shared memory any more; what it asked the kernel or a device to do in its name is not covered.
 /// </summary>
 public sealed unsafe class PidFd : IDisposable
 {
@@ -16,21 +16,26 @@ public sealed unsafe class PidFd : IDisposable
 
     private PidFd(FileDescriptor descriptor, int processId) => (_descriptor, ProcessId) = (descriptor, processId);
 
-    /// <summary>As it was at <see cref="Open"/>; the number may belong to another process once this one has ended.</summary>
+    /// <summary>
+    /// As it was at <see cref="Open"/>; the number may belong to another process once this one has ended.
+    /// </summary>
     public int ProcessId { get; }
 
     /// <summary>
-    /// Opens the process that has the number now. Whoever got the number from elsewhere checks after this call that it still
-    /// means the same process: for a socket's peer, that the connection is still up.
+    /// Opens the process that has the number now. Whoever got the number from elsewhere checks after this call that it
+    /// still means the same process: for a socket's peer, that the connection is still up.
     /// </summary>
-    /// <exception cref="LinuxException">ESRCH: no such process. EINVAL: not a process id. ENOSYS: before Linux 5.3. EMFILE.</exception>
+    /// <exception cref="LinuxException">
+    /// ESRCH: no such process. EINVAL: not a process id. ENOSYS: before Linux 5.3. EMFILE.
+    /// </exception>
     public static PidFd Open(int processId)
     {
         nint fd = Libc.pidfd_open(unistd.SYS_pidfd_open, processId, 0);
         if (fd < 0)
         {
             Errno errno = (Errno)Marshal.GetLastPInvokeError();
-            throw new LinuxException("pidfd_open", string.Create(CultureInfo.InvariantCulture, $"process {processId}"), errno);
+            throw new LinuxException(
+                "pidfd_open", string.Create(CultureInfo.InvariantCulture, $"process {processId}"), errno);
         }
 
         return new PidFd(new FileDescriptor((int)fd, ownsHandle: true), processId);

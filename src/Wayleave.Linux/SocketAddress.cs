@@ -4,7 +4,9 @@ using Wayleave.Linux.Interop;
 
 namespace Wayleave.Linux;
 
-/// <summary>Room for either socket address of the kernel, and the way to and from <see cref="EndpointAddress"/>.</summary>
+/// <summary>
+/// Room for either socket address of the kernel, and the way to and from <see cref="EndpointAddress"/>.
+/// </summary>
 [StructLayout(LayoutKind.Explicit)]
 internal unsafe struct SocketAddress
 {

@@ -10,8 +10,8 @@ namespace Wayleave.Linux;
 public readonly record struct KernelFeature(string Name, bool IsAvailable, string Detail);
 
 /// <summary>
-/// What this kernel offers to this process. Looked up once, on first use, and never in the middle of an operation: a property
-/// keeps its answer even if a module is loaded later.
+/// What this kernel offers to this process. Looked up once, on first use, and never in the middle of an operation: a
+/// property keeps its answer even if a module is loaded later.
 /// </summary>
 public static class Support
 {
@@ -58,7 +58,8 @@ public static class Support
     private static int ProbeSegments()
     {
         // To itself on the loopback: nothing leaves the machine, and the socket is closed before anybody could read.
-        using UdpEndpoint endpoint = UdpEndpoint.Bind(EndpointAddress.FromIPv4(0x7F000001, 0), new() { ReceiveOffload = false });
+        using UdpEndpoint endpoint =
+            UdpEndpoint.Bind(EndpointAddress.FromIPv4(0x7F000001, 0), new() { ReceiveOffload = false });
         Span<byte> bytes = stackalloc byte[SegmentsProbedMax];
         bytes.Clear();
         foreach (int segments in (ReadOnlySpan<int>)[SegmentsProbedMax, SegmentsOfOldKernels])
@@ -80,7 +81,8 @@ public static class Support
     private static KernelFeature DescribeReceiveOffload() => Describe("udp-gro", () =>
     {
         using UdpEndpoint endpoint = UdpEndpoint.Bind(EndpointAddress.FromIPv4(0x7F000001, 0));
-        return (true, string.Create(CultureInfo.InvariantCulture, $"receive buffer of {endpoint.ReceiveBufferBytes} bytes"));
+        return (true,
+            string.Create(CultureInfo.InvariantCulture, $"receive buffer of {endpoint.ReceiveBufferBytes} bytes"));
     });
 
     private static KernelFeature DescribeMemFd() => Describe("memfd", () =>

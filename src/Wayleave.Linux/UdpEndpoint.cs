@@ -8,15 +8,17 @@ namespace Wayleave.Linux;
 
 // Read first: udp(7) on UDP_SEGMENT and UDP_GRO, ip(7) on IP_MTU_DISCOVER, and linux:net/ipv4/udp.c udp_send_skb().
 //
-// One system call carries up to 64 KiB: the sender gives the stack one buffer and a segment size, and the stack cuts it into
-// datagrams as late as it can (on the loopback: never); the receiver gets neighbouring datagrams of one sender back in one piece.
+// One system call carries up to 64 KiB: the sender gives the stack one buffer and a segment size, and the stack cuts it
+// into datagrams as late as it can (on the loopback: never); the receiver gets neighbouring datagrams of one sender
+// back in one piece.
 //
-// Why unconnected and IP_PMTUDISC_DO: the RoCEv2 invariant CRC covers the IPv4 identification, so the sender must know it. An
-// unconnected socket that never fragments sends identification 0, and i in segment i of a super-packet. A connected socket counts
-// from a random start.
+// Why unconnected and IP_PMTUDISC_DO: the RoCEv2 invariant CRC covers the IPv4 identification, so the sender must know
+// it. An unconnected socket that never fragments sends identification 0, and i in segment i of a super-packet. A
+// connected socket counts from a random start.
 //
-// Why UDP checksums are sent: a socket that sends none (SO_NO_CHECK, UDP_NO_CHECK6_TX) gets EINVAL for UDP_SEGMENT. With
-// segmentation the device computes them, or on the loopback nobody. Received IPv6 datagrams may lack one: rxe sends none.
+// Why UDP checksums are sent: a socket that sends none (SO_NO_CHECK, UDP_NO_CHECK6_TX) gets EINVAL for UDP_SEGMENT.
+// With segmentation the device computes them, or on the loopback nobody. Received IPv6 datagrams may lack one: rxe
+// sends none.
 
 /// <summary>
 /// A UDP socket bound to one explicit address, for wire protocols in user space: super-packets both ways, known IPv4
@@ -45,7 +47,8 @@ public sealed unsafe class UdpEndpoint : IDisposable
         (_socket, LocalAddress, _scopeId) = (socket, localAddress, scopeId);
 
     /// <summary>
-    /// How many segments a super-packet may have: 128, or 64 on kernels before 6.8 (<c>UDP_MAX_SEGMENTS</c>); 1 without support.
+    /// How many segments a super-packet may have: 128, or 64 on kernels before 6.8 (<c>UDP_MAX_SEGMENTS</c>); 1 without
+    /// support.
     /// </summary>
     public static int SegmentsMax => Support.UdpSegmentsMax;
 
@@ -53,8 +56,8 @@ public sealed unsafe class UdpEndpoint : IDisposable
     public EndpointAddress LocalAddress { get; }
 
     /// <summary>
-    /// The receive buffer in force, as the kernel accounts it: each datagram is charged with its slack and headers, so that less
-    /// than half of it is payload when datagrams are small.
+    /// The receive buffer in force, as the kernel accounts it: each datagram is charged with its slack and headers, so
+    /// that less than half of it is payload when datagrams are small.
     /// </summary>
     public int ReceiveBufferBytes => GetOption(socket.SO_RCVBUF, "SO_RCVBUF");
 
@@ -64,7 +67,9 @@ public sealed unsafe class UdpEndpoint : IDisposable
     /// <summary>Opens and binds a socket.</summary>
     /// <param name="local">An address of this network namespace, not a wildcard; port 0 lets the kernel choose.</param>
     /// <param name="options">Null for the defaults.</param>
-    /// <exception cref="ArgumentException">A wildcard address (it cannot be part of a checksum), or bad options.</exception>
+    /// <exception cref="ArgumentException">
+    /// A wildcard address (it cannot be part of a checksum), or bad options.
+    /// </exception>
     /// <exception cref="LinuxException">
     /// EADDRINUSE with the likely owner, EADDRNOTAVAIL, EACCES for a port below ip_unprivileged_port_start, or EMFILE.
     /// </exception>
@@ -99,16 +104,17 @@ public sealed unsafe class UdpEndpoint : IDisposable
     }
 
     /// <summary>
-    /// Sends datagrams of <paramref name="segmentBytes"/> each, the last one possibly shorter, by one call; all or none. In IPv4,
-    /// datagram i has identification i and the don't-fragment bit. The bytes are copied; the caller may reuse them at once.
+    /// Sends datagrams of <paramref name="segmentBytes"/> each, the last one possibly shorter, by one call; all or
+    /// none. In IPv4, datagram i has identification i and the don't-fragment bit. The bytes are copied; the caller may
+    /// reuse them at once.
     /// </summary>
     /// <param name="destination">Of the same IP version as <see cref="LocalAddress"/>.</param>
     /// <param name="bytes">UDP payloads, one behind the other, 65,507 bytes at most (IPv6: 65,527).</param>
     /// <param name="segmentBytes">Payload of each datagram; at most <see cref="SegmentsMax"/> of them.</param>
     /// <returns>
-    /// EAGAIN: the send buffer is full, see <see cref="WaitForSendRoom"/>. EMSGSIZE: a datagram is larger than the path MTU, or
-    /// all together larger than 64 KiB. EINVAL: too many segments. EAFNOSUPPORT: the other IP version. ENETUNREACH and others
-    /// from the route. Nothing was sent in each of these cases.
+    /// EAGAIN: the send buffer is full, see <see cref="WaitForSendRoom"/>. EMSGSIZE: a datagram is larger than the path
+    /// MTU, or all together larger than 64 KiB. EINVAL: too many segments. EAFNOSUPPORT: the other IP version.
+    /// ENETUNREACH and others from the route. Nothing was sent in each of these cases.
     /// </returns>
     [SkipLocalsInit]
     public Errno TrySend(in EndpointAddress destination, ReadOnlySpan<byte> bytes, int segmentBytes)
@@ -164,8 +170,8 @@ public sealed unsafe class UdpEndpoint : IDisposable
     }
 
     /// <summary>
-    /// Receives one datagram, or several of one sender that the kernel kept together: all of <paramref name="segmentBytes"/>
-    /// but the last, which may be shorter. Never blocks.
+    /// Receives one datagram, or several of one sender that the kernel kept together: all of <paramref
+    /// name="segmentBytes"/> but the last, which may be shorter. Never blocks.
     /// </summary>
     /// <param name="buffer">At least <see cref="SuperPacketBytesMax"/> bytes to be sure that everything fits.</param>
     /// <param name="length">Bytes received; 0 for an empty datagram and on failure.</param>
@@ -173,8 +179,8 @@ public sealed unsafe class UdpEndpoint : IDisposable
     /// <param name="source">Where it came from.</param>
     /// <param name="trafficClass">TOS or traffic class as received: ECN in the lower two bits.</param>
     /// <returns>
-    /// EAGAIN: nothing is there. EMSGSIZE: the buffer was too small, and what was received is lost. Others come from the socket,
-    /// such as ENETDOWN.
+    /// EAGAIN: nothing is there. EMSGSIZE: the buffer was too small, and what was received is lost. Others come from
+    /// the socket, such as ENETDOWN.
     /// </returns>
     [SkipLocalsInit]
     public Errno TryReceive(
@@ -230,12 +236,13 @@ public sealed unsafe class UdpEndpoint : IDisposable
     }
 
     /// <summary>
-    /// Sleeps until a datagram is there, until <see cref="Wake"/>, or until the time is up. A wake that came before is not lost.
+    /// Sleeps until a datagram is there, until <see cref="Wake"/>, or until the time is up. A wake that came before is
+    /// not lost.
     /// </summary>
     /// <param name="timeout">Relative, nanosecond resolution, or <see cref="Timeout.InfiniteTimeSpan"/>.</param>
     /// <returns>
-    /// True: look for datagrams, for work and at the clock, there may be something (a signal handler also ends the sleep).
-    /// False: the time is up.
+    /// True: look for datagrams, for work and at the clock, there may be something (a signal handler also ends the
+    /// sleep). False: the time is up.
     /// </returns>
     public bool Wait(TimeSpan timeout) => Sleep(timeout, poll.POLLIN);
 
@@ -245,7 +252,9 @@ public sealed unsafe class UdpEndpoint : IDisposable
     /// <summary>As <see cref="Wait"/>, but datagrams do not end it: somebody else takes care of them.</summary>
     public bool WaitForWake(TimeSpan timeout) => Sleep(timeout, events: 0);
 
-    /// <summary>Ends the present or the next <see cref="Wait"/>; any thread, never blocks, no system call if nobody sleeps.</summary>
+    /// <summary>
+    /// Ends the present or the next <see cref="Wait"/>; any thread, never blocks, no system call if nobody sleeps.
+    /// </summary>
     public void Wake() => _wake.Signal();
 
     /// <summary>Queue lengths and drops; one system call, not for the data path.</summary>
@@ -335,7 +344,8 @@ public sealed unsafe class UdpEndpoint : IDisposable
 
     private static string? AdviseOnBind(Errno errno, in EndpointAddress local) => errno switch
     {
-        // rxe's tunnel socket is bound to the wildcard address: no other address of the namespace is free (udp_lib_lport_inuse).
+        // rxe's tunnel socket is bound to the wildcard address: no other address of the namespace is free
+        // (udp_lib_lport_inuse).
         Errno.EADDRINUSE when local.Port == RoCEv2Port =>
             "another Wayleave host or a kernel rxe device in this network namespace owns UDP port 4791 "
             + "(rxe owns it on every address); use another network namespace, or another port among Wayleave hosts",

@@ -10,24 +10,30 @@ public sealed record UdpEndpointOptions
     /// CAP_NET_ADMIN, caps it at net.core.rmem_max; <see cref="UdpEndpoint.ReceiveBufferBytes"/> says what came of it.
     /// </summary>
     /// <remarks>
-    /// A full super-packet is charged with about 68 KiB: the usual default of 212,992 bytes holds three of them, the usual cap
-    /// six, and 4 MiB where the system allows it more than a hundred.
+    /// A full super-packet is charged with about 68 KiB: the usual default of 212,992 bytes holds three of them, the
+    /// usual cap six, and 4 MiB where the system allows it more than a hundred.
     /// </remarks>
     public int? ReceiveBufferBytes { get; init; } = 4 << 20;
 
     /// <summary>
-    /// The same for SO_SNDBUF, net.core.wmem_default and net.core.wmem_max. What is sent stays charged until the device has it;
-    /// on the loopback, not at all.
+    /// The same for SO_SNDBUF, net.core.wmem_default and net.core.wmem_max. What is sent stays charged until the device
+    /// has it; on the loopback, not at all.
     /// </summary>
     public int? SendBufferBytes { get; init; } = 4 << 20;
 
-    /// <summary>The TOS byte (IPv4) or traffic class (IPv6) of what is sent: DSCP in the upper six bits, ECN in the lower two.</summary>
+    /// <summary>
+    /// The TOS byte (IPv4) or traffic class (IPv6) of what is sent: DSCP in the upper six bits, ECN in the lower two.
+    /// </summary>
     public byte TrafficClass { get; init; }
 
-    /// <summary>Interface index; needed to bind an IPv6 link-local address, and then used for link-local destinations too.</summary>
+    /// <summary>
+    /// Interface index; needed to bind an IPv6 link-local address, and then used for link-local destinations too.
+    /// </summary>
     public uint ScopeId { get; init; }
 
-    /// <summary>Whether the kernel may hand over several datagrams of one sender as one super-packet (UDP_GRO).</summary>
+    /// <summary>
+    /// Whether the kernel may hand over several datagrams of one sender as one super-packet (UDP_GRO).
+    /// </summary>
     public bool ReceiveOffload { get; init; } = true;
 
     /// <exception cref="ArgumentException">Names every problem at once.</exception>

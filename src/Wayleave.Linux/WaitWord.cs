@@ -8,16 +8,19 @@ namespace Wayleave.Linux;
 //     v                          v
 //     +---------> IsSet <--------+           --Reset--> Clear
 //
-// The sleeper changes Clear to Asleep by compare-and-swap before it sleeps, and the kernel checks that the word is still Asleep;
-// Set exchanges the word. So either Set sees Asleep and wakes, or the sleeper sees IsSet and does not sleep.
+// The sleeper changes Clear to Asleep by compare-and-swap before it sleeps, and the kernel checks that the word is
+// still Asleep; Set exchanges the word. So either Set sees Asleep and wakes, or the sleeper sees IsSet and does not
+// sleep.
 
 /// <summary>
-/// One thread tells others that something is done: a short spin, then a futex. Made for the owner that waits for the proof of a
-/// revoke, where the port thread sets the word and must not pay for a system call when nobody sleeps. Several may wait.
+/// One thread tells others that something is done: a short spin, then a futex. Made for the owner that waits for the
+/// proof of a revoke, where the port thread sets the word and must not pay for a system call when nobody sleeps.
+/// Several may wait.
 /// </summary>
 /// <remarks>
-/// Collected like any object; a <see cref="Set"/> after everybody has given up waiting is harmless. A thread that has just woken
-/// another one on the same core should yield: without that the woken one waits for the end of the time slice.
+/// Collected like any object; a <see cref="Set"/> after everybody has given up waiting is harmless. A thread that has
+/// just woken another one on the same core should yield: without that the woken one waits for the end of the time
+/// slice.
 /// </remarks>
 public sealed class WaitWord
 {
@@ -41,13 +44,15 @@ public sealed class WaitWord
     public bool HasSleepers => Volatile.Read(ref _state.Value) == Asleep;
 
     /// <summary>
-    /// Lets everybody go on who waits now or later; any thread, any lock held: never blocks. What the caller wrote before is
-    /// seen by those who return from <see cref="Wait"/>.
+    /// Lets everybody go on who waits now or later; any thread, any lock held: never blocks. What the caller wrote
+    /// before is seen by those who return from <see cref="Wait"/>.
     /// </summary>
     /// <returns>Whether somebody slept and was woken: the caller may want to yield the processor to them.</returns>
     public bool Set() => Interlocked.Exchange(ref _state.Value, Done) == Asleep && Futex.Wake(ref _state.Value) > 0;
 
-    /// <summary>Makes the word usable again. Only when nobody waits: a sleeper that has not run yet would sleep on.</summary>
+    /// <summary>
+    /// Makes the word usable again. Only when nobody waits: a sleeper that has not run yet would sleep on.
+    /// </summary>
     public void Reset() => Interlocked.CompareExchange(ref _state.Value, Clear, Done);
 
     /// <summary>Waits until the word is set.</summary>

@@ -4,11 +4,12 @@ namespace Wayleave.Linux;
 
 // One thread sleeps in poll(2), any thread wakes it, and a wake costs a system call only if it really sleeps.
 //
-//   sleeper: _sleeping = 1; full barrier; was _signalled?  yes: do not sleep      waker: _signalled = 1; full barrier;
-//            no: poll; _sleeping = 0; take the eventfd; clear _signalled                 is _sleeping? yes: write the eventfd
+//   sleeper: _sleeping = 1; full barrier; was _signalled?  yes: do not sleep
+//            no: poll; _sleeping = 0; take the eventfd; clear _signalled
+//   waker:   _signalled = 1; full barrier; is _sleeping?   yes: write the eventfd
 //
-// Each writes its own word before it reads the other's, so at least one of them sees the other (Dekker). A waker that finds
-// _signalled set already leaves it to the waker that set it.
+// Each writes its own word before it reads the other's, so at least one of them sees the other (Dekker). A waker that
+// finds _signalled set already leaves it to the waker that set it.
 
 /// <summary>The wake-up of a thread that polls: an eventfd that is written only when somebody sleeps on it.</summary>
 internal sealed class WakeEvent : IDisposable
@@ -42,7 +43,9 @@ internal sealed class WakeEvent : IDisposable
         }
     }
 
-    /// <summary>A wrong Signal, kept for the test of the tests: it looks for a sleeper before it leaves the signal.</summary>
+    /// <summary>
+    /// A wrong Signal, kept for the test of the tests: it looks for a sleeper before it leaves the signal.
+    /// </summary>
     internal void SignalAfterLooking()
     {
         bool sleeping = Volatile.Read(ref _sleeping) != 0;

@@ -7,8 +7,8 @@ using Wayleave.Core.Topology;
 namespace Wayleave.Scenarios;
 
 /// <summary>
-/// The least that a well-behaved importer does: a translation with its gate, a fence while it drains, an unmap at the end. Dynamic,
-/// or pinned and revocable.
+/// The least that a well-behaved importer does: a translation with its gate, a fence while it drains, an unmap at the
+/// end. Dynamic, or pinned and revocable.
 /// </summary>
 internal sealed class Importer : IRevocableImporter
 {

@@ -9,8 +9,8 @@ internal static class MoveScenarios
 {
     public static NamedScenario TwoImporters { get; } = new(
         "move-two-importers",
-        "A GPU evicts a buffer and restores it while two dynamic importers write to it; no write is lost, none lands where the "
-        + "buffer no longer is.",
+        "A GPU evicts a buffer and restores it while two dynamic importers write to it; no write is lost, none lands "
+        + "where the buffer no longer is.",
         _ => Build(new GpuOptions(), new ImporterFaults()),
         [
             new("copy-does-not-wait", "The copy starts while importers still write to the old place.",
@@ -28,7 +28,8 @@ internal static class MoveScenarios
         World world = new(options: options);
         User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: 0, faults);
         User nvme = world.AddUser("nvme", ImporterKind.Dynamic, offset: World.BlockBytes);
-        return world.ToScenario(("nic", nic.Write(rounds: 2)), ("nvme", nvme.Write(rounds: 1)), ("gpu", EvictAndRestore(world)));
+        return world.ToScenario(
+            ("nic", nic.Write(rounds: 2)), ("nvme", nvme.Write(rounds: 1)), ("gpu", EvictAndRestore(world)));
     }
 
     private static IEnumerable<Step> EvictAndRestore(World world)

@@ -13,15 +13,16 @@ internal static class TakeBackScenarios
 {
     public static NamedScenario TwoImporters { get; } = new(
         "revoke-two-importers",
-        "An owner frees a buffer that a dynamic and a pinned revocable importer use, remap and deregister; nobody reaches the memory "
-        + "after the proof, and the next owner finds it cleared.",
+        "An owner frees a buffer that a dynamic and a pinned revocable importer use, remap and deregister; nobody "
+        + "reaches the memory after the proof, and the next owner finds it cleared.",
         _ => BuildTwoImporters(new GpuOptions(), new ImporterFaults()),
         [
             new("gate-stays-open", "An importer goes on after it was told to stop.",
                 _ => BuildTwoImporters(new GpuOptions(), new ImporterFaults { ClosesGate = false })),
             new("drain-not-awaited", "An importer says that it has stopped while an access is under way.",
                 _ => BuildTwoImporters(new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
-            new("proof-not-awaited", "The owner hands the memory out when it has asked for it, not when it has the proof.",
+            new("proof-not-awaited",
+                "The owner hands the memory out when it has asked for it, not when it has the proof.",
                 _ => BuildTwoImporters(new GpuOptions { WaitsForProof = false }, new ImporterFaults())),
             new("not-cleared", "The next owner finds what the old users wrote.",
                 _ => BuildTwoImporters(new GpuOptions { ClearsNewBuffers = false }, new ImporterFaults())),
@@ -29,14 +30,16 @@ internal static class TakeBackScenarios
 
     public static NamedScenario DuringMove { get; } = new(
         "revoke-during-move",
-        "An owner frees a buffer while its GPU moves it and an importer writes to it; neither the old nor the new place is handed out "
-        + "before the copy has stopped and the importer has left.",
+        "An owner frees a buffer while its GPU moves it and an importer writes to it; neither the old nor the new "
+        + "place is handed out before the copy has stopped and the importer has left.",
         _ => BuildDuringMove(new GpuOptions(), new ImporterFaults()),
         [
-            new("proof-not-awaited", "The owner hands the memory out when it has asked for it, not when it has the proof.",
+            new("proof-not-awaited",
+                "The owner hands the memory out when it has asked for it, not when it has the proof.",
                 _ => BuildDuringMove(new GpuOptions { WaitsForProof = false }, new ImporterFaults())),
             new("copy-does-not-wait", "The copy starts while the importer still writes to the old place.",
-                _ => BuildDuringMove(new GpuOptions { WaitsForFences = false, WaitsForProof = false }, new ImporterFaults())),
+                _ => BuildDuringMove(
+                    new GpuOptions { WaitsForFences = false, WaitsForProof = false }, new ImporterFaults())),
             new("drain-not-awaited", "The importer says that it has stopped while an access is under way.",
                 _ => BuildDuringMove(new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
         ]);
@@ -52,11 +55,12 @@ internal static class TakeBackScenarios
 
     public static NamedScenario ForcedFence { get; } = new(
         "quarantine-forced-fence",
-        "Hang detection forces the fence of an importer that does not leave; that is no proof, and the memory stays in quarantine "
-        + "until the importer itself says that it has left.",
+        "Hang detection forces the fence of an importer that does not leave; that is no proof, and the memory stays in "
+        + "quarantine until the importer itself says that it has left.",
         _ => BuildForcedFence(RetirementGrade.Retired),
         [
-            new("word-is-enough", "The owner is content with an importer's word, which says nothing about accesses under way.",
+            new("word-is-enough",
+                "The owner is content with an importer's word, which says nothing about accesses under way.",
                 _ => BuildForcedFence(RetirementGrade.Acknowledged)),
         ]);
 

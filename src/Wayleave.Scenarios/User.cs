@@ -7,8 +7,8 @@ using Wayleave.Simulation;
 namespace Wayleave.Scenarios;
 
 /// <summary>
-/// A device that uses the lent buffer: map, wait for the owner's copy, enter the gate, write, leave; map again when it was told to
-/// stop; end when the buffer is gone for good.
+/// A device that uses the lent buffer: map, wait for the owner's copy, enter the gate, write, leave; map again when it
+/// was told to stop; end when the buffer is gone for good.
 /// </summary>
 internal sealed class User(World world, Importer importer, int offset)
 {
@@ -23,7 +23,9 @@ internal sealed class User(World world, Importer importer, int offset)
     /// <summary>Whether the owner took the buffer back.</summary>
     public bool IsCutOff { get; private set; }
 
-    /// <summary>Writes 1, 2, ... <paramref name="rounds"/> to its byte, each once, whatever is moved underneath.</summary>
+    /// <summary>
+    /// Writes 1, 2, ... <paramref name="rounds"/> to its byte, each once, whatever is moved underneath.
+    /// </summary>
     /// <param name="rounds">How many writes.</param>
     /// <param name="detaches">Whether it lets go of the buffer at the end, as a deregistration does.</param>
     public IEnumerable<Step> Write(int rounds, bool detaches = false)
@@ -67,7 +69,9 @@ internal sealed class User(World world, Importer importer, int offset)
         }
     }
 
-    /// <summary>What was written is there: no move has lost it. Nobody can know once the buffer was taken back.</summary>
+    /// <summary>
+    /// What was written is there: no move has lost it. Nobody can know once the buffer was taken back.
+    /// </summary>
     public void CheckEnd()
     {
         byte found = world.Peek(world.Lent, offset);

@@ -10,8 +10,8 @@ using Wayleave.Simulation;
 namespace Wayleave.Scenarios;
 
 /// <summary>
-/// One host with one GPU whose memory holds exactly one buffer, and the users of that buffer: whoever gets the memory next gets the
-/// same bytes, so that anything late is seen.
+/// One host with one GPU whose memory holds exactly one buffer, and the users of that buffer: whoever gets the memory
+/// next gets the same bytes, so that anything late is seen.
 /// </summary>
 internal sealed class World
 {
@@ -30,7 +30,8 @@ internal sealed class World
         Host = new HostContext(Clock);
         using (Host.Enter())
         {
-            GpuOptions small = (options ?? new GpuOptions()) with { GranularityBytes = BufferBytes, CopyBlockBytes = BlockBytes };
+            GpuOptions small =
+                (options ?? new GpuOptions()) with { GranularityBytes = BufferBytes, CopyBlockBytes = BlockBytes };
             Gpu = new GpuDevice(Host, Fabric, new PciFunction("0000:01:00.0", "gpu0"), small, [_vram], [_system]);
             Require(Errno.Success, Gpu.TryCreate(new GpuBufferInfo("lent", BufferBytes, storage), out GpuBuffer? lent));
             Lent = lent!;
@@ -93,14 +94,17 @@ internal sealed class World
         RequireZero(next!);
     }
 
-    /// <summary>Throws when the memory at an address is not the lent buffer's: what a device would corrupt or leak.</summary>
+    /// <summary>
+    /// Throws when the memory at an address is not the lent buffer's: what a device would corrupt or leak.
+    /// </summary>
     public void RequireLent(string user, DeviceAddress address)
     {
         MemoryBlock? block = Gpu.Memory(GpuDomain.Vram).Blocks.Concat(Gpu.Memory(GpuDomain.System).Blocks)
             .FirstOrDefault(b => b.Range.Contains(address, 1));
         if (block?.Owner != Lent.Shared.Name)
         {
-            throw new InvalidOperationException($"{user} reaches {address}, which belongs to {block?.Owner ?? "nobody"}");
+            throw new InvalidOperationException(
+                $"{user} reaches {address}, which belongs to {block?.Owner ?? "nobody"}");
         }
     }
 
@@ -163,7 +167,8 @@ internal sealed class World
         {
             if (user.IsInside)
             {
-                throw new InvalidOperationException($"{user.Name} is inside after a proof of grade {Lent.Freeing.Proof!.Grade}");
+                throw new InvalidOperationException(
+                    $"{user.Name} is inside after a proof of grade {Lent.Freeing.Proof!.Grade}");
             }
         }
     }
@@ -187,7 +192,8 @@ internal sealed class World
         {
             if (Peek(buffer, offset) is not 0 and byte found)
             {
-                throw new InvalidOperationException($"'{buffer.Shared.Name}' holds 0x{found:x2} of the old user at {offset}");
+                throw new InvalidOperationException(
+                    $"'{buffer.Shared.Name}' holds 0x{found:x2} of the old user at {offset}");
             }
         }
     }

@@ -1,8 +1,8 @@
 namespace Wayleave.Simulation;
 
 /// <summary>
-/// A participant, written as an iterator: what stands between two yields is one atomic step. Code before the first yield runs
-/// when the actor is made.
+/// A participant, written as an iterator: what stands between two yields is one atomic step. Code before the first
+/// yield runs when the actor is made.
 /// </summary>
 public sealed class Actor : IDisposable
 {
@@ -32,16 +32,22 @@ public sealed class Actor : IDisposable
     /// <summary>The name of the next step.</summary>
     public string Next => IsFinished ? "finished" : _steps.Current.Name;
 
-    /// <summary>An actor whose steps are the pieces of <paramref name="body"/> between its interleaving points.</summary>
+    /// <summary>
+    /// An actor whose steps are the pieces of <paramref name="body"/> between its interleaving points.
+    /// </summary>
     public static Actor OnThread(string name, Action body) => new(name, new ThreadedActor(body).Steps());
 
-    /// <summary>Runs the next step. Called only when <see cref="IsReady"/>; an exception of the step comes out of here.</summary>
+    /// <summary>
+    /// Runs the next step. Called only when <see cref="IsReady"/>; an exception of the step comes out of here.
+    /// </summary>
     public void Advance()
     {
         Position++;
         IsFinished = !_steps.MoveNext();
     }
 
-    /// <summary>Ends the iterator where it stands: its finally blocks run, and a thread behind it unwinds and ends.</summary>
+    /// <summary>
+    /// Ends the iterator where it stands: its finally blocks run, and a thread behind it unwinds and ends.
+    /// </summary>
     public void Dispose() => _steps.Dispose();
 }

@@ -3,12 +3,12 @@ using System.Globalization;
 namespace Wayleave.Simulation;
 
 /// <summary>
-/// The one source of decisions of a simulated run. Every nondeterministic point asks it; the answers, written down in order, are
-/// the trail, and a trail replays the run. A question that has one answer is not written down.
+/// The one source of decisions of a simulated run. Every nondeterministic point asks it; the answers, written down in
+/// order, are the trail, and a trail replays the run. A question that has one answer is not written down.
 /// </summary>
 /// <remarks>
-/// Not thread-safe: the explorer runs one actor at a time, and that is the one that asks. Exhaustive mode answers with the
-/// smallest value not yet tried, so that <see cref="MoveNext"/> walks all trails in lexicographic order.
+/// Not thread-safe: the explorer runs one actor at a time, and that is the one that asks. Exhaustive mode answers with
+/// the smallest value not yet tried, so that <see cref="MoveNext"/> walks all trails in lexicographic order.
 /// </remarks>
 public sealed class Choices
 {
@@ -30,8 +30,8 @@ public sealed class Choices
     }
 
     /// <summary>
-    /// True while every decision so far was one that an earlier run has made as well. False from the answer on that makes this run
-    /// a new one.
+    /// True while every decision so far was one that an earlier run has made as well. False from the answer on that
+    /// makes this run a new one.
     /// </summary>
     public bool IsReplayingPrefix => _position < _trail.Count;
 
@@ -41,7 +41,9 @@ public sealed class Choices
     /// <summary>Answers drawn from <see cref="SplitMix64"/>.</summary>
     public static Choices Seeded(ulong seed) => new(Source.Seeded, seed);
 
-    /// <summary>The answers of one earlier run: what <see cref="ToString"/> gave, or <see cref="InterleavingException.Trail"/>.</summary>
+    /// <summary>
+    /// The answers of one earlier run: what <see cref="ToString"/> gave, or <see cref="InterleavingException.Trail"/>.
+    /// </summary>
     /// <exception cref="FormatException">The text is no trail.</exception>
     public static Choices Replay(string trail)
     {
@@ -61,7 +63,9 @@ public sealed class Choices
     }
 
     /// <summary>A number in [0, count). Past the end of a replayed trail the answer is 0.</summary>
-    /// <exception cref="InvalidOperationException">The replayed trail does not fit: the scenario has changed since.</exception>
+    /// <exception cref="InvalidOperationException">
+    /// The replayed trail does not fit: the scenario has changed since.
+    /// </exception>
     public int Next(int count)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(count);
@@ -69,8 +73,8 @@ public sealed class Choices
     }
 
     /// <summary>
-    /// Whether something happens that is expected <paramref name="perMille"/> times in a thousand. An exhaustive search tries both;
-    /// 0 is no and 1000 is yes without a decision.
+    /// Whether something happens that is expected <paramref name="perMille"/> times in a thousand. An exhaustive search
+    /// tries both; 0 is no and 1000 is yes without a decision.
     /// </summary>
     public bool Chance(int perMille)
     {
@@ -84,7 +88,10 @@ public sealed class Choices
         };
     }
 
-    /// <summary>Moves to the next run in lexicographic order; false when every run has been made, or when only one was asked for.</summary>
+    /// <summary>
+    /// Moves to the next run in lexicographic order; false when every run has been made, or when only one was asked
+    /// for.
+    /// </summary>
     public bool MoveNext()
     {
         if (_source != Source.Exhaustive)
@@ -131,7 +138,7 @@ public sealed class Choices
         {
             throw new InvalidOperationException(string.Create(
                 CultureInfo.InvariantCulture,
-                $"the trail does not fit: decision {_position + 1} is {value} of {count}; the scenario has changed since it was written"));
+                $"the trail does not fit: decision {_position + 1} is {value} of {count}; the scenario has changed"));
         }
 
         // The count is written down again: a replayed trail does not know it.

@@ -4,12 +4,12 @@ using System.Text;
 namespace Wayleave.Simulation;
 
 /// <summary>
-/// Runs a scenario under every order of its steps, under seeded random orders, or under one recorded order. After each step it
-/// checks the invariant; nobody ready and somebody unfinished is a deadlock.
+/// Runs a scenario under every order of its steps, under seeded random orders, or under one recorded order. After each
+/// step it checks the invariant; nobody ready and somebody unfinished is a deadlock.
 /// </summary>
 /// <remarks>
-/// The same scenario and the same trail make the same run. A builder keeps nothing between its calls and takes what it needs of
-/// chance from the <see cref="Choices"/> it is given.
+/// The same scenario and the same trail make the same run. A builder keeps nothing between its calls and takes what it
+/// needs of chance from the <see cref="Choices"/> it is given.
 /// </remarks>
 public static class Explorer
 {
@@ -18,7 +18,9 @@ public static class Explorer
 
     /// <summary>Every order. Throws at the first run that goes wrong.</summary>
     /// <param name="build">Makes the scenario of one run.</param>
-    /// <param name="runLimit">A search of more runs is given up: make the scenario smaller, or explore it with seeds.</param>
+    /// <param name="runLimit">
+    /// A search of more runs is given up: make the scenario smaller, or explore it with seeds.
+    /// </param>
     /// <param name="stepLimit">A run of more steps is reported as one that never ends.</param>
     /// <exception cref="InterleavingException">A run went wrong, or a limit was reached.</exception>
     public static Exploration Exhaustive(
@@ -45,7 +47,9 @@ public static class Explorer
         return new Exploration(runs, steps, pruned);
     }
 
-    /// <summary>Random orders, run number n by the seed <paramref name="seed"/> + n. Throws at the first run that goes wrong.</summary>
+    /// <summary>
+    /// Random orders, run number n by the seed <paramref name="seed"/> + n. Throws at the first run that goes wrong.
+    /// </summary>
     /// <exception cref="InterleavingException">A run went wrong; its trail names the seed of that one run.</exception>
     public static Exploration Seeded(
         Func<Choices, Scenario> build, ulong seed, int runs, int stepLimit = DefaultStepLimit)
@@ -112,14 +116,16 @@ public static class Explorer
             scenario.Invariant();
 
             // A state within the repeated prefix is known by definition: an earlier run passed it on its way elsewhere.
-            if (seen is not null && scenario.Fingerprint is not null && !choices.IsReplayingPrefix && !seen.Add(Key(scenario)))
+            if (seen is not null && scenario.Fingerprint is not null && !choices.IsReplayingPrefix
+                && !seen.Add(Key(scenario)))
             {
                 return (step + 1, true);
             }
         }
 
         throw new InvalidOperationException(string.Create(
-            CultureInfo.InvariantCulture, $"no end after {stepLimit} steps: a livelock, or a step limit that is too low"));
+            CultureInfo.InvariantCulture,
+            $"no end after {stepLimit} steps: a livelock, or a step limit that is too low"));
     }
 
     private static void AssertFinished(Scenario scenario)
@@ -132,8 +138,8 @@ public static class Explorer
         }
     }
 
-    // Where an actor stands is part of the state: how many steps it made, and at which point it stopped (code with branches makes
-    // as many steps on either side). FNV-1a, because string.GetHashCode differs from process to process.
+    // Where an actor stands is part of the state: how many steps it made, and at which point it stopped (code with
+    // branches makes as many steps on either side). FNV-1a, because string.GetHashCode differs from process to process.
     private static ulong Key(Scenario scenario)
     {
         const ulong Prime = 0x100000001B3;

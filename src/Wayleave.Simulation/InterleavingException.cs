@@ -1,8 +1,8 @@
 namespace Wayleave.Simulation;
 
 /// <summary>
-/// A run that went wrong, or a search that does not end. The message holds the steps in order and the line that replays them; the
-/// inner exception is what the step, the invariant or the end check threw.
+/// A run that went wrong, or a search that does not end. The message holds the steps in order and the line that replays
+/// them; the inner exception is what the step, the invariant or the end check threw.
 /// </summary>
 public sealed class InterleavingException : Exception
 {
@@ -12,8 +12,11 @@ public sealed class InterleavingException : Exception
 
     public InterleavingException(string message, Exception inner) : base(message, inner) { }
 
-    internal InterleavingException(string message, string trail, Exception inner) : base(message, inner) => Trail = trail;
+    internal InterleavingException(string message, string trail, Exception inner) : base(message, inner) =>
+        Trail = trail;
 
-    /// <summary>What <see cref="Explorer.Replay"/> takes to make the same run again; empty when there was no single run.</summary>
+    /// <summary>
+    /// What <see cref="Explorer.Replay"/> takes to make the same run again; empty when there was no single run.
+    /// </summary>
     public string Trail { get; } = "";
 }

@@ -1,9 +1,9 @@
 namespace Wayleave.Simulation;
 
 /// <summary>
-/// Carries datagrams between endpoints on virtual time, and loses, duplicates, delays, reorders and damages them as its options
-/// say. What happens to a datagram is decided when it is sent, by the <see cref="Choices"/> of the run. It knows nothing of what
-/// it carries. Not thread-safe.
+/// Carries datagrams between endpoints on virtual time, and loses, duplicates, delays, reorders and damages them as its
+/// options say. What happens to a datagram is decided when it is sent, by the <see cref="Choices"/> of the run. It
+/// knows nothing of what it carries. Not thread-safe.
 /// </summary>
 /// <typeparam name="TAddress">Names an endpoint; only compared and hashed.</typeparam>
 public sealed class SimulatedLink<TAddress>
@@ -48,7 +48,9 @@ public sealed class SimulatedLink<TAddress>
         }
     }
 
-    /// <summary>From now on no fault happens; delays stay, and what is under way arrives. For checks of liveness.</summary>
+    /// <summary>
+    /// From now on no fault happens; delays stay, and what is under way arrives. For checks of liveness.
+    /// </summary>
     public void Heal() => _options = _options with { FaultLimit = 0 };
 
     /// <summary>Sends a datagram. The bytes are copied; the caller may use the buffer again at once.</summary>
@@ -70,8 +72,8 @@ public sealed class SimulatedLink<TAddress>
     }
 
     /// <summary>
-    /// Sends what one UDP_SEGMENT call would: <paramref name="bytes"/> cut into datagrams of <paramref name="segmentBytes"/>, the
-    /// last of which may be shorter. Each has its own fate.
+    /// Sends what one UDP_SEGMENT call would: <paramref name="bytes"/> cut into datagrams of <paramref
+    /// name="segmentBytes"/>, the last of which may be shorter. Each has its own fate.
     /// </summary>
     public void SendSegments(
         TimeSpan now, TAddress source, TAddress destination, ReadOnlySpan<byte> bytes, int segmentBytes)
@@ -85,7 +87,9 @@ public sealed class SimulatedLink<TAddress>
         }
     }
 
-    /// <summary>Takes the next datagram that has arrived at <paramref name="endpoint"/> by <paramref name="now"/>.</summary>
+    /// <summary>
+    /// Takes the next datagram that has arrived at <paramref name="endpoint"/> by <paramref name="now"/>.
+    /// </summary>
     /// <param name="now">Virtual time; does not go back.</param>
     /// <param name="endpoint">The receiver.</param>
     /// <param name="source">Who sent it.</param>

@@ -1,6 +1,8 @@
 namespace Wayleave.Simulation;
 
-/// <summary>How a <see cref="SimulatedLink{TAddress}"/> treats a datagram. The default delivers everything at once and in order.</summary>
+/// <summary>
+/// How a <see cref="SimulatedLink{TAddress}"/> treats a datagram. The default delivers everything at once and in order.
+/// </summary>
 public sealed record SimulatedLinkOptions
 {
     /// <summary>Datagrams lost, in a thousand.</summary>
@@ -19,8 +21,8 @@ public sealed record SimulatedLinkOptions
     public TimeSpan Delay { get; init; }
 
     /// <summary>
-    /// Up to this much is added to the delay of each datagram, in steps of a microsecond. Without reordering a datagram still waits
-    /// for the one before it.
+    /// Up to this much is added to the delay of each datagram, in steps of a microsecond. Without reordering a datagram
+    /// still waits for the one before it.
     /// </summary>
     public TimeSpan Jitter { get; init; }
 
@@ -28,8 +30,8 @@ public sealed record SimulatedLinkOptions
     public TimeSpan ReorderingDelay { get; init; } = TimeSpan.FromMicroseconds(100);
 
     /// <summary>
-    /// Faults after which the link behaves, so that a search over all of them ends. Each loss, duplicate, reordering and corruption
-    /// counts as one.
+    /// Faults after which the link behaves, so that a search over all of them ends. Each loss, duplicate, reordering
+    /// and corruption counts as one.
     /// </summary>
     public int FaultLimit { get; init; } = int.MaxValue;
 

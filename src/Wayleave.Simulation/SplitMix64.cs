@@ -27,8 +27,9 @@ public sealed class SplitMix64(ulong seed)
     }
 
     /// <summary>
-    /// Fills a buffer with the next numbers, little-endian. A length that is no multiple of eight uses the low bytes of one more
-    /// number, so the content depends on how a stream is cut into calls unless the cuts are multiples of eight.
+    /// Fills a buffer with the next numbers, little-endian. A length that is no multiple of eight uses the low bytes of
+    /// one more number, so the content depends on how a stream is cut into calls unless the cuts are multiples of
+    /// eight.
     /// </summary>
     public void Fill(Span<byte> destination)
     {

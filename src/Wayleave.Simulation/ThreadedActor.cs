@@ -11,13 +11,14 @@ namespace Wayleave.Simulation;
 //   explorer: drops the run ----gives, _abandoned---> thread: Stop throws, the code unwinds, the thread ends
 
 /// <summary>
-/// Runs ordinary threaded code one piece at a time: the thread stops at every <see cref="Interleave"/> point and goes on when it is
-/// chosen. Of all threads of a scenario one runs; so every order of the pieces can be made, and made again.
+/// Runs ordinary threaded code one piece at a time: the thread stops at every <see cref="Interleave"/> point and goes
+/// on when it is chosen. Of all threads of a scenario one runs; so every order of the pieces can be made, and made
+/// again.
 /// </summary>
 /// <remarks>
 /// Between two points the code may not wait for another actor of the scenario: where it would, as at a lock, stands
-/// <see cref="Interleave.Wait"/>. What this explores is orders of whole pieces under one memory order; weaker orders are for a
-/// stress test on real threads.
+/// <see cref="Interleave.Wait"/>. What this explores is orders of whole pieces under one memory order; weaker orders
+/// are for a stress test on real threads.
 /// </remarks>
 public sealed class ThreadedActor
 {
@@ -43,7 +44,9 @@ public sealed class ThreadedActor
         Interleave.WaitHook = StopUntil;
     }
 
-    /// <param name="body">Runs once, on a thread of its own that is started with the first step and ends with the run.</param>
+    /// <param name="body">
+    /// Runs once, on a thread of its own that is started with the first step and ends with the run.
+    /// </param>
     /// <exception cref="InvalidOperationException">
     /// The process runs with its interleaving points off, so that nothing would be explored.
     /// </exception>
@@ -59,13 +62,17 @@ public sealed class ThreadedActor
         _body = body;
     }
 
-    /// <summary>A point of the test's own, in code that an actor runs; does nothing on threads that no actor owns.</summary>
+    /// <summary>
+    /// A point of the test's own, in code that an actor runs; does nothing on threads that no actor owns.
+    /// </summary>
     public static void Stop(string point) => s_current?.Park(point, ready: null);
 
     /// <summary>As <see cref="Stop"/>, and the thread is not chosen before <paramref name="ready"/> holds.</summary>
     public static void StopUntil(string point, Func<bool> ready) => s_current?.Park(point, ready);
 
-    /// <summary>The pieces of the body, for an <see cref="Actor"/>. Enumerated once; disposing the enumerator ends the thread.</summary>
+    /// <summary>
+    /// The pieces of the body, for an <see cref="Actor"/>. Enumerated once; disposing the enumerator ends the thread.
+    /// </summary>
     public IEnumerable<Step> Steps()
     {
         try
@@ -100,7 +107,7 @@ public sealed class ThreadedActor
                 {
                     throw new InvalidOperationException(string.Create(
                         CultureInfo.InvariantCulture,
-                        $"no point for {s_patience.TotalSeconds:F0} s after '{_point}': the code waits for something the explorer cannot see"));
+                        $"no point for {s_patience.TotalSeconds:F0} s after '{_point}': the code waits out of sight"));
                 }
             }
         }
@@ -129,7 +136,8 @@ public sealed class ThreadedActor
 
         if (!_thread.Join(s_patience))
         {
-            throw new InvalidOperationException($"the thread does not end after '{_point}': its code swallows every exception");
+            throw new InvalidOperationException(
+                $"the thread does not end after '{_point}': its code swallows every exception");
         }
     }
 

@@ -1,8 +1,8 @@
 namespace Wayleave.Simulation;
 
 /// <summary>
-/// A clock that advances only when told. Timers run on the thread that advances it, in the order of their due times, and see the
-/// time they were due at.
+/// A clock that advances only when told. Timers run on the thread that advances it, in the order of their due times,
+/// and see the time they were due at.
 /// </summary>
 /// <remarks>Reading is safe from any thread. One thread at a time advances.</remarks>
 public sealed class VirtualClock : TimeProvider
@@ -44,7 +44,9 @@ public sealed class VirtualClock : TimeProvider
     /// <inheritdoc/>
     public override DateTimeOffset GetUtcNow() => _start + Now;
 
-    /// <summary>Moves time on by <paramref name="duration"/> and runs the timers that come due, each at its own time.</summary>
+    /// <summary>
+    /// Moves time on by <paramref name="duration"/> and runs the timers that come due, each at its own time.
+    /// </summary>
     public void Advance(TimeSpan duration)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(duration, TimeSpan.Zero);
@@ -97,7 +99,8 @@ public sealed class VirtualClock : TimeProvider
         foreach (Timer timer in _timers)
         {
             if (timer.DueTicks != Timer.Never
-                && (earliest is null || (timer.DueTicks, timer.Number).CompareTo((earliest.DueTicks, earliest.Number)) < 0))
+                && (earliest is null
+                    || (timer.DueTicks, timer.Number).CompareTo((earliest.DueTicks, earliest.Number)) < 0))
             {
                 earliest = timer;
             }

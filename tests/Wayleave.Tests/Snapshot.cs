@@ -3,15 +3,16 @@ using Xunit;
 namespace Wayleave.Tests;
 
 /// <summary>
-/// Text under review: compared with a file of the repository, byte for byte. UPDATE_SNAPSHOTS=1 writes the file instead, and the
-/// change is then read as a diff.
+/// Text under review: compared with a file of the repository, byte for byte. UPDATE_SNAPSHOTS=1 writes the file
+/// instead, and the change is then read as a diff.
 /// </summary>
 internal static class Snapshot
 {
     private const string Update = "UPDATE_SNAPSHOTS=1 dotnet test --project tests/Wayleave.Tests";
 
     /// <summary>Compares with tests/Wayleave.Tests/snapshots/NAME.txt.</summary>
-    public static void Match(string actual, string name) => MatchFile(actual, $"tests/Wayleave.Tests/snapshots/{name}.txt");
+    public static void Match(string actual, string name) =>
+        MatchFile(actual, $"tests/Wayleave.Tests/snapshots/{name}.txt");
 
     /// <summary>Compares with a file named by its path from the root.</summary>
     public static void MatchFile(string actual, string file)

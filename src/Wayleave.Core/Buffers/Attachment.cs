@@ -6,8 +6,8 @@ using Wayleave.Core.Topology;
 namespace Wayleave.Core.Buffers;
 
 /// <summary>
-/// A <c>dma_buf_attachment</c>: one importer's hold on a buffer, with at most one mapping. Host lock held by the caller; members
-/// that end in Locked also need the reservation, held by the given ticket.
+/// A <c>dma_buf_attachment</c>: one importer's hold on a buffer, with at most one mapping. Host lock held by the
+/// caller; members that end in Locked also need the reservation, held by the given ticket.
 /// </summary>
 public sealed class Attachment
 {
@@ -32,7 +32,9 @@ public sealed class Attachment
 
     public ImporterKind Kind => Importer?.Kind ?? ImporterKind.Static;
 
-    /// <summary>Whether the importer takes peer addresses. The exporter may clear it while it looks at the attachment.</summary>
+    /// <summary>
+    /// Whether the importer takes peer addresses. The exporter may clear it while it looks at the attachment.
+    /// </summary>
     public bool PeerToPeer { get; set; }
 
     public MappingState State { get; private set; }
@@ -40,12 +42,14 @@ public sealed class Attachment
     /// <summary>Pins this importer holds.</summary>
     public int PinCount { get; private set; }
 
-    /// <summary>The list of the present mapping, or null. Valid to use only inside the gate that the importer made for it.</summary>
+    /// <summary>
+    /// The list of the present mapping, or null. Valid to use only inside the gate that the importer made for it.
+    /// </summary>
     public DmaAddressList? Addresses => _addresses;
 
     /// <summary>
-    /// What the importer did since its mapping was last invalidated; null before the first invalidation. One mapping has one
-    /// record, however often its importer is told.
+    /// What the importer did since its mapping was last invalidated; null before the first invalidation. One mapping
+    /// has one record, however often its importer is told.
     /// </summary>
     public ImporterEvidence? Evidence { get; private set; }
 
@@ -79,8 +83,9 @@ public sealed class Attachment
     }
 
     /// <summary>
-    /// Asks where the storage is (<c>dma_buf_map_attachment</c>). A static importer waits for KERNEL fences here; the others wait
-    /// for them before they touch the memory. The list is valid until the importer unmaps or is told to stop.
+    /// Asks where the storage is (<c>dma_buf_map_attachment</c>). A static importer waits for KERNEL fences here; the
+    /// others wait for them before they touch the memory. The list is valid until the importer unmaps or is told to
+    /// stop.
     /// </summary>
     public MapOutcome MapLocked(AcquireTicket ticket, DmaDirection direction)
     {
@@ -95,7 +100,8 @@ public sealed class Attachment
             return MapOutcome.Refused(Errno.EBUSY);
         }
 
-        // The kernel pins, maps, then waits and undoes both when interrupted. Nothing interrupts here, so the wait comes first.
+        // The kernel pins, maps, then waits and undoes both when interrupted. Nothing interrupts here, so the wait
+        // comes first.
         if (Kind == ImporterKind.Static && Buffer.Reservation.FirstUnsignaled(ReservationUsage.Kernel) is { } fence)
         {
             return MapOutcome.MustWait(fence);
@@ -132,8 +138,8 @@ public sealed class Attachment
     }
 
     /// <summary>
-    /// Ends a mapping that was invalidated and has drained. Needs no reservation: between Invalidate and Unmap the mapping belongs
-    /// to its importer alone (docs/adr/0004). On a revoked buffer the importer's pins end with it.
+    /// Ends a mapping that was invalidated and has drained. Needs no reservation: between Invalidate and Unmap the
+    /// mapping belongs to its importer alone (docs/adr/0004). On a revoked buffer the importer's pins end with it.
     /// </summary>
     public void UnmapInvalidated()
     {

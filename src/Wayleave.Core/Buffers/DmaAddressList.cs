@@ -30,7 +30,9 @@ public sealed class DmaAddressList
 
     public ulong LengthBytes { get; }
 
-    /// <summary>Where byte <paramref name="offset"/> of the buffer is, and how many bytes follow it without a break.</summary>
+    /// <summary>
+    /// Where byte <paramref name="offset"/> of the buffer is, and how many bytes follow it without a break.
+    /// </summary>
     /// <returns>False when the offset is outside the list.</returns>
     public bool TryLocate(ulong offset, out DeviceAddress address, out ulong contiguousBytes)
     {

@@ -16,8 +16,8 @@ public enum StorageKind
 }
 
 /// <summary>
-/// Who owns the memory behind a <see cref="SharedBuffer"/> (<c>dma_buf_ops</c>). Called with the host lock held; nothing here
-/// blocks or calls back into Core.
+/// Who owns the memory behind a <see cref="SharedBuffer"/> (<c>dma_buf_ops</c>). Called with the host lock held;
+/// nothing here blocks or calls back into Core.
 /// </summary>
 public interface IExporter
 {
@@ -27,8 +27,8 @@ public interface IExporter
     StorageKind Storage { get; }
 
     /// <summary>
-    /// Looks at a new attachment. May clear <see cref="Attachment.PeerToPeer"/>; a refusal leaves nothing behind. Core has already
-    /// refused importers that could not give the memory back (<see cref="SharedBuffer.TryAttach"/>).
+    /// Looks at a new attachment. May clear <see cref="Attachment.PeerToPeer"/>; a refusal leaves nothing behind. Core
+    /// has already refused importers that could not give the memory back (<see cref="SharedBuffer.TryAttach"/>).
     /// </summary>
     Errno Attach(Attachment attachment);
 
@@ -44,7 +44,9 @@ public interface IExporter
     /// <returns>Success with a list, or an errno with null.</returns>
     Errno Map(Attachment attachment, DmaDirection direction, out DmaAddressList? addresses);
 
-    /// <summary>Takes the list back. The reservation may be unlocked: an invalidated mapping ends when it has drained.</summary>
+    /// <summary>
+    /// Takes the list back. The reservation may be unlocked: an invalidated mapping ends when it has drained.
+    /// </summary>
     void Unmap(Attachment attachment, DmaAddressList addresses);
 
     /// <summary>The buffer is gone: no attachment is left.</summary>

@@ -18,7 +18,9 @@ public enum ImporterKind
     Dynamic,
 }
 
-/// <summary>Who uses a buffer (<c>dma_buf_attach_ops</c>). Without <see cref="IRevocableImporter"/> it cannot be made to stop.</summary>
+/// <summary>
+/// Who uses a buffer (<c>dma_buf_attach_ops</c>). Without <see cref="IRevocableImporter"/> it cannot be made to stop.
+/// </summary>
 public interface IImporter
 {
     /// <summary>For people and proofs: <c>rdma0 mr 0x1a2b3c4d</c>.</summary>
@@ -34,13 +36,13 @@ public interface IImporter
 public interface IRevocableImporter : IImporter
 {
     /// <summary>
-    /// The owner moves the memory or takes it back (<c>invalidate_mappings</c>); <see cref="SharedBuffer.IsRevoked"/> tells
-    /// which. Called with the host lock held and the reservation locked by the caller of the invalidation, whether or not a
-    /// mapping exists. Never blocks: it closes the gate of the current translation and returns.
+    /// The owner moves the memory or takes it back (<c>invalidate_mappings</c>); <see cref="SharedBuffer.IsRevoked"/>
+    /// tells which. Called with the host lock held and the reservation locked by the caller of the invalidation,
+    /// whether or not a mapping exists. Never blocks: it closes the gate of the current translation and returns.
     /// </summary>
     /// <returns>
-    /// Done when nobody is inside and the importer has called <see cref="Attachment.UnmapInvalidated"/>; or a fence that the
-    /// importer signals, after unmapping, when the last user is out. Core adds that fence as BOOKKEEP.
+    /// Done when nobody is inside and the importer has called <see cref="Attachment.UnmapInvalidated"/>; or a fence
+    /// that the importer signals, after unmapping, when the last user is out. Core adds that fence as BOOKKEEP.
     /// </returns>
     InvalidateOutcome InvalidateMappings(Attachment attachment);
 }
@@ -51,6 +53,8 @@ public readonly record struct InvalidateOutcome(Fence? Fence)
     /// <summary>No access is under way and none can start.</summary>
     public static InvalidateOutcome Done => default;
 
-    /// <summary>Accesses that had started are under way; <paramref name="fence"/> says when the last one ended.</summary>
+    /// <summary>
+    /// Accesses that had started are under way; <paramref name="fence"/> says when the last one ended.
+    /// </summary>
     public static InvalidateOutcome Draining(Fence fence) => new(fence);
 }

@@ -28,7 +28,8 @@ public readonly record struct MapOutcome
     /// <summary>Set when <see cref="MapOutcomeKind.MustWait"/>.</summary>
     public Fence? Fence { get; }
 
-    public static MapOutcome Mapped(DmaAddressList addresses) => new(MapOutcomeKind.Mapped, addresses, Errno.Success, null);
+    public static MapOutcome Mapped(DmaAddressList addresses) =>
+        new(MapOutcomeKind.Mapped, addresses, Errno.Success, null);
 
     public static MapOutcome Refused(Errno errno) => new(MapOutcomeKind.Refused, null, errno, null);
 

@@ -11,8 +11,8 @@ namespace Wayleave.Core.Buffers;
 public sealed record ExportInfo(IExporter Exporter, string Name, ulong SizeBytes, Reservation? Reservation = null);
 
 /// <summary>
-/// A <c>dma_buf</c>: memory of one exporter that others may use, with one reservation and the attachments of its users. Host
-/// lock held by the caller, unless a member says otherwise.
+/// A <c>dma_buf</c>: memory of one exporter that others may use, with one reservation and the attachments of its users.
+/// Host lock held by the caller, unless a member says otherwise.
 /// </summary>
 public sealed class SharedBuffer
 {
@@ -68,15 +68,16 @@ public sealed class SharedBuffer
     }
 
     /// <summary>
-    /// Makes <paramref name="device"/> a user of this buffer (<c>dma_buf_dynamic_attach</c>); nothing is pinned or mapped yet.
+    /// Makes <paramref name="device"/> a user of this buffer (<c>dma_buf_dynamic_attach</c>); nothing is pinned or
+    /// mapped yet.
     /// </summary>
     /// <param name="device">Whose addresses a map will return.</param>
     /// <param name="importer">Null makes a static importer.</param>
     /// <param name="attachment">Owned by the caller until <see cref="Detach"/>.</param>
     /// <returns>
-    /// <see cref="Errno.EOPNOTSUPP"/> when the storage is revocable and the importer cannot be made to stop; otherwise what the
-    /// exporter says: whether a revoked buffer can still be attached is its choice (<c>vfio_pci_dmabuf.c</c> says ENODEV). It
-    /// cannot be mapped.
+    /// <see cref="Errno.EOPNOTSUPP"/> when the storage is revocable and the importer cannot be made to stop; otherwise
+    /// what the exporter says: whether a revoked buffer can still be attached is its choice (<c>vfio_pci_dmabuf.c</c>
+    /// says ENODEV). It cannot be mapped.
     /// </returns>
     public Errno TryAttach(PciFunction device, IImporter? importer, out Attachment? attachment)
     {
@@ -100,21 +101,24 @@ public sealed class SharedBuffer
         return Errno.Success;
     }
 
-    /// <summary>Ends an attachment that holds no mapping and no pin (<c>dma_buf_detach</c>); anything else is a bug and throws.</summary>
+    /// <summary>
+    /// Ends an attachment that holds no mapping and no pin (<c>dma_buf_detach</c>); anything else is a bug and throws.
+    /// </summary>
     public void Detach(Attachment attachment)
     {
         Host.AssertHeld();
         if (attachment.State != MappingState.Unmapped || attachment.PinCount != 0 || !_attachments.Remove(attachment))
         {
-            throw new InvalidOperationException($"{attachment} is still {attachment.State} with {attachment.PinCount} pins, or not attached");
+            throw new InvalidOperationException(
+                $"{attachment} is still {attachment.State} with {attachment.PinCount} pins, or not attached");
         }
 
         Exporter.Detach(attachment);
     }
 
     /// <summary>
-    /// Tells every importer that can stop to stop (<c>dma_buf_invalidate_mappings</c>), whether or not it is mapped. Returns at
-    /// once; what is still under way stands in the reservation as BOOKKEEP fences.
+    /// Tells every importer that can stop to stop (<c>dma_buf_invalidate_mappings</c>), whether or not it is mapped.
+    /// Returns at once; what is still under way stands in the reservation as BOOKKEEP fences.
     /// </summary>
     public void InvalidateMappings(AcquireTicket ticket)
     {
@@ -134,7 +138,10 @@ public sealed class SharedBuffer
         }
     }
 
-    /// <summary>The buffer is gone (<c>dma_buf_put</c>, last reference). It has no attachment left; the exporter gets its storage back.</summary>
+    /// <summary>
+    /// The buffer is gone (<c>dma_buf_put</c>, last reference). It has no attachment left; the exporter gets its
+    /// storage back.
+    /// </summary>
     public void Release()
     {
         Host.AssertHeld();

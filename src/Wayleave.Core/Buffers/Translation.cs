@@ -1,8 +1,9 @@
 namespace Wayleave.Core.Buffers;
 
 /// <summary>
-/// One mapping as a device sees it while it lasts: the addresses and the gate through which every access goes. Immutable but for
-/// the gate; a new map makes a new translation. The data path reads the current one for every packet and every block.
+/// One mapping as a device sees it while it lasts: the addresses and the gate through which every access goes.
+/// Immutable but for the gate; a new map makes a new translation. The data path reads the current one for every packet
+/// and every block.
 /// </summary>
 /// <param name="Addresses">Where the bytes are. Valid only inside <paramref name="Gate"/>.</param>
 /// <param name="Gate">Belongs to this translation alone and never reopens.</param>

@@ -1,9 +1,9 @@
 namespace Wayleave.Core.Fences;
 
 /// <summary>
-/// A <c>dma_fence</c>: signalled once, with or without an error, and never un-signalled. Whoever creates one names who signals
-/// it. Fences of one context signal in the order of their sequence numbers. Host lock held by the caller, unless a member says
-/// otherwise.
+/// A <c>dma_fence</c>: signalled once, with or without an error, and never un-signalled. Whoever creates one names who
+/// signals it. Fences of one context signal in the order of their sequence numbers. Host lock held by the caller,
+/// unless a member says otherwise.
 /// </summary>
 public sealed class Fence
 {
@@ -40,17 +40,20 @@ public sealed class Fence
     /// <summary>One-way. Readable without the lock.</summary>
     public bool IsSignaled => Volatile.Read(ref _signaled) != 0;
 
-    /// <summary>Why the work behind the fence failed; <see cref="Errno.Success"/> while pending and after success.</summary>
+    /// <summary>
+    /// Why the work behind the fence failed; <see cref="Errno.Success"/> while pending and after success.
+    /// </summary>
     public Errno Error { get; private set; }
 
     /// <summary>
-    /// Signalled by somebody else than its owner, because the owner hangs. A forced fence lets waiters go on with an error; it is
-    /// never evidence that the work has stopped: <see cref="HasEnded"/> is.
+    /// Signalled by somebody else than its owner, because the owner hangs. A forced fence lets waiters go on with an
+    /// error; it is never evidence that the work has stopped: <see cref="HasEnded"/> is.
     /// </summary>
     public bool IsForced { get; private set; }
 
     /// <summary>
-    /// The owner itself said that the work has ended, perhaps after somebody had forced the fence. Readable without the lock.
+    /// The owner itself said that the work has ended, perhaps after somebody had forced the fence. Readable without the
+    /// lock.
     /// </summary>
     public bool HasEnded => Volatile.Read(ref _ended) != 0;
 
@@ -82,16 +85,16 @@ public sealed class Fence
     }
 
     /// <summary>
-    /// As <see cref="TryAddCallback"/>, for the moment at which the owner says that the work has ended. A fence that was forced
-    /// may end much later, or never.
+    /// As <see cref="TryAddCallback"/>, for the moment at which the owner says that the work has ended. A fence that
+    /// was forced may end much later, or never.
     /// </summary>
     /// <returns><see cref="Errno.ENOENT"/> when it has ended already: the callback will never run.</returns>
     public Errno TryAddEndCallback(Action<Fence> callback) =>
         TryObserveEnd(fence => _host.Defer(() => callback(fence))) ? Errno.Success : Errno.ENOENT;
 
     /// <summary>
-    /// The owner ends the fence (<c>dma_fence_signal</c>). The second call does nothing; after <see cref="Force"/> it changes
-    /// neither error nor time, but says that the work has ended now.
+    /// The owner ends the fence (<c>dma_fence_signal</c>). The second call does nothing; after <see cref="Force"/> it
+    /// changes neither error nor time, but says that the work has ended now.
     /// </summary>
     public void Signal(Errno error = Errno.Success)
     {
@@ -118,8 +121,8 @@ public sealed class Fence
     }
 
     /// <summary>
-    /// Signals a fence whose owner does not: waiters get <paramref name="error"/>, and the fence is marked forced. Does nothing
-    /// when it is signalled.
+    /// Signals a fence whose owner does not: waiters get <paramref name="error"/>, and the fence is marked forced. Does
+    /// nothing when it is signalled.
     /// </summary>
     public void Force(Errno error)
     {
@@ -131,7 +134,8 @@ public sealed class Fence
     }
 
     /// <summary>
-    /// Core's own waiters: they run at the signal, with the host lock held, before any callback, and may only change Core state.
+    /// Core's own waiters: they run at the signal, with the host lock held, before any callback, and may only change
+    /// Core state.
     /// </summary>
     internal bool TryObserve(Action<Fence> observer)
     {
@@ -166,7 +170,8 @@ public sealed class Fence
         (Error, IsForced, Timestamp) = (error, forced, _host.Now);
         if (!forced)
         {
-            // Before the signal is seen: whoever reads both without the lock must not take an owner's signal for a forced one.
+            // Before the signal is seen: whoever reads both without the lock must not take an owner's signal for a
+            // forced one.
             Volatile.Write(ref _ended, 1);
         }
 

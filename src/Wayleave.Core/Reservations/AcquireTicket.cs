@@ -1,8 +1,8 @@
 namespace Wayleave.Core.Reservations;
 
 /// <summary>
-/// Who locks reservations (<c>ww_acquire_ctx</c>). Its stamp is drawn once and kept: the older ticket wins under Wait-Die. A
-/// ticket belongs to an operation, not to a thread, and may be held across waits.
+/// Who locks reservations (<c>ww_acquire_ctx</c>). Its stamp is drawn once and kept: the older ticket wins under
+/// Wait-Die. A ticket belongs to an operation, not to a thread, and may be held across waits.
 /// </summary>
 public sealed class AcquireTicket(HostContext host, string owner)
 {

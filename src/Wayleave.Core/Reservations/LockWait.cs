@@ -1,8 +1,8 @@
 namespace Wayleave.Core.Reservations;
 
 /// <summary>
-/// A place in the queue of a reservation. It completes once, with the lock held by its ticket or with a deadlock, and calls back
-/// after the host lock was released. Host lock held by the caller, unless a member says otherwise.
+/// A place in the queue of a reservation. It completes once, with the lock held by its ticket or with a deadlock, and
+/// calls back after the host lock was released. Host lock held by the caller, unless a member says otherwise.
 /// </summary>
 public sealed class LockWait
 {
@@ -17,10 +17,14 @@ public sealed class LockWait
     /// <summary>Readable without the lock.</summary>
     public bool IsCompleted => Result != LockOutcomeKind.Wait;
 
-    /// <summary><see cref="LockOutcomeKind.Acquired"/> or <see cref="LockOutcomeKind.Deadlock"/> once completed.</summary>
+    /// <summary>
+    /// <see cref="LockOutcomeKind.Acquired"/> or <see cref="LockOutcomeKind.Deadlock"/> once completed.
+    /// </summary>
     public LockOutcomeKind Result { get; private set; } = LockOutcomeKind.Wait;
 
-    /// <summary>Runs <paramref name="callback"/> after completion; false when it has completed already and was not kept.</summary>
+    /// <summary>
+    /// Runs <paramref name="callback"/> after completion; false when it has completed already and was not kept.
+    /// </summary>
     public bool TryAddCallback(Action callback)
     {
         _host.AssertHeld();

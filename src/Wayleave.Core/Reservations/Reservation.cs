@@ -88,8 +88,9 @@ public sealed class Reservation(HostContext host, string name)
     }
 
     /// <summary>
-    /// Adds a fence; room for it was reserved under this lock (<c>dma_resv_add_fence</c>). It replaces the first entry that has
-    /// signalled, or that is of the same context, not stronger, and not later. An entry that was forced and has not ended stays.
+    /// Adds a fence; room for it was reserved under this lock (<c>dma_resv_add_fence</c>). It replaces the first entry
+    /// that has signalled, or that is of the same context, not stronger, and not later. An entry that was forced and
+    /// has not ended stays.
     /// </summary>
     public void AddFence(AcquireTicket ticket, Fence fence, ReservationUsage usage)
     {
@@ -116,10 +117,14 @@ public sealed class Reservation(HostContext host, string name)
         _entries.Add(new Entry(fence, usage));
     }
 
-    /// <summary>Whether every fence of the class and the stronger ones has signalled (<c>dma_resv_test_signaled</c>).</summary>
+    /// <summary>
+    /// Whether every fence of the class and the stronger ones has signalled (<c>dma_resv_test_signaled</c>).
+    /// </summary>
     public bool TestSignaled(ReservationUsage usage) => FirstUnsignaled(usage) is null;
 
-    /// <summary>One fence that somebody asking for this class must still wait for, or null. The edge waits and asks again.</summary>
+    /// <summary>
+    /// One fence that somebody asking for this class must still wait for, or null. The edge waits and asks again.
+    /// </summary>
     public Fence? FirstUnsignaled(ReservationUsage usage)
     {
         host.AssertHeld();
@@ -134,7 +139,9 @@ public sealed class Reservation(HostContext host, string name)
         return null;
     }
 
-    /// <summary>The fences of a class and the stronger ones, in the order they were added; signalled ones may be among them.</summary>
+    /// <summary>
+    /// The fences of a class and the stronger ones, in the order they were added; signalled ones may be among them.
+    /// </summary>
     public IReadOnlyList<Fence> GetFences(ReservationUsage usage)
     {
         host.AssertHeld();

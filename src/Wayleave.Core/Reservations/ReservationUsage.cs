@@ -1,8 +1,8 @@
 namespace Wayleave.Core.Reservations;
 
 /// <summary>
-/// Who must wait for a fence of a buffer (<c>enum dma_resv_usage</c>, same numbers). Asking for one class returns every fence
-/// whose class is the same or smaller.
+/// Who must wait for a fence of a buffer (<c>enum dma_resv_usage</c>, same numbers). Asking for one class returns every
+/// fence whose class is the same or smaller.
 /// </summary>
 public enum ReservationUsage
 {

@@ -3,8 +3,8 @@ using Wayleave.Core.Fences;
 namespace Wayleave.Core.Retirement;
 
 /// <summary>
-/// What one importer did since it was told to stop using one mapping. The importer records, a proof quotes. An importer that is
-/// told again while that mapping lasts goes on recording here. Host lock held by the caller.
+/// What one importer did since it was told to stop using one mapping. The importer records, a proof quotes. An importer
+/// that is told again while that mapping lasts goes on recording here. Host lock held by the caller.
 /// </summary>
 public sealed class ImporterEvidence(HostContext host, bool wasMapped)
 {
@@ -30,11 +30,12 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
     public TimeSpan? UnmappedAt { get; private set; }
 
     /// <summary>
-    /// What the record amounts to. A forced fence is no evidence that the importer stopped: until its owner signals it after all,
-    /// it leaves nothing above the key.
+    /// What the record amounts to. A forced fence is no evidence that the importer stopped: until its owner signals it
+    /// after all, it leaves nothing above the key.
     /// </summary>
     public RetirementGrade Grade =>
-        _fence is { IsForced: true, HasEnded: false } ? (KeyDeadAt is null ? RetirementGrade.Acknowledged : RetirementGrade.KeyDead)
+        _fence is { IsForced: true, HasEnded: false }
+            ? (KeyDeadAt is null ? RetirementGrade.Acknowledged : RetirementGrade.KeyDead)
         : IsUnused || IsOver ? RetirementGrade.Retired
         : DrainedAt is not null ? RetirementGrade.Drained
         : KeyDeadAt is not null ? RetirementGrade.KeyDead
@@ -52,7 +53,9 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
     // The mapping that this is about still exists.
     internal bool IsOpen => WasMapped && UnmappedAt is null;
 
-    /// <summary>The key answers with an access error from now on, and its number is not used again before it is deregistered.</summary>
+    /// <summary>
+    /// The key answers with an access error from now on, and its number is not used again before it is deregistered.
+    /// </summary>
     public void RecordKeyDead(uint key) => (Key, KeyDeadAt) = (key, host.Now);
 
     /// <summary>The gate of the mapping is closed, with <paramref name="inside"/> users still in it.</summary>

@@ -1,8 +1,8 @@
 namespace Wayleave.Core.Retirement;
 
 /// <summary>
-/// Memory that its owner took back without sufficient proof. It is counted and never given out on time alone: an entry leaves when
-/// its revoke retires after all. Host lock held by the caller.
+/// Memory that its owner took back without sufficient proof. It is counted and never given out on time alone: an entry
+/// leaves when its revoke retires after all. Host lock held by the caller.
 /// </summary>
 public sealed class Quarantine(HostContext host)
 {

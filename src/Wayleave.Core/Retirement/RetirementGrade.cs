@@ -1,6 +1,8 @@
 namespace Wayleave.Core.Retirement;
 
-/// <summary>How sure the owner is that no write of the old use can land any more. Each grade includes the ones before it.</summary>
+/// <summary>
+/// How sure the owner is that no write of the old use can land any more. Each grade includes the ones before it.
+/// </summary>
 public enum RetirementGrade
 {
     /// <summary>Nothing is known; at most a time-out passed.</summary>

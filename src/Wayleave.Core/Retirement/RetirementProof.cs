@@ -1,8 +1,8 @@
 namespace Wayleave.Core.Retirement;
 
 /// <summary>
-/// Why the owner may give the memory to somebody else, or why it may not yet. A value: it does not change after it was made. All
-/// times are on the clock of the owner's host, since the host started.
+/// Why the owner may give the memory to somebody else, or why it may not yet. A value: it does not change after it was
+/// made. All times are on the clock of the owner's host, since the host started.
 /// </summary>
 public sealed record RetirementProof
 {

@@ -44,21 +44,24 @@ public enum RevokeEvent
 //      |                   |                             |                    ^
 //      +-----TimedOut------+------TimedOut, Unproven-----+--> Quarantined ----+ Proven
 //
-// In Quarantined all of it goes on: the lock, the drain, the unmaps, and at last the end of work whose fence was forced.
+// In Quarantined all of it goes on: the lock, the drain, the unmaps, and at last the end of work whose fence was
+// forced.
 //
-// Who runs it: Start and HandleTimeout on the owner's thread; every other step inside the signal of a fence or the end of a mapping,
-// on whatever thread that is, with the host lock held. Nothing waits; the owner's wait is a completion that runs after the lock.
+// Who runs it: Start and HandleTimeout on the owner's thread; every other step inside the signal of a fence or the end
+// of a mapping, on whatever thread that is, with the host lock held. Nothing waits; the owner's wait is a completion
+// that runs after the lock.
 
 /// <summary>
-/// Takes a buffer back (semantics 1.4, design.md 4.3): refuse maps, tell every importer, wait until nobody writes, wait until nobody
-/// reads, and write down why that is known. Host lock held by the caller, unless a member says otherwise.
+/// Takes a buffer back (semantics 1.4, design.md 4.3): refuse maps, tell every importer, wait until nobody writes, wait
+/// until nobody reads, and write down why that is known. Host lock held by the caller, unless a member says otherwise.
 /// </summary>
 public sealed class RevokeOperation
 {
     private readonly SharedBuffer _buffer;
     private readonly AcquireTicket _ticket;
     private readonly TimeSpan _startedAt;
-    private (Attachment Attachment, ImporterEvidence Evidence)[] _told = []; // one that detaches later stays part of the proof
+    // One that detaches later stays part of the proof.
+    private (Attachment Attachment, ImporterEvidence Evidence)[] _told = [];
     private IReadOnlyList<Fence> _fences = [];
     private TimeSpan? _invalidatedAt;
     private TimeSpan? _fencesSignaledAt;
@@ -88,12 +91,15 @@ public sealed class RevokeOperation
     /// <summary>Whether <see cref="Proof"/> is there: retired, or timed out. Readable without the lock.</summary>
     public bool IsCompleted => Volatile.Read(ref _proof) is not null;
 
-    /// <summary>The proof once completed; a better one replaces it when quarantined memory retires later. Readable without the lock.</summary>
+    /// <summary>
+    /// The proof once completed; a better one replaces it when quarantined memory retires later. Readable without the
+    /// lock.
+    /// </summary>
     public RetirementProof? Proof => Volatile.Read(ref _proof);
 
     /// <summary>
-    /// Starts to take <paramref name="buffer"/> back. On return maps are refused, and if the reservation was free every key is
-    /// dead and every gate closed. A second revoke of one buffer is a new operation with its own proof.
+    /// Starts to take <paramref name="buffer"/> back. On return maps are refused, and if the reservation was free every
+    /// key is dead and every gate closed. A second revoke of one buffer is a new operation with its own proof.
     /// </summary>
     /// <exception cref="ArgumentException">The policy would give memory out on time alone.</exception>
     public static RevokeOperation Start(SharedBuffer buffer, RevokePolicy policy)
@@ -101,7 +107,8 @@ public sealed class RevokeOperation
         buffer.Host.AssertHeld();
         if (policy.RequiredGrade == RetirementGrade.None)
         {
-            throw new ArgumentException("a revoke that requires no grade would give memory out on time alone", nameof(policy));
+            throw new ArgumentException(
+                "a revoke that requires no grade would give memory out on time alone", nameof(policy));
         }
 
         RevokeOperation operation = new(buffer, policy);
@@ -129,13 +136,14 @@ public sealed class RevokeOperation
             return;
         }
 
-        bool proven = State == RevokeState.Unmapping && Grade() >= Policy.RequiredGrade; // by evidence that came without an unmap
+        // By evidence that came without an unmap.
+        bool proven = State == RevokeState.Unmapping && Grade() >= Policy.RequiredGrade;
         Advance(proven ? RevokeEvent.Proven : RevokeEvent.TimedOut);
     }
 
     /// <summary>
-    /// Runs <paramref name="callback"/> once there is a proof, good or bad, after the lock was released; false when there is one
-    /// already and the callback was not kept.
+    /// Runs <paramref name="callback"/> once there is a proof, good or bad, after the lock was released; false when
+    /// there is one already and the callback was not kept.
     /// </summary>
     public bool TryAddCompletion(Action callback)
     {
@@ -149,7 +157,9 @@ public sealed class RevokeOperation
         return true;
     }
 
-    /// <summary>As <see cref="TryAddCompletion"/>, for the moment at which the memory may go to somebody else.</summary>
+    /// <summary>
+    /// As <see cref="TryAddCompletion"/>, for the moment at which the memory may go to somebody else.
+    /// </summary>
     public bool TryAddRetirement(Action callback)
     {
         _buffer.Host.AssertHeld();
@@ -162,7 +172,9 @@ public sealed class RevokeOperation
         return true;
     }
 
-    /// <summary>Core's own waiter: runs once, with the host lock held, when the memory may go to somebody else.</summary>
+    /// <summary>
+    /// Core's own waiter: runs once, with the host lock held, when the memory may go to somebody else.
+    /// </summary>
     internal void ObserveRetirement(Action observer) => _retirementObserver += observer;
 
     /// <summary>The state after an event, or null when the event does not apply.</summary>
@@ -172,7 +184,8 @@ public sealed class RevokeOperation
         (RevokeState.Draining, RevokeEvent.FencesSignaled) => RevokeState.Unmapping,
         (RevokeState.Unmapping or RevokeState.Quarantined, RevokeEvent.Proven) => RevokeState.Retired,
         (RevokeState.Unmapping, RevokeEvent.Unproven) => RevokeState.Quarantined,
-        (RevokeState.Locking or RevokeState.Draining or RevokeState.Unmapping, RevokeEvent.TimedOut) => RevokeState.Quarantined,
+        (RevokeState.Locking or RevokeState.Draining or RevokeState.Unmapping, RevokeEvent.TimedOut) =>
+            RevokeState.Quarantined,
         _ => null,
     };
 
@@ -184,8 +197,8 @@ public sealed class RevokeOperation
             Advance(RevokeEvent.Locked);
         }
 
-        // Whoever submits work checks IsRevoked under this lock, so the fences seen here are all there will ever be. The lock is
-        // not held while waiting: a static importer needs it to unmap.
+        // Whoever submits work checks IsRevoked under this lock, so the fences seen here are all there will ever be.
+        // The lock is not held while waiting: a static importer needs it to unmap.
         _buffer.InvalidateMappings(_ticket);
         _invalidatedAt = _buffer.Host.Now;
         _told = [.. _buffer.Attachments.Select(a => (a, a.Evidence!))];
@@ -241,7 +254,8 @@ public sealed class RevokeOperation
 
     private void Advance(RevokeEvent ev)
     {
-        State = Next(State, ev) ?? throw new InvalidOperationException($"revoke of {_buffer}: {ev} does not apply when {State}");
+        State = Next(State, ev)
+            ?? throw new InvalidOperationException($"revoke of {_buffer}: {ev} does not apply when {State}");
         if (State is RevokeState.Draining or RevokeState.Unmapping)
         {
             return;

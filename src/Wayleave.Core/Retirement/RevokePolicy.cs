@@ -4,8 +4,8 @@ namespace Wayleave.Core.Retirement;
 public sealed record RevokePolicy
 {
     /// <summary>
-    /// Memory below this grade stays in quarantine. At least <see cref="RetirementGrade.Acknowledged"/>: memory is never given
-    /// out on time alone.
+    /// Memory below this grade stays in quarantine. At least <see cref="RetirementGrade.Acknowledged"/>: memory is
+    /// never given out on time alone.
     /// </summary>
     public RetirementGrade RequiredGrade { get; init; } = RetirementGrade.Retired;
 

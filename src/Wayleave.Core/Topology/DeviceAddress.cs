@@ -1,6 +1,8 @@
 namespace Wayleave.Core.Topology;
 
-/// <summary>An address as a device's DMA engine puts it on the bus: the <c>dma_addr_t</c> of Linux. Never a pointer.</summary>
+/// <summary>
+/// An address as a device's DMA engine puts it on the bus: the <c>dma_addr_t</c> of Linux. Never a pointer.
+/// </summary>
 public readonly record struct DeviceAddress(ulong Value)
 {
     public static DeviceAddress operator +(DeviceAddress address, ulong bytes) => new(address.Value + bytes);
@@ -13,9 +15,12 @@ public readonly record struct DeviceAddress(ulong Value)
 /// <summary>A range of device addresses; <see cref="LengthBytes"/> is in bytes and may be zero.</summary>
 public readonly record struct DeviceRange(DeviceAddress Start, ulong LengthBytes)
 {
-    /// <summary>Whether the whole of <paramref name="address"/>..+<paramref name="lengthBytes"/> lies inside, without overflow.</summary>
+    /// <summary>
+    /// Whether the whole of <paramref name="address"/>..+<paramref name="lengthBytes"/> lies inside, without overflow.
+    /// </summary>
     public bool Contains(DeviceAddress address, ulong lengthBytes) =>
-        address.Value >= Start.Value && lengthBytes <= LengthBytes && address.Value - Start.Value <= LengthBytes - lengthBytes;
+        address.Value >= Start.Value && lengthBytes <= LengthBytes
+            && address.Value - Start.Value <= LengthBytes - lengthBytes;
 
     /// <summary>Whether the two ranges share a byte.</summary>
     public bool Overlaps(DeviceRange other) =>

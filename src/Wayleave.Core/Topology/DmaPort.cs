@@ -3,12 +3,13 @@ using System.Diagnostics;
 namespace Wayleave.Core.Topology;
 
 /// <summary>
-/// A device's DMA engine as the fabric sees it: the only way a device reaches memory. It decodes the address against the host's
-/// windows and counts the bytes of each route. One engine, one port: not thread-safe, driven by whoever holds the engine's token.
+/// A device's DMA engine as the fabric sees it: the only way a device reaches memory. It decodes the address against
+/// the host's windows and counts the bytes of each route. One engine, one port: not thread-safe, driven by whoever
+/// holds the engine's token.
 /// </summary>
 /// <remarks>
-/// Access happens inside a gate: the caller has entered the <see cref="Buffers.InFlightGate"/> of the translation that gave the
-/// address, uses the span at once, and lets go of it before it exits the gate.
+/// Access happens inside a gate: the caller has entered the <see cref="Buffers.InFlightGate"/> of the translation that
+/// gave the address, uses the span at once, and lets go of it before it exits the gate.
 /// </remarks>
 public sealed class DmaPort(PciFabric fabric, PciFunction function)
 {
@@ -23,8 +24,12 @@ public sealed class DmaPort(PciFabric fabric, PciFunction function)
     /// <summary>Accesses that no window answered: on real hardware a master abort.</summary>
     public long Aborts => Volatile.Read(ref _aborts);
 
-    /// <summary>The bytes at an address, to be read by the device. The span may be shorter than asked: a window ends there.</summary>
-    /// <returns><see cref="Errno.Success"/>, or <see cref="Errno.EFAULT"/> when nothing answers at that address.</returns>
+    /// <summary>
+    /// The bytes at an address, to be read by the device. The span may be shorter than asked: a window ends there.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.Success"/>, or <see cref="Errno.EFAULT"/> when nothing answers at that address.
+    /// </returns>
     public Errno TryRead(DeviceAddress address, int lengthBytes, out ReadOnlySpan<byte> bytes)
     {
         Errno errno = TryAccess(address, lengthBytes, _bytesRead, out Span<byte> span);
@@ -32,8 +37,12 @@ public sealed class DmaPort(PciFabric fabric, PciFunction function)
         return errno;
     }
 
-    /// <summary>The bytes at an address, to be written by the device. The span may be shorter than asked: a window ends there.</summary>
-    /// <returns><see cref="Errno.Success"/>, or <see cref="Errno.EFAULT"/> when nothing answers at that address.</returns>
+    /// <summary>
+    /// The bytes at an address, to be written by the device. The span may be shorter than asked: a window ends there.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.Success"/>, or <see cref="Errno.EFAULT"/> when nothing answers at that address.
+    /// </returns>
     public Errno TryWrite(DeviceAddress address, int lengthBytes, out Span<byte> bytes) =>
         TryAccess(address, lengthBytes, _bytesWritten, out bytes);
 

@@ -1,7 +1,8 @@
 namespace Wayleave.Core.Topology;
 
 /// <summary>
-/// How a device's access reaches memory (<c>enum pci_p2pdma_map_type</c>, with the two cases that need no peer-to-peer).
+/// How a device's access reaches memory (<c>enum pci_p2pdma_map_type</c>, with the two cases that need no
+/// peer-to-peer).
 /// </summary>
 public enum PeerRoute
 {
@@ -17,6 +18,8 @@ public enum PeerRoute
     /// <summary>System memory that is the transfer's real source or target.</summary>
     HostMemory,
 
-    /// <summary>System memory that only carries bytes from one device to another: staging, which a policy may forbid.</summary>
+    /// <summary>
+    /// System memory that only carries bytes from one device to another: staging, which a policy may forbid.
+    /// </summary>
     Staging,
 }

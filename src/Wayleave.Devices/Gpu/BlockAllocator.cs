@@ -3,12 +3,13 @@ using Wayleave.Core.Topology;
 
 namespace Wayleave.Devices.Gpu;
 
-// Each window is a list of blocks in address order without gaps; free neighbours are one block, always. A second index holds the
-// free blocks by size, so that the smallest that fits is found first. Blocks never change their range: a split makes new ones.
+// Each window is a list of blocks in address order without gaps; free neighbours are one block, always. A second index
+// holds the free blocks by size, so that the smallest that fits is found first. Blocks never change their range: a
+// split makes new ones.
 
 /// <summary>
-/// Hands out pieces of a pool of memory windows: VRAM, or the system memory that a GPU may use (<c>drm_buddy</c>, <c>drm_mm</c>).
-/// Host lock held by the caller.
+/// Hands out pieces of a pool of memory windows: VRAM, or the system memory that a GPU may use (<c>drm_buddy</c>,
+/// <c>drm_mm</c>). Host lock held by the caller.
 /// </summary>
 public sealed class BlockAllocator
 {
@@ -26,7 +27,9 @@ public sealed class BlockAllocator
     /// <param name="name">For people: <c>gpu0 vram</c>.</param>
     /// <param name="windows">Disjoint; every start and length is a multiple of the granularity.</param>
     /// <param name="granularityBytes">A power of two.</param>
-    /// <param name="exhausted">What a request gets that does not fit: ENOSPC for VRAM, ENOMEM for system memory.</param>
+    /// <param name="exhausted">
+    /// What a request gets that does not fit: ENOSPC for VRAM, ENOMEM for system memory.
+    /// </param>
     /// <exception cref="ArgumentException">A window is empty or not aligned.</exception>
     public BlockAllocator(string name, IReadOnlyList<DeviceRange> windows, int granularityBytes, Errno exhausted)
     {
@@ -35,7 +38,8 @@ public sealed class BlockAllocator
         {
             if (window.LengthBytes == 0 || ((window.Start.Value | window.LengthBytes) & (_granularity - 1)) != 0)
             {
-                throw new ArgumentException($"{name}: window {window} is not a positive multiple of {granularityBytes} bytes", nameof(windows));
+                throw new ArgumentException(
+                    $"{name}: window {window} is not a positive multiple of {granularityBytes} bytes", nameof(windows));
             }
         }
 
@@ -77,16 +81,20 @@ public sealed class BlockAllocator
     }
 
     /// <summary>
-    /// Takes memory: one block when one is large enough (the smallest such), otherwise the largest pieces there are. The bytes are
-    /// what the previous owner left: the caller clears them.
+    /// Takes memory: one block when one is large enough (the smallest such), otherwise the largest pieces there are.
+    /// The bytes are what the previous owner left: the caller clears them.
     /// </summary>
     /// <param name="sizeBytes">Rounded up to the granularity.</param>
-    /// <param name="alignmentBytes">Of the start of every block; a power of two. Less than the granularity means the granularity.</param>
+    /// <param name="alignmentBytes">
+    /// Of the start of every block; a power of two. Less than the granularity means the granularity.
+    /// </param>
     /// <param name="owner">For people.</param>
-    /// <param name="blocks">In the order in which they hold the bytes; owned by the caller until <see cref="Free"/>.</param>
+    /// <param name="blocks">
+    /// In the order in which they hold the bytes; owned by the caller until <see cref="Free"/>.
+    /// </param>
     /// <returns>
-    /// <see cref="Errno.EINVAL"/> for a size of zero or an alignment that is no power of two; the errno of this allocator when the
-    /// request does not fit.
+    /// <see cref="Errno.EINVAL"/> for a size of zero or an alignment that is no power of two; the errno of this
+    /// allocator when the request does not fit.
     /// </returns>
     public Errno TryAllocate(ulong sizeBytes, ulong alignmentBytes, string owner, out MemoryBlock[] blocks)
     {
@@ -194,7 +202,8 @@ public sealed class BlockAllocator
                 continue;
             }
 
-            // Every piece but the last is a multiple of the alignment, so that an aligned offset has an aligned address.
+            // Every piece but the last is a multiple of the alignment, so that an aligned offset has an aligned
+            // address.
             ulong usable = block.Range.LengthBytes - padding;
             ulong length = usable >= size ? size : usable & ~(alignment - 1);
             if (length == 0)
@@ -213,7 +222,8 @@ public sealed class BlockAllocator
         return false;
     }
 
-    private static ulong PaddingOf(MemoryBlock block, ulong alignment) => (0 - block.Range.Start.Value) & (alignment - 1);
+    private static ulong PaddingOf(MemoryBlock block, ulong alignment) =>
+        (0 - block.Range.Start.Value) & (alignment - 1);
 
     private MemoryBlock Carve(MemoryBlock block, DeviceRange piece, string owner)
     {

@@ -4,16 +4,16 @@ using Wayleave.Core.Topology;
 
 namespace Wayleave.Devices.Gpu;
 
-// Who runs what. TrySubmit: anybody, host lock held. Step: the holder of the engine token, who does not hold the host lock; a step
-// takes it to start and to end a job, never while it copies.
+// Who runs what. TrySubmit: anybody, host lock held. Step: the holder of the engine token, who does not hold the host
+// lock; a step takes it to start and to end a job, never while it copies.
 //
-// Why no gate: a gate counts users that come and go unannounced. This engine's users of memory are its jobs, and each has a fence in
-// the reservation from the moment it is submitted. A revoke waits for the fence, and storage is given back by the end of the last
-// job that names it. The block that is being copied is all that a canceled job still does.
+// Why no gate: a gate counts users that come and go unannounced. This engine's users of memory are its jobs, and each
+// has a fence in the reservation from the moment it is submitted. A revoke waits for the fence, and storage is given
+// back by the end of the last job that names it. The block that is being copied is all that a canceled job still does.
 
 /// <summary>
-/// The copy engine of a GPU (SDMA): a ring of copies and fills, driven by whoever holds its token. Jobs start in the order of
-/// submission as they become ready: one that waits for an importer that hangs does not stop the others.
+/// The copy engine of a GPU (SDMA): a ring of copies and fills, driven by whoever holds its token. Jobs start in the
+/// order of submission as they become ready: one that waits for an importer that hangs does not stop the others.
 /// </summary>
 public sealed class CopyEngine
 {
@@ -35,8 +35,8 @@ public sealed class CopyEngine
     public DmaPort Port { get; }
 
     /// <summary>
-    /// Called without any lock, on any thread, when a job may have become ready: sets a flag or wakes a thread, and returns. Set by
-    /// the edge before the first job.
+    /// Called without any lock, on any thread, when a job may have become ready: sets a flag or wakes a thread, and
+    /// returns. Set by the edge before the first job.
     /// </summary>
     public Action? WorkAvailable { get; set; }
 
@@ -49,7 +49,9 @@ public sealed class CopyEngine
     /// <summary>The jobs that have not ended, oldest first. Host lock held by the caller.</summary>
     public IReadOnlyList<CopyJob> Jobs => _ring;
 
-    /// <summary>Whether <see cref="Step"/> would do something. Exact while nobody else drives the engine or submits.</summary>
+    /// <summary>
+    /// Whether <see cref="Step"/> would do something. Exact while nobody else drives the engine or submits.
+    /// </summary>
     public bool HasReadyJob => _current is not null || _ring.Exists(CanStart);
 
     /// <summary>Puts a job into the ring. Host lock held by the caller.</summary>
@@ -60,7 +62,8 @@ public sealed class CopyEngine
         _host.AssertHeld();
         if (job.Source is { } source && source.LengthBytes != job.Target.LengthBytes)
         {
-            throw new ArgumentException($"{job.Name}: {source.LengthBytes} bytes do not fit {job.Target.LengthBytes}", nameof(job));
+            throw new ArgumentException(
+                $"{job.Name}: {source.LengthBytes} bytes do not fit {job.Target.LengthBytes}", nameof(job));
         }
 
         if (!HasRoom)
@@ -89,12 +92,14 @@ public sealed class CopyEngine
     public bool TryEnter() => Interlocked.CompareExchange(ref _token, 1, 0) == 0;
 
     /// <summary>
-    /// Gives the token back. Work that came meanwhile was left to the holder: <see cref="Drive"/> looks again, and so must a
-    /// caller that does without it.
+    /// Gives the token back. Work that came meanwhile was left to the holder: <see cref="Drive"/> looks again, and so
+    /// must a caller that does without it.
     /// </summary>
     public void Exit() => Interlocked.Exchange(ref _token, 0);
 
-    /// <summary>Copies one block of the current job, or starts the next. Token held by the caller; host lock not held.</summary>
+    /// <summary>
+    /// Copies one block of the current job, or starts the next. Token held by the caller; host lock not held.
+    /// </summary>
     /// <returns>False when no job is ready.</returns>
     public bool Step()
     {
@@ -120,8 +125,8 @@ public sealed class CopyEngine
     }
 
     /// <summary>
-    /// Runs up to <paramref name="stepsMax"/> steps if nobody else drives the engine, and leaves no ready job behind unless the
-    /// limit says so. Callable by any thread that does not hold the host lock.
+    /// Runs up to <paramref name="stepsMax"/> steps if nobody else drives the engine, and leaves no ready job behind
+    /// unless the limit says so. Callable by any thread that does not hold the host lock.
     /// </summary>
     /// <returns>How many steps did something.</returns>
     public int Drive(int stepsMax)

@@ -5,8 +5,8 @@ using Wayleave.Core.Fences;
 namespace Wayleave.Devices.Gpu;
 
 /// <summary>
-/// One copy or fill in the ring of a <see cref="CopyEngine"/>. The storage it names belongs to the job until the job has ended;
-/// that its fence is signalled is not enough, for a fence can be forced.
+/// One copy or fill in the ring of a <see cref="CopyEngine"/>. The storage it names belongs to the job until the job
+/// has ended; that its fence is signalled is not enough, for a fence can be forced.
 /// </summary>
 public sealed class CopyJob
 {
@@ -28,12 +28,14 @@ public sealed class CopyJob
     public IReadOnlyList<Fence> Waits { get; init; } = [];
 
     /// <summary>
-    /// Signalled by the engine at the end: <see cref="Errno.ECANCELED"/> after <see cref="Cancel"/>, <see cref="Errno.EFAULT"/>
-    /// when an address answered nothing.
+    /// Signalled by the engine at the end: <see cref="Errno.ECANCELED"/> after <see cref="Cancel"/>,
+    /// <see cref="Errno.EFAULT"/> when an address answered nothing.
     /// </summary>
     public required Fence Fence { get; init; }
 
-    /// <summary>Runs once after the fence was signalled, with the host lock held: the engine does not touch the storage again.</summary>
+    /// <summary>
+    /// Runs once after the fence was signalled, with the host lock held: the engine does not touch the storage again.
+    /// </summary>
     public Action<CopyJob>? Ended { get; init; }
 
     /// <summary>Bytes done. Exact once the job has ended.</summary>
@@ -59,8 +61,8 @@ public sealed class CopyJob
     }
 
     /// <summary>
-    /// Nobody wants the result: the job copies no further block. It still waits for what it had to wait for, because its end
-    /// lets go of storage that others may use until then. Host lock held by the caller.
+    /// Nobody wants the result: the job copies no further block. It still waits for what it had to wait for, because
+    /// its end lets go of storage that others may use until then. Host lock held by the caller.
     /// </summary>
     public void Cancel() => _canceled = true;
 }

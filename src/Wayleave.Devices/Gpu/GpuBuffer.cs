@@ -15,12 +15,13 @@ namespace Wayleave.Devices.Gpu;
 public sealed record GpuBufferInfo(
     string Name, ulong SizeBytes, StorageKind Storage, GpuDomain Domain = GpuDomain.Vram, ulong AlignmentBytes = 1);
 
-// Pin policy: a pinned buffer stays in the domain where the first pin found it. amdgpu moves a buffer to system memory when an
-// attachment that cannot do peer-to-peer pins it; a pin here never moves bytes, so that it never waits. The owner who wants to lend
-// to such an importer evicts the buffer first.
+// Pin policy: a pinned buffer stays in the domain where the first pin found it. amdgpu moves a buffer to system memory
+// when an attachment that cannot do peer-to-peer pins it; a pin here never moves bytes, so that it never waits. The
+// owner who wants to lend to such an importer evicts the buffer first.
 
 /// <summary>
-/// A buffer object of a GPU (<c>amdgpu_bo</c>) and the exporter of its <see cref="SharedBuffer"/>. Host lock held by the caller.
+/// A buffer object of a GPU (<c>amdgpu_bo</c>) and the exporter of its <see cref="SharedBuffer"/>. Host lock held by
+/// the caller.
 /// </summary>
 public sealed class GpuBuffer : IExporter
 {
@@ -55,8 +56,8 @@ public sealed class GpuBuffer : IExporter
     public SharedBuffer Shared { get; }
 
     /// <summary>
-    /// Where the bytes are, or will be when the KERNEL fences have signalled. After <see cref="GpuDevice.Free"/> it says where they
-    /// were.
+    /// Where the bytes are, or will be when the KERNEL fences have signalled. After <see cref="GpuDevice.Free"/> it
+    /// says where they were.
     /// </summary>
     public GpuPlacement Placement
     {
@@ -84,7 +85,9 @@ public sealed class GpuBuffer : IExporter
     internal bool HasUnstoppableMapping =>
         Shared.Attachments.Any(a => a.State != MappingState.Unmapped && a.Importer is not IRevocableImporter);
 
-    /// <summary>Tells the eviction order that the buffer is in use, for work that needs no new map: a message was posted.</summary>
+    /// <summary>
+    /// Tells the eviction order that the buffer is in use, for work that needs no new map: a message was posted.
+    /// </summary>
     public void Touch() => Device.Touch(this);
 
     Errno IExporter.Attach(Attachment attachment) => Shared.IsRevoked ? Errno.ENODEV : Errno.Success;
@@ -138,5 +141,6 @@ public sealed class GpuBuffer : IExporter
     public override string ToString() => $"{Name} ({SizeBytes} bytes, {_placement.Domain})";
 
     private bool CanReach(Attachment attachment) =>
-        _placement.Domain == GpuDomain.System || attachment.PeerToPeer || ReferenceEquals(attachment.Device, Device.Function);
+        _placement.Domain == GpuDomain.System || attachment.PeerToPeer
+            || ReferenceEquals(attachment.Device, Device.Function);
 }

@@ -7,14 +7,14 @@ using Wayleave.Core.Topology;
 
 namespace Wayleave.Devices.Gpu;
 
-// The reference is amdgpu over TTM (drivers/gpu/drm/ttm/ttm_bo.c; semantics 8.3): buffers live in VRAM or in system memory, move
-// between the two while importers hold attachments, and leave VRAM in the order of their last use.
+// The reference is amdgpu over TTM (drivers/gpu/drm/ttm/ttm_bo.c; semantics 8.3): buffers live in VRAM or in system
+// memory, move between the two while importers hold attachments, and leave VRAM in the order of their last use.
 //
-//   TryCreate --> clear (KERNEL fence) --> in use --Evict/Restore--> in use --Free--> revoke --> quarantine --> free memory
+//   TryCreate --> clear (KERNEL fence) --> in use --Evict/Restore--> in use --Free--> revoke --> quarantine --> free
 
 /// <summary>
-/// A software GPU: its memory, its buffers and its copy engine. Host lock held by the caller, unless a member says otherwise; the
-/// bytes move only when somebody drives <see cref="CopyEngine"/>.
+/// A software GPU: its memory, its buffers and its copy engine. Host lock held by the caller, unless a member says
+/// otherwise; the bytes move only when somebody drives <see cref="CopyEngine"/>.
 /// </summary>
 public sealed class GpuDevice
 {
@@ -29,10 +29,14 @@ public sealed class GpuDevice
     private ulong _clearedBytes;
 
     /// <param name="host">The host this device is part of.</param>
-    /// <param name="fabric">Where the memory becomes reachable: VRAM as this function's BAR, the rest as system memory.</param>
+    /// <param name="fabric">
+    /// Where the memory becomes reachable: VRAM as this function's BAR, the rest as system memory.
+    /// </param>
     /// <param name="function">The device's identity.</param>
     /// <param name="options">Copied.</param>
-    /// <param name="vram">The device's memory; each window less than 2 GiB and a multiple of the granularity. Kept alive by the caller.</param>
+    /// <param name="vram">
+    /// The device's memory; each window less than 2 GiB and a multiple of the granularity. Kept alive by the caller.
+    /// </param>
     /// <param name="systemMemory">What evicted buffers may take; as <paramref name="vram"/>.</param>
     /// <exception cref="ArgumentException">An option or a window is out of range.</exception>
     public GpuDevice(
@@ -112,13 +116,15 @@ public sealed class GpuDevice
             return Errno.EAGAIN;
         }
 
-        Errno errno = Memory(info.Domain).TryAllocate(info.SizeBytes, info.AlignmentBytes, info.Name, out MemoryBlock[] blocks);
+        Errno errno =
+            Memory(info.Domain).TryAllocate(info.SizeBytes, info.AlignmentBytes, info.Name, out MemoryBlock[] blocks);
         if (errno != Errno.Success)
         {
             return errno;
         }
 
-        buffer = new GpuBuffer(this, info, new GpuPlacement(info.Domain, blocks, info.SizeBytes)) { LastUsedAt = Host.Now };
+        buffer =
+            new GpuBuffer(this, info, new GpuPlacement(info.Domain, blocks, info.SizeBytes)) { LastUsedAt = Host.Now };
         _byUse.AddLast(buffer.UseNode);
         if (_options.ClearsNewBuffers)
         {
@@ -145,16 +151,16 @@ public sealed class GpuDevice
     }
 
     /// <summary>
-    /// Evicts the least recently used buffers until <paramref name="sizeBytes"/> of VRAM are free or becoming free. Buffers that
-    /// are not movable, pinned, revoked, or mapped by somebody who cannot be told stay.
+    /// Evicts the least recently used buffers until <paramref name="sizeBytes"/> of VRAM are free or becoming free.
+    /// Buffers that are not movable, pinned, revoked, or mapped by somebody who cannot be told stay.
     /// </summary>
     /// <param name="sizeBytes">What is needed.</param>
     /// <param name="evictions">
     /// Wait for these, then ask again; empty when there is room now. Evictions that were under way are among them.
     /// </param>
     /// <returns>
-    /// <see cref="Errno.ENOSPC"/> when no eviction would help, and <see cref="Errno.ENOMEM"/> when system memory could not take the
-    /// buffers; nothing was started then.
+    /// <see cref="Errno.ENOSPC"/> when no eviction would help, and <see cref="Errno.ENOMEM"/> when system memory could
+    /// not take the buffers; nothing was started then.
     /// </returns>
     public Errno TryMakeRoom(ulong sizeBytes, out IReadOnlyList<MoveOperation> evictions)
     {
@@ -209,9 +215,9 @@ public sealed class GpuDevice
     }
 
     /// <summary>
-    /// The owner gives a buffer up: everybody is told to stop, copies under way stop at the next block, and the storage is handed out
-    /// again once the revoke has retired, never before. Until then it is in <see cref="Quarantine"/>. The second call returns the
-    /// same operation.
+    /// The owner gives a buffer up: everybody is told to stop, copies under way stop at the next block, and the storage
+    /// is handed out again once the revoke has retired, never before. Until then it is in <see cref="Quarantine"/>. The
+    /// second call returns the same operation.
     /// </summary>
     public RevokeOperation Free(GpuBuffer buffer, RevokePolicy policy)
     {
@@ -237,7 +243,8 @@ public sealed class GpuDevice
         SetQuarantined(placement);
         if (_options.WaitsForProof)
         {
-            Quarantine.Hold(operation, $"{buffer.Name} in {placement.Domain}", placement.StorageBytes, () => GiveBack(placement));
+            Quarantine.Hold(
+                operation, $"{buffer.Name} in {placement.Domain}", placement.StorageBytes, () => GiveBack(placement));
         }
         else
         {
@@ -260,7 +267,8 @@ public sealed class GpuDevice
     internal Errno TryPlace(GpuBuffer buffer, GpuDomain domain, out GpuPlacement? placement)
     {
         placement = null;
-        Errno errno = Memory(domain).TryAllocate(buffer.SizeBytes, buffer.AlignmentBytes, buffer.Shared.Name, out MemoryBlock[] blocks);
+        Errno errno = Memory(domain).TryAllocate(
+            buffer.SizeBytes, buffer.AlignmentBytes, buffer.Shared.Name, out MemoryBlock[] blocks);
         if (errno == Errno.Success)
         {
             placement = new GpuPlacement(domain, blocks, buffer.SizeBytes);
@@ -269,7 +277,9 @@ public sealed class GpuDevice
         return errno;
     }
 
-    /// <summary>Gives storage back once the work behind all <paramref name="fences"/> has ended; until then it is in quarantine.</summary>
+    /// <summary>
+    /// Gives storage back once the work behind all <paramref name="fences"/> has ended; until then it is in quarantine.
+    /// </summary>
     internal void GiveBackAfter(IReadOnlyList<Fence> fences, GpuPlacement placement)
     {
         if (fences.FirstOrDefault(f => !f.HasEnded) is not { } pending || !_options.WaitsForProof)
@@ -297,7 +307,9 @@ public sealed class GpuDevice
         }
 
         _movedBytes += move.Buffer.SizeBytes;
-        (_evictions, _restores) = move.Target == GpuDomain.System ? (_evictions + 1, _restores) : (_evictions, _restores + 1);
+        (_evictions, _restores) = move.Target == GpuDomain.System
+            ? (_evictions + 1, _restores)
+            : (_evictions, _restores + 1);
     }
 
     private static bool CanEvict(GpuBuffer buffer) =>

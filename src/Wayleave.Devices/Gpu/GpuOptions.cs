@@ -3,7 +3,9 @@ namespace Wayleave.Devices.Gpu;
 /// <summary>Limits of a software GPU. Copied at construction.</summary>
 public sealed record GpuOptions
 {
-    /// <summary>The most bytes that one step of a copy engine moves: what an owner waits for at most when it takes memory back.</summary>
+    /// <summary>
+    /// The most bytes that one step of a copy engine moves: what an owner waits for at most when it takes memory back.
+    /// </summary>
     public const int BlockBytesMax = 64 * 1024;
 
     /// <summary>Every allocation is a multiple of this and starts on it. A power of two.</summary>
@@ -18,10 +20,14 @@ public sealed record GpuOptions
     /// <summary>Off leaves the previous owner's bytes in new buffers: for the test that must notice.</summary>
     internal bool ClearsNewBuffers { get; init; } = true;
 
-    /// <summary>Off starts a copy before those who use the old place have stopped: for the test that must notice.</summary>
+    /// <summary>
+    /// Off starts a copy before those who use the old place have stopped: for the test that must notice.
+    /// </summary>
     internal bool WaitsForFences { get; init; } = true;
 
-    /// <summary>Off gives storage back when the revoke starts, not when it is proven: for the test that must notice.</summary>
+    /// <summary>
+    /// Off gives storage back when the revoke starts, not when it is proven: for the test that must notice.
+    /// </summary>
     internal bool WaitsForProof { get; init; } = true;
 
     /// <summary>Throws one exception that names everything that is wrong.</summary>

@@ -4,17 +4,17 @@ using Wayleave.Core.Reservations;
 
 namespace Wayleave.Devices.Gpu;
 
-// lock the reservation -> refuse, or take the target -> invalidate every mapping -> submit the copy, which waits for all fences of
-// the buffer -> its fence goes in as KERNEL -> the buffer is at its new place -> unlock. All of it in one hold of the host lock, so a
-// revoke that comes meanwhile finds either nothing or a copy whose fence it waits for.
+// lock the reservation -> refuse, or take the target -> invalidate every mapping -> submit the copy, which waits for
+// all fences of the buffer -> its fence goes in as KERNEL -> the buffer is at its new place -> unlock. All of it in one
+// hold of the host lock, so a revoke that comes meanwhile finds either nothing or a copy whose fence it waits for.
 //
-// The old place is given back when the copy has ended and everything it waited for has ended: the copy started only after the
-// importers had stopped (stage 1 of semantics 1.4), so nobody writes there. An importer whose fence had to be forced may still be
-// inside; then the old place stays in quarantine until that fence's owner says otherwise.
+// The old place is given back when the copy has ended and everything it waited for has ended: the copy started only
+// after the importers had stopped (stage 1 of semantics 1.4), so nobody writes there. An importer whose fence had to be
+// forced may still be inside; then the old place stays in quarantine until that fence's owner says otherwise.
 
 /// <summary>
-/// Moves a buffer's bytes to the other domain (<c>ttm_bo_move</c>). Never blocks; goes on when the reservation is granted and when
-/// the copy ends. Host lock held by the caller, unless a member says otherwise.
+/// Moves a buffer's bytes to the other domain (<c>ttm_bo_move</c>). Never blocks; goes on when the reservation is
+/// granted and when the copy ends. Host lock held by the caller, unless a member says otherwise.
 /// </summary>
 public sealed class MoveOperation
 {
@@ -40,9 +40,10 @@ public sealed class MoveOperation
     public bool IsCompleted => _isCompleted;
 
     /// <summary>
-    /// Why the move was refused or failed: <see cref="Errno.ENODEV"/> revoked, <see cref="Errno.EBUSY"/> pinned, or mapped by an
-    /// importer that cannot be told, <see cref="Errno.EOPNOTSUPP"/> not movable, <see cref="Errno.ENOSPC"/> or
-    /// <see cref="Errno.ENOMEM"/> no room at the target, <see cref="Errno.EAGAIN"/> the ring is full; and the copy's own.
+    /// Why the move was refused or failed: <see cref="Errno.ENODEV"/> revoked, <see cref="Errno.EBUSY"/> pinned, or
+    /// mapped by an importer that cannot be told, <see cref="Errno.EOPNOTSUPP"/> not movable,
+    /// <see cref="Errno.ENOSPC"/> or <see cref="Errno.ENOMEM"/> no room at the target, <see cref="Errno.EAGAIN"/> the
+    /// ring is full; and the copy's own.
     /// </summary>
     public Errno Error { get; private set; }
 
@@ -50,8 +51,8 @@ public sealed class MoveOperation
     public Fence? Fence { get; private set; }
 
     /// <summary>
-    /// Runs <paramref name="callback"/> at the end, good or bad, after the lock was released; false when it has ended already and
-    /// the callback was not kept.
+    /// Runs <paramref name="callback"/> at the end, good or bad, after the lock was released; false when it has ended
+    /// already and the callback was not kept.
     /// </summary>
     public bool TryAddCompletion(Action callback)
     {
@@ -163,7 +164,8 @@ public sealed class MoveOperation
 
     private void Complete(MoveEvent ev, Errno errno)
     {
-        State = State.Next(ev) ?? throw new InvalidOperationException($"move of {Buffer.Name}: {ev} does not apply when {State}");
+        State = State.Next(ev)
+            ?? throw new InvalidOperationException($"move of {Buffer.Name}: {ev} does not apply when {State}");
         Error = errno;
         _isCompleted = true;
         _device.HandleMoveEnded(this);

@@ -5,7 +5,9 @@ public enum MoveState
     /// <summary>Somebody else holds the reservation.</summary>
     Locking,
 
-    /// <summary>The buffer is at its new place; its bytes follow. Importers map again and wait for the KERNEL fence.</summary>
+    /// <summary>
+    /// The buffer is at its new place; its bytes follow. Importers map again and wait for the KERNEL fence.
+    /// </summary>
     Copying,
 
     /// <summary>The bytes are there and the old place is given back.</summary>

@@ -9,7 +9,8 @@ internal static class unistd
     {
         Architecture.X64 => 202,
         Architecture.Arm64 or Architecture.RiscV64 or Architecture.LoongArch64 => 98,
-        Architecture other => throw new PlatformNotSupportedException($"the number of futex(2) on {other} is not known here"),
+        Architecture other =>
+            throw new PlatformNotSupportedException($"the number of futex(2) on {other} is not known here"),
     };
 
     internal static readonly int SYS_pidfd_open = 434; // one number on every architecture since Linux 5.1

@@ -3,7 +3,9 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Scenarios.Vectors;
 
-/// <summary>The RoCEv2 packets of a packet capture, each with the verdict on its ICRC. Other frames are counted.</summary>
+/// <summary>
+/// The RoCEv2 packets of a packet capture, each with the verdict on its ICRC. Other frames are counted.
+/// </summary>
 public sealed class Capture
 {
     private const int EthernetBytes = 14;
@@ -21,19 +23,20 @@ public sealed class Capture
     public int SkippedFrames { get; private set; }
 
     /// <summary>
-    /// <see cref="PcapStatus.End"/> when the file was read to its end. Otherwise it is damaged behind the packets given, as
-    /// <see cref="PcapReader.Describe"/> says.
+    /// <see cref="PcapStatus.End"/> when the file was read to its end. Otherwise it is damaged behind the packets
+    /// given, as <see cref="PcapReader.Describe"/> says.
     /// </summary>
     public PcapStatus Status { get; private set; }
 
     /// <summary>
-    /// Reads a capture file. The answer is <see cref="PcapStatus.Success"/> with a capture, even when the file breaks off later, which is
-    /// then its <see cref="Status"/>; or the reason why the file is no capture at all, with null.
+    /// Reads a capture file. The answer is <see cref="PcapStatus.Success"/> with a capture, even when the file breaks
+    /// off later, which is then its <see cref="Status"/>; or the reason why the file is no capture at all, with null.
     /// </summary>
     /// <param name="file">The bytes of the file; the packets refer to them.</param>
     /// <param name="capture">What was found.</param>
     /// <param name="udpPort">The destination port that marks a RoCEv2 packet.</param>
-    public static PcapStatus TryRead(ReadOnlyMemory<byte> file, out Capture? capture, ushort udpPort = FrameHeader.RocePort)
+    public static PcapStatus TryRead(
+        ReadOnlyMemory<byte> file, out Capture? capture, ushort udpPort = FrameHeader.RocePort)
     {
         capture = null;
         PcapStatus status = PcapReader.TryOpen(file, out PcapReader? reader);
@@ -125,7 +128,8 @@ public sealed class Capture
         return lengthened;
     }
 
-    // Whether a frame that is not well formed is a RoCEv2 packet all the same: damage must not hide as another protocol.
+    // Whether a frame that is not well formed is a RoCEv2 packet all the same: damage must not hide as another
+    // protocol.
     private static bool GoesTo(ushort udpPort, ReadOnlySpan<byte> frame)
     {
         if (frame.Length < EthernetBytes + 20)

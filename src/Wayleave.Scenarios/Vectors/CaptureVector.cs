@@ -4,8 +4,9 @@ using System.Text.Json.Serialization;
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>
-/// The description that goes with a capture of two RDMA stacks: both queue pairs, their memory and work requests, what was to come
-/// of them, and how the packets hang together. <c>tests/vectors/README.txt</c> explains every field; the names here are the same.
+/// The description that goes with a capture of two RDMA stacks: both queue pairs, their memory and work requests, what
+/// was to come of them, and how the packets hang together. <c>tests/vectors/README.txt</c> explains every field; the
+/// names here are the same.
 /// </summary>
 public sealed record CaptureVector
 {

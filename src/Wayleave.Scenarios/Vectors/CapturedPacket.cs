@@ -25,7 +25,9 @@ public sealed class CapturedPacket
     /// <summary>Length of the frame on the wire, in bytes.</summary>
     public uint WireBytes { get; }
 
-    /// <summary>Ethernet, IP and UDP headers; not to be relied on when <see cref="FrameProblem"/> is not None.</summary>
+    /// <summary>
+    /// Ethernet, IP and UDP headers; not to be relied on when <see cref="FrameProblem"/> is not None.
+    /// </summary>
     public FrameHeader Header { get; internal init; }
 
     /// <summary>BTH to ICRC, as far as the capture kept it. Shares the memory of the capture file.</summary>
@@ -33,19 +35,24 @@ public sealed class CapturedPacket
 
     public IcrcVerdict Verdict { get; internal init; }
 
-    /// <summary>Why the headers around the packet are not those of a RoCEv2 packet, although it goes to the RoCEv2 port.</summary>
+    /// <summary>
+    /// Why the headers around the packet are not those of a RoCEv2 packet, although it goes to the RoCEv2 port.
+    /// </summary>
     public FrameError FrameProblem { get; internal init; }
 
-    /// <summary>Why a receiver drops the packet before it looks at a queue pair; None for a packet whose headers are whole.</summary>
+    /// <summary>
+    /// Why a receiver drops the packet before it looks at a queue pair; None for a packet whose headers are whole.
+    /// </summary>
     public DropReason PacketProblem { get; internal init; }
 
     /// <summary>The bytes that the headers announce: what is beyond the captured ones reads as zero.</summary>
     internal ReadOnlyMemory<byte> AnnouncedBytes { get; init; }
 
     /// <summary>
-    /// The packet's headers; false when it is malformed, or when the capture does not hold all of them. With the verdict
-    /// <see cref="IcrcVerdict.Truncated"/> neither payload nor ICRC mean anything.
+    /// The packet's headers; false when it is malformed, or when the capture does not hold all of them. With the
+    /// verdict <see cref="IcrcVerdict.Truncated"/> neither payload nor ICRC mean anything.
     /// </summary>
     public bool TryView(out PacketView packet) =>
-        PacketView.TryParse(AnnouncedBytes.Span, out packet) == DropReason.None && Bytes.Length >= packet.Traits.HeaderBytes;
+        PacketView.TryParse(AnnouncedBytes.Span, out packet) == DropReason.None
+            && Bytes.Length >= packet.Traits.HeaderBytes;
 }

@@ -3,7 +3,9 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Scenarios.Vectors;
 
-/// <summary>What <c>wayleave roce check</c> found: every RoCEv2 packet of a capture with the verdict on its ICRC.</summary>
+/// <summary>
+/// What <c>wayleave roce check</c> found: every RoCEv2 packet of a capture with the verdict on its ICRC.
+/// </summary>
 public sealed record CheckReport
 {
     /// <summary>Names the form of the JSON; a change that could break a reader changes it.</summary>
@@ -25,7 +27,9 @@ public sealed record CheckReport
 
     public required IReadOnlyList<PacketDescription> Packets { get; init; }
 
-    /// <summary>Every packet was there from its first to its last byte, with the right ICRC, and the file was whole.</summary>
+    /// <summary>
+    /// Every packet was there from its first to its last byte, with the right ICRC, and the file was whole.
+    /// </summary>
     public bool IsSound => Ok == PacketCount && FileProblem is null;
 
     /// <summary>Describes every packet of a capture.</summary>

@@ -23,7 +23,9 @@ public sealed record AtomicDescription(
 /// <summary>The value before the atomic operation.</summary>
 public sealed record AtomicAckDescription(string Original);
 
-/// <summary>An acknowledgement. Of credit, timer code and NAK code only the one that the kind has is not null.</summary>
+/// <summary>
+/// An acknowledgement. Of credit, timer code and NAK code only the one that the kind has is not null.
+/// </summary>
 public sealed record AethDescription(string Syndrome, string Kind, uint Msn, int? Credit, int? TimerCode, int? Code)
 {
     internal static AethDescription Of(Aeth header)

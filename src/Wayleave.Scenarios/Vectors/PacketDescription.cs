@@ -5,8 +5,8 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>
-/// A captured packet as data: each header field by the name that the descriptions of the capture vectors use. A header that the packet
-/// does not have is null, and so are all of them when the packet is malformed.
+/// A captured packet as data: each header field by the name that the descriptions of the capture vectors use. A header
+/// that the packet does not have is null, and so are all of them when the packet is malformed.
 /// </summary>
 public sealed record PacketDescription
 {
@@ -80,7 +80,9 @@ public sealed record PacketDescription
     /// <summary>Why a receiver drops the packet before it looks for a queue pair; null when it does not.</summary>
     public string? Malformed { get; init; }
 
-    /// <summary>Describes a packet. <paramref name="firstNanoseconds"/> is the time stamp that counts as zero.</summary>
+    /// <summary>
+    /// Describes a packet. <paramref name="firstNanoseconds"/> is the time stamp that counts as zero.
+    /// </summary>
     public static PacketDescription Of(CapturedPacket packet, long firstNanoseconds)
     {
         ArgumentNullException.ThrowIfNull(packet);
@@ -131,7 +133,9 @@ public sealed record PacketDescription
         return this with
         {
             Deth = Has(ExtensionHeaders.Deth) ? new($"0x{view.Deth.QKey:x8}", view.Deth.SourceQp) : null,
-            Reth = Has(ExtensionHeaders.Reth) ? new($"0x{view.Reth.Va:x}", $"0x{view.Reth.RKey:x8}", view.Reth.Length) : null,
+            Reth = Has(ExtensionHeaders.Reth)
+                ? new($"0x{view.Reth.Va:x}", $"0x{view.Reth.RKey:x8}", view.Reth.Length)
+                : null,
             Atomic = Has(ExtensionHeaders.AtomicEth) ? AtomicDescription.Of(view.AtomicEth) : null,
             Aeth = Has(ExtensionHeaders.Aeth) ? AethDescription.Of(view.Aeth) : null,
             AtomicAck = Has(ExtensionHeaders.AtomicAckEth) ? new($"0x{view.AtomicAck:x16}") : null,

@@ -5,14 +5,17 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Scenarios.Vectors;
 
-/// <summary>A captured packet as a line for people, in the manner of tcpdump: seconds, frame bytes, addresses, headers, verdict.</summary>
+/// <summary>
+/// A captured packet as a line for people, in the manner of tcpdump: seconds, frame bytes, addresses, headers, verdict.
+/// </summary>
 public static class PacketText
 {
     private const int DataBytesShown = 12;
 
     /// <summary>
-    /// <c>0.000437   62 10.77.0.2:49950&gt;10.77.0.1:4791 id=3ffe ... RC_ACKNOWLEDGE qp=46 psn=a00000 NAK 0 (PSN sequence error) ...</c>.
-    /// PSNs, keys and addresses are hexadecimal. <paramref name="firstNanoseconds"/> is the time stamp that counts as zero.
+    /// <c>0.000437   62 10.77.0.2:49950&gt;10.77.0.1:4791 id=3ffe RC_ACKNOWLEDGE qp=46 psn=a00000 ...</c>.
+    /// PSNs, keys and addresses are hexadecimal. <paramref name="firstNanoseconds"/> is the time stamp that counts as
+    /// zero.
     /// </summary>
     public static string Line(CapturedPacket packet, long firstNanoseconds)
     {
@@ -69,7 +72,8 @@ public static class PacketText
 
     private static void AppendAddresses(StringBuilder line, in FrameHeader header)
     {
-        line.Append(CultureInfo.InvariantCulture, $" {header.Source}:{header.SourcePort}>{header.Destination}:{header.DestinationPort}");
+        line.Append(CultureInfo.InvariantCulture,
+            $" {header.Source}:{header.SourcePort}>{header.Destination}:{header.DestinationPort}");
         if (header.Source.IsIPv4)
         {
             line.Append(
@@ -91,7 +95,8 @@ public static class PacketText
             return;
         }
 
-        line.Append(CultureInfo.InvariantCulture, $" {OpcodeTraits.NameOf(bth.Opcode)} qp={bth.DestQp} psn={bth.Psn:x6}")
+        line.Append(
+            CultureInfo.InvariantCulture, $" {OpcodeTraits.NameOf(bth.Opcode)} qp={bth.DestQp} psn={bth.Psn:x6}")
             .Append(bth.Solicited ? " SE" : "")
             .Append(bth.MigrationRequest ? " MIG" : "")
             .Append(bth.AckRequest ? " ACKREQ" : "");
@@ -127,7 +132,8 @@ public static class PacketText
 
         if (traits.Has(ExtensionHeaders.Reth))
         {
-            line.Append(CultureInfo.InvariantCulture, $" va={view.Reth.Va:x} rkey={view.Reth.RKey:x8} len={view.Reth.Length}");
+            line.Append(
+                CultureInfo.InvariantCulture, $" va={view.Reth.Va:x} rkey={view.Reth.RKey:x8} len={view.Reth.Length}");
         }
 
         if (traits.Has(ExtensionHeaders.AtomicEth))
@@ -171,7 +177,8 @@ public static class PacketText
         {
             ulong transaction = BinaryPrimitives.ReadUInt64BigEndian(payload[8..]);
             line.Append(
-                CultureInfo.InvariantCulture, $" MAD class={mad.Class[2..]} attr={mad.Attribute[2..]}({mad.Name}) tid={transaction:x}");
+                CultureInfo.InvariantCulture,
+                $" MAD class={mad.Class[2..]} attr={mad.Attribute[2..]}({mad.Name}) tid={transaction:x}");
         }
 
         line.Append(CultureInfo.InvariantCulture, $" data[{payload.Length}]");
@@ -186,7 +193,8 @@ public static class PacketText
     {
         AethKind.Acknowledge => string.Create(CultureInfo.InvariantCulture, $"ACK credit={header.Value}"),
         AethKind.ReceiverNotReady => string.Create(CultureInfo.InvariantCulture, $"RNR_NAK timer={header.Value}"),
-        AethKind.NegativeAcknowledge => string.Create(CultureInfo.InvariantCulture, $"NAK {header.Value} ({Reason(header.Syndrome)})"),
+        AethKind.NegativeAcknowledge =>
+            string.Create(CultureInfo.InvariantCulture, $"NAK {header.Value} ({Reason(header.Syndrome)})"),
         _ => string.Create(CultureInfo.InvariantCulture, $"reserved syndrome {header.Syndrome:x2}"),
     };
 

@@ -11,4 +11,5 @@ namespace Wayleave.Scenarios.Vectors;
 [JsonSerializable(typeof(CheckReport))]
 internal sealed partial class ReportJson : JsonSerializerContext;
 
-internal sealed class IcrcVerdictConverter() : JsonStringEnumConverter<IcrcVerdict>(System.Text.Json.JsonNamingPolicy.SnakeCaseLower);
+internal sealed class IcrcVerdictConverter() : JsonStringEnumConverter<IcrcVerdict>(
+    System.Text.Json.JsonNamingPolicy.SnakeCaseLower);

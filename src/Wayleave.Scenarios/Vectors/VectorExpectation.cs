@@ -18,7 +18,9 @@ public sealed record VectorExpectation
 /// <summary>Something that both sides have.</summary>
 public sealed record PerSide<T>([property: JsonPropertyName("A")] T A, [property: JsonPropertyName("B")] T B);
 
-/// <summary>A completion, in the order of its queue. On an error only the id and the status are defined; the rest is null.</summary>
+/// <summary>
+/// A completion, in the order of its queue. On an error only the id and the status are defined; the rest is null.
+/// </summary>
 public sealed record VectorCompletion
 {
     public required ulong WrId { get; init; }

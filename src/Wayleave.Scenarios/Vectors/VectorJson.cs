@@ -23,7 +23,8 @@ internal sealed class HexNumberConverter : JsonConverter<HexNumber>
 
         string? text = reader.TokenType == JsonTokenType.String ? reader.GetString() : null;
         return text?.StartsWith("0x", StringComparison.Ordinal) == true
-            && ulong.TryParse(text.AsSpan(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong value)
+            && ulong.TryParse(
+                text.AsSpan(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong value)
                 ? new HexNumber(value)
                 : throw new JsonException("a number as text, \"0x...\", is expected");
     }

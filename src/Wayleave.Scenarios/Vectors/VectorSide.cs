@@ -19,7 +19,9 @@ public sealed record VectorSide
     public required IReadOnlyList<VectorWorkRequest> WorkRequests { get; init; }
 }
 
-/// <summary>A queue pair's attributes, with the names and numbers of libibverbs; null does not apply to its type or state.</summary>
+/// <summary>
+/// A queue pair's attributes, with the names and numbers of libibverbs; null does not apply to its type or state.
+/// </summary>
 public sealed record VectorQueuePair
 {
     public required uint Qpn { get; init; }
@@ -61,7 +63,8 @@ public sealed record VectorQueuePair
 }
 
 /// <summary>Sizes of a queue pair's queues (<c>struct ibv_qp_cap</c>).</summary>
-public sealed record VectorCapabilities(int MaxSendWr, int MaxRecvWr, int MaxSendSge, int MaxRecvSge, int MaxInlineData);
+public sealed record VectorCapabilities(
+    int MaxSendWr, int MaxRecvWr, int MaxSendSge, int MaxRecvSge, int MaxInlineData);
 
 /// <summary>A memory region and the bytes in it before the first work request.</summary>
 public sealed record VectorRegion
@@ -84,7 +87,8 @@ public sealed record VectorRegion
 }
 
 /// <summary>
-/// Contents of a region: <c>zero</c>, then the overrides in order; or <c>same_as</c>, the memory of the region that <see cref="Mr"/> names.
+/// Contents of a region: <c>zero</c>, then the overrides in order; or <c>same_as</c>, the memory of the region that
+/// <see cref="Mr"/> names.
 /// </summary>
 public sealed record VectorContent
 {
@@ -95,7 +99,9 @@ public sealed record VectorContent
     public IReadOnlyList<VectorFill> Overrides { get; init; } = [];
 }
 
-/// <summary>Bytes of a range: <c>bytes</c> counts from a seed in steps of 7, <c>u64le</c> is one little-endian value.</summary>
+/// <summary>
+/// Bytes of a range: <c>bytes</c> counts from a seed in steps of 7, <c>u64le</c> is one little-endian value.
+/// </summary>
 public sealed record VectorFill
 {
     public required HexNumber Offset { get; init; }

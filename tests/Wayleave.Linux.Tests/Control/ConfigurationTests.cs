@@ -20,7 +20,8 @@ public sealed class ConfigurationTests : IDisposable
         GpuConfig gpu = Assert.Single(config.Gpus);
         Assert.Equal(("gpu0", 1L << 30, 1L << 30), (gpu.Name, gpu.VramBytes, gpu.SystemPoolBytes));
         NicConfig nic = Assert.Single(config.Nics);
-        Assert.Equal(("rdma0", "127.0.0.2", 4791, 4096), (nic.Name, nic.Address.ToString(), nic.UdpPort, nic.PathMtuBytes));
+        Assert.Equal(
+            ("rdma0", "127.0.0.2", 4791, 4096), (nic.Name, nic.Address.ToString(), nic.UdpPort, nic.PathMtuBytes));
         Assert.Equal((IPAddress.Parse("127.0.0.2"), 7471), (config.ControlAddress, config.Control.Port));
         Assert.Empty(new HostConfig().Validate());
     }
@@ -44,7 +45,8 @@ public sealed class ConfigurationTests : IDisposable
         HostConfig config = Load(file).Config;
         Assert.Equal(["gpu0", "big"], config.Gpus.Select(g => g.Name));
         Assert.Equal([64L << 20, 2L << 30], config.Gpus.Select(g => g.VramBytes));
-        Assert.Equal((IPAddress.IPv6Loopback, 0, 1024), (config.Nics[0].Address, config.Nics[0].UdpPort, config.Nics[0].PathMtuBytes));
+        Assert.Equal((IPAddress.IPv6Loopback, 0, 1024),
+            (config.Nics[0].Address, config.Nics[0].UdpPort, config.Nics[0].PathMtuBytes));
         Assert.Equal(("127.0.0.9", 0), (config.ControlAddress.ToString(), config.Control.Port));
         Assert.Equal((ControlConfig.None, "/run/t"), (config.Control.SocketPath, config.Control.TokenFile));
     }
@@ -76,7 +78,9 @@ public sealed class ConfigurationTests : IDisposable
             {
               "name": "", "nmae": 1,
               "gpus": [ { "name": "x", "vram_bytes": "1Q" }, { "name": "x", "vram_bytes": 65537 }, 7 ],
-              "nics": [ { "address": "0.0.0.0", "udp_port": 70000, "path_mtu_bytes": 1500 }, { "address": "localhost" } ],
+              "nics": [
+                { "address": "0.0.0.0", "udp_port": 70000, "path_mtu_bytes": 1500 }, { "address": "localhost" }
+              ],
               "control": { "port": "7471", "socket": "relative", "token": "short" }
             }
             """);
@@ -109,7 +113,8 @@ public sealed class ConfigurationTests : IDisposable
     {
         ConfigurationException e = Assert.Throws<ConfigurationException>(
             () => Load(options: new() { ["--port"] = "x", ["--vram"] = "1Q" }));
-        Assert.Equal(["--vram: '1Q' is not a size such as 64MiB, 1G or 4096", "--port: 'x' is not a whole number"], Texts(e));
+        Assert.Equal(
+            ["--vram: '1Q' is not a size such as 64MiB, 1G or 4096", "--port: 'x' is not a whole number"], Texts(e));
     }
 
     [Fact]
@@ -122,7 +127,8 @@ public sealed class ConfigurationTests : IDisposable
     public void An_override_of_something_that_the_file_excludes_is_reported() =>
         Assert.Contains(
             "--vram: there is no gpus[0] in the file that this could be for",
-            Texts(Assert.Throws<ConfigurationException>(() => Load(Write("""{ "gpus": [] }"""), new() { ["--vram"] = "1G" }))));
+            Texts(Assert.Throws<ConfigurationException>(
+                () => Load(Write("""{ "gpus": [] }"""), new() { ["--vram"] = "1G" }))));
 
     [Theory]
     [InlineData("{", "line 1")]
@@ -175,7 +181,9 @@ public sealed class ConfigurationTests : IDisposable
         Assert.Equal(Path.GetFullPath("t"), Load(options: new() { ["--token-file"] = "t" }).Config.Control.TokenFile);
 
     private static LoadedConfiguration Load(
-        string? file = null, Dictionary<string, string>? options = null, Dictionary<string, string?>? environment = null) =>
+        string? file = null,
+        Dictionary<string, string>? options = null,
+        Dictionary<string, string?>? environment = null) =>
         ConfigurationLoader.Load(file, options ?? [], name => environment?.GetValueOrDefault(name));
 
     private static (string Value, string Origin) Value(LoadedConfiguration loaded, string path)

@@ -10,7 +10,8 @@ public class ErrnoMapTests
     [Fact]
     public void Every_number_has_a_sentence_of_its_own()
     {
-        Assert.All(Enum.GetValues<Errno>(), e => Assert.DoesNotContain("error ", ErrnoMap.Describe(e), StringComparison.Ordinal));
+        Assert.All(Enum.GetValues<Errno>(),
+            e => Assert.DoesNotContain("error ", ErrnoMap.Describe(e), StringComparison.Ordinal));
         Assert.Equal("error 4000", ErrnoMap.Describe((Errno)4000));
     }
 
@@ -29,7 +30,8 @@ public class ErrnoMapTests
     {
         LinuxException failure = new("bind", "127.0.0.2:4791", Errno.EADDRINUSE, "use another port");
         WayleaveException e = ErrnoMap.ToException(failure, "start port mlx0");
-        Assert.Equal("start port mlx0: bind 127.0.0.2:4791: Address already in use (EADDRINUSE); use another port", e.Message);
+        Assert.Equal(
+            "start port mlx0: bind 127.0.0.2:4791: Address already in use (EADDRINUSE); use another port", e.Message);
         Assert.Equal((int)Errno.EADDRINUSE, e.HResult);
     }
 
@@ -37,9 +39,11 @@ public class ErrnoMapTests
     public void The_kernels_number_survives_the_runtimes_exception()
     {
         Assert.Equal(Errno.ECONNREFUSED, ErrnoMap.ToErrno(new SocketException((int)SocketError.ConnectionRefused)));
-        Assert.Equal(Errno.EADDRINUSE, ErrnoMap.ToErrno(new IOException("x", new SocketException((int)SocketError.AddressAlreadyInUse))));
+        Assert.Equal(Errno.EADDRINUSE,
+            ErrnoMap.ToErrno(new IOException("x", new SocketException((int)SocketError.AddressAlreadyInUse))));
         Exception full = Assert.Throws<IOException>(() => File.WriteAllText("/dev/full", "x"));
         Assert.Equal(Errno.ENOSPC, ErrnoMap.ToErrno(full));
-        Assert.Equal(Errno.ENOENT, ErrnoMap.ToErrno(Assert.Throws<FileNotFoundException>(() => File.ReadAllText("/nonexistent"))));
+        Assert.Equal(Errno.ENOENT,
+            ErrnoMap.ToErrno(Assert.Throws<FileNotFoundException>(() => File.ReadAllText("/nonexistent"))));
     }
 }

@@ -7,16 +7,19 @@ namespace Wayleave.Linux.Tests.Control;
 public class WlUrlTests
 {
     [Theory]
-    [InlineData("wl://127.0.0.2/gpu0/model.bin", "127.0.0.2", 7471, "gpu0", "model.bin", "wl://127.0.0.2/gpu0/model.bin")]
+    [InlineData(
+        "wl://127.0.0.2/gpu0/model.bin", "127.0.0.2", 7471, "gpu0", "model.bin", "wl://127.0.0.2/gpu0/model.bin")]
     [InlineData("wl://127.0.0.2:7471/gpu0/a", "127.0.0.2", 7471, "gpu0", "a", "wl://127.0.0.2/gpu0/a")]
-    [InlineData("wl://host-b.example:9/gpu0/a+b_c-d.e", "host-b.example", 9, "gpu0", "a+b_c-d.e", "wl://host-b.example:9/gpu0/a+b_c-d.e")]
+    [InlineData("wl://host-b.example:9/gpu0/a+b_c-d.e", "host-b.example", 9, "gpu0", "a+b_c-d.e",
+        "wl://host-b.example:9/gpu0/a+b_c-d.e")]
     [InlineData("wl://[::1]/gpu0/a", "::1", 7471, "gpu0", "a", "wl://[::1]/gpu0/a")]
     [InlineData("wl://[0:0::1]:80/gpu0/a", "::1", 80, "gpu0", "a", "wl://[::1]:80/gpu0/a")]
     [InlineData("wl://localhost", "localhost", 7471, null, null, "wl://localhost")]
     [InlineData("wl://localhost/", "localhost", 7471, null, null, "wl://localhost")]
     [InlineData("wl://localhost/gpu0", "localhost", 7471, "gpu0", null, "wl://localhost/gpu0")]
     [InlineData("wl://localhost/gpu0/", "localhost", 7471, "gpu0", null, "wl://localhost/gpu0")]
-    public void A_url_is_read_and_written(string text, string host, int port, string? device, string? name, string canonical)
+    public void A_url_is_read_and_written(
+        string text, string host, int port, string? device, string? name, string canonical)
     {
         WlUrl url = WlUrl.Parse(text);
         Assert.Equal((host, port, device, name), (url.Host, url.Port, url.Device, url.Name));
@@ -124,5 +127,6 @@ public class WlUrlTests
     [InlineData(1536, "1.50 KiB")]
     [InlineData(67108864, "64.0 MiB")]
     [InlineData(268435456, "256 MiB")]
-    public void A_size_is_shown_with_three_digits(double bytes, string text) => Assert.Equal(text, ByteSize.Format(bytes));
+    public void A_size_is_shown_with_three_digits(double bytes, string text) =>
+        Assert.Equal(text, ByteSize.Format(bytes));
 }

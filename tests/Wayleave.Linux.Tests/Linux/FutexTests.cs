@@ -78,7 +78,8 @@ public class FutexTests
     public void One_set_lets_every_sleeper_go()
     {
         WaitWord word = new();
-        Thread[] sleepers = [.. Enumerable.Range(0, 3).Select(_ => Start(() => Assert.True(word.Wait(Timeout.InfiniteTimeSpan))))];
+        Thread[] sleepers =
+            [.. Enumerable.Range(0, 3).Select(_ => Start(() => Assert.True(word.Wait(Timeout.InfiniteTimeSpan))))];
         while (!word.HasSleepers)
         {
             Thread.Yield();

@@ -113,7 +113,8 @@ public unsafe class MappedMemoryTests
     public void A_failed_map_names_the_call_the_object_and_the_reason()
     {
         using FileDescriptor fd = MemFd.Create("wayleave-test", PageBytes);
-        LinuxException e = Assert.Throws<LinuxException>(() => MappedMemory.MapShared(fd, 1, PageBytes, "wayleave-test"));
+        LinuxException e =
+            Assert.Throws<LinuxException>(() => MappedMemory.MapShared(fd, 1, PageBytes, "wayleave-test"));
         Assert.Equal("mmap wayleave-test: Invalid argument (EINVAL)", e.Message);
         Assert.Equal(("mmap", "wayleave-test", Errno.EINVAL, 22), (e.Call, e.Subject, e.Errno, e.HResult));
     }

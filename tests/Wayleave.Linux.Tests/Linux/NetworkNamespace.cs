@@ -11,7 +11,9 @@ internal static unsafe partial class NetworkNamespace
 {
     private const int CLONE_NEWNET = 0x40000000;
 
-    /// <summary>Skips the test where the machine does not allow it. The namespace goes with the thread that runs the body.</summary>
+    /// <summary>
+    /// Skips the test where the machine does not allow it. The namespace goes with the thread that runs the body.
+    /// </summary>
     /// <param name="setUp">Arguments of ip(8), one command each.</param>
     /// <param name="body">Runs after them.</param>
     internal static void Run(IEnumerable<string> setUp, Action body)

@@ -76,5 +76,6 @@ public class ProcessTests
     }
 
     private static string OwnStatus(string key) =>
-        File.ReadLines("/proc/self/status").Single(line => line.StartsWith(key, StringComparison.Ordinal)).Split('\t')[2];
+        File.ReadLines("/proc/self/status").Single(line =>
+            line.StartsWith(key, StringComparison.Ordinal)).Split('\t')[2];
 }

@@ -40,7 +40,8 @@ public sealed class UdpEndpointTests : IDisposable
         using UdpEndpoint plain = UdpEndpoint.Bind(Loopback(3), new() { ReceiveOffload = false });
         byte[] sent = Pattern((2 * SegmentBytes) + 100);
         Assert.Equal(Errno.Success, _a.TrySend(plain.LocalAddress, sent, SegmentBytes));
-        Assert.Equal([SegmentBytes, SegmentBytes, 100], Enumerable.Range(0, 3).Select(_ => Receive(plain).SegmentBytes));
+        Assert.Equal(
+            [SegmentBytes, SegmentBytes, 100], Enumerable.Range(0, 3).Select(_ => Receive(plain).SegmentBytes));
         ExpectNothing(plain);
     }
 
@@ -197,7 +198,8 @@ public sealed class UdpEndpointTests : IDisposable
     [Fact]
     public void Buffer_sizes_are_those_in_force_and_drops_are_counted()
     {
-        using UdpEndpoint small = UdpEndpoint.Bind(Loopback(3), new() { ReceiveBufferBytes = 8192, SendBufferBytes = 16_384 });
+        using UdpEndpoint small =
+            UdpEndpoint.Bind(Loopback(3), new() { ReceiveBufferBytes = 8192, SendBufferBytes = 16_384 });
         Assert.Equal((16_384, 32_768), (small.ReceiveBufferBytes, small.SendBufferBytes)); // the kernel doubles
         while (small.ReadStats().Drops == 0)
         {
@@ -254,7 +256,8 @@ public sealed class UdpEndpointTests : IDisposable
     [Fact]
     public void An_address_of_nobody_here_is_reported_as_such()
     {
-        LinuxException e = Assert.Throws<LinuxException>(() => UdpEndpoint.Bind(EndpointAddress.FromIPv4(0xC0000201, 0)));
+        LinuxException e =
+            Assert.Throws<LinuxException>(() => UdpEndpoint.Bind(EndpointAddress.FromIPv4(0xC0000201, 0)));
         Assert.Equal(
             "bind 192.0.2.1:0: Cannot assign requested address (EADDRNOTAVAIL); "
             + "no interface of this network namespace has this address",
@@ -264,7 +267,8 @@ public sealed class UdpEndpointTests : IDisposable
     [Fact]
     public void A_link_local_address_without_an_interface_is_refused_with_advice()
     {
-        LinuxException e = Assert.Throws<LinuxException>(() => UdpEndpoint.Bind(new EndpointAddress(0xFE80UL << 48, 1, 0)));
+        LinuxException e =
+            Assert.Throws<LinuxException>(() => UdpEndpoint.Bind(new EndpointAddress(0xFE80UL << 48, 1, 0)));
         Assert.EndsWith("set ScopeId", e.Message, StringComparison.Ordinal);
     }
 
@@ -290,7 +294,8 @@ public sealed class UdpEndpointTests : IDisposable
         byte[] sent = Pattern((3 * SegmentBytes) + 1);
         Assert.Equal(Errno.Success, a.TrySend(b.LocalAddress, sent, SegmentBytes));
         Received received = Receive(b);
-        Assert.Equal((SegmentBytes, a.LocalAddress, (byte)0x69), (received.SegmentBytes, received.Source, received.TrafficClass));
+        Assert.Equal((SegmentBytes, a.LocalAddress, (byte)0x69),
+            (received.SegmentBytes, received.Source, received.TrafficClass));
         Assert.Equal(sent, received.Bytes);
         Assert.Equal(Errno.EAFNOSUPPORT, a.TrySend(_b.LocalAddress, sent, SegmentBytes));
     }

@@ -54,9 +54,9 @@ public sealed unsafe class WakeEventTests : IDisposable
         Assert.Throws<ObjectDisposedException>(e.Signal);
     }
 
-    // A waker leaves work and signals. The sleeper sleeps once, and that sleep may end at any time, as by a datagram; it takes the
-    // work, and sleeps again, for good. Lost means: it sleeps, every waker is done, there is work it has not seen, and the eventfd
-    // (polled, hence level-triggered) does not wake it.
+    // A waker leaves work and signals. The sleeper sleeps once, and that sleep may end at any time, as by a datagram;
+    // it takes the work, and sleeps again, for good. Lost means: it sleeps, every waker is done, there is work it has
+    // not seen, and the eventfd (polled, hence level-triggered) does not wake it.
     private Scenario Build(int wakers, Action<WakeEvent> signal)
     {
         Interleave.Hook = ThreadedActor.Stop;

@@ -7,7 +7,9 @@ using Xunit;
 
 namespace Wayleave.Linux.Tests.Linux;
 
-/// <summary>What leaves the socket, seen by a raw socket that gets a copy of every UDP packet with its IPv4 header.</summary>
+/// <summary>
+/// What leaves the socket, seen by a raw socket that gets a copy of every UDP packet with its IPv4 header.
+/// </summary>
 public sealed class WireTests
 {
     private const int HeaderBytes = 28; // IPv4 without options, UDP
@@ -16,7 +18,8 @@ public sealed class WireTests
 
     [Fact]
     public void ROCE_07_The_identification_is_the_index_of_the_segment_and_the_ICRC_agrees() =>
-        NetworkNamespace.Run(["link set lo gso_max_segs 1 up"], () => // so that the stack cuts before the loopback, as for a NIC
+        // One segment at most, so that the stack cuts before the loopback, as for a NIC.
+        NetworkNamespace.Run(["link set lo gso_max_segs 1 up"], () =>
         {
             using UdpEndpoint sender = UdpEndpoint.Bind(EndpointAddress.FromIPv4(0x7F000002, 0));
             using UdpEndpoint receiver = UdpEndpoint.Bind(EndpointAddress.FromIPv4(0x7F000003, RoCEv2Port));
@@ -35,7 +38,8 @@ public sealed class WireTests
                     Icrc.Seal(flow, (ushort)i, segment);
                 }
 
-                Errno sent = sender.TrySend(receiver.LocalAddress, batch.AsSpan(0, segments * SegmentBytes), SegmentBytes);
+                Errno sent =
+                    sender.TrySend(receiver.LocalAddress, batch.AsSpan(0, segments * SegmentBytes), SegmentBytes);
                 Assert.Equal(Errno.Success, sent);
                 for (int i = 0; i < segments; i++)
                 {
@@ -60,7 +64,8 @@ public sealed class WireTests
             using UdpEndpoint receiver = UdpEndpoint.Bind(EndpointAddress.FromIPv4(0x7F000003, RoCEv2Port));
             using Socket raw = OpenRaw();
             byte[] packet = new byte[ushort.MaxValue];
-            Assert.Equal(Errno.Success, sender.TrySend(receiver.LocalAddress, new byte[15 * SegmentBytes], SegmentBytes));
+            Assert.Equal(
+                Errno.Success, sender.TrySend(receiver.LocalAddress, new byte[15 * SegmentBytes], SegmentBytes));
             Assert.Equal(HeaderBytes + (15 * SegmentBytes), raw.Receive(packet));
             Assert.Equal((0, 0x4000), ReadHeader(packet));
         });
@@ -96,8 +101,9 @@ public sealed class WireTests
             LinuxException e = Assert.Throws<LinuxException>(
                 () => UdpEndpoint.Bind(EndpointAddress.FromIPv4(0x7F000002, RoCEv2Port)));
             Assert.Equal(
-                "bind 127.0.0.2:4791: Address already in use (EADDRINUSE); another Wayleave host or a kernel rxe device in "
-                + "this network namespace owns UDP port 4791 (rxe owns it on every address); use another network namespace, "
+                "bind 127.0.0.2:4791: Address already in use (EADDRINUSE); another Wayleave host or a kernel rxe "
+                + "device in this network namespace owns UDP port 4791 (rxe owns it on every address); use another network "
+                + "namespace, "
                 + "or another port among Wayleave hosts",
                 e.Message);
         });
@@ -115,8 +121,10 @@ public sealed class WireTests
         ];
         NetworkNamespace.Run(setUp, () =>
         {
-            // Nobody answers for 192.0.2.2: what is sent queues behind the address resolution and stays charged to the socket.
-            using UdpEndpoint sender = UdpEndpoint.Bind(EndpointAddress.FromIPv4(0xC0000201, 0), new() { SendBufferBytes = 4096 });
+            // Nobody answers for 192.0.2.2: what is sent queues behind the address resolution and stays charged to the
+            // socket.
+            using UdpEndpoint sender =
+                UdpEndpoint.Bind(EndpointAddress.FromIPv4(0xC0000201, 0), new() { SendBufferBytes = 4096 });
             EndpointAddress nobody = EndpointAddress.FromIPv4(0xC0000202, 9);
             Errno errno;
             do
@@ -146,7 +154,8 @@ public sealed class WireTests
             Assert.Equal(Errno.EMSGSIZE, a.TrySend(b.LocalAddress, new byte[1473], segmentBytes: 1473));
             Assert.Equal(Errno.Success, a.TrySend(b.LocalAddress, new byte[2 * 1472], segmentBytes: 1472));
             Assert.Equal(Errno.EMSGSIZE, a.TrySend(b.LocalAddress, new byte[2 * 1473], segmentBytes: 1473));
-            Assert.Equal(Errno.ENETUNREACH, a.TrySend(EndpointAddress.FromIPv4(0xC0000202, 9), new byte[1], segmentBytes: 1));
+            Assert.Equal(
+                Errno.ENETUNREACH, a.TrySend(EndpointAddress.FromIPv4(0xC0000202, 9), new byte[1], segmentBytes: 1));
         });
     }
 

@@ -20,7 +20,8 @@ public class InFlightGateTests(ITestOutputHelper output)
         InterleavingException found =
             Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => Build(g => g.TryEnterCheckThenAct())));
         output.WriteLine(found.Message);
-        Assert.Throws<InterleavingException>(() => Explorer.Replay(_ => Build(g => g.TryEnterCheckThenAct()), found.Trail));
+        Assert.Throws<InterleavingException>(
+            () => Explorer.Replay(_ => Build(g => g.TryEnterCheckThenAct()), found.Trail));
         Explorer.Replay(_ => Build(g => g.TryEnter()), found.Trail);
     }
 
@@ -51,8 +52,8 @@ public class InFlightGateTests(ITestOutputHelper output)
     }
 
     /// <summary>
-    /// What the explorer cannot see: the memory order of the processor. Users read and write cells inside the gate with plain
-    /// accesses; the owner frees them when the gate has drained. Bounded by rounds, not by time.
+    /// What the explorer cannot see: the memory order of the processor. Users read and write cells inside the gate with
+    /// plain accesses; the owner frees them when the gate has drained. Bounded by rounds, not by time.
     /// </summary>
     [Fact]
     public async Task Nobody_is_inside_a_drained_gate_on_real_threads()

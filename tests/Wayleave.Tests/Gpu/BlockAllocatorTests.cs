@@ -43,7 +43,8 @@ public class BlockAllocatorTests
     [Fact]
     public void A_request_that_does_not_fit_gets_the_errno_of_its_pool_and_takes_nothing()
     {
-        BlockAllocator allocator = new("vram", [new DeviceRange(new DeviceAddress(Window), 0x2000)], 0x1000, Errno.ENOSPC);
+        BlockAllocator allocator =
+            new("vram", [new DeviceRange(new DeviceAddress(Window), 0x2000)], 0x1000, Errno.ENOSPC);
         Assert.Equal(Errno.ENOSPC, allocator.TryAllocate(0x2001, 1, "a", out _));
         Assert.Equal(Errno.ENOSPC, allocator.TryAllocate(ulong.MaxValue, 1, "a", out _));
         Assert.Equal(0x2000UL, allocator.FreeBytes);
@@ -101,7 +102,10 @@ public class BlockAllocatorTests
         }
 
         BlockAllocator allocator = new(
-            "pool", [.. sizes.Select((s, w) => new DeviceRange(new DeviceAddress((ulong)(w + 1) * Window), s))], (int)Page, Errno.ENOMEM);
+            "pool",
+            [.. sizes.Select((s, w) => new DeviceRange(new DeviceAddress((ulong)(w + 1) * Window), s))],
+            (int)Page,
+            Errno.ENOMEM);
         SplitMix64 random = new(seed);
         List<MemoryBlock> held = [];
         for (int step = 0; step < 4000; step++)
@@ -114,7 +118,8 @@ public class BlockAllocatorTests
                 if (errno != Errno.Success)
                 {
                     Assert.Equal(Errno.ENOMEM, errno);
-                    Assert.True(alignment > Page || size > (ulong)pages.Values.Count(b => b is null) * Page, "refused although it fits");
+                    Assert.True(alignment > Page || size > (ulong)pages.Values.Count(b => b is null) * Page,
+                        "refused although it fits");
                     continue;
                 }
 
@@ -163,7 +168,8 @@ public class BlockAllocatorTests
         {
             if (before is not null && before.Range.Start + before.Range.LengthBytes == block.Range.Start)
             {
-                Assert.False(before.State == BlockState.Free && block.State == BlockState.Free, "free neighbours were not merged");
+                Assert.False(before.State == BlockState.Free && block.State == BlockState.Free,
+                    "free neighbours were not merged");
             }
 
             largest = block.State == BlockState.Free ? Math.Max(largest, block.Range.LengthBytes) : largest;
@@ -176,7 +182,10 @@ public class BlockAllocatorTests
     }
 
     private static BlockAllocator Make(params ulong[] windows) => new(
-        "pool", [.. windows.Select((s, w) => new DeviceRange(new DeviceAddress((ulong)(w + 1) * Window), s))], 0x1000, Errno.ENOMEM);
+        "pool",
+        [.. windows.Select((s, w) => new DeviceRange(new DeviceAddress((ulong)(w + 1) * Window), s))],
+        0x1000,
+        Errno.ENOMEM);
 
     private static MemoryBlock Take(BlockAllocator allocator, ulong sizeBytes)
     {

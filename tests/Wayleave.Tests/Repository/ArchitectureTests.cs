@@ -8,8 +8,8 @@ using Xunit;
 namespace Wayleave.Tests.Repository;
 
 /// <summary>
-/// What must be absent. The banned-symbol list sees the calls of Core and Devices; this sees signatures, references between
-/// projects and what a project file switches on.
+/// What must be absent. The banned-symbol list sees the calls of Core and Devices; this sees signatures, references
+/// between projects and what a project file switches on.
 /// </summary>
 public class ArchitectureTests
 {
@@ -61,7 +61,8 @@ public class ArchitectureTests
     [Theory]
     [MemberData(nameof(SansIo))]
     public void A_sans_io_assembly_references_nothing_that_does_io(Type anyTypeOfAssembly) =>
-        Assert.Empty(anyTypeOfAssembly.Assembly.GetReferencedAssemblies().Select(a => a.Name!).Except(s_allowedAssemblies));
+        Assert.Empty(
+            anyTypeOfAssembly.Assembly.GetReferencedAssemblies().Select(a => a.Name!).Except(s_allowedAssemblies));
 
     [Fact]
     public void Every_project_below_src_is_in_the_table() =>
@@ -111,7 +112,8 @@ public class ArchitectureTests
         Assert.Empty(
             from project in Projects("src/")
             from friend in Load(project).Descendants("InternalsVisibleTo").Select(i => i.Attribute("Include")!.Value)
-            where friend is not ("Wayleave.Tests" or "Wayleave.Linux.Tests" or "Wayleave.Simulation" or "Wayleave.Scenarios")
+            where friend is not (
+                "Wayleave.Tests" or "Wayleave.Linux.Tests" or "Wayleave.Simulation" or "Wayleave.Scenarios")
             select $"{project} shows its internals to {friend}");
 
     [Fact]
@@ -130,7 +132,8 @@ public class ArchitectureTests
 
     [Fact]
     public void The_simulation_knows_no_device() =>
-        Assert.DoesNotContain("Wayleave.Devices", typeof(Explorer).Assembly.GetReferencedAssemblies().Select(a => a.Name));
+        Assert.DoesNotContain(
+            "Wayleave.Devices", typeof(Explorer).Assembly.GetReferencedAssemblies().Select(a => a.Name));
 
     private static IEnumerable<string> Projects(string under) =>
         SourceTree.WithExtension(".csproj").Where(f => f.StartsWith(under, StringComparison.Ordinal));

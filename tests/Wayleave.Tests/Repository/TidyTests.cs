@@ -7,7 +7,8 @@ namespace Wayleave.Tests.Repository;
 public partial class TidyTests
 {
     private static readonly string[] s_textExtensions =
-        [".cs", ".csproj", ".props", ".targets", ".slnx", ".json", ".md", ".txt", ".sh", ".editorconfig", ".service", ".socket"];
+        [".cs", ".csproj", ".props", ".targets", ".slnx", ".json", ".md", ".txt", ".sh", ".editorconfig", ".service",
+            ".socket"];
 
     // Written apart, so that this file does not find itself.
     private static readonly string[] s_openEnds = ["TO" + "DO", "FIX" + "ME", "HA" + "CK", "X" + "XX"];
@@ -16,7 +17,8 @@ public partial class TidyTests
     private static readonly string[] s_machinePaths = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/", "/tm" + "p/wl"];
 
     private static IEnumerable<string> Texts => SourceTree.Files.Where(
-        f => s_textExtensions.Contains(Path.GetExtension(f)) || f is "wayleave" or ".ci/run" or "LICENSE" or ".gitignore");
+        f => s_textExtensions.Contains(Path.GetExtension(f))
+            || f is "wayleave" or ".ci/run" or "LICENSE" or ".gitignore");
 
     [Fact]
     public void Text_files_end_with_one_line_feed_and_hold_no_tab_and_no_carriage_return()
@@ -61,7 +63,8 @@ public partial class TidyTests
         from file in SourceTree.WithExtension(".cs")
         where file.StartsWith("src/", StringComparison.Ordinal) || file.StartsWith("tests/", StringComparison.Ordinal)
         let declared = NamespaceLine().Matches(SourceTree.Read(file)).Select(m => m.Groups[1].Value).ToArray()
-        let expected = Path.GetDirectoryName(file)!.Replace('/', '.')[(file.IndexOf('/', StringComparison.Ordinal) + 1)..]
+        let expected =
+            Path.GetDirectoryName(file)!.Replace('/', '.')[(file.IndexOf('/', StringComparison.Ordinal) + 1)..]
         where Path.GetFileName(file) is not ("AssemblyInfo.cs" or "Program.cs") && !declared.SequenceEqual([expected])
         select $"{file}: {string.Join(", ", declared)} is not {expected}");
 
@@ -130,12 +133,14 @@ public partial class TidyTests
             string[] parts = link.Split('#', 2);
             string folder = Path.Combine(SourceTree.Root, Path.GetDirectoryName(file)!);
             string target = parts[0].Length == 0 ? Path.Combine(SourceTree.Root, file) : Path.Combine(folder, parts[0]);
-            yield return (Path.GetRelativePath(SourceTree.Root, Path.GetFullPath(target)), parts.ElementAtOrDefault(1) ?? "");
+            yield return (
+                Path.GetRelativePath(SourceTree.Root, Path.GetFullPath(target)), parts.ElementAtOrDefault(1) ?? "");
         }
     }
 
     // Headings as the web shows them: lower case, spaces to hyphens, no punctuation.
-    private static IEnumerable<string> Anchors(string file) => CodeBlock().Replace(SourceTree.Read(file), "").Split('\n')
+    private static IEnumerable<string> Anchors(string file) =>
+        CodeBlock().Replace(SourceTree.Read(file), "").Split('\n')
         .Where(l => l.StartsWith('#'))
         .Select(l => string.Concat(l.TrimStart('#').Trim().ToLowerInvariant()
             .Where(c => char.IsLetterOrDigit(c) || c is ' ' or '-' or '_')).Replace(' ', '-'));

@@ -34,7 +34,8 @@ public class ScenarioCatalogTests(ITestOutputHelper output)
         output.WriteLine(found.Message);
         Assert.DoesNotContain("deadlock", found.Message, StringComparison.Ordinal);
         Assert.DoesNotContain("instead of", found.Message, StringComparison.Ordinal);
-        InterleavingException again = Assert.Throws<InterleavingException>(() => Explorer.Replay(variant.Build, found.Trail));
+        InterleavingException again =
+            Assert.Throws<InterleavingException>(() => Explorer.Replay(variant.Build, found.Trail));
         Assert.Equal(found.Message, again.Message);
     }
 

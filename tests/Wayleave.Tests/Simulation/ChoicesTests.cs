@@ -55,13 +55,15 @@ public class ChoicesTests
 
     [Fact]
     public void A_trail_that_does_not_fit_says_so() =>
-        Assert.Contains("does not fit", Assert.Throws<InvalidOperationException>(() => Choices.Replay("3").Next(3)).Message);
+        Assert.Contains(
+            "does not fit", Assert.Throws<InvalidOperationException>(() => Choices.Replay("3").Next(3)).Message);
 
     [Theory]
     [InlineData("x")]
     [InlineData("1.-2")]
     [InlineData("seed:")]
-    public void A_text_that_is_no_trail_is_refused(string text) => Assert.Throws<FormatException>(() => Choices.Replay(text));
+    public void A_text_that_is_no_trail_is_refused(string text) =>
+        Assert.Throws<FormatException>(() => Choices.Replay(text));
 
     [Fact]
     public void A_seed_is_its_own_trail()

@@ -40,8 +40,10 @@ public class ExplorerTests
     [Fact]
     public void A_lost_update_is_found_and_its_trail_replays_the_same_steps()
     {
-        InterleavingException found = Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => LostUpdate()));
-        Assert.Contains($"replay with: Explorer.Replay(build, \"{found.Trail}\")", found.Message, StringComparison.Ordinal);
+        InterleavingException found =
+            Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => LostUpdate()));
+        Assert.Contains(
+            $"replay with: Explorer.Replay(build, \"{found.Trail}\")", found.Message, StringComparison.Ordinal);
         InterleavingException again =
             Assert.Throws<InterleavingException>(() => Explorer.Replay(_ => LostUpdate(), found.Trail));
         Assert.Equal(found.Message, again.Message);
@@ -59,7 +61,8 @@ public class ExplorerTests
     [Fact]
     public void A_message_lists_the_steps_in_order()
     {
-        InterleavingException found = Assert.Throws<InterleavingException>(() => Explorer.Replay(_ => LostUpdate(), "0.1"));
+        InterleavingException found =
+            Assert.Throws<InterleavingException>(() => Explorer.Replay(_ => LostUpdate(), "0.1"));
         Assert.Equal(
             """
             an update was lost
@@ -97,7 +100,8 @@ public class ExplorerTests
     public void The_end_check_runs_only_when_all_have_finished()
     {
         InterleavingException found = Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => new Scenario(
-            [new Actor("a", Write('a', 2, []))], s_nothing, AtEnd: () => throw new InvalidOperationException("the outcome is wrong"))));
+            [new Actor("a", Write('a', 2, []))], s_nothing, AtEnd: () =>
+                throw new InvalidOperationException("the outcome is wrong"))));
         Assert.Contains("   2  a: step 1", found.Message, StringComparison.Ordinal);
     }
 

@@ -132,8 +132,8 @@ public class SimulatedLinkTests
     [Fact]
     public void Wrong_options_are_named_all_at_once()
     {
-        ArgumentException e = Assert.Throws<ArgumentException>(
-            () => new SimulatedLinkOptions { LossPerMille = 1001, QueueDatagrams = 0, Delay = -s_millisecond }.Validate());
+        SimulatedLinkOptions wrong = new() { LossPerMille = 1001, QueueDatagrams = 0, Delay = -s_millisecond };
+        ArgumentException e = Assert.Throws<ArgumentException>(wrong.Validate);
         Assert.Contains("LossPerMille is 1001", e.Message, StringComparison.Ordinal);
         Assert.Contains("QueueDatagrams is 0", e.Message, StringComparison.Ordinal);
         Assert.Contains("Delay is -00:00:00.0010000", e.Message, StringComparison.Ordinal);

@@ -21,7 +21,8 @@ public class ThreadedActorTests
                 Interleave.Point("between");
                 order.Add(name + 2);
             });
-            return new Scenario([Writer("a"), Writer("b")], s_nothing, AtEnd: () => orders.Add(string.Join(' ', order)));
+            return new Scenario(
+                [Writer("a"), Writer("b")], s_nothing, AtEnd: () => orders.Add(string.Join(' ', order)));
         });
         Assert.Equal(6, exploration.Runs);
         Assert.Equal(6, orders.Count);
@@ -30,7 +31,8 @@ public class ThreadedActorTests
     [Fact]
     public void A_race_on_threads_is_found_and_replays()
     {
-        InterleavingException found = Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => LostUpdate()));
+        InterleavingException found =
+            Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => LostUpdate()));
         InterleavingException again =
             Assert.Throws<InterleavingException>(() => Explorer.Replay(_ => LostUpdate(), found.Trail));
         Assert.Equal(found.Message, again.Message);
@@ -84,7 +86,8 @@ public class ThreadedActorTests
     public void A_thread_does_not_outlive_a_run_that_ends_well()
     {
         List<Thread> threads = [];
-        Explorer.Exhaustive(_ => new Scenario([Actor.OnThread("a", () => threads.Add(Thread.CurrentThread))], s_nothing));
+        Explorer.Exhaustive(
+            _ => new Scenario([Actor.OnThread("a", () => threads.Add(Thread.CurrentThread))], s_nothing));
         Assert.All(threads, t => Assert.False(t.IsAlive));
     }
 

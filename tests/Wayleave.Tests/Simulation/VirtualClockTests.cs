@@ -32,7 +32,8 @@ public class VirtualClockTests
     {
         VirtualClock clock = new();
         List<string> order = [];
-        using ITimer late = clock.CreateTimer(_ => order.Add($"late at {clock.Now}"), null, 3 * s_second, TimeSpan.Zero);
+        using ITimer late =
+            clock.CreateTimer(_ => order.Add($"late at {clock.Now}"), null, 3 * s_second, TimeSpan.Zero);
         using ITimer every = clock.CreateTimer(_ => order.Add($"every at {clock.Now}"), null, s_second, 2 * s_second);
         using ITimer gone = clock.CreateTimer(_ => order.Add("gone"), null, s_second, s_second);
         gone.Dispose();
@@ -49,7 +50,8 @@ public class VirtualClockTests
         VirtualClock clock = new();
         List<TimeSpan> times = [];
         using ITimer outer = clock.CreateTimer(
-            _ => clock.CreateTimer(_ => times.Add(clock.Now), null, s_second, TimeSpan.Zero), null, s_second, TimeSpan.Zero);
+            _ => clock.CreateTimer(_ => times.Add(clock.Now), null, s_second,
+                TimeSpan.Zero), null, s_second, TimeSpan.Zero);
         clock.Advance(5 * s_second);
         Assert.Equal([2 * s_second], times);
     }

@@ -55,8 +55,10 @@ public partial class CheckTests
             foreach (JsonProperty field in expected[i].EnumerateObject()
                 .Where(f => !s_notOfThePacket.Contains(f.Name) && f.Value.ValueKind != JsonValueKind.Null))
             {
-                Assert.True(actual[i].TryGetProperty(field.Name, out JsonElement value), $"packet {i} has no {field.Name}");
-                Assert.True(JsonElement.DeepEquals(field.Value, value), $"packet {i}: {field.Name} is {value}, not {field.Value}");
+                Assert.True(
+                    actual[i].TryGetProperty(field.Name, out JsonElement value), $"packet {i} has no {field.Name}");
+                Assert.True(JsonElement.DeepEquals(field.Value, value),
+                    $"packet {i}: {field.Name} is {value}, not {field.Value}");
             }
         }
     }
@@ -78,7 +80,8 @@ public partial class CheckTests
             }
         }
 
-        Assert.True(compared > 100 || Environment.GetEnvironmentVariable("WAYLEAVE_VECTORS") is not null, $"only {compared} lines compared");
+        Assert.True(compared > 100 || Environment.GetEnvironmentVariable("WAYLEAVE_VECTORS") is not null,
+            $"only {compared} lines compared");
     }
 
     [Theory]
@@ -122,7 +125,7 @@ public partial class CheckTests
         {
             file[PcapHeaderBytes + RecordHeaderBytes + IPv4At] = 0x46;
             file.AsSpan(PcapHeaderBytes + RecordHeaderBytes + UdpAt, 8).CopyTo(
-                file.AsSpan(PcapHeaderBytes + RecordHeaderBytes + UdpAt + 4)); // where a reader of options finds the ports
+                file.AsSpan(PcapHeaderBytes + RecordHeaderBytes + UdpAt + 4)); // where a reader of options looks
         }
 
         CheckReport report = CheckReport.Of(Read(file));

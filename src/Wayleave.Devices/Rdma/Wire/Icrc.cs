@@ -71,8 +71,8 @@ public static class Icrc
         && ~Register(flow.Seed(udpPayload.Length, identification), udpPayload) == Received(udpPayload);
 
     /// <summary>
-    /// Seals a FLUSH for a kernel rxe, which takes no other: its opcode table gives FLUSH no payload offset, so after the
-    /// normal pass over the headers it runs over the whole packet again, BTH included and unmasked (Linux 7.2,
+    /// Seals a FLUSH for a kernel rxe, which takes no other: its opcode table gives FLUSH no payload offset, so after
+    /// the normal pass over the headers it runs over the whole packet again, BTH included and unmasked (Linux 7.2,
     /// <c>rxe_icrc.c</c>). Standard receivers drop the packet.
     /// </summary>
     /// <exception cref="ArgumentOutOfRangeException">Fewer bytes than the headers of a FLUSH and an ICRC.</exception>
