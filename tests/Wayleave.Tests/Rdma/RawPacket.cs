@@ -1,0 +1,83 @@
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Tests.Rdma;
+
+/// <summary>A packet as a test writes it, right or wrong; <see cref="Build"/> gives it a valid ICRC.</summary>
+internal sealed record RawPacket(Opcode Opcode, uint Psn)
+{
+    public uint DestQp { get; init; }
+
+    public bool AckRequest { get; init; }
+
+    public bool Solicited { get; init; }
+
+    public ushort PKey { get; init; } = Bth.DefaultPKey;
+
+    public int Version { get; init; }
+
+    public int? Pad { get; init; }
+
+    public Reth Reth { get; init; }
+
+    public Aeth Aeth { get; init; } = new(Aeth.AckUnlimited, 0);
+
+    public uint Immediate { get; init; }
+
+    public byte[] Payload { get; init; } = [];
+
+    /// <summary>BTH to ICRC.</summary>
+    public byte[] Build(in IcrcFlow flow, ushort identification = 0)
+    {
+        OpcodeTraits traits = OpcodeTraits.Of(Opcode);
+        int pad = Pad ?? -Payload.Length & 3;
+        byte[] packet = new byte[traits.HeaderBytes + Payload.Length + pad + PacketView.IcrcSize];
+        new Bth
+        {
+            Opcode = Opcode,
+            Solicited = Solicited,
+            PadCount = pad,
+            Version = Version,
+            PKey = PKey,
+            DestQp = DestQp,
+            AckRequest = AckRequest,
+            Psn = Psn,
+        }.WriteTo(packet);
+        int at = Bth.Size;
+        if (traits.Has(ExtensionHeaders.Feth))
+        {
+            at += Feth.Size;
+        }
+
+        if (traits.Has(ExtensionHeaders.Reth))
+        {
+            Reth.WriteTo(packet.AsSpan(at));
+            at += Reth.Size;
+        }
+
+        if (traits.Has(ExtensionHeaders.AtomicEth))
+        {
+            at += AtomicEth.Size;
+        }
+
+        if (traits.Has(ExtensionHeaders.Aeth))
+        {
+            Aeth.WriteTo(packet.AsSpan(at));
+            at += Aeth.Size;
+        }
+
+        if (traits.Has(ExtensionHeaders.AtomicAckEth))
+        {
+            at += AtomicAckEth.Size;
+        }
+
+        if (traits.Has(ExtensionHeaders.ImmDt))
+        {
+            new ImmDt(Immediate).WriteTo(packet.AsSpan(at));
+            at += ImmDt.Size;
+        }
+
+        Payload.CopyTo(packet.AsSpan(traits.HeaderBytes));
+        Icrc.Seal(flow, identification, packet);
+        return packet;
+    }
+}

@@ -1,0 +1,143 @@
+using Wayleave.Core.Retirement;
+using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Simulation;
+using Xunit;
+
+namespace Wayleave.Tests.Rdma;
+
+/// <summary>
+/// The sequence of design.md 4.3 in every order: the real responder places packets, or sends them, while the owner takes the memory
+/// back and hands it to somebody who fills it anew.
+/// </summary>
+public class RevokeExplorationTests
+{
+    private const byte NewOwner = 0xEE;
+    private const int Packets = 3;
+    private const int MessageBytes = Packets * Conversation.Mtu;
+
+    [Fact]
+    public void No_packet_lands_after_the_proof_in_any_order()
+    {
+        HashSet<string> outcomes = [];
+        Exploration exploration = Explorer.Exhaustive(_ => BuildWrite(ResponderDefences.All, outcomes));
+        Assert.True(exploration.Runs > 100, $"only {exploration.Runs} orders");
+
+        // Every way it can go was seen: taken back before any packet, between packets, and after the last.
+        Assert.Equal(["placed 0", "placed 1", "placed 2", "placed 3"], outcomes.Order());
+    }
+
+    [Fact]
+    public void No_byte_of_the_new_owner_is_read_in_any_order()
+    {
+        Exploration exploration = Explorer.Exhaustive(_ => BuildRead(ResponderDefences.All));
+        Assert.True(exploration.Runs > 100, $"only {exploration.Runs} orders");
+    }
+
+    [Fact]
+    public void A_responder_that_does_not_enter_the_gate_is_caught()
+    {
+        ResponderDefences broken = new() { EntersGate = false };
+        Assert.Contains("late write", Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildWrite(broken, []))).Message, StringComparison.Ordinal);
+        Assert.Contains("late read", Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildRead(broken))).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_responder_that_keeps_translation_and_key_is_caught()
+    {
+        Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildWrite(ResponderDefences.BrokenRevokeGate, [])));
+        Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildRead(ResponderDefences.BrokenRevokeGate)));
+    }
+
+    private static Scenario BuildWrite(ResponderDefences defences, HashSet<string> outcomes)
+    {
+        Conversation c = new(options: o => o with { Defences = defences });
+        byte[] payload = new byte[Conversation.Mtu];
+        Array.Fill(payload, (byte)0x11);
+        RevokeOperation? revoke = null;
+        bool handedOut = false;
+
+        void Port()
+        {
+            c.Send(new RawPacket(Opcode.RcWriteFirst, Conversation.First) { Reth = new Reth(c.Region.Iova, c.Region.Key, MessageBytes), Payload = payload });
+            c.Send(new RawPacket(Opcode.RcWriteMiddle, Conversation.First + 1) { Payload = payload });
+            c.Send(new RawPacket(Opcode.RcWriteLast, Conversation.First + 2) { Payload = payload });
+        }
+
+        void CheckHandedOut()
+        {
+            if (handedOut && c.Memory.Read(0, MessageBytes).AsSpan().IndexOfAnyExcept(NewOwner) >= 0)
+            {
+                throw new InvalidOperationException("late write: a byte of the new owner changed");
+            }
+        }
+
+        return new Scenario(
+            [Actor.OnThread("port", Port), Actor.OnThread("owner", () => Owner(c, r => revoke = r, () => handedOut = true))],
+            CheckHandedOut,
+            AtEnd: () =>
+            {
+                Assert.Equal(RetirementGrade.Retired, revoke!.Proof!.Grade);
+                Assert.True(handedOut);
+                Assert.Equal(c.Region.BytesRejected > 0, c.Region.BytesPlaced < MessageBytes);
+                outcomes.Add($"placed {c.Region.BytesPlaced / Conversation.Mtu}");
+            });
+    }
+
+    private static Scenario BuildRead(ResponderDefences defences)
+    {
+        Conversation c = new(options: o => o with { Defences = defences });
+        c.SendRead(Conversation.First, 0, MessageBytes);
+        byte[] buffer = new byte[65536];
+        bool sawNewOwner = false;
+
+        void Port()
+        {
+            while (c.Node.Port.PollTransmit(c.Now, buffer, out Transmit transmit))
+            {
+                for (int at = 0; at < transmit.LengthBytes; at += transmit.SegmentBytes)
+                {
+                    ReadOnlySpan<byte> bytes = buffer.AsSpan(at, Math.Min(transmit.SegmentBytes, transmit.LengthBytes - at));
+                    Assert.Equal(DropReason.None, PacketView.TryParse(bytes, out PacketView packet));
+                    sawNewOwner |= packet.Payload.Contains(NewOwner);
+                }
+            }
+        }
+
+        return new Scenario(
+            [Actor.OnThread("port", Port), Actor.OnThread("owner", () => Owner(c, _ => { }, () => { }))],
+            () => { },
+            AtEnd: () =>
+            {
+                if (sawNewOwner)
+                {
+                    throw new InvalidOperationException("late read: a byte of the new owner left");
+                }
+            });
+    }
+
+    // Takes the memory back; whoever is told of the proof, on whatever thread, gives it to a new owner.
+    private static void Owner(Conversation c, Action<RevokeOperation> started, Action handedOut)
+    {
+        void HandOut()
+        {
+            byte[] pattern = new byte[MessageBytes];
+            Array.Fill(pattern, NewOwner);
+            c.Memory.Fill(0, pattern);
+            handedOut();
+        }
+
+        bool pending;
+        using (c.Node.Host.Enter())
+        {
+            RevokeOperation revoke = RevokeOperation.Start(c.Memory.Buffer, new RevokePolicy());
+            started(revoke);
+            pending = revoke.TryAddCompletion(HandOut);
+        }
+
+        if (!pending)
+        {
+            HandOut();
+        }
+    }
+}
