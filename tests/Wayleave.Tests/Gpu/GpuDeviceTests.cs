@@ -1,0 +1,201 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Gpu;
+using Wayleave.Tests.Buffers;
+using Xunit;
+
+namespace Wayleave.Tests.Gpu;
+
+public class GpuDeviceTests
+{
+    [Theory]
+    [InlineData(GpuDomain.Vram)]
+    [InlineData(GpuDomain.System)]
+    public void A_new_buffer_holds_zeros_once_its_KERNEL_fence_has_signalled(GpuDomain domain)
+    {
+        GpuFixture f = new();
+        f.Vram.AsSpan().Fill(0xEE);
+        f.System.AsSpan().Fill(0xEE);
+        Assert.Equal(Errno.Success, f.TryCreate("a", 2, out GpuBuffer? buffer, domain: domain));
+        Assert.False(f.IsIdle(buffer!));
+        f.Run();
+        Assert.True(f.IsIdle(buffer!));
+        Assert.False(f.Bytes(buffer!).ContainsAnyExcept((byte)0), "bytes of the previous owner");
+        Assert.Equal(2 * GpuFixture.Page, f.Stats.ClearedBytes);
+    }
+
+    [Fact]
+    public void Without_the_clear_the_next_owner_finds_old_bytes()
+    {
+        GpuFixture f = new(new GpuOptions { ClearsNewBuffers = false });
+        GpuBuffer old = f.Create(pages: 4);
+        f.Bytes(old).Fill(0xEE);
+        f.Free(old);
+        Assert.True(f.Bytes(f.Create("next", pages: 4)).ContainsAnyExcept((byte)0));
+    }
+
+    [Fact]
+    public void A_static_importer_cannot_map_before_the_clear_has_ended()
+    {
+        GpuFixture f = new();
+        f.TryCreate("a", 1, out GpuBuffer? buffer, domain: GpuDomain.System);
+        Attachment attachment = f.Attach(buffer!, importer: null);
+        Assert.Equal(MapOutcomeKind.MustWait, f.Map(attachment).Kind);
+        f.Run();
+        Assert.Equal(MapOutcomeKind.Mapped, f.Map(attachment).Kind);
+    }
+
+    [Fact]
+    public void A_buffer_that_cannot_be_made_says_why_and_takes_nothing()
+    {
+        GpuFixture f = new();
+        Assert.Equal(Errno.EINVAL, f.TryCreate("a", 0, out _));
+        Assert.Equal(Errno.EINVAL, f.TryCreate(new string('n', 32), 1, out _));
+        Assert.Equal(Errno.ENOSPC, f.TryCreate("a", 5, out _));
+        Assert.Equal(Errno.ENOMEM, f.TryCreate("a", 5, out GpuBuffer? none, domain: GpuDomain.System));
+        Assert.Null(none);
+        Assert.Equal((4 * GpuFixture.Page, 4 * GpuFixture.Page, 0), (f.Stats.VramFreeBytes, f.Stats.SystemFreeBytes, f.Stats.Buffers));
+    }
+
+    [Fact]
+    public void A_full_ring_refuses_new_buffers_until_a_job_has_ended()
+    {
+        GpuFixture f = new(new GpuOptions { CopyRingSlots = 1 });
+        Assert.Equal(Errno.Success, f.TryCreate("a", 1, out _));
+        Assert.Equal(Errno.EAGAIN, f.TryCreate("b", 1, out _));
+        Assert.Equal(3 * GpuFixture.Page, f.Stats.VramFreeBytes);
+        f.Run();
+        Assert.Equal(Errno.Success, f.TryCreate("b", 1, out _));
+    }
+
+    [Fact]
+    public void A_map_gives_exactly_the_buffers_bytes_in_the_devices_memory()
+    {
+        GpuFixture f = new();
+        using (f.Host.Enter())
+        {
+            Assert.Equal(Errno.Success, f.Gpu.TryCreate(new GpuBufferInfo("odd", 0x1801, StorageKind.Movable), out GpuBuffer? odd));
+            Assert.Equal((0x1801UL, 0x2000UL), (odd!.Placement.Addresses.LengthBytes, odd.Placement.StorageBytes));
+        }
+    }
+
+    [Fact]
+    public void Vram_is_the_functions_bar_and_the_pool_is_host_memory()
+    {
+        GpuFixture f = new();
+        DmaPort nic = new(f.Fabric, f.Nic);
+        nic.TryWrite(f.Create("a").Placement.Addresses.Entries[0].Start, 8, out _);
+        nic.TryWrite(f.Create("b", domain: GpuDomain.System).Placement.Addresses.Entries[0].Start, 8, out _);
+        Assert.Equal((8L, 8L), (nic.BytesWritten(PeerRoute.BusAddress), nic.BytesWritten(PeerRoute.HostMemory)));
+    }
+
+    [Fact]
+    public void A_buffer_in_vram_is_not_mapped_by_who_cannot_take_peer_addresses_until_it_is_evicted()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create();
+        Attachment attachment = f.Attach(buffer, importer: null);
+        Assert.Equal(Errno.EINVAL, f.Map(attachment).Errno); // the pin that a static map begins with
+        f.Evict(buffer);
+        f.Run();
+        Assert.Equal(MapOutcomeKind.Mapped, f.Map(attachment).Kind);
+        Assert.Equal(1, buffer.PinCount);
+    }
+
+    [Fact]
+    public void EXP_16_In_vram_a_pin_by_or_beside_an_attachment_without_peer_to_peer_is_EINVAL()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create();
+        Attachment peer = f.Attach(buffer, f.NewImporter(ImporterKind.PinnedRevocable));
+        Assert.Equal(Errno.Success, f.Pin(peer));
+        Attachment without = f.Attach(buffer, f.NewImporter(ImporterKind.PinnedRevocable));
+        without.PeerToPeer = false;
+        Assert.Equal(Errno.EINVAL, f.Pin(without));
+        Assert.Equal(Errno.EINVAL, f.Pin(peer));
+        Assert.Equal(1, buffer.PinCount);
+    }
+
+    [Fact]
+    public void A_revocable_buffer_takes_only_importers_that_can_stop_and_a_freed_one_takes_none()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create(storage: StorageKind.Revocable);
+        Assert.Equal(Errno.EOPNOTSUPP, f.Locked(() => buffer.Shared.TryAttach(f.Nic, new TestPinnedImporter(), out _)));
+        TestImporter importer = f.NewImporter();
+        f.Free(buffer);
+        Assert.Equal(Errno.ENODEV, f.Locked(() => buffer.Shared.TryAttach(f.Nic, importer, out _)));
+    }
+
+    [Fact]
+    public void Room_is_made_by_evicting_the_least_recently_used()
+    {
+        GpuFixture f = new();
+        GpuBuffer[] buffers = [.. "abcd".Select(n => f.Create($"{n}"))];
+        Assert.Equal(MapOutcomeKind.Mapped, f.Map(f.Attach(buffers[0], f.NewImporter())).Kind);
+        f.Locked(buffers[1].Touch);
+        Assert.Equal(["c", "d", "a", "b"], f.Locked(() => f.Gpu.Buffers.Select(b => b.Shared.Name).ToArray()));
+        (Errno errno, IReadOnlyList<MoveOperation> evictions) = MakeRoom(f, 2);
+        Assert.Equal((Errno.Success, 2), (errno, evictions.Count));
+        Assert.Equal([buffers[2], buffers[3]], evictions.Select(e => e.Buffer));
+        Assert.All(evictions, e => Assert.False(e.IsCompleted));
+        Assert.Equal(evictions, MakeRoom(f, 2).Evictions);
+        f.Run();
+        Assert.All(evictions, e => Assert.Equal(MoveState.Moved, e.State));
+        Assert.Empty(MakeRoom(f, 2).Evictions);
+        Assert.Equal(Errno.Success, f.TryCreate("big", 2, out _));
+    }
+
+    [Fact]
+    public void Pinned_static_and_unstoppably_mapped_buffers_are_not_evicted_for_others()
+    {
+        GpuFixture f = new();
+        f.Pin(f.Attach(f.Create("pinned"), f.NewImporter(ImporterKind.PinnedRevocable)));
+        f.Create("static", storage: StorageKind.Static);
+        Attachment unstoppable = f.Attach(f.Create("mapped"), new TestPinnedImporter());
+        Assert.Equal(MapOutcomeKind.Mapped, f.Map(unstoppable).Kind);
+        GpuBuffer free = f.Create("movable");
+        Assert.Equal(Errno.ENOSPC, MakeRoom(f, 2).Errno);
+        Assert.Equal(0, f.Stats.CopyJobs);
+        Assert.Same(free, Assert.Single(MakeRoom(f, 1).Evictions).Buffer);
+    }
+
+    [Fact]
+    public void Room_that_system_memory_cannot_pay_for_is_ENOMEM_and_starts_nothing()
+    {
+        GpuFixture f = new(systemPages: 1);
+        f.Create("a", pages: 2);
+        f.Create("b", pages: 2);
+        Assert.Equal(Errno.ENOMEM, MakeRoom(f, 4).Errno);
+        Assert.Equal(0, f.Stats.CopyJobs);
+        Assert.Equal(Errno.ENOSPC, MakeRoom(f, 5).Errno);
+    }
+
+    [Theory]
+    [InlineData(0, 1, 1)]
+    [InlineData(3, 1, 1)]
+    [InlineData(4096, 0, 1)]
+    [InlineData(4096, 1, 0)]
+    [InlineData(4096, 1, 65537)]
+    public void Options_out_of_range_are_refused_by_name(int granularity, int slots, int block)
+    {
+        GpuOptions options = new() { GranularityBytes = granularity, CopyRingSlots = slots, CopyBlockBytes = block };
+        Assert.Throws<ArgumentException>(options.Validate);
+        Assert.Throws<ArgumentException>(() => new GpuFixture(options));
+    }
+
+    [Fact]
+    public void A_window_that_is_no_multiple_of_the_granularity_is_refused()
+    {
+        GpuFixture f = new();
+        Assert.Throws<ArgumentException>(() => f.Locked(
+            () => new GpuDevice(f.Host, f.Fabric, f.Function, new GpuOptions(), [new byte[0x1800]], [new byte[0x1000]])));
+    }
+
+    private static (Errno Errno, IReadOnlyList<MoveOperation> Evictions) MakeRoom(GpuFixture f, ulong pages) => f.Locked(() =>
+    {
+        Errno errno = f.Gpu.TryMakeRoom(pages * GpuFixture.Page, out IReadOnlyList<MoveOperation> evictions);
+        return (errno, evictions);
+    });
+}
