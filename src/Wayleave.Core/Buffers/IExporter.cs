@@ -2,7 +2,7 @@ using Wayleave.Core.Topology;
 
 namespace Wayleave.Core.Buffers;
 
-/// <summary>What an exporter may do with its storage while others use it (design.md 4.1).</summary>
+/// <summary>What an exporter may do with its storage while others use it.</summary>
 public enum StorageKind
 {
     /// <summary>Stays where it is until the last attachment is gone.</summary>

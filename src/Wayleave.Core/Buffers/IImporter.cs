@@ -2,7 +2,7 @@ using Wayleave.Core.Fences;
 
 namespace Wayleave.Core.Buffers;
 
-/// <summary>How an importer holds on to memory (semantics 1.4).</summary>
+/// <summary>How an importer holds on to memory (linux.md 1.4).</summary>
 public enum ImporterKind
 {
     /// <summary>No importer object: Core pins at every map (devmem TCP, v4l).</summary>

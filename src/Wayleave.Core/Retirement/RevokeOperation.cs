@@ -52,8 +52,9 @@ public enum RevokeEvent
 // that runs after the lock.
 
 /// <summary>
-/// Takes a buffer back (semantics 1.4, design.md 4.3): refuse maps, tell every importer, wait until nobody writes, wait
-/// until nobody reads, and write down why that is known. Host lock held by the caller, unless a member says otherwise.
+/// Takes a buffer back (linux.md 1.4, architecture.md, Moving and taking back): refuse maps, tell every importer, wait
+/// until nobody writes, wait until nobody reads, and write down why that is known. Host lock held by the caller, unless
+/// a member says otherwise.
 /// </summary>
 public sealed class RevokeOperation
 {

@@ -7,7 +7,7 @@ using Wayleave.Core.Topology;
 
 namespace Wayleave.Devices.Gpu;
 
-// The reference is amdgpu over TTM (drivers/gpu/drm/ttm/ttm_bo.c; semantics 8.3): buffers live in VRAM or in system
+// The reference is amdgpu over TTM (drivers/gpu/drm/ttm/ttm_bo.c; linux.md 8.3): buffers live in VRAM or in system
 // memory, move between the two while importers hold attachments, and leave VRAM in the order of their last use.
 //
 //   TryCreate --> clear (KERNEL fence) --> in use --Evict/Restore--> in use --Free--> revoke --> quarantine --> free

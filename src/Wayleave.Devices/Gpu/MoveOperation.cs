@@ -9,7 +9,7 @@ namespace Wayleave.Devices.Gpu;
 // hold of the host lock, so a revoke that comes meanwhile finds either nothing or a copy whose fence it waits for.
 //
 // The old place is given back when the copy has ended and everything it waited for has ended: the copy started only
-// after the importers had stopped (stage 1 of semantics 1.4), so nobody writes there. An importer whose fence had to be
+// after the importers had stopped (stage 1 of linux.md 1.4), so nobody writes there. An importer whose fence had to be
 // forced may still be inside; then the old place stays in quarantine until that fence's owner says otherwise.
 
 /// <summary>

@@ -2,7 +2,7 @@ namespace Wayleave.Devices.Rdma;
 
 /// <summary>
 /// Where keys, queue pair numbers and start PSNs come from. A product uses a cryptographic generator, so that nobody can guess a
-/// key (wire.md A15); a simulated run uses a seed.
+/// key (roce.md A15); a simulated run uses a seed.
 /// </summary>
 public interface IKeySource
 {

@@ -1,6 +1,6 @@
 namespace Wayleave.Devices.Rdma;
 
-/// <summary>How the ICRC of a peer's packets can be checked (wire.md A3.2).</summary>
+/// <summary>How the ICRC of a peer's packets can be checked (roce.md A3.2).</summary>
 public enum IcrcMode
 {
     /// <summary>

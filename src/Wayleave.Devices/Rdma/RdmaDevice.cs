@@ -119,7 +119,7 @@ public sealed class RdmaDevice
     public uint RandomPsn() => _keys.NextUInt32() & Psn.Mask;
 
     /// <summary>
-    /// Registers a range of a shared buffer (<c>ib_uverbs_reg_dmabuf_mr</c>; semantics 5.3, with the errors in that order): attaches,
+    /// Registers a range of a shared buffer (<c>ib_uverbs_reg_dmabuf_mr</c>; linux.md 5.3, with the errors in that order): attaches,
     /// pins if the kind pins, and maps. Host lock held; reservation of <paramref name="buffer"/> held by <paramref name="ticket"/>.
     /// </summary>
     /// <param name="ticket">Holds the reservation.</param>
@@ -214,7 +214,7 @@ public sealed class RdmaDevice
         return request.Key is { } key && _regions.Find(key) is not null ? Errno.EEXIST : Errno.Success;
     }
 
-    // Key 0 is what a forgotten field holds, and rxe's local key of last resort: never ours (wire.md A10).
+    // Key 0 is what a forgotten field holds, and rxe's local key of last resort: never ours (roce.md A10).
     private uint RandomKey()
     {
         uint key;

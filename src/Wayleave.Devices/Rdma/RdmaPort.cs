@@ -15,7 +15,7 @@ namespace Wayleave.Devices.Rdma;
 // The two interlocked operations order each other: either the holder sees the bell or the poster gets the token.
 
 /// <summary>
-/// One RoCEv2 port (wire.md part A), sans I/O: takes datagrams in, hands super-packets out, owns no socket, thread or clock. It
+/// One RoCEv2 port (docs/internals/roce.md), sans I/O: takes datagrams in, hands super-packets out, owns no socket, thread or clock. It
 /// allocates nothing per packet or work request.
 /// </summary>
 public sealed class RdmaPort
@@ -89,7 +89,7 @@ public sealed class RdmaPort
         TimeSpan now,
         ushort identification = 0)
     {
-        _ = trafficClass; // congestion marks are for a later rate limiter (wire.md A11)
+        _ = trafficClass; // congestion marks are for a later rate limiter (roce.md A11)
         segmentBytes = segmentBytes <= 0 ? bytes.Length : segmentBytes;
         for (int index = identification; bytes.Length > 0; index++)
         {
@@ -312,7 +312,7 @@ public sealed class RdmaPort
             return;
         }
 
-        // A completion is lost, so no queue pair that completes here can be trusted any more (wire.md A9 rule 6).
+        // A completion is lost, so no queue pair that completes here can be trusted any more (roce.md A9 rule 6).
         RaiseEvent(new AsyncEvent(AsyncEventType.CompletionQueueError, pair.QpNumber));
         foreach (QueuePair user in _pairList)
         {
@@ -348,7 +348,7 @@ public sealed class RdmaPort
         }
     }
 
-    // D1 to D8 of wire.md A5: nothing is ever answered for these, and nothing but counters changes.
+    // D1 to D8 of roce.md A5: nothing is ever answered for these, and nothing but counters changes.
     private DropReason HandlePacket(Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int identification, TimeSpan now)
     {
         DropReason reason = PacketView.TryParse(bytes, out PacketView packet);

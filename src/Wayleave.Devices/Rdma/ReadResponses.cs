@@ -34,7 +34,7 @@ internal struct ActiveRead
 
 /// <summary>
 /// The READs of one responder: those being answered, in PSN order, and the last ones granted, so that a duplicate is answered
-/// from what was stored and never by trusting it (wire.md A5.1). Both are bounded by what the peer was granted.
+/// from what was stored and never by trusting it (roce.md A5.1). Both are bounded by what the peer was granted.
 /// </summary>
 internal sealed class ReadResponses
 {

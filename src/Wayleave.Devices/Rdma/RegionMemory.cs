@@ -24,7 +24,7 @@ internal enum AccessOutcome
     Aborted,
 }
 
-// The one place where the RDMA data path touches memory. The sequence is that of design.md 4.3: read the translation, enter its
+// The one place where the RDMA data path touches memory. The sequence is that of architecture.md, Moving and taking back: read the translation, enter its
 // gate, copy one packet, leave. Nothing is remembered from one packet to the next.
 
 /// <summary>Copies packets in and out of regions. Port token held by the caller.</summary>

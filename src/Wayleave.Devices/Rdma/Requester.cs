@@ -3,7 +3,7 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
-// Read wire.md A6 first; rxe_req.c and rxe_comp.c are its longer form. Positions in the send queue:
+// Read roce.md A6 first; rxe_req.c and rxe_comp.c are its longer form. Positions in the send queue:
 //
 //   completed | head ......... cursor ......... started ........ tail
 //               acked up to    sent up to       has PSNs         posted
@@ -103,7 +103,7 @@ internal sealed class Requester
         }
     }
 
-    /// <summary>An acknowledge packet of any syndrome (wire.md A6.2).</summary>
+    /// <summary>An acknowledge packet of any syndrome (roce.md A6.2).</summary>
     public void HandleAcknowledge(uint psn, Aeth aeth, TimeSpan now)
     {
         if (!IsOnTheWay(psn))
@@ -171,7 +171,7 @@ internal sealed class Requester
         AccessOutcome outcome = _pair.Memory.Scatter(_queue.Sges(_head), offset, packet.Payload, out MemoryRegion? region);
         if (outcome == AccessOutcome.Faulted)
         {
-            // Nothing is kept for later: the piece is asked for again once the region is mapped (semantics 5.7).
+            // Nothing is kept for later: the piece is asked for again once the region is mapped (linux.md 5.7).
             _port.Fault(region!, _pair);
             ReleaseCharges();
             MoveCursorToAck();

@@ -3,7 +3,7 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
-// Read wire.md A5 first; rxe_resp.c is its longer form. The order of the checks R1 to R13 is the specification's, and each step says
+// Read roce.md A5 first; rxe_resp.c is its longer form. The order of the checks R1 to R13 is the specification's, and each step says
 // which it is. Nothing is sent from here: a check leaves one pending answer, and BuildNext sends it when its turn comes.
 //
 // One slot for the answer is enough, because an answer for PSN n speaks for all before it:
@@ -552,7 +552,7 @@ internal sealed class Responder
         AccessOutcome outcome = CopyOut(read.Operation, offset, packet.Slice(headerBytes, payloadBytes), ref icrc, out MemoryRegion? region);
         if (outcome == AccessOutcome.Faulted)
         {
-            // A READ is delayed, not refused: an RNR NAK is no answer to it (semantics 5.7).
+            // A READ is delayed, not refused: an RNR NAK is no answer to it (linux.md 5.7).
             _port.Fault(region!, _pair);
             _port.Stall(_pair);
             return BuildResult.Nothing;

@@ -7,7 +7,7 @@ namespace Wayleave.Devices.Rdma;
 //   stopped --sent--> acknowledge until T --progress--> stopped or acknowledge until T'
 //                             |--RNR NAK--> receiver wait until T'' --passed--> stopped
 
-/// <summary>The timers and retry budgets of one requester (wire.md A6.3). A state with its deadline inside.</summary>
+/// <summary>The timers and retry budgets of one requester (roce.md A6.3). A state with its deadline inside.</summary>
 internal sealed class RetransmitTimer
 {
     private TimeSpan _acknowledgeAt = TimeSpan.MaxValue;

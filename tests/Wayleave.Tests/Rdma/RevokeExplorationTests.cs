@@ -7,8 +7,8 @@ using Xunit;
 namespace Wayleave.Tests.Rdma;
 
 /// <summary>
-/// The sequence of design.md 4.3 in every order: the real responder places packets, or sends them, while the owner takes the memory
-/// back and hands it to somebody who fills it anew.
+/// The sequence of architecture.md, Moving and taking back in every order: the real responder places packets, or sends
+/// them, while the owner takes the memory back and hands it to somebody who fills it anew.
 /// </summary>
 public class RevokeExplorationTests
 {

@@ -18,7 +18,7 @@ public enum AccessFlags
     RelaxedOrdering = 1 << 20,
 }
 
-/// <summary>The rules that registration applies to access flags (semantics 5.1, 5.3). Pure.</summary>
+/// <summary>The rules that registration applies to access flags (linux.md 5.1, 5.3). Pure.</summary>
 public static class AccessRules
 {
     /// <summary>What a region over a shared buffer may ask for (<c>ib_uverbs_reg_dmabuf_mr</c>).</summary>

@@ -4,7 +4,7 @@ namespace Wayleave.Devices.Rdma.Verbs;
 
 /// <summary>
 /// Where work requests end (<c>struct ibv_cq</c>): a ring of fixed size. Filled by the holder of the port token; polled from any
-/// thread. When it is full the next completion is lost, the queue is in error for good, and its queue pairs go to ERR (wire.md A9).
+/// thread. When it is full the next completion is lost, the queue is in error for good, and its queue pairs go to ERR (roce.md A9).
 /// </summary>
 public sealed class CompletionQueue
 {

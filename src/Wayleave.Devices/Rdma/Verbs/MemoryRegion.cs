@@ -319,7 +319,7 @@ public sealed class MemoryRegion : Numbered
 
     private void ClearFault() => Volatile.Write(ref _faulted, 0);
 
-    // Two classes, because whether an importer can be made to stop is part of its type (design.md 4.1).
+    // Two classes, because whether an importer can be made to stop is part of its type.
     private sealed class PinnedRegionImporter(MemoryRegion region) : IImporter
     {
         public string Name => region.Name;
