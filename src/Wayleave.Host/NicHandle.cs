@@ -139,6 +139,14 @@ public sealed class NicHandle : IDisposable
         return new ConnectionEnd(Gid, UdpPort, pair.QpNumber, psn, mtu);
     }
 
+    /// <summary>Moves a queue pair to ERR; what was queued completes flushed, in order.</summary>
+    public void Abort(QueuePair pair)
+    {
+        ArgumentNullException.ThrowIfNull(pair);
+        Control(() => pair.Modify(new QueuePairAttributes { State = QueuePairState.Error }, QueuePairAttributeMask.State)
+            .ThrowIfFailed($"stop {pair.Name}"));
+    }
+
     /// <summary>Ends a queue pair; what was queued makes no completions.</summary>
     public void Destroy(QueuePair pair) => Control(() => Device.DestroyQueuePair(pair));
 

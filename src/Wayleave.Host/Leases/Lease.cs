@@ -10,6 +10,7 @@ public enum LeaseAccess
 {
     Read,
     Write,
+    ReadWrite,
 }
 
 /// <summary>One end of a connection, as the other end must know it.</summary>
@@ -21,7 +22,7 @@ public enum LeaseAccess
 public sealed record ConnectionEnd(Gid Gid, ushort UdpPort, uint QpNumber, uint Psn, int PathMtuBytes);
 
 /// <summary>What a peer asks for.</summary>
-/// <param name="Access">Read or write; never both.</param>
+/// <param name="Access">What the key and the queue pair allow.</param>
 /// <param name="Region">
 /// <see cref="ImporterKind.Dynamic"/> follows the object when it moves; <see cref="ImporterKind.PinnedRevocable"/> holds it in place.
 /// Both can be taken back.

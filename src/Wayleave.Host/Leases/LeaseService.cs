@@ -32,9 +32,12 @@ public sealed class LeaseService
         }
 
         NicHandle nic = _nics[0];
-        AccessFlags access = request.Access == LeaseAccess.Write
-            ? AccessFlags.LocalWrite | AccessFlags.RemoteWrite
-            : AccessFlags.RemoteRead;
+        AccessFlags access = request.Access switch
+        {
+            LeaseAccess.Read => AccessFlags.RemoteRead,
+            LeaseAccess.Write => AccessFlags.LocalWrite | AccessFlags.RemoteWrite,
+            _ => AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead,
+        };
         ProtectionDomain domain = DomainOf(nic, request.Peer.Gid);
         MemoryRegion region = await nic.RegisterAsync(
             domain, o.Buffer.Shared, new MemoryRegionRequest(0, o.SizeBytes, 0, access, request.Region)).ConfigureAwait(false);

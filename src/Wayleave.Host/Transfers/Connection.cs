@@ -52,6 +52,9 @@ public sealed class Connection : IAsyncDisposable
     /// <summary>Connects to what the peer answered.</summary>
     public void Connect(ConnectionEnd peer) => _nic.Connect(_pair, peer, AccessFlags.None, _psn);
 
+    /// <summary>Moves the queue pair to ERR: everything in flight completes at once, flushed.</summary>
+    public void Abort() => _nic.Abort(_pair);
+
     /// <summary>Replaces a queue pair that went to ERR by a new one in RESET.</summary>
     public void Renew()
     {
