@@ -37,7 +37,7 @@ public sealed class WayleaveHost : IAsyncDisposable
 
     public LeaseService Leases { get; private set; } = null!;
 
-    /// <summary>Makes the devices and starts their threads.</summary>
+    /// <summary>Makes the devices, starts their threads and checks once that memory can be taken back.</summary>
     /// <exception cref="ConfigurationException">The configuration has problems; the message names all of them.</exception>
     /// <exception cref="WayleaveException">An address is in use, or memory cannot be had; nothing is left running.</exception>
     public static async Task<WayleaveHost> StartAsync(HostConfig config, WayleaveHostOptions? options = null)
@@ -59,16 +59,17 @@ public sealed class WayleaveHost : IAsyncDisposable
             {
                 host._nics.Add(new NicHandle(host.Context, host._fabric, $"0000:02:{device++:x2}.0", nic, options));
             }
+
+            host.Objects = new ObjectStore(host.Context, host._fabric, host._gpus, options.Clock);
+            host.Leases = new LeaseService(host.Context, host._nics);
+            await TakeBackCheck.RunAsync(host).ConfigureAwait(false);
+            return host;
         }
         catch
         {
             await host.DisposeAsync().ConfigureAwait(false);
             throw;
         }
-
-        host.Objects = new ObjectStore(host.Context, host._fabric, host._gpus, options.Clock);
-        host.Leases = new LeaseService(host.Context, host._nics);
-        return host;
     }
 
     /// <summary>
