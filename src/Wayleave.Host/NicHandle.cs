@@ -218,7 +218,7 @@ public sealed class NicHandle : IDisposable
                     return;
                 }
 
-                if (drain.TryAddCallback(_ => drained.SetResult()) != Errno.Success)
+                if (drain.TryAddEndCallback(_ => drained.SetResult()) != Errno.Success)
                 {
                     continue;
                 }

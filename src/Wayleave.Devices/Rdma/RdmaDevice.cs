@@ -176,7 +176,7 @@ public sealed class RdmaDevice
     /// </summary>
     /// <returns>
     /// Null when it is done. A fence when the port is inside the gate at this moment: the key is dead already; call again with the
-    /// reservation locked once the fence has signalled.
+    /// reservation locked once the fence has ended (<see cref="Fence.TryAddEndCallback"/>; one that was only forced has not).
     /// </returns>
     public Fence? DeregisterLocked(AcquireTicket ticket, MemoryRegion region)
     {

@@ -167,15 +167,14 @@ public sealed class ObjectStore
         RetirementProof proof = await OwnerWait.AwaitAsync(_host, () => o.Gpu.Device.Free(o.Buffer, policy)).ConfigureAwait(false);
         using (_host.Enter())
         {
+            // The late drain may have come between the proof and this lock.
+            bool isQuarantined = o.Buffer.Freeing!.TryAddRetirement(() => HandleLateRetirement(o));
+            proof = o.Buffer.Freeing.Proof ?? proof;
             o.Proof = proof;
-            o.State = proof.IsSufficient ? ObjectState.Revoked : ObjectState.Quarantined;
-            if (proof.IsSufficient)
+            o.State = isQuarantined ? ObjectState.Quarantined : ObjectState.Revoked;
+            if (!isQuarantined)
             {
                 _objects.Remove(o.Id);
-            }
-            else
-            {
-                o.Buffer.Freeing!.TryAddRetirement(() => HandleLateRetirement(o));
             }
         }
 

@@ -20,7 +20,8 @@ public sealed class OwnerAccess(HostContext host, PciFabric fabric)
     // The processor reaches device memory through the host bridge, as any mapping of a BAR does.
     private readonly PciFunction _processor = new("0000:00:00.0", "cpu");
 
-    /// <summary>Walks over a range of the buffer in order. The buffer is not released meanwhile: its owner is the caller.</summary>
+    /// <summary>Walks over a range of the buffer in order.</summary>
+    /// <exception cref="WayleaveException">ENODEV: the buffer was freed meanwhile; what is at its place may be somebody else's.</exception>
     public async Task ForEachPieceAsync(
         GpuBuffer buffer, ulong offset, ulong lengthBytes, PieceHandler handler, CancellationToken cancellation = default)
     {
@@ -41,6 +42,7 @@ public sealed class OwnerAccess(HostContext host, PciFabric fabric)
             try
             {
                 await buffer.Shared.Reservation.WaitAsync(host, ReservationUsage.Kernel).ConfigureAwait(false);
+                ThrowIfFreed(buffer);
                 Visit(buffer, port, offset, length, handler);
             }
             finally
@@ -52,6 +54,18 @@ public sealed class OwnerAccess(HostContext host, PciFabric fabric)
             }
 
             offset += (ulong)length;
+        }
+    }
+
+    // Asked with the reservation held: a free that comes later waits for it before it gives the memory away.
+    private void ThrowIfFreed(GpuBuffer buffer)
+    {
+        using (host.Enter())
+        {
+            if (buffer.IsFreed)
+            {
+                throw new WayleaveException(Errno.ENODEV, $"reach {buffer.Name}", "its owner has taken it back");
+            }
         }
     }
 

@@ -49,6 +49,27 @@ public class RegionTests
     }
 
     [Fact]
+    public void A_region_whose_drain_was_forced_is_neither_unmapped_nor_deregistered_while_the_port_is_inside()
+    {
+        Conversation c = new();
+        Translation inside = c.Region.Current!;
+        Assert.True(inside.Gate.TryEnter());
+        RevokeOperation revoke = Revoke(c.Node, c.Memory);
+        using (c.Node.Host.Enter())
+        {
+            c.Memory.Buffer.Reservation.FirstUnsignaled(ReservationUsage.Bookkeep)!.Force(Errno.ETIME);
+        }
+
+        Revoke(c.Node, c.Memory);
+        Fence drain = c.Node.Deregister(c.Region)!;
+        Assert.Equal((true, false, 1), (drain.IsForced, drain.HasEnded, c.Memory.Mapped));
+        Assert.NotEqual(RevokeState.Retired, revoke.State);
+        inside.Gate.Exit();
+        Assert.Equal((RevokeState.Retired, 0), (revoke.State, c.Memory.Mapped));
+        Assert.Null(c.Node.Deregister(c.Region));
+    }
+
+    [Fact]
     public void RDMA_10_After_a_move_a_WRITE_lands_in_the_new_place_under_the_same_key()
     {
         Conversation c = new();

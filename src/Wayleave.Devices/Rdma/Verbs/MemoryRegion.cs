@@ -42,7 +42,7 @@ public sealed class MemoryRegion : Numbered
     private volatile Translation? _current;
     private volatile MemoryRegionState _state = MemoryRegionState.Invalidated;
     private DmaAddressList? _pending; // mapped, but not to be touched before the KERNEL fences have signalled
-    private Fence? _drain; // pending exactly while a closed gate still has users
+    private Fence? _drain; // has not ended exactly while a closed gate still has users; somebody may have forced it
     private InFlightGate? _closing;
     private int _faulted;
 
@@ -130,9 +130,9 @@ public sealed class MemoryRegion : Numbered
             return MapOutcome.Mapped(current.Addresses);
         }
 
-        if (_drain is { IsSignaled: false } drain)
+        if (_drain is { HasEnded: false } drain)
         {
-            return MapOutcome.MustWait(drain);
+            return drain.IsSignaled ? RefuseWhileInside() : MapOutcome.MustWait(drain);
         }
 
         if (attachment.State == MappingState.Unmapped)
@@ -208,7 +208,7 @@ public sealed class MemoryRegion : Numbered
         }
 
         Stop(MemoryRegionState.Dead, out _);
-        if (_drain is { IsSignaled: false } drain)
+        if (_drain is { HasEnded: false } drain)
         {
             return drain;
         }
@@ -248,7 +248,7 @@ public sealed class MemoryRegion : Numbered
         evidence?.RecordGateClosed(inside);
         _host.Trace("rdma.gate_closed", Name, Key, inside);
         _pending = null;
-        if (_drain is { IsSignaled: false } drain)
+        if (_drain is { HasEnded: false } drain)
         {
             return InvalidateOutcome.Draining(drain);
         }
@@ -260,6 +260,13 @@ public sealed class MemoryRegion : Numbered
         }
 
         return InvalidateOutcome.Done;
+    }
+
+    // The drain was forced: waiters went on, but the port is still inside, and this mapping has not ended.
+    private MapOutcome RefuseWhileInside()
+    {
+        ClearFault();
+        return MapOutcome.Refused(Errno.EBUSY);
     }
 
     private void Publish(Translation translation)
