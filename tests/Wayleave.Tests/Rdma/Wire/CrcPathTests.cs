@@ -1,4 +1,5 @@
 using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Simulation;
 using Xunit;
 
 namespace Wayleave.Tests.Rdma.Wire;
@@ -22,7 +23,7 @@ public class CrcPathTests
         for (int length = 0; length <= 300; length++)
         {
             int offset = random.Next(64);
-            AssertAgrees(path, (uint)random.Next(), source.AsSpan(offset, length), destination, random.Next(64));
+            AssertAgrees(path, (uint)random.NextUInt64(), source.AsSpan(offset, length), destination, random.Next(64));
         }
     }
 
@@ -39,7 +40,7 @@ public class CrcPathTests
         {
             int length = round < 40 ? 300 + random.Next(9000) : random.Next(65_536);
             ReadOnlySpan<byte> run = source.AsSpan(random.Next(64), length);
-            AssertAgrees(path, (uint)random.Next(), run, destination, random.Next(64));
+            AssertAgrees(path, (uint)random.NextUInt64(), run, destination, random.Next(64));
         }
     }
 
@@ -85,8 +86,8 @@ public class CrcPathTests
         SplitMix64 random = new(5);
         for (int run = 0; run < 2000; run++)
         {
-            uint left = (uint)random.Next();
-            uint right = (uint)random.Next();
+            uint left = (uint)random.NextUInt64();
+            uint right = (uint)random.NextUInt64();
             Assert.Equal(CrcPolynomial.MultiplyBitwise(left, right), CrcPolynomial.Multiply(left, right));
             int bytes = random.Next(65_536);
             uint shifted = CrcTable.Append(left, new byte[bytes]);

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Simulation;
 using Xunit;
 
 namespace Wayleave.Tests.Rdma.Wire;
@@ -107,7 +108,7 @@ public class WireFuzzTests
         for (int round = 0; round < 10_000 * s_rounds; round++)
         {
             byte[] packet = [.. corpus[random.Next(corpus.Length)]];
-            ushort identification = (ushort)random.Next();
+            ushort identification = (ushort)random.NextUInt64();
             Icrc.Seal(s_flow, identification, packet);
             bool isDamaged = random.Next(2) == 1;
             if (isDamaged)

@@ -1,4 +1,5 @@
 using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Simulation;
 using Xunit;
 
 namespace Wayleave.Tests.Rdma.Wire;
@@ -92,7 +93,7 @@ public class WorkedVectorTests
         random.Fill(buffer);
         for (int length = PacketView.SizeMin; length <= buffer.Length; length += length < 600 ? 1 : 1021)
         {
-            ushort identification = (ushort)random.Next();
+            ushort identification = (ushort)random.NextUInt64();
             Icrc.Seal(flow, identification, buffer.AsSpan(0, length));
             Assert.True(Icrc.TrySolveIdentification(flow, buffer.AsSpan(0, length), out ushort solved));
             Assert.Equal(identification, solved);
@@ -111,7 +112,7 @@ public class WorkedVectorTests
         for (int run = 0; run < 65_536; run++)
         {
             int at = random.Next(packet.Length - 4);
-            uint damage = (uint)random.Next() | 1;
+            uint damage = (uint)random.NextUInt64() | 1;
             for (int i = 0; i < 4; i++)
             {
                 packet[at + i] ^= (byte)(damage >> 8 * i);
