@@ -30,6 +30,7 @@ public sealed record PeerProfile
         ReceiveTooSmallIsOperationError = true,
         RetrySevenIsForever = true,
         ReadRestartsAtOnce = false,
+        CompletionsCarryRxeFlags = true,
         RetransmitFloor = TimeSpan.Zero,
     };
 
@@ -50,6 +51,12 @@ public sealed record PeerProfile
     /// else. False answers with First or Only, which is IBTA's way (A5.1).
     /// </summary>
     public bool AnswersReadRetryWithMiddle { get; init; } = true;
+
+    /// <summary>
+    /// Completions have the flags that programs written against rxe see: GRH on every receive (elsewhere only those of datagrams), and
+    /// WITH_IMM also where an immediate was sent, not only where it arrived.
+    /// </summary>
+    public bool CompletionsCarryRxeFlags { get; init; }
 
     /// <summary>
     /// The acknowledge timeout is never shorter: a peer that is merely descheduled must not be asked again. Null takes the

@@ -76,9 +76,9 @@ internal sealed class ReadResponses
 
     /// <summary>
     /// A READ request that was seen before: answers it again from that packet on. False when it is not one that was granted, or asks
-    /// for more than that.
+    /// for more than that. The answers carry the present MSN, not the one of the first time (<c>rxe_resp.c: prepare_ack_packet</c>).
     /// </summary>
-    public bool TryRepeat(uint psn, in Reth reth, int mtuBytes)
+    public bool TryRepeat(uint psn, in Reth reth, int mtuBytes, uint msn)
     {
         for (int i = 0; i < _storedCount; i++)
         {
@@ -92,7 +92,7 @@ internal sealed class ReadResponses
             bool isInside = reth.RKey == stored.Key
                 && reth.Va == stored.Address + offset
                 && reth.Length <= stored.LengthBytes - offset;
-            return isInside && TryRepeat(stored, psn, reth, mtuBytes, isRest: offset != 0);
+            return isInside && TryRepeat(stored with { Msn = msn }, psn, reth, mtuBytes, isRest: offset != 0);
         }
 
         return false;

@@ -147,7 +147,16 @@ internal sealed class Requester
 
         if (psn != _ackPsn)
         {
-            HandleReadGap();
+            // The answer to a later READ says that this one was served (implied NAK), one of its own only that one is late.
+            if (Psn.Compare(psn, slot.LastPsn) > 0)
+            {
+                RestartRead();
+            }
+            else
+            {
+                HandleReadGap();
+            }
+
             return;
         }
 
@@ -508,7 +517,7 @@ internal sealed class Requester
     {
         if (!TryAdvance(end, now) && _pair.State != QueuePairState.Error)
         {
-            HandleReadGap(); // an ACK behind a READ: its responses were lost (implied NAK)
+            RestartRead(); // an ACK behind a READ: its responses were lost (implied NAK)
         }
     }
 
@@ -603,8 +612,16 @@ internal sealed class Requester
 
     private void HandleReadGap()
     {
+        if (_pair.Profile.ReadRestartsAtOnce)
+        {
+            RestartRead();
+        }
+    }
+
+    private void RestartRead()
+    {
         // Once per gap: the responses behind the lost one keep arriving and say nothing new.
-        if (!_readGapSeen && _pair.Profile.ReadRestartsAtOnce)
+        if (!_readGapSeen)
         {
             _readGapSeen = true;
             GoBack();
@@ -615,7 +632,7 @@ internal sealed class Requester
     {
         if (!TryAdvance(psn, now))
         {
-            HandleReadGap();
+            RestartRead();
             return;
         }
 
@@ -642,7 +659,7 @@ internal sealed class Requester
             // A READ before it is incomplete: for a sequence error ask again from there; a fatal NAK ends the READ as well.
             if (syndrome == Aeth.NakPsnSequence)
             {
-                HandleReadGap();
+                RestartRead();
                 return;
             }
         }
@@ -701,6 +718,8 @@ internal sealed class Requester
             return;
         }
 
+        bool marksImmediate = _pair.Profile.CompletionsCarryRxeFlags
+            && slot.Opcode is WorkRequestOpcode.SendWithImmediate or WorkRequestOpcode.RdmaWriteWithImmediate;
         WorkCompletion completion = new()
         {
             WrId = slot.WrId,
@@ -708,6 +727,7 @@ internal sealed class Requester
             Opcode = RequestOpcodes.CompletionOf(slot.Opcode),
             ByteLength = slot.LengthBytes,
             QpNumber = _pair.QpNumber,
+            Flags = marksImmediate ? WorkCompletionFlags.WithImmediate : WorkCompletionFlags.None,
         };
         _port.Complete(_pair.SendCompletionQueue, completion, _queue, _head, isSolicited: false, _pair);
     }

@@ -294,7 +294,8 @@ internal sealed class Responder
                     Opcode = isWrite ? WorkCompletionOpcode.ReceiveRdmaWithImmediate : WorkCompletionOpcode.Receive,
                     ByteLength = isWrite ? _messageBytes : (uint)_receiveOffset,
                     Immediate = hasImmediate ? packet.Immediate : 0,
-                    Flags = hasImmediate ? WorkCompletionFlags.WithImmediate : WorkCompletionFlags.None,
+                    Flags = (hasImmediate ? WorkCompletionFlags.WithImmediate : WorkCompletionFlags.None)
+                        | (_pair.Profile.CompletionsCarryRxeFlags ? WorkCompletionFlags.Grh : WorkCompletionFlags.None),
                 },
                 packet.Solicited);
             _receiveOpen = false;
@@ -362,7 +363,7 @@ internal sealed class Responder
         _port.Counters.Duplicates++;
         if (packet.Opcode == Opcode.RcReadRequest)
         {
-            if (_reads.TryRepeat(packet.Psn, packet.Reth, _pair.MtuBytes))
+            if (_reads.TryRepeat(packet.Psn, packet.Reth, _pair.MtuBytes, _msn))
             {
                 RdmaPort.ScheduleResponses(_pair);
             }
