@@ -10,6 +10,8 @@ namespace Wayleave.Scenarios.Vectors;
 /// </summary>
 public sealed record CaptureVector
 {
+    private const long TimeMicrosecondsMax = 1_000_000_000_000_000; // thirty years
+
     /// <summary>The dialog that was played.</summary>
     public required string Case { get; init; }
 
@@ -39,19 +41,85 @@ public sealed record CaptureVector
         }
     }
 
+    // What the types cannot say.
     private void Check()
     {
+        HasNoNull(Packets, "packets");
         for (int i = 0; i < Packets.Count; i++)
         {
-            if (Packets[i].Index != i)
-            {
-                throw new FormatException($"packets[{i}] has the index {Packets[i].Index}");
-            }
+            VectorPacket packet = Packets[i];
+            Require(packet.Index == i, $"packets[{i}] has the index {packet.Index}");
+            Require(packet.Direction is "A->B" or "B->A", $"packets[{i}] has the direction {packet.Direction}");
+            Require(packet.TimeMicroseconds is >= 0 and <= TimeMicrosecondsMax, $"packets[{i}] has the time {packet.TimeMicroseconds}");
+            Require(packet.Answers is null || (packet.Answers >= 0 && packet.Answers < i), $"packets[{i}] answers packet {packet.Answers}, which is not before it");
+        }
 
-            if (Packets[i].Answers is { } answers && (answers < 0 || answers >= i))
+        if (Replay is { } replay)
+        {
+            Check(replay.A, "A");
+            Check(replay.B, "B");
+            Check(replay.Expect);
+        }
+    }
+
+    private static void Check(VectorSide side, string name)
+    {
+        HasNoNull(side.Mrs, $"{name}.mrs");
+        HasNoNull(side.Mws, $"{name}.mws");
+        HasNoNull(side.Recv, $"{name}.recv");
+        HasNoNull(side.WorkRequests, $"{name}.work_requests");
+        HasNoNull(side.Qp.AccessFlags ?? [], $"{name}.qp.access_flags");
+        foreach (VectorRegion region in side.Mrs)
+        {
+            HasNoNull(region.Access, $"{name}.mrs.access");
+            HasNoNull(region.InitialContent.Overrides ?? [], $"{name}.mrs.initial_content.overrides");
+            Require(region.LKey.IsUInt32 && region.RKey.IsUInt32, $"{name}.mrs has a key of more than 32 bits");
+        }
+
+        foreach (VectorReceive receive in side.Recv)
+        {
+            Check(receive.Sge, $"{name}.recv.sge");
+        }
+
+        foreach (VectorWorkRequest request in side.WorkRequests)
+        {
+            HasNoNull(request.Flags, $"{name}.work_requests.flags");
+            Check(request.Sge, $"{name}.work_requests.sge");
+            Require(
+                request.RKey is null or { IsUInt32: true } && request.Imm is null or { IsUInt32: true },
+                $"{name}.work_requests has a key or an immediate of more than 32 bits");
+        }
+    }
+
+    private static void Check(VectorExpectation expect)
+    {
+        HasNoNull(expect.NoCompletion, "expect.no_completion");
+        HasNoNull(expect.PeerMemory, "expect.peer_memory");
+        foreach (IReadOnlyList<VectorCompletion> completions in new[] { expect.Completions.A, expect.Completions.B })
+        {
+            HasNoNull(completions, "expect.completions");
+            foreach (VectorCompletion completion in completions)
             {
-                throw new FormatException($"packets[{i}] answers packet {answers}, which is not before it");
+                HasNoNull(completion.WcFlags ?? [], "expect.completions.wc_flags");
             }
+        }
+    }
+
+    private static void Check(IReadOnlyList<VectorSge> sges, string path)
+    {
+        HasNoNull(sges, path);
+        Require(sges.All(s => s.LKey.IsUInt32), $"{path} has a key of more than 32 bits");
+    }
+
+    // The serializer holds members against their nullability, but not the elements of lists.
+    private static void HasNoNull<T>(IEnumerable<T?> items, string path)
+        where T : class => Require(items.All(i => i is not null), $"{path} has an element that is null");
+
+    private static void Require(bool holds, string problem)
+    {
+        if (!holds)
+        {
+            throw new FormatException($"not the description of a capture: {problem}");
         }
     }
 }

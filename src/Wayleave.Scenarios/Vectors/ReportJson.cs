@@ -6,9 +6,10 @@ namespace Wayleave.Scenarios.Vectors;
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
     DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
-    Converters = [typeof(IcrcVerdictConverter)],
+    Converters = [typeof(IcrcVerdictConverter), typeof(ReplayRoleConverter), typeof(ReplayResultConverter)],
     WriteIndented = true)]
 [JsonSerializable(typeof(CheckReport))]
+[JsonSerializable(typeof(ReplayReport))]
 internal sealed partial class ReportJson : JsonSerializerContext;
 
 internal sealed class IcrcVerdictConverter() : JsonStringEnumConverter<IcrcVerdict>(

@@ -8,6 +8,8 @@ namespace Wayleave.Scenarios.Vectors;
 [JsonConverter(typeof(HexNumberConverter))]
 public readonly record struct HexNumber(ulong Value)
 {
+    internal bool IsUInt32 => Value <= uint.MaxValue;
+
     public override string ToString() => $"0x{Value:x}";
 }
 

@@ -96,7 +96,7 @@ public sealed record VectorContent
 
     public string? Mr { get; init; }
 
-    public IReadOnlyList<VectorFill> Overrides { get; init; } = [];
+    public IReadOnlyList<VectorFill>? Overrides { get; init; }
 }
 
 /// <summary>

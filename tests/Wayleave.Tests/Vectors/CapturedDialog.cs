@@ -1,0 +1,76 @@
+using System.Buffers;
+using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Scenarios.Vectors;
+using Wayleave.Tests.Rdma.Wire;
+using Xunit;
+using Recording = Wayleave.Scenarios.Vectors.Capture;
+
+namespace Wayleave.Tests.Vectors;
+
+/// <summary>A capture and its description, read from the folder of the vectors, and ways to damage them.</summary>
+internal static class CapturedDialog
+{
+    public static byte[] Bytes(string name) => File.ReadAllBytes(Path.Combine(CaptureFiles.Folder, name + ".pcap"));
+
+    public static byte[] Description(string name) => File.ReadAllBytes(Path.Combine(CaptureFiles.Folder, name + ".json"));
+
+    public static Recording Capture(string name) => Read(Bytes(name));
+
+    public static CaptureVector Vector(string name) => CaptureVector.Parse(Description(name));
+
+    public static Recording Read(ReadOnlyMemory<byte> file)
+    {
+        Assert.Equal(PcapStatus.Success, Recording.TryRead(file, out Recording? capture));
+        return capture!;
+    }
+
+    /// <summary>The capture with one packet changed, from its BTH on; then its ICRC is made right again, or not.</summary>
+    public static Recording WithPacket(string name, int index, Action<byte[]> change, bool reseals = true) => Rebuild(
+        name,
+        (i, header, bytes) =>
+        {
+            if (i == index)
+            {
+                change(bytes);
+                if (reseals)
+                {
+                    IcrcFlow flow = new(header.Source, header.Destination, header.SourcePort, header.DestinationPort);
+                    Icrc.Seal(flow, header.Identification, bytes);
+                }
+            }
+
+            return true;
+        });
+
+    /// <summary>The capture and its description without one packet, as if it had never been sent.</summary>
+    public static (Recording Capture, CaptureVector Vector) WithoutPacket(string name, int index)
+    {
+        CaptureVector vector = Vector(name);
+        VectorPacket[] packets =
+        [
+            .. vector.Packets.Where(p => p.Index != index && p.Answers != index)
+                .Select(p => p with { Index = Shifted(p.Index), Answers = p.Answers is { } a ? Shifted(a) : null }),
+        ];
+        HashSet<int> gone = [index, .. vector.Packets.Where(p => p.Answers == index).Select(p => p.Index)];
+        packets = [.. packets.Select((p, i) => p with { Index = i })];
+        return (Rebuild(name, (i, _, _) => !gone.Contains(i)), vector with { Packets = packets });
+
+        int Shifted(int old) => old > index ? old - 1 : old;
+    }
+
+    private static Recording Rebuild(string name, Func<int, FrameHeader, byte[], bool> keeps)
+    {
+        ArrayBufferWriter<byte> output = new();
+        PcapWriter.WriteHeader(output);
+        foreach (CapturedPacket packet in Capture(name).Packets)
+        {
+            byte[] bytes = packet.Bytes.ToArray();
+            if (keeps(packet.Index, packet.Header, bytes))
+            {
+                PcapWriter.WriteDatagram(output, packet.TimestampNanoseconds, packet.Header, bytes);
+            }
+        }
+
+        return Read(output.WrittenMemory);
+    }
+}

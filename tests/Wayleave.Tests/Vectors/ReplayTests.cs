@@ -1,0 +1,134 @@
+using System.Text.Json;
+using Wayleave.Devices.Rdma;
+using Wayleave.Scenarios.Vectors;
+using Wayleave.Tests.Rdma.Wire;
+using Xunit;
+
+namespace Wayleave.Tests.Vectors;
+
+/// <summary>Plays both sides of every capture of a kernel rxe with our own machine.</summary>
+public class ReplayTests
+{
+    // What is not replayed yet, and why. It may only get shorter.
+    private static readonly SortedDictionary<string, string> s_notSupported = new(StringComparer.Ordinal)
+    {
+        ["atomic_cas"] = "IBV_WR_ATOMIC_CMP_AND_SWP",
+        ["atomic_faa"] = "IBV_WR_ATOMIC_FETCH_AND_ADD",
+        ["cm_reject"] = "its description has no replay object",
+        ["cm_rping"] = "its description has no replay object",
+        ["ip6_atomic_faa"] = "IBV_WR_ATOMIC_FETCH_AND_ADD",
+        ["loss_ack_2nd"] = "IBV_WR_ATOMIC_CMP_AND_SWP",
+        ["uc_send"] = "UC queue pairs",
+        ["ud_send"] = "UD queue pairs",
+        ["ud_send_imm"] = "UD queue pairs",
+        ["userspace_peer_v4"] = "its description has no replay object",
+        ["userspace_peer_v6"] = "its description has no replay object",
+    };
+
+    private static readonly string[] s_supportedOpcodes =
+        ["RC_SEND_", "RC_WRITE_", "RC_READ_", "RC_ACKNOWLEDGE"];
+
+    private static readonly string[] s_sides = ["A", "B"];
+
+    public static TheoryData<string, ReplayRole> Roles
+    {
+        get
+        {
+            TheoryData<string, ReplayRole> roles = [];
+            foreach (string name in CaptureFiles.Names)
+            {
+                roles.Add(name, ReplayRole.Responder);
+                roles.Add(name, ReplayRole.Requester);
+            }
+
+            return roles;
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Roles))]
+    public void ROCE_01_A_capture_of_rxe_is_what_our_side_does_in_its_place(string name, ReplayRole role)
+    {
+        ReplayReport report = Run(name, role);
+        Assert.True(report.Result != ReplayResult.Mismatch, report.ToJson());
+        Assert.Equal(IsSupported(name), report.Result == ReplayResult.Match);
+        if (report.Result == ReplayResult.Match)
+        {
+            AssertComparedEverything(name, report);
+        }
+    }
+
+    [Fact]
+    public void What_is_not_replayed_yet_is_this_list()
+    {
+        Assert.SkipWhen(Environment.GetEnvironmentVariable("WAYLEAVE_VECTORS") is { Length: > 0 }, "the list is that of the repository's vectors");
+        IEnumerable<string> unsupported =
+            from name in CaptureFiles.Names
+            let report = Run(name, ReplayRole.Responder)
+            where report.Result == ReplayResult.NotSupported
+            select $"{name}: {report.Reason}";
+        Assert.Equal(s_notSupported.Select(n => $"{n.Key}: {n.Value}"), unsupported);
+    }
+
+    [Theory]
+    [InlineData("retry_exceeded", 4, 4 * 67_108)]
+    [InlineData("rnr_retry_ok", 5, 4 * 10_240)]
+    [InlineData("nak_psn_seq", 38, 37 * 67_108)]
+    public void ROCE_36_Repetitions_wait_for_their_timers(string name, int transmissions, long microseconds)
+    {
+        ReplayReport report = Run(name, ReplayRole.Requester);
+        Assert.Equal(ReplayResult.Match, report.Result);
+        Assert.Equal(transmissions, report.PacketsCompared);
+        Assert.InRange(report.VirtualMicroseconds, microseconds, microseconds + 67_108);
+    }
+
+    [Theory]
+    [InlineData("loss_req_3rd", ReplayRole.Responder, "packet 9", "psn")]
+    [InlineData("nak_recv_too_small", ReplayRole.Responder, "packet 1", "aeth.syndrome")]
+    [InlineData("nak_psn_seq", ReplayRole.Requester, "packet 9", "packet")]
+    [InlineData("send_imm", ReplayRole.Requester, "completion 0", "wc_flags")]
+    public void Behaviour_that_is_not_the_captured_one_is_reported(string name, ReplayRole role, string where, string field)
+    {
+        ReplayReport report = Replayer.Run(CapturedDialog.Capture(name), CapturedDialog.Vector(name), role, PeerProfile.Default);
+        Assert.Equal(ReplayResult.Mismatch, report.Result);
+        Assert.Contains(report.Mismatches, m => m.Where == where && m.Field == field);
+    }
+
+    [Fact]
+    public void The_json_of_a_report_names_its_form()
+    {
+        using JsonDocument json = JsonDocument.Parse(Run("send_only", ReplayRole.Responder).ToJson());
+        Assert.Equal("wayleave.roce.replay/1", json.RootElement.GetProperty("schema").GetString());
+        Assert.Equal("responder", json.RootElement.GetProperty("role").GetString());
+        Assert.Equal("match", json.RootElement.GetProperty("result").GetString());
+        Assert.Equal(1, json.RootElement.GetProperty("packets_compared").GetInt32());
+    }
+
+    private static ReplayReport Run(string name, ReplayRole role) =>
+        Replayer.Run(CapturedDialog.Capture(name), CapturedDialog.Vector(name), role);
+
+    // Asked of the description's text, not of our model of it.
+    private static bool IsSupported(string name)
+    {
+        using JsonDocument json = CaptureFiles.Description(name);
+        JsonElement replay = json.RootElement.GetProperty("replay");
+        return replay.ValueKind != JsonValueKind.Null
+            && json.RootElement.GetProperty("qp_type").GetString() == "RC"
+            && json.RootElement.GetProperty("packets").EnumerateArray()
+                .Select(p => p.GetProperty("opcode").GetString()!)
+                .All(o => s_supportedOpcodes.Any(s => o.StartsWith(s, StringComparison.Ordinal)) && !o.EndsWith("_INV", StringComparison.Ordinal))
+            && s_sides.All(s => replay.GetProperty(s).GetProperty("mws").GetArrayLength() == 0);
+    }
+
+    // A replay that stops early, or that looks at nothing, would match too.
+    private static void AssertComparedEverything(string name, ReplayReport report)
+    {
+        CaptureVector vector = CapturedDialog.Vector(name);
+        bool isA = report.Side == "A";
+        VectorExpectation expect = vector.Replay!.Expect;
+        Assert.Equal(vector.Packets.Count(p => p.IsFromA == isA), report.PacketsCompared);
+        Assert.Equal(vector.Packets.Count(p => p.IsFromA != isA && !p.Dropped), report.PacketsFed);
+        Assert.Equal((isA ? expect.Completions.A : expect.Completions.B).Count, report.CompletionsCompared);
+        Assert.Equal(expect.PeerMemory.Count(m => m.Side == report.Side), report.MemoryRangesCompared);
+    }
+}
