@@ -28,6 +28,7 @@ public sealed class NicHandle : IDisposable
     private const int ReadDepth = 16;
     private const int RnrTimerCode = 12; // 0.64 ms
     private const int PassiveDepth = 4096;
+    private const int WindowBytesMax = 2 << 20;
 
     private readonly HostContext _host;
     private readonly IDatagramTap? _tap;
@@ -37,11 +38,18 @@ public sealed class NicHandle : IDisposable
         _host = host;
         Name = config.Name;
         PathMtuBytes = config.PathMtuBytes;
-        UdpEndpoint endpoint = UdpEndpoint.Bind(EndpointAddress.From(config.Address, (ushort)config.UdpPort));
+        UdpEndpoint endpoint = UdpEndpoint.Bind(EndpointAddress.From(config.Address, (ushort)config.UdpPort), options.Socket);
         EndpointAddress local = endpoint.LocalAddress;
         Gid = new Gid(local.High, local.Low);
         UdpPort = local.Port;
-        RdmaDeviceOptions deviceOptions = new() { Gid = Gid, UdpPort = UdpPort };
+        ReceiveBufferBytes = endpoint.ReceiveBufferBytes;
+        RdmaDeviceOptions deviceOptions = new()
+        {
+            Gid = Gid,
+            UdpPort = UdpPort,
+            SuperPacketSegments = UdpEndpoint.SegmentsMax,
+            ReadWindowBytes = WindowOf(ReceiveBufferBytes),
+        };
         if (options.Defences is { } defences)
         {
             deviceOptions = deviceOptions with { Defences = defences };
@@ -63,6 +71,9 @@ public sealed class NicHandle : IDisposable
     /// <summary>The largest payload of a packet.</summary>
     public int PathMtuBytes { get; }
 
+    /// <summary>The receive buffer of the socket as the kernel accounts it; peers keep what they send below it.</summary>
+    public int ReceiveBufferBytes { get; }
+
     public RdmaDevice Device { get; }
 
     public PortDriver Driver { get; }
@@ -81,11 +92,16 @@ public sealed class NicHandle : IDisposable
     }
 
     /// <summary>A queue pair in RESET.</summary>
-    public QueuePair CreateQueuePair(ProtectionDomain domain, CompletionQueue completions, QueuePairCapabilities? capabilities = null)
+    public QueuePair CreateQueuePair(ProtectionDomain domain, CompletionQueue completions, QueuePairCapabilities? capabilities = null) =>
+        CreateQueuePair(domain, completions, completions, capabilities);
+
+    /// <summary>A queue pair in RESET, whose sends and receives complete in different queues.</summary>
+    public QueuePair CreateQueuePair(
+        ProtectionDomain domain, CompletionQueue sends, CompletionQueue receives, QueuePairCapabilities? capabilities = null)
     {
         QueuePair? pair = null;
         Errno errno = Errno.Success;
-        Control(() => errno = Device.TryCreateQueuePair(domain, completions, completions, capabilities ?? new QueuePairCapabilities(), out pair));
+        Control(() => errno = Device.TryCreateQueuePair(domain, sends, receives, capabilities ?? new QueuePairCapabilities(), out pair));
         errno.ThrowIfFailed($"create a queue pair on {Name}");
         return pair!;
     }
@@ -119,6 +135,7 @@ public sealed class NicHandle : IDisposable
         {
             AccessFlags = access,
             AddressVector = new AddressVector(peer.Gid, peer.UdpPort, Gid.IsIPv4 ? IcrcMode.OwnIdentification : IcrcMode.Full),
+            PeerWindowBytes = peer.ReceiveBufferBytes is { } bytes ? WindowOf(bytes) : null,
             PathMtu = (PathMtu)(System.Numerics.BitOperations.Log2((uint)mtu) - 7),
             DestQpNumber = peer.QpNumber,
             RqPsn = peer.Psn,
@@ -136,7 +153,7 @@ public sealed class NicHandle : IDisposable
             Modify(pair, attributes, QueuePairState.ReadyToReceive, ReceiveMask, operation);
             Modify(pair, attributes, QueuePairState.ReadyToSend, SendMask, operation);
         });
-        return new ConnectionEnd(Gid, UdpPort, pair.QpNumber, psn, mtu);
+        return DescribeEnd(pair, psn) with { PathMtuBytes = mtu };
     }
 
     /// <summary>Moves a queue pair to ERR; what was queued completes flushed, in order.</summary>
@@ -146,6 +163,16 @@ public sealed class NicHandle : IDisposable
         Control(() => pair.Modify(new QueuePairAttributes { State = QueuePairState.Error }, QueuePairAttributeMask.State)
             .ThrowIfFailed($"stop {pair.Name}"));
     }
+
+    /// <summary>Our end of a connection to be, for the peer.</summary>
+    public ConnectionEnd DescribeEnd(QueuePair pair, uint psn)
+    {
+        ArgumentNullException.ThrowIfNull(pair);
+        return new ConnectionEnd(Gid, UdpPort, pair.QpNumber, psn, PathMtuBytes) { ReceiveBufferBytes = ReceiveBufferBytes };
+    }
+
+    /// <summary>What the kernel counts about the socket; one system call.</summary>
+    public UdpSocketStats ReadSocketStats() => Driver.ReadSocketStats();
 
     /// <summary>Ends a queue pair; what was queued makes no completions.</summary>
     public void Destroy(QueuePair pair) => Control(() => Device.DestroyQueuePair(pair));
@@ -249,6 +276,8 @@ public sealed class NicHandle : IDisposable
     private static void Modify(
         QueuePair pair, QueuePairAttributes attributes, QueuePairState state, QueuePairAttributeMask mask, string operation) =>
         pair.Modify(attributes with { State = state }, mask).ThrowIfFailed($"{operation}: to {state}");
+
+    private static int WindowOf(int receiveBufferBytes) => Math.Clamp((int)(receiveBufferBytes * 0.8), 1, WindowBytesMax);
 
     private AcquireTicket NewTicket(string owner)
     {

@@ -2,6 +2,7 @@ using Wayleave.Core;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Host.Runners;
+using Wayleave.Linux;
 
 namespace Wayleave.Host;
 
@@ -18,6 +19,9 @@ public sealed record WayleaveHostOptions
 
     /// <summary>How ports are driven.</summary>
     public PortDriverOptions Driver { get; init; } = new();
+
+    /// <summary>How the sockets of ports are set up.</summary>
+    public UdpEndpointOptions Socket { get; init; } = new();
 
     /// <summary>Switches defences off, for the demonstration that their absence is noticed.</summary>
     public ResponderDefences? Defences { get; init; }

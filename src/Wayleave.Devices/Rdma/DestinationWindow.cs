@@ -6,7 +6,8 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 internal sealed class DestinationWindow(long limitBytes)
 {
-    public long LimitBytes { get; } = limitBytes;
+    /// <summary>May change at any time: what is on its way above a smaller limit is waited for.</summary>
+    public long LimitBytes { get; set; } = limitBytes;
 
     public long InFlightBytes { get; private set; }
 

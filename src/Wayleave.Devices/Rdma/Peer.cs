@@ -11,7 +11,6 @@ internal sealed class Peer
 {
     private readonly Gid _localGid;
     private readonly ushort _localPort;
-    private readonly int _identificationMax;
     private IcrcFlow _inbound;
     private int _inboundSourcePort = -1;
 
@@ -19,10 +18,9 @@ internal sealed class Peer
     {
         _localGid = options.Gid;
         _localPort = options.UdpPort;
-        _identificationMax = options.SuperPacketSegments;
         Address = address;
         Window = new DestinationWindow(options.WindowBytes);
-        ReadWindow = new DestinationWindow(options.WindowBytes);
+        ReadWindow = new DestinationWindow(options.ReadWindowBytes);
         Outbound = new IcrcFlow(options.Gid, address.Destination, SourcePort, address.DestinationPort);
     }
 
@@ -74,7 +72,7 @@ internal sealed class Peer
         // Our own senders number the segments of a super-packet; whoever splits one on the way hides the index, not the limit.
         isFullCheck = false;
         return Icrc.TrySolveIdentification(_inbound, packet, out ushort solved)
-            && (Address.Icrc == IcrcMode.SolveIdentification || solved < _identificationMax);
+            && (Address.Icrc == IcrcMode.SolveIdentification || solved < RdmaDeviceOptions.SuperPacketSegmentsMax);
     }
 }
 

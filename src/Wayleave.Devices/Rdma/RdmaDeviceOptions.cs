@@ -5,6 +5,9 @@ namespace Wayleave.Devices.Rdma;
 /// <summary>How an RDMA device is made. Copied at construction.</summary>
 public sealed record RdmaDeviceOptions
 {
+    /// <summary>The most segments that any kernel sends in one super-packet (<c>UDP_MAX_SEGMENTS</c> from Linux 6.8 on).</summary>
+    public const int SuperPacketSegmentsMax = 128;
+
     /// <summary>The address packets are sent from and accepted at.</summary>
     public Gid Gid { get; init; } = Gid.FromIPv4(0x7F000001);
 
@@ -18,10 +21,14 @@ public sealed record RdmaDeviceOptions
     public int SuperPacketSegments { get; init; } = 64;
 
     /// <summary>
-    /// Outstanding bytes per destination, each datagram charged with <see cref="DatagramChargeBytes"/> more. The default fits the
-    /// receive buffer of an unprivileged Linux user (net.core.rmem_default).
+    /// Outstanding bytes per destination whose receive buffer is not known, each datagram charged with
+    /// <see cref="DatagramChargeBytes"/> more. The default fits the receive buffer that an unprivileged Linux user may ask for
+    /// (net.core.rmem_max).
     /// </summary>
     public int WindowBytes { get; init; } = 352 * 1024;
+
+    /// <summary>The same for READ responses on their way to our own socket.</summary>
+    public int ReadWindowBytes { get; init; } = 352 * 1024;
 
     /// <summary>What a datagram costs the receiver's socket besides its bytes.</summary>
     public int DatagramChargeBytes { get; init; } = 900;
@@ -52,8 +59,9 @@ public sealed record RdmaDeviceOptions
     {
         List<string> problems = [];
         Check(SuperPacketBytes is >= 4144 and <= 65507, $"{nameof(SuperPacketBytes)} must be 4144 to 65507, not {SuperPacketBytes}");
-        Check(SuperPacketSegments is >= 1 and <= 128, $"{nameof(SuperPacketSegments)} must be 1 to 128, not {SuperPacketSegments}");
+        Check(SuperPacketSegments is >= 1 and <= SuperPacketSegmentsMax, $"{nameof(SuperPacketSegments)} must be 1 to {SuperPacketSegmentsMax}, not {SuperPacketSegments}");
         Check(WindowBytes > 0, $"{nameof(WindowBytes)} must be positive, not {WindowBytes}");
+        Check(ReadWindowBytes > 0, $"{nameof(ReadWindowBytes)} must be positive, not {ReadWindowBytes}");
         Check(DatagramChargeBytes >= 0, $"{nameof(DatagramChargeBytes)} must not be negative: {DatagramChargeBytes}");
         Check(ReadRequestBytes >= 4096 && ReadRequestBytes % 4096 == 0, $"{nameof(ReadRequestBytes)} must be a multiple of 4096, not {ReadRequestBytes}");
         Check(AcknowledgeShare >= 1, $"{nameof(AcknowledgeShare)} must be at least 1, not {AcknowledgeShare}");

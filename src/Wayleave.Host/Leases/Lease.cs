@@ -19,7 +19,14 @@ public enum LeaseAccess
 /// <param name="QpNumber">The queue pair.</param>
 /// <param name="Psn">The first PSN of its requests.</param>
 /// <param name="PathMtuBytes">The largest payload it takes; both ends use the smaller one.</param>
-public sealed record ConnectionEnd(Gid Gid, ushort UdpPort, uint QpNumber, uint Psn, int PathMtuBytes);
+public sealed record ConnectionEnd(Gid Gid, ushort UdpPort, uint QpNumber, uint Psn, int PathMtuBytes)
+{
+    /// <summary>
+    /// The receive buffer of the socket as the kernel accounts it (SO_RCVBUF), so that the other end keeps less than that on its way;
+    /// null when it is not known, and the system's default is assumed.
+    /// </summary>
+    public int? ReceiveBufferBytes { get; init; }
+}
 
 /// <summary>What a peer asks for.</summary>
 /// <param name="Access">What the key and the queue pair allow.</param>

@@ -71,6 +71,9 @@ public sealed class PortDriver : IDisposable
     /// <summary>Times a super-packet found the socket's send buffer full.</summary>
     public long SendStalls { get; private set; }
 
+    /// <summary>What the kernel counts about the socket; one system call, any thread.</summary>
+    public UdpSocketStats ReadSocketStats() => _endpoint.ReadStats();
+
     /// <summary>
     /// Does what the port has to do now, if nobody else is at it. Called after posting and while polling; any thread, without the
     /// host lock. Never blocks, allocates nothing.

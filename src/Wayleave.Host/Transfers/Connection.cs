@@ -31,7 +31,7 @@ public sealed class Connection : IAsyncDisposable
     public NicHandle Nic => _nic;
 
     /// <summary>Our end, for the peer.</summary>
-    public ConnectionEnd Local => new(_nic.Gid, _nic.UdpPort, _pair.QpNumber, _psn, _nic.PathMtuBytes);
+    public ConnectionEnd Local => _nic.DescribeEnd(_pair, _psn);
 
     /// <summary>Registers a local object and makes a queue pair for it.</summary>
     /// <param name="nic">The local NIC.</param>

@@ -227,6 +227,7 @@ public sealed class QueuePair : Numbered
         return Holds(QueuePairAttributeMask.PKeyIndex, attributes.PKeyIndex == 0)
             && Holds(QueuePairAttributeMask.Port, attributes.Port == 1)
             && Holds(QueuePairAttributeMask.AccessFlags, (attributes.AccessFlags & ~AccessRules.QueuePairFlags) == 0)
+            && Holds(QueuePairAttributeMask.AddressVector, attributes.PeerWindowBytes is null or > 0)
             && Holds(QueuePairAttributeMask.PathMtu, attributes.PathMtu is >= PathMtu.Mtu256 and <= PathMtu.Mtu4096)
             && Holds(QueuePairAttributeMask.DestQpNumber, attributes.DestQpNumber is > 0 and < Psn.Mask)
             && Holds(QueuePairAttributeMask.RqPsn, attributes.RqPsn <= Psn.Mask)
@@ -255,6 +256,7 @@ public sealed class QueuePair : Numbered
         if (Sets(QueuePairAttributeMask.AddressVector))
         {
             _peer = Port.PeerOf(attributes.AddressVector);
+            _peer.Window.LimitBytes = attributes.PeerWindowBytes ?? Port.Options.WindowBytes;
             Profile = attributes.Profile;
         }
     }

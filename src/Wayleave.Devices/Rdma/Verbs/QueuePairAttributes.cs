@@ -48,7 +48,8 @@ public sealed record QueuePairCapabilities
 
 /// <summary>
 /// What a modify sets (<c>struct ibv_qp_attr</c>). Only members named in the mask are looked at, except
-/// <see cref="Profile"/>, which is ours and goes with <see cref="QueuePairAttributeMask.AddressVector"/>.
+/// <see cref="Profile"/> and <see cref="PeerWindowBytes"/>, which are ours and go with
+/// <see cref="QueuePairAttributeMask.AddressVector"/>.
 /// </summary>
 public sealed record QueuePairAttributes
 {
@@ -66,6 +67,12 @@ public sealed record QueuePairAttributes
 
     /// <summary>Where the peer's implementation differs from ours.</summary>
     public PeerProfile Profile { get; init; } = PeerProfile.Default;
+
+    /// <summary>
+    /// What may be on its way to the peer's socket (<see cref="RdmaDeviceOptions.WindowBytes"/> says how it is counted), for all queue
+    /// pairs to that socket; null for the device's default. Goes with <see cref="QueuePairAttributeMask.AddressVector"/>.
+    /// </summary>
+    public int? PeerWindowBytes { get; init; }
 
     public PathMtu PathMtu { get; init; }
 
