@@ -1,0 +1,294 @@
+using System.Diagnostics;
+using System.Net;
+using Wayleave.Core.Retirement;
+using Wayleave.Linux;
+
+namespace Wayleave.Host.Benchmarks;
+
+/// <summary>Runs one benchmark: this process is the active side, a process of its own the passive one.</summary>
+public sealed class Benchmark : IAsyncDisposable
+{
+    // Long enough for the second compilation of the hot path.
+    private static readonly TimeSpan s_warmUp = TimeSpan.FromMilliseconds(400);
+    private static readonly TimeSpan s_refusalPatience = TimeSpan.FromSeconds(20);
+    private const int LatencyIterations = 10_000;
+    private const int TakeBacks = 5000;
+
+    private readonly BenchmarkOptions _options;
+    private readonly PassiveProcess _passive;
+    private readonly CancellationToken _cancellation;
+    private BenchmarkEnd? _end;
+    private EndMessage? _peer;
+    private UdpEndpoint? _limitSocket;
+    private IPEndPoint? _limitPeer;
+
+    private Benchmark(BenchmarkOptions options, PassiveProcess passive, CancellationToken cancellation) =>
+        (_options, _passive, _cancellation) = (options, passive, cancellation);
+
+    /// <param name="options">What to run.</param>
+    /// <param name="passiveCommand">Starts a process that runs <see cref="PassiveSide.RunAsync(TextReader, TextWriter)"/>.</param>
+    /// <param name="cancellation">Ends the test between two rounds.</param>
+    /// <exception cref="ArgumentException">The options do not work together; names every problem.</exception>
+    /// <exception cref="WayleaveException">Either side failed; says which and how.</exception>
+    public static async Task<BenchmarkReport> RunAsync(
+        BenchmarkOptions options, ProcessStartInfo passiveCommand, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        ArgumentNullException.ThrowIfNull(passiveCommand);
+        options.Validate();
+        PassiveProcess passive = PassiveProcess.Start(passiveCommand);
+        await using Benchmark benchmark = new(options, passive, cancellation);
+        await benchmark.OpenAsync().ConfigureAwait(false);
+        return options.Test switch
+        {
+            BenchmarkTest.UdpLimit => await benchmark.RunLimitAsync().ConfigureAwait(false),
+            BenchmarkTest.Revoke => await benchmark.RunTakeBacksAsync().ConfigureAwait(false),
+            BenchmarkTest.WriteLat or BenchmarkTest.SendLat => await benchmark.RunLatencyAsync().ConfigureAwait(false),
+            _ => await benchmark.RunBandwidthAsync().ConfigureAwait(false),
+        };
+    }
+
+    /// <summary>The name on the command line.</summary>
+    public static string NameOf(BenchmarkTest test) => test switch
+    {
+        BenchmarkTest.WriteBw => "write-bw",
+        BenchmarkTest.ReadBw => "read-bw",
+        BenchmarkTest.SendBw => "send-bw",
+        BenchmarkTest.WriteLat => "write-lat",
+        BenchmarkTest.SendLat => "send-lat",
+        BenchmarkTest.Revoke => "revoke",
+        _ => "udp-limit",
+    };
+
+    public async ValueTask DisposeAsync()
+    {
+        _passive.Dispose();
+        _limitSocket?.Dispose();
+        if (_end is not null)
+        {
+            await _end.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+
+    private BenchmarkEnd End => _end!;
+
+    private EndMessage Peer => _peer!;
+
+    private async Task OpenAsync()
+    {
+        PassiveReply opened = await AskAsync(new PassiveCommand(PassiveVerb.Open) { Options = _options }).ConfigureAwait(false);
+        IPAddress active = IPAddress.Parse(_options.ActiveAddress);
+        _limitSocket = UdpEndpoint.Bind(EndpointAddress.From(active, 0), BenchmarkEnd.HostOptions(_options).Socket);
+        _limitPeer = new IPEndPoint(IPAddress.Parse(_options.PassiveAddress), opened.LimitPort!.Value);
+        if (opened.End is { } peer)
+        {
+            _peer = peer;
+            _end = await BenchmarkEnd.OpenAsync(_options, _options.ActiveAddress).ConfigureAwait(false);
+            if (_options.Test != BenchmarkTest.Revoke)
+            {
+                _end.Connect(peer);
+                await AskAsync(new PassiveCommand(PassiveVerb.Connect) { Peer = _end.Message }).ConfigureAwait(false);
+            }
+        }
+    }
+
+    private async Task<BenchmarkReport> RunBandwidthAsync()
+    {
+        BandwidthSender sender = new(End, Peer, _options);
+        List<BenchmarkRound> rounds = [];
+        Totals totals = new();
+        await RunRoundAsync(sender, s_warmUp, 0, new Totals()).ConfigureAwait(false);
+        for (int i = 0; i < _options.Rounds; i++)
+        {
+            (double Sent, double Arrived)? limit = _options.WithLimit ? await MeasureLimitAsync(_options.Duration).ConfigureAwait(false) : null;
+            (long operations, TimeSpan elapsed) = await RunRoundAsync(sender, _options.Duration, _options.Iterations, totals).ConfigureAwait(false);
+            double rate = operations * (double)_options.SizeBytes / elapsed.TotalSeconds;
+            rounds.Add(new BenchmarkRound
+            {
+                Operations = operations,
+                BytesPerS = rate,
+                LimitBytesPerS = limit?.Arrived,
+                LimitSentBytesPerS = limit?.Sent,
+                Ratio = rate / limit?.Arrived,
+            });
+        }
+
+        return Report(totals) with { Rounds = rounds, Bandwidth = SummarizeBandwidth(rounds) };
+    }
+
+    private BandwidthResult SummarizeBandwidth(List<BenchmarkRound> rounds)
+    {
+        double median = Samples.Median(rounds.Select(r => r.BytesPerS!.Value));
+        return new BandwidthResult
+        {
+            MedianBytesPerS = median,
+            PeakBytesPerS = rounds.Max(r => r.BytesPerS!.Value),
+            MedianMessagesPerS = median / _options.SizeBytes,
+            Operations = rounds.Sum(r => r.Operations),
+            MedianLimitBytesPerS = _options.WithLimit ? Samples.Median(rounds.Select(r => r.LimitBytesPerS!.Value)) : null,
+            MedianRatio = _options.WithLimit ? Samples.Median(rounds.Select(r => r.Ratio!.Value)) : null,
+        };
+    }
+
+    private async Task<(long Operations, TimeSpan Elapsed)> RunRoundAsync(BandwidthSender sender, TimeSpan duration, int iterations, Totals totals)
+    {
+        CounterSample theirs = await CountAsync(PassiveVerb.Start).ConfigureAwait(false);
+        CounterSample ours = End.Sample();
+        (long operations, TimeSpan elapsed) = sender.Run(duration, iterations);
+        totals.Add(ours, End.Sample(), operations);
+        totals.Add(theirs, await CountAsync(PassiveVerb.Stop).ConfigureAwait(false), 0);
+        return (operations, elapsed);
+    }
+
+    private async Task<BenchmarkReport> RunLatencyAsync()
+    {
+        PingPong pingPong = PingPong.Create(End, Peer, _options);
+        int count = _options.Iterations != 0 ? _options.Iterations : LatencyIterations;
+        long[] samples = new long[count];
+        List<double> all = new(count * _options.Rounds);
+        List<BenchmarkRound> rounds = [];
+        Totals totals = new();
+        for (int i = -1; i < _options.Rounds; i++)
+        {
+            CounterSample theirs = await CountAsync(PassiveVerb.Start).ConfigureAwait(false);
+            CounterSample ours = End.Sample();
+            pingPong.Ping(samples);
+            CounterSample oursAfter = End.Sample();
+            CounterSample theirsAfter = await CountAsync(PassiveVerb.Stop).ConfigureAwait(false);
+            if (i >= 0)
+            {
+                double[] half = [.. samples.Select(t => t * 1e6 / Stopwatch.Frequency / 2)];
+                all.AddRange(half);
+                rounds.Add(new BenchmarkRound { Operations = count, MedianUs = Samples.Median(half) });
+                totals.Add(ours, oursAfter, 2L * count);
+                totals.Add(theirs, theirsAfter, 0);
+            }
+        }
+
+        return Report(totals) with { Rounds = rounds, Latency = Samples.Summarize([.. all]) };
+    }
+
+    private async Task<BenchmarkReport> RunLimitAsync()
+    {
+        List<BenchmarkRound> rounds = [];
+        await MeasureLimitAsync(s_warmUp).ConfigureAwait(false);
+        for (int i = 0; i < _options.Rounds; i++)
+        {
+            (double sent, double arrived) = await MeasureLimitAsync(_options.Duration).ConfigureAwait(false);
+            rounds.Add(new BenchmarkRound { BytesPerS = arrived, LimitSentBytesPerS = sent, Operations = 1 });
+        }
+
+        return Report(totals: null) with
+        {
+            Rounds = rounds,
+            Bandwidth = SummarizeBandwidth(rounds),
+        };
+    }
+
+    private async Task<(double Sent, double Arrived)> MeasureLimitAsync(TimeSpan duration)
+    {
+        await AskAsync(new PassiveCommand(PassiveVerb.StartLimit)).ConfigureAwait(false);
+        (long sent, TimeSpan elapsed) = LimitBlast.Send(_limitSocket!, _limitPeer!, _options.MtuBytes, duration);
+        CounterSample after = await CountAsync(PassiveVerb.StopLimit).ConfigureAwait(false);
+        return (sent / elapsed.TotalSeconds, after.Bytes / elapsed.TotalSeconds);
+    }
+
+    private async Task<BenchmarkReport> RunTakeBacksAsync()
+    {
+        int count = _options.Iterations != 0 ? _options.Iterations : TakeBacks;
+        TakeBackWriter writer = new(End, _options);
+        double[] times = new double[count];
+        int retired = 0;
+        long voluntary = 0, involuntary = 0, late = 0, rejected = 0, placed = 0;
+        for (int i = -WarmUpTakeBacks(count); i < count; i++)
+        {
+            EndMessage ours = writer.Renew();
+            PassiveReply lent = await AskAsync(new PassiveCommand(PassiveVerb.Lend) { Peer = ours }).ConfigureAwait(false);
+            writer.WriteUntilRefused(lent.End!, s_refusalPatience);
+            PassiveReply inspected = await AskAsync(new PassiveCommand(PassiveVerb.Inspect)).ConfigureAwait(false);
+            TakeBackSample sample = inspected.TakeBack!;
+            late += sample.LateBytes; // counted in the warm-up too: it is never right
+            if (i >= 0)
+            {
+                times[i] = sample.Microseconds;
+                retired += sample.Grade == nameof(RetirementGrade.Retired) ? 1 : 0;
+                voluntary += sample.VoluntarySwitches;
+                involuntary += sample.InvoluntarySwitches;
+                rejected += sample.RejectedBytes;
+                placed += sample.BytesBefore;
+            }
+        }
+
+        return Report(totals: null) with
+        {
+            TakeBack = new TakeBackResult
+            {
+                Time = Samples.Summarize(times),
+                Retired = retired,
+                VoluntarySwitches = voluntary,
+                InvoluntarySwitches = involuntary,
+                LateBytes = late,
+                RejectedBytes = rejected,
+                PlacedBytes = placed,
+            },
+        };
+    }
+
+    private static int WarmUpTakeBacks(int count) => Math.Min(count, 200);
+
+    private BenchmarkReport Report(Totals? totals)
+    {
+        int packets = Math.Max(1, (_options.SizeBytes + _options.MtuBytes - 1) / _options.MtuBytes);
+        return new BenchmarkReport
+        {
+            Test = NameOf(_options.Test),
+            SizeBytes = _options.SizeBytes,
+            RegionBytes = _options.EffectiveRegionBytes,
+            MtuBytes = _options.MtuBytes,
+            QueuePairs = _options.QueuePairs,
+            Depth = _options.Depth,
+            ReceiveBufferBytes = _limitSocket!.ReceiveBufferBytes,
+            Processors = Environment.ProcessorCount,
+            AllocatedBytesPerOperation = totals?.PerOperation,
+            AllocatedBytesPerPacket = totals?.PerOperation / packets,
+            Retransmits = totals?.Retransmits,
+            Timeouts = totals?.Timeouts,
+            SocketDrops = totals?.SocketDrops,
+        };
+    }
+
+    private async Task<CounterSample> CountAsync(PassiveVerb verb)
+    {
+        PassiveReply reply = await AskAsync(new PassiveCommand(verb)).ConfigureAwait(false);
+        return reply.Counters!;
+    }
+
+    private Task<PassiveReply> AskAsync(PassiveCommand command)
+    {
+        _cancellation.ThrowIfCancellationRequested();
+        return _passive.AskAsync(command, _cancellation);
+    }
+
+    private sealed class Totals
+    {
+        private long _allocatedBytes;
+        private long _operations;
+
+        public long Retransmits { get; private set; }
+
+        public long Timeouts { get; private set; }
+
+        public long SocketDrops { get; private set; }
+
+        public double PerOperation => (double)_allocatedBytes / Math.Max(1, _operations);
+
+        public void Add(CounterSample before, CounterSample after, long operations)
+        {
+            _allocatedBytes += after.AllocatedBytes - before.AllocatedBytes;
+            _operations += operations;
+            Retransmits += after.Retransmits - before.Retransmits;
+            Timeouts += after.Timeouts - before.Timeouts;
+            SocketDrops += after.SocketDrops - before.SocketDrops;
+        }
+    }
+}

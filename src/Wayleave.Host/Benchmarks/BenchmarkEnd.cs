@@ -1,0 +1,150 @@
+using System.Net;
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Host.Configuration;
+using Wayleave.Host.Objects;
+using Wayleave.Linux;
+
+namespace Wayleave.Host.Benchmarks;
+
+/// <summary>
+/// One side of a benchmark: a whole host with one GPU and one NIC, memory of it that is registered, and queue pairs. Both sides are
+/// the same; what they do with it differs.
+/// </summary>
+internal sealed class BenchmarkEnd : IAsyncDisposable
+{
+    public const string GpuName = "gpu0";
+
+    // Room for both buffers of a take-back besides the region.
+    private const long SlackBytes = 64L << 20;
+
+    private readonly WayleaveHost _host;
+    private readonly uint[] _psns;
+    private readonly DmaPort _processor;
+
+    private BenchmarkEnd(
+        WayleaveHost host, DeviceObject o, MemoryRegion region, CompletionQueue sends, CompletionQueue receives, QueuePair[] pairs, uint[] psns)
+    {
+        (_host, Object, Region, Sends, Receives, Pairs, _psns) = (host, o, region, sends, receives, pairs, psns);
+        _processor = new DmaPort(host.Fabric, new PciFunction("0000:00:00.0", "cpu"));
+    }
+
+    public WayleaveHost Host => _host;
+
+    public NicHandle Nic => _host.Nics[0];
+
+    public DeviceObject Object { get; }
+
+    public MemoryRegion Region { get; }
+
+    public CompletionQueue Sends { get; }
+
+    public CompletionQueue Receives { get; }
+
+    public QueuePair[] Pairs { get; }
+
+    /// <summary>What the peer must know of this end.</summary>
+    public EndMessage Message => new(
+        [.. Pairs.Select((pair, i) => PairMessage.From(Nic.DescribeEnd(pair, _psns[i])))], Region.Key, Region.Iova, Region.LengthBytes);
+
+    public static WayleaveHostOptions HostOptions(BenchmarkOptions options) => new()
+    {
+        Socket = options.SocketBufferBytes == 0
+            ? new UdpEndpointOptions()
+            : new UdpEndpointOptions { ReceiveBufferBytes = options.SocketBufferBytes, SendBufferBytes = options.SocketBufferBytes },
+    };
+
+    public static async Task<BenchmarkEnd> OpenAsync(BenchmarkOptions options, string address)
+    {
+        long granule = GpuConfig.GranuleBytes;
+        long vram = (options.EffectiveRegionBytes + SlackBytes + granule - 1) / granule * granule;
+        WayleaveHost host = await WayleaveHost.StartAsync(
+            new HostConfig
+            {
+                Name = "bench",
+                Gpus = [new GpuConfig { Name = GpuName, VramBytes = vram, SystemPoolBytes = 0 }],
+                Nics = [new NicConfig { Address = IPAddress.Parse(address), UdpPort = 0, PathMtuBytes = options.MtuBytes }],
+            },
+            HostOptions(options)).ConfigureAwait(false);
+        try
+        {
+            NicHandle nic = host.Nics[0];
+            DeviceObject o = await host.Objects.CreateAsync(
+                GpuName, "region", (ulong)options.EffectiveRegionBytes, StorageKind.Movable).ConfigureAwait(false);
+            ProtectionDomain domain = nic.Device.CreateProtectionDomain();
+            MemoryRegion region = await nic.RegisterAsync(
+                domain,
+                o.Buffer.Shared,
+                new MemoryRegionRequest(
+                    0,
+                    o.SizeBytes,
+                    0,
+                    AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead,
+                    ImporterKind.Dynamic)).ConfigureAwait(false);
+
+            // Touched once, as any memory that holds data: the first write to a page is not what is measured.
+            await host.Objects.ForEachPieceAsync(o, (_, bytes) => bytes.Fill(0xA5)).ConfigureAwait(false);
+            int entries = options.Depth * options.QueuePairs;
+            CompletionQueue sends = nic.CreateCompletionQueue(entries);
+            CompletionQueue receives = nic.CreateCompletionQueue(entries);
+            QueuePairCapabilities capabilities = new() { MaxSendWr = options.Depth, MaxReceiveWr = options.Depth };
+            QueuePair[] pairs = new QueuePair[options.QueuePairs];
+            uint[] psns = new uint[options.QueuePairs];
+            for (int i = 0; i < pairs.Length; i++)
+            {
+                pairs[i] = nic.CreateQueuePair(domain, sends, receives, capabilities);
+                psns[i] = nic.ChoosePsn();
+            }
+
+            return new BenchmarkEnd(host, o, region, sends, receives, pairs, psns);
+        }
+        catch
+        {
+            await host.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    /// <summary>Connects queue pair i with the peer's queue pair i.</summary>
+    public void Connect(EndMessage peer)
+    {
+        for (int i = 0; i < Pairs.Length; i++)
+        {
+            Nic.Connect(Pairs[i], peer.Pairs[i].ToEnd(), AccessFlags.RemoteWrite | AccessFlags.RemoteRead, _psns[i]);
+        }
+    }
+
+    /// <summary>
+    /// The region's bytes as the processor sees them, from its start. Nobody moves this object, so the span stays valid until the end
+    /// is disposed.
+    /// </summary>
+    public Span<byte> Bytes(int lengthBytes)
+    {
+        Span<byte> bytes = default;
+        bool found = Object.Buffer.Placement.Addresses.TryLocate(0, out DeviceAddress start, out ulong contiguous)
+            && contiguous >= (ulong)lengthBytes
+            && _processor.TryWrite(start, lengthBytes, out bytes) == Errno.Success;
+        return found && bytes.Length == lengthBytes
+            ? bytes
+            : throw new InvalidOperationException($"the first {lengthBytes} bytes of {Object} are not in one piece");
+    }
+
+    public CounterSample Sample(long operations = 0, long bytes = 0)
+    {
+        ref readonly RdmaStats stats = ref Nic.Device.Port.Stats;
+        return new CounterSample
+        {
+            AllocatedBytes = GC.GetTotalAllocatedBytes(precise: true),
+            Retransmits = stats.Retransmits,
+            Timeouts = stats.Timeouts,
+            SocketDrops = Nic.ReadSocketStats().Drops,
+            Operations = operations,
+            Bytes = bytes,
+        };
+    }
+
+    public ValueTask DisposeAsync() => _host.DisposeAsync();
+}
