@@ -89,13 +89,21 @@ public sealed class CopyEngine
     }
 
     /// <summary>Takes the engine token; false when another thread drives the engine. Host lock not held.</summary>
-    public bool TryEnter() => Interlocked.CompareExchange(ref _token, 1, 0) == 0;
+    public bool TryEnter()
+    {
+        Interleave.Point("engine: enter");
+        return Interlocked.CompareExchange(ref _token, 1, 0) == 0;
+    }
 
     /// <summary>
     /// Gives the token back. Work that came meanwhile was left to the holder: <see cref="Drive"/> looks again, and so
     /// must a caller that does without it.
     /// </summary>
-    public void Exit() => Interlocked.Exchange(ref _token, 0);
+    public void Exit()
+    {
+        Interleave.Point("engine: exit");
+        Interlocked.Exchange(ref _token, 0);
+    }
 
     /// <summary>
     /// Copies one block of the current job, or starts the next. Token held by the caller; host lock not held.
@@ -146,6 +154,7 @@ public sealed class CopyEngine
             }
 
             Exit();
+            Interleave.Point("engine: look again");
         }
         while (steps < stepsMax && Volatile.Read(ref _doorbell) != 0);
         return steps;
@@ -153,6 +162,7 @@ public sealed class CopyEngine
 
     private void RingDoorbell()
     {
+        Interleave.Point("engine: doorbell");
         Interlocked.Exchange(ref _doorbell, 1);
         WorkAvailable?.Invoke();
     }
