@@ -34,7 +34,7 @@ public sealed record RdmaDeviceOptions
     public int DatagramChargeBytes { get; init; } = 900;
 
     /// <summary>A READ is asked for in pieces of this size, so that its response fits the window of the own socket.</summary>
-    public int ReadRequestBytes { get; init; } = 64 * 1024;
+    public int ReadRequestBytes { get; init; } = 128 * 1024;
 
     /// <summary>An acknowledgement is asked for after this share of the window at the latest.</summary>
     public int AcknowledgeShare { get; init; } = 2;

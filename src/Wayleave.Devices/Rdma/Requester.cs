@@ -3,35 +3,17 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
-// Read roce.md A6 first; rxe_req.c and rxe_comp.c are its longer form. Positions in the send queue:
-//
-//   completed | head ......... cursor ......... started ........ tail
-//               acked up to    sent up to       has PSNs         posted
-//               _ackPsn        CursorPsn        _nextPsn
-//
-// Going back moves the cursor to _ackPsn; _sentPsn, the end of everything ever sent, stays. A READ is asked for in pieces that are
-// multiples of the MTU, so a response is placed by its PSN alone, whatever piece or repetition it belongs to.
+// Read roce.md A6 first; rxe_req.c and rxe_comp.c are its longer form. SendProgress has the picture of the send queue. A READ is asked
+// for in pieces that are multiples of the MTU, so a response is placed by its PSN alone, whatever piece or repetition it belongs to.
 
 /// <summary>The sending half of an RC queue pair. Port token held by the caller.</summary>
 internal sealed class Requester
 {
-    private const int HeaderBytesMax = 60; // IPv4, UDP, BTH, RETH and ICRC: what a packet costs on the wire besides its payload
-
     private readonly QueuePair _pair;
     private readonly SendQueue _queue;
     private readonly RdmaPort _port;
-    private uint _head;
-    private uint _cursor;
-    private int _cursorPacket;
-    private uint _started;
-    private uint _ackPsn;
-    private uint _nextPsn;
-    private uint _sentPsn;
-    private long _chargedBytes;
+    private readonly SendProgress _progress;
     private long _chargedSinceAckRequest;
-    private long _readChargedBytes;
-    private int _readsOutstanding; // READ requests on the wire, in pieces
-    private int _readsIncomplete; // READ work requests started and not completed
     private uint _readRestartPsn;
     private bool _readGapSeen;
     private uint _failedPosition;
@@ -43,61 +25,46 @@ internal sealed class Requester
         _pair = pair;
         _queue = queue;
         _port = port;
-        Timer = new RetransmitTimer();
+        _progress = new SendProgress(pair, queue, port.Options);
     }
 
-    public RetransmitTimer Timer { get; }
+    public RetransmitTimer Timer { get; } = new();
 
-    /// <summary>Whether a request that was sent is not acknowledged.</summary>
-    private bool IsOutstanding => CursorPsn != _ackPsn;
-
-    private uint CursorPsn => _cursor == _started ? _nextPsn : Psn.Add(_queue[_cursor].FirstPsn, (uint)_cursorPacket);
+    private bool IsInError => _pair.State == QueuePairState.Error;
 
     /// <summary>Forgets everything and starts at a PSN (RESET to RTS).</summary>
     public void Reset(uint firstPsn)
     {
-        ReleaseCharges();
-        _head = _cursor = _started = 0;
-        _cursorPacket = 0;
-        _ackPsn = _nextPsn = _sentPsn = _readRestartPsn = firstPsn;
-        _readsIncomplete = 0;
+        _progress.Reset(firstPsn);
+        _readRestartPsn = firstPsn;
+        _readGapSeen = false;
         _failedStatus = WorkCompletionStatus.Success;
         _drainReported = false;
         _chargedSinceAckRequest = 0;
         Timer.Reset(_pair);
     }
 
-    /// <summary>Whether <see cref="BuildNext"/> has a reason to be called.</summary>
-    public bool HasWork => _cursor != _queue.Tail;
-
     /// <summary>Adds the next packet to a super-packet.</summary>
     public BuildResult BuildNext(ref SuperPacket superPacket, TimeSpan now)
     {
-        if (_pair.State is not (QueuePairState.ReadyToSend or QueuePairState.SendQueueDrained)
+        bool hasNone = _pair.State is not (QueuePairState.ReadyToSend or QueuePairState.SendQueueDrained)
             || Timer.IsWaitingForReceiver
-            || _cursor == _queue.Tail
-            || (_failedStatus != WorkCompletionStatus.Success && _cursor == _failedPosition))
-        {
-            return BuildResult.Nothing;
-        }
-
-        ref SendSlot slot = ref _queue[_cursor];
-        if (_cursor == _started && !TryStart(ref slot))
-        {
-            return BuildResult.Nothing;
-        }
-
-        return slot.IsRead ? BuildReadRequest(ref slot, ref superPacket, now) : BuildData(ref slot, ref superPacket, now);
+            || !_progress.HasWork
+            || (_failedStatus != WorkCompletionStatus.Success && _progress.Cursor == _failedPosition)
+            || (_progress.IsCursorNew && !TryStart());
+        return hasNone ? BuildResult.Nothing
+            : _progress.CursorSlot.IsRead ? BuildReadRequest(ref superPacket, now)
+            : BuildData(ref superPacket, now);
     }
 
     /// <summary>A doorbell, a modify or a mapped region: look again.</summary>
     public void Wake()
     {
-        if (_pair.State == QueuePairState.Error)
+        if (IsInError)
         {
             Flush();
         }
-        else if (HasWork)
+        else if (_progress.HasWork)
         {
             RdmaPort.ScheduleRequests(_pair);
         }
@@ -106,7 +73,7 @@ internal sealed class Requester
     /// <summary>An acknowledge packet of any syndrome (roce.md A6.2).</summary>
     public void HandleAcknowledge(uint psn, Aeth aeth, TimeSpan now)
     {
-        if (!IsOnTheWay(psn))
+        if (!_progress.IsOnTheWay(psn))
         {
             return;
         }
@@ -114,7 +81,7 @@ internal sealed class Requester
         switch (aeth.Kind)
         {
             case AethKind.Acknowledge:
-                AcknowledgeThrough(Psn.Next(psn), now);
+                HandleAck(psn, now);
                 break;
             case AethKind.ReceiverNotReady:
                 _port.Counters.RnrNaksReceived++;
@@ -133,70 +100,65 @@ internal sealed class Requester
     public void HandleReadResponse(in PacketView packet, TimeSpan now)
     {
         uint psn = packet.Psn;
-        if (!IsOnTheWay(psn) || !TryAcknowledgeBefore(psn, now))
+        if (!_progress.IsOnTheWay(psn) || !TryAcknowledgeBeforeRead(psn, now))
         {
             return;
         }
 
-        ref SendSlot slot = ref _queue[_head];
+        ref SendSlot slot = ref _progress.HeadSlot;
         if (!slot.IsRead)
         {
             FailHead(WorkCompletionStatus.BadResponse);
             return;
         }
 
-        if (psn != _ackPsn)
+        if (psn != _progress.AckPsn)
         {
-            // The answer to a later READ says that this one was served (implied NAK), one of its own only that one is late.
-            if (Psn.Compare(psn, slot.LastPsn) > 0)
+            // The answer to a later request says that this one was served (implied NAK), one of its own only that one is late.
+            if (_progress.IsInHead(psn))
             {
-                RestartRead();
+                HandleReadGap();
             }
             else
             {
-                HandleReadGap();
+                RestartRead();
             }
 
             return;
         }
 
         int index = Psn.Distance(slot.FirstPsn, psn);
-        (int end, _) = ReadPiece(slot, index);
-        bool isEnd = index == end - 1;
-        if (!IsExpectedForm(packet.Opcode, index, psn, isEnd))
+        bool endsPiece = index == _progress.ReadPiece(slot, index).End - 1;
+        if (!IsExpectedForm(packet.Opcode, index, psn, endsPiece))
         {
             FailHead(WorkCompletionStatus.BadResponse);
             return;
         }
 
         uint offset = (uint)index * (uint)_pair.MtuBytes;
-        uint expectedBytes = Math.Min((uint)_pair.MtuBytes, slot.LengthBytes - offset);
-        if ((uint)packet.PayloadBytes != expectedBytes)
+        if ((uint)packet.PayloadBytes != Math.Min((uint)_pair.MtuBytes, slot.LengthBytes - offset))
         {
             FailHead(WorkCompletionStatus.LocalLengthError);
             return;
         }
 
-        AccessOutcome outcome = _pair.Memory.Scatter(_queue.Sges(_head), offset, packet.Payload, out MemoryRegion? region);
-        if (outcome == AccessOutcome.Faulted)
+        ReadOnlySpan<Sge> sges = _queue.Sges(_progress.Head);
+        AccessOutcome outcome = _pair.Memory.Scatter(sges, offset, packet.Payload, out MemoryRegion? region);
+        switch (outcome)
         {
-            // Nothing is kept for later: the piece is asked for again once the region is mapped (linux.md 5.7).
-            _port.Fault(region!, _pair);
-            ReleaseCharges();
-            MoveCursorToAck();
-            _readRestartPsn = _ackPsn;
-            Timer.StopAcknowledge();
-            _port.Stall(_pair);
-            return;
+            case AccessOutcome.Done:
+                TakeReadPacket(packet.PayloadBytes, endsPiece, now);
+                break;
+            case AccessOutcome.Faulted:
+                // Nothing is kept for later: it is asked for again once the region is mapped (linux.md 5.7).
+                _port.Fault(region!, _pair);
+                GoBack();
+                _port.Stall(_pair);
+                break;
+            default:
+                FailHead(WorkCompletionStatus.LocalProtectionError);
+                break;
         }
-
-        if (outcome != AccessOutcome.Done)
-        {
-            FailHead(WorkCompletionStatus.LocalProtectionError);
-            return;
-        }
-
-        TakeReadPacket(ref slot, index, (int)expectedBytes, isEnd, now);
     }
 
     public void HandleTimeout(TimeSpan now)
@@ -218,7 +180,7 @@ internal sealed class Requester
             return;
         }
 
-        GoBack();
+        GoBackAndSend();
     }
 
     /// <summary>SQD: what was started is finished, nothing new starts; the event says when (IBTA 10.3.1.5).</summary>
@@ -231,24 +193,22 @@ internal sealed class Requester
     /// <summary>ERR: everything that has not completed is flushed, in order.</summary>
     public void Flush()
     {
-        ReleaseCharges();
         Timer.Stop();
         uint tail = _queue.Tail;
-        while (_head != tail)
+        while (_progress.Head != tail)
         {
-            Complete(WorkCompletionStatus.WorkRequestFlushed);
+            CompleteHead(WorkCompletionStatus.WorkRequestFlushed);
         }
 
-        _cursor = _started = _head;
-        _cursorPacket = 0;
-        _readsIncomplete = 0;
+        _progress.Abandon();
     }
 
-    /// <summary>Gives the first packet of a request its PSN, if it may start now.</summary>
-    private bool TryStart(ref SendSlot slot)
+    /// <summary>Gives the request at the cursor its PSNs, if it may start now.</summary>
+    private bool TryStart()
     {
+        ref SendSlot slot = ref _progress.CursorSlot;
         bool mustWait = _pair.State == QueuePairState.SendQueueDrained
-            || ((slot.Flags & SendFlags.Fence) != 0 && _readsIncomplete > 0);
+            || ((slot.Flags & SendFlags.Fence) != 0 && _progress.ReadsIncomplete > 0);
         if (mustWait)
         {
             return false;
@@ -260,206 +220,121 @@ internal sealed class Requester
             return false;
         }
 
-        slot.FirstPsn = _nextPsn;
-        slot.PacketCount = Math.Max(1, (int)((slot.LengthBytes + (uint)_pair.MtuBytes - 1) / (uint)_pair.MtuBytes));
-        _nextPsn = Psn.Add(_nextPsn, (uint)slot.PacketCount);
-        _readsIncomplete += slot.IsRead ? 1 : 0;
-        _started++;
+        _progress.Start();
         return true;
     }
 
-    private BuildResult BuildData(ref SendSlot slot, ref SuperPacket superPacket, TimeSpan now)
+    private BuildResult BuildData(ref SuperPacket superPacket, TimeSpan now)
     {
+        ref SendSlot slot = ref _progress.CursorSlot;
         int mtu = _pair.MtuBytes;
-        bool isFirst = _cursorPacket == 0;
-        bool isLast = _cursorPacket == slot.PacketCount - 1;
-        uint offset = (uint)_cursorPacket * (uint)mtu;
+        bool isLast = _progress.CursorPacket == slot.PacketCount - 1;
+        uint offset = (uint)_progress.CursorPacket * (uint)mtu;
         int payloadBytes = (int)Math.Min((uint)mtu, slot.LengthBytes - offset);
         DestinationWindow window = _pair.Peer.Window;
-        int charge = payloadBytes + HeaderBytesMax + _port.Options.DatagramChargeBytes;
+        int charge = _progress.ChargeOf(payloadBytes);
         if (!window.Admits(charge))
         {
             return BuildResult.WindowClosed;
         }
 
-        Opcode opcode = RequestOpcodes.Of(slot.Opcode, isFirst, isLast);
+        Opcode opcode = RequestHeaders.OpcodeOf(slot.Opcode, _progress.CursorPacket == 0, isLast);
         int headerBytes = OpcodeTraits.Of(opcode).HeaderBytes;
-        int padBytes = -payloadBytes & 3;
-        int packetBytes = headerBytes + payloadBytes + padBytes + PacketView.IcrcSize;
+        int packetBytes = PayloadPacket.SizeOf(headerBytes, payloadBytes);
         if (!superPacket.TryReserve(packetBytes, out Span<byte> packet))
         {
             return BuildResult.DoesNotFit;
         }
 
-        int full = mtu + HeaderBytesMax + _port.Options.DatagramChargeBytes;
-        bool closesWindow = window.InFlightBytes + charge + full > window.LimitBytes;
-        bool isDue = _chargedSinceAckRequest + charge >= window.LimitBytes / _port.Options.AcknowledgeShare;
-        bool asks = isLast || isDue || closesWindow;
-        uint psn = Psn.Add(slot.FirstPsn, (uint)_cursorPacket);
-        WriteHeaders(packet, slot, opcode, psn, padBytes, asks, isFirst, isLast);
-        uint icrc = _pair.Peer.Outbound.Seed(packetBytes, (ushort)superPacket.Count);
-        icrc = Icrc.AppendBth(icrc, packet);
-        icrc = Icrc.Append(icrc, packet[Bth.Size..headerBytes]);
-        Span<byte> payload = packet.Slice(headerBytes, payloadBytes);
-        AccessOutcome outcome = Gather(slot, offset, payload, ref icrc, out MemoryRegion? region);
+        bool asks = isLast || MustAsk(window, charge);
+        Bth bth = new()
+        {
+            Opcode = opcode,
+            Solicited = isLast && (slot.Flags & SendFlags.Solicited) != 0 && slot.Opcode != WorkRequestOpcode.RdmaWrite,
+            PadCount = -payloadBytes & 3,
+            PKey = _port.Options.PKey,
+            DestQp = _pair.DestQpNumber,
+            AckRequest = asks,
+            Psn = _progress.CursorPsn,
+        };
+        RequestHeaders.Write(packet, bth, slot);
+        uint icrc = PayloadPacket.Begin(_pair.Peer.Outbound, superPacket.Count, packet, headerBytes);
+        AccessOutcome outcome = Gather(slot, offset, packet.Slice(headerBytes, payloadBytes), ref icrc, out MemoryRegion? region);
         if (outcome != AccessOutcome.Done)
         {
             return HandleLocalRefusal(outcome, region);
         }
 
-        // Whatever the buffer held before must not leave in the pad (H-13).
-        Span<byte> pad = packet.Slice(headerBytes + payloadBytes, padBytes);
-        pad.Clear();
-        Icrc.Finish(Icrc.Append(icrc, pad), packet[^PacketView.IcrcSize..]);
+        PayloadPacket.End(icrc, packet, headerBytes, payloadBytes);
         superPacket.Commit(packetBytes);
-        window.Charge(charge);
-        _chargedBytes += charge;
         _chargedSinceAckRequest = asks ? 0 : _chargedSinceAckRequest + charge;
-        AdvanceCursor(psn, slot.PacketCount, _cursorPacket + 1, now);
+        NoteSent(_progress.NoteSent(charge), now);
         return BuildResult.Built;
     }
 
-    private BuildResult BuildReadRequest(ref SendSlot slot, ref SuperPacket superPacket, TimeSpan now)
+    private BuildResult BuildReadRequest(ref SuperPacket superPacket, TimeSpan now)
     {
-        if (_readsOutstanding >= _pair.MaxRdAtomic)
+        if (_progress.ReadsOutstanding >= _pair.MaxRdAtomic)
         {
             return BuildResult.Nothing;
         }
 
-        (int end, uint lengthBytes) = ReadPiece(slot, _cursorPacket);
-        int packets = end - _cursorPacket;
-        int charge = (int)lengthBytes + packets * (HeaderBytesMax + _port.Options.DatagramChargeBytes);
+        ref SendSlot slot = ref _progress.CursorSlot;
+        (int end, uint lengthBytes) = _progress.ReadPiece(slot, _progress.CursorPacket);
+        int charge = _progress.ChargeOfRead(lengthBytes, end - _progress.CursorPacket);
         if (!_pair.Peer.ReadWindow.Admits(charge))
         {
             return BuildResult.ReadWindowClosed;
         }
 
-        const int PacketBytes = Bth.Size + Reth.Size + PacketView.IcrcSize;
-        if (!superPacket.TryReserve(PacketBytes, out Span<byte> packet))
+        if (!superPacket.TryReserve(RequestHeaders.ReadRequestBytes, out Span<byte> packet))
         {
             return BuildResult.DoesNotFit;
         }
 
-        uint psn = Psn.Add(slot.FirstPsn, (uint)_cursorPacket);
         Bth bth = new()
         {
             Opcode = Opcode.RcReadRequest,
             PKey = _port.Options.PKey,
             DestQp = _pair.DestQpNumber,
             AckRequest = true,
-            Psn = psn,
+            Psn = _progress.CursorPsn,
         };
         bth.WriteTo(packet);
-        uint offset = (uint)_cursorPacket * (uint)_pair.MtuBytes;
-        new Reth(slot.RemoteAddress + offset, slot.RKey, lengthBytes).WriteTo(packet[Bth.Size..]);
+        ulong address = slot.RemoteAddress + (uint)_progress.CursorPacket * (uint)_pair.MtuBytes;
+        new Reth(address, slot.RKey, lengthBytes).WriteTo(packet[Bth.Size..]);
         Icrc.Seal(_pair.Peer.Outbound, (ushort)superPacket.Count, packet);
-        superPacket.Commit(PacketBytes);
-        _pair.Peer.ReadWindow.Charge(charge);
-        _readChargedBytes += charge;
-        _readsOutstanding++;
+        superPacket.Commit(RequestHeaders.ReadRequestBytes);
         _chargedSinceAckRequest = 0;
-        AdvanceCursor(psn, slot.PacketCount, end, now);
+        NoteSent(_progress.NoteReadSent(end, charge), now);
         return BuildResult.Built;
     }
 
-    private void WriteHeaders(
-        Span<byte> packet, in SendSlot slot, Opcode opcode, uint psn, int padBytes, bool asks, bool isFirst, bool isLast)
+    // Besides the last packet of a message: the one that closes the window, for nothing more would ask, and one now and then.
+    private bool MustAsk(DestinationWindow window, int charge)
     {
-        Bth bth = new()
-        {
-            Opcode = opcode,
-            Solicited = isLast && (slot.Flags & SendFlags.Solicited) != 0 && slot.Opcode != WorkRequestOpcode.RdmaWrite,
-            PadCount = padBytes,
-            PKey = _port.Options.PKey,
-            DestQp = _pair.DestQpNumber,
-            AckRequest = asks,
-            Psn = psn,
-        };
-        bth.WriteTo(packet);
-        int at = Bth.Size;
-        if (isFirst && slot.Opcode is WorkRequestOpcode.RdmaWrite or WorkRequestOpcode.RdmaWriteWithImmediate)
-        {
-            new Reth(slot.RemoteAddress, slot.RKey, slot.LengthBytes).WriteTo(packet[at..]);
-            at += Reth.Size;
-        }
-
-        if (isLast && slot.Opcode is WorkRequestOpcode.RdmaWriteWithImmediate or WorkRequestOpcode.SendWithImmediate)
-        {
-            new ImmDt(slot.Immediate).WriteTo(packet[at..]);
-        }
+        long after = window.InFlightBytes + charge;
+        return after + _progress.ChargeOf(_pair.MtuBytes) > window.LimitBytes
+            || _chargedSinceAckRequest + charge >= window.LimitBytes / _port.Options.AcknowledgeShare;
     }
 
     private AccessOutcome Gather(in SendSlot slot, uint offset, Span<byte> payload, ref uint icrc, out MemoryRegion? region)
     {
+        uint position = _progress.Cursor;
         if ((slot.Flags & SendFlags.Inline) == 0)
         {
-            return _pair.Memory.Gather(_queue.Sges(_cursor), offset, payload, ref icrc, out region);
+            return _pair.Memory.Gather(_queue.Sges(position), offset, payload, ref icrc, out region);
         }
 
         region = null;
-        icrc = Icrc.AppendCopy(icrc, _queue.Inline(_cursor).Slice((int)offset, payload.Length), payload);
+        icrc = Icrc.AppendCopy(icrc, _queue.Inline(position).Slice((int)offset, payload.Length), payload);
         return AccessOutcome.Done;
     }
 
-    private void AdvanceCursor(uint psn, int packetCount, int nextPacket, TimeSpan now)
+    private void NoteSent(bool isRepeated, TimeSpan now)
     {
-        uint end = Psn.Add(psn, (uint)(nextPacket - _cursorPacket));
-        if (Psn.Compare(psn, _sentPsn) < 0)
-        {
-            _port.Counters.Retransmits++;
-        }
-
-        if (Psn.Compare(end, _sentPsn) > 0)
-        {
-            _sentPsn = end;
-        }
-
-        bool isDone = nextPacket == packetCount;
-        _cursor += isDone ? 1u : 0;
-        _cursorPacket = isDone ? 0 : nextPacket;
+        _port.Counters.Retransmits += isRepeated ? 1 : 0;
         _port.NoteDeadline(Timer.ArmIfStopped(now));
-    }
-
-    /// <summary>Which packets a READ request sent now asks for: up to the end of the piece that the packet is in.</summary>
-    private (int End, uint LengthBytes) ReadPiece(in SendSlot slot, int packet)
-    {
-        int piece = PiecePackets;
-        int end = Math.Min((packet / piece + 1) * piece, slot.PacketCount);
-        uint from = (uint)packet * (uint)_pair.MtuBytes;
-        uint to = (uint)Math.Min((ulong)end * (uint)_pair.MtuBytes, slot.LengthBytes);
-        return (end, to - from);
-    }
-
-    private int PiecePackets => Math.Max(1, _port.Options.ReadRequestBytes / _pair.MtuBytes);
-
-    /// <summary>Everything from the oldest unacknowledged packet on is sent again.</summary>
-    private void GoBack()
-    {
-        ReleaseCharges();
-        Timer.StopAcknowledge();
-        MoveCursorToAck();
-        _readRestartPsn = _ackPsn;
-        _chargedSinceAckRequest = 0;
-        RdmaPort.ScheduleRequests(_pair);
-    }
-
-    private void MoveCursorToAck()
-    {
-        _cursor = _head;
-        _cursorPacket = _head == _started ? 0 : Psn.Distance(_queue[_head].FirstPsn, _ackPsn);
-    }
-
-    private void ReleaseCharges()
-    {
-        if (_pair.HasPeer)
-        {
-            _pair.Peer.Window.Release(_chargedBytes);
-            _pair.Peer.ReadWindow.Release(_readChargedBytes);
-            RdmaPort.WakeReadWaiters(_pair.Peer);
-        }
-
-        _chargedBytes = _readChargedBytes = 0;
-        _readsOutstanding = 0;
     }
 
     private BuildResult HandleLocalRefusal(AccessOutcome outcome, MemoryRegion? region)
@@ -468,145 +343,144 @@ internal sealed class Requester
         {
             _port.Fault(region, _pair);
             _port.Stall(_pair);
-            return BuildResult.Nothing;
+        }
+        else
+        {
+            FailAtCursor(WorkCompletionStatus.LocalProtectionError);
         }
 
-        FailAtCursor(WorkCompletionStatus.LocalProtectionError);
         return BuildResult.Nothing;
     }
 
-    /// <summary>Whether a response to that PSN can exist: sent, and not acknowledged. Everything else is ignored (H-06, H-11).</summary>
-    private bool IsOnTheWay(uint psn) =>
-        ((psn - _ackPsn) & Psn.Mask) < ((_sentPsn - _ackPsn) & Psn.Mask) && _pair.State != QueuePairState.Error;
-
-    /// <summary>
-    /// Everything before <paramref name="end"/> is acknowledged. False when a READ stands in the way: its data was lost, since
-    /// responses come in order.
-    /// </summary>
-    private bool TryAdvance(uint end, TimeSpan now)
+    private void HandleAck(uint psn, TimeSpan now)
     {
-        uint start = _ackPsn;
-        while (_ackPsn != end && _head != _started)
-        {
-            ref SendSlot slot = ref _queue[_head];
-            if (slot.IsRead)
-            {
-                break;
-            }
-
-            int from = Psn.Distance(slot.FirstPsn, _ackPsn);
-            uint left = (end - _ackPsn) & Psn.Mask;
-            int to = (int)Math.Min((uint)slot.PacketCount, (uint)from + left);
-            Release(slot, from, to);
-            _ackPsn = Psn.Add(slot.FirstPsn, (uint)to);
-            if (to == slot.PacketCount)
-            {
-                Complete(WorkCompletionStatus.Success);
-            }
-        }
-
-        if (_ackPsn != start)
-        {
-            NoteProgress(now);
-        }
-
-        return _ackPsn == end;
-    }
-
-    private void AcknowledgeThrough(uint end, TimeSpan now)
-    {
-        if (!TryAdvance(end, now) && _pair.State != QueuePairState.Error)
+        if (!TryAcknowledge(Psn.Next(psn), now) && !IsInError)
         {
             RestartRead(); // an ACK behind a READ: its responses were lost (implied NAK)
         }
     }
 
-    private bool TryAcknowledgeBefore(uint psn, TimeSpan now)
+    private void HandleReceiverNotReady(uint psn, int timerCode, TimeSpan now)
     {
-        // A response to a later request acknowledges SENDs and WRITEs before it, up to the READ it may belong to.
-        while (_head != _started && !_queue[_head].IsRead)
+        if (!TryAcknowledge(psn, now))
         {
-            ref SendSlot slot = ref _queue[_head];
-            uint end = Psn.Add(slot.FirstPsn, (uint)slot.PacketCount);
-            if (((psn - _ackPsn) & Psn.Mask) < ((end - _ackPsn) & Psn.Mask))
+            RestartRead();
+            return;
+        }
+
+        if (IsInError || Timer.IsWaitingForReceiver)
+        {
+            return;
+        }
+
+        GoBackAndSend();
+        if (Timer.TryWaitForReceiver(now, timerCode, out TimeSpan deadline))
+        {
+            _port.NoteDeadline(deadline);
+        }
+        else
+        {
+            FailHead(WorkCompletionStatus.RnrRetryExceeded);
+        }
+    }
+
+    private void HandleNak(uint psn, byte syndrome, TimeSpan now)
+    {
+        // With a READ before it incomplete, a sequence error asks again from there; a fatal NAK ends the READ as well.
+        if (!TryAcknowledge(psn, now) && syndrome == Aeth.NakPsnSequence)
+        {
+            RestartRead();
+            return;
+        }
+
+        if (IsInError)
+        {
+            return;
+        }
+
+        switch (syndrome)
+        {
+            case Aeth.NakPsnSequence when Timer.TryConsumeRetry():
+                GoBackAndSend();
+                break;
+            case Aeth.NakPsnSequence:
+                FailHead(WorkCompletionStatus.RetryExceeded);
+                break;
+            case Aeth.NakInvalidRequest:
+                FailHead(WorkCompletionStatus.RemoteInvalidRequest);
+                break;
+            case Aeth.NakRemoteAccess:
+                FailHead(WorkCompletionStatus.RemoteAccessError);
+                break;
+            default:
+                FailHead(WorkCompletionStatus.RemoteOperationError);
+                break;
+        }
+    }
+
+    /// <summary>
+    /// Everything before <paramref name="end"/> is acknowledged. False when a READ stands in the way: its data was lost, since
+    /// responses come in order.
+    /// </summary>
+    private bool TryAcknowledge(uint end, TimeSpan now)
+    {
+        uint start = _progress.AckPsn;
+        while (_progress.AckPsn != end && !_progress.IsIdle && !_progress.HeadSlot.IsRead)
+        {
+            if (_progress.AcknowledgeHead(end))
             {
-                return true; // inside a SEND or WRITE: the caller calls it what it is
+                CompleteHead(WorkCompletionStatus.Success);
+            }
+        }
+
+        if (_progress.AckPsn != start)
+        {
+            HandleProgress(now);
+        }
+
+        return _progress.AckPsn == end;
+    }
+
+    // A response to a READ acknowledges the SENDs and WRITEs before it. True when the request at the head is the one it answers, or
+    // a SEND or WRITE that it cannot answer: the caller calls that what it is.
+    private bool TryAcknowledgeBeforeRead(uint psn, TimeSpan now)
+    {
+        while (!_progress.IsIdle && !_progress.HeadSlot.IsRead)
+        {
+            if (_progress.IsInHead(psn))
+            {
+                return true;
             }
 
-            if (!TryAdvance(end, now) || _pair.State == QueuePairState.Error)
+            if (!TryAcknowledge(Psn.Next(_progress.HeadSlot.LastPsn), now) || IsInError)
             {
                 return false;
             }
         }
 
-        return _head != _started;
+        return !_progress.IsIdle;
     }
 
-    private void Release(in SendSlot slot, int fromPacket, int toPacket)
+    private void TakeReadPacket(int payloadBytes, bool endsPiece, TimeSpan now)
     {
-        ulong mtu = (ulong)_pair.MtuBytes;
-        ulong bytes = Math.Min((ulong)toPacket * mtu, slot.LengthBytes) - Math.Min((ulong)fromPacket * mtu, slot.LengthBytes);
-        long charge = (long)bytes + (long)(toPacket - fromPacket) * (HeaderBytesMax + _port.Options.DatagramChargeBytes);
-
-        // After a step back the peer may acknowledge what it had already got and we have not sent again.
-        charge = Math.Min(charge, _chargedBytes);
-        _chargedBytes -= charge;
-        _pair.Peer.Window.Release(charge);
-    }
-
-    private void NoteProgress(TimeSpan now)
-    {
-        if (((CursorPsn - _ackPsn) & Psn.Mask) > ((_sentPsn - _ackPsn) & Psn.Mask))
+        if (_progress.TakeReadPacket(payloadBytes, endsPiece))
         {
-            // The acknowledgement overtook a repetition: go on behind it.
-            long charged = _chargedBytes;
-            _chargedBytes = 0;
-            _pair.Peer.Window.Release(charged);
-            MoveCursorToAck();
+            CompleteHead(WorkCompletionStatus.Success);
         }
 
-        _readGapSeen = false;
-        Timer.NoteProgress();
-        _port.NoteDeadline(Timer.Restart(now, IsOutstanding));
-        if (_failedStatus != WorkCompletionStatus.Success && _head == _failedPosition)
-        {
-            FailHead(_failedStatus);
-            return;
-        }
-
-        ReportDrained();
-        if (HasWork)
-        {
-            RdmaPort.ScheduleRequests(_pair);
-        }
-    }
-
-    private void TakeReadPacket(ref SendSlot slot, int index, int payloadBytes, bool isEnd, TimeSpan now)
-    {
-        long charge = Math.Min(payloadBytes + HeaderBytesMax + _port.Options.DatagramChargeBytes, _readChargedBytes);
-        _readChargedBytes -= charge;
-        _pair.Peer.ReadWindow.Release(charge);
-        _readsOutstanding -= isEnd && _readsOutstanding > 0 ? 1 : 0;
-        _ackPsn = Psn.Next(_ackPsn);
-        if (index == slot.PacketCount - 1)
-        {
-            _readsIncomplete--;
-            Complete(WorkCompletionStatus.Success);
-        }
-
-        NoteProgress(now);
+        HandleProgress(now);
         RdmaPort.WakeReadWaiters(_pair.Peer);
     }
 
-    private bool IsExpectedForm(Opcode opcode, int index, uint psn, bool isEnd)
+    private bool IsExpectedForm(Opcode opcode, int index, uint psn, bool endsPiece)
     {
-        bool startsRequest = index % PiecePackets == 0;
+        bool mayStart = _progress.StartsPiece(index) || psn == _readRestartPsn;
         return opcode switch
         {
-            Opcode.RcReadResponseOnly => isEnd && (startsRequest || psn == _readRestartPsn),
-            Opcode.RcReadResponseFirst => !isEnd && (startsRequest || psn == _readRestartPsn),
-            Opcode.RcReadResponseMiddle => !isEnd && !startsRequest,
-            _ => isEnd && !startsRequest,
+            Opcode.RcReadResponseOnly => endsPiece && mayStart,
+            Opcode.RcReadResponseFirst => !endsPiece && mayStart,
+            Opcode.RcReadResponseMiddle => !endsPiece && !_progress.StartsPiece(index),
+            _ => endsPiece && !_progress.StartsPiece(index),
         };
     }
 
@@ -624,76 +498,53 @@ internal sealed class Requester
         if (!_readGapSeen)
         {
             _readGapSeen = true;
-            GoBack();
+            GoBackAndSend();
         }
     }
 
-    private void HandleReceiverNotReady(uint psn, int timerCode, TimeSpan now)
+    private void HandleProgress(TimeSpan now)
     {
-        if (!TryAdvance(psn, now))
-        {
-            RestartRead();
-            return;
-        }
-
-        if (_pair.State == QueuePairState.Error || Timer.IsWaitingForReceiver)
+        if (IsInError)
         {
             return;
         }
 
+        _progress.CatchUp();
+        _readGapSeen = false;
+        Timer.NoteProgress();
+        _port.NoteDeadline(Timer.Restart(now, _progress.IsOutstanding));
+        if (_failedStatus != WorkCompletionStatus.Success && _progress.Head == _failedPosition)
+        {
+            FailHead(_failedStatus);
+            return;
+        }
+
+        ReportDrained();
+        if (_progress.HasWork)
+        {
+            RdmaPort.ScheduleRequests(_pair);
+        }
+    }
+
+    private void GoBack()
+    {
+        _progress.GoBack();
+        Timer.StopAcknowledge();
+        _readRestartPsn = _progress.AckPsn;
+        _chargedSinceAckRequest = 0;
+    }
+
+    private void GoBackAndSend()
+    {
         GoBack();
-        if (Timer.TryWaitForReceiver(now, timerCode, out TimeSpan deadline))
-        {
-            _port.NoteDeadline(deadline);
-        }
-        else
-        {
-            FailHead(WorkCompletionStatus.RnrRetryExceeded);
-        }
-    }
-
-    private void HandleNak(uint psn, byte syndrome, TimeSpan now)
-    {
-        if (!TryAdvance(psn, now))
-        {
-            // A READ before it is incomplete: for a sequence error ask again from there; a fatal NAK ends the READ as well.
-            if (syndrome == Aeth.NakPsnSequence)
-            {
-                RestartRead();
-                return;
-            }
-        }
-
-        if (_pair.State == QueuePairState.Error)
-        {
-            return;
-        }
-
-        switch (syndrome)
-        {
-            case Aeth.NakPsnSequence when Timer.TryConsumeRetry():
-                GoBack();
-                break;
-            case Aeth.NakPsnSequence:
-                FailHead(WorkCompletionStatus.RetryExceeded);
-                break;
-            case Aeth.NakInvalidRequest:
-                FailHead(WorkCompletionStatus.RemoteInvalidRequest);
-                break;
-            case Aeth.NakRemoteAccess:
-                FailHead(WorkCompletionStatus.RemoteAccessError);
-                break;
-            default:
-                FailHead(WorkCompletionStatus.RemoteOperationError);
-                break;
-        }
+        RdmaPort.ScheduleRequests(_pair);
     }
 
     // Completions come in order: a request that fails here waits until all before it are acknowledged.
     private void FailAtCursor(WorkCompletionStatus status)
     {
-        (_failedPosition, _failedStatus) = (_cursor, status);
-        if (_head == _cursor)
+        (_failedPosition, _failedStatus) = (_progress.Cursor, status);
+        if (_progress.Head == _failedPosition)
         {
             FailHead(status);
         }
@@ -701,18 +552,18 @@ internal sealed class Requester
 
     private void FailHead(WorkCompletionStatus status)
     {
-        if (_head != _queue.Tail)
+        if (_progress.Head != _queue.Tail)
         {
-            Complete(status);
+            CompleteHead(status);
         }
 
         _pair.EnterError();
     }
 
-    private void Complete(WorkCompletionStatus status)
+    private void CompleteHead(WorkCompletionStatus status)
     {
-        ref SendSlot slot = ref _queue[_head];
-        _head++;
+        ref SendSlot slot = ref _progress.HeadSlot;
+        _progress.RetireHead();
         if (status == WorkCompletionStatus.Success && (slot.Flags & SendFlags.Signaled) == 0)
         {
             return;
@@ -724,39 +575,20 @@ internal sealed class Requester
         {
             WrId = slot.WrId,
             Status = status,
-            Opcode = RequestOpcodes.CompletionOf(slot.Opcode),
+            Opcode = RequestHeaders.CompletionOf(slot.Opcode),
             ByteLength = slot.LengthBytes,
             QpNumber = _pair.QpNumber,
             Flags = marksImmediate ? WorkCompletionFlags.WithImmediate : WorkCompletionFlags.None,
         };
-        _port.Complete(_pair.SendCompletionQueue, completion, _queue, _head, isSolicited: false, _pair);
+        _port.Complete(_pair.SendCompletionQueue, completion, _queue, _progress.Head, isSolicited: false, _pair);
     }
 
     private void ReportDrained()
     {
-        if (_pair.State == QueuePairState.SendQueueDrained && !_drainReported && _head == _started)
+        if (_pair.State == QueuePairState.SendQueueDrained && !_drainReported && _progress.IsIdle)
         {
             _drainReported = true;
             _port.RaiseEvent(new AsyncEvent(AsyncEventType.SendQueueDrained, _pair.QpNumber));
         }
     }
-}
-
-/// <summary>What <see cref="Requester.BuildNext"/> and its twin of the responder came to.</summary>
-internal enum BuildResult
-{
-    /// <summary>A packet was added.</summary>
-    Built,
-
-    /// <summary>There is one, but this super-packet cannot take it.</summary>
-    DoesNotFit,
-
-    /// <summary>Nothing to send until something happens that schedules the queue pair again.</summary>
-    Nothing,
-
-    /// <summary>The destination's window is closed; an acknowledgement opens it.</summary>
-    WindowClosed,
-
-    /// <summary>A READ waits until the responses of others have arrived.</summary>
-    ReadWindowClosed,
 }

@@ -19,6 +19,7 @@ internal sealed class Responder
     private readonly ReceiveQueue _receives;
     private readonly RdmaPort _port;
     private readonly ReadResponses _reads = new();
+    private readonly ReadResponseBuilder _readBuilder;
     private uint _expectedPsn;
     private uint _msn;
     private OpenMessage _message;
@@ -40,6 +41,7 @@ internal sealed class Responder
         _pair = pair;
         _receives = receives;
         _port = port;
+        _readBuilder = new ReadResponseBuilder(pair, port);
     }
 
     private enum OpenMessage
@@ -513,83 +515,25 @@ internal sealed class Responder
     private BuildResult BuildReadResponse(ref SuperPacket superPacket)
     {
         ref ActiveRead read = ref _reads.Head;
-        int index = read.Next;
-        uint offset = (uint)index * (uint)_pair.MtuBytes;
-        int payloadBytes = (int)Math.Min((uint)_pair.MtuBytes, read.Operation.LengthBytes - offset);
-        bool isLast = index == read.Operation.PacketCount - 1;
-        bool isFirst = index == read.Start
-            && ((index == 0 && !read.IsRest) || !_pair.Profile.AnswersReadRetryWithMiddle);
-        Opcode opcode = (isFirst, isLast) switch
+        BuildResult result = _readBuilder.Build(read, ref superPacket, out AccessOutcome outcome, out MemoryRegion? region);
+        if (result == BuildResult.Built)
         {
-            (true, true) => Opcode.RcReadResponseOnly,
-            (true, false) => Opcode.RcReadResponseFirst,
-            (false, true) => Opcode.RcReadResponseLast,
-            _ => Opcode.RcReadResponseMiddle,
-        };
-        int headerBytes = OpcodeTraits.Of(opcode).HeaderBytes;
-        int padBytes = -payloadBytes & 3;
-        int packetBytes = headerBytes + payloadBytes + padBytes + PacketView.IcrcSize;
-        if (!superPacket.TryReserve(packetBytes, out Span<byte> packet))
-        {
-            return BuildResult.DoesNotFit;
+            _reads.Advance();
+            return result;
         }
 
-        new Bth
+        switch (outcome)
         {
-            Opcode = opcode,
-            PadCount = padBytes,
-            PKey = _port.Options.PKey,
-            DestQp = _pair.DestQpNumber,
-            Psn = read.NextPsn,
-        }.WriteTo(packet);
-        if (headerBytes > Bth.Size)
-        {
-            new Aeth(Aeth.AckUnlimited, read.Operation.Msn).WriteTo(packet[Bth.Size..]);
+            case AccessOutcome.Done:
+                return result;
+            case AccessOutcome.Faulted:
+                // A READ is delayed, not refused: an RNR NAK is no answer to it (linux.md 5.7).
+                _port.Fault(region!, _pair);
+                _port.Stall(_pair);
+                return BuildResult.Nothing;
+            default:
+                return EndRead(ref superPacket, read.NextPsn, outcome, region);
         }
-
-        uint icrc = _pair.Peer.Outbound.Seed(packetBytes, (ushort)superPacket.Count);
-        icrc = Icrc.AppendBth(icrc, packet);
-        icrc = Icrc.Append(icrc, packet[Bth.Size..headerBytes]);
-        AccessOutcome outcome = CopyOut(read.Operation, offset, packet.Slice(headerBytes, payloadBytes), ref icrc, out MemoryRegion? region);
-        if (outcome == AccessOutcome.Faulted)
-        {
-            // A READ is delayed, not refused: an RNR NAK is no answer to it (linux.md 5.7).
-            _port.Fault(region!, _pair);
-            _port.Stall(_pair);
-            return BuildResult.Nothing;
-        }
-
-        if (outcome != AccessOutcome.Done)
-        {
-            return EndRead(ref superPacket, read.NextPsn, outcome, region);
-        }
-
-        Span<byte> pad = packet.Slice(headerBytes + payloadBytes, padBytes);
-        pad.Clear();
-        Icrc.Finish(Icrc.Append(icrc, pad), packet[^PacketView.IcrcSize..]);
-        superPacket.Commit(packetBytes);
-        _reads.Advance();
-        return BuildResult.Built;
-    }
-
-    // Key, domain, right and range are looked at for every packet: a region that goes away stops a long READ (H-12).
-    private AccessOutcome CopyOut(in ReadOperation read, uint offset, Span<byte> payload, ref uint icrc, out MemoryRegion? region)
-    {
-        region = null;
-        if (payload.Length == 0)
-        {
-            return AccessOutcome.Done;
-        }
-
-        region = _region is { } last && last.Key == read.Key && last.State != MemoryRegionState.Dead ? last : _pair.Device.FindRegion(read.Key);
-        if (region is null || _port.Memory.IsDead(region))
-        {
-            return AccessOutcome.Dead;
-        }
-
-        return _port.Memory.Permits(region, _pair.Domain, AccessFlags.RemoteRead, read.Address + offset, (ulong)payload.Length)
-            ? _port.Memory.Read(region, read.Address + offset, payload, ref icrc)
-            : AccessOutcome.Refused;
     }
 
     private BuildResult EndRead(ref SuperPacket superPacket, uint psn, AccessOutcome outcome, MemoryRegion? region)

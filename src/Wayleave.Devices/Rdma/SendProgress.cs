@@ -1,0 +1,235 @@
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+// Positions in the send queue:
+//
+//   completed | head ......... cursor ......... started ........ tail
+//               acked up to    sent up to       has PSNs         posted
+//               AckPsn         CursorPsn        _nextPsn
+//
+// Going back moves the cursor to AckPsn; _sentPsn, the end of everything ever sent, stays. All distances are taken from AckPsn and
+// are unsigned, so that even a message of 2^23 packets has an order.
+
+/// <summary>
+/// How far a requester is in its send queue: which PSNs were given out, sent and acknowledged, and what is charged to the windows
+/// for those on their way. Port token held by the caller.
+/// </summary>
+internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOptions options)
+{
+    // IPv4, UDP, BTH, RETH and ICRC: what a packet costs on the wire besides its payload.
+    private readonly int _datagramCharge = 60 + options.DatagramChargeBytes;
+    private uint _started;
+    private uint _nextPsn;
+    private uint _sentPsn;
+    private long _charged;
+    private long _readCharged;
+
+    /// <summary>The oldest request that has not completed.</summary>
+    public uint Head { get; private set; }
+
+    /// <summary>The request whose packet is sent next.</summary>
+    public uint Cursor { get; private set; }
+
+    /// <summary>Which of its packets.</summary>
+    public int CursorPacket { get; private set; }
+
+    /// <summary>The oldest PSN without an answer.</summary>
+    public uint AckPsn { get; private set; }
+
+    /// <summary>READ requests on the wire, in pieces.</summary>
+    public int ReadsOutstanding { get; private set; }
+
+    /// <summary>READ work requests started and not completed.</summary>
+    public int ReadsIncomplete { get; private set; }
+
+    public ref SendSlot HeadSlot => ref queue[Head];
+
+    public ref SendSlot CursorSlot => ref queue[Cursor];
+
+    /// <summary>The request at the cursor has no PSN yet: it may still wait.</summary>
+    public bool IsCursorNew => Cursor == _started;
+
+    /// <summary>Something is posted that was not sent, or must be sent again.</summary>
+    public bool HasWork => Cursor != queue.Tail;
+
+    /// <summary>Everything that has a PSN is complete.</summary>
+    public bool IsIdle => Head == _started;
+
+    /// <summary>Whether a packet that was sent, and not taken back, has no answer.</summary>
+    public bool IsOutstanding => CursorPsn != AckPsn;
+
+    /// <summary>PSN of the packet at the cursor. The request there has been started.</summary>
+    public uint CursorPsn => IsCursorNew ? _nextPsn : Psn.Add(queue[Cursor].FirstPsn, (uint)CursorPacket);
+
+    private int PiecePackets => Math.Max(1, options.ReadRequestBytes / pair.MtuBytes);
+
+    /// <summary>Starts over, with that PSN.</summary>
+    public void Reset(uint firstPsn)
+    {
+        TakeBackCharges();
+        Head = Cursor = _started = 0;
+        CursorPacket = ReadsIncomplete = 0;
+        AckPsn = _nextPsn = _sentPsn = firstPsn;
+    }
+
+    /// <summary>Gives the request at the cursor its PSNs.</summary>
+    public void Start()
+    {
+        ref SendSlot slot = ref queue[Cursor];
+        uint mtu = (uint)pair.MtuBytes;
+        slot.FirstPsn = _nextPsn;
+        slot.PacketCount = Math.Max(1, (int)((slot.LengthBytes + mtu - 1) / mtu));
+        _nextPsn = Psn.Add(_nextPsn, (uint)slot.PacketCount);
+        ReadsIncomplete += slot.IsRead ? 1 : 0;
+        _started++;
+    }
+
+    /// <summary>What a packet with that payload is charged.</summary>
+    public int ChargeOf(int payloadBytes) => payloadBytes + _datagramCharge;
+
+    /// <summary>The packet at the cursor was sent. True when it had been sent before.</summary>
+    public bool NoteSent(int chargeBytes)
+    {
+        pair.Peer.Window.Charge(chargeBytes);
+        _charged += chargeBytes;
+        return Advance(CursorPacket + 1);
+    }
+
+    /// <summary>Which packets a READ request sent now asks for: up to the end of the piece that the packet is in.</summary>
+    public (int End, uint LengthBytes) ReadPiece(in SendSlot slot, int packet)
+    {
+        int piece = PiecePackets;
+        int end = Math.Min((packet / piece + 1) * piece, slot.PacketCount);
+        uint from = (uint)packet * (uint)pair.MtuBytes;
+        uint to = (uint)Math.Min((ulong)end * (uint)pair.MtuBytes, slot.LengthBytes);
+        return (end, to - from);
+    }
+
+    /// <summary>Whether a READ request asks from that packet on when nothing is lost.</summary>
+    public bool StartsPiece(int packet) => packet % PiecePackets == 0;
+
+    /// <summary>What the responses of a READ request are charged.</summary>
+    public int ChargeOfRead(uint lengthBytes, int packets) => (int)lengthBytes + packets * _datagramCharge;
+
+    /// <summary>A READ request was sent for the packets from the cursor to that one. True when they were asked for before.</summary>
+    public bool NoteReadSent(int end, int chargeBytes)
+    {
+        pair.Peer.ReadWindow.Charge(chargeBytes);
+        _readCharged += chargeBytes;
+        ReadsOutstanding++;
+        return Advance(end);
+    }
+
+    /// <summary>Whether a response to that PSN can exist: sent, and not answered yet (H-06, H-11).</summary>
+    public bool IsOnTheWay(uint psn) => Ahead(psn) < Ahead(_sentPsn);
+
+    /// <summary>
+    /// Takes the SENDs and WRITEs at the head for acknowledged, up to and without <paramref name="end"/>, as far as no READ stands in
+    /// the way: one request at most, so that the caller can complete it.
+    /// </summary>
+    /// <returns>Whether the request at the head is complete.</returns>
+    public bool AcknowledgeHead(uint end)
+    {
+        ref SendSlot slot = ref queue[Head];
+        int from = Psn.Distance(slot.FirstPsn, AckPsn);
+        int to = (int)Math.Min((uint)slot.PacketCount, (uint)from + Ahead(end));
+        Release(slot, from, to);
+        AckPsn = Psn.Add(slot.FirstPsn, (uint)to);
+        return to == slot.PacketCount;
+    }
+
+    /// <summary>Whether the PSN lies within the request at the head.</summary>
+    public bool IsInHead(uint psn)
+    {
+        ref SendSlot slot = ref queue[Head];
+        return Ahead(psn) < Ahead(Psn.Add(slot.FirstPsn, (uint)slot.PacketCount));
+    }
+
+    /// <summary>The READ packet at <see cref="AckPsn"/> has arrived. True when its request is complete.</summary>
+    public bool TakeReadPacket(int payloadBytes, bool endsPiece)
+    {
+        long charge = Math.Min(ChargeOf(payloadBytes), _readCharged);
+        _readCharged -= charge;
+        pair.Peer.ReadWindow.Release(charge);
+        ReadsOutstanding -= endsPiece && ReadsOutstanding > 0 ? 1 : 0;
+        AckPsn = Psn.Next(AckPsn);
+        bool isComplete = Psn.Compare(AckPsn, queue[Head].LastPsn) > 0;
+        ReadsIncomplete -= isComplete ? 1 : 0;
+        return isComplete;
+    }
+
+    /// <summary>The request at the head is done, one way or another.</summary>
+    public void RetireHead() => Head++;
+
+    /// <summary>When what was acknowledged lies behind the cursor, because it was sent twice, goes on behind it.</summary>
+    public void CatchUp()
+    {
+        if (Ahead(CursorPsn) > Ahead(_sentPsn))
+        {
+            pair.Peer.Window.Release(_charged);
+            _charged = 0;
+            MoveCursorToAck();
+        }
+    }
+
+    /// <summary>Everything from the oldest unanswered packet on is to be sent again.</summary>
+    public void GoBack()
+    {
+        TakeBackCharges();
+        MoveCursorToAck();
+    }
+
+    /// <summary>After a flush: nothing is started and nothing outstanding.</summary>
+    public void Abandon()
+    {
+        TakeBackCharges();
+        Cursor = _started = Head;
+        CursorPacket = ReadsIncomplete = 0;
+    }
+
+    private uint Ahead(uint psn) => (psn - AckPsn) & Psn.Mask;
+
+    private bool Advance(int nextPacket)
+    {
+        uint psn = CursorPsn;
+        uint end = Psn.Add(psn, (uint)(nextPacket - CursorPacket));
+        bool isRepeated = Ahead(psn) < Ahead(_sentPsn);
+        _sentPsn = Ahead(end) > Ahead(_sentPsn) ? end : _sentPsn;
+        bool isDone = nextPacket == queue[Cursor].PacketCount;
+        Cursor += isDone ? 1u : 0;
+        CursorPacket = isDone ? 0 : nextPacket;
+        return isRepeated;
+    }
+
+    private void MoveCursorToAck()
+    {
+        Cursor = Head;
+        CursorPacket = IsIdle ? 0 : Psn.Distance(queue[Head].FirstPsn, AckPsn);
+    }
+
+    private void Release(in SendSlot slot, int fromPacket, int toPacket)
+    {
+        ulong mtu = (ulong)pair.MtuBytes;
+        ulong bytes = Math.Min((ulong)toPacket * mtu, slot.LengthBytes) - Math.Min((ulong)fromPacket * mtu, slot.LengthBytes);
+
+        // After a step back the peer may acknowledge what it had already got and we have not sent again.
+        long charge = Math.Min((long)bytes + (long)(toPacket - fromPacket) * _datagramCharge, _charged);
+        _charged -= charge;
+        pair.Peer.Window.Release(charge);
+    }
+
+    private void TakeBackCharges()
+    {
+        if (pair.HasPeer)
+        {
+            pair.Peer.Window.Release(_charged);
+            pair.Peer.ReadWindow.Release(_readCharged);
+            RdmaPort.WakeReadWaiters(pair.Peer);
+        }
+
+        _charged = _readCharged = 0;
+        ReadsOutstanding = 0;
+    }
+}
