@@ -22,6 +22,7 @@ public enum Errno
     EBUSY = 16,
     EEXIST = 17,
     ENODEV = 19,
+    ENOTDIR = 20,
     EINVAL = 22,
     ENFILE = 23,
     EMFILE = 24,

@@ -29,6 +29,7 @@ public static class ErrnoMap
         Errno.EBUSY => "is in use",
         Errno.EEXIST => "exists already",
         Errno.ENODEV => "was taken back by its owner, or the device is gone",
+        Errno.ENOTDIR => "a part of the path is not a folder",
         Errno.EINVAL => "invalid",
         Errno.ENFILE => "too many open files in the system",
         Errno.EMFILE => "too many open files",
@@ -104,6 +105,7 @@ public static class ErrnoMap
     public static Errno ToErrno(Exception exception) => exception switch
     {
         WayleaveException e => e.Errno,
+        LinuxException e => e.Errno,
         SocketException e => ToErrno(e.SocketErrorCode),
         FileNotFoundException or DirectoryNotFoundException => Errno.ENOENT,
         PathTooLongException => Errno.ENAMETOOLONG,
@@ -113,9 +115,10 @@ public static class ErrnoMap
         OperationCanceledException => Errno.ECANCELED,
         NotSupportedException => Errno.EOPNOTSUPP,
         ObjectDisposedException => Errno.EBADF,
-        IOException { InnerException: SocketException e } => ToErrno(e.SocketErrorCode),
+        IOException { InnerException: { } inner } => ToErrno(inner),
         // .NET keeps the kernel's number in HResult for files on Unix; other values are HRESULTs, negative.
         IOException { HResult: > 0 and < 4096 } e => (Errno)e.HResult,
+        { InnerException: { } inner } => ToErrno(inner),
         _ => Errno.EIO,
     };
 
@@ -145,7 +148,8 @@ public static class ErrnoMap
         _ => Errno.EIO,
     };
 
-    private static string FirstLine(string text)
+    /// <summary>What a message says in its first line, without the full stop: failures are told in one line.</summary>
+    public static string FirstLine(string text)
     {
         int end = text.AsSpan().IndexOfAny('\r', '\n');
         return (end < 0 ? text : text[..end]).TrimEnd('.');

@@ -54,6 +54,15 @@ internal static unsafe partial class Libc
     [LibraryImport(Library, EntryPoint = "syscall", SetLastError = true)]
     internal static partial nint pidfd_open(nint number, int pid, uint flags);
 
+    [LibraryImport(Library, SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int statx(int dirfd, string pathname, int flags, uint mask, statx* statxbuf);
+
+    [LibraryImport(Library, SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int statx(SafeHandle dirfd, string pathname, int flags, uint mask, statx* statxbuf);
+
+    [LibraryImport(Library)]
+    internal static partial uint geteuid();
+
     [LibraryImport(Library)]
     internal static partial nint sendmsg(int sockfd, msghdr* msg, int flags);
 

@@ -26,6 +26,8 @@ public class LayoutTests
         ("linux/mman.h", [typeof(mman)]),
         ("linux/memfd.h", [typeof(memfd)]),
         ("linux/fcntl.h", [typeof(fcntl)]),
+        ("sys/stat.h", [typeof(stat), typeof(statx)]),
+        ("linux/tcp.h", [typeof(tcp)]),
         ("sys/syscall.h", [typeof(unistd)]),
     ];
 

@@ -1,0 +1,307 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Http.Headers;
+using System.Net.Sockets;
+using System.Text.Json;
+using System.Text.Json.Serialization.Metadata;
+using Wayleave.Core;
+
+namespace Wayleave.Host.Control;
+
+/// <summary>
+/// Asks a host for something. Every failure is a <see cref="WayleaveException"/> in one line that names the object and the remedy:
+/// what the host refused keeps the host's words, and no wait is longer than <see cref="ControlClientOptions.Timeout"/> unless the
+/// request says why. Threads may share one client.
+/// </summary>
+public sealed class ControlClient : IDisposable
+{
+    private const int AnswerBytesMax = 16 << 20;
+
+    private readonly HostAddress _address;
+    private readonly ControlClientOptions _options;
+    private readonly HttpClient _http;
+
+    private ControlClient(HostAddress address, ControlClientOptions options)
+    {
+        (_address, _options) = (address, options);
+        SocketsHttpHandler handler = new()
+        {
+            // The token goes to the host and nowhere else.
+            UseProxy = false,
+            AllowAutoRedirect = false,
+            UseCookies = false,
+            MaxResponseHeadersLength = 16,
+            PooledConnectionIdleTimeout = TimeSpan.FromSeconds(30),
+            ConnectCallback = (_, cancellation) => _address.ConnectAsync(cancellation),
+        };
+        _http = new HttpClient(handler)
+        {
+            Timeout = Timeout.InfiniteTimeSpan, // each request has its own
+            MaxResponseContentBufferSize = AnswerBytesMax,
+        };
+    }
+
+    /// <summary>The host as the user named it.</summary>
+    public string HostName => _address.Name;
+
+    /// <summary>
+    /// A client for the host of <paramref name="url"/>, for the Unix socket of the options, or, with neither, for the only host of
+    /// this user on this machine. Connects with the first request.
+    /// </summary>
+    /// <exception cref="WayleaveException">Neither is given, and not exactly one host runs here.</exception>
+    public static ControlClient Open(WlUrl? url, ControlClientOptions? options = null)
+    {
+        options ??= new ControlClientOptions();
+        return new ControlClient(
+            options.SocketPath is { } path ? HostAddress.OfSocket(path, options)
+            : url is not null ? HostAddress.OfUrl(url, options)
+            : HostAddress.OfOnlyHost(options),
+            options);
+    }
+
+    public Task<HostDocument> GetHostAsync(CancellationToken cancellation = default) =>
+        SendAsync("ask for its name", HttpMethod.Get, "/v1/host", ControlJson.Default.HostDocument, null, cancellation);
+
+    public Task<DevicesDocument> GetDevicesAsync(CancellationToken cancellation = default) =>
+        SendAsync("list devices", HttpMethod.Get, "/v1/devices", ControlJson.Default.DevicesDocument, null, cancellation);
+
+    public Task<StatsDocument> GetStatsAsync(CancellationToken cancellation = default) =>
+        SendAsync("read counters", HttpMethod.Get, "/v1/stats", ControlJson.Default.StatsDocument, null, cancellation);
+
+    /// <summary>Everything that holds device memory, objects that are being written included.</summary>
+    public Task<ObjectsDocument> GetObjectsAsync(CancellationToken cancellation = default) =>
+        SendAsync("list objects", HttpMethod.Get, "/v1/objects", ControlJson.Default.ObjectsDocument, null, cancellation);
+
+    /// <summary>A ready object.</summary>
+    /// <exception cref="WayleaveException">ENOENT: there is none of that name.</exception>
+    public Task<ObjectDocument> GetObjectAsync(string device, string name, CancellationToken cancellation = default) =>
+        SendAsync($"find {device}/{name}", HttpMethod.Get, ObjectPath(device, name), ControlJson.Default.ObjectDocument, null, cancellation);
+
+    /// <summary>
+    /// Cleared memory under a name that appears with <see cref="CommitObjectAsync"/>. The host gives it up when no lease on it is
+    /// asked for soon, and when the lease ends before the commit.
+    /// </summary>
+    /// <exception cref="WayleaveException">ENODEV: no such device. ENOSPC: no room. EINVAL: a bad name or size.</exception>
+    public Task<ObjectDocument> CreateObjectAsync(CreateObjectDocument create, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(create);
+        HttpContent body = ToContent(create, ControlJson.Default.CreateObjectDocument);
+        return SendAsync(
+            $"create {create.Device}/{create.Name}", HttpMethod.Post, "/v1/objects", ControlJson.Default.ObjectDocument, body, cancellation, _options.WorkTimeout);
+    }
+
+    /// <summary>Gives the object its name; an older object of that name is taken back first.</summary>
+    /// <param name="id">From <see cref="CreateObjectAsync"/>.</param>
+    /// <param name="sha256">What was sent, in hexadecimal; the host compares. Null to commit unchecked.</param>
+    /// <param name="cancellation">Ends the wait.</param>
+    /// <exception cref="WayleaveException">EIO: the content differs. ENODEV: it was taken back meanwhile.</exception>
+    public Task<ObjectDocument> CommitObjectAsync(ulong id, string? sha256, CancellationToken cancellation = default)
+    {
+        HttpContent body = ToContent(new CommitObjectDocument { Sha256 = sha256 }, ControlJson.Default.CommitObjectDocument);
+        return SendAsync(
+            $"commit object {id}", HttpMethod.Post, $"{ObjectPath(id)}/commit", ControlJson.Default.ObjectDocument, body, cancellation, _options.WorkTimeout);
+    }
+
+    /// <summary>Gives an object up, whatever its state; answered by the proof.</summary>
+    public Task<ProofDocument> DeleteObjectAsync(ulong id, CancellationToken cancellation = default) => SendAsync(
+        $"delete object {id}", HttpMethod.Delete, ObjectPath(id), ControlJson.Default.ProofDocument, null, cancellation, _options.WorkTimeout);
+
+    /// <summary>Moves an object to system memory; returns when the copy is done.</summary>
+    public Task<ObjectDocument> EvictAsync(string device, string name, CancellationToken cancellation = default) => SendAsync(
+        $"evict {device}/{name}", HttpMethod.Post, ObjectPath(device, name) + "/evict", ControlJson.Default.ObjectDocument, null, cancellation, _options.WorkTimeout);
+
+    /// <summary>Moves an object to VRAM; returns when the copy is done.</summary>
+    public Task<ObjectDocument> RestoreAsync(string device, string name, CancellationToken cancellation = default) => SendAsync(
+        $"restore {device}/{name}", HttpMethod.Post, ObjectPath(device, name) + "/restore", ControlJson.Default.ObjectDocument, null, cancellation, _options.WorkTimeout);
+
+    /// <summary>Takes an object back. A proof that is not sufficient is an answer and no failure: see its grade.</summary>
+    public Task<ProofDocument> RevokeAsync(string device, string name, RevokeObjectDocument revoke, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(revoke);
+        HttpContent body = ToContent(revoke, ControlJson.Default.RevokeObjectDocument);
+        TimeSpan timeout = TimeSpan.FromMilliseconds(revoke.TimeoutMs) + _options.Timeout;
+        return SendAsync(
+            $"revoke {device}/{name}", HttpMethod.Post, ObjectPath(device, name) + "/revoke", ControlJson.Default.ProofDocument, body, cancellation, timeout);
+    }
+
+    /// <summary>The checksum of an object's bytes as they are now.</summary>
+    public Task<DigestDocument> GetSha256Async(string device, string name, CancellationToken cancellation = default) => SendAsync(
+        $"checksum {device}/{name}", HttpMethod.Get, ObjectPath(device, name) + "/sha256", ControlJson.Default.DigestDocument, null, cancellation, _options.WorkTimeout);
+
+    /// <summary>One more queue pair for a lease whose first went to ERR.</summary>
+    public Task<ConnectionEndDocument> ReconnectAsync(ulong leaseId, ConnectionEndDocument peer, CancellationToken cancellation = default)
+    {
+        HttpContent body = ToContent(new ReconnectDocument { Peer = peer }, ControlJson.Default.ReconnectDocument);
+        string path = string.Create(CultureInfo.InvariantCulture, $"/v1/leases/{leaseId}/connections");
+        return SendAsync($"reconnect lease {leaseId}", HttpMethod.Post, path, ControlJson.Default.ConnectionEndDocument, body, cancellation);
+    }
+
+    /// <summary>
+    /// Borrows an object. The lease lasts until the stream is disposed, the host ends it, or one of the two ends dies; the host then
+    /// destroys its queue pair, kills the key, and gives up an object that was not committed.
+    /// </summary>
+    public async Task<HeldLease> LeaseAsync(ulong objectId, LeaseRequestDocument request, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        string operation = Describe($"lease object {objectId}");
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        limit.CancelAfter(_options.Timeout);
+        HttpResponseMessage? response = null;
+        try
+        {
+            HttpContent body = ToContent(request, ControlJson.Default.LeaseRequestDocument);
+            response = await SendRawAsync(HttpMethod.Post, ObjectPath(objectId) + "/leases", body, limit.Token).ConfigureAwait(false);
+            await ThrowIfRefusedAsync(response, operation, limit.Token).ConfigureAwait(false);
+            return await HeldLease.OpenAsync(response, operation, _options.Timeout, limit.Token).ConfigureAwait(false);
+        }
+        catch (Exception e)
+        {
+            response?.Dispose();
+            throw Translate(e, operation, _options.Timeout, cancellation);
+        }
+    }
+
+    public void Dispose()
+    {
+        _http.Dispose();
+        _address.Dispose();
+    }
+
+    private async Task<T> SendAsync<T>(
+        string what,
+        HttpMethod method,
+        string path,
+        JsonTypeInfo<T> type,
+        HttpContent? body,
+        CancellationToken cancellation,
+        TimeSpan? longerTimeout = null)
+        where T : class
+    {
+        string operation = Describe(what);
+        TimeSpan timeout = longerTimeout ?? _options.Timeout;
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        limit.CancelAfter(timeout);
+        try
+        {
+            using HttpResponseMessage response = await SendRawAsync(method, path, body, limit.Token).ConfigureAwait(false);
+            await ThrowIfRefusedAsync(response, operation, limit.Token).ConfigureAwait(false);
+            byte[] answer = await response.Content.ReadAsByteArrayAsync(limit.Token).ConfigureAwait(false);
+            return JsonSerializer.Deserialize(answer, type) ?? throw NotAHost(operation);
+        }
+        catch (Exception e)
+        {
+            throw Translate(e, operation, timeout, cancellation);
+        }
+    }
+
+    private async Task<HttpResponseMessage> SendRawAsync(HttpMethod method, string path, HttpContent? body, CancellationToken cancellation)
+    {
+        await _address.ResolveAsync(cancellation).ConfigureAwait(false);
+        using HttpRequestMessage request = new(method, new Uri(_address.Base, path)) { Content = body };
+        if (_address.Token is { } token)
+        {
+            request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", token);
+        }
+
+        return await _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, cancellation).ConfigureAwait(false);
+    }
+
+    private string Describe(string what) => $"{what} on {_address.Name}";
+
+    /// <summary>Turns an answer that is no success into the exception that the host meant.</summary>
+    private async Task ThrowIfRefusedAsync(HttpResponseMessage response, string operation, CancellationToken cancellation)
+    {
+        if (response.IsSuccessStatusCode)
+        {
+            return;
+        }
+
+        if (response.StatusCode == HttpStatusCode.Unauthorized)
+        {
+            throw new WayleaveException(
+                Errno.EACCES,
+                operation,
+                _address.Token is null ? "it needs a token and none is known" : "its token is another",
+                "give the file that the host named when it started: --token-file FILE");
+        }
+
+        ProblemDocument? problem = null;
+        if (response.Content.Headers.ContentType?.MediaType == Problem.ContentType)
+        {
+            byte[] answer = await response.Content.ReadAsByteArrayAsync(cancellation).ConfigureAwait(false);
+            problem = JsonSerializer.Deserialize(answer, ControlJson.Default.ProblemDocument);
+        }
+
+        if (problem is null)
+        {
+            throw NotAHost(operation);
+        }
+
+        // The host's operation is more exact than ours; where it is reached is what it cannot know.
+        throw Enum.TryParse(problem.Errno, out Errno errno) && problem.Reason is { } reason
+            ? new WayleaveException(errno, $"{_address.Name}: {problem.Operation}", reason, problem.Remedy)
+            : new WayleaveException(Errno.EREMOTEIO, operation, problem.Detail);
+    }
+
+    private static WayleaveException NotAHost(string operation) =>
+        new(Errno.EPROTO, operation, "what answers there is no wayleave host", "check the port");
+
+    /// <summary>What the runtime threw, as what a user can act on.</summary>
+    private Exception Translate(Exception e, string operation, TimeSpan timeout, CancellationToken cancellation)
+    {
+        switch (e)
+        {
+            case WayleaveException:
+                return e;
+            case OperationCanceledException when cancellation.IsCancellationRequested:
+                return new OperationCanceledException(e.Message, e, cancellation);
+            case OperationCanceledException:
+                string reason = string.Create(CultureInfo.InvariantCulture, $"no answer for {timeout.TotalSeconds:0.#} s");
+                return new WayleaveException(Errno.ETIMEDOUT, operation, reason, "check that the host is not stopped or overloaded", e);
+            case JsonException:
+                return NotAHost(operation);
+        }
+
+        SocketException? socket = FindSocketException(e);
+        Errno errno = socket is null ? Errno.EIO : ErrnoMap.ToErrno(socket.SocketErrorCode);
+        return errno switch
+        {
+            Errno.ECONNREFUSED => new HostUnavailableException(errno, operation, "nobody listens there", _address.Remedy, e),
+
+            // A Unix socket that is not there: .NET says AddressNotAvailable or has no name for ENOENT.
+            _ when socket is { NativeErrorCode: (int)Errno.ENOENT } or { SocketErrorCode: SocketError.AddressNotAvailable } =>
+                new HostUnavailableException(Errno.ENOENT, operation, "there is no such socket", _address.Remedy, e),
+            Errno.ENXIO => new WayleaveException(errno, operation, "no machine has this name", "check the name, or give the address", e),
+            Errno.EHOSTUNREACH or Errno.ENETUNREACH or Errno.ETIMEDOUT =>
+                new WayleaveException(errno, operation, ErrnoMap.Describe(errno), "check the address and the network", e),
+            _ when socket is not null && errno is not (Errno.ECONNRESET or Errno.EPIPE) =>
+                new WayleaveException(errno, operation, socket.Message, innerException: e),
+            _ when e is HttpRequestException { HttpRequestError: HttpRequestError.InvalidResponse } => NotAHost(operation),
+            _ when e is HttpRequestException or HttpIOException or IOException => new WayleaveException(
+                Errno.ECONNRESET, operation, "the host died or cut the connection", "look at its output, then try again", e),
+            _ => e,
+        };
+    }
+
+    private static SocketException? FindSocketException(Exception? e)
+    {
+        while (e is not null and not SocketException)
+        {
+            e = e.InnerException;
+        }
+
+        return e as SocketException;
+    }
+
+    private static ByteArrayContent ToContent<T>(T body, JsonTypeInfo<T> type)
+    {
+        ByteArrayContent content = new(JsonSerializer.SerializeToUtf8Bytes(body, type));
+        content.Headers.ContentType = new MediaTypeHeaderValue("application/json");
+        return content;
+    }
+
+    private static string ObjectPath(string device, string name) =>
+        $"/v1/objects/{Uri.EscapeDataString(device)}/{Uri.EscapeDataString(name)}";
+
+    private static string ObjectPath(ulong id) => string.Create(CultureInfo.InvariantCulture, $"/v1/objects/{id}");
+}

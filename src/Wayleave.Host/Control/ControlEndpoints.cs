@@ -1,0 +1,307 @@
+using System.Globalization;
+using System.Reflection;
+using System.Text.Json;
+using System.Text.Json.Serialization.Metadata;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Routing;
+using Wayleave.Core;
+using Wayleave.Core.Retirement;
+using Wayleave.Host.Leases;
+using Wayleave.Host.Objects;
+
+namespace Wayleave.Host.Control;
+
+// GET    /v1/host                               HostDocument
+// GET    /v1/devices                            DevicesDocument
+// GET    /v1/stats                              StatsDocument
+// GET    /v1/objects                            ObjectsDocument
+// POST   /v1/objects                            CreateObjectDocument -> ObjectDocument, in state writing
+// DELETE /v1/objects/ID                         ProofDocument
+// POST   /v1/objects/ID/leases                  LeaseRequestDocument -> LeaseEventDocument, one per line, until either end leaves
+// POST   /v1/objects/ID/commit                  CommitObjectDocument -> ObjectDocument, in state ready
+// GET    /v1/objects/DEVICE/NAME                ObjectDocument
+// GET    /v1/objects/DEVICE/NAME/sha256         DigestDocument
+// POST   /v1/objects/DEVICE/NAME/evict          ObjectDocument
+// POST   /v1/objects/DEVICE/NAME/restore        ObjectDocument
+// POST   /v1/objects/DEVICE/NAME/revoke         RevokeObjectDocument -> ProofDocument
+// POST   /v1/leases/ID/connections              ReconnectDocument -> ConnectionEndDocument
+//
+// What a client holds is tied to something that ends with the client: a lease to its stream, an object that is being written to its
+// lease, and an object without a lease to a timer.
+
+/// <summary>What the control server does for those who got in. Failures are exceptions; the listener turns them into answers.</summary>
+internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions options) : IDisposable
+{
+    private const int RevokeTimeoutMsMax = 3_600_000;
+
+    private readonly CancellationTokenSource _stopping = new();
+    private readonly UnleasedObjects _unleased = new(host.Objects, options);
+
+    /// <summary>Set once it listens.</summary>
+    public ControlListener? Listener { get; set; }
+
+    /// <summary>Ends the streams of all leases.</summary>
+    public void Stop() => _stopping.Cancel();
+
+    public void Dispose()
+    {
+        _unleased.Dispose();
+        _stopping.Dispose();
+    }
+
+    public void Map(IEndpointRouteBuilder routes)
+    {
+        routes.MapGet("/v1/host", GetHostAsync);
+        routes.MapGet("/v1/devices", c => WriteAsync(c, DeviceReports.Describe(host), ControlJson.Default.DevicesDocument));
+        routes.MapGet("/v1/stats", c => WriteAsync(c, DeviceReports.Count(host), ControlJson.Default.StatsDocument));
+        routes.MapGet("/v1/objects", GetObjectsAsync);
+        routes.MapPost("/v1/objects", CreateAsync);
+        routes.MapDelete("/v1/objects/{id}", DeleteAsync);
+        routes.MapPost("/v1/objects/{id}/leases", LeaseAsync);
+        routes.MapPost("/v1/objects/{id}/commit", CommitAsync);
+        routes.MapGet("/v1/objects/{device}/{name}", c => WriteObjectAsync(c, FindByName(c)));
+        routes.MapGet("/v1/objects/{device}/{name}/sha256", GetSha256Async);
+        routes.MapPost("/v1/objects/{device}/{name}/evict", EvictAsync);
+        routes.MapPost("/v1/objects/{device}/{name}/restore", RestoreAsync);
+        routes.MapPost("/v1/objects/{device}/{name}/revoke", RevokeAsync);
+        routes.MapPost("/v1/leases/{id}/connections", ReconnectAsync);
+    }
+
+    private Task GetHostAsync(HttpContext context)
+    {
+        HostDocument document = new()
+        {
+            Name = host.Config.Name,
+            Version = typeof(ControlEndpoints).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion,
+            ProcessId = Environment.ProcessId,
+            UptimeUs = (long)host.Context.Now.TotalMicroseconds,
+            Control = Listener?.EndPoint.ToString() ?? "",
+            Socket = Listener?.SocketPath,
+        };
+        return WriteAsync(context, document, ControlJson.Default.HostDocument);
+    }
+
+    private Task GetObjectsAsync(HttpContext context)
+    {
+        IReadOnlyList<DeviceObject> objects = host.Objects.List();
+        ObjectsDocument document;
+        using (host.Context.Enter())
+        {
+            document = new ObjectsDocument { Host = host.Config.Name, Objects = [.. objects.Select(DescribeLocked)] };
+        }
+
+        return WriteAsync(context, document, ControlJson.Default.ObjectsDocument);
+    }
+
+    private async Task CreateAsync(HttpContext context)
+    {
+        CreateObjectDocument create = await ReadAsync(context, ControlJson.Default.CreateObjectDocument).ConfigureAwait(false);
+        DeviceObject made = await host.Objects
+            .CreateAsync(create.Device, create.Name, create.SizeBytes, create.Storage, context.RequestAborted).ConfigureAwait(false);
+        _unleased.Watch(made);
+        context.Response.StatusCode = StatusCodes.Status201Created;
+        await WriteObjectAsync(context, made).ConfigureAwait(false);
+    }
+
+    private async Task DeleteAsync(HttpContext context)
+    {
+        DeviceObject o = FindById(context);
+        _unleased.Forget(o);
+        RetirementProof proof = await host.Objects.RevokeAsync(o, new RevokePolicy { Reason = "deleted" }).ConfigureAwait(false);
+        await WriteAsync(context, ProofDocument.From(proof), ControlJson.Default.ProofDocument).ConfigureAwait(false);
+    }
+
+    private async Task CommitAsync(HttpContext context)
+    {
+        DeviceObject o = FindById(context);
+        CommitObjectDocument commit = await ReadAsync(context, ControlJson.Default.CommitObjectDocument).ConfigureAwait(false);
+        if (commit.Sha256 is not null and not { Length: 64 } || commit.Sha256?.AsSpan().ContainsAnyExcept(s_hexadecimal) == true)
+        {
+            throw new WayleaveException(Errno.EINVAL, $"commit {o}", "sha256 is not 64 digits in lower-case hexadecimal");
+        }
+
+        _unleased.Forget(o);
+
+        // Whoever wrote is done: what is compared below must not change afterwards.
+        foreach (Lease lease in host.Leases.List(o))
+        {
+            await host.Leases.EndAsync(lease).ConfigureAwait(false);
+        }
+
+        if (commit.Sha256 is { } expected)
+        {
+            string actual = await host.Objects.Sha256Async(o, context.RequestAborted).ConfigureAwait(false);
+            if (actual != expected)
+            {
+                await host.Objects.AbortAsync(o, "its content differs from what was sent").ConfigureAwait(false);
+                throw new WayleaveException(Errno.EIO, $"commit {o}", $"sha256 is {actual}, not {expected}", "send it again");
+            }
+        }
+
+        await host.Objects.CommitAsync(o, commit.Sha256).ConfigureAwait(false);
+        await WriteObjectAsync(context, o).ConfigureAwait(false);
+    }
+
+    private async Task GetSha256Async(HttpContext context)
+    {
+        DeviceObject o = FindByName(context);
+        string digest = await host.Objects.Sha256Async(o, context.RequestAborted).ConfigureAwait(false);
+        DigestDocument document = new() { SizeBytes = o.SizeBytes, Sha256 = digest };
+        await WriteAsync(context, document, ControlJson.Default.DigestDocument).ConfigureAwait(false);
+    }
+
+    private async Task EvictAsync(HttpContext context)
+    {
+        DeviceObject o = FindByName(context);
+        await host.Objects.EvictAsync(o).ConfigureAwait(false);
+        await WriteObjectAsync(context, o).ConfigureAwait(false);
+    }
+
+    private async Task RestoreAsync(HttpContext context)
+    {
+        DeviceObject o = FindByName(context);
+        await host.Objects.RestoreAsync(o).ConfigureAwait(false);
+        await WriteObjectAsync(context, o).ConfigureAwait(false);
+    }
+
+    private async Task RevokeAsync(HttpContext context)
+    {
+        (string device, string name) = ReadName(context);
+        RevokeObjectDocument revoke = await ReadAsync(context, ControlJson.Default.RevokeObjectDocument).ConfigureAwait(false);
+        string operation = $"revoke {device}/{name}";
+        if (revoke.Grade < RetirementGrade.Acknowledged)
+        {
+            throw new WayleaveException(
+                Errno.EINVAL, operation, "memory is never given out on time alone", "ask for Acknowledged, KeyDead, Drained or Retired");
+        }
+
+        if (revoke.TimeoutMs is < 0 or > RevokeTimeoutMsMax)
+        {
+            throw new WayleaveException(Errno.EINVAL, operation, $"timeout_ms is {revoke.TimeoutMs}; 0 to {RevokeTimeoutMsMax} are allowed");
+        }
+
+        // One that was taken back before and waits in quarantine is asked about by the same request.
+        if (host.Objects.Find(device, name) is not { } o)
+        {
+            RetirementProof? earlier = host.Objects.List()
+                .LastOrDefault(q => q.State == ObjectState.Quarantined && q.Device == device && q.Name == name)?.Proof;
+            ProofDocument document = ProofDocument.From(earlier ?? throw NoSuchObject(device, name));
+            await WriteAsync(context, document, ControlJson.Default.ProofDocument).ConfigureAwait(false);
+            return;
+        }
+
+        RevokePolicy policy = new() { RequiredGrade = revoke.Grade, Timeout = TimeSpan.FromMilliseconds(revoke.TimeoutMs) };
+        policy = revoke.Reason is { } reason ? policy with { Reason = reason } : policy;
+        RetirementProof proof = await host.Objects.RevokeAsync(o, policy).ConfigureAwait(false);
+        await WriteAsync(context, ProofDocument.From(proof), ControlJson.Default.ProofDocument).ConfigureAwait(false);
+    }
+
+    private async Task LeaseAsync(HttpContext context)
+    {
+        DeviceObject o = FindById(context);
+        LeaseRequestDocument request = await ReadAsync(context, ControlJson.Default.LeaseRequestDocument).ConfigureAwait(false);
+        LeaseRequest asked = new(request.Access, request.Region, request.Peer.ToEnd());
+        _unleased.Forget(o);
+        try
+        {
+            Lease lease = await host.Leases.LendAsync(o, asked).ConfigureAwait(false);
+            try
+            {
+                using CancellationTokenSource over =
+                    CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, _stopping.Token);
+                await new LeaseFeed(host, lease, options, context.Response).RunAsync(over.Token).ConfigureAwait(false);
+            }
+            finally
+            {
+                await host.Leases.EndAsync(lease).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            // However the stream ended: nothing half-written stays, and a commit that came first makes this do nothing.
+            await host.Objects.AbortAsync(o, "its writer left before the commit").ConfigureAwait(false);
+        }
+    }
+
+    private async Task ReconnectAsync(HttpContext context)
+    {
+        ulong id = ReadId(context);
+        ReconnectDocument request = await ReadAsync(context, ControlJson.Default.ReconnectDocument).ConfigureAwait(false);
+        Lease lease = host.Leases.Find(id)
+            ?? throw new WayleaveException(Errno.ENOENT, $"reconnect lease {id}", "it has ended", "ask for a new one");
+        ConnectionEnd local = host.Leases.Reconnect(lease, request.Peer.ToEnd());
+        await WriteAsync(context, ConnectionEndDocument.From(local), ControlJson.Default.ConnectionEndDocument).ConfigureAwait(false);
+    }
+
+    private static readonly System.Buffers.SearchValues<char> s_hexadecimal = System.Buffers.SearchValues.Create("0123456789abcdef");
+
+    private DeviceObject FindByName(HttpContext context)
+    {
+        (string device, string name) = ReadName(context);
+        return host.Objects.Find(device, name) ?? throw NoSuchObject(device, name);
+    }
+
+    private DeviceObject FindById(HttpContext context)
+    {
+        ulong id = ReadId(context);
+        return host.Objects.Find(id)
+            ?? throw new WayleaveException(Errno.ENOENT, $"find object {id}", "it was given up or taken back", "start again with a new one");
+    }
+
+    private static WayleaveException NoSuchObject(string device, string name) =>
+        new(Errno.ENOENT, $"find {device}/{name}", "there is no such object", "wayleave ls shows what there is");
+
+    private static (string Device, string Name) ReadName(HttpContext context) =>
+        ((string)context.Request.RouteValues["device"]!, (string)context.Request.RouteValues["name"]!);
+
+    private static ulong ReadId(HttpContext context)
+    {
+        string text = (string)context.Request.RouteValues["id"]!;
+        return ulong.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out ulong id)
+            ? id
+            : throw new WayleaveException(Errno.EINVAL, $"{context.Request.Method} {context.Request.Path}", $"'{text}' is not a number");
+    }
+
+    /// <summary>Reads a body. JSON must say that it is: a form that a foreign page sends cannot.</summary>
+    private static async Task<T> ReadAsync<T>(HttpContext context, JsonTypeInfo<T> type)
+        where T : class
+    {
+        string operation = $"{context.Request.Method} {context.Request.Path}";
+        if (!context.Request.HasJsonContentType())
+        {
+            throw new WayleaveException(Errno.EINVAL, operation, "the body must have Content-Type: application/json");
+        }
+
+        return await JsonSerializer.DeserializeAsync(context.Request.Body, type, context.RequestAborted).ConfigureAwait(false)
+            ?? throw new WayleaveException(Errno.EINVAL, operation, "the body is null");
+    }
+
+    private Task WriteObjectAsync(HttpContext context, DeviceObject o)
+    {
+        ObjectDocument document;
+        using (host.Context.Enter())
+        {
+            document = DescribeLocked(o);
+        }
+
+        return WriteAsync(context, document, ControlJson.Default.ObjectDocument);
+    }
+
+    private static Task WriteAsync<T>(HttpContext context, T document, JsonTypeInfo<T> type) =>
+        context.Response.WriteAsJsonAsync(document, type, cancellationToken: context.RequestAborted);
+
+    private static ObjectDocument DescribeLocked(DeviceObject o) => new()
+    {
+        Id = o.Id,
+        Device = o.Device,
+        Name = o.Name,
+        SizeBytes = o.SizeBytes,
+        State = o.State,
+        Storage = o.Storage,
+        Placement = o.Placement,
+        Moves = o.Moves,
+        CreatedAt = o.CreatedAt,
+        Sha256 = o.Sha256,
+    };
+}

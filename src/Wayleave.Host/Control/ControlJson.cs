@@ -1,0 +1,53 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Retirement;
+using Wayleave.Devices.Gpu;
+using Wayleave.Host.Leases;
+using Wayleave.Host.Objects;
+
+namespace Wayleave.Host.Control;
+
+/// <summary>
+/// How the documents of the control connection become JSON, by code that the compiler made. Enumerations are words in snake_case;
+/// grades keep the names that design.md gives them (<c>KeyDead</c>), as scripts compare them.
+/// </summary>
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+    RespectNullableAnnotations = true,
+    AllowDuplicateProperties = false,
+    Converters =
+    [
+        typeof(SnakeCaseEnumConverter<ImporterKind>),
+        typeof(SnakeCaseEnumConverter<StorageKind>),
+        typeof(SnakeCaseEnumConverter<GpuDomain>),
+        typeof(SnakeCaseEnumConverter<ObjectState>),
+        typeof(SnakeCaseEnumConverter<LeaseAccess>),
+        typeof(SnakeCaseEnumConverter<LeaseEventKind>),
+        typeof(GradeConverter),
+    ])]
+[JsonSerializable(typeof(HostDocument))]
+[JsonSerializable(typeof(RegistrationDocument))]
+[JsonSerializable(typeof(ProblemDocument))]
+[JsonSerializable(typeof(DevicesDocument))]
+[JsonSerializable(typeof(StatsDocument))]
+[JsonSerializable(typeof(ObjectsDocument))]
+[JsonSerializable(typeof(CreateObjectDocument))]
+[JsonSerializable(typeof(CommitObjectDocument))]
+[JsonSerializable(typeof(RevokeObjectDocument))]
+[JsonSerializable(typeof(DigestDocument))]
+[JsonSerializable(typeof(ProofDocument))]
+[JsonSerializable(typeof(LeaseRequestDocument))]
+[JsonSerializable(typeof(ReconnectDocument))]
+[JsonSerializable(typeof(LeaseEventDocument))]
+[JsonSerializable(typeof(ConnectionEndDocument))]
+[JsonSerializable(typeof(ObjectDocument))]
+public sealed partial class ControlJson : JsonSerializerContext
+{
+    /// <summary>Names as words in snake_case; numbers in their place are refused.</summary>
+    private sealed class SnakeCaseEnumConverter<T>() : JsonStringEnumConverter<T>(JsonNamingPolicy.SnakeCaseLower, allowIntegerValues: false)
+        where T : struct, Enum;
+
+    private sealed class GradeConverter() : JsonStringEnumConverter<RetirementGrade>(namingPolicy: null, allowIntegerValues: false);
+}

@@ -1,0 +1,96 @@
+using System.Text.Json.Serialization;
+
+namespace Wayleave.Host.Control;
+
+/// <summary><c>GET /v1/devices</c>.</summary>
+public sealed record DevicesDocument
+{
+    public string Schema { get; set; } = "wayleave.devices.v1";
+
+    public required string Host { get; init; }
+
+    public required IReadOnlyList<GpuDocument> Gpus { get; init; }
+
+    public required IReadOnlyList<NicDocument> Nics { get; init; }
+}
+
+/// <summary>A GPU. Used, free and quarantined bytes add up to the total.</summary>
+public sealed record GpuDocument
+{
+    public required string Name { get; init; }
+
+    public required string PciAddress { get; init; }
+
+    public required ulong VramTotalBytes { get; init; }
+
+    public required ulong VramUsedBytes { get; init; }
+
+    public required ulong VramFreeBytes { get; init; }
+
+    /// <summary>Taken back without sufficient proof, so neither in use nor free.</summary>
+    public required ulong VramQuarantinedBytes { get; init; }
+
+    public required ulong SystemTotalBytes { get; init; }
+
+    public required ulong SystemUsedBytes { get; init; }
+
+    public required ulong SystemQuarantinedBytes { get; init; }
+
+    public required int Buffers { get; init; }
+
+    public required long Evictions { get; init; }
+
+    public required long Restores { get; init; }
+
+    public required ulong MovedBytes { get; init; }
+
+    /// <summary>What stopped the copy engine, if anything did.</summary>
+    public string? Failure { get; init; }
+}
+
+/// <summary>An RDMA NIC with its one port.</summary>
+public sealed record NicDocument
+{
+    public required string Name { get; init; }
+
+    public required string PciAddress { get; init; }
+
+    public required string Gid { get; init; }
+
+    public required int UdpPort { get; init; }
+
+    public required int PathMtuBytes { get; init; }
+
+    /// <summary>How much of the ICRC is checked for each peer that was heard.</summary>
+    public IReadOnlyList<NicPeerDocument> Peers { get; set; } = [];
+
+    /// <summary>Counters of the port by name; they only grow.</summary>
+    public required IReadOnlyDictionary<string, long> Counters { get; init; }
+
+    /// <summary>What stopped the port, if anything did.</summary>
+    public string? Failure { get; init; }
+}
+
+/// <summary>A peer of a port.</summary>
+/// <param name="Gid">Its address.</param>
+/// <param name="Icrc">How the checksum of its packets is checked: <c>full</c> or <c>16_bits</c> (wire.md A3.2).</param>
+public sealed record NicPeerDocument(string Gid, string Icrc);
+
+/// <summary><c>GET /v1/stats</c>: every counter of the host, one object per device.</summary>
+public sealed record StatsDocument
+{
+    public string Schema { get; set; } = "wayleave.stats.v1";
+
+    public required string Host { get; init; }
+
+    /// <summary>When it was taken, on the host's clock.</summary>
+    public required long UptimeUs { get; init; }
+
+    public required int Objects { get; init; }
+
+    public required int Leases { get; init; }
+
+    /// <summary>By device, then by counter.</summary>
+    [JsonPropertyName("devices")]
+    public required IReadOnlyDictionary<string, IReadOnlyDictionary<string, long>> Devices { get; init; }
+}

@@ -1,0 +1,153 @@
+using Wayleave.Devices.Gpu;
+using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Host.Leases;
+
+namespace Wayleave.Host.Control;
+
+/// <summary>What the devices of a host say about themselves.</summary>
+internal static class DeviceReports
+{
+    public static DevicesDocument Describe(WayleaveHost host)
+    {
+        IReadOnlyList<Lease> leases = host.Leases.List();
+        return new DevicesDocument
+        {
+            Host = host.Config.Name,
+            Gpus = [.. host.Gpus.Select(g => Describe(host, g))],
+            Nics = [.. host.Nics.Select(n => Describe(n, leases))],
+        };
+    }
+
+    public static StatsDocument Count(WayleaveHost host)
+    {
+        Dictionary<string, IReadOnlyDictionary<string, long>> devices = new(StringComparer.Ordinal);
+        foreach (GpuHandle gpu in host.Gpus)
+        {
+            devices.Add(gpu.Name, Count(ReadStats(host, gpu)));
+        }
+
+        foreach (NicHandle nic in host.Nics)
+        {
+            devices.Add(nic.Name, Count(nic));
+        }
+
+        return new StatsDocument
+        {
+            Host = host.Config.Name,
+            UptimeUs = (long)host.Context.Now.TotalMicroseconds,
+            Objects = host.Objects.List().Count,
+            Leases = host.Leases.List().Count,
+            Devices = devices,
+        };
+    }
+
+    private static GpuDocument Describe(WayleaveHost host, GpuHandle gpu)
+    {
+        GpuStats stats = ReadStats(host, gpu);
+        return new GpuDocument
+        {
+            Name = gpu.Name,
+            PciAddress = gpu.Device.Function.Address,
+            VramTotalBytes = stats.VramTotalBytes,
+            VramUsedBytes = stats.VramUsedBytes,
+            VramFreeBytes = stats.VramFreeBytes,
+            VramQuarantinedBytes = stats.VramQuarantinedBytes,
+            SystemTotalBytes = stats.SystemTotalBytes,
+            SystemUsedBytes = stats.SystemUsedBytes,
+            SystemQuarantinedBytes = stats.SystemQuarantinedBytes,
+            Buffers = stats.Buffers,
+            Evictions = stats.Evictions,
+            Restores = stats.Restores,
+            MovedBytes = stats.MovedBytes,
+            Failure = gpu.Failure?.Message,
+        };
+    }
+
+    private static NicDocument Describe(NicHandle nic, IReadOnlyList<Lease> leases) => new()
+    {
+        Name = nic.Name,
+        PciAddress = nic.Device.Function.Address,
+        Gid = nic.Gid.ToString(),
+        UdpPort = nic.UdpPort,
+        PathMtuBytes = nic.PathMtuBytes,
+        Peers =
+        [
+            .. leases.Where(l => ReferenceEquals(l.Nic, nic))
+                .SelectMany(l => l.QueuePairs.ToArray(), (l, q) => (l.Request.Peer.Gid, Mode: q.Attributes.AddressVector.Icrc))
+                .Distinct()
+                .Select(p => new NicPeerDocument(p.Gid.ToString(), ToWord(p.Mode))),
+        ],
+        Counters = Count(nic),
+        Failure = nic.Driver.Failure?.Message,
+    };
+
+    private static string ToWord(IcrcMode mode) => mode switch
+    {
+        IcrcMode.Full => "full",
+        IcrcMode.OwnIdentification => "own_identification",
+        _ => "16_bits",
+    };
+
+    private static GpuStats ReadStats(WayleaveHost host, GpuHandle gpu)
+    {
+        using (host.Context.Enter())
+        {
+            return gpu.Device.Stats;
+        }
+    }
+
+    private static SortedDictionary<string, long> Count(in GpuStats stats) => new(StringComparer.Ordinal)
+    {
+        ["buffers"] = stats.Buffers,
+        ["cleared_bytes"] = (long)stats.ClearedBytes,
+        ["copy_jobs"] = stats.CopyJobs,
+        ["evictions"] = stats.Evictions,
+        ["moved_bytes"] = (long)stats.MovedBytes,
+        ["moves"] = stats.Moves,
+        ["restores"] = stats.Restores,
+        ["system_free_bytes"] = (long)stats.SystemFreeBytes,
+        ["system_quarantined_bytes"] = (long)stats.SystemQuarantinedBytes,
+        ["system_used_bytes"] = (long)stats.SystemUsedBytes,
+        ["vram_free_bytes"] = (long)stats.VramFreeBytes,
+        ["vram_quarantined_bytes"] = (long)stats.VramQuarantinedBytes,
+        ["vram_used_bytes"] = (long)stats.VramUsedBytes,
+    };
+
+    private static SortedDictionary<string, long> Count(NicHandle nic)
+    {
+        RdmaStats stats = nic.Device.Port.Stats;
+        SortedDictionary<string, long> counters = new(StringComparer.Ordinal)
+        {
+            ["acknowledges_sent"] = stats.AcknowledgesSent,
+            ["bytes_placed"] = stats.BytesPlaced,
+            ["bytes_received"] = stats.BytesReceived,
+            ["bytes_rejected"] = stats.BytesRejected,
+            ["bytes_sent"] = stats.BytesSent,
+            ["duplicates"] = stats.Duplicates,
+            ["faults"] = stats.Faults,
+            ["icrc_checks_full"] = stats.IcrcChecksFull,
+            ["icrc_checks_solved"] = stats.IcrcChecksSolved,
+            ["naks_invalid_request_sent"] = stats.NaksInvalidRequestSent,
+            ["naks_psn_sequence_sent"] = stats.NaksPsnSequenceSent,
+            ["naks_received"] = stats.NaksReceived,
+            ["naks_remote_access_sent"] = stats.NaksRemoteAccessSent,
+            ["naks_remote_operation_sent"] = stats.NaksRemoteOperationSent,
+            ["packets_dropped"] = stats.PacketsDropped,
+            ["packets_received"] = stats.PacketsReceived,
+            ["packets_sent"] = stats.PacketsSent,
+            ["retransmits"] = stats.Retransmits,
+            ["rnr_naks_received"] = stats.RnrNaksReceived,
+            ["rnr_naks_sent"] = stats.RnrNaksSent,
+            ["send_stalls"] = nic.Driver.SendStalls,
+            ["super_packets_sent"] = stats.SuperPacketsSent,
+            ["timeouts"] = stats.Timeouts,
+        };
+        foreach (DropReason reason in Enum.GetValues<DropReason>().Where(r => r != DropReason.None))
+        {
+            counters["dropped_" + System.Text.Json.JsonNamingPolicy.SnakeCaseLower.ConvertName(reason.ToString())] = stats.Drops(reason);
+        }
+
+        return counters;
+    }
+}

@@ -1,0 +1,86 @@
+using System.Text.Json;
+using Microsoft.AspNetCore.Http;
+using Wayleave.Host.Leases;
+using Wayleave.Host.Objects;
+
+namespace Wayleave.Host.Control;
+
+//   lease, heartbeat, heartbeat, ..., committed                      the object got its name; the lease is over
+//                                   , revoked, heartbeat, ...        the key is dead but stays taken until the client leaves
+//                                   , ended                          the host ended the lease, because it stops for example
+//
+// Each heartbeat is data that the client's machine must acknowledge, so that one that died without a word is noticed too.
+
+/// <summary>Tells the holder of a lease what happens to it, one JSON line per event, until the holder leaves or it is over.</summary>
+internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerOptions options, HttpResponse response)
+{
+    private static readonly byte[] s_lineFeed = "\n"u8.ToArray();
+
+    private bool _isRevoked;
+
+    /// <summary>Runs until the lease is over. The caller ends the lease.</summary>
+    /// <param name="over">The client left, or the host stops.</param>
+    public async Task RunAsync(CancellationToken over)
+    {
+        response.ContentType = "application/jsonl";
+        response.Headers.CacheControl = "no-store";
+        await WriteAsync(LeaseEventKind.Lease, null, LeaseDocument.From(lease)).ConfigureAwait(false);
+        using PeriodicTimer timer = new(options.HeartbeatInterval, options.Clock);
+        try
+        {
+            while (await timer.WaitForNextTickAsync(over).ConfigureAwait(false))
+            {
+                if (await TryReportEndAsync().ConfigureAwait(false))
+                {
+                    return;
+                }
+
+                await WriteAsync(LeaseEventKind.Heartbeat).ConfigureAwait(false);
+            }
+        }
+        catch (OperationCanceledException) when (!response.HttpContext.RequestAborted.IsCancellationRequested)
+        {
+            await WriteAsync(LeaseEventKind.Ended, "the host stops").ConfigureAwait(false);
+        }
+    }
+
+    private async Task<bool> TryReportEndAsync()
+    {
+        ObjectState state;
+        using (host.Context.Enter())
+        {
+            state = lease.Target.State;
+        }
+
+        if (host.Leases.Find(lease.Id) is null)
+        {
+            bool isCommitted = state == ObjectState.Ready;
+            await WriteAsync(
+                isCommitted ? LeaseEventKind.Committed : LeaseEventKind.Ended, isCommitted ? null : "the host ended it").ConfigureAwait(false);
+            return true;
+        }
+
+        if (!_isRevoked && state is ObjectState.Revoked or ObjectState.Quarantined)
+        {
+            _isRevoked = true;
+            await WriteAsync(LeaseEventKind.Revoked, "the owner took the memory back").ConfigureAwait(false);
+        }
+
+        return false;
+    }
+
+    private async Task WriteAsync(LeaseEventKind kind, string? reason = null, LeaseDocument? document = null)
+    {
+        LeaseEventDocument line = new()
+        {
+            Event = kind,
+            AtUs = ProofDocument.ToMicroseconds(host.Context.Now),
+            Reason = reason,
+            Lease = document,
+        };
+        CancellationToken aborted = response.HttpContext.RequestAborted;
+        byte[] bytes = [.. JsonSerializer.SerializeToUtf8Bytes(line, ControlJson.Default.LeaseEventDocument), .. s_lineFeed];
+        await response.Body.WriteAsync(bytes, aborted).ConfigureAwait(false);
+        await response.Body.FlushAsync(aborted).ConfigureAwait(false);
+    }
+}

@@ -1,0 +1,201 @@
+using System.Text.Json;
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Retirement;
+
+namespace Wayleave.Host.Control;
+
+/// <summary>
+/// A <see cref="RetirementProof"/> as JSON. Times are microseconds since the owner's host started, with the tenths that its clock
+/// counts; a time that never came is absent. A reader refuses versions that it does not know.
+/// </summary>
+public sealed record ProofDocument
+{
+    /// <summary>What <see cref="Schema"/> says.</summary>
+    public const string SchemaName = "wayleave.proof.v1";
+
+    public string Schema { get; set; } = SchemaName;
+
+    public int Version { get; set; } = RetirementProof.SchemaVersion;
+
+    public required ulong BufferId { get; init; }
+
+    public required string Buffer { get; init; }
+
+    public required string Exporter { get; init; }
+
+    public required ulong SizeBytes { get; init; }
+
+    public required string Reason { get; init; }
+
+    public required RetirementGrade Grade { get; init; }
+
+    public required RetirementGrade RequiredGrade { get; init; }
+
+    /// <summary>Whether the grade satisfies the required one, so that the memory may have a new owner.</summary>
+    public required bool Sufficient { get; init; }
+
+    public required double StartedAtUs { get; init; }
+
+    public double? InvalidatedAtUs { get; init; }
+
+    public double? FencesSignaledAtUs { get; init; }
+
+    public required double CompletedAtUs { get; init; }
+
+    /// <summary>From the owner's request to the proof.</summary>
+    public required double DurationUs { get; init; }
+
+    public required IReadOnlyList<ImporterProofDocument> Importers { get; init; }
+
+    public required IReadOnlyList<FenceProofDocument> Fences { get; init; }
+
+    public static ProofDocument From(RetirementProof proof)
+    {
+        ArgumentNullException.ThrowIfNull(proof);
+        return new ProofDocument
+        {
+            BufferId = proof.BufferId,
+            Buffer = proof.Buffer,
+            Exporter = proof.Exporter,
+            SizeBytes = proof.SizeBytes,
+            Reason = proof.Reason,
+            Grade = proof.Grade,
+            RequiredGrade = proof.RequiredGrade,
+            Sufficient = proof.IsSufficient,
+            StartedAtUs = ToMicroseconds(proof.StartedAt),
+            InvalidatedAtUs = ToMicroseconds(proof.InvalidatedAt),
+            FencesSignaledAtUs = ToMicroseconds(proof.FencesSignaledAt),
+            CompletedAtUs = ToMicroseconds(proof.CompletedAt),
+            DurationUs = ToMicroseconds(proof.CompletedAt - proof.StartedAt),
+            Importers = [.. proof.Importers.Select(ImporterProofDocument.From)],
+            Fences = [.. proof.Fences.Select(f => FenceProofDocument.From(f))],
+        };
+    }
+
+    /// <summary>Reads a proof.</summary>
+    /// <exception cref="WayleaveException">EINVAL: not JSON, not a proof. EPROTO: a version that this program does not know.</exception>
+    public static ProofDocument Parse(ReadOnlySpan<byte> utf8, string source)
+    {
+        string operation = $"read the proof {source}";
+        try
+        {
+            ProofDocument? document = JsonSerializer.Deserialize(utf8, ControlJson.Default.ProofDocument);
+            if (document is null)
+            {
+                throw new WayleaveException(Errno.EINVAL, operation, "it is null");
+            }
+
+            return document is { Schema: SchemaName, Version: RetirementProof.SchemaVersion }
+                ? document
+                : throw new WayleaveException(
+                    Errno.EPROTO,
+                    operation,
+                    $"{document.Schema} version {document.Version} is not {SchemaName} version {RetirementProof.SchemaVersion}",
+                    "read it with the program that wrote it");
+        }
+        catch (JsonException e)
+        {
+            throw new WayleaveException(Errno.EINVAL, operation, $"not a proof: {ErrnoMap.FirstLine(e.Message)}", innerException: e);
+        }
+    }
+
+    /// <summary>The same proof as the value that Core makes.</summary>
+    public RetirementProof ToProof() => new()
+    {
+        BufferId = BufferId,
+        Buffer = Buffer,
+        Exporter = Exporter,
+        SizeBytes = SizeBytes,
+        Reason = Reason,
+        Grade = Grade,
+        RequiredGrade = RequiredGrade,
+        StartedAt = FromMicroseconds(StartedAtUs),
+        InvalidatedAt = FromMicroseconds(InvalidatedAtUs),
+        FencesSignaledAt = FromMicroseconds(FencesSignaledAtUs),
+        CompletedAt = FromMicroseconds(CompletedAtUs),
+        Importers = [.. Importers.Select(i => i.ToProof())],
+        Fences = [.. Fences.Select(f => f.ToProof())],
+    };
+
+    // A tick is a tenth of a microsecond: exact in a double for the first 28 years of a host.
+    internal static double ToMicroseconds(TimeSpan time) => time.Ticks / 10.0;
+
+    internal static double? ToMicroseconds(TimeSpan? time) => time is { } value ? ToMicroseconds(value) : null;
+
+    internal static TimeSpan FromMicroseconds(double microseconds) => new((long)Math.Round(microseconds * 10));
+
+    internal static TimeSpan? FromMicroseconds(double? microseconds) =>
+        microseconds is { } value ? FromMicroseconds(value) : null;
+}
+
+/// <summary>One importer's part of a proof.</summary>
+public sealed record ImporterProofDocument
+{
+    public required string Importer { get; init; }
+
+    public required string Device { get; init; }
+
+    public required ImporterKind Kind { get; init; }
+
+    public required RetirementGrade Grade { get; init; }
+
+    public required bool WasMapped { get; init; }
+
+    /// <summary>The remote key that died, if there was one.</summary>
+    public uint? Key { get; init; }
+
+    public double? KeyDeadAtUs { get; init; }
+
+    public double? GateClosedAtUs { get; init; }
+
+    /// <summary>Accesses that were under way when the gate closed.</summary>
+    public required long InsideAtClose { get; init; }
+
+    public double? DrainedAtUs { get; init; }
+
+    public double? UnmappedAtUs { get; init; }
+
+    internal static ImporterProofDocument From(ImporterProof proof) => new()
+    {
+        Importer = proof.Importer,
+        Device = proof.Device,
+        Kind = proof.Kind,
+        Grade = proof.Grade,
+        WasMapped = proof.WasMapped,
+        Key = proof.Key,
+        KeyDeadAtUs = ProofDocument.ToMicroseconds(proof.KeyDeadAt),
+        GateClosedAtUs = ProofDocument.ToMicroseconds(proof.GateClosedAt),
+        InsideAtClose = proof.InsideAtClose,
+        DrainedAtUs = ProofDocument.ToMicroseconds(proof.DrainedAt),
+        UnmappedAtUs = ProofDocument.ToMicroseconds(proof.UnmappedAt),
+    };
+
+    internal ImporterProof ToProof() => new()
+    {
+        Importer = Importer,
+        Device = Device,
+        Kind = Kind,
+        Grade = Grade,
+        WasMapped = WasMapped,
+        Key = Key,
+        KeyDeadAt = ProofDocument.FromMicroseconds(KeyDeadAtUs),
+        GateClosedAt = ProofDocument.FromMicroseconds(GateClosedAtUs),
+        InsideAtClose = InsideAtClose,
+        DrainedAt = ProofDocument.FromMicroseconds(DrainedAtUs),
+        UnmappedAt = ProofDocument.FromMicroseconds(UnmappedAtUs),
+    };
+}
+
+/// <summary>One fence that the revoke waited for.</summary>
+/// <param name="Fence">Name, context and sequence number.</param>
+/// <param name="SignaledAtUs">Absent while it is pending.</param>
+/// <param name="Forced">Signalled by somebody else than its owner; no evidence.</param>
+/// <param name="Ended">Its owner said that the work has ended, in time or after it was forced.</param>
+public sealed record FenceProofDocument(string Fence, double? SignaledAtUs, bool Forced, bool Ended)
+{
+    internal static FenceProofDocument From(FenceProof proof) =>
+        new(proof.Fence, ProofDocument.ToMicroseconds(proof.SignaledAt), proof.IsForced, proof.HasEnded);
+
+    internal FenceProof ToProof() => new(Fence, ProofDocument.FromMicroseconds(SignaledAtUs), Forced, Ended);
+}
