@@ -1,0 +1,110 @@
+using System.CommandLine;
+using System.CommandLine.Invocation;
+using Wayleave.Cli.Commands;
+using Wayleave.Host;
+using Wayleave.Host.Configuration;
+
+namespace Wayleave.Cli;
+
+// Data goes to stdout and talk to stderr; a failure is one line on stderr that starts with "wayleave: ". To add a command: a file in
+// Commands/ with `public static Command Create()`, and its line in the list below.
+
+/// <summary>The program, without the process around it: tests run it with writers of their own.</summary>
+internal static class CommandLine
+{
+    private const string Name = "wayleave";
+
+    /// <summary>Parses, runs, and says how it went.</summary>
+    /// <param name="arguments">Without the name of the program.</param>
+    /// <param name="output">For data.</param>
+    /// <param name="error">For talk and failures.</param>
+    /// <param name="cancellation">Ends the command as a signal would.</param>
+    /// <returns>A number of <see cref="ExitCode"/>.</returns>
+    public static async Task<int> RunAsync(
+        string[] arguments, TextWriter output, TextWriter error, CancellationToken cancellation = default)
+    {
+        using Interruption interruption = new(cancellation);
+        try
+        {
+            ParseResult parsed = CreateRoot().Parse(arguments, new ParserConfiguration { ResponseFileTokenReplacer = null });
+            if (parsed.Action is ParseErrorAction)
+            {
+                return ReportUsage(parsed, error);
+            }
+
+            InvocationConfiguration invocation = new()
+            {
+                Output = output,
+                Error = error,
+                EnableDefaultExceptionHandler = false,
+                ProcessTerminationTimeout = null, // signals are ours: Interruption
+            };
+            return await parsed.InvokeAsync(invocation, interruption.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (interruption.Token.IsCancellationRequested)
+        {
+            error.WriteLine($"{Name}: interrupted");
+            return ExitCode.Interrupted;
+        }
+        catch (ConfigurationException e) when (e.Problems.Count > 1)
+        {
+            error.WriteLine($"{Name}: configuration: {e.Problems.Count} problems");
+            foreach (ConfigProblem problem in e.Problems)
+            {
+                error.WriteLine($"  {problem}");
+            }
+
+            return ExitCode.From(e);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or UsageException)
+        {
+            error.WriteLine($"{Name}: {ErrnoMap.FirstLine(e.Message)}");
+            return ExitCode.From(e);
+        }
+        catch (Exception e)
+        {
+            // A bug: everything that may happen is one of the above.
+            error.WriteLine($"{Name}: internal error, please report it: {e}");
+            return ExitCode.Failed;
+        }
+    }
+
+    internal static RootCommand CreateRoot()
+    {
+        RootCommand root = new("Peer-to-peer device memory in user space, which its owner can take back with a proof.")
+        {
+            new Option<bool>("--json") { Description = "Print data as JSON", Recursive = true },
+            HostCommand.Create(),
+            DevicesCommand.Create(),
+            LsCommand.Create(),
+            RevokeCommand.Create(),
+            ConfigCommand.Create(),
+            CompletionCommand.Create(),
+        };
+        return root;
+    }
+
+    private static int ReportUsage(ParseResult parsed, TextWriter error)
+    {
+        string command = string.Join(' ', CommandPath(parsed));
+        string problem = parsed.UnmatchedTokens is [{ } unknown, ..]
+            ? $"{command} knows no '{unknown}'"
+            : string.Join(' ', parsed.Errors[0].Message.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries)).TrimEnd('.');
+        error.WriteLine($"{Name}: {problem}; see {command} --help");
+        return ExitCode.Usage;
+    }
+
+    private static IEnumerable<string> CommandPath(ParseResult parsed)
+    {
+        Stack<string> names = [];
+        for (System.CommandLine.Parsing.SymbolResult? at = parsed.CommandResult; at is not null; at = at.Parent)
+        {
+            if (at is System.CommandLine.Parsing.CommandResult { Command: not RootCommand } result)
+            {
+                names.Push(result.Command.Name);
+            }
+        }
+
+        return names.Prepend(Name);
+    }
+}

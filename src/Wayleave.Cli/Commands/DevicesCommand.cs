@@ -1,0 +1,134 @@
+using System.CommandLine;
+using System.Globalization;
+using Wayleave.Host;
+using Wayleave.Host.Control;
+
+namespace Wayleave.Cli.Commands;
+
+/// <summary><c>wayleave devices</c>: one block per device, as <c>ibv_devinfo</c> prints them.</summary>
+internal static class DevicesCommand
+{
+    private const int KeyWidth = 24;
+
+    public static Command Create()
+    {
+        Argument<WlUrl?> url = Parsing.OptionalUrl("wl://HOST, or wl://HOST/DEVICE for one of them; default: the host that runs here");
+        Option<bool> verbose = new("--verbose", "-v") { Description = "Print all counters" };
+        Command command = new("devices", "List the devices of a host") { url, verbose };
+        command.AddClientOptions();
+        command.SetAction(async (parsed, cancellation) =>
+        {
+            using ControlClient client = parsed.OpenClient(parsed.GetValue(url));
+            DevicesDocument devices = await client.GetDevicesAsync(cancellation).ConfigureAwait(false);
+            Print(new CommandContext(parsed), Select(devices, parsed.GetValue(url)), parsed.GetValue(verbose));
+            return ExitCode.Done;
+        });
+        return command;
+    }
+
+    private static DevicesDocument Select(DevicesDocument devices, WlUrl? url)
+    {
+        if (url?.IsObject == true)
+        {
+            throw new UsageException($"{url}: names an object; wayleave ls lists objects");
+        }
+
+        if (url?.Device is not { } device)
+        {
+            return devices;
+        }
+
+        DevicesDocument selected = devices with
+        {
+            Gpus = [.. devices.Gpus.Where(g => g.Name == device)],
+            Nics = [.. devices.Nics.Where(n => n.Name == device)],
+        };
+        IEnumerable<string> names = devices.Gpus.Select(g => g.Name).Concat(devices.Nics.Select(n => n.Name));
+        return selected.Gpus.Count + selected.Nics.Count != 0
+            ? selected
+            : throw new WayleaveException(
+                Core.Errno.ENODEV, url.ToString(), "the host has no such device", $"it has {string.Join(", ", names)}");
+    }
+
+    private static void Print(CommandContext context, DevicesDocument devices, bool isVerbose)
+    {
+        if (context.IsJson)
+        {
+            context.WriteJson(devices, ControlJson.Default.DevicesDocument);
+            return;
+        }
+
+        foreach (GpuDocument gpu in devices.Gpus)
+        {
+            WriteGpu(context.Out, gpu, isVerbose);
+        }
+
+        foreach (NicDocument nic in devices.Nics)
+        {
+            WriteNic(context.Out, nic, isVerbose);
+        }
+    }
+
+    private static void WriteGpu(TextWriter output, GpuDocument gpu, bool isVerbose)
+    {
+        output.WriteLine(gpu.Name);
+        Write(output, "type", "gpu");
+        Write(output, "pci", gpu.PciAddress);
+        Write(output, "vram", ByteSize.Format(gpu.VramTotalBytes));
+        Write(output, "vram_used", ByteSize.Format(gpu.VramUsedBytes));
+        Write(output, "vram_quarantined", ByteSize.Format(gpu.VramQuarantinedBytes));
+        Write(output, "system", ByteSize.Format(gpu.SystemTotalBytes));
+        Write(output, "system_used", ByteSize.Format(gpu.SystemUsedBytes));
+        WriteFailure(output, gpu.Failure);
+        if (isVerbose)
+        {
+            Write(output, "vram_free_bytes", gpu.VramFreeBytes);
+            Write(output, "system_quarantined_bytes", gpu.SystemQuarantinedBytes);
+            Write(output, "buffers", gpu.Buffers);
+            Write(output, "evictions", gpu.Evictions);
+            Write(output, "restores", gpu.Restores);
+            Write(output, "moved_bytes", gpu.MovedBytes);
+        }
+
+        output.WriteLine();
+    }
+
+    private static void WriteNic(TextWriter output, NicDocument nic, bool isVerbose)
+    {
+        output.WriteLine(nic.Name);
+        Write(output, "type", "rdma");
+        Write(output, "pci", nic.PciAddress);
+        Write(output, "gid", nic.Gid);
+        Write(output, "udp_port", nic.UdpPort);
+        Write(output, "path_mtu", nic.PathMtuBytes);
+        foreach (NicPeerDocument peer in nic.Peers)
+        {
+            Write(output, "peer", $"{peer.Gid} (icrc checked: {peer.Icrc})");
+        }
+
+        WriteFailure(output, nic.Failure);
+        if (isVerbose)
+        {
+            foreach ((string name, long value) in nic.Counters)
+            {
+                Write(output, name, value);
+            }
+        }
+
+        output.WriteLine();
+    }
+
+    private static void WriteFailure(TextWriter output, string? failure)
+    {
+        if (failure is not null)
+        {
+            Write(output, "failure", failure);
+        }
+    }
+
+    private static void Write<T>(TextWriter output, string key, T value)
+    {
+        string name = (key + ":").PadRight(KeyWidth);
+        output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"        {name} {value}"));
+    }
+}

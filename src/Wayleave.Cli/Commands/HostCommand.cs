@@ -1,0 +1,86 @@
+using System.CommandLine;
+using System.Text.Json.Serialization;
+using Wayleave.Host;
+using Wayleave.Host.Configuration;
+using Wayleave.Host.Control;
+
+namespace Wayleave.Cli.Commands;
+
+/// <summary><c>wayleave host</c>: runs a host until Ctrl-C or SIGTERM, which is its normal end.</summary>
+internal static class HostCommand
+{
+    public static Command Create()
+    {
+        Command command = new("host", "Run a host: its devices, and the server by which others use them");
+        HostOptions.AddTo(command);
+        command.SetAction((parsed, cancellation) => RunAsync(new CommandContext(parsed), HostOptions.Load(parsed), cancellation));
+        return command;
+    }
+
+    private static async Task<int> RunAsync(CommandContext context, LoadedConfiguration loaded, CancellationToken cancellation)
+    {
+        await using WayleaveHost host = await WayleaveHost.StartAsync(loaded.Config).ConfigureAwait(false);
+        ControlListenerOptions options = new() { Log = context.Error };
+        await using ControlServer server = await ControlServer.StartAsync(host, options, cancellation).ConfigureAwait(false);
+        Announce(context, host, server);
+        TaskCompletionSource stop = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        await using (cancellation.Register(stop.SetResult).ConfigureAwait(false))
+        {
+            await stop.Task.ConfigureAwait(false);
+        }
+
+        return ExitCode.Done;
+    }
+
+    /// <summary>One line when everything listens, for people and for whoever started this process.</summary>
+    private static void Announce(CommandContext context, WayleaveHost host, ControlServer server)
+    {
+        WlUrl url = WlUrl.Create(server.EndPoint.Address.ToString(), server.EndPoint.Port);
+        if (context.IsJson)
+        {
+            ReadyDocument ready = new()
+            {
+                Name = host.Config.Name,
+                Url = url.ToString(),
+                Address = server.EndPoint.Address.ToString(),
+                ControlPort = server.EndPoint.Port,
+                Socket = server.SocketPath,
+                TokenFile = server.TokenFile,
+                ProcessId = Environment.ProcessId,
+            };
+            context.WriteJson(ready, ReadyJson.Default.ReadyDocument);
+        }
+        else
+        {
+            string token = server.TokenFile is { } file ? $"token in {file}" : "shared token";
+            context.Out.WriteLine($"host {host.Config.Name} ready: {url}, control port {server.EndPoint.Port}, {token}");
+        }
+
+        context.Out.Flush();
+    }
+}
+
+/// <summary>What <c>wayleave host --json</c> prints once everything listens.</summary>
+internal sealed record ReadyDocument
+{
+    public string Schema { get; init; } = "wayleave.ready.v1";
+
+    public required string Name { get; init; }
+
+    public required string Url { get; init; }
+
+    public required string Address { get; init; }
+
+    public required int ControlPort { get; init; }
+
+    public string? Socket { get; init; }
+
+    public string? TokenFile { get; init; }
+
+    public required int ProcessId { get; init; }
+}
+
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSerializable(typeof(ReadyDocument))]
+internal sealed partial class ReadyJson : JsonSerializerContext;

@@ -1,0 +1,27 @@
+namespace Wayleave.Cli.Output;
+
+/// <summary>What the terminal can show.</summary>
+internal static class Terminal
+{
+    private const int WidthWithoutTerminal = 80;
+
+    /// <summary>Whether <paramref name="error"/> is the process's stderr and a person looks at it.</summary>
+    public static bool IsErrorTerminal(TextWriter error) =>
+        ReferenceEquals(error, Console.Error) && !Console.IsErrorRedirected && Environment.GetEnvironmentVariable("TERM") != "dumb";
+
+    /// <summary>Whether colour is wanted on stdout: a terminal, and no NO_COLOR (no-color.org).</summary>
+    public static bool IsColored(TextWriter output) =>
+        ReferenceEquals(output, Console.Out) && !Console.IsOutputRedirected
+        && string.IsNullOrEmpty(Environment.GetEnvironmentVariable("NO_COLOR"))
+        && Environment.GetEnvironmentVariable("TERM") != "dumb";
+
+    /// <summary>Columns of the terminal.</summary>
+    public static int Width
+    {
+        get
+        {
+            int width = Console.IsErrorRedirected && Console.IsOutputRedirected ? 0 : Console.WindowWidth;
+            return width > 0 ? width : WidthWithoutTerminal;
+        }
+    }
+}
