@@ -27,7 +27,7 @@ internal static class MoveScenarios
     {
         World world = new(options: options);
         User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: 0, faults);
-        User nvme = world.AddUser("nvme", ImporterKind.Dynamic, offset: World.BlockBytes);
+        User nvme = world.AddUser("nvme", ImporterKind.Dynamic, offset: world.BlockBytes);
         return world.ToScenario(
             ("nic", nic.Write(rounds: 2)), ("nvme", nvme.Write(rounds: 1)), ("gpu", EvictAndRestore(world)));
     }

@@ -11,6 +11,8 @@ public static class ScenarioCatalog
         TakeBackScenarios.DuringMove,
         TakeBackScenarios.LateDrain,
         TakeBackScenarios.ForcedFence,
+        RdmaScenarios.WriteUnderMoves,
+        RdmaScenarios.WriteAgainstTakeBack,
     ];
 
     /// <summary>The scenario of a name, or null.</summary>

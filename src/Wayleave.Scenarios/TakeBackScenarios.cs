@@ -78,7 +78,7 @@ internal static class TakeBackScenarios
     private static Scenario BuildDuringMove(GpuOptions options, ImporterFaults faults)
     {
         World world = new(options: options);
-        User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: World.BlockBytes, faults);
+        User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: world.BlockBytes, faults);
         return world.ToScenario(
             ("nic", nic.Write(rounds: 2)),
             ("gpu", Evict(world)),

@@ -15,32 +15,39 @@ namespace Wayleave.Scenarios;
 /// </summary>
 internal sealed class World
 {
-    /// <summary>The buffer, all of VRAM, and all of system memory: two blocks of the copy engine.</summary>
-    public const int BufferBytes = 64;
-
-    public const int BlockBytes = BufferBytes / 2;
+    /// <summary>Enough where one byte says it all.</summary>
+    public const int SmallBufferBytes = 64;
 
     private readonly List<User> _users = [];
-    private readonly byte[] _vram = new byte[BufferBytes];
-    private readonly byte[] _system = new byte[BufferBytes];
-    private int _running; // actors that must end before the engine does
+    private readonly byte[] _vram;
+    private readonly byte[] _system;
+    private int _running; // actors that must end before those who serve them do
 
-    public World(StorageKind storage = StorageKind.Movable, GpuOptions? options = null)
+    public World(GpuOptions? options = null, int bufferBytes = SmallBufferBytes, VirtualClock? clock = null)
     {
+        BufferBytes = bufferBytes;
+        _vram = new byte[bufferBytes];
+        _system = new byte[bufferBytes];
+        Clock = clock ?? new VirtualClock();
         Host = new HostContext(Clock);
         using (Host.Enter())
         {
             GpuOptions small =
                 (options ?? new GpuOptions()) with { GranularityBytes = BufferBytes, CopyBlockBytes = BlockBytes };
             Gpu = new GpuDevice(Host, Fabric, new PciFunction("0000:01:00.0", "gpu0"), small, [_vram], [_system]);
-            Require(Errno.Success, Gpu.TryCreate(new GpuBufferInfo("lent", BufferBytes, storage), out GpuBuffer? lent));
+            Require(Errno.Success, Gpu.TryCreate(new GpuBufferInfo("lent", (ulong)BufferBytes, StorageKind.Movable), out GpuBuffer? lent));
             Lent = lent!;
         }
 
         Gpu.CopyEngine.Drive(int.MaxValue); // it is cleared before anybody acts
     }
 
-    public VirtualClock Clock { get; } = new();
+    /// <summary>The buffer, all of VRAM, and all of system memory: two blocks of the copy engine.</summary>
+    public int BufferBytes { get; }
+
+    public int BlockBytes => BufferBytes / 2;
+
+    public VirtualClock Clock { get; }
 
     public HostContext Host { get; }
 
@@ -65,7 +72,18 @@ internal sealed class World
         }
     }
 
-    public Scenario ToScenario(params ReadOnlySpan<(string Name, IEnumerable<Step> Steps)> actors)
+    /// <summary>Whether the copy engine has something to do.</summary>
+    public bool CanStep => Gpu.CopyEngine.HasReadyJob;
+
+    /// <summary>Whether an actor that is no service has steps left.</summary>
+    public bool IsRunning => _running > 0;
+
+    public Scenario ToScenario(params ReadOnlySpan<(string Name, IEnumerable<Step> Steps)> actors) => ToScenario([], actors);
+
+    /// <param name="services">Serve the others: they end when those have ended and nothing is left to do.</param>
+    /// <param name="actors">The others.</param>
+    public Scenario ToScenario(
+        IReadOnlyList<Service> services, params ReadOnlySpan<(string Name, IEnumerable<Step> Steps)> actors)
     {
         List<Actor> all = [];
         foreach ((string name, IEnumerable<Step> steps) in actors)
@@ -74,18 +92,19 @@ internal sealed class World
             all.Add(new Actor(name, Counted(steps)));
         }
 
-        all.Add(new Actor("engine", DriveEngine()));
+        all.Add(new Actor("engine", Serve(new Service("engine", () => CanStep, StepEngine))));
+        all.AddRange(services.Select(s => new Actor(s.Name, Serve(s))));
         return new Scenario(all, Check, Fingerprint, CheckEnd);
     }
 
     /// <summary>The next owner takes memory, waits until it is cleared, and reads it.</summary>
     public IEnumerable<Step> HandOut(GpuDomain domain)
     {
-        yield return new($"hand out {domain}", () => Gpu.Memory(domain).FreeBytes == BufferBytes);
+        yield return new($"hand out {domain}", () => Gpu.Memory(domain).FreeBytes == (ulong)BufferBytes);
         GpuBuffer? next;
         using (Host.Enter())
         {
-            GpuBufferInfo info = new($"next {domain}", BufferBytes, StorageKind.Static, domain);
+            GpuBufferInfo info = new($"next {domain}", (ulong)BufferBytes, StorageKind.Static, domain);
             Require(Errno.Success, Gpu.TryCreate(info, out next));
         }
 
@@ -120,6 +139,9 @@ internal sealed class World
     public byte Peek(GpuBuffer buffer, int offset) =>
         (buffer.Placement.Domain == GpuDomain.Vram ? _vram : _system)[offset];
 
+    /// <summary>Fills a buffer, wherever it is. Nobody else uses it.</summary>
+    public void Fill(GpuBuffer buffer, byte value) => (buffer.Placement.Domain == GpuDomain.Vram ? _vram : _system).AsSpan().Fill(value);
+
     public static void Require(Errno expected, Errno errno)
     {
         if (errno != expected)
@@ -138,23 +160,26 @@ internal sealed class World
         _running--;
     }
 
-    private IEnumerable<Step> DriveEngine()
+    private IEnumerable<Step> Serve(Service service)
     {
         while (true)
         {
-            yield return new("engine step", () => CanStep() || _running == 0);
-            if (!CanStep())
+            yield return new("serve", () => service.HasWork() || _running == 0);
+            if (!service.HasWork())
             {
                 yield break;
             }
 
-            Gpu.CopyEngine.TryEnter();
-            Gpu.CopyEngine.Step();
-            Gpu.CopyEngine.Exit();
+            service.Work();
         }
     }
 
-    private bool CanStep() => Gpu.CopyEngine.HasReadyJob;
+    private void StepEngine()
+    {
+        Gpu.CopyEngine.TryEnter();
+        Gpu.CopyEngine.Step();
+        Gpu.CopyEngine.Exit();
+    }
 
     private void Check()
     {

@@ -77,7 +77,7 @@ public class TakeBackStressTests(ITestOutputHelper output)
         RevokeOperation revoke = world.Host.Locked(() => world.Gpu.Free(world.Lent, new RevokePolicy()));
         Wait(() => revoke.IsCompleted, stop);
         GpuBuffer? next = null;
-        world.Host.Locked(() => world.Gpu.TryCreate(new GpuBufferInfo("next", World.BufferBytes, StorageKind.Static, domain), out next));
+        world.Host.Locked(() => world.Gpu.TryCreate(new GpuBufferInfo("next", World.SmallBufferBytes, StorageKind.Static, domain), out next));
         Wait(() => world.IsIdle(next!), stop);
         Span<byte> bytes = Bytes(world, next!);
         late += bytes.ContainsAnyExcept((byte)0) ? 1 : 0;
