@@ -74,7 +74,9 @@ internal static class CommandLine
         RootCommand root = new("Peer-to-peer device memory in user space, which its owner can take back with a proof.")
         {
             new Option<bool>("--json") { Description = "Print data as JSON", Recursive = true },
+            DemoCommand.Create(),
             HostCommand.Create(),
+            CpCommand.Create(),
             DevicesCommand.Create(),
             LsCommand.Create(),
             RevokeCommand.Create(),

@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Topology;
+using Wayleave.Host.Audits;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
@@ -37,6 +38,9 @@ public sealed class WayleaveHost : IAsyncDisposable
 
     public LeaseService Leases { get; private set; } = null!;
 
+    /// <summary>Tries of proofs that are under way.</summary>
+    public AuditService Audits { get; private set; } = null!;
+
     /// <summary>Makes the devices, starts their threads and checks once that memory can be taken back.</summary>
     /// <exception cref="ConfigurationException">The configuration has problems; the message names all of them.</exception>
     /// <exception cref="WayleaveException">An address is in use, or memory cannot be had; nothing is left running.</exception>
@@ -62,6 +66,7 @@ public sealed class WayleaveHost : IAsyncDisposable
 
             host.Objects = new ObjectStore(host.Context, host._fabric, host._gpus, options.Clock);
             host.Leases = new LeaseService(host.Context, host._nics);
+            host.Audits = new AuditService(host.Context, host.Objects, host.Leases, host._nics[0]);
             await TakeBackCheck.RunAsync(host).ConfigureAwait(false);
             return host;
         }

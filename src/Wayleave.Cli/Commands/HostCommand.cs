@@ -1,8 +1,10 @@
 using System.CommandLine;
+using System.Text.Json;
 using System.Text.Json.Serialization;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
+using Wayleave.Host.Tracing;
 
 namespace Wayleave.Cli.Commands;
 
@@ -13,23 +15,70 @@ internal static class HostCommand
     {
         Command command = new("host", "Run a host: its devices, and the server by which others use them");
         HostOptions.AddTo(command);
-        command.SetAction((parsed, cancellation) => RunAsync(new CommandContext(parsed), HostOptions.Load(parsed), cancellation));
+        Option<string?> trace = new("--trace") { Description = "At the end write the host's events as a Chrome trace", HelpName = "FILE" };
+        Option<bool> untilEof = new("--until-eof") { Description = "Also end when standard input closes: with the parent" };
+        Option<string?> breakName = BreakNames.Option();
+        command.Add(trace);
+        command.Add(untilEof);
+        command.Add(breakName);
+        command.SetAction((parsed, cancellation) => RunAsync(
+            new CommandContext(parsed),
+            HostOptions.Load(parsed),
+            new HostRun(parsed.GetValue(trace), parsed.GetValue(untilEof), parsed.GetValue(breakName)),
+            cancellation));
         return command;
     }
 
-    private static async Task<int> RunAsync(CommandContext context, LoadedConfiguration loaded, CancellationToken cancellation)
+    private sealed record HostRun(string? TraceFile, bool UntilEof, string? Break);
+
+    private static async Task<int> RunAsync(
+        CommandContext context, LoadedConfiguration loaded, HostRun run, CancellationToken cancellation)
     {
-        await using WayleaveHost host = await WayleaveHost.StartAsync(loaded.Config).ConfigureAwait(false);
+        ChromeTrace? trace = run.TraceFile is null ? null : new ChromeTrace($"host {loaded.Config.Name}");
+        WayleaveHostOptions hostOptions = new() { Trace = trace, Defences = BreakNames.Of(run.Break) };
+        await using WayleaveHost host = await WayleaveHost.StartAsync(loaded.Config, hostOptions).ConfigureAwait(false);
         ControlListenerOptions options = new() { Log = context.Error };
         await using ControlServer server = await ControlServer.StartAsync(host, options, cancellation).ConfigureAwait(false);
         Announce(context, host, server);
         TaskCompletionSource stop = new(TaskCreationOptions.RunContinuationsAsynchronously);
         await using (cancellation.Register(stop.SetResult).ConfigureAwait(false))
         {
-            await stop.Task.ConfigureAwait(false);
+            Task eof = run.UntilEof ? ReadToEndAsync() : Task.Delay(Timeout.Infinite, cancellation);
+            await Task.WhenAny(stop.Task, eof).ConfigureAwait(false);
+        }
+
+        if (trace is not null)
+        {
+            WriteTrace(run.TraceFile!, trace);
         }
 
         return ExitCode.Done;
+    }
+
+    private static async Task ReadToEndAsync()
+    {
+        using Stream input = Console.OpenStandardInput();
+        byte[] buffer = new byte[256];
+        while (await input.ReadAsync(buffer).ConfigureAwait(false) > 0)
+        {
+            // What is said here means nothing; that it ends does.
+        }
+    }
+
+    private static void WriteTrace(string path, ChromeTrace trace)
+    {
+        try
+        {
+            using FileStream file = new(path, FileMode.Create);
+            using Utf8JsonWriter writer = new(file);
+            writer.WriteStartArray();
+            trace.WriteTo(writer, processId: 2);
+            writer.WriteEndArray();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw ErrnoMap.ToException(e, $"write {path}");
+        }
     }
 
     /// <summary>One line when everything listens, for people and for whoever started this process.</summary>

@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
@@ -22,6 +23,7 @@ public sealed class TakeBackAudit
 {
     // Enough that a device which hands out dead numbers again would be seen.
     private const int KeyProbes = 256;
+    private const ulong ProbeBytes = 4096;
 
     private readonly ObjectStore _objects;
     private readonly HostContext _host;
@@ -44,6 +46,9 @@ public sealed class TakeBackAudit
     }
 
     public ulong Id => _newOwner.Id;
+
+    /// <summary>The registrations whose keys died, with what they took and refused.</summary>
+    public IEnumerable<MemoryRegion> Regions => _regions.Select(r => r.Region);
 
     public RetirementProof Proof { get; }
 
@@ -109,8 +114,8 @@ public sealed class TakeBackAudit
         bool reused = false;
         for (int i = 0; i < KeyProbes && !reused; i++)
         {
-            MemoryRegion probe = await _nic.RegisterAsync(
-                _nic.AuditDomain, _newOwner.Buffer.Shared, new MemoryRegionRequest(0, 4096 > _newOwner.SizeBytes ? _newOwner.SizeBytes : 4096, 0, AccessFlags.LocalWrite, Core.Buffers.ImporterKind.Dynamic)).ConfigureAwait(false);
+            MemoryRegionRequest request = new(0, Math.Min(ProbeBytes, _newOwner.SizeBytes), 0, AccessFlags.LocalWrite, ImporterKind.Dynamic);
+            MemoryRegion probe = await _nic.RegisterAsync(_nic.AuditDomain, _newOwner.Buffer.Shared, request).ConfigureAwait(false);
             reused = _regions.Any(r => r.Region.Key == probe.Key);
             await _nic.DeregisterAsync(probe).ConfigureAwait(false);
         }

@@ -136,6 +136,38 @@ public sealed class ControlClient : IDisposable
         return SendAsync($"reconnect lease {leaseId}", HttpMethod.Post, path, ControlJson.Default.ConnectionEndDocument, body, cancellation);
     }
 
+    /// <summary>Takes an object back, gives its memory to a new owner and marks it, to see whether anything still lands there.</summary>
+    /// <exception cref="WayleaveException">EBUSY: the proof was not sufficient; the memory is in quarantine.</exception>
+    public Task<AuditDocument> StartAuditAsync(
+        string device, string name, StartAuditDocument start, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(start);
+        HttpContent body = ToContent(start, ControlJson.Default.StartAuditDocument);
+        string path = ObjectPath(device, name) + "/audits";
+        return SendAsync(
+            $"audit {device}/{name}", HttpMethod.Post, path, ControlJson.Default.AuditDocument, body, cancellation, _options.WorkTimeout);
+    }
+
+    /// <summary>What an audit finds at this moment.</summary>
+    public Task<AuditFindingsDocument> InspectAuditAsync(ulong id, CancellationToken cancellation = default) => SendAsync(
+        $"inspect audit {id}",
+        HttpMethod.Get,
+        AuditPath(id),
+        ControlJson.Default.AuditFindingsDocument,
+        null,
+        cancellation,
+        _options.WorkTimeout);
+
+    /// <summary>Looks a last time and ends an audit; its memory is given up.</summary>
+    public Task<AuditFindingsDocument> EndAuditAsync(ulong id, CancellationToken cancellation = default) => SendAsync(
+        $"end audit {id}",
+        HttpMethod.Delete,
+        AuditPath(id),
+        ControlJson.Default.AuditFindingsDocument,
+        null,
+        cancellation,
+        _options.WorkTimeout);
+
     /// <summary>
     /// Borrows an object. The lease lasts until the stream is disposed, the host ends it, or one of the two ends dies; the host then
     /// destroys its queue pair, kills the key, and gives up an object that was not committed.
@@ -304,4 +336,6 @@ public sealed class ControlClient : IDisposable
         $"/v1/objects/{Uri.EscapeDataString(device)}/{Uri.EscapeDataString(name)}";
 
     private static string ObjectPath(ulong id) => string.Create(CultureInfo.InvariantCulture, $"/v1/objects/{id}");
+
+    private static string AuditPath(ulong id) => string.Create(CultureInfo.InvariantCulture, $"/v1/audits/{id}");
 }

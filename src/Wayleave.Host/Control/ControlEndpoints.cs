@@ -7,6 +7,7 @@ using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using Wayleave.Core;
 using Wayleave.Core.Retirement;
+using Wayleave.Host.Audits;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 
@@ -26,6 +27,9 @@ namespace Wayleave.Host.Control;
 // POST   /v1/objects/DEVICE/NAME/restore        ObjectDocument
 // POST   /v1/objects/DEVICE/NAME/revoke         RevokeObjectDocument -> ProofDocument
 // POST   /v1/leases/ID/connections              ReconnectDocument -> ConnectionEndDocument
+// POST   /v1/objects/DEVICE/NAME/audits         StartAuditDocument -> AuditDocument
+// GET    /v1/audits/ID                          AuditFindingsDocument
+// DELETE /v1/audits/ID                          AuditFindingsDocument, the last look
 //
 // What a client holds is tied to something that ends with the client: a lease to its stream, an object that is being written to its
 // lease, and an object without a lease to a timer.
@@ -66,6 +70,9 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         routes.MapPost("/v1/objects/{device}/{name}/restore", RestoreAsync);
         routes.MapPost("/v1/objects/{device}/{name}/revoke", RevokeAsync);
         routes.MapPost("/v1/leases/{id}/connections", ReconnectAsync);
+        routes.MapPost("/v1/objects/{device}/{name}/audits", StartAuditAsync);
+        routes.MapGet("/v1/audits/{id}", InspectAuditAsync);
+        routes.MapDelete("/v1/audits/{id}", EndAuditAsync);
     }
 
     private Task GetHostAsync(HttpContext context)
@@ -232,6 +239,31 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
             ?? throw new WayleaveException(Errno.ENOENT, $"reconnect lease {id}", "it has ended", "ask for a new one");
         ConnectionEnd local = host.Leases.Reconnect(lease, request.Peer.ToEnd());
         await WriteAsync(context, ConnectionEndDocument.From(local), ControlJson.Default.ConnectionEndDocument).ConfigureAwait(false);
+    }
+
+    private async Task StartAuditAsync(HttpContext context)
+    {
+        DeviceObject o = FindByName(context);
+        StartAuditDocument start = await ReadAsync(context, ControlJson.Default.StartAuditDocument).ConfigureAwait(false);
+        RevokePolicy policy = new() { Timeout = TimeSpan.FromMilliseconds(Math.Clamp(start.TimeoutMs, 0, RevokeTimeoutMsMax)) };
+        policy = start.Reason is { } reason ? policy with { Reason = reason } : policy;
+        TakeBackAudit audit = await host.Audits.StartAsync(o, policy, start.Seed).ConfigureAwait(false);
+        await WriteAsync(context, AuditDocument.From(audit), ControlJson.Default.AuditDocument).ConfigureAwait(false);
+    }
+
+    private async Task InspectAuditAsync(HttpContext context)
+    {
+        TakeBackAudit audit = host.Audits.Find(ReadId(context));
+        AuditFindingsDocument findings = AuditFindingsDocument.From(await audit.InspectAsync().ConfigureAwait(false), audit.Regions);
+        await WriteAsync(context, findings, ControlJson.Default.AuditFindingsDocument).ConfigureAwait(false);
+    }
+
+    private async Task EndAuditAsync(HttpContext context)
+    {
+        TakeBackAudit audit = host.Audits.Find(ReadId(context));
+        AuditFindingsDocument findings = AuditFindingsDocument.From(await audit.InspectAsync().ConfigureAwait(false), audit.Regions);
+        await host.Audits.EndAsync(audit).ConfigureAwait(false);
+        await WriteAsync(context, findings, ControlJson.Default.AuditFindingsDocument).ConfigureAwait(false);
     }
 
     private static readonly System.Buffers.SearchValues<char> s_hexadecimal = System.Buffers.SearchValues.Create("0123456789abcdef");

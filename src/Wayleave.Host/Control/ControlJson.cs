@@ -27,6 +27,9 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<LeaseEventKind>),
         typeof(GradeConverter),
     ])]
+[JsonSerializable(typeof(AuditDocument))]
+[JsonSerializable(typeof(AuditFindingsDocument))]
+[JsonSerializable(typeof(StartAuditDocument))]
 [JsonSerializable(typeof(HostDocument))]
 [JsonSerializable(typeof(RegistrationDocument))]
 [JsonSerializable(typeof(ProblemDocument))]

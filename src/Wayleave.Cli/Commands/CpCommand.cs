@@ -1,0 +1,138 @@
+using System.CommandLine;
+using System.Net;
+using System.Net.Sockets;
+using System.Text.Json.Serialization;
+using Wayleave.Cli.Output;
+using Wayleave.Host;
+using Wayleave.Host.Configuration;
+using Wayleave.Host.Control;
+using Wayleave.Host.Transfers;
+
+namespace Wayleave.Cli.Commands;
+
+/// <summary>
+/// <c>wayleave cp SRC DST</c>: a file into a named object of another host's GPU, or the way back. This process is a host of its own
+/// for that long, with a GPU just large enough and a NIC on the address that reaches the other host.
+/// </summary>
+internal static class CpCommand
+{
+    public static Command Create()
+    {
+        Argument<string> source = new("SRC") { Description = "A file, or wl://HOST[:PORT]/DEVICE/NAME" };
+        Argument<string> target = new("DST") { Description = "A file, or wl://HOST[:PORT]/DEVICE/NAME" };
+        Command command = new("cp", "Copy a file into the device memory of a host, or back") { source, target };
+        command.AddClientOptions();
+        command.SetAction((parsed, cancellation) => RunAsync(
+            new CommandContext(parsed), parsed.GetValue(source)!, parsed.GetValue(target)!, parsed.ReadClientOptions(), cancellation));
+        return command;
+    }
+
+    private static async Task<int> RunAsync(
+        CommandContext context, string source, string target, ControlClientOptions options, CancellationToken cancellation)
+    {
+        bool isPush = WlUrl.HasScheme(target);
+        if (isPush == WlUrl.HasScheme(source))
+        {
+            throw new UsageException(isPush
+                ? "cp copies between a file and an object; copy to a file first, then to the other host"
+                : "cp copies between a file and an object; one of the two must be wl://HOST/DEVICE/NAME");
+        }
+
+        WlUrl url = ParseObject(isPush ? target : source);
+        string path = isPush ? source : target;
+        if (!isPush && Directory.Exists(path))
+        {
+            path = Path.Combine(path, url.Name!);
+        }
+
+        using ControlClient client = ControlClient.Open(url, options);
+        ulong length = await LengthAsync(client, isPush, path, url, cancellation).ConfigureAwait(false);
+        WayleaveHost host = await WayleaveHost.StartAsync(ConfigFor(url, length)).ConfigureAwait(false);
+        await using (host.ConfigureAwait(false))
+        {
+            using ProgressBar progress = context.StartProgress(url.Name!, (long)length);
+            RemoteCopy copy = new(host, client) { Progress = (bytes, _) => progress.Report((long)bytes) };
+            CopyResult result = isPush
+                ? await copy.PushAsync(path, url, cancellation).ConfigureAwait(false)
+                : await copy.PullAsync(url, path, cancellation).ConfigureAwait(false);
+            if (context.IsJson)
+            {
+                CopyDocument document = new()
+                {
+                    Source = source,
+                    Target = target,
+                    Bytes = result.Bytes,
+                    Sha256 = result.Sha256,
+                    ElapsedUs = (long)result.Elapsed.TotalMicroseconds,
+                    BytesPerS = result.Bytes / result.Elapsed.TotalSeconds,
+                };
+                context.WriteJson(document, CopyJson.Default.CopyDocument);
+            }
+        }
+
+        return ExitCode.Done;
+    }
+
+    private static WlUrl ParseObject(string text) =>
+        WlUrl.TryParseObject(text, out WlUrl? url, out string problem) ? url! : throw new UsageException($"{text}: {problem}");
+
+    private static async Task<ulong> LengthAsync(ControlClient client, bool isPush, string path, WlUrl url, CancellationToken cancellation)
+    {
+        if (!isPush)
+        {
+            return (await client.GetObjectAsync(url.Device!, url.Name!, cancellation).ConfigureAwait(false)).SizeBytes;
+        }
+
+        LocalFile.OpenSource(path, out ulong length).Dispose();
+        return length;
+    }
+
+    private static HostConfig ConfigFor(WlUrl url, ulong length)
+    {
+        const long Granule = GpuConfig.GranuleBytes;
+        return new HostConfig
+        {
+            Name = "cp",
+            Gpus = [new GpuConfig { VramBytes = ((long)length + Granule - 1) / Granule * Granule, SystemPoolBytes = 0 }],
+            Nics = [new NicConfig { Address = AddressTowards(url), UdpPort = 0 }],
+        };
+    }
+
+    /// <summary>The address of this machine from which the kernel would reach the host. Sends nothing.</summary>
+    private static IPAddress AddressTowards(WlUrl url)
+    {
+        try
+        {
+            IPAddress remote = Dns.GetHostAddresses(url.Host)[0];
+            using Socket probe = new(remote.AddressFamily, SocketType.Dgram, ProtocolType.Udp);
+            probe.Connect(remote, NicConfig.DefaultUdpPort);
+            return ((IPEndPoint)probe.LocalEndPoint!).Address;
+        }
+        catch (SocketException e)
+        {
+            throw ErrnoMap.ToException(e, $"find {url.Host}", "check the name and the network");
+        }
+    }
+}
+
+/// <summary>What <c>wayleave cp --json</c> prints.</summary>
+internal sealed record CopyDocument
+{
+    public string Schema { get; init; } = "wayleave.cp.v1";
+
+    public required string Source { get; init; }
+
+    public required string Target { get; init; }
+
+    public required ulong Bytes { get; init; }
+
+    public required string Sha256 { get; init; }
+
+    public required long ElapsedUs { get; init; }
+
+    public required double BytesPerS { get; init; }
+}
+
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
+[JsonSerializable(typeof(CopyDocument))]
+internal sealed partial class CopyJson : JsonSerializerContext;

@@ -1,0 +1,149 @@
+using System.Security.Cryptography;
+using Microsoft.Win32.SafeHandles;
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Host.Control;
+using Wayleave.Host.Leases;
+using Wayleave.Host.Objects;
+
+namespace Wayleave.Host.Transfers;
+
+/// <summary>What a copy did.</summary>
+/// <param name="Bytes">Length of the object.</param>
+/// <param name="Sha256">Of its content, checked at both ends.</param>
+/// <param name="Elapsed">From the first posted byte to the last completion.</param>
+public sealed record CopyResult(ulong Bytes, string Sha256, TimeSpan Elapsed);
+
+/// <summary>
+/// Copies between a local file and an object of another host: file bytes go straight into the memory of this host's GPU, and from
+/// there over RDMA into the other's; or the way back. The other end shows the object only when it is whole and its checksum is right.
+/// </summary>
+/// <param name="host">Where the local GPU and NIC are.</param>
+/// <param name="remote">The other host.</param>
+public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
+{
+    private readonly GpuHandle _gpu = host.Gpus[0];
+    private readonly NicHandle _nic = host.Nics[0];
+
+    /// <summary>Called with the bytes that have arrived so far; on a thread of the transfer.</summary>
+    public Action<ulong, ulong>? Progress { get; init; }
+
+    /// <summary>Copies a file to <c>DEVICE/NAME</c> of the other host. An object of that name is replaced when the new one is whole.</summary>
+    /// <exception cref="WayleaveException">Names the file, object or host, the reason and the remedy.</exception>
+    public async Task<CopyResult> PushAsync(string path, WlUrl target, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        using SafeFileHandle file = LocalFile.OpenSource(path, out ulong length);
+
+        // The other end first: a host that is not there, or has no room, is told before a byte is read.
+        ObjectDocument made = await remote.CreateObjectAsync(
+            new CreateObjectDocument { Device = target.Device!, Name = target.Name!, SizeBytes = length }, cancellation).ConfigureAwait(false);
+        DeviceObject source = await host.Objects.CreateAsync(_gpu.Name, "cp", length, StorageKind.Movable, cancellation).ConfigureAwait(false);
+        try
+        {
+            using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+            await host.Objects.ForEachPieceAsync(
+                source,
+                (offset, bytes) =>
+                {
+                    LocalFile.ReadExactly(file, path, offset, bytes);
+                    hash.AppendData(bytes);
+                },
+                cancellation).ConfigureAwait(false);
+            string sha256 = Convert.ToHexStringLower(hash.GetHashAndReset());
+            TimeSpan elapsed = await TransferAsync(
+                source, made.Id, LeaseAccess.Write, BulkDirection.Write, $"copy {path} to {target}",
+                () => remote.CommitObjectAsync(made.Id, sha256, cancellation), cancellation).ConfigureAwait(false);
+            return new CopyResult(length, sha256, elapsed);
+        }
+        finally
+        {
+            await host.Objects.AbortAsync(source, "the copy ended").ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Copies an object of the other host to a file, which appears under its name when it is whole.</summary>
+    /// <exception cref="WayleaveException">Names the file, object or host, the reason and the remedy.</exception>
+    public async Task<CopyResult> PullAsync(WlUrl source, string path, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(source);
+        ObjectDocument found = await remote.GetObjectAsync(source.Device!, source.Name!, cancellation).ConfigureAwait(false);
+        DeviceObject target = await host.Objects.CreateAsync(_gpu.Name, "cp", found.SizeBytes, StorageKind.Movable, cancellation).ConfigureAwait(false);
+        try
+        {
+            CopyResult? result = null;
+            await LocalFile.WriteWholeAsync(path, found.SizeBytes, async file =>
+            {
+                string operation = $"copy {source} to {path}";
+                TimeSpan elapsed = await TransferAsync(
+                    target, found.Id, LeaseAccess.Read, BulkDirection.Read, operation, () => Task.CompletedTask, cancellation).ConfigureAwait(false);
+                using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+                await host.Objects.ForEachPieceAsync(
+                    target,
+                    (offset, bytes) =>
+                    {
+                        hash.AppendData(bytes);
+                        RandomAccess.Write(file, bytes, (long)offset);
+                    },
+                    cancellation).ConfigureAwait(false);
+                string sha256 = Convert.ToHexStringLower(hash.GetHashAndReset());
+                string expected = found.Sha256
+                    ?? (await remote.GetSha256Async(source.Device!, source.Name!, cancellation).ConfigureAwait(false)).Sha256;
+                if (sha256 != expected)
+                {
+                    throw new WayleaveException(
+                        Errno.EIO, operation, $"the checksum is {sha256}, {expected} was expected", "somebody writes to the object; copy it again");
+                }
+
+                result = new CopyResult(found.SizeBytes, sha256, elapsed);
+            }).ConfigureAwait(false);
+            return result!;
+        }
+        finally
+        {
+            await host.Objects.AbortAsync(target, "the copy ended").ConfigureAwait(false);
+        }
+    }
+
+    private async Task<TimeSpan> TransferAsync(
+        DeviceObject local,
+        ulong remoteId,
+        LeaseAccess access,
+        BulkDirection direction,
+        string operation,
+        Func<Task> finish,
+        CancellationToken cancellation)
+    {
+        await using Connection connection = await Connection.OpenAsync(_nic, local).ConfigureAwait(false);
+        HeldLease lease = await remote.LeaseAsync(
+            remoteId, new LeaseRequestDocument { Access = access, Peer = ConnectionEndDocument.From(connection.Local) }, cancellation).ConfigureAwait(false);
+        await using (lease.ConfigureAwait(false))
+        {
+            connection.Connect(lease.Lease.Local.ToEnd());
+            using CancellationTokenRegistration abort = cancellation.Register(connection.Abort);
+            TimeSpan start = host.Context.Now;
+            BulkTransfer bulk = new(_nic.Driver, connection.QueuePair, connection.Completions, host.Context)
+            {
+                Progress = bytes => Progress?.Invoke(bytes, local.SizeBytes),
+            };
+            BulkRange range = new(0, connection.Region.Key, lease.Lease.Va, lease.Lease.Rkey, local.SizeBytes);
+            Task<WorkCompletionStatus> transfer = Task.Factory.StartNew(
+                () => bulk.Run(direction, range, cancellation), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+
+            // A lease that ends, because its owner or its host is gone, says more than the time-outs that follow on the wire.
+            if (await Task.WhenAny(transfer, lease.Completion).ConfigureAwait(false) == lease.Completion)
+            {
+                connection.Abort();
+                await ((Task)transfer).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // lease.Completion says why
+                await lease.Completion.ConfigureAwait(false);
+            }
+
+            WorkCompletionStatus status = await transfer.ConfigureAwait(false);
+            status.ThrowIfFailed(operation, remote.HostName);
+            TimeSpan elapsed = host.Context.Now - start;
+            await finish().ConfigureAwait(false);
+            return elapsed;
+        }
+    }
+}
