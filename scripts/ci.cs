@@ -34,6 +34,14 @@ foreach (string sample in Projects("samples"))
     Step($"sample {Path.GetFileNameWithoutExtension(sample)}", "dotnet", ["run", "-c", "Release", "--project", sample]);
 }
 
+Step("demo", Path.Combine(root, "wayleave"), ["demo", "--json"], check: output => Demo(output, isBroken: false));
+Step(
+    "demo without the gate must be caught",
+    Path.Combine(root, "wayleave"),
+    ["demo", "--json", "--size", "32MiB", "--break", "revoke-gate"],
+    expectedExit: 1,
+    check: output => Demo(output, isBroken: true));
+
 // ---- the result ----
 Console.WriteLine();
 foreach (string skip in skips)
@@ -66,6 +74,33 @@ void Step(string name, string file, string[] arguments, int expectedExit = 0, Fu
         Console.WriteLine(output);
         Fail($"{name}: {wrong}");
     }
+}
+
+// The report of the demo says what its exit code says: nothing late, or, without the defence, late bytes in both ways.
+string? Demo(string output, bool isBroken)
+{
+    string line = output.Split('\n').FirstOrDefault(l => l.StartsWith('{')) ?? "";
+    using JsonDocument document = JsonDocument.Parse(line.Length == 0 ? "{}" : line);
+    JsonElement report = document.RootElement;
+    if (!report.TryGetProperty("late_writes", out JsonElement lateWrites))
+    {
+        return "no report on the output";
+    }
+
+    long late = lateWrites.GetInt64(), read = report.GetProperty("late_reads").GetInt64();
+    if (isBroken)
+    {
+        return late > 0 && read > 0 ? null : $"{late} late writes and {read} late reads were found; both must be";
+    }
+
+    bool isGood = late == 0 && read == 0
+        && report.GetProperty("sha256_match").GetBoolean()
+        && report.GetProperty("moves").GetInt32() >= 4
+        && report.GetProperty("staging_bytes").GetInt64() == 0
+        && report.GetProperty("bytes_rejected_after_revoke").GetInt64() > 0
+        && report.GetProperty("revoke_grade").GetString() == "Retired"
+        && !report.GetProperty("key_reused").GetBoolean();
+    return isGood ? null : $"the report is not that of a good run: {line}";
 }
 
 // The README's test command, as it stands there. The reports are written because the variable names a folder for them.
