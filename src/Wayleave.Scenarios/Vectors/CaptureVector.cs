@@ -50,8 +50,12 @@ public sealed record CaptureVector
             VectorPacket packet = Packets[i];
             Require(packet.Index == i, $"packets[{i}] has the index {packet.Index}");
             Require(packet.Direction is "A->B" or "B->A", $"packets[{i}] has the direction {packet.Direction}");
-            Require(packet.TimeMicroseconds is >= 0 and <= TimeMicrosecondsMax, $"packets[{i}] has the time {packet.TimeMicroseconds}");
-            Require(packet.Answers is null || (packet.Answers >= 0 && packet.Answers < i), $"packets[{i}] answers packet {packet.Answers}, which is not before it");
+            Require(
+                packet.TimeMicroseconds is >= 0 and <= TimeMicrosecondsMax,
+                $"packets[{i}] has the time {packet.TimeMicroseconds}");
+            Require(
+                packet.Answers is null || (packet.Answers >= 0 && packet.Answers < i),
+                $"packets[{i}] answers packet {packet.Answers}, which is not before it");
         }
 
         if (Replay is { } replay)

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Scenarios.Vectors;
@@ -9,7 +10,7 @@ namespace Wayleave.Scenarios.Vectors;
 public sealed record CheckReport
 {
     /// <summary>Names the form of the JSON; a change that could break a reader changes it.</summary>
-    public string Schema { get; } = "wayleave.roce.check/1";
+    public string Schema { get; } = "wayleave.roce_check.v1";
 
     public required int PacketCount { get; init; }
 
@@ -49,6 +50,19 @@ public sealed record CheckReport
         };
     }
 
-    /// <summary>One JSON object, indented, keys in snake_case.</summary>
+    /// <summary>The counts in one line: <c>4 packets: 3 ok, 1 bad; 2 other frames skipped</c>.</summary>
+    [JsonIgnore]
+    public string Summary
+    {
+        get
+        {
+            string text = $"{Plural.Of(PacketCount, "packet")}: {Ok} ok";
+            text += Bad == 0 ? "" : $", {Bad} bad";
+            text += Truncated == 0 ? "" : $", {Truncated} truncated";
+            return SkippedFrames == 0 ? text : $"{text}; {Plural.Of(SkippedFrames, "other frame")} skipped";
+        }
+    }
+
+    /// <summary>One JSON object on one line, keys in snake_case.</summary>
     public string ToJson() => JsonSerializer.Serialize(this, ReportJson.Default.CheckReport);
 }

@@ -16,7 +16,7 @@ internal static class PacketComparison
         DropReason gotReason = PacketView.TryParse(got, out PacketView gotView);
         if (expectedReason != DropReason.None || gotReason != DropReason.None)
         {
-            return Text("headers", expectedReason.ToString(), gotReason.ToString()) ?? new FieldDifference("headers", "whole", "malformed");
+            return new FieldDifference("headers", Word(expectedReason), Word(gotReason));
         }
 
         return OfBth(expectedView.Bth, gotView.Bth)
@@ -47,7 +47,9 @@ internal static class PacketComparison
         if (traits.Has(ExtensionHeaders.Reth))
         {
             (Reth e, Reth g) = (expected.Reth, got.Reth);
-            difference = Hex("reth.va", e.Va, g.Va, 1) ?? Hex("reth.rkey", e.RKey, g.RKey, 8) ?? Number("reth.length", e.Length, g.Length);
+            difference = Hex("reth.va", e.Va, g.Va, 1)
+                ?? Hex("reth.rkey", e.RKey, g.RKey, 8)
+                ?? Number("reth.length", e.Length, g.Length);
         }
 
         if (difference is null && traits.Has(ExtensionHeaders.Aeth))
@@ -69,21 +71,24 @@ internal static class PacketComparison
         int at = expected.CommonPrefixLength(got);
         return at == expected.Length && at == got.Length
             ? null
-            : Hex(string.Create(CultureInfo.InvariantCulture, $"{field}[{at}]"), expected[at], got[at], 2);
+            : Hex($"{field}[{at}]", expected[at], got[at], 2);
     }
 
     private static ReadOnlySpan<byte> Pad(ReadOnlySpan<byte> bytes, in PacketView view) =>
         bytes.Slice(view.Traits.HeaderBytes + view.PayloadBytes, view.PadCount);
 
-    private static FieldDifference? Flag(string field, bool expected, bool got) => Text(field, expected ? "1" : "0", got ? "1" : "0");
+    private static string Word(DropReason reason) => reason == DropReason.None ? "whole" : reason.ToString();
 
-    private static FieldDifference? Number(string field, long expected, long got) =>
-        Text(field, expected.ToString(CultureInfo.InvariantCulture), got.ToString(CultureInfo.InvariantCulture));
+    private static FieldDifference? Flag(string field, bool expected, bool got) =>
+        Text(field, expected ? "1" : "0", got ? "1" : "0");
+
+    private static FieldDifference? Number(string field, long expected, long got) => Text(field, $"{expected}", $"{got}");
 
     private static FieldDifference? Hex(string field, ulong expected, ulong got, int digits) =>
         Text(field, Format(expected, digits), Format(got, digits));
 
-    private static string Format(ulong value, int digits) => "0x" + value.ToString($"x{digits}", CultureInfo.InvariantCulture);
+    private static string Format(ulong value, int digits) =>
+        "0x" + value.ToString($"x{digits}", CultureInfo.InvariantCulture);
 
     private static FieldDifference? Text(string field, string expected, string got) =>
         expected == got ? null : new FieldDifference(field, expected, got);

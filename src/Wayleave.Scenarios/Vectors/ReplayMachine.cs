@@ -11,8 +11,8 @@ using Wayleave.Simulation;
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>
-/// One side of a description as a real RDMA device with its regions and its queue pair, and a clock that stands still until it is told.
-/// Packets go in and out one at a time, so that a capture's order decides what the machine knows when it sends.
+/// One side of a description as a real RDMA device with its regions and its queue pair, and a clock that stands still until
+/// it is told. Packets go in and out one at a time, so that a capture's order decides what the machine knows when it sends.
 /// </summary>
 internal sealed class ReplayMachine
 {
@@ -61,9 +61,12 @@ internal sealed class ReplayMachine
             Register(domain, fabric, region);
         }
 
-        Require(RdmaDevice.TryCreateCompletionQueue(CompletionsMax(side), out CompletionQueue? completions), "a completion queue");
+        Errno errno = RdmaDevice.TryCreateCompletionQueue(CompletionsMax(side), out CompletionQueue? completions);
+        Require(errno, "a completion queue");
         _completions = completions!;
-        Require(_device.TryCreateQueuePair(domain, _completions, _completions, Capabilities(side.Qp.Cap), out QueuePair? pair, side.Qp.Qpn), "the queue pair");
+        errno = _device.TryCreateQueuePair(
+            domain, _completions, _completions, Capabilities(side.Qp.Cap), out QueuePair? pair, side.Qp.Qpn);
+        Require(errno, "the queue pair");
         _pair = pair!;
         if (side.Qp.State != "RESET")
         {
@@ -105,7 +108,7 @@ internal sealed class ReplayMachine
         Now,
         packet.Header.Identification);
 
-    /// <summary>The next packet that the machine has to send; valid until the next call. False when it has none now.</summary>
+    /// <summary>The next packet to send, valid until the next call; false when there is none now.</summary>
     public bool TryTransmit(out ReadOnlySpan<byte> packet, out Transmit transmit)
     {
         bool has = _device.Port.PollTransmit(Now, _buffer, out transmit);
@@ -131,7 +134,8 @@ internal sealed class ReplayMachine
             : _pair.PostSend(made, Sges(request.Sge));
     }
 
-    public Errno Post(VectorReceive receive) => _pair.PostReceive(new ReceiveWorkRequest(receive.WrId), Sges(receive.Sge));
+    public Errno Post(VectorReceive receive) =>
+        _pair.PostReceive(new ReceiveWorkRequest(receive.WrId), Sges(receive.Sge));
 
     /// <summary>Takes new completions out of the queue; returns how many.</summary>
     public int PollCompletions()
@@ -163,7 +167,8 @@ internal sealed class ReplayMachine
         return false;
     }
 
-    private static Sge[] Sges(IEnumerable<VectorSge> sges) => [.. sges.Select(s => new Sge(s.Va.Value, s.Length, (uint)s.LKey.Value))];
+    private static Sge[] Sges(IEnumerable<VectorSge> sges) =>
+        [.. sges.Select(s => new Sge(s.Va.Value, s.Length, (uint)s.LKey.Value))];
 
     private byte[] InlineData(VectorWorkRequest request)
     {
@@ -203,7 +208,8 @@ internal sealed class ReplayMachine
         if (region.InitialContent.Rule == "same_as")
         {
             return _memories.Find(m => m.Name == region.InitialContent.Mr)
-                ?? throw new FormatException($"region {region.Name} has the content of \"{region.InitialContent.Mr}\", which is no region before it");
+                ?? throw new FormatException(
+                    $"region {region.Name} has the content of \"{region.InitialContent.Mr}\", which is no region before it");
         }
 
         ReplayMemory memory = new(_host, fabric, region);
@@ -233,19 +239,18 @@ internal sealed class ReplayMachine
             RetryCount = Needed(qp.RetryCnt, "retry_cnt"),
             RnrRetry = Needed(qp.RnrRetry, "rnr_retry"),
         };
-        Modify(attributes, QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.Port | QueuePairAttributeMask.AccessFlags);
-        Modify(
-            attributes with { State = QueuePairState.ReadyToReceive },
-            QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PathMtu | QueuePairAttributeMask.DestQpNumber
-                | QueuePairAttributeMask.RqPsn | QueuePairAttributeMask.MaxDestRdAtomic | QueuePairAttributeMask.MinRnrTimer);
-        Modify(
-            attributes with { State = QueuePairState.ReadyToSend },
-            QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount | QueuePairAttributeMask.RnrRetry
-                | QueuePairAttributeMask.SqPsn | QueuePairAttributeMask.MaxRdAtomic);
+        Step(attributes);
+        Step(attributes with { State = QueuePairState.ReadyToReceive });
+        Step(attributes with { State = QueuePairState.ReadyToSend });
     }
 
-    private void Modify(QueuePairAttributes attributes, QueuePairAttributeMask mask) =>
-        Require(_pair.Modify(attributes, mask | QueuePairAttributeMask.State), $"the queue pair's step to {VerbsNames.Of(attributes.State)}");
+    // Every step sets exactly what it needs, as a program does that follows the manual.
+    private void Step(QueuePairAttributes attributes)
+    {
+        QueuePairTransitions.TryGet(_pair.State, attributes.State, _pair.Type, out QueuePairAttributeMask required, out _);
+        Errno errno = _pair.Modify(attributes, required | QueuePairAttributeMask.State);
+        Require(errno, $"the queue pair's step to {VerbsNames.Of(attributes.State)}");
+    }
 
     private static T Needed<T>(T? value, string name)
         where T : struct => value ?? throw new FormatException($"{name} of the description is null or unknown");

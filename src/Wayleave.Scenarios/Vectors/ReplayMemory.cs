@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Globalization;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
@@ -7,7 +6,7 @@ using Wayleave.Core.Topology;
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>
-/// Host memory behind a region of a description, filled as that says: the exporter of a static <see cref="SharedBuffer"/>.
+/// Host memory behind a region of a description, filled as that says: exports a static <see cref="SharedBuffer"/>.
 /// </summary>
 internal sealed class ReplayMemory : IExporter
 {
@@ -25,7 +24,8 @@ internal sealed class ReplayMemory : IExporter
     {
         if (region.Length is 0 or > BytesMax)
         {
-            throw new FormatException($"region {region.Name} has {region.Length} bytes; 1 to {BytesMax} can be replayed");
+            throw new FormatException(
+                $"region {region.Name} has {region.Length} bytes; 1 to {BytesMax} can be replayed");
         }
 
         // A registration keeps the place within a page: the first bytes of the buffer are those before the region.
@@ -35,7 +35,8 @@ internal sealed class ReplayMemory : IExporter
         _bytes = new byte[BufferOffset + region.Length];
         MemoryWindow window = fabric.AddWindow(_bytes, owner: null);
         _addresses = new DmaAddressList([window.Range]);
-        SharedBuffer.TryExport(host, new ExportInfo(this, "replayed region", (ulong)_bytes.Length), out SharedBuffer? buffer);
+        ExportInfo info = new(this, "replayed region", (ulong)_bytes.Length);
+        SharedBuffer.TryExport(host, info, out SharedBuffer? buffer);
         Buffer = buffer!;
         foreach (VectorFill fill in region.InitialContent.Overrides ?? [])
         {
@@ -96,17 +97,20 @@ internal sealed class ReplayMemory : IExporter
 
     private void Fill(VectorRegion region, VectorFill fill)
     {
-        if (fill.Length < 0 || fill.Offset.Value > region.Length || (ulong)fill.Length > region.Length - fill.Offset.Value
-            || (fill.Rule == "u64le" && fill.Length != sizeof(ulong)))
+        bool isInside = fill.Length >= 0
+            && fill.Offset.Value <= region.Length
+            && (ulong)fill.Length <= region.Length - fill.Offset.Value;
+        if (!isInside || (fill.Rule == "u64le" && fill.Length != sizeof(ulong)))
         {
-            throw new FormatException(string.Create(
-                CultureInfo.InvariantCulture, $"region {region.Name}: an override of {fill.Length} bytes at {fill.Offset} does not fit"));
+            throw new FormatException(
+                $"region {region.Name}: an override of {fill.Length} bytes at {fill.Offset} does not fit");
         }
 
         Span<byte> bytes = _bytes.AsSpan((int)(BufferOffset + fill.Offset.Value), fill.Length);
         if (fill.Rule == "u64le")
         {
-            BinaryPrimitives.WriteUInt64LittleEndian(bytes, fill.Value?.Value ?? throw new FormatException($"region {region.Name}: u64le has no value"));
+            HexNumber value = fill.Value ?? throw new FormatException($"region {region.Name}: u64le has no value");
+            BinaryPrimitives.WriteUInt64LittleEndian(bytes, value.Value);
             return;
         }
 

@@ -27,7 +27,9 @@ public enum ReplayResult
 }
 
 /// <summary>One difference between the capture and what our side did.</summary>
-/// <param name="Where">What was compared: <c>packet 3</c>, <c>completion 0</c>, <c>queue pair</c>, <c>memory 0x20000000+64</c>.</param>
+/// <param name="Where">
+/// What was compared: <c>packet 3</c>, <c>completion 0</c>, <c>queue pair</c>, <c>memory 0x20000000+64</c>.
+/// </param>
 /// <param name="Field">Which part of it.</param>
 /// <param name="Expected">As captured or described.</param>
 /// <param name="Got">What our side has instead.</param>
@@ -41,7 +43,7 @@ public sealed record ReplayMismatch(string Where, string Field, string Expected,
 public sealed record ReplayReport
 {
     /// <summary>Names the form of the JSON; a change that could break a reader changes it.</summary>
-    public string Schema { get; } = "wayleave.roce.replay/1";
+    public string Schema { get; } = "wayleave.roce_replay.v1";
 
     public required string Case { get; init; }
 
@@ -71,7 +73,24 @@ public sealed record ReplayReport
     /// <summary>At most one per packet, the first that was found; packets first.</summary>
     public IReadOnlyList<ReplayMismatch> Mismatches { get; init; } = [];
 
-    /// <summary>One JSON object, indented, keys in snake_case.</summary>
+    /// <summary>Every packet with its verdict when the replay is not supported and that is all there is to say; else null.</summary>
+    public CheckReport? Check { get; init; }
+
+    /// <summary>The outcome in one line.</summary>
+    [JsonIgnore]
+    public string Summary => Result switch
+    {
+        ReplayResult.NotSupported => $"not supported yet: {Reason}",
+        ReplayResult.Match => $"match: {Counts}",
+        _ => $"{(Mismatches.Count == 1 ? "1 mismatch" : $"{Mismatches.Count} mismatches")}: {Counts}",
+    };
+
+    private string Counts =>
+        $"{(Role == ReplayRole.Requester ? "requester" : "responder")} {Side}, {PacketsFed} of the peer's packets fed; compared: "
+        + $"{Plural.Of(PacketsCompared, "packet")}, {Plural.Of(CompletionsCompared, "completion")}, "
+        + Plural.Of(MemoryRangesCompared, "memory range");
+
+    /// <summary>One JSON object on one line, keys in snake_case.</summary>
     public string ToJson() => JsonSerializer.Serialize(this, ReportJson.Default.ReplayReport);
 }
 

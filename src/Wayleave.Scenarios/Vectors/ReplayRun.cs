@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Globalization;
 using System.Security.Cryptography;
 using Wayleave.Core;
 using Wayleave.Devices.Rdma;
@@ -9,7 +8,8 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>One replay: which capture, and which side of it with which behaviour.</summary>
-internal sealed record ReplayInput(Capture Capture, CaptureVector Vector, VectorReplay Replay, bool IsSideA, PeerProfile Profile)
+internal sealed record ReplayInput(
+    Capture Capture, CaptureVector Vector, VectorReplay Replay, bool IsSideA, PeerProfile Profile)
 {
     public VectorSide Side => IsSideA ? Replay.A : Replay.B;
 
@@ -18,15 +18,13 @@ internal sealed record ReplayInput(Capture Capture, CaptureVector Vector, Vector
 
     public VectorExpectation Expect => Replay.Expect;
 
-    /// <summary>
-    /// The port our side's packets leave from: those of a capture have one per connection.
-    /// </summary>
+    /// <summary>The port our side's packets leave from: those of a capture have one per connection.</summary>
     public ushort SourcePort => Vector.Packets.FirstOrDefault(p => p.IsFromA == IsSideA) is { } first
         ? Capture.Packets[first.Index].Header.SourcePort
         : FrameHeader.RocePort;
 }
 
-/// <summary>What the two roles of a replay have in common: the machine, the packets, and the list of what differs.</summary>
+/// <summary>What both roles of a replay have in common: the machine, the packets, and the list of what differs.</summary>
 internal abstract class ReplayRun(ReplayInput input)
 {
     // The first difference of each packet, in the order of the capture.
@@ -45,7 +43,7 @@ internal abstract class ReplayRun(ReplayInput input)
 
     /// <summary>How long nothing may complete although it was posted; zero when the description does not say.</summary>
     protected TimeSpan Silence { get; } = TimeSpan.FromMilliseconds(
-        input.Expect.NoCompletion.Where(n => n.Side == input.SideName).Select(n => n.NoneWithinMs).DefaultIfEmpty().Max());
+        input.Expect.NoCompletion.Where(n => n.Side == input.SideName).Max(n => (int?)n.NoneWithinMs) ?? 0);
 
     private int Fed { get; set; }
 
@@ -91,7 +89,8 @@ internal abstract class ReplayRun(ReplayInput input)
     }
 
     /// <summary>The headers of a captured packet; false when it is damaged beyond that.</summary>
-    protected bool TryView(VectorPacket packet, out PacketView view) => input.Capture.Packets[packet.Index].TryView(out view);
+    protected bool TryView(VectorPacket packet, out PacketView view) =>
+        input.Capture.Packets[packet.Index].TryView(out view);
 
     protected void PostReceives(Func<VectorReceive, bool> isDue)
     {
@@ -112,9 +111,8 @@ internal abstract class ReplayRun(ReplayInput input)
     protected void AddMismatch(string where, string field, string expected, string got) =>
         _others.Add(new ReplayMismatch(where, field, expected, got));
 
-    protected void AddPacketMismatch(VectorPacket packet, string field, string expected, string got) => _ofPackets.TryAdd(
-        packet.Index,
-        new ReplayMismatch(string.Create(CultureInfo.InvariantCulture, $"packet {packet.Index}"), field, expected, got));
+    protected void AddPacketMismatch(VectorPacket packet, string field, string expected, string got) =>
+        _ofPackets.TryAdd(packet.Index, new ReplayMismatch($"packet {packet.Index}", field, expected, got));
 
     /// <summary>Compares what the machine sends with the packet of the capture that it should be.</summary>
     protected void Compare(VectorPacket expected, ReadOnlySpan<byte> got, in Transmit transmit)
@@ -131,9 +129,10 @@ internal abstract class ReplayRun(ReplayInput input)
     }
 
     /// <summary>What a packet is that nothing in the capture corresponds to.</summary>
-    protected static string Describe(ReadOnlySpan<byte> packet) => PacketView.TryParse(packet, out PacketView view) == DropReason.None
-        ? string.Create(CultureInfo.InvariantCulture, $"{OpcodeTraits.NameOf(view.Opcode)} psn 0x{view.Psn:x6}")
-        : "a malformed packet";
+    protected static string Describe(ReadOnlySpan<byte> packet) =>
+        PacketView.TryParse(packet, out PacketView view) == DropReason.None
+            ? $"{OpcodeTraits.NameOf(view.Opcode)} psn 0x{view.Psn:x6}"
+            : "a malformed packet";
 
     private static FieldDifference? OfDestination(CapturedPacket captured, in Transmit transmit)
     {
@@ -143,7 +142,8 @@ internal abstract class ReplayRun(ReplayInput input)
         return expected == got ? null : new FieldDifference("destination", expected, got);
     }
 
-    // Our port numbers the segments of a super-packet from 0, rxe counts on: the ICRC is right in our framing, and equal in the capture's.
+    // Our port numbers the segments of a super-packet from 0 and rxe counts on: the ICRC must be right in our framing, and the
+    // same in the capture's.
     private FieldDifference? OfIcrc(CapturedPacket captured, ReadOnlySpan<byte> got)
     {
         if (!Icrc.Verify(Machine.Flow, identification: 0, got))
@@ -153,7 +153,8 @@ internal abstract class ReplayRun(ReplayInput input)
 
         byte[] framed = got.ToArray();
         FrameHeader header = captured.Header;
-        Icrc.Seal(new IcrcFlow(header.Source, header.Destination, header.SourcePort, header.DestinationPort), header.Identification, framed);
+        IcrcFlow flow = new(header.Source, header.Destination, header.SourcePort, header.DestinationPort);
+        Icrc.Seal(flow, header.Identification, framed);
         ReadOnlySpan<byte> expected = captured.Bytes.Span[^PacketView.IcrcSize..];
         ReadOnlySpan<byte> actual = framed.AsSpan()[^PacketView.IcrcSize..];
         return expected.SequenceEqual(actual)
@@ -165,7 +166,7 @@ internal abstract class ReplayRun(ReplayInput input)
     {
         foreach (VectorPacket packet in Packets.Where(p => IsOurs(p) && !_compared[p.Index]))
         {
-            AddPacketMismatch(packet, "packet", string.Create(CultureInfo.InvariantCulture, $"{packet.Opcode} psn 0x{packet.Psn:x6}"), "nothing");
+            AddPacketMismatch(packet, "packet", $"{packet.Opcode} psn 0x{packet.Psn:x6}", "nothing");
         }
     }
 
@@ -183,12 +184,14 @@ internal abstract class ReplayRun(ReplayInput input)
 
         for (int i = common; i < ExpectedCompletions.Count; i++)
         {
-            AddMismatch($"completion {i}", "completion", $"{ExpectedCompletions[i].Status} of wr_id {ExpectedCompletions[i].WrId}", "nothing");
+            VectorCompletion missing = ExpectedCompletions[i];
+            AddMismatch($"completion {i}", "completion", $"{missing.Status} of wr_id {missing.WrId}", "nothing");
         }
 
         for (int i = common; i < got.Count; i++)
         {
-            AddMismatch($"completion {i}", "completion", "nothing", $"{VerbsNames.Of(got[i].Status)} of wr_id {got[i].WrId}");
+            string extra = $"{VerbsNames.Of(got[i].Status)} of wr_id {got[i].WrId}";
+            AddMismatch($"completion {i}", "completion", "nothing", extra);
         }
 
         return common;
@@ -198,12 +201,12 @@ internal abstract class ReplayRun(ReplayInput input)
     private static FieldDifference? FirstDifference(VectorCompletion expected, in WorkCompletion got)
     {
         bool hasImmediate = (got.Flags & WorkCompletionFlags.WithImmediate) != 0;
-        return Compare("wr_id", expected.WrId.ToString(CultureInfo.InvariantCulture), got.WrId.ToString(CultureInfo.InvariantCulture))
+        string? flags = expected.WcFlags is { } names ? VerbsNames.Join(names) : null;
+        return Compare("wr_id", $"{expected.WrId}", $"{got.WrId}")
             ?? Compare("status", expected.Status, VerbsNames.Of(got.Status))
             ?? Compare("opcode", expected.Opcode, VerbsNames.Of(got.Opcode))
-            ?? Compare(
-                "byte_len", expected.ByteLen?.ToString(CultureInfo.InvariantCulture), got.ByteLength.ToString(CultureInfo.InvariantCulture))
-            ?? Compare("wc_flags", expected.WcFlags is { } flags ? VerbsNames.Join(flags) : null, VerbsNames.Of(got.Flags))
+            ?? Compare("byte_len", expected.ByteLen is { } length ? $"{length}" : null, $"{got.ByteLength}")
+            ?? Compare("wc_flags", flags, VerbsNames.Of(got.Flags))
             ?? Compare("imm", expected.Imm?.ToString(), hasImmediate ? $"0x{got.Immediate:x}" : "none");
 
         static FieldDifference? Compare(string field, string? expected, string got) =>
@@ -251,13 +254,14 @@ internal abstract class ReplayRun(ReplayInput input)
             CapturedPacket captured = input.Capture.Packets[packet.Index];
             if (captured.Verdict != IcrcVerdict.Ok)
             {
-                AddPacketMismatch(packet, "icrc verdict", PacketText.Word(IcrcVerdict.Ok), PacketText.Word(captured.Verdict));
+                AddPacketMismatch(packet, "icrc verdict", "ok", PacketText.Word(captured.Verdict));
             }
             else if (captured.TryView(out PacketView view))
             {
                 Expect(packet, "opcode in the description", packet.Opcode, OpcodeTraits.NameOf(view.Opcode));
                 Expect(packet, "psn in the description", $"0x{packet.Psn:x6}", $"0x{view.Psn:x6}");
-                Expect(packet, "icrc in the description", packet.Icrc, $"{BinaryPrimitives.ReverseEndianness(view.Icrc):x8}");
+                uint icrc = BinaryPrimitives.ReverseEndianness(view.Icrc);
+                Expect(packet, "icrc in the description", packet.Icrc, $"{icrc:x8}");
             }
         }
 

@@ -6,8 +6,7 @@ namespace Wayleave.Scenarios.Vectors;
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
     DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
-    Converters = [typeof(IcrcVerdictConverter), typeof(ReplayRoleConverter), typeof(ReplayResultConverter)],
-    WriteIndented = true)]
+    Converters = [typeof(IcrcVerdictConverter), typeof(ReplayRoleConverter), typeof(ReplayResultConverter)])]
 [JsonSerializable(typeof(CheckReport))]
 [JsonSerializable(typeof(ReplayReport))]
 internal sealed partial class ReportJson : JsonSerializerContext;

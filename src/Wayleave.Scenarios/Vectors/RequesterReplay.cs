@@ -3,13 +3,13 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Scenarios.Vectors;
 
-// A capture has one order, but its two directions were not locked to each other: rxe may have sent two more packets between the arrival
-// of a NAK and its processing. What the capture shows decides: a NAK waits until the packet comes that was sent again because of it,
-// and everything behind a NAK waits with it.
+// A capture has one order, but its two directions were not locked to each other: rxe may have sent two more packets between
+// the arrival of a NAK and its processing. What the capture shows decides: a NAK waits until the packet comes that was sent
+// again because of it, and everything behind a NAK waits with it.
 
 /// <summary>
-/// Posts the work requests, gives the machine each captured response once the request that it answers was sent, and compares the requests.
-/// Time stands still until nothing else can happen, and then goes to the next timer.
+/// Posts the work requests, gives the machine each captured response once the request that it answers was sent, and compares
+/// the requests. Time stands still until nothing else can happen, and then goes to the next timer.
 /// </summary>
 internal sealed class RequesterReplay(ReplayInput input) : ReplayRun(input)
 {
@@ -146,9 +146,9 @@ internal sealed class RequesterReplay(ReplayInput input) : ReplayRun(input)
     private void FeedNext()
     {
         VectorPacket packet = _inbox.Dequeue();
-        if (!packet.Dropped && packet.Ignored is null && TryView(packet, out PacketView view) && view.Traits.Has(ExtensionHeaders.Aeth))
+        if (!packet.Dropped && packet.Ignored is null)
         {
-            (_cause, _isReceiverWaitedFor) = view.Aeth.Kind switch
+            (_cause, _isReceiverWaitedFor) = KindOf(packet) switch
             {
                 AethKind.ReceiverNotReady => ("rnr", true),
                 AethKind.NegativeAcknowledge => ("nak_psn_sequence", false),
@@ -159,10 +159,10 @@ internal sealed class RequesterReplay(ReplayInput input) : ReplayRun(input)
         Feed(packet);
     }
 
-    private bool IsNak(VectorPacket packet) =>
-        TryView(packet, out PacketView view)
-        && view.Traits.Has(ExtensionHeaders.Aeth)
-        && view.Aeth.Kind is AethKind.NegativeAcknowledge or AethKind.ReceiverNotReady;
+    private bool IsNak(VectorPacket packet) => KindOf(packet) is AethKind.NegativeAcknowledge or AethKind.ReceiverNotReady;
+
+    private AethKind? KindOf(VectorPacket packet) =>
+        TryView(packet, out PacketView view) && view.Traits.Has(ExtensionHeaders.Aeth) ? view.Aeth.Kind : null;
 
     private bool TryTakeTimer()
     {

@@ -1,11 +1,10 @@
-using System.Globalization;
 using Wayleave.Devices.Rdma;
 
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>
-/// Feeds the captured requests at their times, each alone, and compares the answers in their order: rxe answers a request before
-/// it looks at the next one.
+/// Feeds the captured requests at their times, each alone, and compares the answers in their order: rxe answers a request
+/// before it looks at the next one.
 /// </summary>
 internal sealed class ResponderReplay(ReplayInput input) : ReplayRun(input)
 {
@@ -47,10 +46,8 @@ internal sealed class ResponderReplay(ReplayInput input) : ReplayRun(input)
             Compare(expected, packet, transmit);
             if (expected.Answers is { } answers && answers != request.Index)
             {
-                AddPacketMismatch(expected, "answers", Number(answers), Number(request.Index));
+                AddPacketMismatch(expected, "answers", $"packet {answers}", $"packet {request.Index}");
             }
         }
     }
-
-    private static string Number(int index) => string.Create(CultureInfo.InvariantCulture, $"packet {index}");
 }

@@ -8,8 +8,8 @@ internal static class VerbsNames
     // In the order of enum ibv_wc_status.
     private static readonly string[] s_statuses =
     [
-        "SUCCESS", "LOC_LEN_ERR", "LOC_QP_OP_ERR", "LOC_EEC_OP_ERR", "LOC_PROT_ERR", "WR_FLUSH_ERR", "MW_BIND_ERR", "BAD_RESP_ERR",
-        "LOC_ACCESS_ERR", "REM_INV_REQ_ERR", "REM_ACCESS_ERR", "REM_OP_ERR", "RETRY_EXC_ERR", "RNR_RETRY_EXC_ERR",
+        "SUCCESS", "LOC_LEN_ERR", "LOC_QP_OP_ERR", "LOC_EEC_OP_ERR", "LOC_PROT_ERR", "WR_FLUSH_ERR", "MW_BIND_ERR",
+        "BAD_RESP_ERR", "LOC_ACCESS_ERR", "REM_INV_REQ_ERR", "REM_ACCESS_ERR", "REM_OP_ERR", "RETRY_EXC_ERR", "RNR_RETRY_EXC_ERR",
         "LOC_RDD_VIOL_ERR", "REM_INV_RD_REQ_ERR", "REM_ABORT_ERR", "INV_EECN_ERR", "INV_EEC_STATE_ERR", "FATAL_ERR",
         "RESP_TIMEOUT_ERR", "GENERAL_ERR",
     ];
@@ -83,7 +83,8 @@ internal static class VerbsNames
     }
 
     /// <summary>Null for a work request that this stack does not have.</summary>
-    public static WorkRequestOpcode? RequestOpcode(string name) => s_requests.TryGetValue(name, out WorkRequestOpcode opcode) ? opcode : null;
+    public static WorkRequestOpcode? RequestOpcode(string name) =>
+        s_requests.TryGetValue(name, out WorkRequestOpcode opcode) ? opcode : null;
 
     /// <summary>Null when one of the names is not known here.</summary>
     public static SendFlags? SendFlagsOf(IEnumerable<string> names) => Combine(names, s_sendFlags, (a, b) => a | b);

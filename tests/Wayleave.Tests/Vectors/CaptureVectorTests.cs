@@ -13,14 +13,14 @@ public class CaptureVectorTests
 
     private static readonly byte[] s_replacements = [.. "019f\"{}[],:-x "u8];
 
-    public static TheoryData<string> Names => new(CaptureFiles.Names);
+    public static TheoryData<string> Names => new(CaptureFiles.DescribedNames);
 
     [Theory]
     [MemberData(nameof(Names))]
     public void Every_description_can_be_read(string name)
     {
-        CaptureVector vector = CapturedDialog.Vector(name);
-        Assert.Equal(CapturedDialog.Capture(name).Packets.Count, vector.Packets.Count);
+        CaptureVector vector = CapturedDialog.Vector(name, CaptureFiles.Folder);
+        Assert.Equal(CapturedDialog.Capture(name, CaptureFiles.Folder).Packets.Count, vector.Packets.Count);
     }
 
     [Theory]

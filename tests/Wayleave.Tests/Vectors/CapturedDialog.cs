@@ -7,16 +7,18 @@ using Recording = Wayleave.Scenarios.Vectors.Capture;
 
 namespace Wayleave.Tests.Vectors;
 
-/// <summary>A capture and its description, read from the folder of the vectors, and ways to damage them.</summary>
+/// <summary>A capture of the repository with its description, and ways to damage them.</summary>
 internal static class CapturedDialog
 {
-    public static byte[] Bytes(string name) => File.ReadAllBytes(Path.Combine(CaptureFiles.Folder, name + ".pcap"));
+    public static byte[] Bytes(string name, string? folder = null) =>
+        File.ReadAllBytes(Path.Combine(folder ?? CaptureFiles.RepositoryFolder, name + ".pcap"));
 
-    public static byte[] Description(string name) => File.ReadAllBytes(Path.Combine(CaptureFiles.Folder, name + ".json"));
+    public static byte[] Description(string name, string? folder = null) =>
+        File.ReadAllBytes(Path.Combine(folder ?? CaptureFiles.RepositoryFolder, name + ".json"));
 
-    public static Recording Capture(string name) => Read(Bytes(name));
+    public static Recording Capture(string name, string? folder = null) => Read(Bytes(name, folder));
 
-    public static CaptureVector Vector(string name) => CaptureVector.Parse(Description(name));
+    public static CaptureVector Vector(string name, string? folder = null) => CaptureVector.Parse(Description(name, folder));
 
     public static Recording Read(ReadOnlyMemory<byte> file)
     {

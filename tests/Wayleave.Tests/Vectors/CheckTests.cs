@@ -28,11 +28,13 @@ public partial class CheckTests
 
     public static TheoryData<string> Names => new(CaptureFiles.Names);
 
+    public static TheoryData<string> DescribedNames => new(CaptureFiles.DescribedNames);
+
     [Theory]
     [MemberData(nameof(Names))]
     public void Every_capture_is_sound(string name)
     {
-        CheckReport report = CheckReport.Of(Read(Bytes(name)));
+        CheckReport report = CheckReport.Of(CapturedDialog.Capture(name, CaptureFiles.Folder));
         Assert.True(report.IsSound, report.ToJson());
         Assert.Equal(report.PacketCount, report.Ok);
         Assert.NotEqual(0, report.PacketCount);
@@ -40,14 +42,14 @@ public partial class CheckTests
     }
 
     [Theory]
-    [MemberData(nameof(Names))]
+    [MemberData(nameof(DescribedNames))]
     public void The_json_of_a_packet_has_every_field_of_its_description(string name)
     {
-        using JsonDocument report = JsonDocument.Parse(CheckReport.Of(Read(Bytes(name))).ToJson());
+        using JsonDocument report = JsonDocument.Parse(CheckReport.Of(CapturedDialog.Capture(name, CaptureFiles.Folder)).ToJson());
         using JsonDocument description = CaptureFiles.Description(name);
         JsonElement actual = report.RootElement.GetProperty("packets");
         JsonElement expected = description.RootElement.GetProperty("packets");
-        Assert.Equal("wayleave.roce.check/1", report.RootElement.GetProperty("schema").GetString());
+        Assert.Equal("wayleave.roce_check.v1", report.RootElement.GetProperty("schema").GetString());
         Assert.Equal(expected.GetArrayLength(), actual.GetArrayLength());
         for (int i = 0; i < expected.GetArrayLength(); i++)
         {
@@ -66,11 +68,11 @@ public partial class CheckTests
     [Fact]
     public void Lines_are_those_that_the_capture_set_was_published_with()
     {
-        string readme = File.ReadAllText(Path.Combine(CaptureFiles.Folder, "README.txt"));
+        string readme = File.ReadAllText(Path.Combine(CaptureFiles.RepositoryFolder, "README.txt"));
         int compared = 0;
         foreach (Match section in Section().Matches(readme))
         {
-            Capture capture = Read(Bytes(section.Groups[1].Value));
+            Capture capture = CapturedDialog.Capture(section.Groups[1].Value);
             long first = capture.Packets[0].TimestampNanoseconds;
             string[] lines = [.. section.Groups[2].Value.Split('\n').Where(l => PacketLine().IsMatch(l))];
             for (int i = 0; i < lines.Length; i++)
@@ -94,9 +96,9 @@ public partial class CheckTests
     [InlineData(UdpAt, "the source port")]
     public void ROCE_02_One_flipped_bit_makes_a_packet_bad(int offset, string what)
     {
-        byte[] file = Bytes(Sample);
+        byte[] file = CapturedDialog.Bytes(Sample);
         file[PcapHeaderBytes + RecordHeaderBytes + offset] ^= 0x02;
-        CheckReport report = CheckReport.Of(Read(file));
+        CheckReport report = CheckReport.Of(CapturedDialog.Read(file));
         Assert.True(report.Bad == 1, $"{what}: {report.Bad} packets are bad");
         Assert.Equal(IcrcVerdict.Bad, report.Packets[0].IcrcVerdict);
         Assert.False(report.IsSound);
@@ -105,12 +107,12 @@ public partial class CheckTests
     [Fact]
     public void ROCE_02_A_field_that_routers_change_may_differ()
     {
-        byte[] file = Bytes(Sample);
+        byte[] file = CapturedDialog.Bytes(Sample);
         int frame = PcapHeaderBytes + RecordHeaderBytes;
         file[frame + IPv4At + 1] ^= 0x03; // ECN
         file[frame + IPv4At + 8] -= 1; // TTL
         file[frame + BthAt + 4] ^= 0x80; // FECN
-        Assert.True(CheckReport.Of(Read(file)).IsSound);
+        Assert.True(CheckReport.Of(CapturedDialog.Read(file)).IsSound);
     }
 
     [Theory]
@@ -119,7 +121,7 @@ public partial class CheckTests
     [InlineData(IPv4At + 6, "an IP fragment")]
     public void A_damaged_frame_does_not_hide_as_another_protocol(int offset, string problem)
     {
-        byte[] file = Bytes(Sample);
+        byte[] file = CapturedDialog.Bytes(Sample);
         file[PcapHeaderBytes + RecordHeaderBytes + offset] ^= offset == IPv4At + 6 ? (byte)0x20 : (byte)0x01;
         if (offset == IPv4At)
         {
@@ -128,7 +130,7 @@ public partial class CheckTests
                 file.AsSpan(PcapHeaderBytes + RecordHeaderBytes + UdpAt + 4)); // where a reader of options looks
         }
 
-        CheckReport report = CheckReport.Of(Read(file));
+        CheckReport report = CheckReport.Of(CapturedDialog.Read(file));
         Assert.Equal(0, report.SkippedFrames);
         Assert.Equal(1, report.Bad);
         Assert.StartsWith(problem, report.Packets[0].Malformed, StringComparison.Ordinal);
@@ -139,14 +141,14 @@ public partial class CheckTests
     {
         ArrayBufferWriter<byte> output = new();
         PcapWriter.WriteHeader(output);
-        Assert.Equal(PcapStatus.Success, PcapReader.TryOpen(Bytes(Sample), out PcapReader? reader));
+        Assert.Equal(PcapStatus.Success, PcapReader.TryOpen(CapturedDialog.Bytes(Sample), out PcapReader? reader));
         Assert.Equal(PcapStatus.Success, reader!.TryRead(out PcapRecord record));
         PcapWriter.WriteFrame(output, record.TimestampNanoseconds, record.Frame.Span[..(BthAt + 12 + 16)]);
         PcapWriter.WriteFrame(output, record.TimestampNanoseconds, record.Frame.Span[..(BthAt + 12)]);
         byte[] file = output.WrittenSpan.ToArray();
         BinaryPrimitives.WriteUInt32LittleEndian(file.AsSpan(PcapHeaderBytes + 12), record.OriginalBytes);
 
-        CheckReport report = CheckReport.Of(Read(file));
+        CheckReport report = CheckReport.Of(CapturedDialog.Read(file));
         Assert.Equal(2, report.Truncated);
         Assert.False(report.IsSound);
         Assert.Equal("RC_WRITE_FIRST", report.Packets[0].Opcode);
@@ -159,10 +161,10 @@ public partial class CheckTests
     [Fact]
     public void Frames_of_others_are_skipped_and_counted()
     {
-        byte[] file = Bytes(Sample);
+        byte[] file = CapturedDialog.Bytes(Sample);
         int frame = PcapHeaderBytes + RecordHeaderBytes;
         file[frame + UdpAt + 2] ^= 0xFF; // another destination port
-        CheckReport report = CheckReport.Of(Read(file));
+        CheckReport report = CheckReport.Of(CapturedDialog.Read(file));
         Assert.Equal(1, report.SkippedFrames);
         Assert.True(report.IsSound);
         Assert.Equal(2, report.Packets[0].Frame);
@@ -172,9 +174,9 @@ public partial class CheckTests
     [Fact]
     public void A_file_that_ends_inside_a_packet_is_reported_with_the_packets_before()
     {
-        byte[] file = Bytes(Sample);
-        CheckReport report = CheckReport.Of(Read(file.AsMemory(0, file.Length - 5)));
-        Assert.Equal(CheckReport.Of(Read(file)).PacketCount - 1, report.Ok);
+        byte[] file = CapturedDialog.Bytes(Sample);
+        CheckReport report = CheckReport.Of(CapturedDialog.Read(file.AsMemory(0, file.Length - 5)));
+        Assert.Equal(CheckReport.Of(CapturedDialog.Read(file)).PacketCount - 1, report.Ok);
         Assert.False(report.IsSound);
         Assert.Contains("cut off", report.FileProblem, StringComparison.Ordinal);
     }
@@ -182,7 +184,7 @@ public partial class CheckTests
     [Fact]
     public void Every_cut_and_every_flipped_byte_of_a_capture_is_survived()
     {
-        byte[] file = Bytes("rnr_retry_ok");
+        byte[] file = CapturedDialog.Bytes("rnr_retry_ok");
         for (int length = 0; length < file.Length; length++)
         {
             if (Capture.TryRead(file.AsMemory(0, length), out Capture? cut) == PcapStatus.Success)
@@ -207,14 +209,6 @@ public partial class CheckTests
     {
         Assert.NotEmpty(CheckReport.Of(capture).ToJson());
         Assert.All(capture.Packets, p => Assert.NotEmpty(PacketText.Line(p, firstNanoseconds: 0)));
-    }
-
-    private static byte[] Bytes(string name) => File.ReadAllBytes(Path.Combine(CaptureFiles.Folder, name + ".pcap"));
-
-    private static Capture Read(ReadOnlyMemory<byte> file)
-    {
-        Assert.Equal(PcapStatus.Success, Capture.TryRead(file, out Capture? capture));
-        return capture!;
     }
 
     [GeneratedRegex(@"^== (\w+)\.pcap \(.*?\)\n(.*?)(?=^==|\z)", RegexOptions.Multiline | RegexOptions.Singleline)]

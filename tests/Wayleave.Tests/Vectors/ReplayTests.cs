@@ -35,7 +35,7 @@ public class ReplayTests
         get
         {
             TheoryData<string, ReplayRole> roles = [];
-            foreach (string name in CaptureFiles.Names)
+            foreach (string name in CaptureFiles.DescribedNames)
             {
                 roles.Add(name, ReplayRole.Responder);
                 roles.Add(name, ReplayRole.Requester);
@@ -49,7 +49,8 @@ public class ReplayTests
     [MemberData(nameof(Roles))]
     public void ROCE_01_A_capture_of_rxe_is_what_our_side_does_in_its_place(string name, ReplayRole role)
     {
-        ReplayReport report = Run(name, role);
+        ReplayReport report = Replayer.Run(
+            CapturedDialog.Capture(name, CaptureFiles.Folder), CapturedDialog.Vector(name, CaptureFiles.Folder), role);
         Assert.True(report.Result != ReplayResult.Mismatch, report.ToJson());
         Assert.Equal(IsSupported(name), report.Result == ReplayResult.Match);
         if (report.Result == ReplayResult.Match)
@@ -61,9 +62,9 @@ public class ReplayTests
     [Fact]
     public void What_is_not_replayed_yet_is_this_list()
     {
-        Assert.SkipWhen(Environment.GetEnvironmentVariable("WAYLEAVE_VECTORS") is { Length: > 0 }, "the list is that of the repository's vectors");
         IEnumerable<string> unsupported =
-            from name in CaptureFiles.Names
+            from file in Directory.EnumerateFiles(CaptureFiles.RepositoryFolder, "*.pcap").Order(StringComparer.Ordinal)
+            let name = Path.GetFileNameWithoutExtension(file)
             let report = Run(name, ReplayRole.Responder)
             where report.Result == ReplayResult.NotSupported
             select $"{name}: {report.Reason}";
@@ -98,7 +99,7 @@ public class ReplayTests
     public void The_json_of_a_report_names_its_form()
     {
         using JsonDocument json = JsonDocument.Parse(Run("send_only", ReplayRole.Responder).ToJson());
-        Assert.Equal("wayleave.roce.replay/1", json.RootElement.GetProperty("schema").GetString());
+        Assert.Equal("wayleave.roce_replay.v1", json.RootElement.GetProperty("schema").GetString());
         Assert.Equal("responder", json.RootElement.GetProperty("role").GetString());
         Assert.Equal("match", json.RootElement.GetProperty("result").GetString());
         Assert.Equal(1, json.RootElement.GetProperty("packets_compared").GetInt32());
@@ -116,14 +117,14 @@ public class ReplayTests
             && json.RootElement.GetProperty("qp_type").GetString() == "RC"
             && json.RootElement.GetProperty("packets").EnumerateArray()
                 .Select(p => p.GetProperty("opcode").GetString()!)
-                .All(o => s_supportedOpcodes.Any(s => o.StartsWith(s, StringComparison.Ordinal)) && !o.EndsWith("_INV", StringComparison.Ordinal))
+                .All(o => s_supportedOpcodes.Any(s => o.StartsWith(s, StringComparison.Ordinal)) && !o.EndsWith("INV", StringComparison.Ordinal))
             && s_sides.All(s => replay.GetProperty(s).GetProperty("mws").GetArrayLength() == 0);
     }
 
     // A replay that stops early, or that looks at nothing, would match too.
     private static void AssertComparedEverything(string name, ReplayReport report)
     {
-        CaptureVector vector = CapturedDialog.Vector(name);
+        CaptureVector vector = CapturedDialog.Vector(name, CaptureFiles.Folder);
         bool isA = report.Side == "A";
         VectorExpectation expect = vector.Replay!.Expect;
         Assert.Equal(vector.Packets.Count(p => p.IsFromA == isA), report.PacketsCompared);

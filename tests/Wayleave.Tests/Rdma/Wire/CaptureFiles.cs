@@ -11,16 +11,21 @@ namespace Wayleave.Tests.Rdma.Wire;
 /// </summary>
 internal static class CaptureFiles
 {
+    /// <summary>The captures that tests know by name.</summary>
+    public static string RepositoryFolder { get; } = Path.GetFullPath(Path.Combine(ThisFolder(), "../../../vectors"));
+
+    /// <summary>The captures of this run.</summary>
     public static string Folder { get; } =
-        Environment.GetEnvironmentVariable("WAYLEAVE_VECTORS") is { Length: > 0 } folder
-            ? folder
-            : Path.GetFullPath(Path.Combine(ThisFolder(), "../../../vectors"));
+        Environment.GetEnvironmentVariable("WAYLEAVE_VECTORS") is { Length: > 0 } folder ? folder : RepositoryFolder;
 
     /// <summary>Names without extension, in order.</summary>
     public static IEnumerable<string> Names =>
         Directory.EnumerateFiles(Folder, "*.pcap")
             .Select(file => Path.GetFileNameWithoutExtension(file))
             .Order(StringComparer.Ordinal);
+
+    /// <summary>Those of <see cref="Names"/> that have a description.</summary>
+    public static IEnumerable<string> DescribedNames => Names.Where(n => File.Exists(Path.Combine(Folder, n + ".json")));
 
     /// <summary>The bytes of a capture.</summary>
     public static byte[] Capture(string name) => File.ReadAllBytes(Path.Combine(Folder, name + ".pcap"));

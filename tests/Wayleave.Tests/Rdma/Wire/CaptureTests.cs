@@ -18,6 +18,8 @@ public class CaptureTests
 
     public static TheoryData<string> Names => new(CaptureFiles.Names);
 
+    public static TheoryData<string> DescribedNames => new(CaptureFiles.DescribedNames);
+
     [Fact]
     public void There_are_captures_to_decode() => Assert.NotEmpty(CaptureFiles.Names);
 
@@ -44,7 +46,7 @@ public class CaptureTests
     }
 
     [Theory]
-    [MemberData(nameof(Names))]
+    [MemberData(nameof(DescribedNames))]
     public void Every_field_of_a_capture_is_the_described_one(string name)
     {
         List<PcapRecord> records = CaptureFiles.ReadAll(name);

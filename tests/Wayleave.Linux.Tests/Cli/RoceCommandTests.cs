@@ -1,0 +1,177 @@
+using System.Runtime.CompilerServices;
+using System.Text.Json;
+using Wayleave.Cli;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Cli;
+
+/// <summary><c>wayleave roce check</c> and <c>wayleave roce replay</c> as a script meets them.</summary>
+public sealed class RoceCommandTests : IDisposable
+{
+    private static readonly string s_vectors = Path.GetFullPath(Path.Combine(ThisFolder(), "../../vectors"));
+
+    // Those of this run: another folder, or the repository's.
+    private static readonly string s_found =
+        Environment.GetEnvironmentVariable("WAYLEAVE_VECTORS") is { Length: > 0 } folder ? folder : s_vectors;
+
+    private readonly string _folder = Directory.CreateTempSubdirectory("wayleave-roce-").FullName;
+
+    public static TheoryData<string> Names =>
+        [.. Directory.EnumerateFiles(s_found, "*.json").Select(f => Path.GetFileNameWithoutExtension(f)!)];
+
+    public void Dispose() => Directory.Delete(_folder, recursive: true);
+
+    [Theory]
+    [MemberData(nameof(Names))]
+    public async Task Every_capture_is_checked_and_replayed_or_said_to_be_not_supported(string name)
+    {
+        string pcap = Path.Combine(s_found, name + ".pcap");
+        Outcome check = await Run("roce", "check", pcap, "--json");
+        Assert.Equal(0, check.ExitCode);
+        using JsonDocument packets = JsonDocument.Parse(check.Output);
+        Assert.All(packets.RootElement.GetProperty("packets").EnumerateArray(), p =>
+        {
+            Assert.Equal("ok", p.GetProperty("icrc_verdict").GetString());
+            Assert.True(p.TryGetProperty("opcode", out _) && p.TryGetProperty("psn", out _) && p.TryGetProperty("dest_qpn", out _));
+        });
+
+        foreach (string role in new[] { "responder", "requester" })
+        {
+            Outcome replay = await Run("roce", "replay", pcap, Path.ChangeExtension(pcap, "json"), "--role", role, "--json");
+            using JsonDocument report = JsonDocument.Parse(replay.Output);
+            string? result = report.RootElement.GetProperty("result").GetString();
+            Assert.Equal((replay.ExitCode, ""), (result == "match" ? 0 : 3, replay.Error));
+            Assert.Equal(result == "match" ? "match" : "not_supported", result);
+        }
+    }
+
+    [Fact]
+    public async Task A_check_prints_a_line_per_packet_and_the_counts()
+    {
+        Outcome outcome = await Run("roce", "check", Pcap("send_only"));
+        Assert.Equal(0, outcome.ExitCode);
+        string[] lines = outcome.Output.TrimEnd().Split('\n');
+        Assert.Equal(3, lines.Length);
+        Assert.EndsWith("data[64]=11181f262d343b424950575e.. icrc=d10b8bd4 ok", lines[0], StringComparison.Ordinal);
+        Assert.Equal("2 packets: 2 ok", lines[2]);
+    }
+
+    [Fact]
+    public async Task A_bad_packet_fails_the_check_and_the_replay()
+    {
+        byte[] file = File.ReadAllBytes(Pcap("send_only"));
+        file[^1] ^= 1;
+        string damaged = Write("damaged.pcap", file);
+        Outcome check = await Run("roce", "check", damaged);
+        Assert.Equal(1, check.ExitCode);
+        Assert.EndsWith("2 packets: 1 ok, 1 bad\n", check.Output, StringComparison.Ordinal);
+
+        Outcome replay = await Run("roce", "replay", damaged, Json("send_only"), "--role", "responder");
+        Assert.Equal(1, replay.ExitCode);
+        Assert.StartsWith("packet 1: icrc: expected 63aeda47, got 63aeda46\n", replay.Output, StringComparison.Ordinal);
+        Assert.Contains("damaged: 1 mismatch: responder B", replay.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_is_not_supported_is_decoded_and_checked_all_the_same()
+    {
+        Outcome outcome = await Run("roce", "replay", Pcap("uc_send"), Json("uc_send"), "--role", "responder");
+        Assert.Equal(3, outcome.ExitCode);
+        Assert.Contains(" UC_SEND_ONLY qp=127 ", outcome.Output, StringComparison.Ordinal);
+        Assert.Contains("1 packet: 1 ok\n", outcome.Output, StringComparison.Ordinal);
+        Assert.EndsWith("uc_send: not supported yet: UC queue pairs\n", outcome.Output, StringComparison.Ordinal);
+
+        byte[] file = File.ReadAllBytes(Pcap("uc_send"));
+        file[^1] ^= 1;
+        outcome = await Run("roce", "replay", Write("uc.pcap", file), Json("uc_send"), "--role", "responder", "--json");
+        Assert.Equal(1, outcome.ExitCode);
+    }
+
+    [Fact]
+    public async Task A_file_that_is_no_capture_is_refused_in_one_line_that_names_it()
+    {
+        byte[] good = File.ReadAllBytes(Pcap("send_only"));
+        byte[] otherLink = [.. good];
+        otherLink[20] = 113; // Linux cooked capture
+        byte[] nextGeneration = [0x0A, 0x0D, 0x0D, 0x0A, .. new byte[24]];
+        await AssertRefused(Path.Combine(_folder, "missing.pcap"), 1, "does not exist");
+        await AssertRefused(_folder, 1, "a folder");
+        await AssertRefused(Write("empty.pcap", []), 1, "empty");
+        await AssertRefused(Write("short.pcap", good[..20]), 1, "too short");
+        await AssertRefused(Write("text.pcap", "no packets here, only text"u8.ToArray()), 1, "not a packet capture");
+        await AssertRefused(Write("cooked.pcap", otherLink), 3, "link type");
+        await AssertRefused(Write("next.pcap", nextGeneration), 3, "pcapng");
+    }
+
+    [Fact]
+    public async Task A_capture_that_breaks_off_is_shown_as_far_as_it_goes_and_fails()
+    {
+        byte[] good = File.ReadAllBytes(Pcap("send_only"));
+        string path = Write("cut.pcap", good[..^3]);
+        Outcome outcome = await Run("roce", "check", path);
+        Assert.Equal(1, outcome.ExitCode);
+        Assert.Contains("1 packet: 1 ok", outcome.Output, StringComparison.Ordinal);
+        Assert.Equal($"wayleave: check {path}: cut off inside a packet; the packets before it are good\n", outcome.Error);
+
+        outcome = await Run("roce", "replay", path, Json("send_only"), "--role", "responder");
+        Assert.Equal(1, outcome.ExitCode);
+        Assert.Contains("cut off inside a packet", outcome.Error, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("{", "not the description of a capture")]
+    [InlineData("null", "not the description")]
+    [InlineData("{\"case\": \"x\", \"replay\": null, \"packets\": []}", "they do not belong together")]
+    public async Task A_description_that_is_none_is_refused_in_one_line_that_names_it(string json, string reason)
+    {
+        string path = Write("broken.json", System.Text.Encoding.UTF8.GetBytes(json));
+        Outcome outcome = await Run("roce", "replay", Pcap("send_only"), path, "--role", "responder");
+        Assert.Equal(1, outcome.ExitCode);
+        Assert.StartsWith($"wayleave: replay {path}: ", outcome.Error, StringComparison.Ordinal);
+        Assert.Contains(reason, outcome.Error, StringComparison.Ordinal);
+        Assert.Equal(1, outcome.Error.Count(c => c == '\n'));
+    }
+
+    [Theory]
+    [InlineData("roce", "check")]
+    [InlineData("roce", "replay", "a.pcap", "a.json")]
+    [InlineData("roce", "replay", "a.pcap", "a.json", "--role", "both")]
+    [InlineData("roce", "check", "a.pcap", "--port", "70000")]
+    public async Task A_wrong_command_line_is_exit_2(params string[] arguments)
+    {
+        Outcome outcome = await Run(arguments);
+        Assert.Equal((2, ""), (outcome.ExitCode, outcome.Output));
+    }
+
+    private static async Task<Outcome> Run(params string[] arguments)
+    {
+        using StringWriter output = new() { NewLine = "\n" };
+        using StringWriter error = new() { NewLine = "\n" };
+        int exitCode = await CommandLine.RunAsync(arguments, output, error, TestContext.Current.CancellationToken);
+        return new Outcome(exitCode, output.ToString(), error.ToString());
+    }
+
+    private static async Task AssertRefused(string path, int exitCode, string reason)
+    {
+        Outcome outcome = await Run("roce", "check", path);
+        Assert.Equal((exitCode, ""), (outcome.ExitCode, outcome.Output));
+        Assert.StartsWith($"wayleave: read {path}: ", outcome.Error, StringComparison.Ordinal);
+        Assert.Contains(reason, outcome.Error, StringComparison.Ordinal);
+        Assert.Equal(1, outcome.Error.Count(c => c == '\n'));
+    }
+
+    private static string Pcap(string name) => Path.Combine(s_vectors, name + ".pcap");
+
+    private static string Json(string name) => Path.Combine(s_vectors, name + ".json");
+
+    private static string ThisFolder([CallerFilePath] string source = "") => Path.GetDirectoryName(source)!;
+
+    private string Write(string name, byte[] bytes)
+    {
+        string path = Path.Combine(_folder, name);
+        File.WriteAllBytes(path, bytes);
+        return path;
+    }
+
+    private sealed record Outcome(int ExitCode, string Output, string Error);
+}
