@@ -92,7 +92,8 @@ internal static class Parsing
         string text = result.Tokens[0].Value;
         if (!read(text, out WlUrl? url, out string problem))
         {
-            result.AddError($"{text}: {problem}");
+            // The parser takes an option that it does not know for an argument.
+            result.AddError(text.StartsWith('-') ? $"there is no option {text}" : $"{text}: {problem}");
         }
 
         return url;

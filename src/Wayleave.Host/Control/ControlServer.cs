@@ -10,6 +10,7 @@ public sealed class ControlServer : IAsyncDisposable
 {
     private readonly ControlListener _listener;
     private readonly ControlEndpoints _endpoints;
+    private bool _disposed;
 
     private ControlServer(ControlListener listener, ControlEndpoints endpoints) => (_listener, _endpoints) = (listener, endpoints);
 
@@ -50,6 +51,12 @@ public sealed class ControlServer : IAsyncDisposable
     /// </summary>
     public async ValueTask DisposeAsync()
     {
+        if (_disposed)
+        {
+            return;
+        }
+
+        _disposed = true;
         _endpoints.Stop();
         await _listener.DisposeAsync().ConfigureAwait(false);
         _endpoints.Dispose();

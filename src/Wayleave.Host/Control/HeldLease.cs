@@ -44,14 +44,18 @@ public sealed class HeldLease : IAsyncDisposable
         return lease;
     }
 
-    /// <summary>Ends the lease. Its end at the host is not waited for.</summary>
+    /// <summary>Ends the lease. Its end at the host is not waited for. Disposing twice is fine.</summary>
     public async ValueTask DisposeAsync()
     {
+        if (_disposing.IsCancellationRequested)
+        {
+            return;
+        }
+
         await _disposing.CancelAsync().ConfigureAwait(false);
         await ((Task)Completion).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // whoever awaits Completion has seen it
         await _reader.CompleteAsync().ConfigureAwait(false);
         _response.Dispose();
-        _disposing.Dispose();
     }
 
     private async Task WatchAsync()
