@@ -46,6 +46,9 @@ internal sealed class Peer
     /// <summary>Queue pairs whose next READ waits for <see cref="ReadWindow"/>; they are not in <see cref="Requests"/>.</summary>
     public QueuePairList ReadWaiters { get; } = new(QueuePairListKind.Requests);
 
+    /// <summary>Whose turn it is; changes with every super-packet.</summary>
+    public bool ResponsesGoFirst { get; set; }
+
     /// <summary>Whether the ICRC fits; says whether all 32 bits were checked or 16.</summary>
     public bool Verify(ReadOnlySpan<byte> packet, ushort sourcePort, int identification, out bool isFullCheck)
     {

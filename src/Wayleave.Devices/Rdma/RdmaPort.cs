@@ -121,8 +121,7 @@ public sealed class RdmaPort
             _nextPeer = _nextPeer + 1 < _peers.Count ? _nextPeer + 1 : 0;
             Peer peer = _peers[_nextPeer];
             SuperPacket superPacket = new(buffer[..Math.Min(buffer.Length, Options.SuperPacketBytes)], Options.SuperPacketSegments);
-            FillResponses(peer, ref superPacket);
-            FillRequests(peer, ref superPacket, now);
+            Fill(peer, ref superPacket, now);
             if (superPacket.Count > 0)
             {
                 _stats.SuperPacketsSent++;
@@ -418,6 +417,23 @@ public sealed class RdmaPort
     private bool IsOurPartition(ushort key) =>
         ((key ^ Options.PKey) & 0x7FFF) == 0 && ((key | Options.PKey) & 0x8000) != 0;
 
+    // Requests and responses take turns at being first. What comes second still gets on if it is no longer than what is there: an
+    // acknowledgement rides at the end of the data.
+    private static void Fill(Peer peer, ref SuperPacket superPacket, TimeSpan now)
+    {
+        peer.ResponsesGoFirst = !peer.ResponsesGoFirst;
+        if (peer.ResponsesGoFirst)
+        {
+            FillResponses(peer, ref superPacket);
+            FillRequests(peer, ref superPacket, now);
+        }
+        else
+        {
+            FillRequests(peer, ref superPacket, now);
+            FillResponses(peer, ref superPacket);
+        }
+    }
+
     private static void FillResponses(Peer peer, ref SuperPacket superPacket)
     {
         while (peer.Responses.Head is { } pair)
@@ -439,16 +455,24 @@ public sealed class RdmaPort
 
     private static void FillRequests(Peer peer, ref SuperPacket superPacket, TimeSpan now)
     {
+        bool hasSent = false;
         while (peer.Requests.Head is { } pair)
         {
             switch (pair.Requester.BuildNext(ref superPacket, now))
             {
                 case BuildResult.Built:
+                    hasSent = true;
                     continue;
                 case BuildResult.DoesNotFit:
                     peer.Requests.Rotate();
                     return;
                 case BuildResult.WindowClosed:
+                    // Who closed the window goes behind the others: what an acknowledgement opens is theirs.
+                    if (hasSent)
+                    {
+                        peer.Requests.Rotate();
+                    }
+
                     return;
                 case BuildResult.ReadWindowClosed:
                     peer.Requests.RemoveHead();
