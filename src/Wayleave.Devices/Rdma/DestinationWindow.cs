@@ -1,8 +1,8 @@
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// What may be on its way to one socket. It belongs to the destination, not to a queue pair: all of them share the receive buffer
-/// there. Charged with wire bytes and a fixed cost a datagram.
+/// What may be on its way to one socket. It belongs to the destination, not to a queue pair: all of them share the
+/// receive buffer there. Charged with wire bytes and a fixed cost a datagram.
 /// </summary>
 internal sealed class DestinationWindow(long limitBytes)
 {

@@ -3,14 +3,17 @@ using Wayleave.Devices.Rdma.Verbs;
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// The memory that a queue pair's own work requests name by scatter/gather lists. Every piece is checked at every packet: a key that
-/// died, or was deregistered, since the request was posted is noticed. Port token held by the caller.
+/// The memory that a queue pair's own work requests name by scatter/gather lists. Every piece is checked at every
+/// packet: a key that died, or was deregistered, since the request was posted is noticed. Port token held by the
+/// caller.
 /// </summary>
 internal sealed class LocalMemory(RdmaDevice device, ProtectionDomain domain, RegionMemory memory)
 {
     private MemoryRegion? _last; // most work requests of a queue pair use one region
 
-    /// <summary>Gathers <paramref name="destination"/>'s length of bytes from <paramref name="offset"/> on, and checksums them.</summary>
+    /// <summary>
+    /// Gathers <paramref name="destination"/>'s length of bytes from <paramref name="offset"/> on, and checksums them.
+    /// </summary>
     /// <param name="sges">At least offset and length long together.</param>
     /// <param name="offset">Where in the list.</param>
     /// <param name="destination">Filled when the outcome is Done.</param>
@@ -57,7 +60,8 @@ internal sealed class LocalMemory(RdmaDevice device, ProtectionDomain domain, Re
     /// <param name="offset">Where in the list.</param>
     /// <param name="bytes">What to write.</param>
     /// <param name="region">The region that refused; the pieces before it are written.</param>
-    public AccessOutcome Scatter(ReadOnlySpan<Sge> sges, ulong offset, ReadOnlySpan<byte> bytes, out MemoryRegion? region)
+    public AccessOutcome Scatter(
+        ReadOnlySpan<Sge> sges, ulong offset, ReadOnlySpan<byte> bytes, out MemoryRegion? region)
     {
         region = null;
         foreach (ref readonly Sge sge in sges)
@@ -94,7 +98,8 @@ internal sealed class LocalMemory(RdmaDevice device, ProtectionDomain domain, Re
 
     private AccessOutcome Find(in Sge sge, AccessFlags need, out MemoryRegion? region)
     {
-        // A cached region that was deregistered is dead, so its key is looked up again: the number may name another one by now.
+        // A cached region that was deregistered is dead, so its key is looked up again: the number may name another one
+        // by now.
         region = _last;
         if (region is null || region.Key != sge.LKey || region.State == MemoryRegionState.Dead)
         {

@@ -9,8 +9,9 @@ public abstract class Numbered
 }
 
 /// <summary>
-/// Finds objects by number. One writer at a time; readers need no lock and see an object either whole or not yet. Open addressing
-/// with linear probing, at most half full: a look-up of the data path is one multiplication and usually one compare.
+/// Finds objects by number. One writer at a time; readers need no lock and see an object either whole or not yet. Open
+/// addressing with linear probing, at most half full: a look-up of the data path is one multiplication and usually one
+/// compare.
 /// </summary>
 internal sealed class NumberTable
 {

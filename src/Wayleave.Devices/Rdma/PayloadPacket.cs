@@ -17,7 +17,9 @@ internal static class PayloadPacket
         return Icrc.Append(icrc, packet[Bth.Size..headerBytes]);
     }
 
-    /// <summary>Clears the pad and writes the ICRC: what the buffer held before must not leave in the pad (H-13).</summary>
+    /// <summary>
+    /// Clears the pad and writes the ICRC: what the buffer held before must not leave in the pad (H-13).
+    /// </summary>
     public static void End(uint icrc, Span<byte> packet, int headerBytes, int payloadBytes)
     {
         Span<byte> pad = packet[(headerBytes + payloadBytes)..^PacketView.IcrcSize];

@@ -4,8 +4,8 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// The socket at the other end: checksum state of both directions, the window that all queue pairs to it share, and those of
-/// them that have something to send. Port token held by the caller.
+/// The socket at the other end: checksum state of both directions, the window that all queue pairs to it share, and
+/// those of them that have something to send. Port token held by the caller.
 /// </summary>
 internal sealed class Peer
 {
@@ -43,7 +43,9 @@ internal sealed class Peer
     /// <summary>Queue pairs with responses to send.</summary>
     public QueuePairList Responses { get; } = new(QueuePairListKind.Responses);
 
-    /// <summary>Queue pairs whose next READ waits for <see cref="ReadWindow"/>; they are not in <see cref="Requests"/>.</summary>
+    /// <summary>
+    /// Queue pairs whose next READ waits for <see cref="ReadWindow"/>; they are not in <see cref="Requests"/>.
+    /// </summary>
     public QueuePairList ReadWaiters { get; } = new(QueuePairListKind.Requests);
 
     /// <summary>Whose turn it is; changes with every super-packet.</summary>
@@ -72,7 +74,8 @@ internal sealed class Peer
             }
         }
 
-        // Our own senders number the segments of a super-packet; whoever splits one on the way hides the index, not the limit.
+        // Our own senders number the segments of a super-packet; whoever splits one on the way hides the index, not the
+        // limit.
         isFullCheck = false;
         return Icrc.TrySolveIdentification(_inbound, packet, out ushort solved)
             && (Address.Icrc == IcrcMode.SolveIdentification || solved < RdmaDeviceOptions.SuperPacketSegmentsMax);
@@ -85,7 +88,9 @@ internal enum QueuePairListKind
     Responses,
 }
 
-/// <summary>A first-in-first-out list of queue pairs, linked through themselves; each is in at most one list of a kind.</summary>
+/// <summary>
+/// A first-in-first-out list of queue pairs, linked through themselves; each is in at most one list of a kind.
+/// </summary>
 internal sealed class QueuePairList(QueuePairListKind kind)
 {
     private QueuePair? _head;

@@ -4,20 +4,24 @@ namespace Wayleave.Devices.Rdma;
 public enum IcrcMode
 {
     /// <summary>
-    /// Our own sender over IPv4: segment i of a super-packet has identification i. All 32 bits are checked when the batch arrives as
-    /// it was sent; a segment that arrives alone has its identification solved and held against the largest possible one.
+    /// Our own sender over IPv4: segment i of a super-packet has identification i. All 32 bits are checked when the
+    /// batch arrives as it was sent; a segment that arrives alone has its identification solved and held against the
+    /// largest possible one.
     /// </summary>
     OwnIdentification,
 
     /// <summary>IPv6, or the caller saw the IP header: all 32 bits are checked.</summary>
     Full,
 
-    /// <summary>A foreign IPv4 sender on a plain socket: its identification is unknown and is solved, so 16 bits are checked.</summary>
+    /// <summary>
+    /// A foreign IPv4 sender on a plain socket: its identification is unknown and is solved, so 16 bits are checked.
+    /// </summary>
     SolveIdentification,
 }
 
 /// <summary>
-/// Where implementations of RC differ on the wire, and which way a queue pair goes. <see cref="Default"/> is IBTA as hfi1 reads it;
+/// Where implementations of RC differ on the wire, and which way a queue pair goes. <see cref="Default"/> is IBTA as
+/// hfi1 reads it;
 /// <see cref="Rxe"/> is what packets of Linux's soft RoCE show.
 /// </summary>
 public sealed record PeerProfile
@@ -37,7 +41,9 @@ public sealed record PeerProfile
     /// <summary>Duplicate SENDs and WRITEs are acknowledged even without AckReq (A5.1, Q6).</summary>
     public bool AcknowledgesEveryDuplicate { get; init; }
 
-    /// <summary>A receive that is too small is NAK 0x63 and LOC_QP_OP_ERR instead of 0x61 and LOC_LEN_ERR (Q7).</summary>
+    /// <summary>
+    /// A receive that is too small is NAK 0x63 and LOC_QP_OP_ERR instead of 0x61 and LOC_LEN_ERR (Q7).
+    /// </summary>
     public bool ReceiveTooSmallIsOperationError { get; init; }
 
     /// <summary>A retry count of 7 never runs out (Q9).</summary>
@@ -47,20 +53,20 @@ public sealed record PeerProfile
     public bool ReadRestartsAtOnce { get; init; } = true;
 
     /// <summary>
-    /// A READ asked for again from its middle is answered with Middle and Last, as the rest of the old response; rxe takes nothing
-    /// else. False answers with First or Only, which is IBTA's way (A5.1).
+    /// A READ asked for again from its middle is answered with Middle and Last, as the rest of the old response; rxe
+    /// takes nothing else. False answers with First or Only, which is IBTA's way (A5.1).
     /// </summary>
     public bool AnswersReadRetryWithMiddle { get; init; } = true;
 
     /// <summary>
-    /// Completions have the flags that programs written against rxe see: GRH on every receive (elsewhere only those of datagrams), and
-    /// WITH_IMM also where an immediate was sent, not only where it arrived.
+    /// Completions have the flags that programs written against rxe see: GRH on every receive (elsewhere only those of
+    /// datagrams), and WITH_IMM also where an immediate was sent, not only where it arrived.
     /// </summary>
     public bool CompletionsCarryRxeFlags { get; init; }
 
     /// <summary>
-    /// The acknowledge timeout is never shorter: a peer that is merely descheduled must not be asked again. Null takes the
-    /// port's.
+    /// The acknowledge timeout is never shorter: a peer that is merely descheduled must not be asked again. Null takes
+    /// the port's.
     /// </summary>
     public TimeSpan? RetransmitFloor { get; init; }
 }

@@ -9,8 +9,8 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// An RDMA adapter with one port (<c>struct ibv_context</c>): makes protection domains, regions, completion queues and queue pairs.
-/// Regions are control state and need the host lock; queue pairs belong to the port and need its token.
+/// An RDMA adapter with one port (<c>struct ibv_context</c>): makes protection domains, regions, completion queues and
+/// queue pairs. Regions are control state and need the host lock; queue pairs belong to the port and need its token.
 /// </summary>
 public sealed class RdmaDevice
 {
@@ -24,7 +24,8 @@ public sealed class RdmaDevice
     private uint _nextDomain = 1;
 
     /// <exception cref="ArgumentException">The options do not work together.</exception>
-    public RdmaDevice(HostContext host, PciFabric fabric, PciFunction function, RdmaDeviceOptions options, IKeySource keys)
+    public RdmaDevice(
+        HostContext host, PciFabric fabric, PciFunction function, RdmaDeviceOptions options, IKeySource keys)
     {
         options.Validate();
         Host = host;
@@ -44,7 +45,9 @@ public sealed class RdmaDevice
 
     public string Name => Function.Name;
 
-    /// <summary>Regions whose key is in use, dead ones included; in no promised order. Host lock held by the caller.</summary>
+    /// <summary>
+    /// Regions whose key is in use, dead ones included; in no promised order. Host lock held by the caller.
+    /// </summary>
     public IEnumerable<MemoryRegion> Regions => _regions.All().Cast<MemoryRegion>();
 
     public ProtectionDomain CreateProtectionDomain()
@@ -74,7 +77,8 @@ public sealed class RdmaDevice
     /// <param name="pair">Owned by the caller until <see cref="DestroyQueuePair"/>.</param>
     /// <param name="number">For replays: the number to use.</param>
     /// <returns>
-    /// <see cref="Errno.EINVAL"/> for sizes out of range or a number that cannot be one, <see cref="Errno.EEXIST"/> for one in use.
+    /// <see cref="Errno.EINVAL"/> for sizes out of range or a number that cannot be one, <see cref="Errno.EEXIST"/> for
+    /// one in use.
     /// </returns>
     public Errno TryCreateQueuePair(
         ProtectionDomain domain,
@@ -107,7 +111,10 @@ public sealed class RdmaDevice
         return Errno.Success;
     }
 
-    /// <summary>Ends a queue pair (<c>ibv_destroy_qp</c>): no completions are made for what was queued. Port token held by the caller.</summary>
+    /// <summary>
+    /// Ends a queue pair (<c>ibv_destroy_qp</c>): no completions are made for what was queued. Port token held by the
+    /// caller.
+    /// </summary>
     public void DestroyQueuePair(QueuePair pair)
     {
         Port.AssertHeld();
@@ -119,21 +126,24 @@ public sealed class RdmaDevice
     public uint RandomPsn() => _keys.NextUInt32() & Psn.Mask;
 
     /// <summary>
-    /// Registers a range of a shared buffer (<c>ib_uverbs_reg_dmabuf_mr</c>; linux.md 5.3, with the errors in that order): attaches,
-    /// pins if the kind pins, and maps. Host lock held; reservation of <paramref name="buffer"/> held by <paramref name="ticket"/>.
+    /// Registers a range of a shared buffer (<c>ib_uverbs_reg_dmabuf_mr</c>; linux.md 5.3, with the errors in that
+    /// order): attaches, pins if the kind pins, and maps. Host lock held; reservation of <paramref name="buffer"/> held
+    /// by <paramref name="ticket"/>.
     /// </summary>
     /// <param name="ticket">Holds the reservation.</param>
     /// <param name="domain">Who may use the key.</param>
     /// <param name="buffer">Outlives the region.</param>
     /// <param name="request">What to register.</param>
-    /// <param name="region">Null unless Success. Owned by the caller until <see cref="DeregisterLocked"/> is done.</param>
+    /// <param name="region">
+    /// Null unless Success. Owned by the caller until <see cref="DeregisterLocked"/> is done.
+    /// </param>
     /// <param name="wait">
-    /// Not null when the memory must not be touched yet: once it has signalled call <see cref="MemoryRegion.RemapLocked"/>. Until
-    /// then peers are told to try again later.
+    /// Not null when the memory must not be touched yet: once it has signalled call <see
+    /// cref="MemoryRegion.RemapLocked"/>. Until then peers are told to try again later.
     /// </param>
     /// <returns>
-    /// <see cref="Errno.EINVAL"/> for what the request itself gets wrong, <see cref="Errno.EEXIST"/> for a key in use, then what the
-    /// exporter says to attach, pin and map. After an error nothing is left behind.
+    /// <see cref="Errno.EINVAL"/> for what the request itself gets wrong, <see cref="Errno.EEXIST"/> for a key in use,
+    /// then what the exporter says to attach, pin and map. After an error nothing is left behind.
     /// </returns>
     public Errno RegisterLocked(
         AcquireTicket ticket,
@@ -171,12 +181,14 @@ public sealed class RdmaDevice
     }
 
     /// <summary>
-    /// Ends a region (<c>ibv_dereg_mr</c>): kills the key, closes the gate, unmaps, unpins, detaches, and only then frees the number.
-    /// Works the same on a revoked region. Host lock held; reservation of the region's buffer held by <paramref name="ticket"/>.
+    /// Ends a region (<c>ibv_dereg_mr</c>): kills the key, closes the gate, unmaps, unpins, detaches, and only then
+    /// frees the number. Works the same on a revoked region. Host lock held; reservation of the region's buffer held by
+    /// <paramref name="ticket"/>.
     /// </summary>
     /// <returns>
-    /// Null when it is done. A fence when the port is inside the gate at this moment: the key is dead already; call again with the
-    /// reservation locked once the fence has ended (<see cref="Fence.TryAddEndCallback"/>; one that was only forced has not).
+    /// Null when it is done. A fence when the port is inside the gate at this moment: the key is dead already; call
+    /// again with the reservation locked once the fence has ended (<see cref="Fence.TryAddEndCallback"/>; one that was
+    /// only forced has not).
     /// </returns>
     public Fence? DeregisterLocked(AcquireTicket ticket, MemoryRegion region)
     {

@@ -5,7 +5,9 @@ namespace Wayleave.Devices.Rdma;
 /// <summary>How an RDMA device is made. Copied at construction.</summary>
 public sealed record RdmaDeviceOptions
 {
-    /// <summary>The most segments that any kernel sends in one super-packet (<c>UDP_MAX_SEGMENTS</c> from Linux 6.8 on).</summary>
+    /// <summary>
+    /// The most segments that any kernel sends in one super-packet (<c>UDP_MAX_SEGMENTS</c> from Linux 6.8 on).
+    /// </summary>
     public const int SuperPacketSegmentsMax = 128;
 
     /// <summary>The address packets are sent from and accepted at.</summary>
@@ -22,8 +24,8 @@ public sealed record RdmaDeviceOptions
 
     /// <summary>
     /// Outstanding bytes per destination whose receive buffer is not known, each datagram charged with
-    /// <see cref="DatagramChargeBytes"/> more. The default fits the receive buffer that an unprivileged Linux user may ask for
-    /// (net.core.rmem_max).
+    /// <see cref="DatagramChargeBytes"/> more. The default fits the receive buffer that an unprivileged Linux user may
+    /// ask for (net.core.rmem_max).
     /// </summary>
     public int WindowBytes { get; init; } = 352 * 1024;
 
@@ -33,7 +35,9 @@ public sealed record RdmaDeviceOptions
     /// <summary>What a datagram costs the receiver's socket besides its bytes.</summary>
     public int DatagramChargeBytes { get; init; } = 900;
 
-    /// <summary>A READ is asked for in pieces of this size, so that its response fits the window of the own socket.</summary>
+    /// <summary>
+    /// A READ is asked for in pieces of this size, so that its response fits the window of the own socket.
+    /// </summary>
     public int ReadRequestBytes { get; init; } = 128 * 1024;
 
     /// <summary>An acknowledgement is asked for after this share of the window at the latest.</summary>
@@ -48,7 +52,9 @@ public sealed record RdmaDeviceOptions
     /// <summary>The one partition key.</summary>
     public ushort PKey { get; init; } = Bth.DefaultPKey;
 
-    /// <summary>Async events kept until polled; later ones are lost and counted by nobody but the log of the edge.</summary>
+    /// <summary>
+    /// Async events kept until polled; later ones are lost and counted by nobody but the log of the edge.
+    /// </summary>
     public int AsyncEventCapacity { get; init; } = 1024;
 
     public ResponderDefences Defences { get; init; } = ResponderDefences.All;
@@ -58,20 +64,25 @@ public sealed record RdmaDeviceOptions
     public void Validate()
     {
         List<string> problems = [];
-        Check(SuperPacketBytes is >= 4144 and <= 65507, $"{nameof(SuperPacketBytes)} must be 4144 to 65507, not {SuperPacketBytes}");
-        Check(SuperPacketSegments is >= 1 and <= SuperPacketSegmentsMax, $"{nameof(SuperPacketSegments)} must be 1 to {SuperPacketSegmentsMax}, not {SuperPacketSegments}");
+        Range(SuperPacketBytes, 4144, 65507, nameof(SuperPacketBytes));
+        Range(SuperPacketSegments, 1, SuperPacketSegmentsMax, nameof(SuperPacketSegments));
         Check(WindowBytes > 0, $"{nameof(WindowBytes)} must be positive, not {WindowBytes}");
         Check(ReadWindowBytes > 0, $"{nameof(ReadWindowBytes)} must be positive, not {ReadWindowBytes}");
         Check(DatagramChargeBytes >= 0, $"{nameof(DatagramChargeBytes)} must not be negative: {DatagramChargeBytes}");
-        Check(ReadRequestBytes >= 4096 && ReadRequestBytes % 4096 == 0, $"{nameof(ReadRequestBytes)} must be a multiple of 4096, not {ReadRequestBytes}");
+        Check(
+            ReadRequestBytes >= 4096 && ReadRequestBytes % 4096 == 0,
+            $"{nameof(ReadRequestBytes)} must be a multiple of 4096, not {ReadRequestBytes}");
         Check(AcknowledgeShare >= 1, $"{nameof(AcknowledgeShare)} must be at least 1, not {AcknowledgeShare}");
         Check(RetransmitFloor >= TimeSpan.Zero, $"{nameof(RetransmitFloor)} must not be negative: {RetransmitFloor}");
-        Check(FaultRnrTimer is >= 1 and <= 12, $"{nameof(FaultRnrTimer)} must be 1 to 12 (0.01 to 0.64 ms), not {FaultRnrTimer}");
+        Range(FaultRnrTimer, 1, 12, nameof(FaultRnrTimer)); // 0.01 to 0.64 ms; code 0 would be 655 ms
         Check(AsyncEventCapacity >= 1, $"{nameof(AsyncEventCapacity)} must be at least 1, not {AsyncEventCapacity}");
         if (problems.Count > 0)
         {
             throw new ArgumentException(string.Join("; ", problems));
         }
+
+        void Range(int value, int least, int most, string name) =>
+            Check(value >= least && value <= most, $"{name} must be {least} to {most}, not {value}");
 
         void Check(bool holds, string problem)
         {

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using Wayleave.Core;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma.Verbs;
@@ -5,18 +6,19 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
-// Who drives it. One thread at a time holds the port token: TryEnter, then any of the members below in any order, then Exit. The
-// order that a driver uses is: HandleDatagrams for what has arrived, HandleTimeout, PollTransmit until false, PollFault until false,
-// PollEvent until false. Posting and polling completion queues need no token; a post that finds the token taken leaves a doorbell,
-// so whoever exits looks at HasDoorbell afterwards and, if it is set, tries to enter again.
+// Who drives it. One thread at a time holds the port token: TryEnter, then any of the members below in any order, then
+// Exit. The order that a driver uses is: HandleDatagrams for what has arrived, HandleTimeout, PollTransmit until false,
+// PollFault until false, PollEvent until false. Posting and polling completion queues need no token; a post that finds
+// the token taken leaves a doorbell, so whoever exits looks at HasDoorbell afterwards and, if it is set, tries to enter
+// again.
 //
 //   poster:  publish request, ring (interlocked), TryEnter fails        holder:  Exit (interlocked), HasDoorbell?
 //
 // The two interlocked operations order each other: either the holder sees the bell or the poster gets the token.
 
 /// <summary>
-/// One RoCEv2 port (docs/internals/roce.md), sans I/O: takes datagrams in, hands super-packets out, owns no socket, thread or clock. It
-/// allocates nothing per packet or work request.
+/// One RoCEv2 port (docs/internals/roce.md), sans I/O: takes datagrams in, hands super-packets out, owns no socket,
+/// thread or clock. It allocates nothing per packet or work request.
 /// </summary>
 public sealed class RdmaPort
 {
@@ -52,9 +54,12 @@ public sealed class RdmaPort
     internal ref RdmaStats Counters => ref _stats;
 
     /// <summary>A post waits for a driver, or a region changed. Readable without the token.</summary>
-    public bool HasDoorbell => Volatile.Read(ref _doorbells) is not null || Volatile.Read(ref _mapGeneration) != Volatile.Read(ref _seenMapGeneration);
+    public bool HasDoorbell => Volatile.Read(ref _doorbells) is not null
+        || Volatile.Read(ref _mapGeneration) != Volatile.Read(ref _seenMapGeneration);
 
-    /// <summary>When <see cref="HandleTimeout"/> has something to do; null when no timer runs. May be early, never late.</summary>
+    /// <summary>
+    /// When <see cref="HandleTimeout"/> has something to do; null when no timer runs. May be early, never late.
+    /// </summary>
     public TimeSpan? NextDeadline => _nextDeadline == TimeSpan.MaxValue ? null : _nextDeadline;
 
     internal HostContext Host { get; }
@@ -70,8 +75,8 @@ public sealed class RdmaPort
     public void Exit() => Interlocked.Exchange(ref _token, 0);
 
     /// <summary>
-    /// Takes what one receive call returned: datagrams of <paramref name="segmentBytes"/> each from one socket, the last perhaps
-    /// shorter. The bytes are not used after the return. Never throws for what is inside.
+    /// Takes what one receive call returned: datagrams of <paramref name="segmentBytes"/> each from one socket, the
+    /// last perhaps shorter. The bytes are not used after the return. Never throws for what is inside.
     /// </summary>
     /// <param name="source">Who sent it.</param>
     /// <param name="sourcePort">UDP port it came from; part of the ICRC, checked against nothing.</param>
@@ -79,7 +84,9 @@ public sealed class RdmaPort
     /// <param name="segmentBytes">Length of each but the last.</param>
     /// <param name="trafficClass">DSCP and ECN of the IP header; not used yet.</param>
     /// <param name="now">On the clock of <see cref="HandleTimeout"/>.</param>
-    /// <param name="identification">IPv4 identification of the first datagram, 0 unless the caller knows better.</param>
+    /// <param name="identification">
+    /// IPv4 identification of the first datagram, 0 unless the caller knows better.
+    /// </param>
     public void HandleDatagrams(
         Gid source,
         ushort sourcePort,
@@ -106,8 +113,8 @@ public sealed class RdmaPort
     }
 
     /// <summary>
-    /// Fills <paramref name="buffer"/> with the next super-packet. Call until false. What was handed out counts as sent: a driver
-    /// whose socket is full keeps it and sends it later.
+    /// Fills <paramref name="buffer"/> with the next super-packet. Call until false. What was handed out counts as
+    /// sent: a driver whose socket is full keeps it and sends it later.
     /// </summary>
     /// <param name="now">Starts the acknowledge timers.</param>
     /// <param name="buffer">At least <see cref="RdmaDeviceOptions.SuperPacketBytes"/>; longer is not used.</param>
@@ -120,15 +127,17 @@ public sealed class RdmaPort
         {
             _nextPeer = _nextPeer + 1 < _peers.Count ? _nextPeer + 1 : 0;
             Peer peer = _peers[_nextPeer];
-            SuperPacket superPacket = new(buffer[..Math.Min(buffer.Length, Options.SuperPacketBytes)], Options.SuperPacketSegments);
+            Span<byte> room = buffer[..Math.Min(buffer.Length, Options.SuperPacketBytes)];
+            SuperPacket superPacket = new(room, Options.SuperPacketSegments);
             Fill(peer, ref superPacket, now);
             if (superPacket.Count > 0)
             {
                 _stats.SuperPacketsSent++;
                 _stats.PacketsSent += superPacket.Count;
                 _stats.BytesSent += superPacket.LengthBytes;
-                AddressVector address = peer.Address;
-                transmit = new Transmit(address.Destination, address.DestinationPort, superPacket.LengthBytes, superPacket.SegmentBytes);
+                AddressVector to = peer.Address;
+                transmit = new Transmit(
+                    to.Destination, to.DestinationPort, superPacket.LengthBytes, superPacket.SegmentBytes);
                 return true;
             }
         }
@@ -162,7 +171,7 @@ public sealed class RdmaPort
     /// A dynamic region that somebody touched while it was invalidated: the edge locks its reservation and calls
     /// <see cref="MemoryRegion.RemapLocked"/>. Each is handed out once until that has happened.
     /// </summary>
-    public bool PollFault([System.Diagnostics.CodeAnalysis.NotNullWhen(true)] out MemoryRegion? region) => _faults.TryDequeue(out region);
+    public bool PollFault([NotNullWhen(true)] out MemoryRegion? region) => _faults.TryDequeue(out region);
 
     /// <summary>The oldest event that was not polled yet (<c>ibv_get_async_event</c>, without the wait).</summary>
     public bool PollEvent(out AsyncEvent asyncEvent) => _events.TryDequeue(out asyncEvent);
@@ -292,7 +301,8 @@ public sealed class RdmaPort
         }
     }
 
-    internal void NoteDeadline(TimeSpan deadline) => _nextDeadline = deadline < _nextDeadline ? deadline : _nextDeadline;
+    internal void NoteDeadline(TimeSpan deadline) =>
+        _nextDeadline = deadline < _nextDeadline ? deadline : _nextDeadline;
 
     internal void RaiseEvent(in AsyncEvent asyncEvent)
     {
@@ -303,7 +313,12 @@ public sealed class RdmaPort
     }
 
     internal void Complete(
-        CompletionQueue completions, in WorkCompletion completion, WorkQueue queue, uint freed, bool isSolicited, QueuePair pair)
+        CompletionQueue completions,
+        in WorkCompletion completion,
+        WorkQueue queue,
+        uint freed,
+        bool isSolicited,
+        QueuePair pair)
     {
         bool hadOverflowed = completions.IsOverflowed;
         if (completions.TryPush(completion, queue, freed, isSolicited) || hadOverflowed)
@@ -315,7 +330,8 @@ public sealed class RdmaPort
         RaiseEvent(new AsyncEvent(AsyncEventType.CompletionQueueError, pair.QpNumber));
         foreach (QueuePair user in _pairList)
         {
-            if (ReferenceEquals(user.SendCompletionQueue, completions) || ReferenceEquals(user.ReceiveCompletionQueue, completions))
+            if (ReferenceEquals(user.SendCompletionQueue, completions)
+                || ReferenceEquals(user.ReceiveCompletionQueue, completions))
             {
                 user.EnterError();
             }
@@ -348,7 +364,8 @@ public sealed class RdmaPort
     }
 
     // D1 to D8 of roce.md A5: nothing is ever answered for these, and nothing but counters changes.
-    private DropReason HandlePacket(Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int identification, TimeSpan now)
+    private DropReason HandlePacket(
+        Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int identification, TimeSpan now)
     {
         DropReason reason = PacketView.TryParse(bytes, out PacketView packet);
         if (reason != DropReason.None)
@@ -417,8 +434,8 @@ public sealed class RdmaPort
     private bool IsOurPartition(ushort key) =>
         ((key ^ Options.PKey) & 0x7FFF) == 0 && ((key | Options.PKey) & 0x8000) != 0;
 
-    // Requests and responses take turns at being first. What comes second still gets on if it is no longer than what is there: an
-    // acknowledgement rides at the end of the data.
+    // Requests and responses take turns at being first. What comes second still gets on if it is no longer than what is
+    // there: an acknowledgement rides at the end of the data.
     private static void Fill(Peer peer, ref SuperPacket superPacket, TimeSpan now)
     {
         peer.ResponsesGoFirst = !peer.ResponsesGoFirst;

@@ -4,8 +4,8 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// What a port has done since it was made. Plain counters, written by the holder of the port token; a reader without the token sees
-/// each number whole but not all of one moment.
+/// What a port has done since it was made. Plain counters, written by the holder of the port token; a reader without
+/// the token sees each number whole but not all of one moment.
 /// </summary>
 public struct RdmaStats
 {

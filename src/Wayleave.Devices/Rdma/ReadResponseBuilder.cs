@@ -4,8 +4,8 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// Makes the packets of READ responses, one at a time. Key, domain, right and range are looked at for every packet: a region that
-/// goes away stops a long READ (H-12). Port token held by the caller.
+/// Makes the packets of READ responses, one at a time. Key, domain, right and range are looked at for every packet: a
+/// region that goes away stops a long READ (H-12). Port token held by the caller.
 /// </summary>
 internal sealed class ReadResponseBuilder(QueuePair pair, RdmaPort port)
 {

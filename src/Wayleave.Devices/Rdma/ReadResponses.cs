@@ -33,8 +33,9 @@ internal struct ActiveRead
 }
 
 /// <summary>
-/// The READs of one responder: those being answered, in PSN order, and the last ones granted, so that a duplicate is answered
-/// from what was stored and never by trusting it (roce.md A5.1). Both are bounded by what the peer was granted.
+/// The READs of one responder: those being answered, in PSN order, and the last ones granted, so that a duplicate is
+/// answered from what was stored and never by trusting it (roce.md A5.1). Both are bounded by what the peer was
+/// granted.
 /// </summary>
 internal sealed class ReadResponses
 {
@@ -75,8 +76,9 @@ internal sealed class ReadResponses
     }
 
     /// <summary>
-    /// A READ request that was seen before: answers it again from that packet on. False when it is not one that was granted, or asks
-    /// for more than that. The answers carry the present MSN, not the one of the first time (<c>rxe_resp.c: prepare_ack_packet</c>).
+    /// A READ request that was seen before: answers it again from that packet on. False when it is not one that was
+    /// granted, or asks for more than that. The answers carry the present MSN, not the one of the first time
+    /// (<c>rxe_resp.c: prepare_ack_packet</c>).
     /// </summary>
     public bool TryRepeat(uint psn, in Reth reth, int mtuBytes, uint msn)
     {

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
@@ -24,8 +25,9 @@ internal enum AccessOutcome
     Aborted,
 }
 
-// The one place where the RDMA data path touches memory. The sequence is that of architecture.md, Moving and taking back: read the translation, enter its
-// gate, copy one packet, leave. Nothing is remembered from one packet to the next.
+// The one place where the RDMA data path touches memory. The sequence is that of architecture.md, Moving and taking
+// back: read the translation, enter its gate, copy one packet, leave. Nothing is remembered from one packet to the
+// next.
 
 /// <summary>Copies packets in and out of regions. Port token held by the caller.</summary>
 internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
@@ -43,7 +45,7 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         while (bytes.Length > 0)
         {
             if (!translation.Addresses.TryLocate(offset, out DeviceAddress target, out ulong contiguous)
-                || dma.TryWrite(target, (int)Math.Min((ulong)bytes.Length, contiguous), out Span<byte> span) != Errno.Success)
+                || dma.TryWrite(target, Clamp(contiguous, bytes.Length), out Span<byte> span) != 0)
             {
                 outcome = AccessOutcome.Aborted;
                 break;
@@ -71,7 +73,7 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         while (destination.Length > 0)
         {
             if (!translation.Addresses.TryLocate(offset, out DeviceAddress source, out ulong contiguous)
-                || dma.TryRead(source, (int)Math.Min((ulong)destination.Length, contiguous), out ReadOnlySpan<byte> span) != Errno.Success)
+                || dma.TryRead(source, Clamp(contiguous, destination.Length), out ReadOnlySpan<byte> span) != 0)
             {
                 outcome = AccessOutcome.Aborted;
                 break;
@@ -89,10 +91,13 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
     /// <summary>Whether a key may still be used at all. The port asks before it looks at ranges.</summary>
     public bool IsDead(MemoryRegion region) => region.State == MemoryRegionState.Dead && defences.RefusesDeadKeys;
 
-    public bool Permits(MemoryRegion region, ProtectionDomain domain, AccessFlags need, ulong address, ulong lengthBytes) =>
+    public bool Permits(
+        MemoryRegion region, ProtectionDomain domain, AccessFlags need, ulong address, ulong lengthBytes) =>
         !defences.ChecksRange || region.Permits(domain, need, address, lengthBytes);
 
-    private bool TryEnter(MemoryRegion region, [System.Diagnostics.CodeAnalysis.NotNullWhen(true)] out Translation? translation)
+    private static int Clamp(ulong contiguous, int wanted) => (int)Math.Min((ulong)wanted, contiguous);
+
+    private bool TryEnter(MemoryRegion region, [NotNullWhen(true)] out Translation? translation)
     {
         translation = defences.ReadsTranslationPerPacket ? region.Current : region.FirstTranslation;
         Interleave.Point("rdma: translation read");

@@ -7,8 +7,8 @@ namespace Wayleave.Devices.Rdma;
 
 // lock the reservation -> RemapLocked -> unlock -> mapped, refused, or a fence to wait for and then again
 //
-// The reservation is not held while a fence is pending: an owner who takes the memory back must not wait for a mover's copy. Every
-// step runs under the host lock, started by the edge or by a callback that takes it; nothing blocks.
+// The reservation is not held while a fence is pending: an owner who takes the memory back must not wait for a mover's
+// copy. Every step runs under the host lock, started by the edge or by a callback that takes it; nothing blocks.
 
 /// <summary>
 /// Maps a region again that a packet met while it was invalidated, or finishes a registration that had to wait

@@ -31,7 +31,7 @@ internal static class RequestHeaders
     }
 
     /// <summary>Which opcode a packet of a message has.</summary>
-    public static Opcode OpcodeOf(WorkRequestOpcode request, bool isFirst, bool isLast) => (request, isFirst, isLast) switch
+    public static Opcode OpcodeOf(WorkRequestOpcode kind, bool isFirst, bool isLast) => (kind, isFirst, isLast) switch
     {
         (WorkRequestOpcode.RdmaWrite, true, true) => Opcode.RcWriteOnly,
         (WorkRequestOpcode.RdmaWriteWithImmediate, true, true) => Opcode.RcWriteOnlyWithImmediate,

@@ -3,8 +3,9 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
-// Read roce.md A6 first; rxe_req.c and rxe_comp.c are its longer form. SendProgress has the picture of the send queue. A READ is asked
-// for in pieces that are multiples of the MTU, so a response is placed by its PSN alone, whatever piece or repetition it belongs to.
+// Read roce.md A6 first; rxe_req.c and rxe_comp.c are its longer form. SendProgress has the picture of the send queue.
+// A READ is asked for in pieces that are multiples of the MTU, so a response is placed by its PSN alone, whatever piece
+// or repetition it belongs to.
 
 /// <summary>The sending half of an RC queue pair. Port token held by the caller.</summary>
 internal sealed class Requester
@@ -17,7 +18,7 @@ internal sealed class Requester
     private uint _readRestartPsn;
     private bool _readGapSeen;
     private uint _failedPosition;
-    private WorkCompletionStatus _failedStatus; // of the request at _failedPosition, once it is the oldest; Success is none
+    private WorkCompletionStatus _failedStatus; // for _failedPosition, once it is the oldest; Success is none
     private bool _drainReported;
 
     public Requester(QueuePair pair, SendQueue queue, RdmaPort port)
@@ -96,7 +97,9 @@ internal sealed class Requester
         }
     }
 
-    /// <summary>A READ response. Its place follows from its PSN alone, so both forms of a repetition are taken.</summary>
+    /// <summary>
+    /// A READ response. Its place follows from its PSN alone, so both forms of a repetition are taken.
+    /// </summary>
     public void HandleReadResponse(in PacketView packet, TimeSpan now)
     {
         uint psn = packet.Psn;
@@ -114,7 +117,8 @@ internal sealed class Requester
 
         if (psn != _progress.AckPsn)
         {
-            // The answer to a later request says that this one was served (implied NAK), one of its own only that one is late.
+            // The answer to a later request says that this one was served (implied NAK), one of its own only that one
+            // is late.
             if (_progress.IsInHead(psn))
             {
                 HandleReadGap();
@@ -259,7 +263,8 @@ internal sealed class Requester
         };
         RequestHeaders.Write(packet, bth, slot);
         uint icrc = PayloadPacket.Begin(_pair.Peer.Outbound, superPacket.Count, packet, headerBytes);
-        AccessOutcome outcome = Gather(slot, offset, packet.Slice(headerBytes, payloadBytes), ref icrc, out MemoryRegion? region);
+        Span<byte> payload = packet.Slice(headerBytes, payloadBytes);
+        AccessOutcome outcome = Gather(slot, offset, payload, ref icrc, out MemoryRegion? region);
         if (outcome != AccessOutcome.Done)
         {
             return HandleLocalRefusal(outcome, region);
@@ -310,7 +315,8 @@ internal sealed class Requester
         return BuildResult.Built;
     }
 
-    // Besides the last packet of a message: the one that closes the window, for nothing more would ask, and one now and then.
+    // Besides the last packet of a message: the one that closes the window, for nothing more would ask, and one now and
+    // then.
     private bool MustAsk(DestinationWindow window, int charge)
     {
         long after = window.InFlightBytes + charge;
@@ -318,7 +324,8 @@ internal sealed class Requester
             || _chargedSinceAckRequest + charge >= window.LimitBytes / _port.Options.AcknowledgeShare;
     }
 
-    private AccessOutcome Gather(in SendSlot slot, uint offset, Span<byte> payload, ref uint icrc, out MemoryRegion? region)
+    private AccessOutcome Gather(
+        in SendSlot slot, uint offset, Span<byte> payload, ref uint icrc, out MemoryRegion? region)
     {
         uint position = _progress.Cursor;
         if ((slot.Flags & SendFlags.Inline) == 0)
@@ -419,8 +426,8 @@ internal sealed class Requester
     }
 
     /// <summary>
-    /// Everything before <paramref name="end"/> is acknowledged. False when a READ stands in the way: its data was lost, since
-    /// responses come in order.
+    /// Everything before <paramref name="end"/> is acknowledged. False when a READ stands in the way: its data was
+    /// lost, since responses come in order.
     /// </summary>
     private bool TryAcknowledge(uint end, TimeSpan now)
     {
@@ -441,8 +448,8 @@ internal sealed class Requester
         return _progress.AckPsn == end;
     }
 
-    // A response to a READ acknowledges the SENDs and WRITEs before it. True when the request at the head is the one it answers, or
-    // a SEND or WRITE that it cannot answer: the caller calls that what it is.
+    // A response to a READ acknowledges the SENDs and WRITEs before it. True when the request at the head is the one it
+    // answers, or a SEND or WRITE that it cannot answer: the caller calls that what it is.
     private bool TryAcknowledgeBeforeRead(uint psn, TimeSpan now)
     {
         while (!_progress.IsIdle && !_progress.HeadSlot.IsRead)

@@ -3,13 +3,16 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
-// Read roce.md A5 first; rxe_resp.c is its longer form. The order of the checks R1 to R13 is the specification's, and each step says
-// which it is. Nothing is sent from here: a check leaves one pending answer, and BuildNext sends it when its turn comes.
+// Read roce.md A5 first; rxe_resp.c is its longer form. The order of the checks R1 to R13 is the specification's, and
+// each step says which it is. Nothing is sent from here: a check leaves one pending answer, and BuildNext sends it when
+// its turn comes.
 //
 // One slot for the answer is enough, because an answer for PSN n speaks for all before it:
 //
-//   an ACK replaces an older ACK            a NAK or RNR NAK replaces an ACK, for it acknowledges what came before its PSN
-//   an ACK replaces a NAK only when the     a NAK that ends the queue pair is final: requests are ignored until it is out
+//   an ACK replaces an older ACK            a NAK or RNR NAK replaces an ACK, for it acknowledges what came before its
+// PSN
+//   an ACK replaces a NAK only when the     a NAK that ends the queue pair is final: requests are ignored until it is
+// out
 //   expected packet has come after all
 
 /// <summary>The receiving half of an RC queue pair. Port token held by the caller.</summary>
@@ -126,7 +129,7 @@ internal sealed class Responder
         _message = OpenMessage.None;
         while (!_receives.IsEmpty)
         {
-            CompleteReceive(new WorkCompletion { Status = WorkCompletionStatus.WorkRequestFlushed }, isSolicited: false);
+            CompleteReceive(WorkCompletionStatus.WorkRequestFlushed);
         }
     }
 
@@ -164,12 +167,15 @@ internal sealed class Responder
             return;
         }
 
-        bool isWrite = packet.Opcode is >= Opcode.RcWriteFirst and <= Opcode.RcWriteOnlyWithImmediate;
+        bool isWrite = IsWrite(packet.Opcode);
         if (isWrite ? PlaceWrite(packet, traits) : PlaceSend(packet, traits))
         {
             Finish(packet, traits, isWrite);
         }
     }
+
+    private static bool IsWrite(Opcode opcode) =>
+        opcode is >= Opcode.RcWriteFirst and <= Opcode.RcWriteOnlyWithImmediate;
 
     // R3. A message is First, Middle..., Last of one kind, or an Only; nothing else may come inside it.
     private bool IsInSequence(Opcode opcode, in OpcodeTraits traits)
@@ -179,12 +185,11 @@ internal sealed class Responder
             return _message == OpenMessage.None;
         }
 
-        OpenMessage kind = opcode is >= Opcode.RcWriteFirst and <= Opcode.RcWriteOnlyWithImmediate ? OpenMessage.Write : OpenMessage.Send;
-        return _message == kind;
+        return _message == (IsWrite(opcode) ? OpenMessage.Write : OpenMessage.Send);
     }
 
-    // Atomics, FLUSH, ATOMIC WRITE and remote invalidation are not part of this responder: an unsupported opcode is an invalid
-    // request (IBTA 9.7.5.2.6), as it is for rxe with a device that lacks them.
+    // Atomics, FLUSH, ATOMIC WRITE and remote invalidation are not part of this responder: an unsupported opcode is an
+    // invalid request (IBTA 9.7.5.2.6), as it is for rxe with a device that lacks them.
     private static bool IsSupported(Opcode opcode) =>
         opcode is <= Opcode.RcWriteOnlyWithImmediate or Opcode.RcReadRequest;
 
@@ -458,7 +463,7 @@ internal sealed class Responder
         bool holdsReceive = _receiveOpen || (packet.Traits.ConsumesReceive && !_receives.IsEmpty);
         if (holdsReceive)
         {
-            CompleteReceive(new WorkCompletion { Status = receiveStatus }, isSolicited: false);
+            CompleteReceive(receiveStatus);
             _receiveOpen = false;
         }
         else if (syndrome == Aeth.NakInvalidRequest)
@@ -476,6 +481,9 @@ internal sealed class Responder
         (_isAnswerPending, _answerPsn, _answerSyndrome, _answerMsn) = (true, psn, syndrome, _msn);
         RdmaPort.ScheduleResponses(_pair);
     }
+
+    private void CompleteReceive(WorkCompletionStatus failure) =>
+        CompleteReceive(new WorkCompletion { Status = failure }, isSolicited: false);
 
     private void CompleteReceive(WorkCompletion completion, bool isSolicited)
     {
@@ -515,7 +523,8 @@ internal sealed class Responder
     private BuildResult BuildReadResponse(ref SuperPacket superPacket)
     {
         ref ActiveRead read = ref _reads.Head;
-        BuildResult result = _readBuilder.Build(read, ref superPacket, out AccessOutcome outcome, out MemoryRegion? region);
+        BuildResult result = _readBuilder.Build(
+            read, ref superPacket, out AccessOutcome outcome, out MemoryRegion? region);
         if (result == BuildResult.Built)
         {
             _reads.Advance();

@@ -1,14 +1,16 @@
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// The defences against late access, each of which a test, or <c>demo --break</c>, can take away to show that its absence is
-/// noticed. Everything is on in a product.
+/// The defences against late access, each of which a test, or <c>demo --break</c>, can take away to show that its
+/// absence is noticed. Everything is on in a product.
 /// </summary>
 public sealed record ResponderDefences
 {
     public static ResponderDefences All { get; } = new();
 
-    /// <summary>What <c>demo --break revoke-gate</c> runs: the port keeps the translation and the key it saw first, for ever.</summary>
+    /// <summary>
+    /// What <c>demo --break revoke-gate</c> runs: the port keeps the translation and the key it saw first, for ever.
+    /// </summary>
     public static ResponderDefences BrokenRevokeGate { get; } = new()
     {
         ReadsTranslationPerPacket = false,
@@ -16,7 +18,9 @@ public sealed record ResponderDefences
         RefusesDeadKeys = false,
     };
 
-    /// <summary>Every packet looks for the current translation; without it, the first one ever is good enough.</summary>
+    /// <summary>
+    /// Every packet looks for the current translation; without it, the first one ever is good enough.
+    /// </summary>
     public bool ReadsTranslationPerPacket { get; init; } = true;
 
     /// <summary>Every access goes through the gate of its translation.</summary>

@@ -2,7 +2,8 @@ using Wayleave.Devices.Rdma.Verbs;
 
 namespace Wayleave.Devices.Rdma;
 
-// The acknowledge timer and the receiver-not-ready wait exclude each other: while the receiver is waited for, nothing is on its way.
+// The acknowledge timer and the receiver-not-ready wait exclude each other: while the receiver is waited for, nothing
+// is on its way.
 //
 //   stopped --sent--> acknowledge until T --progress--> stopped or acknowledge until T'
 //                             |--RNR NAK--> receiver wait until T'' --passed--> stopped

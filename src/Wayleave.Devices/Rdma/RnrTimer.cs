@@ -10,6 +10,9 @@ public static class RnrTimer
         256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152,
     ];
 
-    /// <summary>How long the requester waits. Only the low five bits of <paramref name="code"/> count; 0 is the longest wait.</summary>
-    public static TimeSpan Duration(int code) => TimeSpan.FromTicks(Codes[code & 31] * (TimeSpan.TicksPerMillisecond / 100));
+    /// <summary>
+    /// How long the requester waits. Only the low five bits of <paramref name="code"/> count; 0 is the longest wait.
+    /// </summary>
+    public static TimeSpan Duration(int code) =>
+        TimeSpan.FromTicks(Codes[code & 31] * (TimeSpan.TicksPerMillisecond / 100));
 }

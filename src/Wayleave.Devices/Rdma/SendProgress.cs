@@ -9,12 +9,12 @@ namespace Wayleave.Devices.Rdma;
 //               acked up to    sent up to       has PSNs         posted
 //               AckPsn         CursorPsn        _nextPsn
 //
-// Going back moves the cursor to AckPsn; _sentPsn, the end of everything ever sent, stays. All distances are taken from AckPsn and
-// are unsigned, so that even a message of 2^23 packets has an order.
+// Going back moves the cursor to AckPsn; _sentPsn, the end of everything ever sent, stays. All distances are taken from
+// AckPsn and are unsigned, so that even a message of 2^23 packets has an order.
 
 /// <summary>
-/// How far a requester is in its send queue: which PSNs were given out, sent and acknowledged, and what is charged to the windows
-/// for those on their way. Port token held by the caller.
+/// How far a requester is in its send queue: which PSNs were given out, sent and acknowledged, and what is charged to
+/// the windows for those on their way. Port token held by the caller.
 /// </summary>
 internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOptions options)
 {
@@ -97,7 +97,9 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         return Advance(CursorPacket + 1);
     }
 
-    /// <summary>Which packets a READ request sent now asks for: up to the end of the piece that the packet is in.</summary>
+    /// <summary>
+    /// Which packets a READ request sent now asks for: up to the end of the piece that the packet is in.
+    /// </summary>
     public (int End, uint LengthBytes) ReadPiece(in SendSlot slot, int packet)
     {
         int piece = PiecePackets;
@@ -113,7 +115,9 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     /// <summary>What the responses of a READ request are charged.</summary>
     public int ChargeOfRead(uint lengthBytes, int packets) => (int)lengthBytes + packets * _datagramCharge;
 
-    /// <summary>A READ request was sent for the packets from the cursor to that one. True when they were asked for before.</summary>
+    /// <summary>
+    /// A READ request was sent for the packets from the cursor to that one. True when they were asked for before.
+    /// </summary>
     public bool NoteReadSent(int end, int chargeBytes)
     {
         pair.Peer.ReadWindow.Charge(chargeBytes);
@@ -126,8 +130,8 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     public bool IsOnTheWay(uint psn) => Ahead(psn) < Ahead(_sentPsn);
 
     /// <summary>
-    /// Takes the SENDs and WRITEs at the head for acknowledged, up to and without <paramref name="end"/>, as far as no READ stands in
-    /// the way: one request at most, so that the caller can complete it.
+    /// Takes the SENDs and WRITEs at the head for acknowledged, up to and without <paramref name="end"/>, as far as no
+    /// READ stands in the way: one request at most, so that the caller can complete it.
     /// </summary>
     /// <returns>Whether the request at the head is complete.</returns>
     public bool AcknowledgeHead(uint end)
@@ -163,7 +167,9 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     /// <summary>The request at the head is done, one way or another.</summary>
     public void RetireHead() => Head++;
 
-    /// <summary>When what was acknowledged lies behind the cursor, because it was sent twice, goes on behind it.</summary>
+    /// <summary>
+    /// When what was acknowledged lies behind the cursor, because it was sent twice, goes on behind it.
+    /// </summary>
     public void CatchUp()
     {
         if (Ahead(CursorPsn) > Ahead(_sentPsn))
@@ -212,7 +218,8 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     private void Release(in SendSlot slot, int fromPacket, int toPacket)
     {
         ulong mtu = (ulong)pair.MtuBytes;
-        ulong bytes = Math.Min((ulong)toPacket * mtu, slot.LengthBytes) - Math.Min((ulong)fromPacket * mtu, slot.LengthBytes);
+        ulong bytes = Math.Min((ulong)toPacket * mtu, slot.LengthBytes)
+            - Math.Min((ulong)fromPacket * mtu, slot.LengthBytes);
 
         // After a step back the peer may acknowledge what it had already got and we have not sent again.
         long charge = Math.Min((long)bytes + (long)(toPacket - fromPacket) * _datagramCharge, _charged);

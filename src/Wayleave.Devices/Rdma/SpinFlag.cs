@@ -1,8 +1,8 @@
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// Guards a handful of moves between application threads that post to, or poll, the same queue. Not fair, not recursive; the holder
-/// does nothing that could block.
+/// Guards a handful of moves between application threads that post to, or poll, the same queue. Not fair, not
+/// recursive; the holder does nothing that could block.
 /// </summary>
 internal struct SpinFlag
 {

@@ -1,7 +1,8 @@
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// A super-packet while it is filled. All segments have the size of the first one; a shorter one is taken once and ends it.
+/// A super-packet while it is filled. All segments have the size of the first one; a shorter one is taken once and ends
+/// it.
 /// </summary>
 internal ref struct SuperPacket(Span<byte> buffer, int segmentsMax)
 {

@@ -6,8 +6,8 @@ using Xunit;
 namespace Wayleave.Tests.Rdma;
 
 /// <summary>
-/// A conversation with one queue pair, in which the test plays the peer: it sends packets and says what must come back. The queue
-/// pair expects PSN a00000 and starts its own requests at b00000; MTU 1024.
+/// A conversation with one queue pair, in which the test plays the peer: it sends packets and says what must come back.
+/// The queue pair expects PSN a00000 and starts its own requests at b00000; MTU 1024.
 /// </summary>
 internal sealed class Conversation
 {
@@ -78,7 +78,8 @@ internal sealed class Conversation
     public void SendBytes(byte[] bytes, Gid? source = null) =>
         Node.Port.HandleDatagrams(source ?? PeerGid, 4791, bytes, bytes.Length, 0, Now);
 
-    public void SendWrite(uint psn, ulong offset, byte[] payload, uint? key = null, bool ack = true, ulong? address = null) => Send(
+    public void SendWrite(
+        uint psn, ulong offset, byte[] payload, uint? key = null, bool ack = true, ulong? address = null) => Send(
         new RawPacket(Opcode.RcWriteOnly, psn)
         {
             AckRequest = ack,
@@ -99,7 +100,9 @@ internal sealed class Conversation
     public void SendAck(uint psn, byte syndrome = Aeth.AckUnlimited, uint msn = 0) =>
         Send(new RawPacket(Opcode.RcAcknowledge, psn) { Aeth = new Aeth(syndrome, msn) });
 
-    /// <summary>The next packet that the queue pair sends must be this one, as <see cref="TestLink.Describe"/> writes it.</summary>
+    /// <summary>
+    /// The next packet that the queue pair sends must be this one, as <see cref="TestLink.Describe"/> writes it.
+    /// </summary>
     public byte[] Expect(string packet)
     {
         Collect();
@@ -127,11 +130,27 @@ internal sealed class Conversation
     public void ExpectNoCompletion() => Assert.Equal(0, Completions.Count);
 
     public void PostReceive(ulong wrId, ulong offset, uint length) =>
-        Assert.Equal(Core.Errno.Success, Pair.PostReceive(new ReceiveWorkRequest(wrId), new Sge(Region.Iova + offset, length, Region.Key)));
+        Assert.Equal(
+            Core.Errno.Success,
+            Pair.PostReceive(new ReceiveWorkRequest(wrId), new Sge(Region.Iova + offset, length, Region.Key)));
 
-    public void Post(ulong wrId, WorkRequestOpcode opcode, ulong offset, uint length, SendFlags flags = SendFlags.Signaled, uint? key = null) =>
+    public void Post(
+        ulong wrId,
+        WorkRequestOpcode opcode,
+        ulong offset,
+        uint length,
+        SendFlags flags = SendFlags.Signaled,
+        uint? key = null) =>
         Assert.Equal(Core.Errno.Success, Pair.PostSend(
-            new SendWorkRequest { WrId = wrId, Opcode = opcode, Flags = flags, RemoteAddress = 0x2000_0000, RKey = 0x1234, Immediate = 0xCAFE_F00D },
+            new SendWorkRequest
+            {
+                WrId = wrId,
+                Opcode = opcode,
+                Flags = flags,
+                RemoteAddress = 0x2000_0000,
+                RKey = 0x1234,
+                Immediate = 0xCAFE_F00D,
+            },
             new Sge(Region.Iova + offset, length, key ?? Region.Key)));
 
     /// <summary>Memory must be as it was made: all zero.</summary>

@@ -8,9 +8,9 @@ using Xunit;
 namespace Wayleave.Tests.Rdma;
 
 /// <summary>
-/// F-05: two ports over a link that loses, duplicates, reorders and damages, while the memory of both moves underneath. What every
-/// work request did is written down in a model first; at the end the memory equals the model and every request has completed once,
-/// in order.
+/// F-05: two ports over a link that loses, duplicates, reorders and damages, while the memory of both moves underneath.
+/// What every work request did is written down in a model first; at the end the memory equals the model and every
+/// request has completed once, in order.
 /// </summary>
 public class LossyLinkTests
 {
@@ -23,7 +23,8 @@ public class LossyLinkTests
     [InlineData(100, 0, 0, 0, 15)]
     [InlineData(0, 200, 200, 0, 15)]
     [InlineData(30, 30, 30, 30, 25)]
-    public void F_05_Memory_equals_the_model_and_every_request_completes_once(int loss, int duplication, int reordering, int corruption, int runs)
+    public void F_05_Memory_equals_the_model_and_every_request_completes_once(
+        int loss, int duplication, int reordering, int corruption, int runs)
     {
         long retransmits = 0, faults = 0, placed = 0;
         for (int run = 0; run < runs; run++)
@@ -47,13 +48,21 @@ public class LossyLinkTests
         }
 
         // The runs were not idle: memory moved under them, and what was lost was sent again.
-        Assert.True(faults > runs && retransmits > runs && placed > runs * 10_000, $"{faults} faults, {retransmits} retransmits, {placed} bytes");
+        Assert.True(
+            faults > runs && retransmits > runs && placed > runs * 10_000,
+            $"{faults} faults, {retransmits} retransmits, {placed} bytes");
     }
 
     [Fact]
     public void F_05_is_caught_when_duplicates_are_placed_again()
     {
-        SimulatedLinkOptions options = new() { LossPerMille = 50, DuplicationPerMille = 300, ReorderingPerMille = 300, Delay = TimeSpan.FromMicroseconds(20) };
+        SimulatedLinkOptions options = new()
+        {
+            LossPerMille = 50,
+            DuplicationPerMille = 300,
+            ReorderingPerMille = 300,
+            Delay = TimeSpan.FromMicroseconds(20),
+        };
         ResponderDefences broken = new() { RefusesDuplicates = false };
         Assert.Contains(
             Enumerable.Range(1, 40),
@@ -152,10 +161,14 @@ public class LossyLinkTests
                 }
             }
 
-            return !IsDone ? $"not done 20000 steps after the last fault: {string.Join(',', _completed)} of {string.Join(',', _posted)}"
-                : !_target.Read(0, _targetModel.Length).AsSpan().SequenceEqual(_targetModel) ? "the target differs from the model"
-                : !_source.Read(0, _sourceModel.Length).AsSpan().SequenceEqual(_sourceModel) ? "what was read differs from the model"
-                : !_inbox.Read(0, _inboxModel.Length).AsSpan().SequenceEqual(_inboxModel) ? "what was received differs from the model"
+            return !IsDone
+                ? $"not done long after the last fault: {string.Join(',', _completed)} of {string.Join(',', _posted)}"
+                : !_target.Read(0, _targetModel.Length).AsSpan().SequenceEqual(_targetModel)
+                    ? "the target differs from the model"
+                : !_source.Read(0, _sourceModel.Length).AsSpan().SequenceEqual(_sourceModel)
+                    ? "what was read differs from the model"
+                : !_inbox.Read(0, _inboxModel.Length).AsSpan().SequenceEqual(_inboxModel)
+                    ? "what was received differs from the model"
                 : string.Empty;
         }
 
@@ -217,12 +230,21 @@ public class LossyLinkTests
                 Timeout = 8, // 1 ms; the floor is lifted below, so that a run is short
 
                 // Heavy loss may use up seven retries honestly; what is tested here is what happens on the way.
-                Profile = new PeerProfile { RetrySevenIsForever = true, RetransmitFloor = TimeSpan.FromMilliseconds(1) },
+                Profile = new PeerProfile
+                {
+                    RetrySevenIsForever = true,
+                    RetransmitFloor = TimeSpan.FromMilliseconds(1),
+                },
             };
             uint psn = _choices.Next(2) == 0 ? 0xFFFFF0u : 0x100;
             new Connection
             {
-                Attributes = common with { AddressVector = new AddressVector(_b.Gid, Icrc: icrc), DestQpNumber = _peers[i].QpNumber, SqPsn = psn },
+                Attributes = common with
+                {
+                    AddressVector = new AddressVector(_b.Gid, Icrc: icrc),
+                    DestQpNumber = _peers[i].QpNumber,
+                    SqPsn = psn,
+                },
             }.Apply(_pairs[i]);
             new Connection
             {
@@ -267,7 +289,11 @@ public class LossyLinkTests
                     _readAt[i] += length;
                     _libraryModel.AsSpan(shelf, length).CopyTo(_sourceModel.AsSpan(into));
                     local = _sourceRegion.Iova + (ulong)into;
-                    request = request with { RemoteAddress = _libraryRegion.Iova + (ulong)shelf, RKey = _libraryRegion.Key };
+                    request = request with
+                    {
+                        RemoteAddress = _libraryRegion.Iova + (ulong)shelf,
+                        RKey = _libraryRegion.Key,
+                    };
                     break;
                 case WorkRequestOpcode.RdmaWrite:
                     data.CopyTo(_targetModel.AsSpan(to));
@@ -326,7 +352,8 @@ public class LossyLinkTests
         {
             while (from.Port.PollTransmit(_now, _buffer, out Transmit transmit))
             {
-                _link.SendSegments(_now, from.Gid, to.Gid, _buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes);
+                _link.SendSegments(
+                    _now, from.Gid, to.Gid, _buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes);
             }
         }
 

@@ -11,7 +11,8 @@ public class PortTests
 {
     private const int Megabyte = 1 << 20;
 
-    private static void PostWrite(QueuePair pair, MemoryRegion local, MemoryRegion remote, uint length, ulong wrId = 0) =>
+    private static void PostWrite(
+        QueuePair pair, MemoryRegion local, MemoryRegion remote, uint length, ulong wrId = 0) =>
         Assert.Equal(Errno.Success, pair.PostSend(
             new SendWorkRequest
             {
@@ -38,7 +39,8 @@ public class PortTests
             sent.Add((transmit.LengthBytes, transmit.SegmentBytes));
             for (int at = 0, i = 0; at < transmit.LengthBytes; at += transmit.SegmentBytes, i++)
             {
-                ReadOnlySpan<byte> packet = buffer.AsSpan(at, Math.Min(transmit.SegmentBytes, transmit.LengthBytes - at));
+                ReadOnlySpan<byte> packet = buffer.AsSpan(
+                    at, Math.Min(transmit.SegmentBytes, transmit.LengthBytes - at));
                 Assert.True(Icrc.Verify(new IcrcFlow(link.A.Gid, link.B.Gid, 4791, 4791), (ushort)i, packet));
             }
         }
@@ -102,7 +104,8 @@ public class PortTests
             {
                 int last = transmit.LengthBytes % transmit.SegmentBytes;
                 rode |= last == 20;
-                link.A.Port.HandleDatagrams(link.B.Gid, 4791, buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes, 0, link.Now);
+                link.A.Port.HandleDatagrams(
+                    link.B.Gid, 4791, buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes, 0, link.Now);
             }
 
             link.Run();
@@ -114,12 +117,13 @@ public class PortTests
 
     [Theory]
     [InlineData(IcrcMode.OwnIdentification, 0, true, true)]
-    [InlineData(IcrcMode.OwnIdentification, 5, true, false)] // split on the way: solved, and held against the largest index
+    [InlineData(IcrcMode.OwnIdentification, 5, true, false)] // split on the way: solved, and held against a limit
     [InlineData(IcrcMode.OwnIdentification, 4711, false, false)]
     [InlineData(IcrcMode.Full, 0, true, true)]
     [InlineData(IcrcMode.Full, 5, false, false)]
     [InlineData(IcrcMode.SolveIdentification, 4711, true, false)]
-    public void ROCE_06_A_checksum_is_called_full_only_when_all_32_bits_were_checked(IcrcMode mode, int identification, bool accepted, bool full)
+    public void ROCE_06_A_checksum_is_called_full_only_when_all_32_bits_were_checked(
+        IcrcMode mode, int identification, bool accepted, bool full)
     {
         Conversation c = new(a => a with { AddressVector = a.AddressVector with { Icrc = mode } });
         byte[] packet = new RawPacket(Opcode.RcWriteOnly, Conversation.First)
@@ -132,7 +136,8 @@ public class PortTests
         c.SendBytes(packet);
         RdmaStats stats = c.Node.Port.Stats;
         Assert.Equal(accepted ? 0 : 1, stats.Drops(DropReason.BadIcrc));
-        Assert.Equal((accepted && full ? 1 : 0, accepted && !full ? 1 : 0), (stats.IcrcChecksFull, stats.IcrcChecksSolved));
+        Assert.Equal(
+            (accepted && full ? 1 : 0, accepted && !full ? 1 : 0), (stats.IcrcChecksFull, stats.IcrcChecksSolved));
     }
 
     [Fact]
@@ -153,12 +158,25 @@ public class PortTests
 
             b.PostReceive(new ReceiveWorkRequest(1), new Sge(remote.Iova, 100, remote.Key));
             a.PostSend(
-                new SendWorkRequest { Opcode = WorkRequestOpcode.Send, Flags = SendFlags.Signaled }, new Sge(local.Iova, 100, local.Key));
+                new SendWorkRequest { Opcode = WorkRequestOpcode.Send, Flags = SendFlags.Signaled },
+                new Sge(local.Iova, 100, local.Key));
             a.PostSend(
-                new SendWorkRequest { Opcode = WorkRequestOpcode.RdmaRead, Flags = SendFlags.Signaled, RemoteAddress = remote.Iova, RKey = remote.Key },
+                new SendWorkRequest
+                {
+                    Opcode = WorkRequestOpcode.RdmaRead,
+                    Flags = SendFlags.Signaled,
+                    RemoteAddress = remote.Iova,
+                    RKey = remote.Key,
+                },
                 new Sge(local.Iova, 5000, local.Key));
             a.PostSend(
-                new SendWorkRequest { Opcode = WorkRequestOpcode.RdmaWrite, Flags = SendFlags.Signaled, RemoteAddress = remote.Iova, RKey = remote.Key },
+                new SendWorkRequest
+                {
+                    Opcode = WorkRequestOpcode.RdmaWrite,
+                    Flags = SendFlags.Signaled,
+                    RemoteAddress = remote.Iova,
+                    RKey = remote.Key,
+                },
                 new Sge(local.Iova, 20000, local.Key));
             Exchange(link, buffer);
             link.A.Port.HandleTimeout(link.Now);
@@ -232,18 +250,17 @@ public class PortTests
         TestLink link = new();
         (QueuePair a, QueuePair b) = link.Connect();
         MemoryRegion local = link.A.Register(link.A.Allocate(4096)), remote = link.B.Register(link.B.Allocate(4096));
-        for (int i = 0; i < 300; i++)
+        SendWorkRequest request = new() { Opcode = WorkRequestOpcode.Send, Flags = SendFlags.Signaled };
+        while (a.PostSendInline(request, []) == Errno.Success)
         {
-            if (a.PostSendInline(new SendWorkRequest { Opcode = WorkRequestOpcode.Send, Flags = SendFlags.Signaled }, []) != Errno.Success)
-            {
-                break;
-            }
         }
 
         QueuePairAttributes ofA = a.Attributes, ofB = b.Attributes;
         foreach ((QueuePair pair, QueuePairAttributes attributes) in new[] { (a, ofA), (b, ofB) })
         {
-            Assert.Equal(Errno.Success, pair.Modify(new QueuePairAttributes { State = QueuePairState.Reset }, QueuePairAttributeMask.State));
+            Assert.Equal(
+                Errno.Success,
+                pair.Modify(new QueuePairAttributes { State = QueuePairState.Reset }, QueuePairAttributeMask.State));
             Assert.Empty(TestNode.Poll(pair.SendCompletionQueue));
             new Connection { Attributes = attributes }.Apply(pair);
         }
@@ -259,7 +276,8 @@ public class PortTests
         TestLink link = new();
         (QueuePair a, QueuePair b) = link.Connect();
         (QueuePair other, _) = link.Connect();
-        MemoryRegion local = link.A.Register(link.A.Allocate(Megabyte)), remote = link.B.Register(link.B.Allocate(Megabyte));
+        MemoryRegion local = link.A.Register(link.A.Allocate(Megabyte));
+        MemoryRegion remote = link.B.Register(link.B.Allocate(Megabyte));
         PostWrite(a, local, remote, Megabyte);
         Assert.True(link.A.Port.PollTransmit(link.Now, new byte[65536], out _));
         link.A.Device.DestroyQueuePair(a);
@@ -282,13 +300,15 @@ public class PortTests
             while (link.A.Port.PollTransmit(link.Now, buffer, out Transmit transmit))
             {
                 any = true;
-                link.B.Port.HandleDatagrams(link.A.Gid, 4791, buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes, 0, link.Now);
+                link.B.Port.HandleDatagrams(
+                    link.A.Gid, 4791, buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes, 0, link.Now);
             }
 
             while (link.B.Port.PollTransmit(link.Now, buffer, out Transmit transmit))
             {
                 any = true;
-                link.A.Port.HandleDatagrams(link.B.Gid, 4791, buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes, 0, link.Now);
+                link.A.Port.HandleDatagrams(
+                    link.B.Gid, 4791, buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes, 0, link.Now);
             }
         }
     }

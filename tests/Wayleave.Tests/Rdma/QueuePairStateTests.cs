@@ -59,7 +59,8 @@ public class QueuePairStateTests
                 new Connection { Attributes = attributes }.Apply(pair, from);
                 Assert.Equal(Errno.EINVAL, pair.Modify(attributes with { State = to }, mask & ~bit));
                 Assert.Equal(from, pair.State);
-                Assert.Equal(Errno.EINVAL, pair.Modify(attributes with { State = to }, mask | QueuePairAttributeMask.QKey));
+                Assert.Equal(
+                    Errno.EINVAL, pair.Modify(attributes with { State = to }, mask | QueuePairAttributeMask.QKey));
                 Assert.Equal(from, pair.State);
                 Assert.Equal(Errno.Success, pair.Modify(attributes with { State = to }, mask));
                 Assert.Equal(to, pair.State);
@@ -91,7 +92,11 @@ public class QueuePairStateTests
     {
         TestLink link = new();
         SendWorkRequest send = new() { Opcode = WorkRequestOpcode.Send, Flags = SendFlags.Signaled };
-        QueuePairAttributes attributes = new Connection().Attributes with { AddressVector = new AddressVector(link.B.Gid), DestQpNumber = 77 };
+        QueuePairAttributes attributes = new Connection().Attributes with
+        {
+            AddressVector = new AddressVector(link.B.Gid),
+            DestQpNumber = 77,
+        };
 
         QueuePair reset = link.A.CreatePair();
         Assert.Equal(Errno.EINVAL, reset.PostSendInline(send, []));

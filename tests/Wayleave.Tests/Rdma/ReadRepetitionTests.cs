@@ -5,7 +5,9 @@ using static Wayleave.Tests.Rdma.Conversation;
 
 namespace Wayleave.Tests.Rdma;
 
-/// <summary>READs that are asked for again, on both sides, as <c>rxe_resp.c</c> and <c>rxe_comp.c</c> have it.</summary>
+/// <summary>
+/// READs that are asked for again, on both sides, as <c>rxe_resp.c</c> and <c>rxe_comp.c</c> have it.
+/// </summary>
 public class ReadRepetitionTests
 {
     [Fact]

@@ -38,11 +38,15 @@ public class RegionTests
     [InlineData(0xF000ul, 0x2000ul, 0ul, Writable, Errno.EINVAL)] // RDMA-08
     [InlineData(0xFFFF_FFFF_FFFF_F000ul, 0x2000ul, 0ul, Writable, Errno.EINVAL)] // RDMA-08
     [InlineData(0ul, 0ul, 0ul, Writable, Errno.EINVAL)]
-    public void RDMA_01_02_06_07_08_Registration_checks_its_arguments(ulong offset, ulong length, ulong iova, AccessFlags access, Errno expected)
+    public void RDMA_01_02_06_07_08_Registration_checks_its_arguments(
+        ulong offset, ulong length, ulong iova, AccessFlags access, Errno expected)
     {
         TestNode node = new("10.77.0.1", 1);
         TestMemory memory = node.Allocate(0x10000);
-        Errno errno = node.TryRegister(memory, new MemoryRegionRequest(offset, length, iova, access, ImporterKind.Dynamic), out MemoryRegion? region);
+        Errno errno = node.TryRegister(
+            memory,
+            new MemoryRegionRequest(offset, length, iova, access, ImporterKind.Dynamic),
+            out MemoryRegion? region);
         Assert.Equal(expected, errno);
         Assert.Equal(expected == Errno.Success, region is not null);
         Assert.Equal(expected == Errno.Success ? 1 : 0, memory.Buffer.Attachments.Count);
@@ -155,7 +159,8 @@ public class RegionTests
             c.Memory.Buffer.Reservation.TryLock(ticket);
             c.Memory.Buffer.InvalidateMappings(ticket);
             c.Memory.Buffer.Reservation.ReserveFences(ticket, 1);
-            c.Memory.Buffer.Reservation.AddFence(ticket, new Timeline(c.Node.Host, "copy").CreateFence(), ReservationUsage.Kernel);
+            c.Memory.Buffer.Reservation.AddFence(
+                ticket, new Timeline(c.Node.Host, "copy").CreateFence(), ReservationUsage.Kernel);
             c.Memory.Buffer.Reservation.Unlock(ticket);
         }
 
@@ -174,7 +179,8 @@ public class RegionTests
         TestMemory memory = node.Allocate(4096, StorageKind.Revocable);
         MemoryRegionRequest request = new(0, 4096, 0, Writable, ImporterKind.Pinned);
         Assert.Equal(Errno.EOPNOTSUPP, node.TryRegister(memory, request, out _));
-        Assert.Equal(Errno.Success, node.TryRegister(memory, request with { Kind = ImporterKind.PinnedRevocable }, out _));
+        Assert.Equal(
+            Errno.Success, node.TryRegister(memory, request with { Kind = ImporterKind.PinnedRevocable }, out _));
         Assert.Equal(1, memory.Pins);
     }
 
@@ -184,7 +190,9 @@ public class RegionTests
         TestNode node = new("10.77.0.1", 1);
         TestMemory memory = node.Allocate(4096);
         memory.PinResult = Errno.EOPNOTSUPP;
-        Assert.Equal(Errno.EOPNOTSUPP, node.TryRegister(memory, new MemoryRegionRequest(0, 4096, 0, Writable, ImporterKind.Pinned), out _));
+        Assert.Equal(
+            Errno.EOPNOTSUPP,
+            node.TryRegister(memory, new MemoryRegionRequest(0, 4096, 0, Writable, ImporterKind.Pinned), out _));
         Assert.Empty(memory.Buffer.Attachments);
         Assert.Equal(0, memory.Mapped);
     }
@@ -210,13 +218,15 @@ public class RegionTests
         Assert.Equal(MemoryRegionState.Dead, region.State);
         Assert.Equal(
             ["rdma.key_dead", "rdma.gate_closed", "revoke.retired"],
-            c.Node.Trace.Events.Select(e => e.Name).Where(n => n is "rdma.key_dead" or "rdma.gate_closed" or "revoke.retired"));
+            c.Node.Trace.Events.Select(e => e.Name).Where(
+                n => n is "rdma.key_dead" or "rdma.gate_closed" or "revoke.retired"));
 
         c.SendWrite(First, 0, Bytes(64), key: region.Key, address: region.Iova);
         c.Expect("RC_ACKNOWLEDGE a00000 62 msn=0");
         c.ExpectState(QueuePairState.Error);
         Assert.Equal((64L, 0L, First), (region.BytesRejected, region.BytesPlaced, region.FirstRejectedPsn!.Value));
-        Assert.Equal([new AsyncEvent(AsyncEventType.QueuePairAccessError, c.Pair.QpNumber, region.Key)], c.Node.PollEvents());
+        Assert.Equal(
+            [new AsyncEvent(AsyncEventType.QueuePairAccessError, c.Pair.QpNumber, region.Key)], c.Node.PollEvents());
         Assert.All(memory.Read(0, 4096), b => Assert.Equal(0, b));
         Assert.Null(c.Node.Deregister(region));
         Assert.Null(c.Node.Device.FindRegion(region.Key));
@@ -341,13 +351,21 @@ public class RegionTests
             source.FillPattern(0, 3000, 0x55);
             target.Move();
             a.PostSend(
-                new SendWorkRequest { WrId = 1, Opcode = WorkRequestOpcode.RdmaWrite, Flags = SendFlags.Signaled, RemoteAddress = remote.Iova, RKey = remote.Key },
+                new SendWorkRequest
+                {
+                    WrId = 1,
+                    Opcode = WorkRequestOpcode.RdmaWrite,
+                    Flags = SendFlags.Signaled,
+                    RemoteAddress = remote.Iova,
+                    RKey = remote.Key,
+                },
                 new Sge(local.Iova, 3000, local.Key));
             link.Run();
             Assert.Equal(1, link.B.ServeFaults());
             link.RunFor(TimeSpan.FromMilliseconds(5));
             WorkCompletion completion = Assert.Single(TestNode.Poll(a.SendCompletionQueue));
-            Assert.Equal(retries == 0 ? WorkCompletionStatus.RnrRetryExceeded : WorkCompletionStatus.Success, completion.Status);
+            Assert.Equal(
+                retries == 0 ? WorkCompletionStatus.RnrRetryExceeded : WorkCompletionStatus.Success, completion.Status);
             Assert.Equal(retries == 0 ? new byte[3000] : Bytes(3000, 0x55), target.Read(0, 3000));
         }
     }
@@ -359,12 +377,19 @@ public class RegionTests
         (QueuePair a1, _) = link.Connect();
         (QueuePair a2, _) = link.Connect();
         TestMemory source = link.A.Allocate(8192), moving = link.B.Allocate(8192), fixedMemory = link.B.Allocate(8192);
-        MemoryRegion local = link.A.Register(source), remote1 = link.B.Register(moving), remote2 = link.B.Register(fixedMemory);
+        MemoryRegion local = link.A.Register(source);
+        MemoryRegion remote1 = link.B.Register(moving), remote2 = link.B.Register(fixedMemory);
         moving.Move();
         foreach ((QueuePair pair, MemoryRegion remote) in new[] { (a1, remote1), (a2, remote2) })
         {
             pair.PostSend(
-                new SendWorkRequest { Opcode = WorkRequestOpcode.RdmaWrite, Flags = SendFlags.Signaled, RemoteAddress = remote.Iova, RKey = remote.Key },
+                new SendWorkRequest
+                {
+                    Opcode = WorkRequestOpcode.RdmaWrite,
+                    Flags = SendFlags.Signaled,
+                    RemoteAddress = remote.Iova,
+                    RKey = remote.Key,
+                },
                 new Sge(local.Iova, 3000, local.Key));
         }
 
@@ -399,7 +424,12 @@ public class RegionTests
         read.Expect("RC_ACKNOWLEDGE a00001 62 msn=1");
 
         Conversation write = new();
-        write.Send(new RawPacket(Opcode.RcWriteFirst, First) { Reth = new Reth(write.Region.Iova, write.Region.Key, 2048), Payload = Bytes(1024) });
+        write.Send(
+            new RawPacket(Opcode.RcWriteFirst, First)
+            {
+                Reth = new Reth(write.Region.Iova, write.Region.Key, 2048),
+                Payload = Bytes(1024),
+            });
         Assert.Null(write.Node.Deregister(write.Region));
         write.Send(new RawPacket(Opcode.RcWriteLast, First + 1) { AckRequest = true, Payload = Bytes(1024) });
         write.Expect("RC_ACKNOWLEDGE a00001 62 msn=0");

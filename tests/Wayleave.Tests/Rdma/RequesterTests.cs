@@ -46,14 +46,16 @@ public class RequesterTests
         foreach (PathMtu code in Enum.GetValues<PathMtu>())
         {
             int mtu = 128 << (int)code;
-            foreach ((int length, int packets, int last) in new[] { (3 * mtu - 1, 3, mtu - 1), (3 * mtu, 3, mtu), (3 * mtu + 1, 4, 1) })
+            (int, int, int)[] cases = [(3 * mtu - 1, 3, mtu - 1), (3 * mtu, 3, mtu), (3 * mtu + 1, 4, 1)];
+            foreach ((int length, int packets, int last) in cases)
             {
                 Conversation c = new(a => a with { PathMtu = code });
                 c.Post(1, WorkRequestOpcode.RdmaWrite, 0, (uint)length);
                 byte[] packet = c.Expect("RC_WRITE_FIRST b00000");
                 for (int i = 1; i < packets; i++)
                 {
-                    packet = c.Expect(i == packets - 1 ? $"RC_WRITE_LAST {Own + i:x6} A" : $"RC_WRITE_MIDDLE {Own + i:x6}");
+                    packet = c.Expect(
+                        i == packets - 1 ? $"RC_WRITE_LAST {Own + i:x6} A" : $"RC_WRITE_MIDDLE {Own + i:x6}");
                 }
 
                 Assert.Equal(DropReason.None, PacketView.TryParse(packet, out PacketView view));
@@ -116,7 +118,8 @@ public class RequesterTests
         c.Post(1, WorkRequestOpcode.RdmaWrite, 0, 4096);
         for (int i = 0; i < 4; i++)
         {
-            c.Expect(i == 0 ? "RC_WRITE_FIRST b00000" : i == 3 ? "RC_WRITE_LAST b00003 A" : $"RC_WRITE_MIDDLE b0000{i}");
+            c.Expect(
+                i == 0 ? "RC_WRITE_FIRST b00000" : i == 3 ? "RC_WRITE_LAST b00003 A" : $"RC_WRITE_MIDDLE b0000{i}");
         }
 
         c.SendAck(Own + 1);
@@ -207,7 +210,8 @@ public class RequesterTests
     [InlineData(Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest)]
     [InlineData(Aeth.NakRemoteAccess, WorkCompletionStatus.RemoteAccessError)]
     [InlineData(Aeth.NakRemoteOperation, WorkCompletionStatus.RemoteOperationError)]
-    public void ROCE_40_41_54_A_NAK_fails_its_request_after_the_ones_before_and_flushes_the_rest(byte syndrome, WorkCompletionStatus status)
+    public void ROCE_40_41_54_A_NAK_fails_its_request_after_the_ones_before_and_flushes_the_rest(
+        byte syndrome, WorkCompletionStatus status)
     {
         Conversation c = new();
         for (ulong i = 1; i <= 5; i++)
@@ -343,7 +347,9 @@ public class RequesterTests
     public void ROCE_55_A_queue_pair_in_ERR_flushes_what_is_posted()
     {
         Conversation c = new();
-        Assert.Equal(Errno.Success, c.Pair.Modify(new QueuePairAttributes { State = QueuePairState.Error }, QueuePairAttributeMask.State));
+        Assert.Equal(
+            Errno.Success,
+            c.Pair.Modify(new QueuePairAttributes { State = QueuePairState.Error }, QueuePairAttributeMask.State));
         c.Post(1, WorkRequestOpcode.Send, 0, 8, SendFlags.None);
         c.PostReceive(2, 0, 8);
         c.ExpectNothing();
@@ -360,14 +366,20 @@ public class RequesterTests
         c.Post(2, WorkRequestOpcode.RdmaWrite, 0, 8);
         byte[] buffer = new byte[65536];
         Assert.True(c.Node.Port.PollTransmit(c.Now, buffer, out _));
-        Assert.Equal(Errno.Success, c.Pair.Modify(new QueuePairAttributes { State = QueuePairState.SendQueueDrained }, QueuePairAttributeMask.State));
+        Assert.Equal(
+            Errno.Success,
+            c.Pair.Modify(
+                new QueuePairAttributes { State = QueuePairState.SendQueueDrained }, QueuePairAttributeMask.State));
         c.Expect("RC_WRITE_LAST b00001 A");
         c.ExpectNothing();
         Assert.Empty(c.Node.PollEvents());
         c.SendAck(Own + 1, msn: 1);
         Assert.Equal([new AsyncEvent(AsyncEventType.SendQueueDrained, c.Pair.QpNumber)], c.Node.PollEvents());
         c.ExpectNothing();
-        Assert.Equal(Errno.Success, c.Pair.Modify(new QueuePairAttributes { State = QueuePairState.ReadyToSend }, QueuePairAttributeMask.State));
+        Assert.Equal(
+            Errno.Success,
+            c.Pair.Modify(
+                new QueuePairAttributes { State = QueuePairState.ReadyToSend }, QueuePairAttributeMask.State));
         c.Expect("RC_WRITE_ONLY b00002 A");
     }
 
@@ -397,18 +409,29 @@ public class RequesterTests
     [Fact]
     public void A_full_receive_queue_and_too_many_pieces_are_refused()
     {
-        Conversation c = new(capabilities: new QueuePairCapabilities { MaxReceiveWr = 2, MaxSendSge = 2, MaxReceiveSge = 2, MaxInlineData = 4 });
+        Conversation c = new(
+            capabilities: new QueuePairCapabilities
+            {
+                MaxReceiveWr = 2,
+                MaxSendSge = 2,
+                MaxReceiveSge = 2,
+                MaxInlineData = 4,
+            });
         c.PostReceive(1, 0, 8);
         c.PostReceive(2, 0, 8);
         Assert.Equal(Errno.ENOMEM, c.Pair.PostReceive(new ReceiveWorkRequest(3), []));
         Assert.Equal(Errno.EINVAL, c.Pair.PostReceive(new ReceiveWorkRequest(3), new Sge[3]));
-        Assert.Equal(Errno.EINVAL, c.Pair.PostSend(new SendWorkRequest { Opcode = WorkRequestOpcode.Send }, new Sge[3]));
-        Assert.Equal(Errno.EINVAL, c.Pair.PostSendInline(new SendWorkRequest { Opcode = WorkRequestOpcode.Send }, new byte[5]));
-        Assert.Equal(Errno.EINVAL, c.Pair.PostSendInline(new SendWorkRequest { Opcode = WorkRequestOpcode.RdmaRead }, []));
+        Assert.Equal(
+            Errno.EINVAL, c.Pair.PostSend(new SendWorkRequest { Opcode = WorkRequestOpcode.Send }, new Sge[3]));
+        Assert.Equal(
+            Errno.EINVAL, c.Pair.PostSendInline(new SendWorkRequest { Opcode = WorkRequestOpcode.Send }, new byte[5]));
+        Assert.Equal(
+            Errno.EINVAL, c.Pair.PostSendInline(new SendWorkRequest { Opcode = WorkRequestOpcode.RdmaRead }, []));
         Assert.Equal(Errno.EINVAL, c.Pair.PostSend(new SendWorkRequest { Opcode = (WorkRequestOpcode)5 }, []));
         Assert.Equal(
             Errno.EINVAL,
-            c.Pair.PostSend(new SendWorkRequest { Opcode = WorkRequestOpcode.Send }, [new Sge(0, 1u << 31, 0), new Sge(0, 1, 0)]));
+            c.Pair.PostSend(
+                new SendWorkRequest { Opcode = WorkRequestOpcode.Send }, [new Sge(0, 1u << 31, 0), new Sge(0, 1, 0)]));
     }
 
     [Fact]
@@ -421,7 +444,11 @@ public class RequesterTests
         second.FillPattern(3500, 1400, 0x55); // across the break between the two windows
         c.Pair.PostSend(
             new SendWorkRequest { Opcode = WorkRequestOpcode.Send, Flags = SendFlags.Signaled },
-            [new Sge(c.Region.Iova, 700, c.Region.Key), new Sge(0, 0, 0), new Sge(region.Iova + 3500, 1400, region.Key)]);
+            [
+                new Sge(c.Region.Iova, 700, c.Region.Key),
+                new Sge(0, 0, 0),
+                new Sge(region.Iova + 3500, 1400, region.Key),
+            ]);
         byte[] first = c.Expect("RC_SEND_FIRST b00000");
         byte[] middle = c.Expect("RC_SEND_MIDDLE b00001");
         byte[] last = c.Expect("RC_SEND_LAST b00002 A");
@@ -568,7 +595,13 @@ public class RequesterTests
         foreach (QueuePair pair in new[] { a1, a2 })
         {
             pair.PostSend(
-                new SendWorkRequest { Opcode = WorkRequestOpcode.RdmaWrite, Flags = SendFlags.Signaled, RemoteAddress = remote.Iova, RKey = remote.Key },
+                new SendWorkRequest
+                {
+                    Opcode = WorkRequestOpcode.RdmaWrite,
+                    Flags = SendFlags.Signaled,
+                    RemoteAddress = remote.Iova,
+                    RKey = remote.Key,
+                },
                 new Sge(local.Iova, 65536, local.Key));
         }
 

@@ -12,8 +12,13 @@ public class ResponderTests
 
     private static byte[] Bytes(int length, byte seed = 0x11) => TestMemory.Pattern(length, seed);
 
-    private static RawPacket WriteFirst(Conversation c, uint psn, uint length, byte[]? payload = null, uint? key = null, ulong offset = 0) =>
-        new(Opcode.RcWriteFirst, psn) { Reth = new Reth(c.Region.Iova + offset, key ?? c.Region.Key, length), Payload = payload ?? Bytes(Conversation.Mtu) };
+    private static RawPacket WriteFirst(
+        Conversation c, uint psn, uint length, byte[]? payload = null, uint? key = null, ulong offset = 0) =>
+        new(Opcode.RcWriteFirst, psn)
+        {
+            Reth = new Reth(c.Region.Iova + offset, key ?? c.Region.Key, length),
+            Payload = payload ?? Bytes(Conversation.Mtu),
+        };
 
     [Theory]
     [InlineData(0, 0)]
@@ -98,7 +103,12 @@ public class ResponderTests
     {
         Conversation c = new(a => a with { MinRnrTimer = 20 });
         c.Send(WriteFirst(c, First, 1024 + 8));
-        RawPacket last = new(Opcode.RcWriteLastWithImmediate, First + 1) { AckRequest = true, Immediate = 1, Payload = Bytes(8) };
+        RawPacket last = new(Opcode.RcWriteLastWithImmediate, First + 1)
+        {
+            AckRequest = true,
+            Immediate = 1,
+            Payload = Bytes(8),
+        };
         c.Send(last);
         c.Expect("RC_ACKNOWLEDGE a00001 34 msn=0");
         c.ExpectNoCompletion();
@@ -254,7 +264,8 @@ public class ResponderTests
         c.Expect("RC_ACKNOWLEDGE a00000 62 msn=0");
         c.ExpectState(QueuePairState.Error);
         c.ExpectUntouched();
-        Assert.Equal([new AsyncEvent(AsyncEventType.QueuePairAccessError, c.Pair.QpNumber, c.Region.Key)], c.Node.PollEvents());
+        Assert.Equal(
+            [new AsyncEvent(AsyncEventType.QueuePairAccessError, c.Pair.QpNumber, c.Region.Key)], c.Node.PollEvents());
     }
 
     [Theory]
@@ -364,7 +375,13 @@ public class ResponderTests
     {
         Conversation c = new();
         c.PostReceive(1, 0, 4096);
-        c.Send(new RawPacket(opcode, First) { AckRequest = true, Reth = new Reth(c.Region.Iova, c.Region.Key, 4096), Payload = Bytes(payload) });
+        c.Send(
+            new RawPacket(opcode, First)
+            {
+                AckRequest = true,
+                Reth = new Reth(c.Region.Iova, c.Region.Key, 4096),
+                Payload = Bytes(payload),
+            });
         c.Expect("RC_ACKNOWLEDGE a00000 61 msn=0");
         c.ExpectState(QueuePairState.Error);
         c.ExpectUntouched();
@@ -415,13 +432,27 @@ public class ResponderTests
             uint psn = First;
             if (before is { } opcode)
             {
-                c.Send(new RawPacket(opcode, psn++) { Reth = new Reth(c.Region.Iova, c.Region.Key, 4096), Payload = Bytes(1024) });
+                c.Send(
+                    new RawPacket(opcode, psn++)
+                    {
+                        Reth = new Reth(c.Region.Iova, c.Region.Key, 4096),
+                        Payload = Bytes(1024),
+                    });
             }
 
-            c.Send(new RawPacket(bad, psn) { Reth = new Reth(c.Region.Iova, c.Region.Key, 1024), Payload = bad == Opcode.RcReadRequest ? [] : Bytes(1024) });
+            c.Send(
+                new RawPacket(bad, psn)
+                {
+                    Reth = new Reth(c.Region.Iova, c.Region.Key, 1024),
+                    Payload = bad == Opcode.RcReadRequest ? [] : Bytes(1024),
+                });
             c.Expect($"RC_ACKNOWLEDGE {psn:x6} 61 msn=0");
             c.ExpectState(QueuePairState.Error);
-            c.ExpectCompletion(1, before == Opcode.RcSendFirst ? WorkCompletionStatus.RemoteInvalidRequest : WorkCompletionStatus.WorkRequestFlushed);
+            c.ExpectCompletion(
+                1,
+                before == Opcode.RcSendFirst
+                    ? WorkCompletionStatus.RemoteInvalidRequest
+                    : WorkCompletionStatus.WorkRequestFlushed);
         }
     }
 
@@ -449,7 +480,14 @@ public class ResponderTests
     public void ROCE_65_Partition_keys_are_compared_without_their_top_bit(int key, bool accepted)
     {
         Conversation c = new();
-        c.Send(new RawPacket(Opcode.RcWriteOnly, First) { PKey = (ushort)key, AckRequest = true, Reth = new Reth(c.Region.Iova, c.Region.Key, 4), Payload = Bytes(4) });
+        c.Send(
+            new RawPacket(Opcode.RcWriteOnly, First)
+            {
+                PKey = (ushort)key,
+                AckRequest = true,
+                Reth = new Reth(c.Region.Iova, c.Region.Key, 4),
+                Payload = Bytes(4),
+            });
         if (accepted)
         {
             c.Expect("RC_ACKNOWLEDGE a00000 1f msn=1");
@@ -463,19 +501,29 @@ public class ResponderTests
     public void ROCE_66_What_is_not_for_this_queue_pair_is_dropped_silently()
     {
         Conversation c = new();
-        RawPacket good = new(Opcode.RcWriteOnly, First) { AckRequest = true, Reth = new Reth(c.Region.Iova, c.Region.Key, 4), Payload = Bytes(4) };
+        RawPacket good = new(Opcode.RcWriteOnly, First)
+        {
+            AckRequest = true,
+            Reth = new Reth(c.Region.Iova, c.Region.Key, 4),
+            Payload = Bytes(4),
+        };
         c.Send(good with { Version = 1 });
         c.Send(good with { DestQp = c.Pair.QpNumber ^ 1 });
         c.Send(good with { Opcode = Opcode.UcWriteOnly });
         Assert.True(Gid.TryParse("10.77.0.3", out Gid stranger));
         c.Send(good, stranger);
-        byte[] noDestination = (good with { DestQp = c.Pair.QpNumber }).Build(new IcrcFlow(c.PeerGid, c.Node.Gid, 4791, 4791));
+        byte[] noDestination = (good with { DestQp = c.Pair.QpNumber }).Build(
+            new IcrcFlow(c.PeerGid, c.Node.Gid, 4791, 4791));
         noDestination.AsSpan(5, 3).Clear();
         c.SendBytes(noDestination);
         c.ExpectNothing();
         c.ExpectUntouched();
         RdmaStats stats = c.Node.Port.Stats;
-        DropReason[] reasons = [DropReason.WrongVersion, DropReason.UnknownQp, DropReason.WrongTransport, DropReason.WrongPeer, DropReason.NoDestination];
+        DropReason[] reasons =
+        [
+            DropReason.WrongVersion, DropReason.UnknownQp, DropReason.WrongTransport, DropReason.WrongPeer,
+            DropReason.NoDestination,
+        ];
         Assert.All(reasons, r => Assert.Equal(1, stats.Drops(r)));
         Assert.Equal(5, stats.PacketsDropped);
 

@@ -38,15 +38,23 @@ public class RevokeExplorationTests
     public void A_responder_that_does_not_enter_the_gate_is_caught()
     {
         ResponderDefences broken = new() { EntersGate = false };
-        Assert.Contains("late write", Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildWrite(broken, []))).Message, StringComparison.Ordinal);
-        Assert.Contains("late read", Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildRead(broken))).Message, StringComparison.Ordinal);
+        Assert.Contains(
+            "late write",
+            Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildWrite(broken, []))).Message,
+            StringComparison.Ordinal);
+        Assert.Contains(
+            "late read",
+            Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildRead(broken))).Message,
+            StringComparison.Ordinal);
     }
 
     [Fact]
     public void A_responder_that_keeps_translation_and_key_is_caught()
     {
-        Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildWrite(ResponderDefences.BrokenRevokeGate, [])));
-        Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildRead(ResponderDefences.BrokenRevokeGate)));
+        Assert.Throws<InterleavingException>(
+            () => Explorer.Exhaustive(_ => BuildWrite(ResponderDefences.BrokenRevokeGate, [])));
+        Assert.Throws<InterleavingException>(
+            () => Explorer.Exhaustive(_ => BuildRead(ResponderDefences.BrokenRevokeGate)));
     }
 
     private static Scenario BuildWrite(ResponderDefences defences, HashSet<string> outcomes)
@@ -59,7 +67,12 @@ public class RevokeExplorationTests
 
         void Port()
         {
-            c.Send(new RawPacket(Opcode.RcWriteFirst, Conversation.First) { Reth = new Reth(c.Region.Iova, c.Region.Key, MessageBytes), Payload = payload });
+            c.Send(
+                new RawPacket(Opcode.RcWriteFirst, Conversation.First)
+                {
+                    Reth = new Reth(c.Region.Iova, c.Region.Key, MessageBytes),
+                    Payload = payload,
+                });
             c.Send(new RawPacket(Opcode.RcWriteMiddle, Conversation.First + 1) { Payload = payload });
             c.Send(new RawPacket(Opcode.RcWriteLast, Conversation.First + 2) { Payload = payload });
         }
@@ -73,7 +86,10 @@ public class RevokeExplorationTests
         }
 
         return new Scenario(
-            [Actor.OnThread("port", Port), Actor.OnThread("owner", () => Owner(c, r => revoke = r, () => handedOut = true))],
+            [
+                Actor.OnThread("port", Port),
+                Actor.OnThread("owner", () => Owner(c, r => revoke = r, () => handedOut = true)),
+            ],
             CheckHandedOut,
             AtEnd: () =>
             {
@@ -97,7 +113,8 @@ public class RevokeExplorationTests
             {
                 for (int at = 0; at < transmit.LengthBytes; at += transmit.SegmentBytes)
                 {
-                    ReadOnlySpan<byte> bytes = buffer.AsSpan(at, Math.Min(transmit.SegmentBytes, transmit.LengthBytes - at));
+                    ReadOnlySpan<byte> bytes = buffer.AsSpan(
+                        at, Math.Min(transmit.SegmentBytes, transmit.LengthBytes - at));
                     Assert.Equal(DropReason.None, PacketView.TryParse(bytes, out PacketView packet));
                     sawNewOwner |= packet.Payload.Contains(NewOwner);
                 }

@@ -12,8 +12,8 @@ public class StateMachineFuzzTests
     private const int Packets = 400;
 
     /// <summary>
-    /// F-03. The expected PSN moves forward only; no byte outside the regions changes (their neighbours keep a canary); every NAK but
-    /// 0x60 and the RNR ends the queue pair, and nothing is answered after it.
+    /// F-03. The expected PSN moves forward only; no byte outside the regions changes (their neighbours keep a canary);
+    /// every NAK but 0x60 and the RNR ends the queue pair, and nothing is answered after it.
     /// </summary>
     [Fact]
     public void F_03_A_responder_survives_every_sequence_of_requests()
@@ -23,13 +23,22 @@ public class StateMachineFuzzTests
         {
             SplitMix64 random = new(seed);
             Conversation c = new(
-                a => a with { AccessFlags = (AccessFlags)(random.Next(4) == 0 ? random.Next(8) : 6), MaxDestRdAtomic = random.Next(4) },
+                a => a with
+                {
+                    AccessFlags = (AccessFlags)(random.Next(4) == 0 ? random.Next(8) : 6),
+                    MaxDestRdAtomic = random.Next(4),
+                },
                 depth: 4096);
             TestMemory fence = c.Node.Allocate(8192);
             Fill(fence, 0xC5, 8192);
 
             // Registered: only the middle of the buffer. Its ends are canaries.
-            MemoryRegionRequest request = new(4096, 1024, 0x5000_0000, AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead, Core.Buffers.ImporterKind.Dynamic);
+            MemoryRegionRequest request = new(
+                4096,
+                1024,
+                0x5000_0000,
+                AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead,
+                Core.Buffers.ImporterKind.Dynamic);
             Assert.Equal(Core.Errno.Success, c.Node.TryRegister(fence, request, out MemoryRegion? small));
             MemoryRegion readOnly = c.Node.Register(c.Memory, AccessFlags.RemoteRead, iova: 0x6000_0000);
             MemoryRegion[] keys = [c.Region, small!, readOnly];
@@ -54,13 +63,17 @@ public class StateMachineFuzzTests
                 expected = now;
                 foreach (string answer in Drain(c))
                 {
-                    bool ends = answer.StartsWith("RC_ACKNOWLEDGE", StringComparison.Ordinal) && answer[22..24] is "61" or "62" or "63";
-                    Assert.True(!ends || c.Pair.State == QueuePairState.Error, $"seed {seed}: {answer} left the queue pair in {c.Pair.State}");
+                    bool ends = answer.StartsWith("RC_ACKNOWLEDGE", StringComparison.Ordinal)
+                        && answer[22..24] is "61" or "62" or "63";
+                    Assert.True(
+                        !ends || c.Pair.State == QueuePairState.Error,
+                        $"seed {seed}: {answer} left the queue pair in {c.Pair.State}");
                 }
             }
 
             byte[] canary = [.. fence.Read(0, 4096), .. fence.Read(5120, 3072)];
-            Assert.True(canary.AsSpan().IndexOfAnyExcept((byte)0xC5) < 0, $"seed {seed}: a byte outside the region changed");
+            Assert.True(
+                canary.AsSpan().IndexOfAnyExcept((byte)0xC5) < 0, $"seed {seed}: a byte outside the region changed");
             placed += c.Node.Port.Stats.BytesPlaced;
             naks += c.Node.Port.Stats.NaksInvalidRequestSent + c.Node.Port.Stats.NaksRemoteAccessSent;
         }
@@ -68,7 +81,10 @@ public class StateMachineFuzzTests
         Assert.True(placed > 10_000 && naks > 20, $"the fuzz reached little: {placed} bytes placed, {naks} NAKs");
     }
 
-    /// <summary>F-04. Whatever comes back, each posted request completes exactly once and in order, and only what it names is written.</summary>
+    /// <summary>
+    /// F-04. Whatever comes back, each posted request completes exactly once and in order, and only what it names is
+    /// written.
+    /// </summary>
     [Fact]
     public void F_04_A_requester_survives_every_sequence_of_responses()
     {
@@ -91,7 +107,10 @@ public class StateMachineFuzzTests
                 List<string> sent = Drain(c);
                 uint psn = Psn.Add(Conversation.OwnFirst, (uint)random.Next(64) - 8);
                 psn = sent.Count > 0 && random.Next(2) == 0
-                    ? uint.Parse(sent[^1].Split(' ')[1], System.Globalization.NumberStyles.HexNumber, System.Globalization.CultureInfo.InvariantCulture)
+                    ? uint.Parse(
+                        sent[^1].Split(' ')[1],
+                        System.Globalization.NumberStyles.HexNumber,
+                        System.Globalization.CultureInfo.InvariantCulture)
                     : psn;
                 c.Send(RandomResponse(random, psn));
                 if (random.Next(10) == 0)
@@ -112,7 +131,8 @@ public class StateMachineFuzzTests
             completed += (ulong)TestNode.Poll(c.Completions).Count;
             Assert.Equal(posted, completed);
             Assert.True(
-                c.Memory.Read(0, 0x8000).AsSpan().IndexOfAnyExcept((byte)0xC5) < 0, $"seed {seed}: a byte that no READ names was written");
+                c.Memory.Read(0, 0x8000).AsSpan().IndexOfAnyExcept((byte)0xC5) < 0,
+                $"seed {seed}: a byte that no READ names was written");
             Assert.Equal(0, c.Pair.Peer.Window.InFlightBytes);
             Assert.Equal(0, c.Pair.Peer.ReadWindow.InFlightBytes);
         }
@@ -150,9 +170,10 @@ public class StateMachineFuzzTests
     {
         Opcode[] opcodes =
         [
-            Opcode.RcSendFirst, Opcode.RcSendMiddle, Opcode.RcSendLast, Opcode.RcSendOnly, Opcode.RcSendOnlyWithImmediate, Opcode.RcWriteFirst,
-            Opcode.RcWriteMiddle, Opcode.RcWriteLast, Opcode.RcWriteLastWithImmediate, Opcode.RcWriteOnly, Opcode.RcWriteOnlyWithImmediate,
-            Opcode.RcReadRequest, Opcode.RcCompareSwap, Opcode.RcFlush, Opcode.RcAtomicWrite, Opcode.RcSendOnlyWithInvalidate,
+            Opcode.RcSendFirst, Opcode.RcSendMiddle, Opcode.RcSendLast, Opcode.RcSendOnly,
+            Opcode.RcSendOnlyWithImmediate, Opcode.RcSendOnlyWithInvalidate, Opcode.RcWriteFirst, Opcode.RcWriteMiddle,
+            Opcode.RcWriteLast, Opcode.RcWriteLastWithImmediate, Opcode.RcWriteOnly, Opcode.RcWriteOnlyWithImmediate,
+            Opcode.RcReadRequest, Opcode.RcCompareSwap, Opcode.RcFlush, Opcode.RcAtomicWrite,
         ];
 
         // Mostly sensible, so that states behind the first packet are reached.
@@ -161,12 +182,14 @@ public class StateMachineFuzzTests
         int payload = opcode switch
         {
             Opcode.RcReadRequest or Opcode.RcCompareSwap or Opcode.RcFlush => random.Next(20) == 0 ? 4 : 0,
-            Opcode.RcSendFirst or Opcode.RcWriteFirst or Opcode.RcSendMiddle or Opcode.RcWriteMiddle => random.Next(20) == 0 ? 1000 : Conversation.Mtu,
+            Opcode.RcSendFirst or Opcode.RcWriteFirst or Opcode.RcSendMiddle or Opcode.RcWriteMiddle =>
+                random.Next(20) == 0 ? 1000 : Conversation.Mtu,
             _ => random.Next(Conversation.Mtu + (random.Next(20) == 0 ? 8 : 1)),
         };
         byte[] bytes = new byte[payload];
         random.Fill(bytes);
-        ulong address = region.Iova + (ulong)random.Next((int)region.LengthBytes) - (ulong)(random.Next(30) == 0 ? 700 : 0);
+        ulong address = region.Iova + (ulong)random.Next((int)region.LengthBytes);
+        address -= random.Next(30) == 0 ? 700u : 0;
         bool isOnly = opcode is Opcode.RcWriteOnly or Opcode.RcWriteOnlyWithImmediate;
         uint length = isOnly && random.Next(30) != 0 ? (uint)payload : (uint)random.Next(4096);
         if (isOnly && random.Next(30) != 0)
@@ -189,7 +212,9 @@ public class StateMachineFuzzTests
         Opcode opcode = random.Next(2) == 0 ? Opcode.RcAcknowledge : Opcode.RcReadResponseFirst + (byte)random.Next(6);
         byte[] syndromes = [0x1F, 0x1F, 0x1F, 0x1F, 0x00, 0x21, 0x60, 0x60, 0x40, 0x80];
         byte syndrome = random.Next(60) == 0 ? (byte)random.NextUInt64() : syndromes[random.Next(syndromes.Length)];
-        int payload = opcode is Opcode.RcAcknowledge or Opcode.RcAtomicAcknowledge ? 0 : random.Next(3) == 0 ? random.Next(1100) : Conversation.Mtu;
+        int payload = opcode is Opcode.RcAcknowledge or Opcode.RcAtomicAcknowledge ? 0
+            : random.Next(3) == 0 ? random.Next(1100)
+            : Conversation.Mtu;
         byte[] bytes = new byte[payload];
         random.Fill(bytes);
         return new RawPacket(opcode, psn) { Aeth = new Aeth(syndrome, 0), Payload = bytes };
@@ -203,7 +228,8 @@ public class StateMachineFuzzTests
         {
             for (int at = 0; at < transmit.LengthBytes; at += transmit.SegmentBytes)
             {
-                sent.Add(TestLink.Describe(buffer.AsSpan(at, Math.Min(transmit.SegmentBytes, transmit.LengthBytes - at))));
+                sent.Add(
+                    TestLink.Describe(buffer.AsSpan(at, Math.Min(transmit.SegmentBytes, transmit.LengthBytes - at))));
             }
         }
 

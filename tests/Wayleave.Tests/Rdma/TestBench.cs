@@ -28,7 +28,8 @@ internal sealed class TraceLog : ITraceSink
 }
 
 /// <summary>
-/// Memory that a test owns as an exporter: two places of the same size, each in as many windows as asked, so that it can move.
+/// Memory that a test owns as an exporter: two places of the same size, each in as many windows as asked, so that it
+/// can move.
 /// </summary>
 internal sealed class TestMemory : IExporter
 {
@@ -38,7 +39,8 @@ internal sealed class TestMemory : IExporter
     private readonly int _pieceBytes;
     private int _pins;
 
-    public TestMemory(HostContext host, PciFabric fabric, PciFunction? owner, int sizeBytes, StorageKind storage, int pieces = 1)
+    public TestMemory(
+        HostContext host, PciFabric fabric, PciFunction? owner, int sizeBytes, StorageKind storage, int pieces = 1)
     {
         _host = host;
         Storage = storage;
@@ -56,7 +58,8 @@ internal sealed class TestMemory : IExporter
             _places[place] = new DmaAddressList(ranges);
         }
 
-        Errno errno = SharedBuffer.TryExport(host, new ExportInfo(this, "test memory", (ulong)sizeBytes), out SharedBuffer? buffer);
+        Errno errno = SharedBuffer.TryExport(
+            host, new ExportInfo(this, "test memory", (ulong)sizeBytes), out SharedBuffer? buffer);
         Assert.Equal(Errno.Success, errno);
         Buffer = buffer!;
     }
@@ -119,7 +122,9 @@ internal sealed class TestMemory : IExporter
         return bytes;
     }
 
-    /// <summary>Moves the storage: invalidates, copies when nobody is inside, and leaves importers to map again.</summary>
+    /// <summary>
+    /// Moves the storage: invalidates, copies when nobody is inside, and leaves importers to map again.
+    /// </summary>
     public void Move()
     {
         using (_host.Enter())
@@ -219,7 +224,11 @@ internal sealed class TestNode
         ulong iova = Iova,
         ProtectionDomain? domain = null)
     {
-        Errno errno = TryRegister(memory, new MemoryRegionRequest(0, memory.Buffer.SizeBytes, iova, access, kind), out MemoryRegion? region, domain);
+        Errno errno = TryRegister(
+            memory,
+            new MemoryRegionRequest(0, memory.Buffer.SizeBytes, iova, access, kind),
+            out MemoryRegion? region,
+            domain);
         Assert.Equal(Errno.Success, errno);
         return region!;
     }
@@ -283,10 +292,14 @@ internal sealed class TestNode
     }
 
     public QueuePair CreatePair(
-        CompletionQueue? completions = null, QueuePairCapabilities? capabilities = null, uint? number = null, CompletionQueue? receives = null)
+        CompletionQueue? completions = null,
+        QueuePairCapabilities? capabilities = null,
+        uint? number = null,
+        CompletionQueue? receives = null)
     {
         CompletionQueue queue = completions ?? CreateCompletionQueue();
-        Errno errno = Device.TryCreateQueuePair(Domain, queue, receives ?? queue, capabilities ?? new(), out QueuePair? pair, number);
+        Errno errno = Device.TryCreateQueuePair(
+            Domain, queue, receives ?? queue, capabilities ?? new(), out QueuePair? pair, number);
         Assert.Equal(Errno.Success, errno);
         return pair!;
     }
@@ -314,15 +327,17 @@ internal sealed class TestNode
 internal sealed record Connection
 {
     public const QueuePairAttributeMask ToInit =
-        QueuePairAttributeMask.State | QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.Port | QueuePairAttributeMask.AccessFlags;
+        QueuePairAttributeMask.State | QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.Port
+        | QueuePairAttributeMask.AccessFlags;
 
     public const QueuePairAttributeMask ToReadyToReceive =
-        QueuePairAttributeMask.State | QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PathMtu | QueuePairAttributeMask.DestQpNumber
-        | QueuePairAttributeMask.RqPsn | QueuePairAttributeMask.MaxDestRdAtomic | QueuePairAttributeMask.MinRnrTimer;
+        QueuePairAttributeMask.State | QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PathMtu
+        | QueuePairAttributeMask.DestQpNumber | QueuePairAttributeMask.RqPsn | QueuePairAttributeMask.MaxDestRdAtomic
+        | QueuePairAttributeMask.MinRnrTimer;
 
     public const QueuePairAttributeMask ToReadyToSend =
-        QueuePairAttributeMask.State | QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount | QueuePairAttributeMask.RnrRetry
-        | QueuePairAttributeMask.SqPsn | QueuePairAttributeMask.MaxRdAtomic;
+        QueuePairAttributeMask.State | QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount
+        | QueuePairAttributeMask.RnrRetry | QueuePairAttributeMask.SqPsn | QueuePairAttributeMask.MaxRdAtomic;
 
     public QueuePairAttributes Attributes { get; init; } = new()
     {

@@ -6,8 +6,8 @@ using Xunit;
 namespace Wayleave.Tests.Rdma;
 
 /// <summary>
-/// Two nodes and the wire between them. Time moves only when told; a datagram is delivered when <see cref="Step"/> says so, unless
-/// <see cref="Filter"/> takes it away.
+/// Two nodes and the wire between them. Time moves only when told; a datagram is delivered when <see cref="Step"/> says
+/// so, unless <see cref="Filter"/> takes it away.
 /// </summary>
 internal sealed class TestLink
 {
@@ -46,7 +46,11 @@ internal sealed class TestLink
         QueuePair a = A.CreatePair(TestNode.CreateCompletionQueue(depth), capabilities);
         QueuePair b = B.CreatePair(TestNode.CreateCompletionQueue(depth), capabilities);
         QueuePairAttributes defaults = new Connection().Attributes;
-        QueuePairAttributes ofA = defaults with { AddressVector = new AddressVector(B.Gid, Icrc: icrc), DestQpNumber = b.QpNumber };
+        QueuePairAttributes ofA = defaults with
+        {
+            AddressVector = new AddressVector(B.Gid, Icrc: icrc),
+            DestQpNumber = b.QpNumber,
+        };
         QueuePairAttributes ofB = defaults with
         {
             AddressVector = new AddressVector(A.Gid, Icrc: icrc),
@@ -77,7 +81,9 @@ internal sealed class TestLink
         B.Port.HandleTimeout(Now);
     }
 
-    /// <summary>Jumps from deadline to deadline until nothing is sent and no timer runs, or until so much time has passed.</summary>
+    /// <summary>
+    /// Jumps from deadline to deadline until nothing is sent and no timer runs, or until so much time has passed.
+    /// </summary>
     public void RunFor(TimeSpan limit)
     {
         TimeSpan end = Now + limit;
@@ -104,7 +110,9 @@ internal sealed class TestLink
             _ => null,
         };
 
-    /// <summary>Sends everything that a node has to send, and delivers it packet by packet, or batch by batch without a filter.</summary>
+    /// <summary>
+    /// Sends everything that a node has to send, and delivers it packet by packet, or batch by batch without a filter.
+    /// </summary>
     public bool Step(TestNode from, TestNode to)
     {
         bool any = false;
@@ -129,14 +137,20 @@ internal sealed class TestLink
             Log.Add($"{(ReferenceEquals(from, A) ? 'A' : 'B')} {Describe(packet.Span)}");
             if (!whole && Filter!(from, packet))
             {
-                to.Port.HandleDatagrams(from.Gid, from.Device.Options.UdpPort, packet.Span, length, 0, Now, identification);
+                to.Port.HandleDatagrams(
+                    from.Gid, from.Device.Options.UdpPort, packet.Span, length, 0, Now, identification);
             }
         }
 
         if (whole)
         {
             to.Port.HandleDatagrams(
-                from.Gid, from.Device.Options.UdpPort, _buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes, 0, Now);
+                from.Gid,
+                from.Device.Options.UdpPort,
+                _buffer.AsSpan(0, transmit.LengthBytes),
+                transmit.SegmentBytes,
+                trafficClass: 0,
+                Now);
         }
     }
 

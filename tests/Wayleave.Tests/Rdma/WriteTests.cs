@@ -17,16 +17,31 @@ public class WriteTests
         source.FillPattern(0, 3500, 0x11);
 
         Assert.Equal(Errno.Success, a.PostSend(
-            new SendWorkRequest { WrId = 7, Opcode = WorkRequestOpcode.RdmaWrite, Flags = SendFlags.Signaled, RemoteAddress = remote.Iova + 0x100, RKey = remote.Key },
+            new SendWorkRequest
+            {
+                WrId = 7,
+                Opcode = WorkRequestOpcode.RdmaWrite,
+                Flags = SendFlags.Signaled,
+                RemoteAddress = remote.Iova + 0x100,
+                RKey = remote.Key,
+            },
             new Sge(local.Iova, 3500, local.Key)));
         link.Run();
 
         Assert.Equal(
-            ["A RC_WRITE_FIRST a00000", "A RC_WRITE_MIDDLE a00001", "A RC_WRITE_MIDDLE a00002", "A RC_WRITE_LAST a00003 A", "B RC_ACKNOWLEDGE a00003 1f msn=1"],
+            [
+                "A RC_WRITE_FIRST a00000",
+                "A RC_WRITE_MIDDLE a00001",
+                "A RC_WRITE_MIDDLE a00002",
+                "A RC_WRITE_LAST a00003 A",
+                "B RC_ACKNOWLEDGE a00003 1f msn=1",
+            ],
             link.Log);
         Assert.Equal(TestMemory.Pattern(3500, 0x11), target.Read(0x100, 3500));
         WorkCompletion completion = Assert.Single(TestNode.Poll(a.SendCompletionQueue));
-        Assert.Equal((7ul, WorkCompletionStatus.Success, WorkCompletionOpcode.RdmaWrite), (completion.WrId, completion.Status, completion.Opcode));
+        Assert.Equal(
+            (7ul, WorkCompletionStatus.Success, WorkCompletionOpcode.RdmaWrite),
+            (completion.WrId, completion.Status, completion.Opcode));
         Assert.Empty(TestNode.Poll(b.ReceiveCompletionQueue));
         Assert.Equal(3500, link.B.Port.Stats.BytesPlaced);
     }

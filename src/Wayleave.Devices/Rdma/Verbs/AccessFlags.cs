@@ -1,6 +1,9 @@
 namespace Wayleave.Devices.Rdma.Verbs;
 
-/// <summary>What a region, a window or a queue pair allows (<c>enum ibv_access_flags</c>, same numbers). Local read is always on.</summary>
+/// <summary>
+/// What a region, a window or a queue pair allows (<c>enum ibv_access_flags</c>, same numbers). Local read is always
+/// on.
+/// </summary>
 [Flags]
 public enum AccessFlags
 {
@@ -22,8 +25,8 @@ public enum AccessFlags
 public static class AccessRules
 {
     /// <summary>What a region over a shared buffer may ask for (<c>ib_uverbs_reg_dmabuf_mr</c>).</summary>
-    public const AccessFlags SharedBufferFlags = AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead
-        | AccessFlags.RemoteAtomic | AccessFlags.RelaxedOrdering;
+    public const AccessFlags SharedBufferFlags = AccessFlags.LocalWrite | AccessFlags.RemoteWrite
+        | AccessFlags.RemoteRead | AccessFlags.RemoteAtomic | AccessFlags.RelaxedOrdering;
 
     /// <summary>What a queue pair lets its peer do; other bits are refused.</summary>
     public const AccessFlags QueuePairFlags = AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead

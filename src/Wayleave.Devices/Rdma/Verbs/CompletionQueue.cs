@@ -3,8 +3,9 @@ using System.Numerics;
 namespace Wayleave.Devices.Rdma.Verbs;
 
 /// <summary>
-/// Where work requests end (<c>struct ibv_cq</c>): a ring of fixed size. Filled by the holder of the port token; polled from any
-/// thread. When it is full the next completion is lost, the queue is in error for good, and its queue pairs go to ERR (roce.md A9).
+/// Where work requests end (<c>struct ibv_cq</c>): a ring of fixed size. Filled by the holder of the port token; polled
+/// from any thread. When it is full the next completion is lost, the queue is in error for good, and its queue pairs go
+/// to ERR (roce.md A9).
 /// </summary>
 public sealed class CompletionQueue
 {
@@ -36,7 +37,8 @@ public sealed class CompletionQueue
     public int Count => (int)(Volatile.Read(ref _tail) - Volatile.Read(ref _head));
 
     /// <summary>
-    /// Takes completions out, oldest first (<c>ibv_poll_cq</c>), and frees the slots of the requests they end. Any thread.
+    /// Takes completions out, oldest first (<c>ibv_poll_cq</c>), and frees the slots of the requests they end. Any
+    /// thread.
     /// </summary>
     /// <returns>How many entries of <paramref name="completions"/> were filled.</returns>
     public int Poll(Span<WorkCompletion> completions)
@@ -62,8 +64,8 @@ public sealed class CompletionQueue
     }
 
     /// <summary>
-    /// Asks for one event at the next completion, or only at the next solicited or failed one (<c>ibv_req_notify_cq</c>). Poll
-    /// once more afterwards: a completion that came before makes no event. Any thread.
+    /// Asks for one event at the next completion, or only at the next solicited or failed one
+    /// (<c>ibv_req_notify_cq</c>). Poll once more afterwards: a completion that came before makes no event. Any thread.
     /// </summary>
     public void RequestNotify(bool solicitedOnly)
     {
@@ -78,7 +80,9 @@ public sealed class CompletionQueue
         }
     }
 
-    /// <summary>Takes one event (<c>ibv_get_cq_event</c>, without the wait); false when there is none. Any thread.</summary>
+    /// <summary>
+    /// Takes one event (<c>ibv_get_cq_event</c>, without the wait); false when there is none. Any thread.
+    /// </summary>
     public bool TryTakeEvent()
     {
         int events = Volatile.Read(ref _events);

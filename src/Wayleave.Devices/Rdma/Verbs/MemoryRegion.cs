@@ -15,22 +15,25 @@ public enum MemoryRegionState
     /// <summary>The owner moved the memory, or the first map waits for a fence: map again on the next use.</summary>
     Invalidated,
 
-    /// <summary>Revoked or being deregistered. The key keeps its number until deregistration ends; every use is refused.</summary>
+    /// <summary>
+    /// Revoked or being deregistered. The key keeps its number until deregistration ends; every use is refused.
+    /// </summary>
     Dead,
 }
 
-// Who runs what. The host lock guards everything but three fields that the port reads without it: Current, State and the fault
-// mark. The port never changes the first two. The order of a taking-back, all under the host lock:
+// Who runs what. The host lock guards everything but three fields that the port reads without it: Current, State and
+// the fault mark. The port never changes the first two. The order of a taking-back, all under the host lock:
 //
 //   state := Invalidated or Dead;  Current := null;  close the gate of the translation that was current
 //   nobody inside:  unmap at once                    somebody inside: the last one out takes the host lock and unmaps
 //
-// A port that read Current before it was cleared meets a closed gate, looks at the state, and finds it changed: it never falls
-// back to an address it read earlier.
+// A port that read Current before it was cleared meets a closed gate, looks at the state, and finds it changed: it
+// never falls back to an address it read earlier.
 
 /// <summary>
-/// A registered range of a shared buffer (<c>struct ibv_mr</c>; <c>umem_dmabuf.c</c>). One key, local and remote. A dynamic region
-/// follows its buffer when that moves; a pinned one holds it in place; both die for good when the owner revokes.
+/// A registered range of a shared buffer (<c>struct ibv_mr</c>; <c>umem_dmabuf.c</c>). One key, local and remote. A
+/// dynamic region follows its buffer when that moves; a pinned one holds it in place; both die for good when the owner
+/// revokes.
 /// </summary>
 public sealed class MemoryRegion : Numbered
 {
@@ -85,7 +88,9 @@ public sealed class MemoryRegion : Numbered
     /// <summary>Readable without a lock.</summary>
     public MemoryRegionState State => _state;
 
-    /// <summary>What the port uses for the next packet; null while there is nothing to use. Readable without a lock.</summary>
+    /// <summary>
+    /// What the port uses for the next packet; null while there is nothing to use. Readable without a lock.
+    /// </summary>
     public Translation? Current => _current;
 
     /// <summary>Null once deregistered. Host lock held by the caller.</summary>
@@ -94,10 +99,14 @@ public sealed class MemoryRegion : Numbered
     /// <summary>Bytes that peers wrote here. Written by the port.</summary>
     public long BytesPlaced { get; internal set; }
 
-    /// <summary>Payload bytes that peers sent to this key while it was dead: none of them was placed. Written by the port.</summary>
+    /// <summary>
+    /// Payload bytes that peers sent to this key while it was dead: none of them was placed. Written by the port.
+    /// </summary>
     public long BytesRejected { get; internal set; }
 
-    /// <summary>PSN of the last packet placed here; meaningful once <see cref="BytesPlaced"/> is not zero. Written by the port.</summary>
+    /// <summary>
+    /// PSN of the last packet placed here; meaningful once <see cref="BytesPlaced"/> is not zero. Written by the port.
+    /// </summary>
     public uint LastPlacedPsn { get; internal set; }
 
     /// <summary>PSN of the first packet refused because the key is dead; null before. Written by the port.</summary>
@@ -107,8 +116,9 @@ public sealed class MemoryRegion : Numbered
     internal Translation? FirstTranslation { get; private set; }
 
     /// <summary>
-    /// Maps a region that the owner moved, or finishes a registration that had to wait (<c>ib_umem_dmabuf_map_pages</c>). Host lock
-    /// held; reservation of <see cref="Buffer"/> held by <paramref name="ticket"/>. The edge calls it for every region that
+    /// Maps a region that the owner moved, or finishes a registration that had to wait
+    /// (<c>ib_umem_dmabuf_map_pages</c>). Host lock held; reservation of <see cref="Buffer"/> held by <paramref
+    /// name="ticket"/>. The edge calls it for every region that
     /// <see cref="RdmaPort.PollFault"/> hands out, and again after each fence it was told to wait for.
     /// </summary>
     /// <returns>
@@ -153,7 +163,8 @@ public sealed class MemoryRegion : Numbered
             return MapOutcome.MustWait(copy);
         }
 
-        DmaAddressList addresses = _pending ?? throw new InvalidOperationException($"{Name} is mapped without addresses");
+        DmaAddressList addresses = _pending
+            ?? throw new InvalidOperationException($"{Name} is mapped without addresses");
         _pending = null;
         Publish(new Translation(addresses, new InFlightGate(_handleDrained)));
         return MapOutcome.Mapped(addresses);
@@ -161,7 +172,9 @@ public sealed class MemoryRegion : Numbered
 
     public override string ToString() => Name;
 
-    /// <summary>Whether a request of that domain may touch the range with those rights. The state is not looked at.</summary>
+    /// <summary>
+    /// Whether a request of that domain may touch the range with those rights. The state is not looked at.
+    /// </summary>
     internal bool Permits(ProtectionDomain domain, AccessFlags need, ulong address, ulong lengthBytes) =>
         ReferenceEquals(domain, Domain)
         && (Access & need) == need
@@ -172,10 +185,14 @@ public sealed class MemoryRegion : Numbered
     /// <summary>The port met this region while it was invalidated. True for the first of several.</summary>
     internal bool TryMarkFaulted() => Interlocked.Exchange(ref _faulted, 1) == 0;
 
-    /// <summary>Binds the region to its buffer: attach and, for the pinned kinds, pin. Host lock and reservation held.</summary>
+    /// <summary>
+    /// Binds the region to its buffer: attach and, for the pinned kinds, pin. Host lock and reservation held.
+    /// </summary>
     internal Errno AttachLocked(AcquireTicket ticket, SharedBuffer buffer, PciFunction function)
     {
-        IImporter importer = Kind == ImporterKind.Pinned ? new PinnedRegionImporter(this) : new RevocableRegionImporter(this);
+        IImporter importer = Kind == ImporterKind.Pinned
+            ? new PinnedRegionImporter(this)
+            : new RevocableRegionImporter(this);
         Errno errno = buffer.TryAttach(function, importer, out Attachment? attachment);
         if (errno != Errno.Success || attachment is null)
         {
@@ -351,7 +368,9 @@ public sealed class MemoryRegion : Numbered
 /// <summary>What to register (<c>ibv_reg_dmabuf_mr</c>).</summary>
 /// <param name="Offset">First byte within the buffer.</param>
 /// <param name="LengthBytes">Not zero.</param>
-/// <param name="Iova">Address under which the first byte is known; same offset within a 4 KiB page as <paramref name="Offset"/>.</param>
+/// <param name="Iova">
+/// Address under which the first byte is known; same offset within a 4 KiB page as <paramref name="Offset"/>.
+/// </param>
 /// <param name="Access">Who may do what.</param>
 /// <param name="Kind">Dynamic follows moves; pinned kinds hold the memory in place.</param>
 /// <param name="Key">The key's number, for replays; null takes a random one.</param>

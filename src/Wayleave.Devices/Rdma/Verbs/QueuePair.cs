@@ -4,11 +4,15 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Devices.Rdma.Verbs;
 
 /// <summary>
-/// A reliable connection to one peer (<c>struct ibv_qp</c>): a send queue, a receive queue, and the machine that drives them. Posting
-/// is for any thread; everything else is called by the holder of the port token.
+/// A reliable connection to one peer (<c>struct ibv_qp</c>): a send queue, a receive queue, and the machine that drives
+/// them. Posting is for any thread; everything else is called by the holder of the port token.
 /// </summary>
 public sealed class QueuePair : Numbered
 {
+    // Attributes that IBTA has and this adapter has not.
+    private const QueuePairAttributeMask NotHere = QueuePairAttributeMask.AlternatePath
+        | QueuePairAttributeMask.PathMigrationState | QueuePairAttributeMask.QKey;
+
     private readonly SendQueue _sends;
     private readonly ReceiveQueue _receives;
     private volatile QueuePairState _state;
@@ -111,8 +115,8 @@ public sealed class QueuePair : Numbered
     /// Changes state or attributes (<c>ibv_modify_qp</c>). Port token held by the caller.
     /// </summary>
     /// <returns>
-    /// <see cref="Errno.EINVAL"/> when the step does not exist, an attribute is missing, not allowed or out of range; then nothing
-    /// changed.
+    /// <see cref="Errno.EINVAL"/> when the step does not exist, an attribute is missing, not allowed or out of range;
+    /// then nothing changed.
     /// </returns>
     public Errno Modify(QueuePairAttributes attributes, QueuePairAttributeMask mask)
     {
@@ -132,11 +136,12 @@ public sealed class QueuePair : Numbered
     }
 
     /// <summary>
-    /// Queues a request whose data is in registered memory (<c>ibv_post_send</c>). The memory belongs to the request until its
-    /// completion. Any thread; ring nothing else: the post rings the doorbell.
+    /// Queues a request whose data is in registered memory (<c>ibv_post_send</c>). The memory belongs to the request
+    /// until its completion. Any thread; ring nothing else: the post rings the doorbell.
     /// </summary>
     /// <returns>
-    /// <see cref="Errno.EINVAL"/> before RTS, for too many pieces, more than 2 GiB, or an opcode this type does not have;
+    /// <see cref="Errno.EINVAL"/> before RTS, for too many pieces, more than 2 GiB, or an opcode this type does not
+    /// have;
     /// <see cref="Errno.ENOMEM"/> when the queue is full.
     /// </returns>
     public Errno PostSend(in SendWorkRequest request, ReadOnlySpan<Sge> sges)
@@ -153,8 +158,12 @@ public sealed class QueuePair : Numbered
     /// <summary>As the other form, with one piece of memory.</summary>
     public Errno PostSend(in SendWorkRequest request, in Sge sge) => PostSend(request, new ReadOnlySpan<Sge>(in sge));
 
-    /// <summary>Queues a request whose data is copied now (IBV_SEND_INLINE); the caller may reuse it at once. Any thread.</summary>
-    /// <returns>As <see cref="PostSend(in SendWorkRequest, ReadOnlySpan{Sge})"/>; EINVAL also for too much data.</returns>
+    /// <summary>
+    /// Queues a request whose data is copied now (IBV_SEND_INLINE); the caller may reuse it at once. Any thread.
+    /// </summary>
+    /// <returns>
+    /// As <see cref="PostSend(in SendWorkRequest, ReadOnlySpan{Sge})"/>; EINVAL also for too much data.
+    /// </returns>
     public Errno PostSendInline(in SendWorkRequest request, ReadOnlySpan<byte> data)
     {
         Errno errno = MaySend ? _sends.TryPostInline(request, data) : Errno.EINVAL;
@@ -166,8 +175,12 @@ public sealed class QueuePair : Numbered
         return errno;
     }
 
-    /// <summary>Queues a receive (<c>ibv_post_recv</c>). Its memory belongs to it until its completion. Any thread.</summary>
-    /// <returns><see cref="Errno.EINVAL"/> in RESET or for too many pieces, <see cref="Errno.ENOMEM"/> when the queue is full.</returns>
+    /// <summary>
+    /// Queues a receive (<c>ibv_post_recv</c>). Its memory belongs to it until its completion. Any thread.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> in RESET or for too many pieces, <see cref="Errno.ENOMEM"/> when the queue is full.
+    /// </returns>
     public Errno PostReceive(in ReceiveWorkRequest request, ReadOnlySpan<Sge> sges)
     {
         Errno errno = _state != QueuePairState.Reset ? _receives.TryPost(request, sges) : Errno.EINVAL;
@@ -183,7 +196,8 @@ public sealed class QueuePair : Numbered
     }
 
     /// <summary>As the other form, with one piece of memory.</summary>
-    public Errno PostReceive(in ReceiveWorkRequest request, in Sge sge) => PostReceive(request, new ReadOnlySpan<Sge>(in sge));
+    public Errno PostReceive(in ReceiveWorkRequest request, in Sge sge) =>
+        PostReceive(request, new ReadOnlySpan<Sge>(in sge));
 
     public override string ToString() => Name;
 
@@ -232,14 +246,16 @@ public sealed class QueuePair : Numbered
             && Holds(QueuePairAttributeMask.DestQpNumber, attributes.DestQpNumber is > 0 and < Psn.Mask)
             && Holds(QueuePairAttributeMask.RqPsn, attributes.RqPsn <= Psn.Mask)
             && Holds(QueuePairAttributeMask.SqPsn, attributes.SqPsn <= Psn.Mask)
-            && Holds(QueuePairAttributeMask.MaxRdAtomic, attributes.MaxRdAtomic is >= 0 and <= RdmaDevice.MaxRdAtomic)
-            && Holds(QueuePairAttributeMask.MaxDestRdAtomic, attributes.MaxDestRdAtomic is >= 0 and <= RdmaDevice.MaxRdAtomic)
+            && Holds(QueuePairAttributeMask.MaxRdAtomic, IsDepth(attributes.MaxRdAtomic))
+            && Holds(QueuePairAttributeMask.MaxDestRdAtomic, IsDepth(attributes.MaxDestRdAtomic))
             && Holds(QueuePairAttributeMask.MinRnrTimer, attributes.MinRnrTimer is >= 0 and <= 31)
             && Holds(QueuePairAttributeMask.Timeout, attributes.Timeout is >= 0 and <= 31)
             && Holds(QueuePairAttributeMask.RetryCount, attributes.RetryCount is >= 0 and <= 7)
             && Holds(QueuePairAttributeMask.RnrRetry, attributes.RnrRetry is >= 0 and <= 7)
-            && (mask & (QueuePairAttributeMask.AlternatePath | QueuePairAttributeMask.PathMigrationState | QueuePairAttributeMask.QKey)) == 0;
+            && (mask & NotHere) == 0;
     }
+
+    private static bool IsDepth(int count) => count is >= 0 and <= RdmaDevice.MaxRdAtomic;
 
     private void Apply(QueuePairAttributes attributes, QueuePairAttributeMask mask)
     {

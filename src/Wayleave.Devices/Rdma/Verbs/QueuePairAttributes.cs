@@ -69,8 +69,9 @@ public sealed record QueuePairAttributes
     public PeerProfile Profile { get; init; } = PeerProfile.Default;
 
     /// <summary>
-    /// What may be on its way to the peer's socket (<see cref="RdmaDeviceOptions.WindowBytes"/> says how it is counted), for all queue
-    /// pairs to that socket; null for the device's default. Goes with <see cref="QueuePairAttributeMask.AddressVector"/>.
+    /// What may be on its way to the peer's socket (<see cref="RdmaDeviceOptions.WindowBytes"/> says how it is
+    /// counted), for all queue pairs to that socket; null for the device's default. Goes with <see
+    /// cref="QueuePairAttributeMask.AddressVector"/>.
     /// </summary>
     public int? PeerWindowBytes { get; init; }
 

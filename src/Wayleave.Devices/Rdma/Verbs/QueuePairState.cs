@@ -65,11 +65,13 @@ public enum QueuePairAttributeMask
 /// <summary>The state machine of a queue pair (<c>qp_state_table</c> of <c>core/verbs.c</c>). Pure.</summary>
 public static class QueuePairTransitions
 {
-    private const QueuePairAttributeMask Running = QueuePairAttributeMask.CurrentState | QueuePairAttributeMask.AlternatePath
-        | QueuePairAttributeMask.AccessFlags | QueuePairAttributeMask.MinRnrTimer | QueuePairAttributeMask.PathMigrationState;
+    private const QueuePairAttributeMask Running =
+        QueuePairAttributeMask.CurrentState | QueuePairAttributeMask.AlternatePath | QueuePairAttributeMask.AccessFlags
+        | QueuePairAttributeMask.MinRnrTimer | QueuePairAttributeMask.PathMigrationState;
 
     /// <summary>
-    /// Whether the step exists, and which attributes it needs and allows besides <see cref="QueuePairAttributeMask.State"/>.
+    /// Whether the step exists, and which attributes it needs and allows besides <see
+    /// cref="QueuePairAttributeMask.State"/>.
     /// </summary>
     public static bool TryGet(
         QueuePairState from,
@@ -87,10 +89,11 @@ public static class QueuePairTransitions
             (QueuePairState.Init, QueuePairState.ReadyToReceive) => ToReadyToReceive(type),
             (QueuePairState.ReadyToReceive, QueuePairState.ReadyToSend) => ToReadyToSend(type),
             (QueuePairState.ReadyToSend, QueuePairState.ReadyToSend) => (0, WhileRunning(type)),
-            (QueuePairState.ReadyToSend, QueuePairState.SendQueueDrained) => (0, QueuePairAttributeMask.EnableSqdNotify),
+            (QueuePairState.ReadyToSend, QueuePairState.SendQueueDrained) =>
+                (0, QueuePairAttributeMask.EnableSqdNotify),
             (QueuePairState.SendQueueDrained, QueuePairState.ReadyToSend) => (0, WhileRunning(type)),
             (QueuePairState.SendQueueDrained, QueuePairState.SendQueueDrained) => (0, WhileDrained(type)),
-            (QueuePairState.SendQueueError, QueuePairState.ReadyToSend) => FromSendQueueError(type),
+            (QueuePairState.SendQueueError, QueuePairState.ReadyToSend) => FromSqe(type),
             _ => null,
         };
         (required, optional) = step ?? (0, 0);
@@ -98,10 +101,11 @@ public static class QueuePairTransitions
     }
 
     /// <summary>
-    /// Whether a modify with exactly these attributes is a legal step (<c>ib_modify_qp_is_ok</c>): everything required is there,
-    /// and nothing that is not allowed.
+    /// Whether a modify with exactly these attributes is a legal step (<c>ib_modify_qp_is_ok</c>): everything required
+    /// is there, and nothing that is not allowed.
     /// </summary>
-    public static bool IsAllowed(QueuePairState from, QueuePairState to, QueuePairType type, QueuePairAttributeMask mask) =>
+    public static bool IsAllowed(
+        QueuePairState from, QueuePairState to, QueuePairType type, QueuePairAttributeMask mask) =>
         TryGet(from, to, type, out QueuePairAttributeMask required, out QueuePairAttributeMask optional)
         && (mask & required) == required
         && (mask & ~(required | optional | QueuePairAttributeMask.State)) == 0;
@@ -114,8 +118,8 @@ public static class QueuePairTransitions
     {
         const QueuePairAttributeMask Connected = QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PathMtu
             | QueuePairAttributeMask.DestQpNumber | QueuePairAttributeMask.RqPsn;
-        const QueuePairAttributeMask Optional = QueuePairAttributeMask.AlternatePath | QueuePairAttributeMask.AccessFlags
-            | QueuePairAttributeMask.PKeyIndex;
+        const QueuePairAttributeMask Optional = QueuePairAttributeMask.AlternatePath
+            | QueuePairAttributeMask.AccessFlags | QueuePairAttributeMask.PKeyIndex;
         return type switch
         {
             QueuePairType.ReliableConnection =>
@@ -146,15 +150,17 @@ public static class QueuePairTransitions
     {
         QueuePairType.ReliableConnection => Running | QueuePairAttributeMask.Port | QueuePairAttributeMask.AddressVector
             | QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount | QueuePairAttributeMask.RnrRetry
-            | QueuePairAttributeMask.MaxRdAtomic | QueuePairAttributeMask.MaxDestRdAtomic | QueuePairAttributeMask.PKeyIndex,
+            | QueuePairAttributeMask.MaxRdAtomic | QueuePairAttributeMask.MaxDestRdAtomic
+            | QueuePairAttributeMask.PKeyIndex,
         QueuePairType.UnreliableConnection => (Running & ~QueuePairAttributeMask.MinRnrTimer)
             | QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PKeyIndex,
         _ => QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.QKey,
     };
 
-    private static (QueuePairAttributeMask, QueuePairAttributeMask)? FromSendQueueError(QueuePairType type) => type switch
+    private static (QueuePairAttributeMask, QueuePairAttributeMask)? FromSqe(QueuePairType type) => type switch
     {
-        QueuePairType.UnreliableConnection => (0, QueuePairAttributeMask.CurrentState | QueuePairAttributeMask.AccessFlags),
+        QueuePairType.UnreliableConnection =>
+            (0, QueuePairAttributeMask.CurrentState | QueuePairAttributeMask.AccessFlags),
         QueuePairType.UnreliableDatagram => (0, QueuePairAttributeMask.CurrentState | QueuePairAttributeMask.QKey),
         _ => null,
     };

@@ -30,7 +30,8 @@ internal sealed class ReceiveQueue : WorkQueue
 
     public ref ReceiveSlot this[uint position] => ref _slots[SlotOf(position)];
 
-    public ReadOnlySpan<Sge> Sges(uint position) => _sges.AsSpan(SlotOf(position) * SgeMax, _slots[SlotOf(position)].SgeCount);
+    public ReadOnlySpan<Sge> Sges(uint position) =>
+        _sges.AsSpan(SlotOf(position) * SgeMax, _slots[SlotOf(position)].SgeCount);
 
     public Errno TryPost(in ReceiveWorkRequest request, ReadOnlySpan<Sge> sges)
     {

@@ -3,7 +3,9 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma.Verbs;
 
-/// <summary>One posted send request, and how far it is. Written by the poster until published, then by the port.</summary>
+/// <summary>
+/// One posted send request, and how far it is. Written by the poster until published, then by the port.
+/// </summary>
 internal struct SendSlot
 {
     public ulong WrId;
@@ -43,7 +45,8 @@ internal sealed class SendQueue : WorkQueue
 
     public ref SendSlot this[uint position] => ref _slots[SlotOf(position)];
 
-    public ReadOnlySpan<Sge> Sges(uint position) => _sges.AsSpan(SlotOf(position) * SgeMax, _slots[SlotOf(position)].SgeCount);
+    public ReadOnlySpan<Sge> Sges(uint position) =>
+        _sges.AsSpan(SlotOf(position) * SgeMax, _slots[SlotOf(position)].SgeCount);
 
     public ReadOnlySpan<byte> Inline(uint position) =>
         _inline.AsSpan(SlotOf(position) * InlineMax, (int)_slots[SlotOf(position)].LengthBytes);
@@ -57,7 +60,8 @@ internal sealed class SendQueue : WorkQueue
             length += sge.LengthBytes;
         }
 
-        if (sges.Length > SgeMax || length > Reth.LengthMax || !IsKnown(request.Opcode) || (request.Flags & SendFlags.Inline) != 0)
+        bool isInline = (request.Flags & SendFlags.Inline) != 0;
+        if (sges.Length > SgeMax || length > Reth.LengthMax || !IsKnown(request.Opcode) || isInline)
         {
             return Errno.EINVAL;
         }
@@ -98,7 +102,8 @@ internal sealed class SendQueue : WorkQueue
 
     public void Clear() => Rewind();
 
-    private static bool IsKnown(WorkRequestOpcode opcode) => opcode is >= WorkRequestOpcode.RdmaWrite and <= WorkRequestOpcode.RdmaRead;
+    private static bool IsKnown(WorkRequestOpcode opcode) =>
+        opcode is >= WorkRequestOpcode.RdmaWrite and <= WorkRequestOpcode.RdmaRead;
 
     private void Fill(in SendWorkRequest request, SendFlags flags, uint lengthBytes, int sgeCount)
     {

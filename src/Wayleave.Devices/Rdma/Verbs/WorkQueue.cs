@@ -42,7 +42,9 @@ internal abstract class WorkQueue(int capacity, int sgeMax)
     /// <summary>Posting flag held: hands the slot at <see cref="NextPosition"/> to the port.</summary>
     private protected void Publish() => Volatile.Write(ref _tail, _tail + 1);
 
-    /// <summary>Empties the queue without completions (RESET). Port token held; the application does not post meanwhile.</summary>
+    /// <summary>
+    /// Empties the queue without completions (RESET). Port token held; the application does not post meanwhile.
+    /// </summary>
     private protected void Rewind()
     {
         Posting.Enter();

@@ -19,7 +19,10 @@ public enum SendFlags
     /// <summary>Starts only after every earlier READ of the queue pair has completed.</summary>
     Fence = 1 << 0,
 
-    /// <summary>Success makes a completion. Without it only an error does, and the slot is free after a later signalled one was polled.</summary>
+    /// <summary>
+    /// Success makes a completion. Without it only an error does, and the slot is free after a later signalled one was
+    /// polled.
+    /// </summary>
     Signaled = 1 << 1,
 
     /// <summary>Raises the receiver's solicited event.</summary>
@@ -29,7 +32,9 @@ public enum SendFlags
     Inline = 1 << 3,
 }
 
-/// <summary>A piece of local memory (<c>struct ibv_sge</c>): an address within the region that <paramref name="LKey"/> names.</summary>
+/// <summary>
+/// A piece of local memory (<c>struct ibv_sge</c>): an address within the region that <paramref name="LKey"/> names.
+/// </summary>
 public readonly record struct Sge(ulong Address, uint LengthBytes, uint LKey);
 
 /// <summary>
