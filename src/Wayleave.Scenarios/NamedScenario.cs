@@ -3,7 +3,9 @@ using Wayleave.Simulation;
 namespace Wayleave.Scenarios;
 
 /// <summary>A situation around shipped code whose orders are explored.</summary>
-/// <param name="Name">Lower case with hyphens, unique in the <see cref="ScenarioCatalog"/>: <c>revoke-two-importers</c>.</param>
+/// <param name="Name">
+/// Lower case with hyphens, unique in the <see cref="ScenarioCatalog"/>: <c>revoke-two-importers</c>.
+/// </param>
 /// <param name="Description">One sentence: who does what, and what must hold.</param>
 /// <param name="Build">Makes the scenario of one run, for <see cref="Explorer"/>.</param>
 /// <param name="Broken">The same with one defence switched off: the explorer must find each.</param>

@@ -10,13 +10,25 @@ using Wayleave.Simulation;
 namespace Wayleave.Scenarios;
 
 /// <summary>
-/// A host's RDMA device with one connected queue pair and one region over the host's lent buffer. What it sends goes to its peer
-/// packet by packet, so that anything can happen between two.
+/// A host's RDMA device with one connected queue pair and one region over the host's lent buffer. What it sends goes to
+/// its peer packet by packet, so that anything can happen between two.
 /// </summary>
 internal sealed class RdmaNode
 {
     private const ulong Iova = 0x1000_0000;
     private const uint FirstPsn = 0xFFFFFE; // wraps within the first message
+
+    private const QueuePairAttributeMask ToInit = QueuePairAttributeMask.State
+        | QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.Port | QueuePairAttributeMask.AccessFlags;
+
+    private const QueuePairAttributeMask ToReadyToReceive = QueuePairAttributeMask.State
+        | QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PathMtu
+        | QueuePairAttributeMask.DestQpNumber | QueuePairAttributeMask.RqPsn
+        | QueuePairAttributeMask.MaxDestRdAtomic | QueuePairAttributeMask.MinRnrTimer;
+
+    private const QueuePairAttributeMask ToReadyToSend = QueuePairAttributeMask.State
+        | QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount | QueuePairAttributeMask.RnrRetry
+        | QueuePairAttributeMask.SqPsn | QueuePairAttributeMask.MaxRdAtomic;
 
     private readonly World _world;
     private readonly RdmaDevice _device;
@@ -36,13 +48,16 @@ internal sealed class RdmaNode
         _world = world;
         Gid gid = Gid.FromIPv4(address);
         RdmaDeviceOptions options = new() { Gid = gid, Defences = defences };
-        _device = new RdmaDevice(world.Host, world.Fabric, new PciFunction("0000:03:00.0", "rdma0"), options, new SeededKeys(seed));
+        PciFunction function = new("0000:03:00.0", "rdma0");
+        _device = new RdmaDevice(world.Host, world.Fabric, function, options, new SeededKeys(seed));
         _device.Port.TryEnter(); // one driver, the explorer
         ProtectionDomain domain = _device.CreateProtectionDomain();
         World.Require(Errno.Success, RdmaDevice.TryCreateCompletionQueue(depth: 16, out CompletionQueue? completions));
         _completions = completions!;
-        World.Require(Errno.Success, _device.TryCreateQueuePair(
-            domain, _completions, _completions, new QueuePairCapabilities { MaxSendWr = 4, MaxReceiveWr = 4 }, out QueuePair? pair));
+        QueuePairCapabilities small = new() { MaxSendWr = 4, MaxReceiveWr = 4 };
+        World.Require(
+            Errno.Success,
+            _device.TryCreateQueuePair(domain, _completions, _completions, small, out QueuePair? pair));
         _pair = pair!;
         Region = Register(domain);
         Service = new Service($"rdma at {gid}", HasWork, Work);
@@ -76,14 +91,9 @@ internal sealed class RdmaNode
             RetryCount = 7,
             RnrRetry = 7,
         };
-        Modify(attributes, QueuePairAttributeMask.State | QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.Port
-            | QueuePairAttributeMask.AccessFlags);
-        Modify(attributes with { State = QueuePairState.ReadyToReceive }, QueuePairAttributeMask.State
-            | QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PathMtu | QueuePairAttributeMask.DestQpNumber
-            | QueuePairAttributeMask.RqPsn | QueuePairAttributeMask.MaxDestRdAtomic | QueuePairAttributeMask.MinRnrTimer);
-        Modify(attributes with { State = QueuePairState.ReadyToSend }, QueuePairAttributeMask.State | QueuePairAttributeMask.Timeout
-            | QueuePairAttributeMask.RetryCount | QueuePairAttributeMask.RnrRetry | QueuePairAttributeMask.SqPsn
-            | QueuePairAttributeMask.MaxRdAtomic);
+        Modify(attributes, ToInit);
+        Modify(attributes with { State = QueuePairState.ReadyToReceive }, ToReadyToReceive);
+        Modify(attributes with { State = QueuePairState.ReadyToSend }, ToReadyToSend);
     }
 
     /// <summary>WRITEs the whole buffer to the peer's.</summary>
@@ -119,7 +129,9 @@ internal sealed class RdmaNode
         {
             AcquireTicket ticket = new(_world.Host, "register");
             buffer.Reservation.TryLock(ticket);
-            World.Require(Errno.Success, _device.RegisterLocked(ticket, domain, buffer, request, out MemoryRegion? region, out _));
+            World.Require(
+                Errno.Success,
+                _device.RegisterLocked(ticket, domain, buffer, request, out MemoryRegion? region, out _));
             buffer.Reservation.Unlock(ticket);
             return region!;
         }
@@ -146,7 +158,8 @@ internal sealed class RdmaNode
         {
             for (int at = 0; at < transmit.LengthBytes; at += transmit.SegmentBytes)
             {
-                _peer!._arrived.Enqueue(_buffer.AsSpan(at, Math.Min(transmit.SegmentBytes, transmit.LengthBytes - at)).ToArray());
+                int length = Math.Min(transmit.SegmentBytes, transmit.LengthBytes - at);
+                _peer!._arrived.Enqueue(_buffer.AsSpan(at, length).ToArray());
             }
         }
 

@@ -7,7 +7,9 @@ using Wayleave.Simulation;
 
 namespace Wayleave.Scenarios;
 
-/// <summary>Two hosts: one WRITEs over RoCEv2 into the other's GPU buffer, which moves and is taken back meanwhile.</summary>
+/// <summary>
+/// Two hosts: one WRITEs over RoCEv2 into the other's GPU buffer, which moves and is taken back meanwhile.
+/// </summary>
 internal static class RdmaScenarios
 {
     private const int MessageBytes = 1024; // four packets at MTU 256
@@ -15,8 +17,8 @@ internal static class RdmaScenarios
 
     public static NamedScenario WriteUnderMoves { get; } = new(
         "write-under-moves",
-        "A host writes messages into another host's GPU buffer while that GPU evicts and restores it; every message completes, and "
-        + "the last one is what the buffer holds.",
+        "A host writes messages into another host's GPU buffer while that GPU evicts and restores it; every message "
+        + "completes, and the last one is what the buffer holds.",
         _ => Build(ResponderDefences.All, takesBack: false),
         [
             new("old-translation", "The responder goes on with the translation it saw first.",
@@ -26,8 +28,8 @@ internal static class RdmaScenarios
 
     public static NamedScenario WriteAgainstTakeBack { get; } = new(
         "write-against-take-back",
-        "A host writes messages into another host's GPU buffer while that host moves it, takes it back and gives the memory to "
-        + "somebody else; nothing lands after the proof, and the writer is refused with a remote access error.",
+        "A host writes messages into another host's GPU buffer while that host moves it, takes it back and gives the "
+        + "memory to somebody else; nothing lands after the proof, and the writer gets a remote access error.",
         _ => Build(ResponderDefences.All, takesBack: true),
         [
             new("revoke-gate", "The responder keeps the old translation and key alive.",
@@ -50,14 +52,17 @@ internal static class RdmaScenarios
             () => clock.AdvanceTo(NextDeadline(from, to)!.Value));
         Writer application = new(writer, owner, from);
         Service[] services = [from.Service, to.Service, time];
+        IEnumerable<Step> writing = application.Run(messages: 4);
         Scenario scenario = takesBack
-            ? owner.ToScenario(services, ("writer", application.Run(messages: 4)), ("gpu", Move(owner)), ("owner", TakeBack(owner)))
-            : owner.ToScenario(services, ("writer", application.Run(messages: 4)), ("gpu", Move(owner)));
+            ? owner.ToScenario(services, ("writer", writing), ("gpu", Move(owner)), ("owner", TakeBack(owner)))
+            : owner.ToScenario(services, ("writer", writing), ("gpu", Move(owner)));
         return scenario with { Fingerprint = null, AtEnd = scenario.AtEnd + application.CheckEnd };
     }
 
     private static TimeSpan? NextDeadline(RdmaNode one, RdmaNode other) =>
-        one.NextDeadline is { } a && other.NextDeadline is { } b ? (a < b ? a : b) : one.NextDeadline ?? other.NextDeadline;
+        one.NextDeadline is { } a && other.NextDeadline is { } b
+            ? (a < b ? a : b)
+            : one.NextDeadline ?? other.NextDeadline;
 
     private static IEnumerable<Step> Move(World world)
     {
@@ -129,7 +134,8 @@ internal static class RdmaScenarios
             {
                 if (target.Peek(target.Lent, offset) is byte found && found != _completed)
                 {
-                    throw new InvalidOperationException($"message {_completed} completed, and the buffer holds {found} at {offset}");
+                    throw new InvalidOperationException(
+                        $"message {_completed} completed, and the buffer holds {found} at {offset}");
                 }
             }
         }

@@ -35,7 +35,9 @@ internal sealed class World
             GpuOptions small =
                 (options ?? new GpuOptions()) with { GranularityBytes = BufferBytes, CopyBlockBytes = BlockBytes };
             Gpu = new GpuDevice(Host, Fabric, new PciFunction("0000:01:00.0", "gpu0"), small, [_vram], [_system]);
-            Require(Errno.Success, Gpu.TryCreate(new GpuBufferInfo("lent", (ulong)BufferBytes, StorageKind.Movable), out GpuBuffer? lent));
+            Require(
+                Errno.Success,
+                Gpu.TryCreate(new GpuBufferInfo("lent", (ulong)BufferBytes, StorageKind.Movable), out GpuBuffer? lent));
             Lent = lent!;
         }
 
@@ -78,7 +80,8 @@ internal sealed class World
     /// <summary>Whether an actor that is no service has steps left.</summary>
     public bool IsRunning => _running > 0;
 
-    public Scenario ToScenario(params ReadOnlySpan<(string Name, IEnumerable<Step> Steps)> actors) => ToScenario([], actors);
+    public Scenario ToScenario(params ReadOnlySpan<(string Name, IEnumerable<Step> Steps)> actors) =>
+        ToScenario([], actors);
 
     /// <param name="services">Serve the others: they end when those have ended and nothing is left to do.</param>
     /// <param name="actors">The others.</param>
@@ -140,7 +143,8 @@ internal sealed class World
         (buffer.Placement.Domain == GpuDomain.Vram ? _vram : _system)[offset];
 
     /// <summary>Fills a buffer, wherever it is. Nobody else uses it.</summary>
-    public void Fill(GpuBuffer buffer, byte value) => (buffer.Placement.Domain == GpuDomain.Vram ? _vram : _system).AsSpan().Fill(value);
+    public void Fill(GpuBuffer buffer, byte value) =>
+        (buffer.Placement.Domain == GpuDomain.Vram ? _vram : _system).AsSpan().Fill(value);
 
     public static void Require(Errno expected, Errno errno)
     {

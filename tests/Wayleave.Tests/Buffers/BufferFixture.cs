@@ -8,7 +8,9 @@ using Xunit;
 
 namespace Wayleave.Tests.Buffers;
 
-/// <summary>One buffer of a test exporter, with the vocabulary of the tests around it. The host lock is held all the time.</summary>
+/// <summary>
+/// One buffer of a test exporter, with the vocabulary of the tests around it. The host lock is held all the time.
+/// </summary>
 internal ref struct BufferFixture : IDisposable
 {
     private readonly HostContext.Scope _scope;
@@ -23,7 +25,9 @@ internal ref struct BufferFixture : IDisposable
         Host = new HostContext(Clock, Trace);
         _scope = Host.Enter();
         Exporter = new TestExporter(storage);
-        Assert.Equal(Errno.Success, SharedBuffer.TryExport(Host, new ExportInfo(Exporter, "lent", 0x1000), out SharedBuffer? buffer));
+        Assert.Equal(
+            Errno.Success,
+            SharedBuffer.TryExport(Host, new ExportInfo(Exporter, "lent", 0x1000), out SharedBuffer? buffer));
         Buffer = buffer!;
         Work = new Timeline(Host, "work");
     }

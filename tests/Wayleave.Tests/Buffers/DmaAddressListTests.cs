@@ -7,7 +7,11 @@ namespace Wayleave.Tests.Buffers;
 public class DmaAddressListTests
 {
     private static readonly DmaAddressList s_list = new(
-        [new(new DeviceAddress(0x1000), 0x10), new(new DeviceAddress(0x9000), 0x20), new(new DeviceAddress(0x5000), 1)]);
+        [
+            new(new DeviceAddress(0x1000), 0x10),
+            new(new DeviceAddress(0x9000), 0x20),
+            new(new DeviceAddress(0x5000), 1),
+        ]);
 
     [Theory]
     [InlineData(0UL, 0x1000UL, 0x10UL)]
@@ -24,5 +28,6 @@ public class DmaAddressListTests
     [Theory]
     [InlineData(0x31UL)]
     [InlineData(ulong.MaxValue)]
-    public void An_offset_behind_the_end_is_refused(ulong offset) => Assert.False(s_list.TryLocate(offset, out _, out _));
+    public void An_offset_behind_the_end_is_refused(ulong offset) =>
+        Assert.False(s_list.TryLocate(offset, out _, out _));
 }

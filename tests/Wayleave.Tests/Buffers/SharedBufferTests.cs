@@ -38,7 +38,8 @@ public class SharedBufferTests
     {
         using BufferFixture f = new();
         f.Exporter.AttachResult = Errno.EBUSY;
-        Assert.Equal(Errno.EBUSY, f.Buffer.TryAttach(BufferFixture.Device, f.NewImporter(), out Attachment? attachment));
+        Assert.Equal(
+            Errno.EBUSY, f.Buffer.TryAttach(BufferFixture.Device, f.NewImporter(), out Attachment? attachment));
         Assert.Null(attachment);
         Assert.Empty(f.Buffer.Attachments);
         Assert.Equal(["attach"], f.Exporter.Calls);

@@ -14,7 +14,8 @@ internal sealed class TestPinnedImporter : IImporter
 }
 
 /// <summary>An importer that stops when told: at once, or when the test says that its last user has left.</summary>
-internal sealed class TestImporter(Timeline timeline, ImporterKind kind = ImporterKind.Dynamic, uint? key = null) : IRevocableImporter
+internal sealed class TestImporter(Timeline timeline, ImporterKind kind = ImporterKind.Dynamic, uint? key = null)
+    : IRevocableImporter
 {
     public string Name => "importer";
 

@@ -26,10 +26,13 @@ public class FenceTests
         using (_host.Enter())
         {
             Fence fence = _timeline.CreateFence();
-            Assert.Equal((false, false, null, Errno.Success), (fence.IsSignaled, fence.HasEnded, fence.Timestamp, fence.Error));
+            Assert.Equal(
+                (false, false, null, Errno.Success), (fence.IsSignaled, fence.HasEnded, fence.Timestamp, fence.Error));
             _clock.Advance(TimeSpan.FromSeconds(3));
             fence.Signal(Errno.EIO);
-            Assert.Equal((true, true, TimeSpan.FromSeconds(3), Errno.EIO), (fence.IsSignaled, fence.HasEnded, fence.Timestamp, fence.Error));
+            Assert.Equal(
+                (true, true, TimeSpan.FromSeconds(3), Errno.EIO),
+                (fence.IsSignaled, fence.HasEnded, fence.Timestamp, fence.Error));
             Assert.False(fence.IsForced);
         }
     }
@@ -37,7 +40,7 @@ public class FenceTests
     [Fact]
     public void FENCE_03_differs_a_callback_runs_after_the_lock_was_released()
     {
-        // The kernel runs it before dma_fence_signal returns, under the fence's lock. Here nobody else's code runs under a lock.
+        // The kernel runs it before dma_fence_signal returns, under the fence's lock. Here no user's code runs under one.
         int calls = 0;
         using (_host.Enter())
         {
@@ -169,10 +172,13 @@ public class FenceTests
             fence.TryAddCallback(_ => calls++);
             Assert.Equal(Errno.Success, fence.TryAddEndCallback(_ => ends++));
             fence.Force(Errno.ETIME);
-            Assert.Equal((true, true, false, Errno.ETIME), (fence.IsSignaled, fence.IsForced, fence.HasEnded, fence.Error));
+            Assert.Equal(
+                (true, true, false, Errno.ETIME), (fence.IsSignaled, fence.IsForced, fence.HasEnded, fence.Error));
             _clock.Advance(TimeSpan.FromSeconds(1));
             fence.Signal();
-            Assert.Equal((true, true, Errno.ETIME, TimeSpan.Zero), (fence.IsForced, fence.HasEnded, fence.Error, fence.Timestamp));
+            Assert.Equal(
+                (true, true, Errno.ETIME, TimeSpan.Zero),
+                (fence.IsForced, fence.HasEnded, fence.Error, fence.Timestamp));
             Assert.Equal(Errno.ENOENT, fence.TryAddEndCallback(_ => ends++));
         }
 

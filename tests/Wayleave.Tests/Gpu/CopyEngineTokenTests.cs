@@ -14,13 +14,15 @@ public class CopyEngineTokenTests(ITestOutputHelper output)
         // All 4,990 orders hold too; on threads they take a quarter of a minute.
         Exploration exploration = Explorer.Seeded(_ => Build(engine => engine.Drive(int.MaxValue)), seed: 1, runs: 300);
         output.WriteLine($"{exploration}");
-        Assert.True(exploration.Steps > 10 * exploration.Runs, "fewer steps than there are: the points of the engine are off");
+        Assert.True(
+            exploration.Steps > 10 * exploration.Runs, "fewer steps than there are: the points of the engine are off");
     }
 
     [Fact]
     public void A_driver_that_leaves_without_looking_again_is_caught()
     {
-        InterleavingException found = Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => Build(DriveOnce)));
+        InterleavingException found =
+            Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => Build(DriveOnce)));
         Assert.Contains("left behind", found.Message, StringComparison.Ordinal);
         Assert.Throws<InterleavingException>(() => Explorer.Replay(_ => Build(DriveOnce), found.Trail));
     }

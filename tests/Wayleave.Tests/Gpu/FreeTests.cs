@@ -14,7 +14,8 @@ public class FreeTests
         GpuFixture f = new();
         GpuBuffer buffer = f.Create();
         RevokeOperation first = f.Free(buffer);
-        Assert.Equal((RevokeState.Retired, true, 4 * GpuFixture.Page), (first.State, buffer.IsFreed, f.Stats.VramFreeBytes));
+        Assert.Equal(
+            (RevokeState.Retired, true, 4 * GpuFixture.Page), (first.State, buffer.IsFreed, f.Stats.VramFreeBytes));
         Assert.Same(first, f.Free(buffer));
         Assert.Empty(f.Gpu.Buffers);
     }

@@ -55,7 +55,9 @@ public class GpuDeviceTests
         Assert.Equal(Errno.ENOSPC, f.TryCreate("a", 5, out _));
         Assert.Equal(Errno.ENOMEM, f.TryCreate("a", 5, out GpuBuffer? none, domain: GpuDomain.System));
         Assert.Null(none);
-        Assert.Equal((4 * GpuFixture.Page, 4 * GpuFixture.Page, 0), (f.Stats.VramFreeBytes, f.Stats.SystemFreeBytes, f.Stats.Buffers));
+        Assert.Equal(
+            (4 * GpuFixture.Page, 4 * GpuFixture.Page, 0),
+            (f.Stats.VramFreeBytes, f.Stats.SystemFreeBytes, f.Stats.Buffers));
     }
 
     [Fact]
@@ -75,7 +77,9 @@ public class GpuDeviceTests
         GpuFixture f = new();
         using (f.Host.Enter())
         {
-            Assert.Equal(Errno.Success, f.Gpu.TryCreate(new GpuBufferInfo("odd", 0x1801, StorageKind.Movable), out GpuBuffer? odd));
+            Assert.Equal(
+                Errno.Success,
+                f.Gpu.TryCreate(new GpuBufferInfo("odd", 0x1801, StorageKind.Movable), out GpuBuffer? odd));
             Assert.Equal((0x1801UL, 0x2000UL), (odd!.Placement.Addresses.LengthBytes, odd.Placement.StorageBytes));
         }
     }
@@ -189,13 +193,17 @@ public class GpuDeviceTests
     public void A_window_that_is_no_multiple_of_the_granularity_is_refused()
     {
         GpuFixture f = new();
+        byte[] odd = new byte[0x1800], even = new byte[0x1000];
         Assert.Throws<ArgumentException>(() => f.Locked(
-            () => new GpuDevice(f.Host, f.Fabric, f.Function, new GpuOptions(), [new byte[0x1800]], [new byte[0x1000]])));
+            () => new GpuDevice(f.Host, f.Fabric, f.Function, new GpuOptions(), [odd], [even])));
     }
 
-    private static (Errno Errno, IReadOnlyList<MoveOperation> Evictions) MakeRoom(GpuFixture f, ulong pages) => f.Locked(() =>
+    private static (Errno Errno, IReadOnlyList<MoveOperation> Evictions) MakeRoom(GpuFixture f, ulong pages)
     {
-        Errno errno = f.Gpu.TryMakeRoom(pages * GpuFixture.Page, out IReadOnlyList<MoveOperation> evictions);
-        return (errno, evictions);
-    });
+        using (f.Host.Enter())
+        {
+            Errno errno = f.Gpu.TryMakeRoom(pages * GpuFixture.Page, out IReadOnlyList<MoveOperation> evictions);
+            return (errno, evictions);
+        }
+    }
 }

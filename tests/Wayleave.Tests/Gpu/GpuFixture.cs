@@ -11,7 +11,9 @@ using Xunit;
 
 namespace Wayleave.Tests.Gpu;
 
-/// <summary>A GPU with four pages of each memory, and the vocabulary of its tests. Takes the host lock itself.</summary>
+/// <summary>
+/// A GPU with four pages of each memory, and the vocabulary of its tests. Takes the host lock itself.
+/// </summary>
 internal sealed class GpuFixture
 {
     public const ulong Page = 0x1000;
@@ -23,7 +25,8 @@ internal sealed class GpuFixture
         System = new byte[systemPages * Page];
         using (Host.Enter())
         {
-            Gpu = new GpuDevice(Host, Fabric, Function, options ?? new GpuOptions { CopyBlockBytes = 0x400 }, [Vram], [System]);
+            GpuOptions copied = options ?? new GpuOptions { CopyBlockBytes = 0x400 };
+            Gpu = new GpuDevice(Host, Fabric, Function, copied, [Vram], [System]);
             Work = new Timeline(Host, "work");
         }
     }
@@ -67,7 +70,11 @@ internal sealed class GpuFixture
     }
 
     public Errno TryCreate(
-        string name, ulong pages, out GpuBuffer? buffer, StorageKind storage = StorageKind.Movable, GpuDomain domain = GpuDomain.Vram)
+        string name,
+        ulong pages,
+        out GpuBuffer? buffer,
+        StorageKind storage = StorageKind.Movable,
+        GpuDomain domain = GpuDomain.Vram)
     {
         using (Host.Enter())
         {
@@ -77,7 +84,10 @@ internal sealed class GpuFixture
 
     /// <summary>A cleared buffer.</summary>
     public GpuBuffer Create(
-        string name = "a", ulong pages = 1, StorageKind storage = StorageKind.Movable, GpuDomain domain = GpuDomain.Vram)
+        string name = "a",
+        ulong pages = 1,
+        StorageKind storage = StorageKind.Movable,
+        GpuDomain domain = GpuDomain.Vram)
     {
         Assert.Equal(Errno.Success, TryCreate(name, pages, out GpuBuffer? buffer, storage, domain));
         Run();
@@ -119,7 +129,8 @@ internal sealed class GpuFixture
         }
     }
 
-    public bool IsIdle(GpuBuffer buffer) => Locked(() => buffer.Shared.Reservation.TestSignaled(ReservationUsage.Kernel));
+    public bool IsIdle(GpuBuffer buffer) =>
+        Locked(() => buffer.Shared.Reservation.TestSignaled(ReservationUsage.Kernel));
 
     /// <summary>The bytes at a buffer's present place.</summary>
     public Span<byte> Bytes(GpuBuffer buffer) => Bytes(buffer.Placement);
@@ -127,7 +138,9 @@ internal sealed class GpuFixture
     public Span<byte> Bytes(GpuPlacement placement)
     {
         DeviceRange range = Assert.Single(placement.Addresses.Entries.ToArray());
-        Assert.Equal(Errno.Success, new DmaPort(Fabric, Function).TryWrite(range.Start, (int)range.LengthBytes, out Span<byte> bytes));
+        Assert.Equal(
+            Errno.Success,
+            new DmaPort(Fabric, Function).TryWrite(range.Start, (int)range.LengthBytes, out Span<byte> bytes));
         return bytes;
     }
 }

@@ -9,7 +9,10 @@ using Xunit;
 
 namespace Wayleave.Tests.Gpu;
 
-/// <summary>A GPU under pressure, by seed: buffers come, move, are used and go; every byte is where it belongs, and every page is accounted for.</summary>
+/// <summary>
+/// A GPU under pressure, by seed: buffers come, move, are used and go; every byte is where it belongs, and every page
+/// is accounted for.
+/// </summary>
 public class GpuModelTests
 {
     private const ulong Page = GpuFixture.Page;
@@ -74,7 +77,8 @@ public class GpuModelTests
         Assert.True(f.Stats is { Evictions: > 20, Restores: > 20 }, $"too little happened: {f.Stats}");
         live.ForEach(one => FreeAndLeave(f, one));
         GpuStats end = f.Stats;
-        Assert.Equal((end.VramTotalBytes, end.SystemTotalBytes, 0), (end.VramFreeBytes, end.SystemFreeBytes, end.Buffers));
+        Assert.Equal(
+            (end.VramTotalBytes, end.SystemTotalBytes, 0), (end.VramFreeBytes, end.SystemFreeBytes, end.Buffers));
         Assert.Equal((12 * Page, 16 * Page), f.Locked(() =>
             (f.Gpu.Memory(GpuDomain.Vram).LargestFreeBytes, f.Gpu.Memory(GpuDomain.System).LargestFreeBytes)));
         Assert.Empty(f.Gpu.Quarantine.Entries);
@@ -93,7 +97,8 @@ public class GpuModelTests
 
     private static void Create(GpuFixture f, SplitMix64 random, List<Live> live, int step)
     {
-        if (f.TryCreate($"{step}", (ulong)random.Next(3) + 1, out GpuBuffer? buffer, domain: (GpuDomain)random.Next(2)) == Errno.Success)
+        (ulong pages, GpuDomain domain) = ((ulong)random.Next(3) + 1, (GpuDomain)random.Next(2));
+        if (f.TryCreate($"{step}", pages, out GpuBuffer? buffer, domain: domain) == Errno.Success)
         {
             TestImporter importer = f.NewImporter();
             live.Add(new Live(buffer!, f.Attach(buffer!, importer), importer));
@@ -127,7 +132,8 @@ public class GpuModelTests
         DmaPort port = new(f.Fabric, f.Function);
         foreach (DeviceRange range in one.Buffer.Placement.Addresses.Entries)
         {
-            Assert.Equal(Errno.Success, port.TryRead(range.Start, (int)range.LengthBytes, out ReadOnlySpan<byte> bytes));
+            Assert.Equal(
+                Errno.Success, port.TryRead(range.Start, (int)range.LengthBytes, out ReadOnlySpan<byte> bytes));
             Assert.False(bytes.ContainsAnyExcept(one.Value), $"{one.Buffer} does not hold {one.Value}");
         }
     }

@@ -25,7 +25,8 @@ public class MoveOperationTests
         MoveOperation evict = f.Evict(buffer);
         Assert.Equal((MoveState.Copying, GpuDomain.System), (evict.State, buffer.Placement.Domain));
         f.Run();
-        Assert.Equal((MoveState.Moved, Errno.Success, 4 * GpuFixture.Page), (evict.State, evict.Error, f.Stats.VramFreeBytes));
+        Assert.Equal(
+            (MoveState.Moved, Errno.Success, 4 * GpuFixture.Page), (evict.State, evict.Error, f.Stats.VramFreeBytes));
         Assert.False(f.Bytes(buffer).ContainsAnyExcept((byte)0xAB));
         f.Vram.AsSpan().Clear();
         MoveOperation restore = f.Restore(buffer);
@@ -33,7 +34,8 @@ public class MoveOperationTests
         Assert.Equal(MoveState.Moved, restore.State);
         Assert.False(f.Bytes(buffer).ContainsAnyExcept((byte)0xAB));
         GpuStats stats = f.Stats;
-        Assert.Equal((2L, 1L, 1L, 4 * GpuFixture.Page), (stats.Moves, stats.Evictions, stats.Restores, stats.MovedBytes));
+        Assert.Equal(
+            (2L, 1L, 1L, 4 * GpuFixture.Page), (stats.Moves, stats.Evictions, stats.Restores, stats.MovedBytes));
         Assert.Equal((2 * GpuFixture.Page, 4 * GpuFixture.Page), (stats.VramFreeBytes, stats.SystemFreeBytes));
     }
 
@@ -42,7 +44,8 @@ public class MoveOperationTests
     {
         GpuFixture f = new();
         MoveOperation move = f.Restore(f.Create());
-        Assert.Equal((MoveState.Moved, Errno.Success, true, 0L), (move.State, move.Error, move.IsCompleted, f.Stats.Moves));
+        Assert.Equal(
+            (MoveState.Moved, Errno.Success, true, 0L), (move.State, move.Error, move.IsCompleted, f.Stats.Moves));
     }
 
     [Theory]

@@ -68,7 +68,8 @@ public class ReservationTests
                 Add(usage, new Timeline(_host, "own"));
             }
 
-            Assert.All(Enum.GetValues<ReservationUsage>(), u => Assert.Equal((int)u + 1, _reservation.GetFences(u).Count));
+            Assert.All(
+                Enum.GetValues<ReservationUsage>(), u => Assert.Equal((int)u + 1, _reservation.GetFences(u).Count));
         }
     }
 
@@ -91,11 +92,13 @@ public class ReservationTests
         {
             Lock();
             Fence fence = _timeline.CreateFence();
-            Assert.Throws<InvalidOperationException>(() => _reservation.AddFence(_ticket, fence, ReservationUsage.Read));
+            Assert.Throws<InvalidOperationException>(
+                () => _reservation.AddFence(_ticket, fence, ReservationUsage.Read));
             _reservation.ReserveFences(_ticket, 1);
             _reservation.Unlock(_ticket);
             Lock();
-            Assert.Throws<InvalidOperationException>(() => _reservation.AddFence(_ticket, fence, ReservationUsage.Read));
+            Assert.Throws<InvalidOperationException>(
+                () => _reservation.AddFence(_ticket, fence, ReservationUsage.Read));
         }
     }
 
@@ -109,7 +112,8 @@ public class ReservationTests
             _reservation.ReserveFences(_ticket, 1);
             _reservation.AddFence(_ticket, new Timeline(_host, "a").CreateFence(), ReservationUsage.Read);
             Fence second = new Timeline(_host, "b").CreateFence();
-            Assert.Throws<InvalidOperationException>(() => _reservation.AddFence(_ticket, second, ReservationUsage.Read));
+            Assert.Throws<InvalidOperationException>(
+                () => _reservation.AddFence(_ticket, second, ReservationUsage.Read));
         }
     }
 

@@ -84,7 +84,7 @@ public class WaitDieTests(ITestOutputHelper output)
     {
         using (_host.Enter())
         {
-            (AcquireTicket older, AcquireTicket younger, AcquireTicket youngest) = (Ticket("a"), Ticket("b"), Ticket("c"));
+            AcquireTicket older = Ticket("older"), younger = Ticket("younger"), youngest = Ticket("youngest");
             (Reservation contended, Reservation own) = (New("contended"), New("own"));
             contended.TryLock(youngest);
             own.TryLock(younger);
@@ -105,7 +105,7 @@ public class WaitDieTests(ITestOutputHelper output)
         using (_host.Enter())
         {
             Reservation reservation = New("r");
-            (AcquireTicket older, AcquireTicket younger, AcquireTicket holder) = (Ticket("older"), Ticket("younger"), Ticket("holder"));
+            AcquireTicket older = Ticket("older"), younger = Ticket("younger"), holder = Ticket("holder");
             reservation.TryLock(holder);
             LockWait late = reservation.TryLock(younger).Wait!;
             LockWait elder = reservation.TryLock(older).Wait!;
@@ -146,8 +146,8 @@ public class WaitDieTests(ITestOutputHelper output)
         {
             for (int i = 0; i < 100; i++)
             {
-                Reservation[] wanted = [.. Enumerable.Range(0, 16).Select(n => (n, choices.Next(1000))).OrderBy(p => p.Item2).Take(8)
-                    .Select(p => locks[p.n])];
+                Reservation[] wanted = [.. locks.Select(l => (Lock: l, Place: choices.Next(1000)))
+                    .OrderBy(p => p.Place).Take(8).Select(p => p.Lock)];
                 actors.Add(new Actor($"{i}", LockAll(host, new AcquireTicket(host, $"{i}"), wanted)));
             }
         }

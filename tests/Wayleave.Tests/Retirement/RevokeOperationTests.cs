@@ -38,7 +38,9 @@ public class RevokeOperationTests
         importer.Inside = 3;
         f.Clock.Advance(TimeSpan.FromMicroseconds(10));
         RevokeOperation revoke = RevokeOperation.Start(f.Buffer, s_policy);
-        Assert.Equal((RevokeState.Draining, MappingState.Invalidated, false), (revoke.State, attachment.State, revoke.IsCompleted));
+        Assert.Equal(
+            (RevokeState.Draining, MappingState.Invalidated, false),
+            (revoke.State, attachment.State, revoke.IsCompleted));
         Assert.Null(f.Buffer.Reservation.Owner);
         f.Clock.Advance(TimeSpan.FromMicroseconds(7));
         importer.Leave();
@@ -50,7 +52,8 @@ public class RevokeOperationTests
         Assert.Equal(TimeSpan.FromMicroseconds(17), proof.FencesSignaledAt);
         Assert.Equal(TimeSpan.FromMicroseconds(17), proof.CompletedAt);
         ImporterProof own = Assert.Single(proof.Importers);
-        Assert.Equal((RetirementGrade.Retired, 0x2200u, 3L, true), (own.Grade, own.Key, own.InsideAtClose, own.WasMapped));
+        Assert.Equal(
+            (RetirementGrade.Retired, 0x2200u, 3L, true), (own.Grade, own.Key, own.InsideAtClose, own.WasMapped));
         Assert.Equal((TimeSpan.FromMicroseconds(10), TimeSpan.FromMicroseconds(17)), (own.GateClosedAt, own.DrainedAt));
         Assert.Equal(TimeSpan.FromMicroseconds(17), own.UnmappedAt);
         FenceProof fence = Assert.Single(proof.Fences);
@@ -91,7 +94,8 @@ public class RevokeOperationTests
         importer.UnmapsWithDrain = false;
         Attachment attachment = f.AttachAndMap(importer);
         importer.Inside = 1;
-        RevokeOperation revoke = RevokeOperation.Start(f.Buffer, s_policy with { RequiredGrade = RetirementGrade.Drained });
+        RevokePolicy policy = s_policy with { RequiredGrade = RetirementGrade.Drained };
+        RevokeOperation revoke = RevokeOperation.Start(f.Buffer, policy);
         Assert.Equal(RevokeState.Draining, revoke.State);
         importer.Leave();
         Assert.Equal((RevokeState.Retired, RetirementGrade.Drained), (revoke.State, revoke.Proof!.Grade));
@@ -163,7 +167,9 @@ public class RevokeOperationTests
         RevokeOperation second = RevokeOperation.Start(f.Buffer, s_policy);
         importer.Leave();
         RevokeOperation third = RevokeOperation.Start(f.Buffer, s_policy);
-        Assert.All([first, second, third], r => Assert.Equal((RevokeState.Retired, RetirementGrade.Retired), (r.State, r.Proof!.Grade)));
+        Assert.All(
+            [first, second, third],
+            r => Assert.Equal((RevokeState.Retired, RetirementGrade.Retired), (r.State, r.Proof!.Grade)));
         Assert.Equal([true, true, false], new[] { first, second, third }.Select(r => r.Proof!.Importers[0].WasMapped));
         Assert.NotNull(first.Proof!.Importers[0].DrainedAt);
     }
@@ -178,7 +184,8 @@ public class RevokeOperationTests
         RevokeOperation revoke = RevokeOperation.Start(f.Buffer, s_policy);
         f.Buffer.Detach(attachment);
         work.Signal();
-        Assert.Equal((RevokeState.Retired, "importer"), (revoke.State, Assert.Single(revoke.Proof!.Importers).Importer));
+        Assert.Equal(
+            (RevokeState.Retired, "importer"), (revoke.State, Assert.Single(revoke.Proof!.Importers).Importer));
     }
 
     [Fact]
@@ -194,7 +201,8 @@ public class RevokeOperationTests
         f.Clock.AdvanceTo(revoke.Deadline);
         revoke.HandleTimeout(f.Host.Now);
         RetirementProof early = revoke.Proof!;
-        Assert.Equal((RevokeState.Quarantined, RetirementGrade.KeyDead, false), (revoke.State, early.Grade, early.IsSufficient));
+        Assert.Equal(
+            (RevokeState.Quarantined, RetirementGrade.KeyDead, false), (revoke.State, early.Grade, early.IsSufficient));
         Assert.Null(early.Importers[0].DrainedAt);
         importer.Leave();
         Assert.Equal((RevokeState.Retired, RetirementGrade.Retired), (revoke.State, revoke.Proof!.Grade));

@@ -10,7 +10,8 @@ using Xunit;
 namespace Wayleave.Tests.Scenarios;
 
 /// <summary>
-/// The scenarios on real threads: what no explorer sees, the memory order of the processor. Bounded by rounds, not by time.
+/// The scenarios on real threads: what no explorer sees, the memory order of the processor. Bounded by rounds, not by
+/// time.
 /// </summary>
 public class TakeBackStressTests(ITestOutputHelper output)
 {
@@ -77,7 +78,8 @@ public class TakeBackStressTests(ITestOutputHelper output)
         RevokeOperation revoke = world.Host.Locked(() => world.Gpu.Free(world.Lent, new RevokePolicy()));
         Wait(() => revoke.IsCompleted, stop);
         GpuBuffer? next = null;
-        world.Host.Locked(() => world.Gpu.TryCreate(new GpuBufferInfo("next", World.SmallBufferBytes, StorageKind.Static, domain), out next));
+        GpuBufferInfo info = new("next", World.SmallBufferBytes, StorageKind.Static, domain);
+        world.Host.Locked(() => world.Gpu.TryCreate(info, out next));
         Wait(() => world.IsIdle(next!), stop);
         Span<byte> bytes = Bytes(world, next!);
         late += bytes.ContainsAnyExcept((byte)0) ? 1 : 0;
@@ -143,7 +145,8 @@ public class TakeBackStressTests(ITestOutputHelper output)
     private static Span<byte> Bytes(World world, GpuBuffer buffer)
     {
         DeviceRange range = buffer.Placement.Addresses.Entries[0];
-        new DmaPort(world.Fabric, world.Gpu.Function).TryWrite(range.Start, (int)range.LengthBytes, out Span<byte> bytes);
+        DmaPort port = new(world.Fabric, world.Gpu.Function);
+        port.TryWrite(range.Start, (int)range.LengthBytes, out Span<byte> bytes);
         return bytes;
     }
 
