@@ -115,5 +115,7 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
 
     // The state was changed before the gate was closed, so whoever was refused sees why.
     private static AccessOutcome WhyRefused(MemoryRegion region) =>
-        region.State == MemoryRegionState.Dead ? AccessOutcome.Dead : AccessOutcome.Faulted;
+        region.State == MemoryRegionState.Dead ? AccessOutcome.Dead
+        : region.TryTakeMapRefusal() ? AccessOutcome.Refused
+        : AccessOutcome.Faulted;
 }

@@ -495,4 +495,70 @@ public class RegionTests
         c.Send(new RawPacket(Opcode.RcReadResponseLast, Conversation.OwnFirst + 1) { Payload = Bytes(1024) });
         c.ExpectCompletion(1, WorkCompletionStatus.Success);
     }
+
+    [Fact]
+    public void RDMA_26_A_fault_that_the_exporter_refuses_is_an_access_error_not_an_endless_wait()
+    {
+        Conversation write = new();
+        write.Memory.Move();
+        write.SendWrite(First, 0, Bytes(64));
+        write.Expect("RC_ACKNOWLEDGE a00000 2c msn=0");
+        write.Memory.MapResult = Errno.ENOMEM;
+        Assert.True(write.Node.Port.PollFault(out MemoryRegion? region));
+        Assert.Equal(Errno.ENOMEM, write.Node.Remap(region).Errno);
+        write.SendWrite(First, 0, Bytes(64));
+        write.Expect("RC_ACKNOWLEDGE a00000 62 msn=0");
+
+        Conversation read = new();
+        read.Memory.Move();
+        read.SendRead(First, 0, 64);
+        read.ExpectNothing();
+        read.Memory.MapResult = Errno.ENOMEM;
+        Assert.Equal(Errno.ENOMEM, read.Node.Remap(read.Region).Errno);
+        read.Expect("RC_ACKNOWLEDGE a00000 62 msn=1");
+
+        Conversation own = new();
+        own.Memory.Move();
+        own.Post(1, WorkRequestOpcode.RdmaWrite, 0, 64);
+        own.ExpectNothing();
+        own.Memory.MapResult = Errno.ENOMEM;
+        Assert.Equal(Errno.ENOMEM, own.Node.Remap(own.Region).Errno);
+        own.ExpectNothing();
+        own.ExpectCompletion(1, WorkCompletionStatus.LocalProtectionError);
+    }
+
+    [Fact]
+    public void After_a_refused_map_the_access_after_the_error_asks_again()
+    {
+        TestLink link = new();
+        (QueuePair first, _) = link.Connect();
+        (QueuePair second, _) = link.Connect();
+        TestMemory source = link.A.Allocate(4096), target = link.B.Allocate(4096);
+        MemoryRegion local = link.A.Register(source), remote = link.B.Register(target);
+        source.FillPattern(0, 64, 0x55);
+        SendWorkRequest request = new()
+        {
+            Opcode = WorkRequestOpcode.RdmaWrite,
+            Flags = SendFlags.Signaled,
+            RemoteAddress = remote.Iova,
+            RKey = remote.Key,
+        };
+        target.Move();
+        target.MapResult = Errno.ENOMEM;
+        first.PostSend(request, new Sge(local.Iova, 64, local.Key));
+        link.Run();
+        Assert.True(link.B.Port.PollFault(out _));
+        link.B.Remap(remote);
+        link.RunFor(TimeSpan.FromMilliseconds(2));
+        Assert.Equal(
+            WorkCompletionStatus.RemoteAccessError, Assert.Single(TestNode.Poll(first.SendCompletionQueue)).Status);
+
+        target.MapResult = Errno.Success;
+        second.PostSend(request, new Sge(local.Iova, 64, local.Key));
+        link.Run();
+        Assert.Equal(1, link.B.ServeFaults());
+        link.RunFor(TimeSpan.FromMilliseconds(2));
+        Assert.Equal(WorkCompletionStatus.Success, Assert.Single(TestNode.Poll(second.SendCompletionQueue)).Status);
+        Assert.Equal(Bytes(64, 0x55), target.Read(0, 64));
+    }
 }

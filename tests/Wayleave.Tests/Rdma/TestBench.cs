@@ -80,6 +80,8 @@ internal sealed class TestMemory : IExporter
 
     public Errno PinResult { get; set; }
 
+    public Errno MapResult { get; set; }
+
     public byte this[int offset]
     {
         get => At(Place, offset);
@@ -160,9 +162,9 @@ internal sealed class TestMemory : IExporter
 
     public Errno Map(Attachment attachment, DmaDirection direction, out DmaAddressList? addresses)
     {
-        Mapped++;
-        addresses = _places[Place];
-        return Errno.Success;
+        Mapped += MapResult == Errno.Success ? 1 : 0;
+        addresses = MapResult == Errno.Success ? _places[Place] : null;
+        return MapResult;
     }
 
     public void Unmap(Attachment attachment, DmaAddressList addresses) => Mapped--;

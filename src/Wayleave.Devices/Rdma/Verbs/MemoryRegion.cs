@@ -48,6 +48,7 @@ public sealed class MemoryRegion : Numbered
     private Fence? _drain; // has not ended exactly while a closed gate still has users; somebody may have forced it
     private InFlightGate? _closing;
     private int _faulted;
+    private int _mapRefused; // set by a refused map, taken by the port, which turns it into an access error
 
     internal MemoryRegion(RdmaDevice device, ProtectionDomain domain, uint key, in MemoryRegionRequest request)
         : base(key)
@@ -117,13 +118,14 @@ public sealed class MemoryRegion : Numbered
 
     /// <summary>
     /// Maps a region that the owner moved, or finishes a registration that had to wait
-    /// (<c>ib_umem_dmabuf_map_pages</c>). Host lock held; reservation of <see cref="Buffer"/> held by <paramref
-    /// name="ticket"/>. The edge calls it for every region that
-    /// <see cref="RdmaPort.PollFault"/> hands out, and again after each fence it was told to wait for.
+    /// (<c>ib_umem_dmabuf_map_pages</c>). Host lock held; reservation of <see cref="Buffer"/> held by the ticket. The
+    /// edge calls it for every region that <see cref="RdmaPort.PollFault"/> hands out, and again after each fence it
+    /// was told to wait for.
     /// </summary>
     /// <returns>
     /// Mapped when the region is valid; MustWait for users of the old mapping or for KERNEL fences; Refused with
-    /// <see cref="Errno.EINVAL"/> when the region is dead, or with what the exporter says.
+    /// <see cref="Errno.EINVAL"/> when the region is dead, or with what the exporter says. After the exporter's refusal
+    /// the next access is an access error of its queue pair, and the one after that asks for a map again.
     /// </returns>
     public MapOutcome RemapLocked(AcquireTicket ticket)
     {
@@ -150,7 +152,7 @@ public sealed class MemoryRegion : Numbered
             MapOutcome outcome = attachment.MapLocked(ticket, DmaDirection.Bidirectional);
             if (outcome.Kind != MapOutcomeKind.Mapped)
             {
-                ClearFault();
+                NoteRefused();
                 return outcome;
             }
 
@@ -181,6 +183,12 @@ public sealed class MemoryRegion : Numbered
         && address >= Iova
         && lengthBytes <= LengthBytes
         && address - Iova <= LengthBytes - lengthBytes;
+
+    /// <summary>
+    /// Whether the last map was refused and no access has been told so yet: the port takes the answer as it asks.
+    /// </summary>
+    internal bool TryTakeMapRefusal() =>
+        Volatile.Read(ref _mapRefused) != 0 && Interlocked.Exchange(ref _mapRefused, 0) != 0;
 
     /// <summary>The port met this region while it was invalidated. True for the first of several.</summary>
     internal bool TryMarkFaulted() => Interlocked.Exchange(ref _faulted, 1) == 0;
@@ -282,7 +290,7 @@ public sealed class MemoryRegion : Numbered
     // The drain was forced: waiters went on, but the port is still inside, and this mapping has not ended.
     private MapOutcome RefuseWhileInside()
     {
-        ClearFault();
+        NoteRefused();
         return MapOutcome.Refused(Errno.EBUSY);
     }
 
@@ -291,6 +299,7 @@ public sealed class MemoryRegion : Numbered
         FirstTranslation ??= translation;
         _current = translation;
         _state = MemoryRegionState.Valid;
+        Volatile.Write(ref _mapRefused, 0);
         ClearFault();
         _host.Trace("rdma.region_mapped", Name, Key);
         _device.NotifyChanged();
@@ -339,6 +348,14 @@ public sealed class MemoryRegion : Numbered
             (Fence? drain, _drain, _closing) = (_drain, null, null);
             drain?.Signal();
         }
+    }
+
+    // Who waits for the map would wait for ever: a fault that cannot be served is an access error (linux.md 5.7).
+    private void NoteRefused()
+    {
+        Volatile.Write(ref _mapRefused, 1);
+        ClearFault();
+        _device.NotifyChanged();
     }
 
     private void ClearFault() => Volatile.Write(ref _faulted, 0);
