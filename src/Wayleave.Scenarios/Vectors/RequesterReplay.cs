@@ -4,8 +4,8 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Scenarios.Vectors;
 
 // A capture has one order, but its two directions were not locked to each other: rxe may have sent two more packets between
-// the arrival of a NAK and its processing. What the capture shows decides: a NAK waits until the packet comes that was sent
-// again because of it, and everything behind a NAK waits with it.
+// the arrival of a response and its processing. The PSNs say what rxe knew. While each request follows the one before,
+// responses wait, unless the machine has nothing to send without them; where the PSN jumps, they have all been seen.
 
 /// <summary>
 /// Posts the work requests, gives the machine each captured response once the request that it answers was sent, and compares
@@ -21,6 +21,8 @@ internal sealed class RequesterReplay(ReplayInput input) : ReplayRun(input)
     private string? _cause; // of packets sent again, in the words of the descriptions
     private bool _isReceiverWaitedFor;
     private uint? _nextPsn; // behind everything ever sent
+    private uint? _followingPsn; // behind the last captured request: what a request has that nothing came in between
+    private int _timers;
 
     protected override void Play()
     {
@@ -45,27 +47,37 @@ internal sealed class RequesterReplay(ReplayInput input) : ReplayRun(input)
     /// <summary>Lets the machine send the next packet; false when it never does.</summary>
     private bool TrySend(VectorPacket expected)
     {
-        FeedUntilNak();
-        if (expected.Retransmission is not null)
+        if (expected.Psn != _followingPsn)
         {
             FeedAll();
         }
 
-        if (!TryTransmit(out ReadOnlySpan<byte> packet, out Transmit transmit))
+        _followingPsn = TryView(expected, out PacketView captured) ? PsnBehind(captured) : null;
+        ReadOnlySpan<byte> packet;
+        Transmit transmit;
+        while (!TryTransmit(out packet, out transmit))
         {
-            FeedAll();
-            for (int i = 0; !TryTransmit(out packet, out transmit); i++)
+            if (_inbox.Count > 0)
             {
-                if (i == TimersMax || !TryTakeTimer())
-                {
-                    return false;
-                }
+                FeedNext();
+            }
+            else if (_timers++ == TimersMax || !TryTakeTimer())
+            {
+                return false;
             }
         }
 
         Compare(expected, packet, transmit);
         CompareCause(expected, packet);
         return true;
+    }
+
+    // A READ takes as many PSNs as its response has packets.
+    private uint PsnBehind(in PacketView request)
+    {
+        uint mtu = (uint)(Side.Qp.PathMtu ?? 1);
+        uint packets = request.Opcode == Opcode.RcReadRequest ? Math.Max(1, (request.Reth.Length + mtu - 1) / mtu) : 1;
+        return Psn.Add(request.Psn, packets);
     }
 
     private bool TryTransmit(out ReadOnlySpan<byte> packet, out Transmit transmit)
@@ -123,16 +135,11 @@ internal sealed class RequesterReplay(ReplayInput input) : ReplayRun(input)
             return true;
         }
 
+        // Several requests may have one id: each of them, up to the awaited one, has to have completed.
         VectorWorkRequest? awaited = Side.WorkRequests.FirstOrDefault(r => r.Index == request.Post.WorkRequest);
-        return awaited is not null && Machine.Completions.Any(c => c.WrId == awaited.WrId);
-    }
-
-    private void FeedUntilNak()
-    {
-        while (_inbox.TryPeek(out VectorPacket? packet) && !IsNak(packet))
-        {
-            FeedNext();
-        }
+        return awaited is not null
+            && Machine.Completions.Count(c => c.WrId == awaited.WrId)
+                >= Side.WorkRequests.Count(r => r.WrId == awaited.WrId && r.Index <= awaited.Index);
     }
 
     private void FeedAll()
@@ -159,8 +166,6 @@ internal sealed class RequesterReplay(ReplayInput input) : ReplayRun(input)
         Feed(packet);
     }
 
-    private bool IsNak(VectorPacket packet) => KindOf(packet) is AethKind.NegativeAcknowledge or AethKind.ReceiverNotReady;
-
     private AethKind? KindOf(VectorPacket packet) =>
         TryView(packet, out PacketView view) && view.Traits.Has(ExtensionHeaders.Aeth) ? view.Aeth.Kind : null;
 
@@ -186,7 +191,7 @@ internal sealed class RequesterReplay(ReplayInput input) : ReplayRun(input)
 
         bool isRepetition = _nextPsn is { } next && Psn.Compare(view.Psn, next) < 0;
         string got = isRepetition ? _cause ?? "unknown" : "none";
-        _nextPsn = isRepetition ? _nextPsn : Psn.Next(view.Psn);
+        _nextPsn = isRepetition ? _nextPsn : PsnBehind(view);
         string wanted = expected.Retransmission ?? "none";
         if (got != wanted)
         {

@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Buffers.Binary;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Scenarios.Vectors;
 using Wayleave.Tests.Rdma.Wire;
@@ -60,6 +61,39 @@ internal static class CapturedDialog
         int Shifted(int old) => old > index ? old - 1 : old;
     }
 
+    /// <summary>A new dialog from packets of an old one, in the given order; the description follows.</summary>
+    public static (Recording Capture, CaptureVector Vector) Compose(string name, params Take[] takes)
+    {
+        IReadOnlyList<CapturedPacket> packets = Capture(name).Packets;
+        CaptureVector vector = Vector(name);
+        ArrayBufferWriter<byte> output = new();
+        PcapWriter.WriteHeader(output);
+        List<VectorPacket> described = [];
+        foreach (Take take in takes)
+        {
+            CapturedPacket source = packets[take.From];
+            byte[] bytes = source.Bytes.ToArray();
+            take.Change?.Invoke(bytes);
+            IcrcFlow flow = new(
+                source.Header.Source, source.Header.Destination, source.Header.SourcePort, source.Header.DestinationPort);
+            Icrc.Seal(flow, source.Header.Identification, bytes);
+            PcapWriter.WriteDatagram(output, take.Milliseconds * 1_000_000L, source.Header, bytes);
+            described.Add(vector.Packets[take.From] with
+            {
+                Index = described.Count,
+                TimeMicroseconds = take.Milliseconds * 1000L,
+                Psn = BinaryPrimitives.ReadUInt32BigEndian(bytes.AsSpan(8)) & Psn.Mask,
+                Icrc = Convert.ToHexStringLower(bytes[^4..]),
+                Retransmission = take.Retransmission,
+                Answers = take.Answers,
+                Dropped = take.Dropped,
+                Ignored = take.Ignored ? "out of order" : null,
+            });
+        }
+
+        return (Read(output.WrittenMemory), vector with { Packets = described });
+    }
+
     private static Recording Rebuild(string name, Func<int, FrameHeader, byte[], bool> keeps)
     {
         ArrayBufferWriter<byte> output = new();
@@ -76,3 +110,13 @@ internal static class CapturedDialog
         return Read(output.WrittenMemory);
     }
 }
+
+/// <summary>A packet of a composed dialog: which old one it is, and what the description says of it.</summary>
+internal sealed record Take(
+    int From,
+    int Milliseconds = 0,
+    int? Answers = null,
+    string? Retransmission = null,
+    bool Dropped = false,
+    bool Ignored = false,
+    Action<byte[]>? Change = null);
