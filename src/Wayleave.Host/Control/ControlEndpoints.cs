@@ -128,26 +128,40 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
             throw new WayleaveException(Errno.EINVAL, $"commit {o}", "sha256 is not 64 digits in lower-case hexadecimal");
         }
 
+        // The end of the writer's stream gives nothing up from here on: this request does, if it fails.
+        host.Objects.BeginCommit(o);
         _unleased.Forget(o);
+        try
+        {
+            await CheckAndCommitAsync(o, commit.Sha256, context.RequestAborted).ConfigureAwait(false);
+        }
+        catch
+        {
+            await host.Objects.RevokeAsync(o, new RevokePolicy { Reason = "its commit failed" }).ConfigureAwait(false);
+            throw;
+        }
 
+        await WriteObjectAsync(context, o).ConfigureAwait(false);
+    }
+
+    private async Task CheckAndCommitAsync(DeviceObject o, string? sha256, CancellationToken cancellation)
+    {
         // Whoever wrote is done: what is compared below must not change afterwards.
         foreach (Lease lease in host.Leases.List(o))
         {
             await host.Leases.EndAsync(lease).ConfigureAwait(false);
         }
 
-        if (commit.Sha256 is { } expected)
+        if (sha256 is not null)
         {
-            string actual = await host.Objects.Sha256Async(o, context.RequestAborted).ConfigureAwait(false);
-            if (actual != expected)
+            string actual = await host.Objects.Sha256Async(o, cancellation).ConfigureAwait(false);
+            if (actual != sha256)
             {
-                await host.Objects.AbortAsync(o, "its content differs from what was sent").ConfigureAwait(false);
-                throw new WayleaveException(Errno.EIO, $"commit {o}", $"sha256 is {actual}, not {expected}", "send it again");
+                throw new WayleaveException(Errno.EIO, $"commit {o}", $"sha256 is {actual}, not {sha256}", "send it again");
             }
         }
 
-        await host.Objects.CommitAsync(o, commit.Sha256).ConfigureAwait(false);
-        await WriteObjectAsync(context, o).ConfigureAwait(false);
+        await host.Objects.CommitAsync(o, sha256).ConfigureAwait(false);
     }
 
     private async Task GetSha256Async(HttpContext context)

@@ -52,7 +52,8 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
             state = lease.Target.State;
         }
 
-        if (host.Leases.Find(lease.Id) is null)
+        // While what was written is being checked, it is not known yet which of the two ends this is.
+        if (state != ObjectState.Committing && host.Leases.Find(lease.Id) is null)
         {
             bool isCommitted = state == ObjectState.Ready;
             await WriteAsync(

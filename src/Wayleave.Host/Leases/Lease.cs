@@ -62,4 +62,7 @@ public sealed class Lease
     internal NicHandle Nic { get; }
 
     internal List<QueuePair> QueuePairs { get; } = [];
+
+    /// <summary>Null until somebody ends the lease; completes when its region is deregistered.</summary>
+    internal Task? Ending { get; set; }
 }

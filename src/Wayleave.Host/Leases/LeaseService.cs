@@ -63,8 +63,8 @@ public sealed class LeaseService
     }
 
     /// <summary>
-    /// Connects one more queue pair of the same peer in the lease's protection domain, after its first one went to ERR. The region and
-    /// its key stay what they are: a dead key is still dead.
+    /// Connects one more queue pair of the same peer in the lease's protection domain, after its first one went to ERR; those in ERR
+    /// are destroyed. The region and its key stay what they are: a dead key is still dead.
     /// </summary>
     public ConnectionEnd Reconnect(Lease lease, ConnectionEnd peer)
     {
@@ -76,19 +76,32 @@ public sealed class LeaseService
                 Errno.EACCES, $"reconnect lease {lease.Id}", $"it belongs to {lease.Request.Peer.Gid}, not to {peer.Gid}");
         }
 
+        // A peer that reconnects for ever must not fill the port with queue pairs that are of no use.
+        QueuePair[] dead;
+        using (_host.Enter())
+        {
+            dead = [.. lease.QueuePairs.Where(p => p.State == QueuePairState.Error)];
+            lease.QueuePairs.RemoveAll(p => dead.Contains(p));
+        }
+
+        foreach (QueuePair pair in dead)
+        {
+            lease.Nic.Destroy(pair);
+        }
+
         return Connect(lease, peer);
     }
 
-    /// <summary>A lease by its number, or null when it has ended.</summary>
+    /// <summary>A lease by its number, or null when its end has begun.</summary>
     public Lease? Find(ulong id)
     {
         using (_host.Enter())
         {
-            return _leases.GetValueOrDefault(id);
+            return _leases.TryGetValue(id, out Lease? lease) && lease.Ending is null ? lease : null;
         }
     }
 
-    /// <summary>All leases of an object, or of every object.</summary>
+    /// <summary>All leases of an object, or of every object; those that are ending are among them until they have ended.</summary>
     public IReadOnlyList<Lease> List(DeviceObject? o = null)
     {
         using (_host.Enter())
@@ -97,29 +110,53 @@ public sealed class LeaseService
         }
     }
 
-    /// <summary>Destroys the queue pairs, then deregisters the region: its key is dead and may be given out again. Idempotent.</summary>
-    public async Task EndAsync(Lease lease)
+    /// <summary>
+    /// Destroys the queue pairs, then deregisters the region: its key is dead and may be given out again. When this returns nobody of
+    /// that lease writes any more, also to a caller who found its end begun by another.
+    /// </summary>
+    public Task EndAsync(Lease lease)
     {
         ArgumentNullException.ThrowIfNull(lease);
+        TaskCompletionSource ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
         QueuePair[] pairs;
         using (_host.Enter())
         {
-            if (!_leases.Remove(lease.Id))
+            if (lease.Ending is { } ending)
             {
-                return;
+                return ending;
             }
 
+            lease.Ending = ended.Task;
             pairs = [.. lease.QueuePairs];
             lease.QueuePairs.Clear();
         }
 
-        foreach (QueuePair pair in pairs)
-        {
-            lease.Nic.Destroy(pair);
-        }
+        _ = EndAsync(lease, pairs, ended); // reports by the completion source alone
+        return ended.Task;
+    }
 
-        await lease.Nic.DeregisterAsync(lease.Region).ConfigureAwait(false);
-        _host.Trace("lease.end", lease.Target.ToString(), (long)lease.Id);
+    private async Task EndAsync(Lease lease, QueuePair[] pairs, TaskCompletionSource ended)
+    {
+        try
+        {
+            foreach (QueuePair pair in pairs)
+            {
+                lease.Nic.Destroy(pair);
+            }
+
+            await lease.Nic.DeregisterAsync(lease.Region).ConfigureAwait(false);
+            using (_host.Enter())
+            {
+                _leases.Remove(lease.Id);
+            }
+
+            _host.Trace("lease.end", lease.Target.ToString(), (long)lease.Id);
+            ended.SetResult();
+        }
+        catch (Exception e)
+        {
+            ended.SetException(e);
+        }
     }
 
     private ConnectionEnd Connect(Lease lease, ConnectionEnd peer)
@@ -131,7 +168,7 @@ public sealed class LeaseService
             ConnectionEnd local = lease.Nic.Connect(pair, peer, access);
             using (_host.Enter())
             {
-                if (!_leases.ContainsKey(lease.Id))
+                if (lease.Ending is not null)
                 {
                     throw new WayleaveException(Errno.ENOENT, $"connect to lease {lease.Id}", "it has ended");
                 }

@@ -4,14 +4,17 @@ using Wayleave.Devices.Gpu;
 
 namespace Wayleave.Host.Objects;
 
-//   Writing --commit--> Ready --revoke--> Revoked        a revoke without sufficient proof: Quarantined, until it retires after all
-//      |                                     ^
-//      +------------abort / revoke-----------+
+//   Writing --begin--> Committing --commit--> Ready --revoke--> Revoked      a revoke without sufficient proof: Quarantined,
+//      |                   |                                      ^          until it retires after all
+//      +-------------------+-----------abort / revoke-------------+
 
 public enum ObjectState
 {
     /// <summary>Being filled; nobody finds it by its name yet.</summary>
     Writing,
+
+    /// <summary>Nobody writes any more, and its content is being checked: only the commit itself gives it up.</summary>
+    Committing,
 
     Ready,
 

@@ -86,6 +86,21 @@ public sealed class ObjectStore
     }
 
     /// <summary>
+    /// The writer is done. From here on <see cref="AbortAsync"/> does nothing: the caller checks the content, then ends with
+    /// <see cref="CommitAsync"/> or <see cref="RevokeAsync"/>.
+    /// </summary>
+    /// <exception cref="WayleaveException">ENODEV: it was committed, revoked or aborted before.</exception>
+    public void BeginCommit(DeviceObject made)
+    {
+        ArgumentNullException.ThrowIfNull(made);
+        using (_host.Enter())
+        {
+            ThrowUnless(made, made.State == ObjectState.Writing);
+            made.State = ObjectState.Committing;
+        }
+    }
+
+    /// <summary>
     /// Gives the object its name. An older object of that name is taken back first, so that nobody who still writes to the old one
     /// reaches the new one.
     /// </summary>
@@ -93,41 +108,50 @@ public sealed class ObjectStore
     public async Task CommitAsync(DeviceObject made, string? sha256)
     {
         ArgumentNullException.ThrowIfNull(made);
-        DeviceObject? older;
+        DeviceObject[] older;
         using (_host.Enter())
         {
-            if (made.State != ObjectState.Writing)
-            {
-                throw new WayleaveException(Errno.ENODEV, $"commit {made}", $"it is {made.State}", "start the transfer again");
-            }
+            ThrowUnless(made, made.State is ObjectState.Writing or ObjectState.Committing);
 
-            older = _objects.Values.FirstOrDefault(o => o.State == ObjectState.Ready && o.Device == made.Device && o.Name == made.Name);
+            // Another commit of the name may still be taking its own predecessor back: then there are two.
+            older = [.. _objects.Values.Where(o => o.State == ObjectState.Ready && o.Device == made.Device && o.Name == made.Name)];
             made.State = ObjectState.Ready;
             made.Sha256 = sha256;
         }
 
-        if (older is not null)
+        foreach (DeviceObject replaced in older)
         {
-            await RevokeAsync(older, new RevokePolicy { Reason = $"replaced by a new {made}" }).ConfigureAwait(false);
+            await RevokeAsync(replaced, new RevokePolicy { Reason = $"replaced by a new {made}" }).ConfigureAwait(false);
         }
     }
 
-    /// <summary>Gives up an object that was not committed; does nothing for any other.</summary>
+    /// <summary>Gives up an object whose commit has not begun; does nothing for any other.</summary>
     public async Task AbortAsync(DeviceObject made, string reason)
     {
         ArgumentNullException.ThrowIfNull(made);
-        if (made.State == ObjectState.Writing)
+        RevokePolicy policy = new() { Reason = reason };
+        using (_host.Enter())
         {
-            await RevokeAsync(made, new RevokePolicy { Reason = reason }).ConfigureAwait(false);
+            if (made.State != ObjectState.Writing)
+            {
+                return;
+            }
+
+            // In the same hold of the lock as the question, or a commit could come between the two.
+            made.Gpu.Device.Free(made.Buffer, policy);
         }
+
+        await RevokeAsync(made, policy).ConfigureAwait(false);
     }
 
-    /// <summary>An object by its name, if it is ready.</summary>
+    /// <summary>An object by its name, if it is ready; one that is being taken back only when there is no other.</summary>
     public DeviceObject? Find(string device, string name)
     {
         using (_host.Enter())
         {
-            return _objects.Values.FirstOrDefault(o => o.State == ObjectState.Ready && o.Device == device && o.Name == name);
+            return _objects.Values
+                .Where(o => o.State == ObjectState.Ready && o.Device == device && o.Name == name)
+                .MinBy(o => o.Buffer.IsFreed);
         }
     }
 
@@ -242,6 +266,16 @@ public sealed class ObjectStore
             o.Proof = o.Buffer.Freeing!.Proof;
             o.State = ObjectState.Revoked;
             _objects.Remove(o.Id);
+        }
+    }
+
+    // One whose revoke is under way is lost already, whatever its state still says.
+    private static void ThrowUnless(DeviceObject made, bool isOpen)
+    {
+        if (!isOpen || made.Buffer.IsFreed)
+        {
+            string reason = isOpen ? "it is being taken back" : $"it is {made.State}";
+            throw new WayleaveException(Errno.ENODEV, $"commit {made}", reason, "start the transfer again");
         }
     }
 

@@ -3,6 +3,7 @@ using System.Security.Cryptography;
 using System.Text;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
 using Wayleave.Devices.Gpu;
 using Wayleave.Host;
@@ -180,6 +181,77 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     }
 
     [Fact]
+    public async Task A_commit_that_takes_long_is_not_given_up_by_the_end_of_its_lease()
+    {
+        ObjectDocument made = await CreateAsync("a");
+        await using HeldLease held = await LeaseAsync(made);
+        GpuBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
+        AcquireTicket ticket = HoldReservation(buffer); // the checksum cannot begin
+        string zeros = Convert.ToHexStringLower(SHA256.HashData(new byte[Size]));
+        Task<ObjectDocument> commit = _client.CommitObjectAsync(made.Id, zeros, Cancellation);
+        await UntilAsync(() => _host.Objects.Find(made.Id)!.State == ObjectState.Committing);
+        for (int beat = 0; beat < 50; beat++)
+        {
+            _clock.Advance(TimeSpan.FromSeconds(1)); // the stream of the lease looks at what became of it
+            await Task.Yield();
+        }
+
+        ReleaseReservation(buffer, ticket);
+        Assert.Equal(ObjectState.Ready, (await commit).State);
+        _clock.Advance(TimeSpan.FromSeconds(1));
+        await held.Completion.WaitAsync(TimeSpan.FromSeconds(30), Cancellation);
+    }
+
+    [Fact]
+    public async Task A_commit_whose_client_leaves_gives_the_object_up()
+    {
+        ObjectDocument made = await CreateAsync("a");
+        GpuBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
+        AcquireTicket ticket = HoldReservation(buffer);
+        using CancellationTokenSource leaving = new();
+        Task<ObjectDocument> commit = _client.CommitObjectAsync(made.Id, new string('0', 64), leaving.Token);
+        await UntilAsync(() => _host.Objects.Find(made.Id)!.State == ObjectState.Committing);
+        await leaving.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => commit);
+        ReleaseReservation(buffer, ticket);
+        await UntilAsync(() => _host.Objects.List().Count == 0);
+    }
+
+    [Fact]
+    public async Task An_object_that_is_being_taken_back_cannot_be_committed_and_keeps_its_predecessor_alive()
+    {
+        ObjectDocument first = await _client.CommitObjectAsync((await CreateAsync("a")).Id, null, Cancellation);
+        ObjectDocument made = await CreateAsync("a");
+        GpuBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
+        AcquireTicket ticket = HoldReservation(buffer); // the revoke cannot end
+        Task<ProofDocument> deleted = _client.DeleteObjectAsync(made.Id, Cancellation);
+        await UntilAsync(() => buffer.IsFreed);
+        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => _client.CommitObjectAsync(made.Id, null, Cancellation));
+        Assert.Equal(Errno.ENODEV, e.Errno);
+        Assert.Contains("it is being taken back", e.Message, StringComparison.Ordinal);
+        ReleaseReservation(buffer, ticket);
+        Assert.Equal(RetirementGrade.Retired, (await deleted).Grade);
+        Assert.Equal(first.Id, (await _client.GetObjectAsync("gpu0", "a", Cancellation)).Id);
+    }
+
+    [Fact]
+    public async Task Of_two_commits_of_one_name_at_a_time_one_object_is_left()
+    {
+        ObjectDocument first = await _client.CommitObjectAsync((await CreateAsync("a")).Id, null, Cancellation);
+        GpuBuffer buffer = _host.Objects.Find(first.Id)!.Buffer;
+        AcquireTicket ticket = HoldReservation(buffer); // its successor cannot finish taking it back
+        ObjectDocument second = await CreateAsync("a");
+        Task<ObjectDocument> slow = _client.CommitObjectAsync(second.Id, null, Cancellation);
+        await UntilAsync(() => buffer.IsFreed);
+        Assert.Equal(second.Id, (await _client.GetObjectAsync("gpu0", "a", Cancellation)).Id);
+        Task<ObjectDocument> third = _client.CommitObjectAsync((await CreateAsync("a")).Id, null, Cancellation);
+        ReleaseReservation(buffer, ticket);
+        await slow;
+        ObjectDocument last = await third;
+        Assert.Equal(last.Id, Assert.Single((await _client.GetObjectsAsync(Cancellation)).Objects).Id);
+    }
+
+    [Fact]
     public async Task A_second_commit_of_a_name_replaces_the_first()
     {
         ObjectDocument first = await _client.CommitObjectAsync((await CreateAsync("a")).Id, null, Cancellation);
@@ -237,6 +309,11 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         await using HeldLease held = await LeaseAsync(await CreateAsync("a"));
         ConnectionEndDocument second = await _client.ReconnectAsync(held.Lease.Id, s_peer with { QpNumber = 18 }, Cancellation);
         Assert.NotEqual(held.Lease.Local.QpNumber, second.QpNumber);
+        Lease lease = Assert.Single(_host.Leases.List());
+        Assert.Equal(2, lease.QueuePairs.Count);
+        lease.QueuePairs.ForEach(_host.Nics[0].Abort);
+        await _client.ReconnectAsync(held.Lease.Id, s_peer with { QpNumber = 19 }, Cancellation);
+        Assert.Single(lease.QueuePairs); // those that failed are gone
         WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(
             () => _client.ReconnectAsync(held.Lease.Id, s_peer with { Gid = "127.0.0.4" }, Cancellation));
         Assert.Equal(Errno.EACCES, e.Errno);
@@ -329,6 +406,24 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         ObjectDocument made = await CreateAsync("a");
         WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => LeaseAsync(made, ImporterKind.Pinned));
         Assert.Equal(Errno.EOPNOTSUPP, e.Errno);
+    }
+
+    private AcquireTicket HoldReservation(GpuBuffer buffer)
+    {
+        using (_host.Context.Enter())
+        {
+            AcquireTicket ticket = new(_host.Context, "test");
+            Assert.Equal(LockOutcomeKind.Acquired, buffer.Shared.Reservation.TryLock(ticket).Kind);
+            return ticket;
+        }
+    }
+
+    private void ReleaseReservation(GpuBuffer buffer, AcquireTicket ticket)
+    {
+        using (_host.Context.Enter())
+        {
+            buffer.Shared.Reservation.Unlock(ticket);
+        }
     }
 
     private string Token => File.ReadAllText(_server.TokenFile!).Trim();
