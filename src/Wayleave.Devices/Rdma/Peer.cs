@@ -13,6 +13,8 @@ internal sealed class Peer
     private readonly ushort _localPort;
     private IcrcFlow _inbound;
     private int _inboundSourcePort = -1;
+    private long _icrcChecksFull;
+    private long _icrcChecksSolved;
 
     public Peer(RdmaDeviceOptions options, in AddressVector address)
     {
@@ -51,6 +53,9 @@ internal sealed class Peer
     /// <summary>Whose turn it is; changes with every super-packet.</summary>
     public bool ResponsesGoFirst { get; set; }
 
+    public PeerStatus Status =>
+        new(Address, _icrcChecksFull, _icrcChecksSolved, Window.LimitBytes, Window.InFlightBytes);
+
     /// <summary>Whether the ICRC fits; says whether all 32 bits were checked or 16.</summary>
     public bool Verify(ReadOnlySpan<byte> packet, ushort sourcePort, int identification, out bool isFullCheck)
     {
@@ -65,6 +70,7 @@ internal sealed class Peer
         {
             if (Icrc.Verify(_inbound, (ushort)identification, packet))
             {
+                _icrcChecksFull++;
                 return true;
             }
 
@@ -77,8 +83,10 @@ internal sealed class Peer
         // Our own senders number the segments of a super-packet; whoever splits one on the way hides the index, not the
         // limit.
         isFullCheck = false;
-        return Icrc.TrySolveIdentification(_inbound, packet, out ushort solved)
+        bool fits = Icrc.TrySolveIdentification(_inbound, packet, out ushort solved)
             && (Address.Icrc == IcrcMode.SolveIdentification || solved < RdmaDeviceOptions.SuperPacketSegmentsMax);
+        _icrcChecksSolved += fits ? 1 : 0;
+        return fits;
     }
 }
 

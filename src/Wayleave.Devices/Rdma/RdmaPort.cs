@@ -62,6 +62,9 @@ public sealed class RdmaPort
     /// </summary>
     public TimeSpan? NextDeadline => _nextDeadline == TimeSpan.MaxValue ? null : _nextDeadline;
 
+    /// <summary>The sockets that queue pairs were ever connected to. Port token held by the caller.</summary>
+    public IReadOnlyList<PeerStatus> GetPeers() => [.. _peers.Select(p => p.Status)];
+
     internal HostContext Host { get; }
 
     internal RdmaDeviceOptions Options { get; }

@@ -138,6 +138,9 @@ public class PortTests
         Assert.Equal(accepted ? 0 : 1, stats.Drops(DropReason.BadIcrc));
         Assert.Equal(
             (accepted && full ? 1 : 0, accepted && !full ? 1 : 0), (stats.IcrcChecksFull, stats.IcrcChecksSolved));
+        PeerStatus peer = Assert.Single(c.Node.Port.GetPeers());
+        Assert.Equal((stats.IcrcChecksFull, stats.IcrcChecksSolved), (peer.IcrcChecksFull, peer.IcrcChecksSolved));
+        Assert.Equal(full || !accepted, peer.IsIcrcCheckFull);
     }
 
     [Fact]

@@ -497,7 +497,7 @@ public class RegionTests
     }
 
     [Fact]
-    public void RDMA_26_A_fault_that_the_exporter_refuses_is_an_access_error_not_an_endless_wait()
+    public void A_fault_that_the_exporter_refuses_is_an_access_error_not_an_endless_wait()
     {
         Conversation write = new();
         write.Memory.Move();
