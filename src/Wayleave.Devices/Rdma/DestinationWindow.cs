@@ -14,6 +14,10 @@ internal sealed class DestinationWindow(long limitBytes)
     /// <summary>One packet may always go when nothing is out, however small the limit.</summary>
     public bool Admits(int chargeBytes) => InFlightBytes + chargeBytes <= LimitBytes || InFlightBytes == 0;
 
+    /// <summary>How many packets of that charge may go now.</summary>
+    public int RoomFor(int chargeBytes) =>
+        (int)Math.Max((LimitBytes - InFlightBytes) / chargeBytes, InFlightBytes == 0 ? 1 : 0);
+
     public void Charge(int bytes) => InFlightBytes += bytes;
 
     public void Release(long bytes) => InFlightBytes -= bytes;

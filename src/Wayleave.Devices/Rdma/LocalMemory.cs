@@ -1,3 +1,4 @@
+using Wayleave.Core.Buffers;
 using Wayleave.Devices.Rdma.Verbs;
 
 namespace Wayleave.Devices.Rdma;
@@ -54,6 +55,41 @@ internal sealed class LocalMemory(RdmaDevice device, ProtectionDomain domain, Re
 
         return AccessOutcome.Done;
     }
+
+    /// <summary>
+    /// Opens a run of packets: as <see cref="RegionMemory.TryOpen"/>, for the piece of the list that
+    /// <paramref name="offset"/> is in.
+    /// </summary>
+    public AccessOutcome TryOpen(
+        ReadOnlySpan<Sge> sges,
+        ulong offset,
+        int lengthBytes,
+        out ReadOnlySpan<byte> bytes,
+        out Translation? translation,
+        out MemoryRegion? region)
+    {
+        bytes = default;
+        (translation, region) = (null, null);
+        foreach (ref readonly Sge sge in sges)
+        {
+            if (offset >= sge.LengthBytes)
+            {
+                offset -= sge.LengthBytes;
+                continue;
+            }
+
+            int length = (int)Math.Min((ulong)lengthBytes, sge.LengthBytes - offset);
+            AccessOutcome outcome = Find(sge, AccessFlags.None, out region);
+            return outcome == AccessOutcome.Done
+                ? memory.TryOpen(region!, sge.Address + offset, length, out bytes, out translation)
+                : outcome;
+        }
+
+        return AccessOutcome.Refused;
+    }
+
+    /// <summary>Ends a run.</summary>
+    public void Leave(Translation translation) => memory.Leave(translation);
 
     /// <summary>Scatters bytes to the list from <paramref name="offset"/> on.</summary>
     /// <param name="sges">At least offset and length long together.</param>

@@ -26,8 +26,9 @@ internal enum AccessOutcome
 }
 
 // The one place where the RDMA data path touches memory. The sequence is that of architecture.md, Moving and taking
-// back: read the translation, enter its gate, copy one packet, leave. Nothing is remembered from one packet to the
-// next.
+// back: read the translation, enter its gate, copy one packet, leave. A sender's run of packets from one piece of
+// memory stays inside for one super-packet, 64 KiB at most, and looks at the gate before every packet. Nothing is
+// remembered from one packet, or one run, to the next.
 
 /// <summary>Copies packets in and out of regions. Port token held by the caller.</summary>
 internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
@@ -88,6 +89,38 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         return outcome;
     }
 
+    /// <summary>
+    /// Opens a run of packets from one piece of memory: enters the gate once, for at most one super-packet. After Done
+    /// the caller looks at the gate before every further packet, stops when it was closed, and ends with
+    /// <see cref="Leave"/>.
+    /// </summary>
+    /// <param name="region">Key, range and rights were checked.</param>
+    /// <param name="address">Of the first byte.</param>
+    /// <param name="lengthBytes">How much the caller would read.</param>
+    /// <param name="bytes">As much of it as lies in one piece; used only until Leave.</param>
+    /// <param name="translation">What to look at and to leave; null unless the outcome is Done.</param>
+    public AccessOutcome TryOpen(
+        MemoryRegion region, ulong address, int lengthBytes, out ReadOnlySpan<byte> bytes, out Translation? translation)
+    {
+        bytes = default;
+        if (!TryEnter(region, out translation))
+        {
+            translation = null;
+            return WhyRefused(region);
+        }
+
+        ulong offset = region.Offset + (address - region.Iova);
+        if (translation.Addresses.TryLocate(offset, out DeviceAddress source, out ulong contiguous)
+            && dma.TryRead(source, (int)Math.Min((ulong)lengthBytes, contiguous), out bytes) == Errno.Success)
+        {
+            return AccessOutcome.Done;
+        }
+
+        Leave(translation);
+        translation = null;
+        return AccessOutcome.Aborted;
+    }
+
     /// <summary>Whether a key may still be used at all. The port asks before it looks at ranges.</summary>
     public bool IsDead(MemoryRegion region) => region.State == MemoryRegionState.Dead && defences.RefusesDeadKeys;
 
@@ -104,7 +137,8 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         return translation is not null && (!defences.EntersGate || translation.Gate.TryEnter());
     }
 
-    private void Leave(Translation translation)
+    /// <summary>Leaves the gate of a translation that was entered; the last one out of a closed gate reports it.</summary>
+    public void Leave(Translation translation)
     {
         Interleave.Point("rdma: copied");
         if (defences.EntersGate)

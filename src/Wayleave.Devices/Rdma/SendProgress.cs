@@ -89,12 +89,13 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     /// <summary>What a packet with that payload is charged.</summary>
     public int ChargeOf(int payloadBytes) => payloadBytes + _datagramCharge;
 
-    /// <summary>The packet at the cursor was sent. True when it had been sent before.</summary>
-    public bool NoteSent(int chargeBytes)
+    /// <summary>That many packets from the cursor on were sent, all of one request.</summary>
+    /// <returns>How many of them had been sent before.</returns>
+    public int NoteSent(int packets, int chargeBytes)
     {
         pair.Peer.Window.Charge(chargeBytes);
         _charged += chargeBytes;
-        return Advance(CursorPacket + 1);
+        return Advance(CursorPacket + packets);
     }
 
     /// <summary>
@@ -115,15 +116,14 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     /// <summary>What the responses of a READ request are charged.</summary>
     public int ChargeOfRead(uint lengthBytes, int packets) => (int)lengthBytes + packets * _datagramCharge;
 
-    /// <summary>
-    /// A READ request was sent for the packets from the cursor to that one. True when they were asked for before.
-    /// </summary>
-    public bool NoteReadSent(int end, int chargeBytes)
+    /// <summary>A READ request was sent for the packets from the cursor to that one.</summary>
+    /// <returns>1 when they were asked for before, else 0.</returns>
+    public int NoteReadSent(int end, int chargeBytes)
     {
         pair.Peer.ReadWindow.Charge(chargeBytes);
         _readCharged += chargeBytes;
         ReadsOutstanding++;
-        return Advance(end);
+        return Math.Min(Advance(end), 1);
     }
 
     /// <summary>Whether a response to that PSN can exist: sent, and not answered yet (H-06, H-11).</summary>
@@ -197,16 +197,19 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
 
     private uint Ahead(uint psn) => (psn - AckPsn) & Psn.Mask;
 
-    private bool Advance(int nextPacket)
+    private int Advance(int nextPacket)
     {
         uint psn = CursorPsn;
         uint end = Psn.Add(psn, (uint)(nextPacket - CursorPacket));
-        bool isRepeated = Ahead(psn) < Ahead(_sentPsn);
-        _sentPsn = Ahead(end) > Ahead(_sentPsn) ? end : _sentPsn;
+        uint sent = Ahead(_sentPsn);
+        uint from = Ahead(psn);
+        uint to = Ahead(end);
+        int repeated = from < sent ? (int)(Math.Min(to, sent) - from) : 0;
+        _sentPsn = to > sent ? end : _sentPsn;
         bool isDone = nextPacket == queue[Cursor].PacketCount;
         Cursor += isDone ? 1u : 0;
         CursorPacket = isDone ? 0 : nextPacket;
-        return isRepeated;
+        return repeated;
     }
 
     private void MoveCursorToAck()

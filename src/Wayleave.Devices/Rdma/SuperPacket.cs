@@ -27,6 +27,14 @@ internal ref struct SuperPacket(Span<byte> buffer, int segmentsMax)
         return fits;
     }
 
+    /// <summary>How many packets of that size fit.</summary>
+    public readonly int RoomFor(int packetBytes) =>
+        _closed || packetBytes > (Count == 0 ? _buffer.Length : SegmentBytes)
+            ? 0
+            : packetBytes < SegmentBytes
+                ? Math.Min(1, (_buffer.Length - LengthBytes) / packetBytes)
+                : Math.Min(segmentsMax - Count, (_buffer.Length - LengthBytes) / packetBytes);
+
     /// <summary>Keeps the packet that was written into the reserved room.</summary>
     public void Commit(int packetBytes)
     {
