@@ -23,6 +23,9 @@ public sealed record ConnectionEndDocument
     /// <summary>The largest payload it takes; both ends use the smaller one.</summary>
     public required int PathMtuBytes { get; init; }
 
+    /// <summary>Its socket's receive buffer as the kernel accounts it; null when it is not known.</summary>
+    public int? ReceiveBufferBytes { get; init; }
+
     public static ConnectionEndDocument From(ConnectionEnd end)
     {
         ArgumentNullException.ThrowIfNull(end);
@@ -33,6 +36,7 @@ public sealed record ConnectionEndDocument
             QpNumber = end.QpNumber,
             Psn = end.Psn,
             PathMtuBytes = end.PathMtuBytes,
+            ReceiveBufferBytes = end.ReceiveBufferBytes,
         };
     }
 
@@ -46,9 +50,10 @@ public sealed record ConnectionEndDocument
             throw new WayleaveException(Errno.EINVAL, Operation, $"'{Gid}' is not an IPv4 or IPv6 address");
         }
 
-        return QpNumber <= Bits24 && Psn <= Bits24 && UdpPort != 0
-            ? new ConnectionEnd(gid, UdpPort, QpNumber, Psn, PathMtuBytes)
-            : throw new WayleaveException(Errno.EINVAL, Operation, "a queue pair's number and a PSN have 24 bits, and a port is not 0");
+        bool isSound = QpNumber <= Bits24 && Psn <= Bits24 && UdpPort != 0 && ReceiveBufferBytes is null or > 0;
+        return isSound
+            ? new ConnectionEnd(gid, UdpPort, QpNumber, Psn, PathMtuBytes) { ReceiveBufferBytes = ReceiveBufferBytes }
+            : throw new WayleaveException(Errno.EINVAL, Operation, "a queue pair's number and a PSN have 24 bits, a port is not 0, and a buffer has bytes");
     }
 }
 
