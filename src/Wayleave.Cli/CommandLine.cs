@@ -80,6 +80,7 @@ internal static class CommandLine
             DevicesCommand.Create(),
             LsCommand.Create(),
             RevokeCommand.Create(),
+            BenchCommand.Create(),
             RoceCommand.Create(),
             ConfigCommand.Create(),
             CompletionCommand.Create(),

@@ -72,6 +72,14 @@ public sealed record BenchmarkOptions
 
     public string PassiveAddress { get; init; } = "127.0.0.3";
 
+    /// <summary>What a test runs with when nothing else is said: perftest's sizes.</summary>
+    public static BenchmarkOptions DefaultsOf(BenchmarkTest test) => test switch
+    {
+        BenchmarkTest.WriteLat or BenchmarkTest.SendLat => new BenchmarkOptions { Test = test, SizeBytes = 8 },
+        BenchmarkTest.Revoke => new BenchmarkOptions { Test = test, RegionBytes = 1 << 20, Rounds = 1 },
+        _ => new BenchmarkOptions { Test = test },
+    };
+
     /// <summary><see cref="RegionBytes"/> with its default filled in.</summary>
     public long EffectiveRegionBytes => RegionBytes != 0 ? RegionBytes : Math.Max(4L << 20, SizeBytes);
 

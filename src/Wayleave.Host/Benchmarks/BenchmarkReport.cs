@@ -36,8 +36,8 @@ public sealed record BenchmarkReport
     public TakeBackResult? TakeBack { get; init; }
 
     /// <summary>
-    /// Bytes allocated by both processes per operation, and per packet of payload; null where the test has no steady state. What the
-    /// benchmark itself needs to start and stop a round is in it.
+    /// Bytes allocated by all threads of both processes per operation, and per packet of payload, less what a round without
+    /// operations allocates; null where the test has no steady state.
     /// </summary>
     public double? AllocatedBytesPerOperation { get; init; }
 

@@ -33,7 +33,10 @@ public sealed class PassiveSide : IAsyncDisposable
         ArgumentNullException.ThrowIfNull(input);
         ArgumentNullException.ThrowIfNull(output);
         await using PassiveSide side = new(input, output);
-        return await side.RunAsync().ConfigureAwait(false);
+
+        // A thread of its own: while it waits for the next command, the pool must not think that one of its workers hangs.
+        return await Task.Factory.StartNew(
+            side.Run, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default).ConfigureAwait(false);
     }
 
     public async ValueTask DisposeAsync()
@@ -46,9 +49,8 @@ public sealed class PassiveSide : IAsyncDisposable
         }
     }
 
-    private async Task<int> RunAsync()
+    private int Run()
     {
-        // A plain read: whoever measures on this process must not find a second thread of ours awake.
         while (_input.ReadLine() is { } line)
         {
             PassiveReply reply;
@@ -56,7 +58,7 @@ public sealed class PassiveSide : IAsyncDisposable
             {
                 PassiveCommand command = JsonSerializer.Deserialize(line, BenchmarkJson.Default.PassiveCommand)
                     ?? throw new InvalidDataException("an empty command");
-                reply = await HandleAsync(command).ConfigureAwait(false);
+                reply = HandleAsync(command).GetAwaiter().GetResult();
             }
             catch (Exception e) when (e is IOException or JsonException or InvalidDataException or ArgumentException)
             {
@@ -73,7 +75,7 @@ public sealed class PassiveSide : IAsyncDisposable
             if (_owner is { IsLent: true })
             {
                 // The writer has its answer and writes; the memory is taken back from under it before the next command.
-                await TakeBackAsync(_owner).ConfigureAwait(false);
+                TakeBackAsync(_owner).GetAwaiter().GetResult();
             }
         }
 
