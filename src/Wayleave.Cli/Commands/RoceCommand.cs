@@ -6,9 +6,13 @@ using Wayleave.Scenarios.Vectors;
 
 namespace Wayleave.Cli.Commands;
 
-/// <summary><c>wayleave roce</c>: looks at captured RoCEv2 packets, and plays one side of a captured connection.</summary>
+/// <summary>
+/// <c>wayleave roce</c>: looks at captured RoCEv2 packets, and plays one side of a captured connection.
+/// </summary>
 internal static class RoceCommand
 {
+    private const int PortsShown = 4;
+
     public static Command Create() => new("roce", "Check captured RoCEv2 packets, or replay one side of a connection")
     {
         CreateCheck(),
@@ -18,17 +22,21 @@ internal static class RoceCommand
     private static Command CreateCheck()
     {
         Argument<string> pcap = PcapArgument();
-        Option<ushort> port = new("--port")
+        Option<ushort[]> port = new("--port")
         {
-            Description = "The UDP destination port of the packets",
+            Description = "A UDP port that RoCEv2 packets go to, may be repeated (default 4791)",
             HelpName = "N",
-            DefaultValueFactory = _ => FrameHeader.RocePort,
         };
-        Command command = new("check", "Decode the packets of a capture and check their ICRC; fails if any is bad") { pcap, port };
+        Command command = new("check", "Decode the packets of a capture and check their ICRC; fails if any is bad")
+        {
+            pcap,
+            port,
+        };
         command.SetAction(parsed =>
         {
             string path = parsed.GetRequiredValue(pcap);
-            return Check(new CommandContext(parsed), path, ReadCapture(path, parsed.GetValue(port)));
+            ushort[]? ports = parsed.GetValue(port) is { Length: > 0 } given ? given : null;
+            return Check(new CommandContext(parsed), path, ReadCapture(path, ports));
         });
         return command;
     }
@@ -44,14 +52,17 @@ internal static class RoceCommand
             Required = true,
         };
         role.AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, "responder", "requester");
-        Command command = new("replay", "Play one side of a captured connection and compare what it sends with the capture")
+        Command command = new("replay", "Play one side of a captured connection and compare it with the capture")
         {
             pcap,
             json,
             role,
         };
         command.SetAction(parsed =>
-            Replay(new CommandContext(parsed), parsed.GetRequiredValue(pcap), parsed.GetRequiredValue(json), parsed.GetValue(role)));
+        {
+            (string pcapPath, string jsonPath) = (parsed.GetRequiredValue(pcap), parsed.GetRequiredValue(json));
+            return Replay(new CommandContext(parsed), pcapPath, jsonPath, parsed.GetValue(role));
+        });
         return command;
     }
 
@@ -68,6 +79,13 @@ internal static class RoceCommand
             context.Out.WriteLine(report.Summary);
         }
 
+        if (report.PacketCount == 0 && capture.SkippedUdpPorts.Take(PortsShown).ToArray() is { Length: > 0 } ports)
+        {
+            string others = string.Join(", ", ports);
+            context.Error.WriteLine(
+                $"wayleave: check {path}: no packet goes to the RoCEv2 port; --port names others, such as {others}");
+        }
+
         if (report.FileProblem is { } problem)
         {
             context.Error.WriteLine($"wayleave: check {path}: {problem}");
@@ -78,7 +96,7 @@ internal static class RoceCommand
 
     private static int Replay(CommandContext context, string pcapPath, string jsonPath, ReplayRole role)
     {
-        Capture capture = ReadCapture(pcapPath, FrameHeader.RocePort);
+        Capture capture = ReadCapture(pcapPath, udpPorts: null);
         if (capture.Status != PcapStatus.End)
         {
             throw new WayleaveException(Errno.EINVAL, $"read {pcapPath}", PcapReader.Describe(capture.Status));
@@ -142,12 +160,12 @@ internal static class RoceCommand
     private static Argument<string> PcapArgument() =>
         new("PCAP") { Description = "A packet capture of Ethernet frames, as tcpdump writes it" };
 
-    private static Capture ReadCapture(string path, ushort udpPort)
+    private static Capture ReadCapture(string path, ushort[]? udpPorts)
     {
         byte[] file = ReadFile(path);
         PcapStatus status = file.Length == 0
             ? throw new WayleaveException(Errno.EINVAL, $"read {path}", "the file is empty")
-            : Capture.TryRead(file, out Capture? capture, udpPort);
+            : Capture.TryRead(file, out Capture? capture, udpPorts);
         if (status == PcapStatus.Success)
         {
             return capture!;

@@ -11,7 +11,10 @@ public sealed class Capture
     private const int EthernetBytes = 14;
     private const int UdpBytes = 8;
 
+    private static readonly ushort[] s_rocePorts = [FrameHeader.RocePort];
+
     private readonly List<CapturedPacket> _packets = [];
+    private readonly Dictionary<ushort, int> _skippedPorts = [];
 
     private Capture()
     {
@@ -34,9 +37,9 @@ public sealed class Capture
     /// </summary>
     /// <param name="file">The bytes of the file; the packets refer to them.</param>
     /// <param name="capture">What was found.</param>
-    /// <param name="udpPort">The destination port that marks a RoCEv2 packet.</param>
+    /// <param name="udpPorts">The destination ports that mark a RoCEv2 packet; null is 4791 alone.</param>
     public static PcapStatus TryRead(
-        ReadOnlyMemory<byte> file, out Capture? capture, ushort udpPort = FrameHeader.RocePort)
+        ReadOnlyMemory<byte> file, out Capture? capture, IReadOnlyCollection<ushort>? udpPorts = null)
     {
         capture = null;
         PcapStatus status = PcapReader.TryOpen(file, out PcapReader? reader);
@@ -45,27 +48,44 @@ public sealed class Capture
             return status;
         }
 
+        udpPorts ??= s_rocePorts;
         capture = new Capture();
         while ((status = reader.TryRead(out PcapRecord record)) == PcapStatus.Success)
         {
-            if (ReadPacket(capture._packets.Count, reader.RecordCount, record, udpPort) is { } packet)
-            {
-                capture._packets.Add(packet);
-            }
-            else
-            {
-                capture.SkippedFrames++;
-            }
+            capture.Add(reader.RecordCount, record, udpPorts);
         }
 
         capture.Status = status;
         return PcapStatus.Success;
     }
 
+    /// <summary>
+    /// Destination ports of the UDP datagrams among the skipped frames, the most frequent first: where RoCEv2 may be if
+    /// it is not where it was looked for.
+    /// </summary>
+    public IEnumerable<ushort> SkippedUdpPorts =>
+        _skippedPorts.OrderByDescending(p => p.Value).ThenBy(p => p.Key).Select(p => p.Key);
+
     /// <summary>How many packets have that verdict.</summary>
     public int Count(IcrcVerdict verdict) => _packets.Count(p => p.Verdict == verdict);
 
-    private static CapturedPacket? ReadPacket(int index, int frameNumber, in PcapRecord record, ushort udpPort)
+    private void Add(int frameNumber, in PcapRecord record, IReadOnlyCollection<ushort> udpPorts)
+    {
+        if (ReadPacket(_packets.Count, frameNumber, record, udpPorts) is { } packet)
+        {
+            _packets.Add(packet);
+            return;
+        }
+
+        SkippedFrames++;
+        if (FrameView.TryParse(record.Frame.Span, out FrameView frame) == FrameError.None)
+        {
+            _skippedPorts[frame.DestinationPort] = _skippedPorts.GetValueOrDefault(frame.DestinationPort) + 1;
+        }
+    }
+
+    private static CapturedPacket? ReadPacket(
+        int index, int frameNumber, in PcapRecord record, IReadOnlyCollection<ushort> udpPorts)
     {
         ReadOnlyMemory<byte> bytes = record.Frame;
         FrameError error = FrameView.TryParse(bytes.Span, out FrameView frame);
@@ -79,12 +99,12 @@ public sealed class Capture
 
         if (error != FrameError.None)
         {
-            return GoesTo(udpPort, record.Frame.Span)
+            return GoesTo(udpPorts, record.Frame.Span)
                 ? new CapturedPacket(index, frameNumber, record) { FrameProblem = error, Verdict = IcrcVerdict.Bad }
                 : null;
         }
 
-        if (frame.DestinationPort != udpPort)
+        if (!udpPorts.Contains(frame.DestinationPort))
         {
             return null;
         }
@@ -130,7 +150,7 @@ public sealed class Capture
 
     // Whether a frame that is not well formed is a RoCEv2 packet all the same: damage must not hide as another
     // protocol.
-    private static bool GoesTo(ushort udpPort, ReadOnlySpan<byte> frame)
+    private static bool GoesTo(IReadOnlyCollection<ushort> udpPorts, ReadOnlySpan<byte> frame)
     {
         if (frame.Length < EthernetBytes + 20)
         {
@@ -145,6 +165,6 @@ public sealed class Capture
             _ => (false, 0),
         };
         return isUdp && ip.Length >= headerBytes + UdpBytes
-            && BinaryPrimitives.ReadUInt16BigEndian(ip[(headerBytes + 2)..]) == udpPort;
+            && udpPorts.Contains(BinaryPrimitives.ReadUInt16BigEndian(ip[(headerBytes + 2)..]));
     }
 }

@@ -82,7 +82,8 @@ internal static class PacketComparison
     private static FieldDifference? Flag(string field, bool expected, bool got) =>
         Text(field, expected ? "1" : "0", got ? "1" : "0");
 
-    private static FieldDifference? Number(string field, long expected, long got) => Text(field, $"{expected}", $"{got}");
+    private static FieldDifference? Number(string field, long expected, long got) =>
+        Text(field, $"{expected}", $"{got}");
 
     private static FieldDifference? Hex(string field, ulong expected, ulong got, int digits) =>
         Text(field, Format(expected, digits), Format(got, digits));

@@ -11,8 +11,9 @@ using Wayleave.Simulation;
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>
-/// One side of a description as a real RDMA device with its regions and its queue pair, and a clock that stands still until
-/// it is told. Packets go in and out one at a time, so that a capture's order decides what the machine knows when it sends.
+/// One side of a description as a real RDMA device with its regions and its queue pair, and a clock that stands still
+/// until it is told. Packets go in and out one at a time, so that a capture's order decides what the machine knows when
+/// it sends.
 /// </summary>
 internal sealed class ReplayMachine
 {
@@ -209,7 +210,7 @@ internal sealed class ReplayMachine
         {
             return _memories.Find(m => m.Name == region.InitialContent.Mr)
                 ?? throw new FormatException(
-                    $"region {region.Name} has the content of \"{region.InitialContent.Mr}\", which is no region before it");
+                    $"region {region.Name} is to be \"{region.InitialContent.Mr}\", which is no region before it");
         }
 
         ReplayMemory memory = new(_host, fabric, region);
@@ -247,7 +248,8 @@ internal sealed class ReplayMachine
     // Every step sets exactly what it needs, as a program does that follows the manual.
     private void Step(QueuePairAttributes attributes)
     {
-        QueuePairTransitions.TryGet(_pair.State, attributes.State, _pair.Type, out QueuePairAttributeMask required, out _);
+        QueuePairTransitions.TryGet(
+            _pair.State, attributes.State, _pair.Type, out QueuePairAttributeMask required, out _);
         Errno errno = _pair.Modify(attributes, required | QueuePairAttributeMask.State);
         Require(errno, $"the queue pair's step to {VerbsNames.Of(attributes.State)}");
     }

@@ -73,7 +73,9 @@ public sealed record ReplayReport
     /// <summary>At most one per packet, the first that was found; packets first.</summary>
     public IReadOnlyList<ReplayMismatch> Mismatches { get; init; } = [];
 
-    /// <summary>Every packet with its verdict when the replay is not supported and that is all there is to say; else null.</summary>
+    /// <summary>
+    /// Every packet with its verdict when the replay is not supported and that is all there is to say; else null.
+    /// </summary>
     public CheckReport? Check { get; init; }
 
     /// <summary>The outcome in one line.</summary>
@@ -86,7 +88,8 @@ public sealed record ReplayReport
     };
 
     private string Counts =>
-        $"{(Role == ReplayRole.Requester ? "requester" : "responder")} {Side}, {PacketsFed} of the peer's packets fed; compared: "
+        $"{(Role == ReplayRole.Requester ? "requester" : "responder")} {Side}, "
+        + $"{PacketsFed} of the peer's packets fed; compared: "
         + $"{Plural.Of(PacketsCompared, "packet")}, {Plural.Of(CompletionsCompared, "completion")}, "
         + Plural.Of(MemoryRangesCompared, "memory range");
 

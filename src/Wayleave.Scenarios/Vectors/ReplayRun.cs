@@ -24,7 +24,9 @@ internal sealed record ReplayInput(
         : FrameHeader.RocePort;
 }
 
-/// <summary>What both roles of a replay have in common: the machine, the packets, and the list of what differs.</summary>
+/// <summary>
+/// What both roles of a replay have in common: the machine, the packets, and the list of what differs.
+/// </summary>
 internal abstract class ReplayRun(ReplayInput input)
 {
     // The first difference of each packet, in the order of the capture.
@@ -142,8 +144,8 @@ internal abstract class ReplayRun(ReplayInput input)
         return expected == got ? null : new FieldDifference("destination", expected, got);
     }
 
-    // Our port numbers the segments of a super-packet from 0 and rxe counts on: the ICRC must be right in our framing, and the
-    // same in the capture's.
+    // Our port numbers the segments of a super-packet from 0 and rxe counts on: the ICRC must be right in our framing,
+    // and the same in the capture's.
     private FieldDifference? OfIcrc(CapturedPacket captured, ReadOnlySpan<byte> got)
     {
         if (!Icrc.Verify(Machine.Flow, identification: 0, got))

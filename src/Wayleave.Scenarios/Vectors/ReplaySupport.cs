@@ -2,7 +2,9 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Scenarios.Vectors;
 
-/// <summary>What can be replayed: SEND, WRITE and READ on a reliable connection, with a requester on one side only.</summary>
+/// <summary>
+/// What can be replayed: SEND, WRITE and READ on a reliable connection, with a requester on one side only.
+/// </summary>
 internal static class ReplaySupport
 {
     public const string RxeProfile = "rxe";

@@ -3,22 +3,23 @@ using Wayleave.Devices.Rdma;
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>
-/// Plays one side of a captured connection with the real RDMA device of this library, on a clock that does not wait, and
-/// compares what it does with what the captured stack did.
+/// Plays one side of a captured connection with the real RDMA device of this library, on a clock that does not wait,
+/// and compares what it does with what the captured stack did.
 /// </summary>
 public static class Replayer
 {
     /// <summary>
-    /// Builds the queue pair, memory and work requests of a side, gives it the packets that its peer sent and that were not
-    /// lost, and compares: every packet field by field with its ICRC in the capture's framing, what caused a repetition, the
-    /// completions, the state of the queue pair and the memory afterwards. Comparison is strict: the deviations that a
-    /// description lists as acceptable are not accepted.
+    /// Builds the queue pair, memory and work requests of a side, gives it the packets that its peer sent and that were
+    /// not lost, and compares: every packet field by field with its ICRC in the capture's framing, what caused a
+    /// repetition, the completions, the state of the queue pair and the memory afterwards. Comparison is strict: the
+    /// deviations that a description lists as acceptable are not accepted.
     /// </summary>
     /// <param name="capture">Every packet of the pcap file.</param>
     /// <param name="vector">The description that goes with it.</param>
     /// <param name="role">Which side our stack plays.</param>
     /// <param name="profile">
-    /// How our side behaves where implementations differ; null is as the captured one. Another shows where it would not.
+    /// How our side behaves where implementations differ; null is as the captured one. Another shows where it would
+    /// not.
     /// </param>
     /// <exception cref="FormatException">
     /// The description contradicts itself or the capture; the message says where in one line.
@@ -30,8 +31,8 @@ public static class Replayer
         if (vector.Packets.Count != capture.Packets.Count)
         {
             throw new FormatException(
-                $"the description has {Plural.Of(vector.Packets.Count, "packet")} and the capture {capture.Packets.Count}: "
-                + "they do not belong together");
+                $"the description has {Plural.Of(vector.Packets.Count, "packet")} "
+                + $"and the capture {capture.Packets.Count}: they do not belong together");
         }
 
         if (ReplaySupport.WhyNot(vector) is { } reason)

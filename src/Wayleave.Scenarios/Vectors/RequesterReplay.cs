@@ -3,13 +3,14 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Scenarios.Vectors;
 
-// A capture has one order, but its two directions were not locked to each other: rxe may have sent two more packets between
-// the arrival of a response and its processing. The PSNs say what rxe knew. While each request follows the one before,
-// responses wait, unless the machine has nothing to send without them; where the PSN jumps, they have all been seen.
+// A capture has one order, but its two directions were not locked to each other: rxe may have sent two more packets
+// between the arrival of a response and its processing. The PSNs say what rxe knew. While each request follows the one
+// before, responses wait, unless the machine has nothing to send without them; where the PSN jumps, they have all been
+// seen.
 
 /// <summary>
-/// Posts the work requests, gives the machine each captured response once the request that it answers was sent, and compares
-/// the requests. Time stands still until nothing else can happen, and then goes to the next timer.
+/// Posts the work requests, gives the machine each captured response once the request that it answers was sent, and
+/// compares the requests. Time stands still until nothing else can happen, and then goes to the next timer.
 /// </summary>
 internal sealed class RequesterReplay(ReplayInput input) : ReplayRun(input)
 {

@@ -3,8 +3,8 @@ using Wayleave.Devices.Rdma;
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>
-/// Feeds the captured requests at their times, each alone, and compares the answers in their order: rxe answers a request
-/// before it looks at the next one.
+/// Feeds the captured requests at their times, each alone, and compares the answers in their order: rxe answers a
+/// request before it looks at the next one.
 /// </summary>
 internal sealed class ResponderReplay(ReplayInput input) : ReplayRun(input)
 {

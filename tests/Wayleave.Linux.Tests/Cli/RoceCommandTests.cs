@@ -14,6 +14,8 @@ public sealed class RoceCommandTests : IDisposable
     private static readonly string s_found =
         Environment.GetEnvironmentVariable("WAYLEAVE_VECTORS") is { Length: > 0 } folder ? folder : s_vectors;
 
+    private static readonly string[] s_always = ["index", "t_us", "opcode", "psn", "dest_qpn", "icrc"];
+
     private readonly string _folder = Directory.CreateTempSubdirectory("wayleave-roce-").FullName;
 
     public static TheoryData<string> Names =>
@@ -32,12 +34,13 @@ public sealed class RoceCommandTests : IDisposable
         Assert.All(packets.RootElement.GetProperty("packets").EnumerateArray(), p =>
         {
             Assert.Equal("ok", p.GetProperty("icrc_verdict").GetString());
-            Assert.True(p.TryGetProperty("opcode", out _) && p.TryGetProperty("psn", out _) && p.TryGetProperty("dest_qpn", out _));
+            Assert.All(s_always, field => Assert.True(p.TryGetProperty(field, out _), field));
         });
 
         foreach (string role in new[] { "responder", "requester" })
         {
-            Outcome replay = await Run("roce", "replay", pcap, Path.ChangeExtension(pcap, "json"), "--role", role, "--json");
+            string json = Path.ChangeExtension(pcap, "json");
+            Outcome replay = await Run("roce", "replay", pcap, json, "--role", role, "--json");
             using JsonDocument report = JsonDocument.Parse(replay.Output);
             string? result = report.RootElement.GetProperty("result").GetString();
             Assert.Equal((replay.ExitCode, ""), (result == "match" ? 0 : 3, replay.Error));
@@ -111,11 +114,32 @@ public sealed class RoceCommandTests : IDisposable
         Outcome outcome = await Run("roce", "check", path);
         Assert.Equal(1, outcome.ExitCode);
         Assert.Contains("1 packet: 1 ok", outcome.Output, StringComparison.Ordinal);
-        Assert.Equal($"wayleave: check {path}: cut off inside a packet; the packets before it are good\n", outcome.Error);
+        Assert.Equal(
+            $"wayleave: check {path}: cut off inside a packet; the packets before it are good\n", outcome.Error);
 
         outcome = await Run("roce", "replay", path, Json("send_only"), "--role", "responder");
         Assert.Equal(1, outcome.ExitCode);
         Assert.Contains("cut off inside a packet", outcome.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Packets_to_another_port_are_found_when_it_is_named()
+    {
+        byte[] file = File.ReadAllBytes(Pcap("send_only"));
+        int port = 24 + 16 + 14 + 20 + 2; // of the first packet
+        (file[port], file[port + 1]) = (0x12, 0x34);
+        string path = Write("ports.pcap", file);
+        Outcome outcome = await Run("roce", "check", path);
+        Assert.Equal(0, outcome.ExitCode);
+        Assert.EndsWith("1 packet: 1 ok; 1 other frame skipped\n", outcome.Output, StringComparison.Ordinal);
+
+        outcome = await Run("roce", "check", path, "--port", "4660", "--port", "4791");
+        // Bad, because the ICRC covers the port.
+        Assert.EndsWith("2 packets: 1 ok, 1 bad\n", outcome.Output, StringComparison.Ordinal);
+
+        outcome = await Run("roce", "check", path, "--port", "1");
+        Assert.Equal("0 packets: 0 ok; 2 other frames skipped\n", outcome.Output);
+        Assert.EndsWith("--port names others, such as 4660, 4791\n", outcome.Error, StringComparison.Ordinal);
     }
 
     [Theory]

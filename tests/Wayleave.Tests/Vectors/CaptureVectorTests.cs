@@ -37,10 +37,8 @@ public class CaptureVectorTests
     [InlineData("{\"index\": 0, \"t_us\"", "{\"index\": 5, \"t_us\"", "index 5")]
     public void A_broken_description_is_refused_in_one_line(string from, string to, string names)
     {
-        string json = Encoding.UTF8.GetString(CapturedDialog.Description(Sample));
-        Assert.Contains(from, json, StringComparison.Ordinal);
-        FormatException refusal = Assert.Throws<FormatException>(
-            () => CaptureVector.Parse(Encoding.UTF8.GetBytes(json.Replace(from, to, StringComparison.Ordinal))));
+        byte[] json = CapturedDialog.ChangedDescription(Sample, from, to);
+        FormatException refusal = Assert.Throws<FormatException>(() => CaptureVector.Parse(json));
         Assert.Contains(names, refusal.Message, StringComparison.Ordinal);
         Assert.DoesNotContain('\n', refusal.Message);
     }
@@ -53,13 +51,13 @@ public class CaptureVectorTests
     [InlineData("\"timeout_code\": 14,\n    \"min_rnr", "\"timeout_code\": 77,\n    \"min_rnr")]
     [InlineData("\"access_flags\": [\"REMOTE_WRITE\"", "\"access_flags\": [\"EVERYTHING\"")]
     [InlineData("\"rule\": \"zero\", \"overrides\": []", "\"rule\": \"same_as\", \"mr\": \"other\", \"overrides\": []")]
-    [InlineData("\"rule\": \"zero\", \"overrides\": []", "\"rule\": \"zero\", \"overrides\": [{\"offset\": \"0xfffff\", \"length\": 2, \"rule\": \"bytes\", \"seed\": 1}]")]
+    [InlineData(
+        "\"overrides\": []",
+        "\"overrides\": [{\"offset\": \"0xfffff\", \"length\": 2, \"rule\": \"bytes\", \"seed\": 1}]")]
     [InlineData("\"max_send_wr\": 16", "\"max_send_wr\": 1000000")]
     public void A_description_that_verbs_refuse_is_refused(string from, string to)
     {
-        string json = Encoding.UTF8.GetString(CapturedDialog.Description(Sample));
-        Assert.Contains(from, json, StringComparison.Ordinal);
-        CaptureVector vector = CaptureVector.Parse(Encoding.UTF8.GetBytes(json.Replace(from, to, StringComparison.Ordinal)));
+        CaptureVector vector = CaptureVector.Parse(CapturedDialog.ChangedDescription(Sample, from, to));
         FormatException refusal = Assert.Throws<FormatException>(
             () => Replayer.Run(CapturedDialog.Capture(Sample), vector, ReplayRole.Responder));
         Assert.DoesNotContain('\n', refusal.Message);
@@ -141,9 +139,7 @@ public class CaptureVectorTests
     [InlineData("[\"SIGNALED\"]", "[\"SIGNALED\", \"IP_CSUM\"]", "the flags or the time of work request 0")]
     public void What_is_not_supported_is_said(string from, string to, string reason)
     {
-        string json = Encoding.UTF8.GetString(CapturedDialog.Description(Sample));
-        Assert.Contains(from, json, StringComparison.Ordinal);
-        CaptureVector vector = CaptureVector.Parse(Encoding.UTF8.GetBytes(json.Replace(from, to, StringComparison.Ordinal)));
+        CaptureVector vector = CaptureVector.Parse(CapturedDialog.ChangedDescription(Sample, from, to));
         ReplayReport report = Replayer.Run(CapturedDialog.Capture(Sample), vector, ReplayRole.Responder);
         Assert.Equal(ReplayResult.NotSupported, report.Result);
         Assert.StartsWith(reason, report.Reason, StringComparison.Ordinal);

@@ -1,5 +1,6 @@
 using System.Buffers;
 using System.Buffers.Binary;
+using System.Text;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Scenarios.Vectors;
 using Wayleave.Tests.Rdma.Wire;
@@ -19,7 +20,16 @@ internal static class CapturedDialog
 
     public static Recording Capture(string name, string? folder = null) => Read(Bytes(name, folder));
 
-    public static CaptureVector Vector(string name, string? folder = null) => CaptureVector.Parse(Description(name, folder));
+    public static CaptureVector Vector(string name, string? folder = null) =>
+        CaptureVector.Parse(Description(name, folder));
+
+    /// <summary>The text of a description with a part of it replaced, which it must have.</summary>
+    public static byte[] ChangedDescription(string name, string from, string to)
+    {
+        string json = Encoding.UTF8.GetString(Description(name));
+        Assert.Contains(from, json, StringComparison.Ordinal);
+        return Encoding.UTF8.GetBytes(json.Replace(from, to, StringComparison.Ordinal));
+    }
 
     public static Recording Read(ReadOnlyMemory<byte> file)
     {
@@ -27,7 +37,9 @@ internal static class CapturedDialog
         return capture!;
     }
 
-    /// <summary>The capture with one packet changed, from its BTH on; then its ICRC is made right again, or not.</summary>
+    /// <summary>
+    /// The capture with one packet changed, from its BTH on; then its ICRC is made right again, or not.
+    /// </summary>
     public static Recording WithPacket(string name, int index, Action<byte[]> change, bool reseals = true) => Rebuild(
         name,
         (i, header, bytes) =>
@@ -74,10 +86,10 @@ internal static class CapturedDialog
             CapturedPacket source = packets[take.From];
             byte[] bytes = source.Bytes.ToArray();
             take.Change?.Invoke(bytes);
-            IcrcFlow flow = new(
-                source.Header.Source, source.Header.Destination, source.Header.SourcePort, source.Header.DestinationPort);
-            Icrc.Seal(flow, source.Header.Identification, bytes);
-            PcapWriter.WriteDatagram(output, take.Milliseconds * 1_000_000L, source.Header, bytes);
+            FrameHeader header = source.Header;
+            IcrcFlow flow = new(header.Source, header.Destination, header.SourcePort, header.DestinationPort);
+            Icrc.Seal(flow, header.Identification, bytes);
+            PcapWriter.WriteDatagram(output, take.Milliseconds * 1_000_000L, header, bytes);
             described.Add(vector.Packets[take.From] with
             {
                 Index = described.Count,

@@ -45,7 +45,8 @@ public partial class CheckTests
     [MemberData(nameof(DescribedNames))]
     public void The_json_of_a_packet_has_every_field_of_its_description(string name)
     {
-        using JsonDocument report = JsonDocument.Parse(CheckReport.Of(CapturedDialog.Capture(name, CaptureFiles.Folder)).ToJson());
+        Capture capture = CapturedDialog.Capture(name, CaptureFiles.Folder);
+        using JsonDocument report = JsonDocument.Parse(CheckReport.Of(capture).ToJson());
         using JsonDocument description = CaptureFiles.Description(name);
         JsonElement actual = report.RootElement.GetProperty("packets");
         JsonElement expected = description.RootElement.GetProperty("packets");

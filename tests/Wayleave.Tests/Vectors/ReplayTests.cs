@@ -88,9 +88,11 @@ public class ReplayTests
     [InlineData("nak_recv_too_small", ReplayRole.Responder, "packet 1", "aeth.syndrome")]
     [InlineData("nak_psn_seq", ReplayRole.Requester, "packet 9", "packet")]
     [InlineData("send_imm", ReplayRole.Requester, "completion 0", "wc_flags")]
-    public void Behaviour_that_is_not_the_captured_one_is_reported(string name, ReplayRole role, string where, string field)
+    public void Behaviour_that_is_not_the_captured_one_is_reported(
+        string name, ReplayRole role, string where, string field)
     {
-        ReplayReport report = Replayer.Run(CapturedDialog.Capture(name), CapturedDialog.Vector(name), role, PeerProfile.Default);
+        (Capture capture, CaptureVector vector) = (CapturedDialog.Capture(name), CapturedDialog.Vector(name));
+        ReplayReport report = Replayer.Run(capture, vector, role, PeerProfile.Default);
         Assert.Equal(ReplayResult.Mismatch, report.Result);
         Assert.Contains(report.Mismatches, m => m.Where == where && m.Field == field);
     }
@@ -117,7 +119,8 @@ public class ReplayTests
             && json.RootElement.GetProperty("qp_type").GetString() == "RC"
             && json.RootElement.GetProperty("packets").EnumerateArray()
                 .Select(p => p.GetProperty("opcode").GetString()!)
-                .All(o => s_supportedOpcodes.Any(s => o.StartsWith(s, StringComparison.Ordinal)) && !o.EndsWith("INV", StringComparison.Ordinal))
+                .All(o => s_supportedOpcodes.Any(s => o.StartsWith(s, StringComparison.Ordinal))
+                    && !o.EndsWith("INV", StringComparison.Ordinal))
             && s_sides.All(s => replay.GetProperty(s).GetProperty("mws").GetArrayLength() == 0);
     }
 
