@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Help;
 using System.CommandLine.Invocation;
 using Wayleave.Cli.Commands;
 using Wayleave.Host;
@@ -85,6 +86,10 @@ internal static class CommandLine
             ConfigCommand.Create(),
             CompletionCommand.Create(),
         };
+
+        // The library also offers /h and -?, which would show up in completions.
+        root.Options.Remove(root.Options.OfType<HelpOption>().Single());
+        root.Options.Add(new HelpOption("--help", "-h"));
         return root;
     }
 

@@ -41,6 +41,8 @@ public sealed class ControlClient : IDisposable
         };
     }
 
+    private static ControlJson Json => ControlJson.Default;
+
     /// <summary>The host as the user named it.</summary>
     public string HostName => _address.Name;
 
@@ -60,22 +62,22 @@ public sealed class ControlClient : IDisposable
     }
 
     public Task<HostDocument> GetHostAsync(CancellationToken cancellation = default) =>
-        SendAsync("ask for its name", HttpMethod.Get, "/v1/host", ControlJson.Default.HostDocument, null, cancellation);
+        GetAsync("ask for its name", "/v1/host", Json.HostDocument, cancellation);
 
     public Task<DevicesDocument> GetDevicesAsync(CancellationToken cancellation = default) =>
-        SendAsync("list devices", HttpMethod.Get, "/v1/devices", ControlJson.Default.DevicesDocument, null, cancellation);
+        GetAsync("list devices", "/v1/devices", Json.DevicesDocument, cancellation);
 
     public Task<StatsDocument> GetStatsAsync(CancellationToken cancellation = default) =>
-        SendAsync("read counters", HttpMethod.Get, "/v1/stats", ControlJson.Default.StatsDocument, null, cancellation);
+        GetAsync("read counters", "/v1/stats", Json.StatsDocument, cancellation);
 
     /// <summary>Everything that holds device memory, objects that are being written included.</summary>
     public Task<ObjectsDocument> GetObjectsAsync(CancellationToken cancellation = default) =>
-        SendAsync("list objects", HttpMethod.Get, "/v1/objects", ControlJson.Default.ObjectsDocument, null, cancellation);
+        GetAsync("list objects", "/v1/objects", Json.ObjectsDocument, cancellation);
 
     /// <summary>A ready object.</summary>
     /// <exception cref="WayleaveException">ENOENT: there is none of that name.</exception>
     public Task<ObjectDocument> GetObjectAsync(string device, string name, CancellationToken cancellation = default) =>
-        SendAsync($"find {device}/{name}", HttpMethod.Get, ObjectPath(device, name), ControlJson.Default.ObjectDocument, null, cancellation);
+        GetAsync($"find {device}/{name}", ObjectPath(device, name), Json.ObjectDocument, cancellation);
 
     /// <summary>
     /// Cleared memory under a name that appears with <see cref="CommitObjectAsync"/>. The host gives it up when no lease on it is
@@ -85,9 +87,8 @@ public sealed class ControlClient : IDisposable
     public Task<ObjectDocument> CreateObjectAsync(CreateObjectDocument create, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(create);
-        HttpContent body = ToContent(create, ControlJson.Default.CreateObjectDocument);
-        return SendAsync(
-            $"create {create.Device}/{create.Name}", HttpMethod.Post, "/v1/objects", ControlJson.Default.ObjectDocument, body, cancellation, _options.WorkTimeout);
+        HttpContent body = ToContent(create, Json.CreateObjectDocument);
+        return PostAsync($"create {create.Device}/{create.Name}", "/v1/objects", Json.ObjectDocument, body, cancellation);
     }
 
     /// <summary>Gives the object its name; an older object of that name is taken back first.</summary>
@@ -97,43 +98,48 @@ public sealed class ControlClient : IDisposable
     /// <exception cref="WayleaveException">EIO: the content differs. ENODEV: it was taken back meanwhile.</exception>
     public Task<ObjectDocument> CommitObjectAsync(ulong id, string? sha256, CancellationToken cancellation = default)
     {
-        HttpContent body = ToContent(new CommitObjectDocument { Sha256 = sha256 }, ControlJson.Default.CommitObjectDocument);
-        return SendAsync(
-            $"commit object {id}", HttpMethod.Post, $"{ObjectPath(id)}/commit", ControlJson.Default.ObjectDocument, body, cancellation, _options.WorkTimeout);
+        HttpContent body = ToContent(new CommitObjectDocument { Sha256 = sha256 }, Json.CommitObjectDocument);
+        return PostAsync($"commit object {id}", ObjectPath(id) + "/commit", Json.ObjectDocument, body, cancellation);
     }
 
     /// <summary>Gives an object up, whatever its state; answered by the proof.</summary>
     public Task<ProofDocument> DeleteObjectAsync(ulong id, CancellationToken cancellation = default) => SendAsync(
-        $"delete object {id}", HttpMethod.Delete, ObjectPath(id), ControlJson.Default.ProofDocument, null, cancellation, _options.WorkTimeout);
+        $"delete object {id}", HttpMethod.Delete, ObjectPath(id), Json.ProofDocument, null, _options.WorkTimeout, cancellation);
 
     /// <summary>Moves an object to system memory; returns when the copy is done.</summary>
-    public Task<ObjectDocument> EvictAsync(string device, string name, CancellationToken cancellation = default) => SendAsync(
-        $"evict {device}/{name}", HttpMethod.Post, ObjectPath(device, name) + "/evict", ControlJson.Default.ObjectDocument, null, cancellation, _options.WorkTimeout);
+    public Task<ObjectDocument> EvictAsync(string device, string name, CancellationToken cancellation = default) =>
+        PostAsync($"evict {device}/{name}", ObjectPath(device, name) + "/evict", Json.ObjectDocument, null, cancellation);
 
     /// <summary>Moves an object to VRAM; returns when the copy is done.</summary>
-    public Task<ObjectDocument> RestoreAsync(string device, string name, CancellationToken cancellation = default) => SendAsync(
-        $"restore {device}/{name}", HttpMethod.Post, ObjectPath(device, name) + "/restore", ControlJson.Default.ObjectDocument, null, cancellation, _options.WorkTimeout);
+    public Task<ObjectDocument> RestoreAsync(string device, string name, CancellationToken cancellation = default) =>
+        PostAsync($"restore {device}/{name}", ObjectPath(device, name) + "/restore", Json.ObjectDocument, null, cancellation);
 
     /// <summary>Takes an object back. A proof that is not sufficient is an answer and no failure: see its grade.</summary>
-    public Task<ProofDocument> RevokeAsync(string device, string name, RevokeObjectDocument revoke, CancellationToken cancellation = default)
+    public Task<ProofDocument> RevokeAsync(
+        string device, string name, RevokeObjectDocument revoke, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(revoke);
-        HttpContent body = ToContent(revoke, ControlJson.Default.RevokeObjectDocument);
+        HttpContent body = ToContent(revoke, Json.RevokeObjectDocument);
         TimeSpan timeout = TimeSpan.FromMilliseconds(revoke.TimeoutMs) + _options.Timeout;
-        return SendAsync(
-            $"revoke {device}/{name}", HttpMethod.Post, ObjectPath(device, name) + "/revoke", ControlJson.Default.ProofDocument, body, cancellation, timeout);
+        string path = ObjectPath(device, name) + "/revoke";
+        return SendAsync($"revoke {device}/{name}", HttpMethod.Post, path, Json.ProofDocument, body, timeout, cancellation);
     }
 
     /// <summary>The checksum of an object's bytes as they are now.</summary>
-    public Task<DigestDocument> GetSha256Async(string device, string name, CancellationToken cancellation = default) => SendAsync(
-        $"checksum {device}/{name}", HttpMethod.Get, ObjectPath(device, name) + "/sha256", ControlJson.Default.DigestDocument, null, cancellation, _options.WorkTimeout);
+    public Task<DigestDocument> GetSha256Async(string device, string name, CancellationToken cancellation = default)
+    {
+        string path = ObjectPath(device, name) + "/sha256";
+        return SendAsync(
+            $"checksum {device}/{name}", HttpMethod.Get, path, Json.DigestDocument, null, _options.WorkTimeout, cancellation);
+    }
 
     /// <summary>One more queue pair for a lease whose first went to ERR.</summary>
-    public Task<ConnectionEndDocument> ReconnectAsync(ulong leaseId, ConnectionEndDocument peer, CancellationToken cancellation = default)
+    public Task<ConnectionEndDocument> ReconnectAsync(
+        ulong leaseId, ConnectionEndDocument peer, CancellationToken cancellation = default)
     {
-        HttpContent body = ToContent(new ReconnectDocument { Peer = peer }, ControlJson.Default.ReconnectDocument);
+        HttpContent body = ToContent(new ReconnectDocument { Peer = peer }, Json.ReconnectDocument);
         string path = string.Create(CultureInfo.InvariantCulture, $"/v1/leases/{leaseId}/connections");
-        return SendAsync($"reconnect lease {leaseId}", HttpMethod.Post, path, ControlJson.Default.ConnectionEndDocument, body, cancellation);
+        return PostAsync($"reconnect lease {leaseId}", path, Json.ConnectionEndDocument, body, cancellation);
     }
 
     /// <summary>Takes an object back, gives its memory to a new owner and marks it, to see whether anything still lands there.</summary>
@@ -142,10 +148,10 @@ public sealed class ControlClient : IDisposable
         string device, string name, StartAuditDocument start, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(start);
-        HttpContent body = ToContent(start, ControlJson.Default.StartAuditDocument);
+        HttpContent body = ToContent(start, Json.StartAuditDocument);
         string path = ObjectPath(device, name) + "/audits";
         return SendAsync(
-            $"audit {device}/{name}", HttpMethod.Post, path, ControlJson.Default.AuditDocument, body, cancellation, _options.WorkTimeout);
+            $"audit {device}/{name}", HttpMethod.Post, path, Json.AuditDocument, body, _options.WorkTimeout, cancellation);
     }
 
     /// <summary>What an audit finds at this moment.</summary>
@@ -153,20 +159,20 @@ public sealed class ControlClient : IDisposable
         $"inspect audit {id}",
         HttpMethod.Get,
         AuditPath(id),
-        ControlJson.Default.AuditFindingsDocument,
+        Json.AuditFindingsDocument,
         null,
-        cancellation,
-        _options.WorkTimeout);
+        _options.WorkTimeout,
+        cancellation);
 
     /// <summary>Looks a last time and ends an audit; its memory is given up.</summary>
     public Task<AuditFindingsDocument> EndAuditAsync(ulong id, CancellationToken cancellation = default) => SendAsync(
         $"end audit {id}",
         HttpMethod.Delete,
         AuditPath(id),
-        ControlJson.Default.AuditFindingsDocument,
+        Json.AuditFindingsDocument,
         null,
-        cancellation,
-        _options.WorkTimeout);
+        _options.WorkTimeout,
+        cancellation);
 
     /// <summary>
     /// Borrows an object. The lease lasts until the stream is disposed, the host ends it, or one of the two ends dies; the host then
@@ -181,7 +187,7 @@ public sealed class ControlClient : IDisposable
         HttpResponseMessage? response = null;
         try
         {
-            HttpContent body = ToContent(request, ControlJson.Default.LeaseRequestDocument);
+            HttpContent body = ToContent(request, Json.LeaseRequestDocument);
             response = await SendRawAsync(HttpMethod.Post, ObjectPath(objectId) + "/leases", body, limit.Token).ConfigureAwait(false);
             await ThrowIfRefusedAsync(response, operation, limit.Token).ConfigureAwait(false);
             return await HeldLease.OpenAsync(response, operation, _options.Timeout, limit.Token).ConfigureAwait(false);
@@ -199,18 +205,26 @@ public sealed class ControlClient : IDisposable
         _address.Dispose();
     }
 
+    /// <summary>What the host knows at once.</summary>
+    private Task<T> GetAsync<T>(string what, string path, JsonTypeInfo<T> type, CancellationToken cancellation)
+        where T : class => SendAsync(what, HttpMethod.Get, path, type, null, _options.Timeout, cancellation);
+
+    /// <summary>What the host has to work for.</summary>
+    private Task<T> PostAsync<T>(
+        string what, string path, JsonTypeInfo<T> type, HttpContent? body, CancellationToken cancellation)
+        where T : class => SendAsync(what, HttpMethod.Post, path, type, body, _options.WorkTimeout, cancellation);
+
     private async Task<T> SendAsync<T>(
         string what,
         HttpMethod method,
         string path,
         JsonTypeInfo<T> type,
         HttpContent? body,
-        CancellationToken cancellation,
-        TimeSpan? longerTimeout = null)
+        TimeSpan timeout,
+        CancellationToken cancellation)
         where T : class
     {
         string operation = Describe(what);
-        TimeSpan timeout = longerTimeout ?? _options.Timeout;
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         limit.CancelAfter(timeout);
         try
@@ -261,7 +275,7 @@ public sealed class ControlClient : IDisposable
         if (response.Content.Headers.ContentType?.MediaType == Problem.ContentType)
         {
             byte[] answer = await response.Content.ReadAsByteArrayAsync(cancellation).ConfigureAwait(false);
-            problem = JsonSerializer.Deserialize(answer, ControlJson.Default.ProblemDocument);
+            problem = JsonSerializer.Deserialize(answer, Json.ProblemDocument);
         }
 
         if (problem is null)

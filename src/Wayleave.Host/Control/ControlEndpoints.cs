@@ -222,10 +222,16 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
     {
         DeviceObject o = FindById(context);
         LeaseRequestDocument request = await ReadAsync(context, ControlJson.Default.LeaseRequestDocument).ConfigureAwait(false);
-        LeaseRequest asked = new(request.Access, request.Region, request.Peer.ToEnd());
+        bool isWriter = request.Access != LeaseAccess.Read;
+        if (!isWriter && IsBeingWritten(o))
+        {
+            throw new WayleaveException(Errno.EBUSY, $"lease {o} for reading", "it is being written", "wait until it is committed");
+        }
+
         _unleased.Forget(o);
         try
         {
+            LeaseRequest asked = new(request.Access, request.Region, request.Peer.ToEnd());
             Lease lease = await host.Leases.LendAsync(o, asked).ConfigureAwait(false);
             try
             {
@@ -241,7 +247,18 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         finally
         {
             // However the stream ended: nothing half-written stays, and a commit that came first makes this do nothing.
-            await host.Objects.AbortAsync(o, "its writer left before the commit").ConfigureAwait(false);
+            if (isWriter)
+            {
+                await host.Objects.AbortAsync(o, "its writer left before the commit").ConfigureAwait(false);
+            }
+        }
+    }
+
+    private bool IsBeingWritten(DeviceObject o)
+    {
+        using (host.Context.Enter())
+        {
+            return o.State == ObjectState.Writing;
         }
     }
 

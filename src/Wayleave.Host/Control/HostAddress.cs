@@ -23,7 +23,9 @@ internal sealed class HostAddress : IDisposable
     private HostAddress(string name, WlUrl? url, string? socketPath, ControlClientOptions options)
     {
         (Name, _url, _socketPath, _options) = (name, url, socketPath, options);
-        Remedy = url is null ? "start it again: wayleave host" : $"start it: wayleave host --address {url.Host}{DescribePort(url)}";
+        Remedy = url is null ? "start it again: wayleave host"
+            : IPAddress.TryParse(url.Host, out _) ? $"start it: wayleave host --address {url.Host}{DescribePort(url)}"
+            : $"start it there: wayleave host{DescribePort(url)}";
     }
 
     /// <summary>The host as the user named it.</summary>
@@ -179,5 +181,6 @@ internal sealed class HostAddress : IDisposable
     private static string FormatHost(IPAddress address) =>
         address.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{address}]" : address.ToString();
 
-    private static string DescribePort(WlUrl url) => url.Port == WlUrl.DefaultPort ? "" : FormattableString.Invariant($" --port {url.Port}");
+    private static string DescribePort(WlUrl url) =>
+        url.Port == WlUrl.DefaultPort ? "" : FormattableString.Invariant($" --port {url.Port}");
 }

@@ -14,6 +14,8 @@ public sealed record ProofDocument
     /// <summary>What <see cref="Schema"/> says.</summary>
     public const string SchemaName = "wayleave.proof.v1";
 
+    private const double TimeUsMax = 30.0 * 366 * 24 * 3600 * 1e6;
+
     public string Schema { get; set; } = SchemaName;
 
     public int Version { get; set; } = RetirementProof.SchemaVersion;
@@ -86,19 +88,29 @@ public sealed record ProofDocument
                 throw new WayleaveException(Errno.EINVAL, operation, "it is null");
             }
 
-            return document is { Schema: SchemaName, Version: RetirementProof.SchemaVersion }
-                ? document
-                : throw new WayleaveException(
+            if (document is not { Schema: SchemaName, Version: RetirementProof.SchemaVersion })
+            {
+                throw new WayleaveException(
                     Errno.EPROTO,
                     operation,
                     $"{document.Schema} version {document.Version} is not {SchemaName} version {RetirementProof.SchemaVersion}",
                     "read it with the program that wrote it");
+            }
+
+            return document.Times().All(t => t is null or (>= 0 and <= TimeUsMax))
+                ? document
+                : throw new WayleaveException(Errno.EINVAL, operation, "a time is negative or beyond 30 years");
         }
         catch (JsonException e)
         {
             throw new WayleaveException(Errno.EINVAL, operation, $"not a proof: {ErrnoMap.FirstLine(e.Message)}", innerException: e);
         }
     }
+
+    private IEnumerable<double?> Times() =>
+        Importers.SelectMany(i => new[] { i.KeyDeadAtUs, i.GateClosedAtUs, i.DrainedAtUs, i.UnmappedAtUs })
+            .Concat(Fences.Select(f => f.SignaledAtUs))
+            .Concat([StartedAtUs, InvalidatedAtUs, FencesSignaledAtUs, CompletedAtUs, DurationUs]);
 
     /// <summary>The same proof as the value that Core makes.</summary>
     public RetirementProof ToProof() => new()

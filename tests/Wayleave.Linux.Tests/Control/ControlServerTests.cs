@@ -401,6 +401,21 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     }
 
     [Fact]
+    public async Task A_reader_neither_sees_nor_ends_what_is_being_written()
+    {
+        ObjectDocument made = await CreateAsync("a");
+        await using HeldLease writer = await LeaseAsync(made);
+        LeaseRequestDocument request = new() { Access = LeaseAccess.Read, Peer = s_peer with { QpNumber = 19 } };
+        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => _client.LeaseAsync(made.Id, request, Cancellation));
+        Assert.Equal(Errno.EBUSY, e.Errno);
+        Assert.Equal(ObjectState.Writing, Assert.Single(_host.Objects.List()).State);
+        await _client.CommitObjectAsync(made.Id, null, Cancellation);
+        await (await _client.LeaseAsync(made.Id, request, Cancellation)).DisposeAsync();
+        await UntilAsync(() => _host.Leases.List().Count == 0);
+        Assert.Equal(ObjectState.Ready, Assert.Single(_host.Objects.List()).State);
+    }
+
+    [Fact]
     public async Task A_region_that_cannot_be_taken_back_is_not_lent()
     {
         ObjectDocument made = await CreateAsync("a");
