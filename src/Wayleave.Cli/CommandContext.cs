@@ -27,7 +27,9 @@ internal sealed class CommandContext
     /// <summary>Prints one JSON object on one line.</summary>
     public void WriteJson<T>(T value, JsonTypeInfo<T> type) => Out.WriteLine(JsonSerializer.Serialize(value, type));
 
-    /// <summary>A progress bar on stderr; it shows nothing if that is no terminal, or if data is wanted as JSON.</summary>
+    /// <summary>
+    /// A progress bar on stderr; it shows nothing if that is no terminal, or if data is wanted as JSON.
+    /// </summary>
     /// <param name="name">Of what is moved.</param>
     /// <param name="totalBytes">How much there is.</param>
     public ProgressBar StartProgress(string name, long totalBytes) =>

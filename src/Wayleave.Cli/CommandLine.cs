@@ -7,8 +7,8 @@ using Wayleave.Host.Configuration;
 
 namespace Wayleave.Cli;
 
-// Data goes to stdout and talk to stderr; a failure is one line on stderr that starts with "wayleave: ". To add a command: a file in
-// Commands/ with `public static Command Create()`, and its line in the list below.
+// Data goes to stdout and talk to stderr; a failure is one line on stderr that starts with "wayleave: ". To add a
+// command: a file in Commands/ with `public static Command Create()`, and its line in the list below.
 
 /// <summary>The program, without the process around it: tests run it with writers of their own.</summary>
 internal static class CommandLine

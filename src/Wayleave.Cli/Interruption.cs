@@ -3,8 +3,8 @@ using System.Runtime.InteropServices;
 namespace Wayleave.Cli;
 
 /// <summary>
-/// Ctrl-C, SIGTERM and SIGHUP become one token, so that a command cleans up and ends by itself. A second signal ends the process at
-/// once, for commands that hang while they clean up.
+/// Ctrl-C, SIGTERM and SIGHUP become one token, so that a command cleans up and ends by itself. A second signal ends
+/// the process at once, for commands that hang while they clean up.
 /// </summary>
 internal sealed class Interruption : IDisposable
 {

@@ -63,14 +63,19 @@ internal static class Parsing
         },
     };
 
-    /// <summary>Adds the options by which a command finds its way into a host; <see cref="OpenClient"/> reads them.</summary>
+    /// <summary>
+    /// Adds the options by which a command finds its way into a host; <see cref="OpenClient"/> reads them.
+    /// </summary>
     public static void AddClientOptions(this Command command)
     {
         command.Add(new Option<string?>(TokenFile) { Description = "The file with the host's token", HelpName = "FILE" });
         command.Add(new Option<string?>(Socket) { Description = "Talk to the host over its Unix socket", HelpName = "PATH" });
     }
 
-    /// <summary>A client for the host that a URL names, or for the only one here; the command has <see cref="AddClientOptions"/>.</summary>
+    /// <summary>
+    /// A client for the host that a URL names, or for the only one here; the command has
+    /// <see cref="AddClientOptions"/>.
+    /// </summary>
     public static ControlClient OpenClient(this ParseResult parsed, WlUrl? url) => ControlClient.Open(url, parsed.ReadClientOptions());
 
     /// <summary>How to reach hosts, as the options say.</summary>

@@ -4,8 +4,8 @@ using System.Globalization;
 namespace Wayleave.Host;
 
 /// <summary>
-/// Sizes as people write them, by the rules of GNU coreutils: <c>64K</c> and <c>64KiB</c> are 65536, <c>64kB</c> is 64000, a bare
-/// number is bytes. Also K, M, G, T in either case, and fractions that come out whole (<c>1.5G</c>).
+/// Sizes as people write them, by the rules of GNU coreutils: <c>64K</c> and <c>64KiB</c> are 65536, <c>64kB</c> is
+/// 64000, a bare number is bytes. Also K, M, G, T in either case, and fractions that come out whole (<c>1.5G</c>).
 /// </summary>
 public static class ByteSize
 {
@@ -34,7 +34,9 @@ public static class ByteSize
         return bytes == product;
     }
 
-    /// <summary>For people, with three significant digits and binary units: <c>1.50 GiB</c>, <c>64.0 MiB</c>, <c>17 B</c>.</summary>
+    /// <summary>
+    /// For people, with three significant digits and binary units: <c>1.50 GiB</c>, <c>64.0 MiB</c>, <c>17 B</c>.
+    /// </summary>
     public static string Format(double bytes)
     {
         int unit = 0;
@@ -49,7 +51,9 @@ public static class ByteSize
         return value.ToString("F" + decimals, CultureInfo.InvariantCulture) + " " + s_units[unit];
     }
 
-    /// <summary>The shortest text that <see cref="TryParse"/> reads back as the same number: <c>64MiB</c>, <c>4097</c>.</summary>
+    /// <summary>
+    /// The shortest text that <see cref="TryParse"/> reads back as the same number: <c>64MiB</c>, <c>4097</c>.
+    /// </summary>
     public static string ToText(long bytes)
     {
         int unit = 0;

@@ -5,8 +5,8 @@ using Wayleave.Linux;
 namespace Wayleave.Host;
 
 /// <summary>
-/// The one place where error numbers and the exceptions of the runtime become a <see cref="WayleaveException"/>. Total: a number
-/// that has no sentence here keeps its number in the text, so nothing is lost.
+/// The one place where error numbers and the exceptions of the runtime become a <see cref="WayleaveException"/>. Total:
+/// a number that has no sentence here keeps its number in the text, so nothing is lost.
 /// </summary>
 public static class ErrnoMap
 {
@@ -83,7 +83,9 @@ public static class ErrnoMap
         }
     }
 
-    /// <summary>The same failure as a <see cref="WayleaveException"/>, which is returned as it is when it is one already.</summary>
+    /// <summary>
+    /// The same failure as a <see cref="WayleaveException"/>, which is returned as it is when it is one already.
+    /// </summary>
     /// <param name="exception">What a file, a socket or a timer threw.</param>
     /// <param name="operation">What was tried, with its object.</param>
     /// <param name="remedy">What the user can do, or null.</param>

@@ -9,11 +9,13 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Host;
 
 /// <summary>
-/// The name of device memory: <c>wl://HOST[:PORT]/DEVICE/NAME</c>. HOST is a name, an IPv4 address or an IPv6 address in
-/// brackets; PORT is the control port. A command that means less than an object takes a shorter form: <c>wl://HOST</c>,
-/// <c>wl://HOST/DEVICE</c>.
+/// The name of device memory: <c>wl://HOST[:PORT]/DEVICE/NAME</c>. HOST is a name, an IPv4 address or an IPv6 address
+/// in brackets; PORT is the control port. A command that means less than an object takes a shorter form:
+/// <c>wl://HOST</c>, <c>wl://HOST/DEVICE</c>.
 /// </summary>
-/// <remarks>Strict, as the text decides what is overwritten: no user, query, fragment, percent-encoding, <c>.</c> or <c>..</c>.</remarks>
+/// <remarks>
+/// Strict, as the text decides what is overwritten: no user, query, fragment, percent-encoding, <c>.</c> or <c>..</c>.
+/// </remarks>
 public sealed record WlUrl
 {
     /// <summary>The control port of a host that was not told another one.</summary>
@@ -239,7 +241,8 @@ public sealed record WlUrl
             return "names no host before the port; write wl://HOST[:PORT]/DEVICE/NAME";
         }
 
-        // Digits and dots are an address or a mistake: "127.1" and "0177.0.0.1" mean different machines to different readers.
+        // Digits and dots are an address or a mistake: "127.1" and "0177.0.0.1" mean different machines to different
+        // readers.
         if (host.AsSpan().IndexOfAnyExcept(s_addressCharacters) < 0)
         {
             return Gid.TryParse(host, out _) ? null : $"'{host}' is not an IPv4 address (four numbers of 0 to 255)";

@@ -15,8 +15,8 @@ public enum FileKind
 }
 
 /// <summary>
-/// Whose file a name leads to and who else may use it: statx(2) without following a symbolic link at the end of the path, because
-/// whoever may write to the folder chooses where a link leads.
+/// Whose file a name leads to and who else may use it: statx(2) without following a symbolic link at the end of the
+/// path, because whoever may write to the folder chooses where a link leads.
 /// </summary>
 /// <param name="Kind">What it is.</param>
 /// <param name="UserId">Its owner.</param>
@@ -30,12 +30,16 @@ public readonly record struct FileStatus(FileKind Kind, uint UserId, UnixFileMod
     /// <summary>The effective user id of this process: geteuid(2).</summary>
     public static uint CurrentUserId => Libc.geteuid();
 
-    /// <summary>Whether somebody besides the owner may write, and with it plant or replace files in a directory.</summary>
+    /// <summary>
+    /// Whether somebody besides the owner may write, and with it plant or replace files in a directory.
+    /// </summary>
     public bool IsWritableByOthers => (Permissions & (UnixFileMode.GroupWrite | UnixFileMode.OtherWrite)) != 0;
 
     /// <summary>Looks the name up.</summary>
     /// <returns>False if nothing is there.</returns>
-    /// <exception cref="LinuxException">EACCES, ELOOP, ENAMETOOLONG or EIO: whether something is there cannot be told.</exception>
+    /// <exception cref="LinuxException">
+    /// EACCES, ELOOP, ENAMETOOLONG or EIO: whether something is there cannot be told.
+    /// </exception>
     public static unsafe bool TryRead(string path, out FileStatus status)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);

@@ -3,8 +3,8 @@ using System.CommandLine;
 namespace Wayleave.Cli.Commands;
 
 /// <summary>
-/// <c>wayleave completion SHELL</c>: a script that asks the program itself, through the parser's <c>[suggest]</c> directive, so that it
-/// never falls behind.
+/// <c>wayleave completion SHELL</c>: a script that asks the program itself, through the parser's <c>[suggest]</c>
+/// directive, so that it never falls behind.
 /// </summary>
 internal static class CompletionCommand
 {

@@ -12,7 +12,8 @@ internal static class DevicesCommand
 
     public static Command Create()
     {
-        Argument<WlUrl?> url = Parsing.OptionalUrl("wl://HOST, or wl://HOST/DEVICE for one of them; default: the host that runs here");
+        Argument<WlUrl?> url =
+            Parsing.OptionalUrl("wl://HOST, or wl://HOST/DEVICE for one of them; default: the host that runs here");
         Option<bool> verbose = new("--verbose", "-v") { Description = "Print all counters" };
         Command command = new("devices", "List the devices of a host") { url, verbose };
         command.AddClientOptions();

@@ -3,7 +3,10 @@ using Wayleave.Host.Configuration;
 
 namespace Wayleave.Cli.Commands;
 
-/// <summary>The options of <c>host</c> and <c>config</c>: texts, so that the loader reports every problem of every source at once.</summary>
+/// <summary>
+/// The options of <c>host</c> and <c>config</c>: texts, so that the loader reports every problem of every source at
+/// once.
+/// </summary>
 internal static class HostOptions
 {
     private const string Config = "--config";

@@ -36,7 +36,8 @@ internal static class LsCommand
         };
         return url?.Name is null || selected.Objects.Count != 0
             ? selected
-            : throw new WayleaveException(Core.Errno.ENOENT, url.ToString(), "there is no such object", "wayleave ls shows what there is");
+            : throw new WayleaveException(
+                Core.Errno.ENOENT, url.ToString(), "there is no such object", "wayleave ls shows what there is");
     }
 
     private static void Print(CommandContext context, ObjectsDocument objects)

@@ -23,7 +23,13 @@ internal static class RevokeCommand
         grade.AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, "Acknowledged", "KeyDead", "Drained", "Retired");
         Option<TimeSpan?> timeout = Parsing.DurationOption("--timeout", "How long to wait for the proof (default 5s)");
         Option<bool> explain = new("--explain") { Description = "Tell what happened, step by step" };
-        Command command = new("revoke", "Take an object back from everyone who uses it, and prove it") { url, grade, timeout, explain };
+        Command command = new("revoke", "Take an object back from everyone who uses it, and prove it")
+        {
+            url,
+            grade,
+            timeout,
+            explain,
+        };
         command.AddClientOptions();
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -40,7 +46,8 @@ internal static class RevokeCommand
                 TimeoutMs = (int)Math.Ceiling(limit.TotalMilliseconds),
             };
             using ControlClient client = parsed.OpenClient(target);
-            ProofDocument proof = await client.RevokeAsync(target.Device!, target.Name!, request, cancellation).ConfigureAwait(false);
+            ProofDocument proof = await client
+                .RevokeAsync(target.Device!, target.Name!, request, cancellation).ConfigureAwait(false);
             Print(new CommandContext(parsed), target, proof, parsed.GetValue(explain));
             return proof.Sufficient ? ExitCode.Done : ExitCode.Failed;
         });
@@ -66,7 +73,8 @@ internal static class RevokeCommand
         if (!proof.Sufficient)
         {
             context.Error.WriteLine(
-                $"wayleave: revoke {target}: only {proof.Grade}, {proof.RequiredGrade} is needed; the memory stays in quarantine until its users stop");
+                $"wayleave: revoke {target}: only {proof.Grade}, {proof.RequiredGrade} is needed; "
+                + "the memory stays in quarantine until its users stop");
         }
     }
 }

@@ -2,7 +2,9 @@ using System.Globalization;
 
 namespace Wayleave.Cli.Output;
 
-/// <summary>Times as people write them: a number and one of us, ms, s, m, h. The unit is needed, so that nobody guesses it.</summary>
+/// <summary>
+/// Times as people write them: a number and one of us, ms, s, m, h. The unit is needed, so that nobody guesses it.
+/// </summary>
 internal static class Durations
 {
     /// <summary>What to tell a user whose time was not understood.</summary>

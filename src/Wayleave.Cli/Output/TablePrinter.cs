@@ -1,6 +1,8 @@
 namespace Wayleave.Cli.Output;
 
-/// <summary>Rows under a header, columns as wide as their widest cell, two blanks between them; nothing after the last cell.</summary>
+/// <summary>
+/// Rows under a header, columns as wide as their widest cell, two blanks between them; nothing after the last cell.
+/// </summary>
 internal sealed class TablePrinter
 {
     private readonly (string Title, bool IsNumber)[] _columns;
@@ -23,7 +25,7 @@ internal sealed class TablePrinter
 
     public void WriteTo(TextWriter output)
     {
-        int[] widths = [.. _columns.Select((c, i) => Math.Max(c.Title.Length, _rows.Select(r => r[i].Length).DefaultIfEmpty().Max()))];
+        int[] widths = [.. _columns.Select((c, i) => _rows.Select(r => r[i].Length).Append(c.Title.Length).Max())];
         WriteRow(output, [.. _columns.Select(c => c.Title)], widths);
         foreach (string[] row in _rows)
         {

@@ -10,8 +10,8 @@ namespace Wayleave.Host.Configuration;
 //   file           --config FILE, else WAYLEAVE_CONFIG, else /etc/wayleave/wayleave.json if there is one
 //   default        HostConfig
 //
-// The file is parsed into a tree; the other two write texts into the same tree; one reader turns the tree into a HostConfig and
-// collects what is wrong, and the path of a value leads back to where it came from.
+// The file is parsed into a tree; the other two write texts into the same tree; one reader turns the tree into a
+// HostConfig and collects what is wrong, and the path of a value leads back to where it came from.
 
 /// <summary>Makes a <see cref="HostConfig"/> from its sources and remembers where each value came from.</summary>
 public static class ConfigurationLoader
@@ -41,7 +41,9 @@ public static class ConfigurationLoader
     /// <summary>Loads and validates.</summary>
     /// <param name="file">The file the user named, or null.</param>
     /// <param name="options">Texts by option name (<c>--port</c>), as typed.</param>
-    /// <param name="environment">Looks a variable up; <see cref="Environment.GetEnvironmentVariable(string)"/> outside tests.</param>
+    /// <param name="environment">
+    /// Looks a variable up; <see cref="Environment.GetEnvironmentVariable(string)"/> outside tests.
+    /// </param>
     /// <exception cref="ConfigurationException">Something is wrong; the exception names all of it.</exception>
     /// <exception cref="WayleaveException">The file cannot be read.</exception>
     public static LoadedConfiguration Load(
@@ -65,7 +67,8 @@ public static class ConfigurationLoader
             }
         }
 
-        // A token and a token file cannot both be given in one place, but the nearer place may replace the farther one's choice.
+        // A token and a token file cannot both be given in one place, but the nearer place may replace the farther
+        // one's choice.
         DropFartherToken(tree, origins);
         ConfigurationReader reader = new(tree, file, origins, problems);
         HostConfig config = reader.Read();
@@ -132,7 +135,12 @@ public static class ConfigurationLoader
     }
 
     private static void Override(
-        JsonObject tree, ConfigSetting setting, string text, string origin, Dictionary<string, string> origins, List<ConfigProblem> problems)
+        JsonObject tree,
+        ConfigSetting setting,
+        string text,
+        string origin,
+        Dictionary<string, string> origins,
+        List<ConfigProblem> problems)
     {
         string[] parts = setting.Path.Split('.');
         JsonObject? parent = parts.Length == 1 ? tree : GetParent(tree, parts[0]);
@@ -146,7 +154,9 @@ public static class ConfigurationLoader
         origins[setting.Path] = origin;
     }
 
-    /// <summary>The object that a section names, made if the file leaves it to the default; null if the file says otherwise.</summary>
+    /// <summary>
+    /// The object that a section names, made if the file leaves it to the default; null if the file says otherwise.
+    /// </summary>
     private static JsonObject? GetParent(JsonObject tree, string section)
     {
         bool isList = section.EndsWith("[0]", StringComparison.Ordinal);

@@ -6,8 +6,8 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Host.Configuration;
 
 /// <summary>
-/// Turns a tree into a <see cref="HostConfig"/>. A value that cannot be read keeps its default and leaves a problem, so that one
-/// pass finds them all; a key that nobody reads is a problem too, as it is most likely misspelt.
+/// Turns a tree into a <see cref="HostConfig"/>. A value that cannot be read keeps its default and leaves a problem, so
+/// that one pass finds them all; a key that nobody reads is a problem too, as it is most likely misspelt.
 /// </summary>
 internal sealed class ConfigurationReader(
     JsonObject tree, string? file, Dictionary<string, string> origins, List<ConfigProblem> problems)

@@ -5,13 +5,15 @@ using System.Text;
 namespace Wayleave.Host.Configuration;
 
 /// <summary>
-/// What a host is made of. Every value has a default, so that <c>new HostConfig()</c> is a host with one GPU and one RDMA NIC on
-/// 127.0.0.2. Objects copy what they need when they are made; a configuration does not change.
+/// What a host is made of. Every value has a default, so that <c>new HostConfig()</c> is a host with one GPU and one
+/// RDMA NIC on 127.0.0.2. Objects copy what they need when they are made; a configuration does not change.
 /// </summary>
 /// <remarks><see cref="ConfigurationLoader"/> makes one from a file, the environment and the command line.</remarks>
 public sealed record HostConfig
 {
-    /// <summary>The name in messages, proofs and file names of this host; unique among the hosts of one user and machine.</summary>
+    /// <summary>
+    /// The name in messages, proofs and file names of this host; unique among the hosts of one user and machine.
+    /// </summary>
     public string Name { get; init; } = "host";
 
     public IReadOnlyList<GpuConfig> Gpus { get; init; } = [new GpuConfig()];
@@ -51,10 +53,13 @@ public sealed record HostConfig
         {
             CheckDevice(problems, devices, $"nics[{i}]", Nics[i].Name);
             Nics[i].Validate(problems, $"nics[{i}]");
-            if (Nics[i].UdpPort != 0 && !endpoints.TryAdd(new IPEndPoint(Nics[i].Address, Nics[i].UdpPort & 0xFFFF), $"nics[{i}]"))
+
+            // A port out of range is a problem of its own; here it only must not throw.
+            IPEndPoint endPoint = new(Nics[i].Address, Nics[i].UdpPort & 0xFFFF);
+            if (Nics[i].UdpPort != 0 && !endpoints.TryAdd(endPoint, $"nics[{i}]"))
             {
-                string other = endpoints[new IPEndPoint(Nics[i].Address, Nics[i].UdpPort & 0xFFFF)];
-                problems.Add(new ConfigProblem($"nics[{i}].udp_port", $"{Nics[i].Address} port {Nics[i].UdpPort} is also that of {other}"));
+                string message = $"{Nics[i].Address} port {Nics[i].UdpPort} is also that of {endpoints[endPoint]}";
+                problems.Add(new ConfigProblem($"nics[{i}].udp_port", message));
             }
         }
 
@@ -62,7 +67,9 @@ public sealed record HostConfig
         return problems;
     }
 
-    /// <exception cref="ConfigurationException">The configuration has problems; the message names all of them.</exception>
+    /// <exception cref="ConfigurationException">
+    /// The configuration has problems; the message names all of them.
+    /// </exception>
     public void ThrowIfInvalid()
     {
         IReadOnlyList<ConfigProblem> problems = Validate();
@@ -91,7 +98,8 @@ public sealed record HostConfig
         }
         else if (address is { AddressFamily: AddressFamily.InterNetworkV6, ScopeId: not 0 } or { IsIPv4MappedToIPv6: true })
         {
-            problems.Add(new ConfigProblem(path, $"{address} does not work as a GID; give a global or loopback address without a zone"));
+            const string Remedy = "give a global or loopback address without a zone";
+            problems.Add(new ConfigProblem(path, $"{address} does not work as a GID; {Remedy}"));
         }
     }
 
@@ -123,10 +131,14 @@ public sealed record GpuConfig
 
     public string Name { get; init; } = "gpu0";
 
-    /// <summary>Device memory, a multiple of <see cref="GranuleBytes"/>. Taken from the system only as it is touched.</summary>
+    /// <summary>
+    /// Device memory, a multiple of <see cref="GranuleBytes"/>. Taken from the system only as it is touched.
+    /// </summary>
     public long VramBytes { get; init; } = 1L << 30;
 
-    /// <summary>System memory to which buffers are evicted, a multiple of <see cref="GranuleBytes"/>; 0 for none.</summary>
+    /// <summary>
+    /// System memory to which buffers are evicted, a multiple of <see cref="GranuleBytes"/>; 0 for none.
+    /// </summary>
     public long SystemPoolBytes { get; init; } = 1L << 30;
 
     internal void Validate(List<ConfigProblem> problems, string path)
@@ -139,7 +151,8 @@ public sealed record GpuConfig
     {
         if (bytes < minimum || bytes > MemoryBytesMax)
         {
-            problems.Add(new ConfigProblem(path, $"{bytes} is out of range; allowed are {ByteSize.ToText(minimum)} to {ByteSize.ToText(MemoryBytesMax)}"));
+            string allowed = $"{ByteSize.ToText(minimum)} to {ByteSize.ToText(MemoryBytesMax)}";
+            problems.Add(new ConfigProblem(path, $"{bytes} is out of range; allowed are {allowed}"));
         }
         else if (bytes % GranuleBytes != 0)
         {
@@ -156,7 +169,9 @@ public sealed record NicConfig
 
     public string Name { get; init; } = "rdma0";
 
-    /// <summary>The address of the socket and the GID of the port. Hosts on one machine take different loopback addresses.</summary>
+    /// <summary>
+    /// The address of the socket and the GID of the port. Hosts on one machine take different loopback addresses.
+    /// </summary>
     public IPAddress Address { get; init; } = new([127, 0, 0, 2]);
 
     /// <summary>0 lets the system choose one.</summary>
@@ -171,7 +186,8 @@ public sealed record NicConfig
         HostConfig.CheckPort(problems, path + ".udp_port", UdpPort);
         if (PathMtuBytes is not (256 or 512 or 1024 or 2048 or 4096))
         {
-            problems.Add(new ConfigProblem(path + ".path_mtu_bytes", $"{PathMtuBytes} is not a path MTU; choose 256, 512, 1024, 2048 or 4096"));
+            string message = $"{PathMtuBytes} is not a path MTU; choose 256, 512, 1024, 2048 or 4096";
+            problems.Add(new ConfigProblem(path + ".path_mtu_bytes", message));
         }
     }
 }
@@ -195,12 +211,14 @@ public sealed record ControlConfig
     public int Port { get; init; } = WlUrl.DefaultPort;
 
     /// <summary>
-    /// The Unix socket; null for NAME.sock in the runtime directory, <see cref="None"/> for no socket. Only this user and root get
-    /// through it, and they need no token.
+    /// The Unix socket; null for NAME.sock in the runtime directory, <see cref="None"/> for no socket. Only this user
+    /// and root get through it, and they need no token.
     /// </summary>
     public string? SocketPath { get; init; }
 
-    /// <summary>The file that the host writes its fresh token to, mode 0600; null for NAME.token in the runtime directory.</summary>
+    /// <summary>
+    /// The file that the host writes its fresh token to, mode 0600; null for NAME.token in the runtime directory.
+    /// </summary>
     public string? TokenFile { get; init; }
 
     /// <summary>A token that several hosts share, instead of a fresh one in a file; null for a fresh one.</summary>
@@ -238,7 +256,8 @@ public sealed record ControlConfig
             CheckPath(problems, "control.socket", SocketPath);
             if (Encoding.UTF8.GetByteCount(SocketPath) > SocketPathBytesMax)
             {
-                problems.Add(new ConfigProblem("control.socket", $"a path of more than {SocketPathBytesMax} bytes; Unix sockets need a shorter one"));
+                string message = $"a path of more than {SocketPathBytesMax} bytes; Unix sockets need a shorter one";
+                problems.Add(new ConfigProblem("control.socket", message));
             }
         }
 
@@ -254,7 +273,8 @@ public sealed record ControlConfig
 
         if (Token is not null && TokenFile is not null)
         {
-            problems.Add(new ConfigProblem("control.token_file", "a shared token is given too; a fresh token is written only without it"));
+            const string Message = "a shared token is given too; a fresh token is written only without it";
+            problems.Add(new ConfigProblem("control.token_file", Message));
         }
     }
 

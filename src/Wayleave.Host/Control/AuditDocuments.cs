@@ -5,8 +5,8 @@ using Wayleave.Host.Audits;
 namespace Wayleave.Host.Control;
 
 /// <summary>
-/// <c>POST /v1/objects/{device}/{name}/audits</c>: take the object back, give its memory to a new owner and mark it. Answered by an
-/// <see cref="AuditDocument"/>.
+/// <c>POST /v1/objects/{device}/{name}/audits</c>: take the object back, give its memory to a new owner and mark it.
+/// Answered by an <see cref="AuditDocument"/>.
 /// </summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 public sealed record StartAuditDocument

@@ -9,9 +9,9 @@ using Wayleave.Core;
 namespace Wayleave.Host.Control;
 
 /// <summary>
-/// Asks a host for something. Every failure is a <see cref="WayleaveException"/> in one line that names the object and the remedy:
-/// what the host refused keeps the host's words, and no wait is longer than <see cref="ControlClientOptions.Timeout"/> unless the
-/// request says why. Threads may share one client.
+/// Asks a host for something. Every failure is a <see cref="WayleaveException"/> in one line that names the object and
+/// the remedy: what the host refused keeps the host's words, and no wait is longer than
+/// <see cref="ControlClientOptions.Timeout"/> unless the request says why. Threads may share one client.
 /// </summary>
 public sealed class ControlClient : IDisposable
 {
@@ -47,8 +47,8 @@ public sealed class ControlClient : IDisposable
     public string HostName => _address.Name;
 
     /// <summary>
-    /// A client for the host of <paramref name="url"/>, for the Unix socket of the options, or, with neither, for the only host of
-    /// this user on this machine. Connects with the first request.
+    /// A client for the host of <paramref name="url"/>, for the Unix socket of the options, or, with neither, for the
+    /// only host of this user on this machine. Connects with the first request.
     /// </summary>
     /// <exception cref="WayleaveException">Neither is given, and not exactly one host runs here.</exception>
     public static ControlClient Open(WlUrl? url, ControlClientOptions? options = null)
@@ -80,10 +80,12 @@ public sealed class ControlClient : IDisposable
         GetAsync($"find {device}/{name}", ObjectPath(device, name), Json.ObjectDocument, cancellation);
 
     /// <summary>
-    /// Cleared memory under a name that appears with <see cref="CommitObjectAsync"/>. The host gives it up when no lease on it is
-    /// asked for soon, and when the lease ends before the commit.
+    /// Cleared memory under a name that appears with <see cref="CommitObjectAsync"/>. The host gives it up when no
+    /// lease on it is asked for soon, and when the lease ends before the commit.
     /// </summary>
-    /// <exception cref="WayleaveException">ENODEV: no such device. ENOSPC: no room. EINVAL: a bad name or size.</exception>
+    /// <exception cref="WayleaveException">
+    /// ENODEV: no such device. ENOSPC: no room. EINVAL: a bad name or size.
+    /// </exception>
     public Task<ObjectDocument> CreateObjectAsync(CreateObjectDocument create, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(create);
@@ -114,7 +116,9 @@ public sealed class ControlClient : IDisposable
     public Task<ObjectDocument> RestoreAsync(string device, string name, CancellationToken cancellation = default) =>
         PostAsync($"restore {device}/{name}", ObjectPath(device, name) + "/restore", Json.ObjectDocument, null, cancellation);
 
-    /// <summary>Takes an object back. A proof that is not sufficient is an answer and no failure: see its grade.</summary>
+    /// <summary>
+    /// Takes an object back. A proof that is not sufficient is an answer and no failure: see its grade.
+    /// </summary>
     public Task<ProofDocument> RevokeAsync(
         string device, string name, RevokeObjectDocument revoke, CancellationToken cancellation = default)
     {
@@ -142,8 +146,12 @@ public sealed class ControlClient : IDisposable
         return PostAsync($"reconnect lease {leaseId}", path, Json.ConnectionEndDocument, body, cancellation);
     }
 
-    /// <summary>Takes an object back, gives its memory to a new owner and marks it, to see whether anything still lands there.</summary>
-    /// <exception cref="WayleaveException">EBUSY: the proof was not sufficient; the memory is in quarantine.</exception>
+    /// <summary>
+    /// Takes an object back, gives its memory to a new owner and marks it, to see whether anything still lands there.
+    /// </summary>
+    /// <exception cref="WayleaveException">
+    /// EBUSY: the proof was not sufficient; the memory is in quarantine.
+    /// </exception>
     public Task<AuditDocument> StartAuditAsync(
         string device, string name, StartAuditDocument start, CancellationToken cancellation = default)
     {
@@ -175,10 +183,11 @@ public sealed class ControlClient : IDisposable
         cancellation);
 
     /// <summary>
-    /// Borrows an object. The lease lasts until the stream is disposed, the host ends it, or one of the two ends dies; the host then
-    /// destroys its queue pair, kills the key, and gives up an object that was not committed.
+    /// Borrows an object. The lease lasts until the stream is disposed, the host ends it, or one of the two ends dies;
+    /// the host then destroys its queue pair, kills the key, and gives up an object that was not committed.
     /// </summary>
-    public async Task<HeldLease> LeaseAsync(ulong objectId, LeaseRequestDocument request, CancellationToken cancellation = default)
+    public async Task<HeldLease> LeaseAsync(
+        ulong objectId, LeaseRequestDocument request, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(request);
         string operation = Describe($"lease object {objectId}");
@@ -188,7 +197,8 @@ public sealed class ControlClient : IDisposable
         try
         {
             HttpContent body = ToContent(request, Json.LeaseRequestDocument);
-            response = await SendRawAsync(HttpMethod.Post, ObjectPath(objectId) + "/leases", body, limit.Token).ConfigureAwait(false);
+            string path = ObjectPath(objectId) + "/leases";
+            response = await SendRawAsync(HttpMethod.Post, path, body, limit.Token).ConfigureAwait(false);
             await ThrowIfRefusedAsync(response, operation, limit.Token).ConfigureAwait(false);
             return await HeldLease.OpenAsync(response, operation, _options.Timeout, limit.Token).ConfigureAwait(false);
         }
@@ -240,7 +250,8 @@ public sealed class ControlClient : IDisposable
         }
     }
 
-    private async Task<HttpResponseMessage> SendRawAsync(HttpMethod method, string path, HttpContent? body, CancellationToken cancellation)
+    private async Task<HttpResponseMessage> SendRawAsync(
+        HttpMethod method, string path, HttpContent? body, CancellationToken cancellation)
     {
         await _address.ResolveAsync(cancellation).ConfigureAwait(false);
         using HttpRequestMessage request = new(method, new Uri(_address.Base, path)) { Content = body };
@@ -303,7 +314,8 @@ public sealed class ControlClient : IDisposable
                 return new OperationCanceledException(e.Message, e, cancellation);
             case OperationCanceledException:
                 string reason = string.Create(CultureInfo.InvariantCulture, $"no answer for {timeout.TotalSeconds:0.#} s");
-                return new WayleaveException(Errno.ETIMEDOUT, operation, reason, "check that the host is not stopped or overloaded", e);
+                return new WayleaveException(
+                    Errno.ETIMEDOUT, operation, reason, "check that the host is not stopped or overloaded", e);
             case JsonException:
                 return NotAHost(operation);
         }
@@ -317,7 +329,8 @@ public sealed class ControlClient : IDisposable
             // A Unix socket that is not there: .NET says AddressNotAvailable or has no name for ENOENT.
             _ when socket is { NativeErrorCode: (int)Errno.ENOENT } or { SocketErrorCode: SocketError.AddressNotAvailable } =>
                 new HostUnavailableException(Errno.ENOENT, operation, "there is no such socket", _address.Remedy, e),
-            Errno.ENXIO => new WayleaveException(errno, operation, "no machine has this name", "check the name, or give the address", e),
+            Errno.ENXIO => new WayleaveException(
+                errno, operation, "no machine has this name", "check the name, or give the address", e),
             Errno.EHOSTUNREACH or Errno.ENETUNREACH or Errno.ETIMEDOUT =>
                 new WayleaveException(errno, operation, ErrnoMap.Describe(errno), "check the address and the network", e),
             _ when socket is not null && errno is not (Errno.ECONNRESET or Errno.EPIPE) =>

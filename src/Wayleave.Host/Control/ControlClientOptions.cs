@@ -15,7 +15,9 @@ public sealed record ControlClientOptions
     /// <summary>The longest wait for a connection, for an answer, and for the next line of a lease's stream.</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(10);
 
-    /// <summary>The longest wait for an answer that takes the host work in proportion to an object: a move, a checksum.</summary>
+    /// <summary>
+    /// The longest wait for an answer that takes the host work in proportion to an object: a move, a checksum.
+    /// </summary>
     public TimeSpan WorkTimeout { get; init; } = TimeSpan.FromMinutes(5);
 
     /// <summary>Looks a variable up; replaced by tests.</summary>

@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Globalization;
 using System.Reflection;
 using System.Text.Json;
@@ -19,7 +20,7 @@ namespace Wayleave.Host.Control;
 // GET    /v1/objects                            ObjectsDocument
 // POST   /v1/objects                            CreateObjectDocument -> ObjectDocument, in state writing
 // DELETE /v1/objects/ID                         ProofDocument
-// POST   /v1/objects/ID/leases                  LeaseRequestDocument -> LeaseEventDocument, one per line, until either end leaves
+// POST   /v1/objects/ID/leases                  LeaseRequestDocument -> a line per LeaseEventDocument until either end leaves
 // POST   /v1/objects/ID/commit                  CommitObjectDocument -> ObjectDocument, in state ready
 // GET    /v1/objects/DEVICE/NAME                ObjectDocument
 // GET    /v1/objects/DEVICE/NAME/sha256         DigestDocument
@@ -31,16 +32,22 @@ namespace Wayleave.Host.Control;
 // GET    /v1/audits/ID                          AuditFindingsDocument
 // DELETE /v1/audits/ID                          AuditFindingsDocument, the last look
 //
-// What a client holds is tied to something that ends with the client: a lease to its stream, an object that is being written to its
-// lease, and an object without a lease to a timer.
+// What a client holds is tied to something that ends with the client: a lease to its stream, an object that is being
+// written to its lease, and an object without a lease to a timer.
 
-/// <summary>What the control server does for those who got in. Failures are exceptions; the listener turns them into answers.</summary>
+/// <summary>
+/// What the control server does for those who got in. Failures are exceptions; the listener turns them into answers.
+/// </summary>
 internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions options) : IDisposable
 {
     private const int RevokeTimeoutMsMax = 3_600_000;
 
+    private static readonly SearchValues<char> s_hexadecimal = SearchValues.Create("0123456789abcdef");
+
     private readonly CancellationTokenSource _stopping = new();
     private readonly UnleasedObjects _unleased = new(host.Objects, options);
+
+    private static ControlJson Json => ControlJson.Default;
 
     /// <summary>Set once it listens.</summary>
     public ControlListener? Listener { get; set; }
@@ -57,8 +64,8 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
     public void Map(IEndpointRouteBuilder routes)
     {
         routes.MapGet("/v1/host", GetHostAsync);
-        routes.MapGet("/v1/devices", c => WriteAsync(c, DeviceReports.Describe(host), ControlJson.Default.DevicesDocument));
-        routes.MapGet("/v1/stats", c => WriteAsync(c, DeviceReports.Count(host), ControlJson.Default.StatsDocument));
+        routes.MapGet("/v1/devices", c => WriteAsync(c, DeviceReports.Describe(host), Json.DevicesDocument));
+        routes.MapGet("/v1/stats", c => WriteAsync(c, DeviceReports.Count(host), Json.StatsDocument));
         routes.MapGet("/v1/objects", GetObjectsAsync);
         routes.MapPost("/v1/objects", CreateAsync);
         routes.MapDelete("/v1/objects/{id}", DeleteAsync);
@@ -80,13 +87,14 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         HostDocument document = new()
         {
             Name = host.Config.Name,
-            Version = typeof(ControlEndpoints).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion,
+            Version = typeof(ControlEndpoints).Assembly
+                .GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion,
             ProcessId = Environment.ProcessId,
             UptimeUs = (long)host.Context.Now.TotalMicroseconds,
             Control = Listener?.EndPoint.ToString() ?? "",
             Socket = Listener?.SocketPath,
         };
-        return WriteAsync(context, document, ControlJson.Default.HostDocument);
+        return WriteAsync(context, document, Json.HostDocument);
     }
 
     private Task GetObjectsAsync(HttpContext context)
@@ -98,14 +106,15 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
             document = new ObjectsDocument { Host = host.Config.Name, Objects = [.. objects.Select(DescribeLocked)] };
         }
 
-        return WriteAsync(context, document, ControlJson.Default.ObjectsDocument);
+        return WriteAsync(context, document, Json.ObjectsDocument);
     }
 
     private async Task CreateAsync(HttpContext context)
     {
-        CreateObjectDocument create = await ReadAsync(context, ControlJson.Default.CreateObjectDocument).ConfigureAwait(false);
+        CreateObjectDocument create = await ReadAsync(context, Json.CreateObjectDocument).ConfigureAwait(false);
         DeviceObject made = await host.Objects
-            .CreateAsync(create.Device, create.Name, create.SizeBytes, create.Storage, context.RequestAborted).ConfigureAwait(false);
+            .CreateAsync(create.Device, create.Name, create.SizeBytes, create.Storage, context.RequestAborted)
+            .ConfigureAwait(false);
         _unleased.Watch(made);
         context.Response.StatusCode = StatusCodes.Status201Created;
         await WriteObjectAsync(context, made).ConfigureAwait(false);
@@ -115,15 +124,16 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
     {
         DeviceObject o = FindById(context);
         _unleased.Forget(o);
-        RetirementProof proof = await host.Objects.RevokeAsync(o, new RevokePolicy { Reason = "deleted" }).ConfigureAwait(false);
-        await WriteAsync(context, ProofDocument.From(proof), ControlJson.Default.ProofDocument).ConfigureAwait(false);
+        RevokePolicy policy = new() { Reason = "deleted" };
+        RetirementProof proof = await host.Objects.RevokeAsync(o, policy).ConfigureAwait(false);
+        await WriteAsync(context, ProofDocument.From(proof), Json.ProofDocument).ConfigureAwait(false);
     }
 
     private async Task CommitAsync(HttpContext context)
     {
         DeviceObject o = FindById(context);
-        CommitObjectDocument commit = await ReadAsync(context, ControlJson.Default.CommitObjectDocument).ConfigureAwait(false);
-        if (commit.Sha256 is not null and not { Length: 64 } || commit.Sha256?.AsSpan().ContainsAnyExcept(s_hexadecimal) == true)
+        CommitObjectDocument commit = await ReadAsync(context, Json.CommitObjectDocument).ConfigureAwait(false);
+        if (commit.Sha256 is { } digest && (digest.Length != 64 || digest.AsSpan().ContainsAnyExcept(s_hexadecimal)))
         {
             throw new WayleaveException(Errno.EINVAL, $"commit {o}", "sha256 is not 64 digits in lower-case hexadecimal");
         }
@@ -169,7 +179,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         DeviceObject o = FindByName(context);
         string digest = await host.Objects.Sha256Async(o, context.RequestAborted).ConfigureAwait(false);
         DigestDocument document = new() { SizeBytes = o.SizeBytes, Sha256 = digest };
-        await WriteAsync(context, document, ControlJson.Default.DigestDocument).ConfigureAwait(false);
+        await WriteAsync(context, document, Json.DigestDocument).ConfigureAwait(false);
     }
 
     private async Task EvictAsync(HttpContext context)
@@ -189,17 +199,21 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
     private async Task RevokeAsync(HttpContext context)
     {
         (string device, string name) = ReadName(context);
-        RevokeObjectDocument revoke = await ReadAsync(context, ControlJson.Default.RevokeObjectDocument).ConfigureAwait(false);
+        RevokeObjectDocument revoke = await ReadAsync(context, Json.RevokeObjectDocument).ConfigureAwait(false);
         string operation = $"revoke {device}/{name}";
         if (revoke.Grade < RetirementGrade.Acknowledged)
         {
             throw new WayleaveException(
-                Errno.EINVAL, operation, "memory is never given out on time alone", "ask for Acknowledged, KeyDead, Drained or Retired");
+                Errno.EINVAL,
+                operation,
+                "memory is never given out on time alone",
+                "ask for Acknowledged, KeyDead, Drained or Retired");
         }
 
         if (revoke.TimeoutMs is < 0 or > RevokeTimeoutMsMax)
         {
-            throw new WayleaveException(Errno.EINVAL, operation, $"timeout_ms is {revoke.TimeoutMs}; 0 to {RevokeTimeoutMsMax} are allowed");
+            throw new WayleaveException(
+                Errno.EINVAL, operation, $"timeout_ms is {revoke.TimeoutMs}; 0 to {RevokeTimeoutMsMax} are allowed");
         }
 
         // One that was taken back before and waits in quarantine is asked about by the same request.
@@ -208,24 +222,26 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
             RetirementProof? earlier = host.Objects.List()
                 .LastOrDefault(q => q.State == ObjectState.Quarantined && q.Device == device && q.Name == name)?.Proof;
             ProofDocument document = ProofDocument.From(earlier ?? throw NoSuchObject(device, name));
-            await WriteAsync(context, document, ControlJson.Default.ProofDocument).ConfigureAwait(false);
+            await WriteAsync(context, document, Json.ProofDocument).ConfigureAwait(false);
             return;
         }
 
-        RevokePolicy policy = new() { RequiredGrade = revoke.Grade, Timeout = TimeSpan.FromMilliseconds(revoke.TimeoutMs) };
+        TimeSpan timeout = TimeSpan.FromMilliseconds(revoke.TimeoutMs);
+        RevokePolicy policy = new() { RequiredGrade = revoke.Grade, Timeout = timeout };
         policy = revoke.Reason is { } reason ? policy with { Reason = reason } : policy;
         RetirementProof proof = await host.Objects.RevokeAsync(o, policy).ConfigureAwait(false);
-        await WriteAsync(context, ProofDocument.From(proof), ControlJson.Default.ProofDocument).ConfigureAwait(false);
+        await WriteAsync(context, ProofDocument.From(proof), Json.ProofDocument).ConfigureAwait(false);
     }
 
     private async Task LeaseAsync(HttpContext context)
     {
         DeviceObject o = FindById(context);
-        LeaseRequestDocument request = await ReadAsync(context, ControlJson.Default.LeaseRequestDocument).ConfigureAwait(false);
+        LeaseRequestDocument request = await ReadAsync(context, Json.LeaseRequestDocument).ConfigureAwait(false);
         bool isWriter = request.Access != LeaseAccess.Read;
         if (!isWriter && IsBeingWritten(o))
         {
-            throw new WayleaveException(Errno.EBUSY, $"lease {o} for reading", "it is being written", "wait until it is committed");
+            throw new WayleaveException(
+                Errno.EBUSY, $"lease {o} for reading", "it is being written", "wait until it is committed");
         }
 
         _unleased.Forget(o);
@@ -265,39 +281,39 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
     private async Task ReconnectAsync(HttpContext context)
     {
         ulong id = ReadId(context);
-        ReconnectDocument request = await ReadAsync(context, ControlJson.Default.ReconnectDocument).ConfigureAwait(false);
+        ReconnectDocument request = await ReadAsync(context, Json.ReconnectDocument).ConfigureAwait(false);
         Lease lease = host.Leases.Find(id)
             ?? throw new WayleaveException(Errno.ENOENT, $"reconnect lease {id}", "it has ended", "ask for a new one");
         ConnectionEnd local = host.Leases.Reconnect(lease, request.Peer.ToEnd());
-        await WriteAsync(context, ConnectionEndDocument.From(local), ControlJson.Default.ConnectionEndDocument).ConfigureAwait(false);
+        await WriteAsync(context, ConnectionEndDocument.From(local), Json.ConnectionEndDocument).ConfigureAwait(false);
     }
 
     private async Task StartAuditAsync(HttpContext context)
     {
         DeviceObject o = FindByName(context);
-        StartAuditDocument start = await ReadAsync(context, ControlJson.Default.StartAuditDocument).ConfigureAwait(false);
+        StartAuditDocument start = await ReadAsync(context, Json.StartAuditDocument).ConfigureAwait(false);
         RevokePolicy policy = new() { Timeout = TimeSpan.FromMilliseconds(Math.Clamp(start.TimeoutMs, 0, RevokeTimeoutMsMax)) };
         policy = start.Reason is { } reason ? policy with { Reason = reason } : policy;
         TakeBackAudit audit = await host.Audits.StartAsync(o, policy, start.Seed).ConfigureAwait(false);
-        await WriteAsync(context, AuditDocument.From(audit), ControlJson.Default.AuditDocument).ConfigureAwait(false);
+        await WriteAsync(context, AuditDocument.From(audit), Json.AuditDocument).ConfigureAwait(false);
     }
 
     private async Task InspectAuditAsync(HttpContext context)
     {
         TakeBackAudit audit = host.Audits.Find(ReadId(context));
-        AuditFindingsDocument findings = AuditFindingsDocument.From(await audit.InspectAsync().ConfigureAwait(false), audit.Regions);
-        await WriteAsync(context, findings, ControlJson.Default.AuditFindingsDocument).ConfigureAwait(false);
+        AuditFindings seen = await audit.InspectAsync().ConfigureAwait(false);
+        AuditFindingsDocument findings = AuditFindingsDocument.From(seen, audit.Regions);
+        await WriteAsync(context, findings, Json.AuditFindingsDocument).ConfigureAwait(false);
     }
 
     private async Task EndAuditAsync(HttpContext context)
     {
         TakeBackAudit audit = host.Audits.Find(ReadId(context));
-        AuditFindingsDocument findings = AuditFindingsDocument.From(await audit.InspectAsync().ConfigureAwait(false), audit.Regions);
+        AuditFindings seen = await audit.InspectAsync().ConfigureAwait(false);
+        AuditFindingsDocument findings = AuditFindingsDocument.From(seen, audit.Regions);
         await host.Audits.EndAsync(audit).ConfigureAwait(false);
-        await WriteAsync(context, findings, ControlJson.Default.AuditFindingsDocument).ConfigureAwait(false);
+        await WriteAsync(context, findings, Json.AuditFindingsDocument).ConfigureAwait(false);
     }
-
-    private static readonly System.Buffers.SearchValues<char> s_hexadecimal = System.Buffers.SearchValues.Create("0123456789abcdef");
 
     private DeviceObject FindByName(HttpContext context)
     {
@@ -309,7 +325,8 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
     {
         ulong id = ReadId(context);
         return host.Objects.Find(id)
-            ?? throw new WayleaveException(Errno.ENOENT, $"find object {id}", "it was given up or taken back", "start again with a new one");
+            ?? throw new WayleaveException(
+                Errno.ENOENT, $"find object {id}", "it was given up or taken back", "start again with a new one");
     }
 
     private static WayleaveException NoSuchObject(string device, string name) =>
@@ -323,14 +340,16 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         string text = (string)context.Request.RouteValues["id"]!;
         return ulong.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out ulong id)
             ? id
-            : throw new WayleaveException(Errno.EINVAL, $"{context.Request.Method} {context.Request.Path}", $"'{text}' is not a number");
+            : throw new WayleaveException(Errno.EINVAL, DescribeRequest(context), $"'{text}' is not a number");
     }
+
+    private static string DescribeRequest(HttpContext context) => $"{context.Request.Method} {context.Request.Path}";
 
     /// <summary>Reads a body. JSON must say that it is: a form that a foreign page sends cannot.</summary>
     private static async Task<T> ReadAsync<T>(HttpContext context, JsonTypeInfo<T> type)
         where T : class
     {
-        string operation = $"{context.Request.Method} {context.Request.Path}";
+        string operation = DescribeRequest(context);
         if (!context.Request.HasJsonContentType())
         {
             throw new WayleaveException(Errno.EINVAL, operation, "the body must have Content-Type: application/json");
@@ -348,7 +367,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
             document = DescribeLocked(o);
         }
 
-        return WriteAsync(context, document, ControlJson.Default.ObjectDocument);
+        return WriteAsync(context, document, Json.ObjectDocument);
     }
 
     private static Task WriteAsync<T>(HttpContext context, T document, JsonTypeInfo<T> type) =>

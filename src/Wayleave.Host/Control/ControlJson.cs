@@ -9,8 +9,8 @@ using Wayleave.Host.Objects;
 namespace Wayleave.Host.Control;
 
 /// <summary>
-/// How the documents of the control connection become JSON, by code that the compiler made. Enumerations are words in snake_case;
-/// grades keep the names that design.md gives them (<c>KeyDead</c>), as scripts compare them.
+/// How the documents of the control connection become JSON, by code that the compiler made. Enumerations are words in
+/// snake_case; grades keep the names that design.md gives them (<c>KeyDead</c>), as scripts compare them.
 /// </summary>
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
@@ -49,8 +49,10 @@ namespace Wayleave.Host.Control;
 public sealed partial class ControlJson : JsonSerializerContext
 {
     /// <summary>Names as words in snake_case; numbers in their place are refused.</summary>
-    private sealed class SnakeCaseEnumConverter<T>() : JsonStringEnumConverter<T>(JsonNamingPolicy.SnakeCaseLower, allowIntegerValues: false)
+    private sealed class SnakeCaseEnumConverter<T>()
+        : JsonStringEnumConverter<T>(JsonNamingPolicy.SnakeCaseLower, allowIntegerValues: false)
         where T : struct, Enum;
 
-    private sealed class GradeConverter() : JsonStringEnumConverter<RetirementGrade>(namingPolicy: null, allowIntegerValues: false);
+    private sealed class GradeConverter()
+        : JsonStringEnumConverter<RetirementGrade>(namingPolicy: null, allowIntegerValues: false);
 }

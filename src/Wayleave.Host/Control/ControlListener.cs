@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 using System.Text.Json;
@@ -17,8 +16,8 @@ using Wayleave.Linux;
 namespace Wayleave.Host.Control;
 
 /// <summary>
-/// An HTTP/1.1 server on a TCP address and a Unix socket, with its token, its registration and its door. What it serves is given to
-/// it; <see cref="ControlServer"/> gives it the API of a host.
+/// An HTTP/1.1 server on a TCP address and a Unix socket, with its token, its registration and its door. What it serves
+/// is given to it; <see cref="ControlServer"/> gives it the API of a host.
 /// </summary>
 public sealed class ControlListener : IAsyncDisposable
 {
@@ -28,7 +27,11 @@ public sealed class ControlListener : IAsyncDisposable
     private bool _disposed;
 
     private ControlListener(
-        WebApplication application, IPEndPoint endPoint, string? socketPath, ControlToken token, HostRegistration registration)
+        WebApplication application,
+        IPEndPoint endPoint,
+        string? socketPath,
+        ControlToken token,
+        HostRegistration registration)
     {
         (_application, EndPoint, SocketPath) = (application, endPoint, socketPath);
         (_token, _registration) = (token, registration);
@@ -48,9 +51,14 @@ public sealed class ControlListener : IAsyncDisposable
     /// <param name="options">Limits.</param>
     /// <param name="map">Adds what is served.</param>
     /// <param name="cancellation">Ends the start.</param>
-    /// <exception cref="WayleaveException">EADDRINUSE, EADDRNOTAVAIL, EACCES, or EBUSY for the name; says what to do.</exception>
+    /// <exception cref="WayleaveException">
+    /// EADDRINUSE, EADDRNOTAVAIL, EACCES, or EBUSY for the name; says what to do.
+    /// </exception>
     public static async Task<ControlListener> StartAsync(
-        HostConfig config, ControlListenerOptions options, Action<IEndpointRouteBuilder> map, CancellationToken cancellation = default)
+        HostConfig config,
+        ControlListenerOptions options,
+        Action<IEndpointRouteBuilder> map,
+        CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(config);
         ArgumentNullException.ThrowIfNull(options);
@@ -92,7 +100,8 @@ public sealed class ControlListener : IAsyncDisposable
     }
 
     /// <summary>
-    /// Stops listening, ends the requests that run, and removes token, socket and registration. Disposing twice is fine.
+    /// Stops listening, ends the requests that run, and removes token, socket and registration. Disposing twice is
+    /// fine.
     /// </summary>
     public async ValueTask DisposeAsync()
     {
@@ -137,11 +146,15 @@ public sealed class ControlListener : IAsyncDisposable
         string path = config.Control.SocketPath ?? Path.Combine(directory, config.Name + ".sock");
         if (FileStatus.TryRead(path, out FileStatus status))
         {
-            // A killed host leaves its socket, which then refuses connections. Whatever else has this name is not ours to remove.
+            // A killed host leaves its socket, which then refuses connections. Whatever else has this name is not ours
+            // to remove.
             if (status.Kind != FileKind.Socket || status.UserId != FileStatus.CurrentUserId || IsListening(path))
             {
                 throw new WayleaveException(
-                    Errno.EADDRINUSE, $"listen on {path}", "the file exists and is in use or not ours", "name another by --socket");
+                    Errno.EADDRINUSE,
+                    $"listen on {path}",
+                    "the file exists and is in use or not ours",
+                    "name another by --socket");
             }
 
             File.Delete(path);
@@ -165,10 +178,14 @@ public sealed class ControlListener : IAsyncDisposable
     }
 
     private static WebApplication Build(
-        HostConfig config, ControlListenerOptions options, Doorkeeper door, string? socketPath, Action<ListenOptions> onTcp)
+        HostConfig config,
+        ControlListenerOptions options,
+        Doorkeeper door,
+        string? socketPath,
+        Action<ListenOptions> onTcp)
     {
-        // The empty builder: the slim one reads appsettings.json from the current folder and ASPNETCORE_ variables, and either could
-        // make this server listen elsewhere.
+        // The empty builder: the slim one reads appsettings.json from the current folder and ASPNETCORE_ variables, and
+        // either could make this server listen elsewhere.
         WebApplicationBuilder builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions());
         builder.Services.AddRoutingCore();
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();
@@ -240,7 +257,8 @@ public sealed class ControlListener : IAsyncDisposable
         {
             string reason = e.Message.Split(" LineNumber", 2)[0];
             string operation = $"{context.Request.Method} {context.Request.Path}";
-            WayleaveException refused = new(Errno.EINVAL, operation, $"the body is not what it should be: {ErrnoMap.FirstLine(reason)}");
+            reason = $"the body is not what it should be: {ErrnoMap.FirstLine(reason)}";
+            WayleaveException refused = new(Errno.EINVAL, operation, reason);
             await Problem.WriteAsync(context, refused).ConfigureAwait(false);
         }
         catch (Microsoft.AspNetCore.Http.BadHttpRequestException e) when (!context.Response.HasStarted)
@@ -253,14 +271,15 @@ public sealed class ControlListener : IAsyncDisposable
         }
         catch (Exception e)
         {
-            log?.WriteLine(string.Create(CultureInfo.InvariantCulture, $"wayleave: {context.Request.Method} {context.Request.Path}: {e}"));
+            log?.WriteLine($"wayleave: {context.Request.Method} {context.Request.Path}: {e}");
             if (context.Response.HasStarted)
             {
                 context.Abort();
                 return;
             }
 
-            await Problem.WriteAsync(context, StatusCodes.Status500InternalServerError, "the host failed; its log says how").ConfigureAwait(false);
+            const int Status = StatusCodes.Status500InternalServerError;
+            await Problem.WriteAsync(context, Status, "the host failed; its log says how").ConfigureAwait(false);
         }
     }
 

@@ -27,7 +27,9 @@ public sealed record ControlListenerOptions
     /// <summary>Between two lines of a lease's stream while nothing happens.</summary>
     public TimeSpan HeartbeatInterval { get; init; } = TimeSpan.FromSeconds(1);
 
-    /// <summary>An object that nobody leases for writing within this time of its creation is given up: its writer died before.</summary>
+    /// <summary>
+    /// An object that nobody leases for writing within this time of its creation is given up: its writer died before.
+    /// </summary>
     public TimeSpan UnleasedObjectMax { get; init; } = TimeSpan.FromSeconds(10);
 
     /// <summary>Time for the two limits above.</summary>

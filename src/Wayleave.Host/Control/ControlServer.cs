@@ -23,8 +23,12 @@ public sealed class ControlServer : IAsyncDisposable
     /// <summary>Where the token is; null if the user gave one.</summary>
     public string? TokenFile => _listener.TokenFile;
 
-    /// <summary>Starts to listen where the host's configuration says. When this throws, nothing is left behind.</summary>
-    /// <exception cref="WayleaveException">The address, the socket, the name or the token file cannot be had; says what to do.</exception>
+    /// <summary>
+    /// Starts to listen where the host's configuration says. When this throws, nothing is left behind.
+    /// </summary>
+    /// <exception cref="WayleaveException">
+    /// The address, the socket, the name or the token file cannot be had; says what to do.
+    /// </exception>
     public static async Task<ControlServer> StartAsync(
         WayleaveHost host, ControlListenerOptions? options = null, CancellationToken cancellation = default)
     {
@@ -46,8 +50,8 @@ public sealed class ControlServer : IAsyncDisposable
     }
 
     /// <summary>
-    /// Ends every lease that a client holds, gives up what was not committed, stops listening, and removes token, socket and
-    /// registration. Disposing twice is fine.
+    /// Ends every lease that a client holds, gives up what was not committed, stops listening, and removes token,
+    /// socket and registration. Disposing twice is fine.
     /// </summary>
     public async ValueTask DisposeAsync()
     {

@@ -7,8 +7,8 @@ using Wayleave.Linux;
 namespace Wayleave.Host.Control;
 
 /// <summary>
-/// The secret that a caller over TCP presents. A fresh one has 256 random bits and lives in a file that only this user can read;
-/// the file goes when the host goes.
+/// The secret that a caller over TCP presents. A fresh one has 256 random bits and lives in a file that only this user
+/// can read; the file goes when the host goes.
 /// </summary>
 internal sealed class ControlToken : IDisposable
 {
@@ -33,7 +33,8 @@ internal sealed class ControlToken : IDisposable
 
     /// <summary>A fresh token in a new file, mode 0600.</summary>
     /// <exception cref="WayleaveException">
-    /// EEXIST: something is there, and it is never overwritten. EACCES: others may write to the folder. Or why it cannot be written.
+    /// EEXIST: something is there, and it is never overwritten. EACCES: others may write to the folder. Or why it
+    /// cannot be written.
     /// </exception>
     public static ControlToken Create(string file)
     {
@@ -79,7 +80,9 @@ internal sealed class ControlToken : IDisposable
             : text;
     }
 
-    /// <summary>Whether this is the token. Takes the same time for every wrong one, whatever its length or common prefix.</summary>
+    /// <summary>
+    /// Whether this is the token. Takes the same time for every wrong one, whatever its length or common prefix.
+    /// </summary>
     public bool Matches(string presented) =>
         CryptographicOperations.FixedTimeEquals(SHA256.HashData(Encoding.UTF8.GetBytes(presented)), _hash);
 

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Wire;
@@ -145,7 +146,8 @@ internal static class DeviceReports
         };
         foreach (DropReason reason in Enum.GetValues<DropReason>().Where(r => r != DropReason.None))
         {
-            counters["dropped_" + System.Text.Json.JsonNamingPolicy.SnakeCaseLower.ConvertName(reason.ToString())] = stats.Drops(reason);
+            string name = JsonNamingPolicy.SnakeCaseLower.ConvertName(reason.ToString());
+            counters["dropped_" + name] = stats.Drops(reason);
         }
 
         return counters;

@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Sockets;
 using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Connections.Features;
 using Microsoft.AspNetCore.Http;
@@ -12,10 +13,11 @@ namespace Wayleave.Host.Control;
 //
 //   Unix socket   the peer's uid is ours or root's, as the kernel recorded it. Nobody else's bytes are even read.
 //   TCP           the token, always, also from loopback: every user of this machine reaches loopback.
-//   both          the Host header is an address of this machine or localhost: a name that an attacker's DNS points at us is neither.
-//                 The Origin header is absent or ours: a page in a browser sends its own.
+//   both          the Host header is an address of this machine or localhost: a name that an attacker's DNS points at
+//                 us is neither. The Origin header is absent or ours: a page in a browser sends its own.
 //
-// A wrong token learns nothing: the answer is the same for every path and method, and is given before anything else is looked at.
+// A wrong token learns nothing: the answer is the same for every path and method, and is given before anything else is
+// looked at.
 
 /// <summary>Decides who gets in, before any request is looked at.</summary>
 internal sealed class Doorkeeper(ControlToken token, ControlListenerOptions options)
@@ -30,7 +32,8 @@ internal sealed class Doorkeeper(ControlToken token, ControlListenerOptions opti
     /// <summary>Admits a connection on the Unix socket, or drops it.</summary>
     public Task AdmitUnixAsync(ConnectionContext connection, ConnectionDelegate next)
     {
-        uint user = options.PeerUserId(connection.Features.GetRequiredFeature<IConnectionSocketFeature>().Socket);
+        Socket socket = connection.Features.GetRequiredFeature<IConnectionSocketFeature>().Socket;
+        uint user = options.PeerUserId(socket);
         if (Checks(ControlDefences.PeerUser) && user != 0 && user != FileStatus.CurrentUserId)
         {
             connection.Abort(new ConnectionAbortedException($"user {user} may not use this socket"));
@@ -44,14 +47,16 @@ internal sealed class Doorkeeper(ControlToken token, ControlListenerOptions opti
     /// <summary>Prepares a connection on TCP; its requests are checked one by one.</summary>
     public Task AdmitTcpAsync(ConnectionContext connection, ConnectionDelegate next)
     {
-        TcpLiveness.Limit(connection.Features.GetRequiredFeature<IConnectionSocketFeature>().Socket, options.PeerSilenceMax);
+        Socket socket = connection.Features.GetRequiredFeature<IConnectionSocketFeature>().Socket;
+        TcpLiveness.Limit(socket, options.PeerSilenceMax);
         return next(connection);
     }
 
     /// <summary>Admits a request, or answers it.</summary>
     public Task AdmitRequestAsync(HttpContext context, RequestDelegate next)
     {
-        bool isLocalUser = context.Features.GetRequiredFeature<IConnectionItemsFeature>().Items.ContainsKey(s_isLocalUser);
+        IDictionary<object, object?> items = context.Features.GetRequiredFeature<IConnectionItemsFeature>().Items;
+        bool isLocalUser = items.ContainsKey(s_isLocalUser);
         if (!isLocalUser && Checks(ControlDefences.Token) && !HasToken(context.Request.Headers.Authorization))
         {
             context.Response.Headers.WWWAuthenticate = "Bearer";
@@ -85,13 +90,17 @@ internal sealed class Doorkeeper(ControlToken token, ControlListenerOptions opti
 
     private static bool IsThisMachine(string name, HttpContext context) =>
         name.Equals("localhost", StringComparison.OrdinalIgnoreCase)
-        || (IPAddress.TryParse(name.Trim('[', ']'), out IPAddress? address) && address.Equals(context.Connection.LocalIpAddress));
+        || (IPAddress.TryParse(name.Trim('[', ']'), out IPAddress? address)
+            && address.Equals(context.Connection.LocalIpAddress));
 
     private static bool IsOurOrigin(HttpContext context)
     {
         StringValues origin = context.Request.Headers.Origin;
         return origin.Count == 0
-            || (origin is [{ } value] && Uri.TryCreate(value, UriKind.Absolute, out Uri? uri)
-                && uri.Scheme == "http" && IsThisMachine(uri.Host, context) && uri.Port == context.Connection.LocalPort);
+            || (origin is [{ } value]
+                && Uri.TryCreate(value, UriKind.Absolute, out Uri? uri)
+                && uri.Scheme == "http"
+                && IsThisMachine(uri.Host, context)
+                && uri.Port == context.Connection.LocalPort);
     }
 }

@@ -6,8 +6,8 @@ using Wayleave.Core;
 namespace Wayleave.Host.Control;
 
 /// <summary>
-/// A lease that a host granted, and the stream that keeps it. As long as this object lives the host keeps the lease; disposing ends
-/// it, and so does the death of this process.
+/// A lease that a host granted, and the stream that keeps it. As long as this object lives the host keeps the lease;
+/// disposing ends it, and so does the death of this process.
 /// </summary>
 public sealed class HeldLease : IAsyncDisposable
 {
@@ -28,8 +28,8 @@ public sealed class HeldLease : IAsyncDisposable
 
     /// <summary>
     /// Ends when the lease is of no more use: normally after a commit or <see cref="DisposeAsync"/>, with a
-    /// <see cref="WayleaveException"/> when the owner took the memory back or ended the lease (ENODEV), when the host died (ECONNRESET)
-    /// or when it fell silent (ETIMEDOUT).
+    /// <see cref="WayleaveException"/> when the owner took the memory back or ended the lease (ENODEV), when the host
+    /// died (ECONNRESET) or when it fell silent (ETIMEDOUT).
     /// </summary>
     public Task Completion { get; private set; } = Task.CompletedTask;
 

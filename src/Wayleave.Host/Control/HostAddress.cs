@@ -6,8 +6,9 @@ using Wayleave.Linux;
 namespace Wayleave.Host.Control;
 
 /// <summary>
-/// Where a host is and how to get in: resolved once, at the first connection. A name with several addresses means the first that
-/// answers; the Host header then names that address, because a host accepts no names for itself but localhost.
+/// Where a host is and how to get in: resolved once, at the first connection. A name with several addresses means the
+/// first that answers; the Host header then names that address, because a host accepts no names for itself but
+/// localhost.
 /// </summary>
 internal sealed class HostAddress : IDisposable
 {

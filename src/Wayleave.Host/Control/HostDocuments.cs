@@ -1,9 +1,10 @@
 namespace Wayleave.Host.Control;
 
-// What crosses the control connection, and what --json prints: names in snake_case with the unit at the end, numbers raw, absent
-// members left out, and a schema so that a reader knows what it holds. ControlEndpoints lists the requests.
+// What crosses the control connection, and what --json prints: names in snake_case with the unit at the end, numbers
+// raw, absent members left out, and a schema so that a reader knows what it holds. ControlEndpoints lists the requests.
 //
-// A property with a default has `set` and not `init`: the generated reader sets every init-only property, to zero if it is absent.
+// A property with a default has `set` and not `init`: the generated reader sets every init-only property, to zero if it
+// is absent.
 
 /// <summary><c>GET /v1/host</c>.</summary>
 public sealed record HostDocument

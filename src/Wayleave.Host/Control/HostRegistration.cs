@@ -4,12 +4,13 @@ using Wayleave.Linux;
 
 namespace Wayleave.Host.Control;
 
-// Two files in the runtime directory: NAME.json says where the host is; on NAME.lock the host keeps an exclusive flock(2) as long as it
-// lives. So a name is taken by one host at a time, and what a killed host left behind is recognised without trusting a process id, which
-// may belong to another process by now.
+// Two files in the runtime directory: NAME.json says where the host is; on NAME.lock the host keeps an exclusive
+// flock(2) as long as it lives. So a name is taken by one host at a time, and what a killed host left behind is
+// recognised without trusting a process id, which may belong to another process by now.
 
 /// <summary>
-/// A host's claim on its name, and where local clients find it. Disposing takes the files away; a killed host leaves them, unlocked.
+/// A host's claim on its name, and where local clients find it. Disposing takes the files away; a killed host leaves
+/// them, unlocked.
 /// </summary>
 internal sealed class HostRegistration : IDisposable
 {

@@ -40,7 +40,9 @@ public sealed record ConnectionEndDocument
         };
     }
 
-    /// <exception cref="WayleaveException">EINVAL: the address is none, or a number has more than the 24 bits it may have.</exception>
+    /// <exception cref="WayleaveException">
+    /// EINVAL: the address is none, or a number has more than the 24 bits it may have.
+    /// </exception>
     public ConnectionEnd ToEnd()
     {
         const string Operation = "read the peer's end";
@@ -57,7 +59,9 @@ public sealed record ConnectionEndDocument
     }
 }
 
-/// <summary><c>POST /v1/objects/{id}/leases</c>; answered by a stream of <see cref="LeaseEventDocument"/>, one per line.</summary>
+/// <summary>
+/// <c>POST /v1/objects/{id}/leases</c>; answered by a stream of <see cref="LeaseEventDocument"/>, one per line.
+/// </summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 public sealed record LeaseRequestDocument
 {
@@ -69,7 +73,9 @@ public sealed record LeaseRequestDocument
     public required ConnectionEndDocument Peer { get; init; }
 }
 
-/// <summary><c>POST /v1/leases/{id}/connections</c>: one more queue pair of the same peer; answered by the host's end of it.</summary>
+/// <summary>
+/// <c>POST /v1/leases/{id}/connections</c>: one more queue pair of the same peer; answered by the host's end of it.
+/// </summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 public sealed record ReconnectDocument
 {

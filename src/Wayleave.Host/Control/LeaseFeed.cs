@@ -6,12 +6,15 @@ using Wayleave.Host.Objects;
 namespace Wayleave.Host.Control;
 
 //   lease, heartbeat, heartbeat, ..., committed                      the object got its name; the lease is over
-//                                   , revoked, heartbeat, ...        the key is dead but stays taken until the client leaves
-//                                   , ended                          the host ended the lease, because it stops for example
+//                                   , revoked, heartbeat, ...        the key is dead, and taken until the client leaves
+//                                   , ended                          the host ended the lease, as when it stops
 //
-// Each heartbeat is data that the client's machine must acknowledge, so that one that died without a word is noticed too.
+// Each heartbeat is data that the client's machine must acknowledge, so that one that died without a word is noticed
+// too.
 
-/// <summary>Tells the holder of a lease what happens to it, one JSON line per event, until the holder leaves or it is over.</summary>
+/// <summary>
+/// Tells the holder of a lease what happens to it, one JSON line per event, until the holder leaves or it is over.
+/// </summary>
 internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerOptions options, HttpResponse response)
 {
     private static readonly byte[] s_lineFeed = "\n"u8.ToArray();
@@ -55,9 +58,10 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
         // While what was written is being checked, it is not known yet which of the two ends this is.
         if (state != ObjectState.Committing && host.Leases.Find(lease.Id) is null)
         {
-            bool isCommitted = state == ObjectState.Ready;
-            await WriteAsync(
-                isCommitted ? LeaseEventKind.Committed : LeaseEventKind.Ended, isCommitted ? null : "the host ended it").ConfigureAwait(false);
+            Task written = state == ObjectState.Ready
+                ? WriteAsync(LeaseEventKind.Committed)
+                : WriteAsync(LeaseEventKind.Ended, "the host ended it");
+            await written.ConfigureAwait(false);
             return true;
         }
 
@@ -80,7 +84,8 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
             Lease = document,
         };
         CancellationToken aborted = response.HttpContext.RequestAborted;
-        byte[] bytes = [.. JsonSerializer.SerializeToUtf8Bytes(line, ControlJson.Default.LeaseEventDocument), .. s_lineFeed];
+        byte[] json = JsonSerializer.SerializeToUtf8Bytes(line, ControlJson.Default.LeaseEventDocument);
+        byte[] bytes = [.. json, .. s_lineFeed];
         await response.Body.WriteAsync(bytes, aborted).ConfigureAwait(false);
         await response.Body.FlushAsync(aborted).ConfigureAwait(false);
     }

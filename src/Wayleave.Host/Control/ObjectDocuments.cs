@@ -60,7 +60,9 @@ public sealed record CreateObjectDocument
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 public sealed record CommitObjectDocument
 {
-    /// <summary>What the content hashes to, lower-case hexadecimal. The host compares before the name appears.</summary>
+    /// <summary>
+    /// What the content hashes to, lower-case hexadecimal. The host compares before the name appears.
+    /// </summary>
     public string? Sha256 { get; init; }
 }
 

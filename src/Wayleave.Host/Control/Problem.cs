@@ -5,7 +5,9 @@ using Wayleave.Core;
 
 namespace Wayleave.Host.Control;
 
-/// <summary>Failures as answers: RFC 9457 problem documents, with the error number's name so that a client can throw the same.</summary>
+/// <summary>
+/// Failures as answers: RFC 9457 problem documents, with the error number's name so that a client can throw the same.
+/// </summary>
 internal static class Problem
 {
     public const string ContentType = "application/problem+json";

@@ -6,8 +6,8 @@ using Wayleave.Core.Retirement;
 namespace Wayleave.Host.Control;
 
 /// <summary>
-/// A <see cref="RetirementProof"/> as JSON. Times are microseconds since the owner's host started, with the tenths that its clock
-/// counts; a time that never came is absent. A reader refuses versions that it does not know.
+/// A <see cref="RetirementProof"/> as JSON. Times are microseconds since the owner's host started, with the tenths that
+/// its clock counts; a time that never came is absent. A reader refuses versions that it does not know.
 /// </summary>
 public sealed record ProofDocument
 {
@@ -76,7 +76,9 @@ public sealed record ProofDocument
     }
 
     /// <summary>Reads a proof.</summary>
-    /// <exception cref="WayleaveException">EINVAL: not JSON, not a proof. EPROTO: a version that this program does not know.</exception>
+    /// <exception cref="WayleaveException">
+    /// EINVAL: not JSON, not a proof. EPROTO: a version that this program does not know.
+    /// </exception>
     public static ProofDocument Parse(ReadOnlySpan<byte> utf8, string source)
     {
         string operation = $"read the proof {source}";

@@ -4,16 +4,18 @@ using Wayleave.Linux;
 namespace Wayleave.Host.Control;
 
 /// <summary>
-/// The folder in which the running hosts of one user keep their tokens, sockets and registrations: <c>$XDG_RUNTIME_DIR/wayleave</c>,
-/// or <c>/tmp/wayleave-UID</c>. Mode 0700 and ours; a folder that is not both is refused, because whoever may write to it could
-/// read or replace a token.
+/// The folder in which the running hosts of one user keep their tokens, sockets and registrations:
+/// <c>$XDG_RUNTIME_DIR/wayleave</c>, or <c>/tmp/wayleave-UID</c>. Mode 0700 and ours; a folder that is not both is
+/// refused, because whoever may write to it could read or replace a token.
 /// </summary>
 public static class RuntimeDirectory
 {
     private const UnixFileMode Private = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
 
     /// <summary>Where the folder is or would be. Looks, but makes nothing.</summary>
-    /// <param name="environment">Looks a variable up; <see cref="Environment.GetEnvironmentVariable(string)"/> outside tests.</param>
+    /// <param name="environment">
+    /// Looks a variable up; <see cref="Environment.GetEnvironmentVariable(string)"/> outside tests.
+    /// </param>
     public static string Locate(Func<string, string?> environment)
     {
         ArgumentNullException.ThrowIfNull(environment);

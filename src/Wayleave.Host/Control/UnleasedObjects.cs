@@ -5,8 +5,8 @@ using Wayleave.Host.Objects;
 namespace Wayleave.Host.Control;
 
 /// <summary>
-/// Objects that a client made and has not leased yet. A client that dies between the two requests holds no stream by which that would
-/// be noticed; a timer gives its object up.
+/// Objects that a client made and has not leased yet. A client that dies between the two requests holds no stream by
+/// which that would be noticed; a timer gives its object up.
 /// </summary>
 internal sealed class UnleasedObjects(ObjectStore objects, ControlListenerOptions options) : IDisposable
 {
