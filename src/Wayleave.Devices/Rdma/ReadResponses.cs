@@ -29,6 +29,9 @@ internal struct ActiveRead
     /// <summary>The answer repeats the rest of an older one.</summary>
     public bool IsRest;
 
+    /// <summary>The READ was answered before. It does not count against what the peer may have outstanding.</summary>
+    public bool IsRepetition;
+
     public readonly uint NextPsn => Psn.Add(Operation.FirstPsn, (uint)Next);
 }
 
@@ -44,6 +47,7 @@ internal sealed class ReadResponses
     private int _storedNext;
     private int _storedCount;
     private int _count;
+    private int _repetitions;
 
     public bool IsEmpty => _count == 0;
 
@@ -56,14 +60,15 @@ internal sealed class ReadResponses
     public void Reset(int granted)
     {
         _stored = granted == _stored.Length ? _stored : new ReadOperation[granted];
-        _active = _active.Length == granted + 1 ? _active : new ActiveRead[granted + 1];
-        _storedNext = _storedCount = _count = 0;
+        _active = _active.Length == 2 * granted ? _active : new ActiveRead[2 * granted];
+        _storedNext = _storedCount = _count = _repetitions = 0;
     }
 
     /// <summary>A new READ; false when the peer has more outstanding than it was granted.</summary>
     public bool TryAdd(in ReadOperation operation)
     {
-        if (_count >= _stored.Length)
+        // A late copy of an old request must not make a new one look like too many.
+        if (_count - _repetitions >= _stored.Length)
         {
             return false;
         }
@@ -105,13 +110,14 @@ internal sealed class ReadResponses
     {
         if (++_active[0].Next == _active[0].Operation.PacketCount)
         {
+            _repetitions -= _active[0].IsRepetition ? 1 : 0;
             _count--;
             Array.Copy(_active, 1, _active, 0, _count);
         }
     }
 
     /// <summary>Nothing more is answered: the queue pair is about to end.</summary>
-    public void Clear() => _count = 0;
+    public void Clear() => _count = _repetitions = 0;
 
     private bool TryRepeat(in ReadOperation stored, uint psn, in Reth reth, int mtuBytes, bool isRest)
     {
@@ -131,7 +137,7 @@ internal sealed class ReadResponses
             }
         }
 
-        if (_count == _active.Length)
+        if (_repetitions == _stored.Length)
         {
             return false;
         }
@@ -144,12 +150,13 @@ internal sealed class ReadResponses
 
         Array.Copy(_active, place, _active, place + 1, _count - place);
         _count++;
+        _repetitions++;
         ReadOperation repeated = stored;
         repeated.FirstPsn = psn;
         repeated.Address = reth.Va;
         repeated.LengthBytes = reth.Length;
         repeated.PacketCount = Math.Max(1, (int)((reth.Length + (uint)mtuBytes - 1) / (uint)mtuBytes));
-        _active[place] = new ActiveRead { Operation = repeated, IsRest = isRest };
+        _active[place] = new ActiveRead { Operation = repeated, IsRest = isRest, IsRepetition = true };
         return true;
     }
 }

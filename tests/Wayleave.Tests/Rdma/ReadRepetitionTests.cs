@@ -37,4 +37,20 @@ public class ReadRepetitionTests
         c.ExpectNothing();
         c.ExpectNoCompletion();
     }
+
+    [Fact]
+    public void A_late_copy_of_an_old_READ_takes_no_place_of_a_new_one()
+    {
+        Conversation c = new(a => a with { MaxDestRdAtomic = 2 });
+        c.SendRead(First, 0, 8);
+        c.Expect("RC_READ_RESP_ONLY a00000 1f msn=1");
+        c.SendRead(First, 0, 8);
+        c.SendRead(First, 0, 8);
+        c.SendRead(First + 1, 0, 8);
+        c.SendRead(First + 2, 0, 8);
+        c.Expect("RC_READ_RESP_ONLY a00000 1f msn=1");
+        c.Expect("RC_READ_RESP_ONLY a00001 1f msn=2");
+        c.Expect("RC_READ_RESP_ONLY a00002 1f msn=3");
+        c.ExpectState(QueuePairState.ReadyToSend);
+    }
 }
