@@ -34,6 +34,7 @@ public sealed record PeerProfile
         ReceiveTooSmallIsOperationError = true,
         RetrySevenIsForever = true,
         ReadRestartsAtOnce = false,
+        ProbesAfterRnr = false,
         CompletionsCarryRxeFlags = true,
         RetransmitFloor = TimeSpan.Zero,
     };
@@ -51,6 +52,12 @@ public sealed record PeerProfile
 
     /// <summary>A gap in READ responses is asked for again at once, not at the time-out (Q8).</summary>
     public bool ReadRestartsAtOnce { get; init; } = true;
+
+    /// <summary>
+    /// After an RNR NAK one packet asks whether the receiver is ready, and the rest follows when it is; rxe sends all of
+    /// it again.
+    /// </summary>
+    public bool ProbesAfterRnr { get; init; } = true;
 
     /// <summary>
     /// A READ asked for again from its middle is answered with Middle and Last, as the rest of the old response; rxe

@@ -18,6 +18,7 @@ internal sealed class Requester
     private long _chargedSinceAckRequest;
     private uint _readRestartPsn;
     private bool _readGapSeen;
+    private bool _probes; // after an RNR NAK one packet at a time goes out, until one is taken
     private uint _failedPosition;
     private WorkCompletionStatus _failedStatus; // for _failedPosition, once it is the oldest; Success is none
     private bool _drainReported;
@@ -39,7 +40,7 @@ internal sealed class Requester
     {
         _progress.Reset(firstPsn);
         _readRestartPsn = firstPsn;
-        _readGapSeen = false;
+        _readGapSeen = _probes = false;
         _failedStatus = WorkCompletionStatus.Success;
         _drainReported = false;
         _chargedSinceAckRequest = 0;
@@ -52,10 +53,12 @@ internal sealed class Requester
         bool hasNone = _pair.State is not (QueuePairState.ReadyToSend or QueuePairState.SendQueueDrained)
             || Timer.IsWaitingForReceiver
             || !_progress.HasWork
+            || (_probes && _progress.IsOutstanding)
             || (_failedStatus != WorkCompletionStatus.Success && _progress.Cursor == _failedPosition)
             || (_progress.IsCursorNew && !TryStart());
         return hasNone ? BuildResult.Nothing
             : _progress.CursorSlot.IsRead ? BuildReadRequest(ref superPacket, now)
+            : _probes ? BuildData(ref superPacket, now)
             : BuildMiddles(ref superPacket, now);
     }
 
@@ -251,7 +254,7 @@ internal sealed class Requester
             return BuildResult.DoesNotFit;
         }
 
-        bool asks = isLast || MustAsk(window.LimitBytes, window.InFlightBytes, _chargedSinceAckRequest, charge);
+        bool asks = isLast || _probes || MustAsk(window.LimitBytes, window.InFlightBytes, _chargedSinceAckRequest, charge);
         Bth bth = new()
         {
             Opcode = opcode,
@@ -448,6 +451,8 @@ internal sealed class Requester
         GoBackAndSend();
         if (Timer.TryWaitForReceiver(now, timerCode, out TimeSpan deadline))
         {
+            // A window full of packets would be refused with the first one, for as long as the memory moves.
+            _probes = _pair.Profile.ProbesAfterRnr;
             _port.NoteDeadline(deadline);
         }
         else
@@ -582,7 +587,7 @@ internal sealed class Requester
         }
 
         _progress.CatchUp();
-        _readGapSeen = false;
+        _readGapSeen = _probes = false;
         Timer.NoteProgress();
         _port.NoteDeadline(Timer.Restart(now, _progress.IsOutstanding));
         if (_failedStatus != WorkCompletionStatus.Success && _progress.Head == _failedPosition)

@@ -189,6 +189,40 @@ public class RequesterTests
     }
 
     [Fact]
+    public void After_an_RNR_NAK_one_packet_asks_and_the_rest_follows_when_it_is_taken()
+    {
+        Conversation c = new();
+        c.Post(1, WorkRequestOpcode.RdmaWrite, 0, 3072);
+        c.Expect("RC_WRITE_FIRST b00000");
+        c.Expect("RC_WRITE_MIDDLE b00001");
+        c.Expect("RC_WRITE_LAST b00002 A");
+        for (int i = 0; i < 3; i++)
+        {
+            c.SendAck(Own, 0x2C);
+            c.Wait(TimeSpan.FromMilliseconds(1));
+            c.Expect("RC_WRITE_FIRST b00000 A");
+            c.ExpectNothing();
+        }
+
+        c.SendAck(Own);
+        c.Expect("RC_WRITE_MIDDLE b00001");
+        c.Expect("RC_WRITE_LAST b00002 A");
+    }
+
+    [Fact]
+    public void The_rxe_profile_sends_everything_again_after_an_RNR_NAK()
+    {
+        Conversation c = new(a => a with { Profile = PeerProfile.Rxe });
+        c.Post(1, WorkRequestOpcode.RdmaWrite, 0, 2048);
+        c.Expect("RC_WRITE_FIRST b00000");
+        c.Expect("RC_WRITE_LAST b00001 A");
+        c.SendAck(Own, 0x2C);
+        c.Wait(TimeSpan.FromMilliseconds(1));
+        c.Expect("RC_WRITE_FIRST b00000");
+        c.Expect("RC_WRITE_LAST b00001 A");
+    }
+
+    [Fact]
     public void ROCE_39_Seven_RNR_retries_are_endless()
     {
         Conversation c = new();
