@@ -21,8 +21,11 @@ namespace Wayleave.Host;
 /// </summary>
 public sealed class NicHandle : IDisposable
 {
-    /// <summary>Timeout code of the queue pairs made here: 4.096 us times 2^14 is 67 ms, as rdma-core's tools use.</summary>
-    public const int AcknowledgeTimeoutCode = 14;
+    /// <summary>
+    /// Timeout code of the queue pairs made here: 4.096 us times 2^16 is 0.27 s, eight times that until a silent peer is given up.
+    /// rdma-core's tools use 14; half a second is less than a loaded machine may keep a process from running.
+    /// </summary>
+    public const int AcknowledgeTimeoutCode = 16;
 
     private const int RetryCountMax = 7;
     private const int ReadDepth = 16;
