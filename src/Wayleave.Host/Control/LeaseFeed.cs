@@ -49,6 +49,8 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
 
     private async Task<bool> TryReportEndAsync()
     {
+        // The lease is looked at first: a state that is read after its end says which end it was.
+        bool isOver = host.Leases.Find(lease.Id) is null;
         ObjectState state;
         using (host.Context.Enter())
         {
@@ -56,7 +58,7 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
         }
 
         // While what was written is being checked, it is not known yet which of the two ends this is.
-        if (state != ObjectState.Committing && host.Leases.Find(lease.Id) is null)
+        if (isOver && state != ObjectState.Committing)
         {
             Task written = state == ObjectState.Ready
                 ? WriteAsync(LeaseEventKind.Committed)

@@ -1,0 +1,63 @@
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Retirement;
+using Wayleave.Host;
+using Wayleave.Host.Objects;
+using Wayleave.Linux.Tests.Control;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Objects;
+
+/// <summary>What a new owner of device memory finds in it, on a running host with mapped memory.</summary>
+public class ObjectMemoryTests
+{
+    private const ulong AllOfVram = 64 << 20;
+
+    [Theory]
+    [InlineData(StorageKind.Movable)]
+    [InlineData(StorageKind.Revocable)]
+    public async Task Memory_is_cleared_before_a_new_owner_sees_it(StorageKind storage)
+    {
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        await using WayleaveHost host = await WayleaveHost.StartAsync(ControlTestFolder.Config);
+        DeviceObject old = await host.Objects.CreateAsync("gpu0", "old", AllOfVram, storage, cancellation);
+        await host.Objects.ForEachPieceAsync(old, (_, bytes) => bytes.Fill(0xA5), cancellation);
+        await host.Objects.CommitAsync(old, null);
+        if (storage == StorageKind.Movable)
+        {
+            // Its way through system memory leaves the bytes there too.
+            await host.Objects.EvictAsync(old);
+            await host.Objects.RestoreAsync(old);
+        }
+
+        Assert.Equal(RetirementGrade.Retired, (await host.Objects.RevokeAsync(old, new RevokePolicy())).Grade);
+
+        // All of VRAM was the old owner's, so all that the new one gets was.
+        DeviceObject next = await host.Objects.CreateAsync("gpu0", "next", AllOfVram, storage, cancellation);
+        bool isClear = true;
+        ulong seen = 0;
+        await host.Objects.ForEachPieceAsync(
+            next,
+            (_, bytes) =>
+            {
+                isClear &= !bytes.ContainsAnyExcept((byte)0);
+                seen += (ulong)bytes.Length;
+            },
+            cancellation);
+        Assert.Equal((true, AllOfVram), (isClear, seen));
+    }
+
+    [Fact]
+    public async Task Two_commits_of_one_name_leave_one_object()
+    {
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        await using WayleaveHost host = await WayleaveHost.StartAsync(ControlTestFolder.Config);
+        DeviceObject[] made = new DeviceObject[8];
+        for (int i = 0; i < made.Length; i++)
+        {
+            made[i] = await host.Objects.CreateAsync("gpu0", "name", 4096, StorageKind.Movable, cancellation);
+        }
+
+        await Task.WhenAll(made.Select(o => Task.Run(() => host.Objects.CommitAsync(o, null), cancellation)));
+        Assert.Same(host.Objects.Find("gpu0", "name"), Assert.Single(host.Objects.List()));
+    }
+}
