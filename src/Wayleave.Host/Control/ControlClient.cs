@@ -237,6 +237,8 @@ public sealed class ControlClient : IDisposable
         string operation = Describe(what);
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         limit.CancelAfter(timeout);
+        using CancellationTokenSource done = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        Task<bool> silence = timeout > _options.Timeout ? WatchForSilenceAsync(limit, done.Token) : Task.FromResult(false);
         try
         {
             using HttpResponseMessage response = await SendRawAsync(method, path, body, limit.Token).ConfigureAwait(false);
@@ -246,7 +248,45 @@ public sealed class ControlClient : IDisposable
         }
         catch (Exception e)
         {
-            throw Translate(e, operation, timeout, cancellation);
+            await done.CancelAsync().ConfigureAwait(false);
+            throw Translate(e, operation, await silence.ConfigureAwait(false) ? _options.Timeout : timeout, cancellation);
+        }
+        finally
+        {
+            await done.CancelAsync().ConfigureAwait(false);
+            await silence.ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Asks a host that works on a request, again and again, whether it is still there.</summary>
+    /// <param name="request">Cancelled when the host does not answer.</param>
+    /// <param name="done">The request has ended.</param>
+    /// <returns>Whether the host fell silent.</returns>
+    private async Task<bool> WatchForSilenceAsync(CancellationTokenSource request, CancellationToken done)
+    {
+        while (true)
+        {
+            using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(done);
+            try
+            {
+                await Task.Delay(_options.ProbeInterval, done).ConfigureAwait(false);
+                limit.CancelAfter(_options.Timeout);
+                (await SendRawAsync(HttpMethod.Get, "/v1/host", null, limit.Token).ConfigureAwait(false)).Dispose();
+            }
+            catch (OperationCanceledException)
+            {
+                if (done.IsCancellationRequested)
+                {
+                    return false;
+                }
+
+                await request.CancelAsync().ConfigureAwait(false);
+                return true;
+            }
+            catch (Exception e) when (e is HttpRequestException or IOException or SocketException)
+            {
+                return false; // the request itself meets the same failure and tells it
+            }
         }
     }
 

@@ -13,10 +13,17 @@ public sealed record ControlClientOptions
     public string? SocketPath { get; init; }
 
     /// <summary>The longest wait for a connection, for an answer, and for the next line of a lease's stream.</summary>
-    public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(10);
+    public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(8);
 
     /// <summary>
-    /// The longest wait for an answer that takes the host work in proportion to an object: a move, a checksum.
+    /// How often a host that works on a longer request is asked whether it is still there; one that gives no answer to
+    /// that within <see cref="Timeout"/> has fallen silent.
+    /// </summary>
+    public TimeSpan ProbeInterval { get; init; } = TimeSpan.FromSeconds(1);
+
+    /// <summary>
+    /// The longest wait for an answer that takes the host work in proportion to an object, such as a move or a checksum,
+    /// as long as it is there.
     /// </summary>
     public TimeSpan WorkTimeout { get; init; } = TimeSpan.FromMinutes(5);
 
