@@ -42,8 +42,9 @@ internal static class CommandLine
             };
             return await parsed.InvokeAsync(invocation, interruption.Token).ConfigureAwait(false);
         }
-        catch (OperationCanceledException) when (interruption.Token.IsCancellationRequested)
+        catch (Exception e) when (e is OperationCanceledException or IOException && interruption.Token.IsCancellationRequested)
         {
+            // Ctrl-C reaches every process of the terminal, so that a peer may fail us before our own wait is cancelled.
             error.WriteLine($"{Name}: interrupted");
             return ExitCode.Interrupted;
         }

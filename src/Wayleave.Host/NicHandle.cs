@@ -1,3 +1,4 @@
+using System.Net;
 using System.Security.Cryptography;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
@@ -41,7 +42,7 @@ public sealed class NicHandle : IDisposable
         _host = host;
         Name = config.Name;
         PathMtuBytes = config.PathMtuBytes;
-        UdpEndpoint endpoint = UdpEndpoint.Bind(EndpointAddress.From(config.Address, (ushort)config.UdpPort), options.Socket);
+        UdpEndpoint endpoint = Bind(config, options);
         EndpointAddress local = endpoint.LocalAddress;
         Gid = new Gid(local.High, local.Low);
         UdpPort = local.Port;
@@ -275,6 +276,24 @@ public sealed class NicHandle : IDisposable
     private const QueuePairAttributeMask SendMask =
         QueuePairAttributeMask.State | QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount
         | QueuePairAttributeMask.RnrRetry | QueuePairAttributeMask.SqPsn | QueuePairAttributeMask.MaxRdAtomic;
+
+    private static UdpEndpoint Bind(NicConfig config, WayleaveHostOptions options)
+    {
+        IPEndPoint wanted = new(config.Address, config.UdpPort);
+        try
+        {
+            return UdpEndpoint.Bind(EndpointAddress.From(config.Address, (ushort)config.UdpPort), options.Socket);
+        }
+        catch (LinuxException e) when (e.Errno is Errno.EADDRINUSE or Errno.EADDRNOTAVAIL or Errno.EACCES)
+        {
+            throw new WayleaveException(e.Errno, $"open the RoCEv2 port {wanted} of {config.Name}", ErrnoMap.Describe(e.Errno), e.Errno switch
+            {
+                Errno.EADDRINUSE => "hosts on one machine use 127.0.0.2, 127.0.0.3, ...: choose another by --address, or by --udp-port",
+                Errno.EADDRNOTAVAIL => "choose an address of this machine by --address, for example 127.0.0.2",
+                _ => "ports below 1024 need root: choose another by --udp-port",
+            }, e);
+        }
+    }
 
     private static void Modify(
         QueuePair pair, QueuePairAttributes attributes, QueuePairState state, QueuePairAttributeMask mask, string operation) =>

@@ -3,6 +3,7 @@ using System.Net;
 using System.Net.Sockets;
 using System.Text.Json.Serialization;
 using Wayleave.Cli.Output;
+using Wayleave.Core;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
@@ -84,7 +85,10 @@ internal static class CpCommand
         }
 
         LocalFile.OpenSource(path, out ulong length).Dispose();
-        return length;
+        return length <= (ulong)GpuConfig.MemoryBytesMax
+            ? length
+            : throw new WayleaveException(
+                Errno.EFBIG, $"read {path}", $"it is larger than any GPU, {ByteSize.ToText(GpuConfig.MemoryBytesMax)}", "copy it in parts");
     }
 
     private static HostConfig ConfigFor(WlUrl url, ulong length)
@@ -107,6 +111,10 @@ internal static class CpCommand
             using Socket probe = new(remote.AddressFamily, SocketType.Dgram, ProtocolType.Udp);
             probe.Connect(remote, NicConfig.DefaultUdpPort);
             return ((IPEndPoint)probe.LocalEndPoint!).Address;
+        }
+        catch (SocketException e) when (ErrnoMap.ToErrno(e) == Errno.ENXIO)
+        {
+            throw new WayleaveException(Errno.ENXIO, $"find {url.Host}", "no machine has this name", "check the name, or give the address", e);
         }
         catch (SocketException e)
         {

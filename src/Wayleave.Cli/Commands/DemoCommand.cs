@@ -24,6 +24,11 @@ internal static class DemoCommand
         };
         command.SetAction((parsed, cancellation) =>
         {
+            if (parsed.GetValue(size) == 0)
+            {
+                throw new UsageException("--size: a demo sends at least one byte");
+            }
+
             DemoOptions options = new(
                 parsed.GetValue(file),
                 (ulong)(parsed.GetValue(size) ?? SeededBytes),

@@ -127,7 +127,8 @@ public sealed record GpuConfig
     /// <summary>Pieces in which device memory is counted: one block of a copy engine.</summary>
     public const long GranuleBytes = 64 * 1024;
 
-    private const long MemoryBytesMax = 1L << 40;
+    /// <summary>The most device memory, and the most system memory behind it, that a GPU may have.</summary>
+    public const long MemoryBytesMax = 1L << 40;
 
     public string Name { get; init; } = "gpu0";
 

@@ -26,11 +26,19 @@ public sealed class PcapFile : IDatagramTap, IDisposable
     private TimeSpan? _origin;
     private bool _disposed;
 
-    /// <exception cref="IOException">The file cannot be made.</exception>
+    /// <exception cref="WayleaveException">The file cannot be made.</exception>
     public PcapFile(string path, Gid local, ushort localPort, TimeProvider clock, long frameLimit = 1_000_000)
     {
         ArgumentNullException.ThrowIfNull(clock);
-        _file = new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 0);
+        try
+        {
+            _file = new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 0);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw ErrnoMap.ToException(e, $"write {path}");
+        }
+
         _local = local;
         _localPort = localPort;
         _start = clock.GetUtcNow();

@@ -29,7 +29,12 @@ public static class LocalFile
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw ErrnoMap.ToException(e, operation);
+            throw ErrnoMap.ToException(e, operation, ErrnoMap.ToErrno(e) switch
+            {
+                Errno.ENOENT or Errno.ENOTDIR => "check the name",
+                Errno.EACCES => "ask its owner for the right to read it",
+                _ => null,
+            });
         }
 
         throw new WayleaveException(Errno.ENODATA, operation, "it is empty", "device memory has no objects of zero bytes");
@@ -74,7 +79,13 @@ public static class LocalFile
             throw new WayleaveException(Errno.EINVAL, operation, "it is a folder", "name the file too");
         }
 
-        string part = Path.Combine(Path.GetDirectoryName(target)!, $".{Path.GetFileName(target)}.{Environment.ProcessId}.part");
+        string folder = Path.GetDirectoryName(target)!;
+        if (!Directory.Exists(folder))
+        {
+            throw new WayleaveException(Errno.ENOENT, operation, $"there is no folder {folder}", "make it first");
+        }
+
+        string part = Path.Combine(folder, $".{Path.GetFileName(target)}.{Environment.ProcessId}.part");
         try
         {
             using (SafeFileHandle file = File.OpenHandle(part, FileMode.Create, FileAccess.Write, FileShare.None, FileOptions.None, (long)lengthBytes))
@@ -93,7 +104,12 @@ public static class LocalFile
                 throw;
             }
 
-            throw ErrnoMap.ToException(e, operation);
+            throw ErrnoMap.ToException(e, operation, ErrnoMap.ToErrno(e) switch
+            {
+                Errno.ENOSPC => "free some space, or name another folder",
+                Errno.EACCES => $"name a folder that you may write to, {folder} is none",
+                _ => null,
+            });
         }
     }
 }

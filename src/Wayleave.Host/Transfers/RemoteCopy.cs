@@ -43,18 +43,26 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
         try
         {
             using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-            await host.Objects.ForEachPieceAsync(
-                source,
-                (offset, bytes) =>
+            string sha256 = "";
+
+            // The file is read under the lease, whose heartbeats keep the other end patient however slow the disk is.
+            TransferPlan plan = new(LeaseAccess.Write, BulkDirection.Write, $"copy {path} to {target}")
+            {
+                Before = async () =>
                 {
-                    LocalFile.ReadExactly(file, path, offset, bytes);
-                    hash.AppendData(bytes);
+                    await host.Objects.ForEachPieceAsync(
+                        source,
+                        (offset, bytes) =>
+                        {
+                            LocalFile.ReadExactly(file, path, offset, bytes);
+                            hash.AppendData(bytes);
+                        },
+                        cancellation).ConfigureAwait(false);
+                    sha256 = Convert.ToHexStringLower(hash.GetHashAndReset());
                 },
-                cancellation).ConfigureAwait(false);
-            string sha256 = Convert.ToHexStringLower(hash.GetHashAndReset());
-            TimeSpan elapsed = await TransferAsync(
-                source, made.Id, LeaseAccess.Write, BulkDirection.Write, $"copy {path} to {target}",
-                () => remote.CommitObjectAsync(made.Id, sha256, cancellation), cancellation).ConfigureAwait(false);
+                After = () => remote.CommitObjectAsync(made.Id, sha256, cancellation),
+            };
+            TimeSpan elapsed = await TransferAsync(source, made.Id, plan, cancellation).ConfigureAwait(false);
             return new CopyResult(length, sha256, elapsed);
         }
         finally
@@ -76,8 +84,8 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
             await LocalFile.WriteWholeAsync(path, found.SizeBytes, async file =>
             {
                 string operation = $"copy {source} to {path}";
-                TimeSpan elapsed = await TransferAsync(
-                    target, found.Id, LeaseAccess.Read, BulkDirection.Read, operation, () => Task.CompletedTask, cancellation).ConfigureAwait(false);
+                TransferPlan plan = new(LeaseAccess.Read, BulkDirection.Read, operation);
+                TimeSpan elapsed = await TransferAsync(target, found.Id, plan, cancellation).ConfigureAwait(false);
                 using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
                 await host.Objects.ForEachPieceAsync(
                     target,
@@ -106,21 +114,37 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
         }
     }
 
-    private async Task<TimeSpan> TransferAsync(
-        DeviceObject local,
-        ulong remoteId,
-        LeaseAccess access,
-        BulkDirection direction,
-        string operation,
-        Func<Task> finish,
-        CancellationToken cancellation)
+    private static async Task AwaitLeaseEndAsync(HeldLease lease, string operation)
+    {
+        try
+        {
+            await lease.Completion.ConfigureAwait(false);
+        }
+        catch (WayleaveException e)
+        {
+            // The user asked for a copy and has never heard of the lease.
+            throw new WayleaveException(e.Errno, operation, e.Reason, e.Remedy, e);
+        }
+    }
+
+    private sealed record TransferPlan(LeaseAccess Access, BulkDirection Direction, string Operation)
+    {
+        /// <summary>Runs when the lease is there, before the first byte is posted.</summary>
+        public Func<Task>? Before { get; init; }
+
+        /// <summary>Runs when the last byte has arrived, while the lease is still there.</summary>
+        public Func<Task>? After { get; init; }
+    }
+
+    private async Task<TimeSpan> TransferAsync(DeviceObject local, ulong remoteId, TransferPlan plan, CancellationToken cancellation)
     {
         await using Connection connection = await Connection.OpenAsync(_nic, local).ConfigureAwait(false);
         HeldLease lease = await remote.LeaseAsync(
-            remoteId, new LeaseRequestDocument { Access = access, Peer = ConnectionEndDocument.From(connection.Local) }, cancellation).ConfigureAwait(false);
+            remoteId, new LeaseRequestDocument { Access = plan.Access, Peer = ConnectionEndDocument.From(connection.Local) }, cancellation).ConfigureAwait(false);
         await using (lease.ConfigureAwait(false))
         {
             connection.Connect(lease.Lease.Local.ToEnd());
+            await (plan.Before?.Invoke() ?? Task.CompletedTask).ConfigureAwait(false);
             using CancellationTokenRegistration abort = cancellation.Register(connection.Abort);
             TimeSpan start = host.Context.Now;
             BulkTransfer bulk = new(_nic.Driver, connection.QueuePair, connection.Completions, host.Context)
@@ -129,20 +153,21 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
             };
             BulkRange range = new(0, connection.Region.Key, lease.Lease.Va, lease.Lease.Rkey, local.SizeBytes);
             Task<WorkCompletionStatus> transfer = Task.Factory.StartNew(
-                () => bulk.Run(direction, range, cancellation), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+                () => bulk.Run(plan.Direction, range, cancellation), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
 
             // A lease that ends, because its owner or its host is gone, says more than the time-outs that follow on the wire.
             if (await Task.WhenAny(transfer, lease.Completion).ConfigureAwait(false) == lease.Completion)
             {
                 connection.Abort();
                 await ((Task)transfer).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // lease.Completion says why
-                await lease.Completion.ConfigureAwait(false);
+                await AwaitLeaseEndAsync(lease, plan.Operation).ConfigureAwait(false);
             }
 
             WorkCompletionStatus status = await transfer.ConfigureAwait(false);
-            status.ThrowIfFailed(operation, remote.HostName);
+            cancellation.ThrowIfCancellationRequested(); // which flushed the queue pair: its status is no news
+            status.ThrowIfFailed(plan.Operation, remote.HostName);
             TimeSpan elapsed = host.Context.Now - start;
-            await finish().ConfigureAwait(false);
+            await (plan.After?.Invoke() ?? Task.CompletedTask).ConfigureAwait(false);
             return elapsed;
         }
     }
