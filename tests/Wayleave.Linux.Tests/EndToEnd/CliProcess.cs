@@ -1,0 +1,154 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using System.Text;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.EndToEnd;
+
+/// <summary>How a run of the program ended.</summary>
+/// <param name="ExitCode">128 plus the signal's number when a signal ended it.</param>
+/// <param name="Out">All of stdout.</param>
+/// <param name="Error">All of stderr.</param>
+/// <param name="Elapsed">From the start, or from the last signal, to the end.</param>
+public sealed record CliResult(int ExitCode, string Out, string Error, TimeSpan Elapsed);
+
+/// <summary>The built program as a real process with an environment of its own. Disposing kills it, by its id, if it still runs.</summary>
+public sealed partial class CliProcess : IDisposable
+{
+    public const int SigInt = 2;
+    public const int SigKill = 9;
+    public const int SigTerm = 15;
+    public const int SigCont = 18;
+    public const int SigStop = 19;
+
+    // Never reached by a test that passes: a hung program becomes a failed test and not a hung run.
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
+
+    private readonly Process _process;
+    private readonly StringBuilder _out = new();
+    private readonly StringBuilder _error = new();
+    private readonly TaskCompletionSource<string> _firstLine = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private long _since = Stopwatch.GetTimestamp();
+
+    private CliProcess(Process process)
+    {
+        _process = process;
+        process.OutputDataReceived += (_, e) =>
+        {
+            Append(_out, e.Data);
+            if (e.Data is { } line)
+            {
+                _firstLine.TrySetResult(line);
+            }
+            else
+            {
+                _firstLine.TrySetCanceled();
+            }
+        };
+        process.ErrorDataReceived += (_, e) => Append(_error, e.Data);
+        process.BeginOutputReadLine();
+        process.BeginErrorReadLine();
+    }
+
+    public int Id => _process.Id;
+
+    public bool HasExited => _process.HasExited;
+
+    /// <summary>Starts <c>wayleave</c>, which the build puts beside these tests.</summary>
+    public static CliProcess Start(IEnumerable<KeyValuePair<string, string>> environment, params string[] arguments)
+    {
+        ProcessStartInfo start = new(Path.Combine(AppContext.BaseDirectory, "wayleave"))
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        foreach (string name in start.Environment.Keys.Where(k => k.StartsWith("WAYLEAVE_", StringComparison.Ordinal)).ToArray())
+        {
+            start.Environment.Remove(name);
+        }
+
+        foreach ((string name, string value) in environment)
+        {
+            start.Environment[name] = value;
+        }
+
+        foreach (string argument in arguments)
+        {
+            start.ArgumentList.Add(argument);
+        }
+
+        return new CliProcess(Process.Start(start)!);
+    }
+
+    /// <summary>The first line of stdout, or what went wrong instead.</summary>
+    public async Task<string> ReadFirstLineAsync()
+    {
+        try
+        {
+            return await _firstLine.Task.WaitAsync(s_patience, TestContext.Current.CancellationToken);
+        }
+        catch (TaskCanceledException)
+        {
+            throw new InvalidOperationException($"no output; stderr: {Read(_error)}");
+        }
+    }
+
+    /// <summary>What stdout said so far.</summary>
+    public string OutSoFar => Read(_out);
+
+    public void Signal(int signal)
+    {
+        _since = Stopwatch.GetTimestamp();
+        Assert.Equal(0, Kill(_process.Id, signal));
+    }
+
+    public async Task<CliResult> WaitAsync()
+    {
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
+        limit.CancelAfter(s_patience);
+        try
+        {
+            await _process.WaitForExitAsync(limit.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            throw new TimeoutException($"{_process.StartInfo.ArgumentList[0]} runs on; stdout: {Read(_out)} stderr: {Read(_error)}");
+        }
+
+        return new CliResult(_process.ExitCode, Read(_out), Read(_error), Stopwatch.GetElapsedTime(_since));
+    }
+
+    public void Dispose()
+    {
+        if (!_process.HasExited)
+        {
+            _process.Kill();
+            _process.WaitForExit();
+        }
+
+        _process.Dispose();
+    }
+
+    private static void Append(StringBuilder to, string? line)
+    {
+        lock (to)
+        {
+            if (line is not null)
+            {
+                to.Append(line).Append('\n');
+            }
+        }
+    }
+
+    private static string Read(StringBuilder from)
+    {
+        lock (from)
+        {
+            return from.ToString();
+        }
+    }
+
+    [LibraryImport("libc", EntryPoint = "kill", SetLastError = true)]
+    private static partial int Kill(int processId, int signal);
+}
