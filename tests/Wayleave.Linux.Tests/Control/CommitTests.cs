@@ -2,12 +2,13 @@ using System.Security.Cryptography;
 using Wayleave.Core;
 using Wayleave.Host;
 using Wayleave.Host.Control;
+using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.Control;
 
-/// <summary>The end of a transfer: a commit, while the lease under which the object was written is still held.</summary>
+/// <summary>The end of a transfer: a commit, while the lease under which the object was written is held.</summary>
 public sealed class CommitTests : IDisposable
 {
     private const ulong SizeBytes = 32 << 20;
@@ -51,7 +52,8 @@ public sealed class CommitTests : IDisposable
             WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(
                 () => client.CommitObjectAsync(made.Id, new string('0', 64), Cancellation));
             Assert.Equal(Errno.EIO, e.Errno);
-            Assert.EndsWith($"sha256 is {Sha256OfZeros()}, not {new string('0', 64)}; send it again", e.Message, StringComparison.Ordinal);
+            string reason = $"sha256 is {Sha256OfZeros()}, not {new string('0', 64)}; send it again";
+            Assert.EndsWith(reason, e.Message, StringComparison.Ordinal);
         }
 
         Assert.Empty(host.Objects.List());
@@ -65,8 +67,19 @@ public sealed class CommitTests : IDisposable
     {
         CreateObjectDocument create = new() { Device = "gpu0", Name = "object", SizeBytes = SizeBytes };
         ObjectDocument made = await client.CreateObjectAsync(create, Cancellation);
-        ConnectionEndDocument peer = new() { Gid = "127.0.0.1", UdpPort = 4791, QpNumber = 17, Psn = 0, PathMtuBytes = 4096 };
-        return (made, await client.LeaseAsync(made.Id, new LeaseRequestDocument { Access = Host.Leases.LeaseAccess.Write, Peer = peer }, Cancellation));
+        LeaseRequestDocument request = new()
+        {
+            Access = LeaseAccess.Write,
+            Peer = new ConnectionEndDocument
+            {
+                Gid = "127.0.0.1",
+                UdpPort = 4791,
+                QpNumber = 17,
+                Psn = 0,
+                PathMtuBytes = 4096,
+            },
+        };
+        return (made, await client.LeaseAsync(made.Id, request, Cancellation));
     }
 
     private static string Sha256OfZeros() => Convert.ToHexStringLower(SHA256.HashData(new byte[SizeBytes]));
@@ -74,6 +87,9 @@ public sealed class CommitTests : IDisposable
     private Task<ControlServer> StartServerAsync(WayleaveHost host) =>
         ControlServer.StartAsync(host, _folder.ListenerOptions with { HeartbeatInterval = s_heartbeat }, Cancellation);
 
-    private ControlClient Open(ControlServer server) =>
-        ControlClient.Open(WlUrl.Create(server.EndPoint.Address.ToString(), server.EndPoint.Port), _folder.ClientOptions);
+    private ControlClient Open(ControlServer server)
+    {
+        WlUrl url = WlUrl.Create(server.EndPoint.Address.ToString(), server.EndPoint.Port);
+        return ControlClient.Open(url, _folder.ClientOptions);
+    }
 }

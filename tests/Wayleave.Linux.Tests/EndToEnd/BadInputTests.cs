@@ -1,10 +1,11 @@
 using System.Net;
 using System.Net.Sockets;
+using Wayleave.Host.Control;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.EndToEnd;
 
-/// <summary>What a user gets wrong is told in one line that names the object and the remedy, and changes nothing.</summary>
+/// <summary>What a user gets wrong is told in one line with the object and the remedy, and changes nothing.</summary>
 public class BadInputTests : EndToEndTest
 {
     [Fact]
@@ -14,7 +15,10 @@ public class BadInputTests : EndToEndTest
         string target = host.UrlOf("object"), missing = InFolder("missing"), large = InFolder("large");
         await ExpectFailureAsync(1, $"read {missing}: does not exist; check the name", "cp", missing, target);
         string empty = MakeFile("empty", 0);
-        await ExpectFailureAsync(1, $"read {empty}: it is empty; device memory has no objects of zero bytes", "cp", empty, target);
+        await ExpectFailureAsync(
+            1,
+            $"read {empty}: it is empty; device memory has no objects of zero bytes",
+            "cp", empty, target);
         await ExpectFailureAsync(1, $"read {Root}: it is a folder; name a file", "cp", Root, target);
         using (FileStream file = File.Create(large))
         {
@@ -23,10 +27,12 @@ public class BadInputTests : EndToEndTest
 
         await ExpectFailureAsync(
             1,
-            $"{host.Authority}: create gpu0/object of 67108865: 64MiB of 64MiB are free on gpu0; revoke an object, or start the host with a larger --vram",
+            $"{host.Authority}: create gpu0/object of 67108865: 64MiB of 64MiB are free on gpu0; "
+            + "revoke an object, or start the host with a larger --vram",
             "cp", large, target);
         Assert.Empty(await host.ListAsync());
-        Assert.Equal((0UL, 0UL), ((await host.ReadGpuAsync()).VramUsedBytes, (await host.ReadGpuAsync()).VramQuarantinedBytes));
+        GpuDocument gpu = await host.ReadGpuAsync();
+        Assert.Equal((0UL, 0UL), (gpu.VramUsedBytes, gpu.VramQuarantinedBytes));
     }
 
     [Fact]
@@ -36,7 +42,10 @@ public class BadInputTests : EndToEndTest
         HostProcess host = await StartHostAsync();
         string secret = MakeFile("secret", 1);
         File.SetUnixFileMode(secret, UnixFileMode.None);
-        await ExpectFailureAsync(1, $"read {secret}: permission denied; ask its owner for the right to read it", "cp", secret, host.UrlOf("object"));
+        await ExpectFailureAsync(
+            1,
+            $"read {secret}: permission denied; ask its owner for the right to read it",
+            "cp", secret, host.UrlOf("object"));
     }
 
     [Fact]
@@ -45,9 +54,15 @@ public class BadInputTests : EndToEndTest
         HostProcess host = await StartHostAsync();
         await RunWellAsync("cp", MakeFile("source", 4097), host.UrlOf("object"));
         string folder = InFolder("nowhere");
-        await ExpectFailureAsync(1, $"write {folder}/file: there is no folder {folder}; make it first", "cp", host.UrlOf("object"), $"{folder}/file");
+        await ExpectFailureAsync(
+            1,
+            $"write {folder}/file: there is no folder {folder}; make it first", "cp",
+            host.UrlOf("object"), $"{folder}/file");
         Directory.CreateDirectory(InFolder("dir/object"));
-        await ExpectFailureAsync(1, $"write {InFolder("dir")}/object: it is a folder; name the file too", "cp", host.UrlOf("object"), InFolder("dir"));
+        await ExpectFailureAsync(
+            1,
+            $"write {InFolder("dir")}/object: it is a folder; name the file too", "cp",
+            host.UrlOf("object"), InFolder("dir"));
         Assert.Empty(Directory.GetFileSystemEntries(InFolder("dir/object")));
     }
 
@@ -57,20 +72,29 @@ public class BadInputTests : EndToEndTest
         HostProcess host = await StartHostAsync();
         string source = MakeFile("source", 1);
         await ExpectFailureAsync(
-            2, $"{host.Url}/gpu0: names no object; write wl://HOST[:PORT]/DEVICE/NAME", "cp", source, $"{host.Url}/gpu0");
+            2,
+            $"{host.Url}/gpu0: names no object; write wl://HOST[:PORT]/DEVICE/NAME",
+            "cp", source, $"{host.Url}/gpu0");
         await ExpectFailureAsync(
             2,
             $"{host.UrlOf("a%20b")}: the object name contains '%'; letters, digits, '.', '_', '-' and '+' are allowed",
             "cp", source, host.UrlOf("a%20b"));
         await ExpectFailureAsync(
-            2, "cp copies between a file and an object; one of the two must be wl://HOST/DEVICE/NAME", "cp", source, InFolder("other"));
+            2,
+            "cp copies between a file and an object; one of the two must be wl://HOST/DEVICE/NAME",
+            "cp", source, InFolder("other"));
         await ExpectFailureAsync(
             2,
             "cp copies between a file and an object; copy to a file first, then to the other host",
             "cp", host.UrlOf("a"), host.UrlOf("b"));
-        await ExpectFailureAsync(2, "Required argument 'DST' missing for command: 'cp'; see wayleave cp --help", "cp", source);
         await ExpectFailureAsync(
-            1, $"{host.Authority}: find device gpu9: this host has no such GPU; it has gpu0", "cp", source, $"{host.Url}/gpu9/object");
+            2,
+            "Required argument 'DST' missing for command: 'cp'; see wayleave cp --help", "cp",
+            source);
+        await ExpectFailureAsync(
+            1,
+            $"{host.Authority}: find device gpu9: this host has no such GPU; it has gpu0",
+            "cp", source, $"{host.Url}/gpu9/object");
         await ExpectFailureAsync(
             1,
             $"{host.Authority}: find gpu0/object: there is no such object; wayleave ls shows what there is",
@@ -104,7 +128,8 @@ public class BadInputTests : EndToEndTest
         File.SetUnixFileMode(token, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         await ExpectFailureAsync(
             1,
-            $"create gpu0/object on {host.Authority}: its token is another; give the file that the host named when it started: --token-file FILE",
+            $"create gpu0/object on {host.Authority}: its token is another; "
+            + "give the file that the host named when it started: --token-file FILE",
             "cp", source, host.UrlOf("object"), "--token-file", token);
         Assert.Empty(await host.ListAsync());
     }
@@ -118,8 +143,8 @@ public class BadInputTests : EndToEndTest
         int udpPort = ((IPEndPoint)udp.LocalEndPoint!).Port;
         await ExpectFailureAsync(
             1,
-            $"open the RoCEv2 port {address}:{udpPort} of rdma0: the address is in use; hosts on one machine use 127.0.0.2, 127.0.0.3, ...: "
-            + "choose another by --address, or by --udp-port",
+            $"open the RoCEv2 port {address}:{udpPort} of rdma0: the address is in use; "
+            + "hosts on one machine use 127.0.0.2, 127.0.0.3, ...: choose another by --address, or by --udp-port",
             "host", "--address", address, "--port", "0", "--vram", "64MiB", "--udp-port", $"{udpPort}");
 
         using Socket tcp = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
@@ -128,7 +153,8 @@ public class BadInputTests : EndToEndTest
         int port = ((IPEndPoint)tcp.LocalEndPoint!).Port;
         await ExpectFailureAsync(
             1,
-            $"listen on {address}:{port}: the address is in use; stop the other program, or choose another by --port or --address",
+            $"listen on {address}:{port}: the address is in use; "
+            + "stop the other program, or choose another by --port or --address",
             "host", "--address", address, "--port", $"{port}", "--vram", "64MiB", "--udp-port", "0");
         Assert.Empty(RuntimeFiles());
     }
@@ -141,8 +167,8 @@ public class BadInputTests : EndToEndTest
         await first.ReadFirstLineAsync();
         await ExpectFailureAsync(
             1,
-            $"open the RoCEv2 port {address}:4791 of rdma0: the address is in use; hosts on one machine use 127.0.0.2, 127.0.0.3, ...: "
-            + "choose another by --address, or by --udp-port",
+            $"open the RoCEv2 port {address}:4791 of rdma0: the address is in use; "
+            + "hosts on one machine use 127.0.0.2, 127.0.0.3, ...: choose another by --address, or by --udp-port",
             "host", "--name", "b", "--address", address, "--vram", "64MiB");
         await ExpectFailureAsync(
             1,

@@ -12,7 +12,9 @@ namespace Wayleave.Linux.Tests.EndToEnd;
 /// <param name="Elapsed">From the start, or from the last signal, to the end.</param>
 public sealed record CliResult(int ExitCode, string Out, string Error, TimeSpan Elapsed);
 
-/// <summary>The built program as a real process with an environment of its own. Disposing kills it, by its id, if it still runs.</summary>
+/// <summary>
+/// The built program as a real process with an environment of its own. Disposing kills it, by its id, if it still runs.
+/// </summary>
 public sealed partial class CliProcess : IDisposable
 {
     public const int SigInt = 2;
@@ -63,7 +65,9 @@ public sealed partial class CliProcess : IDisposable
             RedirectStandardOutput = true,
             RedirectStandardError = true,
         };
-        foreach (string name in start.Environment.Keys.Where(k => k.StartsWith("WAYLEAVE_", StringComparison.Ordinal)).ToArray())
+        const string Prefix = "WAYLEAVE_";
+        string[] inherited = [.. start.Environment.Keys.Where(k => k.StartsWith(Prefix, StringComparison.Ordinal))];
+        foreach (string name in inherited)
         {
             start.Environment.Remove(name);
         }
@@ -105,7 +109,8 @@ public sealed partial class CliProcess : IDisposable
 
     public async Task<CliResult> WaitAsync()
     {
-        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         limit.CancelAfter(s_patience);
         try
         {
@@ -113,7 +118,8 @@ public sealed partial class CliProcess : IDisposable
         }
         catch (OperationCanceledException)
         {
-            throw new TimeoutException($"{_process.StartInfo.ArgumentList[0]} runs on; stdout: {Read(_out)} stderr: {Read(_error)}");
+            string name = _process.StartInfo.ArgumentList[0];
+            throw new TimeoutException($"{name} runs on; stdout: {Read(_out)} stderr: {Read(_error)}");
         }
 
         return new CliResult(_process.ExitCode, Read(_out), Read(_error), Stopwatch.GetElapsedTime(_since));

@@ -17,7 +17,8 @@ public class CopyTests : EndToEndTest
             string source = MakeFile("source", lengthBytes), name = $"object-{lengthBytes}";
             Assert.Equal("", await RunWellAsync("cp", source, host.UrlOf(name)));
             ObjectDocument there = (await host.ListAsync()).Single(o => o.Name == name);
-            Assert.Equal(((ulong)lengthBytes, ObjectState.Ready, Sha256(source)), (there.SizeBytes, there.State, there.Sha256));
+            Assert.Equal(
+                ((ulong)lengthBytes, ObjectState.Ready, Sha256(source)), (there.SizeBytes, there.State, there.Sha256));
 
             Assert.Equal("", await RunWellAsync("cp", host.UrlOf(name), InFolder("back")));
             Assert.True(File.ReadAllBytes(source).AsSpan().SequenceEqual(File.ReadAllBytes(InFolder("back"))));
@@ -38,7 +39,9 @@ public class CopyTests : EndToEndTest
         string target = MakeFile("object", 5 << 20);
         await RunWellAsync("cp", host.UrlOf("object"), Root);
         Assert.Equal(Sha256(small), Sha256(target));
-        Assert.Equal(["large", "object", "small", "tmp", "wayleave"], Directory.GetFileSystemEntries(Root).Select(Path.GetFileName).Order());
+        Assert.Equal(
+            ["large", "object", "small", "tmp", "wayleave"],
+            Directory.GetFileSystemEntries(Root).Select(Path.GetFileName).Order());
     }
 
     [Fact]
@@ -60,11 +63,16 @@ public class CopyTests : EndToEndTest
     {
         HostProcess host = await StartHostAsync();
         await RunWellAsync("cp", MakeFile("source", 1 << 20), host.UrlOf("object"));
-        Assert.Matches(@"^NAME +SIZE +STATE +PLACE +MOVES +CREATED +SHA256\ngpu0/object +1\.00 MiB +ready +vram +0 +\S+Z +[0-9a-f]{16}\n$", await RunWellAsync("ls"));
+        const string Table =
+            @"^NAME +SIZE +STATE +PLACE +MOVES +CREATED +SHA256\n"
+            + @"gpu0/object +1\.00 MiB +ready +vram +0 +\S+Z +[0-9a-f]{16}\n$";
+        Assert.Matches(Table, await RunWellAsync("ls"));
         using (JsonDocument list = JsonDocument.Parse(await RunWellAsync("ls", "--json", host.Url)))
         {
             JsonElement o = Assert.Single(list.RootElement.GetProperty("objects").EnumerateArray());
-            Assert.Equal(("object", "ready", 1 << 20), (o.GetProperty("name").GetString(), o.GetProperty("state").GetString(), o.GetProperty("size_bytes").GetInt64()));
+            Assert.Equal("object", o.GetProperty("name").GetString());
+            Assert.Equal("ready", o.GetProperty("state").GetString());
+            Assert.Equal(1 << 20, o.GetProperty("size_bytes").GetInt64());
         }
 
         string devices = await RunWellAsync("devices", host.Url);
@@ -72,7 +80,8 @@ public class CopyTests : EndToEndTest
         using (JsonDocument json = JsonDocument.Parse(await RunWellAsync("devices", "--json")))
         {
             JsonElement gpu = json.RootElement.GetProperty("gpus")[0];
-            Assert.Equal((64L << 20, 1L << 20), (gpu.GetProperty("vram_total_bytes").GetInt64(), gpu.GetProperty("vram_used_bytes").GetInt64()));
+            Assert.Equal(64L << 20, gpu.GetProperty("vram_total_bytes").GetInt64());
+            Assert.Equal(1L << 20, gpu.GetProperty("vram_used_bytes").GetInt64());
             Assert.Equal("rdma0", json.RootElement.GetProperty("nics")[0].GetProperty("name").GetString());
         }
 
@@ -81,7 +90,9 @@ public class CopyTests : EndToEndTest
         Assert.Empty(await host.ListAsync());
         Assert.Equal(0UL, (await host.ReadGpuAsync()).VramUsedBytes);
         await ExpectFailureAsync(
-            1, $"{host.Authority}: find gpu0/object: there is no such object; wayleave ls shows what there is", "revoke", host.UrlOf("object"));
+            1,
+            $"{host.Authority}: find gpu0/object: there is no such object; wayleave ls shows what there is",
+            "revoke", host.UrlOf("object"));
     }
 
     [Fact]
@@ -90,8 +101,9 @@ public class CopyTests : EndToEndTest
         string first = NextAddress().ToString(), second = NextAddress().ToString();
         CliProcess a = Start("host", "--name", "a", "--address", first, "--vram", "64MiB");
         CliProcess b = Start("host", "--name", "b", "--address", second, "--vram", "64MiB");
-        Assert.Equal($"host a ready: wl://{first}, control port 7471, token in {InFolder("wayleave/a.token")}", await a.ReadFirstLineAsync());
-        Assert.Equal($"host b ready: wl://{second}, control port 7471, token in {InFolder("wayleave/b.token")}", await b.ReadFirstLineAsync());
+        string rest = $"control port 7471, token in {InFolder("wayleave")}";
+        Assert.Equal($"host a ready: wl://{first}, {rest}/a.token", await a.ReadFirstLineAsync());
+        Assert.Equal($"host b ready: wl://{second}, {rest}/b.token", await b.ReadFirstLineAsync());
         string source = MakeFile("source", 4097);
         await RunWellAsync("cp", source, $"wl://{first}/gpu0/object");
         await RunWellAsync("cp", $"wl://{first}/gpu0/object", InFolder("between"));

@@ -4,7 +4,7 @@ using Xunit;
 
 namespace Wayleave.Linux.Tests.EndToEnd;
 
-/// <summary><c>wayleave demo</c>: what scripts rely on, what a person reads, and that a broken host is caught.</summary>
+/// <summary><c>wayleave demo</c>: what scripts rely on, what people read, and a broken host that is caught.</summary>
 public class DemoTests : EndToEndTest
 {
     private const long LengthBytes = 8 << 20;
@@ -12,13 +12,14 @@ public class DemoTests : EndToEndTest
     [Fact]
     public async Task The_report_has_every_field_with_the_value_that_passes()
     {
-        CliResult result = await RunAsync("demo", "--json", "--size", "8MiB", "--trace", InFolder("trace.json"), "--pcap", InFolder("a.pcap"));
+        string trace = InFolder("trace.json"), capture = InFolder("a.pcap");
+        CliResult result = await RunAsync("demo", "--json", "--size", "8MiB", "--trace", trace, "--pcap", capture);
         Assert.Equal((0, ""), (result.ExitCode, result.Error));
         Assert.Equal(1, result.Out.Count(c => c == '\n'));
         using JsonDocument document = JsonDocument.Parse(result.Out);
         ExpectReport(document.RootElement);
-        ExpectTrace(InFolder("trace.json"));
-        ExpectPackets(InFolder("a.pcap"));
+        ExpectTrace(trace);
+        ExpectPackets(capture);
         ExpectNothingLeft();
     }
 
@@ -30,12 +31,14 @@ public class DemoTests : EndToEndTest
         string[] lines = story.Split('\n');
         Assert.StartsWith("host A   process ", lines[0], StringComparison.Ordinal);
         Assert.StartsWith("host B   process ", lines[1], StringComparison.Ordinal);
-        Assert.Equal($"loaded   1.00 MiB of {file} into the memory of A's gpu0, sha256 {Sha256(file)[..16]}...", lines[2]);
+        string digest = Sha256(file)[..16];
+        Assert.Equal($"loaded   1.00 MiB of {file} into the memory of A's gpu0, sha256 {digest}...", lines[2]);
         Assert.Equal(4, lines.Count(l => l.StartsWith("moved    B's buffer ", StringComparison.Ordinal)));
         Assert.Contains("checked  sha256 in the memory of B's gpu0: equal", lines);
         foreach (string kind in (string[])["dynamic", "pinned-revocable"])
         {
-            Assert.Matches($@"take back 16\.0 MiB, lent as a {kind} region under key 0x[0-9a-f]{{8}}, while A writes to it:", story);
+            string heading = $@"take back 16\.0 MiB, lent as a {kind} region under key 0x[0-9a-f]{{8}}, while A writes";
+            Assert.Matches(heading, story);
         }
 
         Assert.Equal(2, lines.Count(l => l.Contains("last packet that landed: PSN", StringComparison.Ordinal)));
@@ -66,8 +69,7 @@ public class DemoTests : EndToEndTest
     public async Task An_interrupted_demo_takes_its_other_host_with_it(int signal)
     {
         CliProcess demo = Start("demo", "--size", "256MiB");
-        await UntilAsync("the other host is there", () => Task.FromResult(demo.OutSoFar.Contains("host B   process ", StringComparison.Ordinal)));
-        int other = int.Parse(demo.OutSoFar.Split("host B   process ")[1].Split(',')[0], provider: null);
+        int other = await ReadOtherHostAsync(demo);
         Assert.True(Directory.Exists($"/proc/{other}"));
         demo.Signal(signal);
         CliResult result = await demo.WaitAsync();
@@ -81,11 +83,10 @@ public class DemoTests : EndToEndTest
     public async Task A_killed_demo_takes_its_other_host_with_it()
     {
         CliProcess demo = Start("demo", "--size", "256MiB");
-        await UntilAsync("the other host is there", () => Task.FromResult(demo.OutSoFar.Contains("host B   process ", StringComparison.Ordinal)));
-        int other = int.Parse(demo.OutSoFar.Split("host B   process ")[1].Split(',')[0], provider: null);
+        int other = await ReadOtherHostAsync(demo);
         demo.Signal(CliProcess.SigKill);
         await demo.WaitAsync();
-        await UntilAsync("the other host is gone", () => Task.FromResult(!IsAlive(other)));
+        await UntilAsync("the other host is gone", () => Task.FromResult(!Directory.Exists($"/proc/{other}")));
         Assert.Empty(RuntimeFiles());
     }
 
@@ -95,7 +96,8 @@ public class DemoTests : EndToEndTest
         string missing = InFolder("missing");
         await ExpectFailureAsync(1, $"read {missing}: does not exist; check the name", "demo", missing);
         await ExpectFailureAsync(2, "--size: a demo sends at least one byte", "demo", "--size", "0");
-        await ExpectFailureAsync(1, $"write {missing}/a.pcap: does not exist", "demo", "--json", "--pcap", $"{missing}/a.pcap");
+        string capture = $"{missing}/a.pcap";
+        await ExpectFailureAsync(1, $"write {capture}: does not exist", "demo", "--json", "--pcap", capture);
         ExpectNothingLeft();
     }
 
@@ -124,12 +126,13 @@ public class DemoTests : EndToEndTest
             Assert.True(proof.GetProperty("sufficient").GetBoolean());
         }
 
-        IEnumerable<string?> regions = report.GetProperty("taken_back").EnumerateArray().Select(r => r.GetProperty("region").GetString());
+        IEnumerable<string?> regions =
+            report.GetProperty("taken_back").EnumerateArray().Select(r => r.GetProperty("region").GetString());
         Assert.Equal("dynamic pinned_revocable", string.Join(' ', regions));
     }
 
-    // The JSON array form of Chrome's trace format, which ui.perfetto.dev reads: an array of events with ph, pid and, but for the
-    // names of processes and threads, ts.
+    // The JSON array form of Chrome's trace format, which ui.perfetto.dev reads: an array of events with ph, pid and, but
+    // for the names of processes and threads, ts.
     private static void ExpectTrace(string path)
     {
         using JsonDocument trace = JsonDocument.Parse(File.ReadAllBytes(path));
@@ -162,11 +165,18 @@ public class DemoTests : EndToEndTest
 
         Assert.Equal(PcapStatus.End, status);
         Assert.True(packets > LengthBytes / 4096);
-        Assert.Superset(new HashSet<Opcode> { Opcode.RcWriteFirst, Opcode.RcWriteMiddle, Opcode.RcWriteLast, Opcode.RcAcknowledge }, opcodes);
+        HashSet<Opcode> expected =
+            [Opcode.RcWriteFirst, Opcode.RcWriteMiddle, Opcode.RcWriteLast, Opcode.RcAcknowledge];
+        Assert.Superset(expected, opcodes);
     }
 
-    private static bool IsAlive(int processId) =>
-        File.Exists($"/proc/{processId}/stat") && !File.ReadAllText($"/proc/{processId}/stat").Contains(") Z ", StringComparison.Ordinal);
+    private static async Task<int> ReadOtherHostAsync(CliProcess demo)
+    {
+        const string Line = "host B   process ";
+        await UntilAsync(
+            "the other host is there", () => Task.FromResult(demo.OutSoFar.Contains(Line, StringComparison.Ordinal)));
+        return int.Parse(demo.OutSoFar.Split(Line)[1].Split(',')[0], provider: null);
+    }
 
     private void ExpectNothingLeft()
     {

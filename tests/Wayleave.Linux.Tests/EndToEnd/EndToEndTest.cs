@@ -8,7 +8,7 @@ using Xunit;
 
 namespace Wayleave.Linux.Tests.EndToEnd;
 
-/// <summary>The runs of the program: one at a time, because two transfers on two cores say nothing about either.</summary>
+/// <summary>The runs of the program, one at a time: two transfers on two cores say nothing about either.</summary>
 [CollectionDefinition(Name, DisableParallelization = true)]
 public sealed class EndToEndRuns
 {
@@ -16,8 +16,8 @@ public sealed class EndToEndRuns
 }
 
 /// <summary>
-/// What every end-to-end test has: a folder, a runtime directory and loopback addresses of its own, and the processes that it
-/// started, which all end with it.
+/// What every end-to-end test has: a folder, a runtime directory and loopback addresses of its own, and the processes
+/// that it started, which all end with it.
 /// </summary>
 [Collection(EndToEndRuns.Name)]
 public abstract class EndToEndTest : IDisposable
@@ -34,11 +34,11 @@ public abstract class EndToEndTest : IDisposable
     protected EndToEndTest()
     {
         Root = Directory.CreateTempSubdirectory("wayleave-e2e-").FullName;
-        Directory.CreateDirectory(Path.Combine(Root, "tmp"));
-        Variables = new Dictionary<string, string> { ["XDG_RUNTIME_DIR"] = Root, ["TMPDIR"] = Path.Combine(Root, "tmp") };
+        string temporary = Directory.CreateDirectory(Path.Combine(Root, "tmp")).FullName;
+        Variables = new Dictionary<string, string> { ["XDG_RUNTIME_DIR"] = Root, ["TMPDIR"] = temporary };
     }
 
-    /// <summary>The folder of this test; the runtime directory is <c>wayleave</c> in it and temporary files go to <c>tmp</c>.</summary>
+    /// <summary>The folder of this test, with the runtime directory <c>wayleave</c> and <c>tmp</c> in it.</summary>
     protected string Root { get; }
 
     /// <summary>For every process of this test.</summary>
@@ -93,8 +93,8 @@ public abstract class EndToEndTest : IDisposable
     protected async Task<HostProcess> StartHostAsync(string name = "b", string vram = "64MiB", params string[] more)
     {
         string address = NextAddress().ToString();
-        CliProcess process = Start(
-            ["host", "--json", "--name", name, "--address", address, "--port", "0", "--udp-port", "0", "--vram", vram, .. more]);
+        string[] where = ["--address", address, "--port", "0", "--udp-port", "0"];
+        CliProcess process = Start(["host", "--json", "--name", name, "--vram", vram, .. where, .. more]);
         using JsonDocument ready = JsonDocument.Parse(await process.ReadFirstLineAsync());
         int port = ready.RootElement.GetProperty("control_port").GetInt32();
         ControlClient client = ControlClient.Open(WlUrl.Create(address, port), new ControlClientOptions
@@ -151,8 +151,9 @@ public abstract class EndToEndTest : IDisposable
         GC.SuppressFinalize(this);
     }
 
-    private static string[] ListFiles(string folder) =>
-        Directory.Exists(folder) ? [.. Directory.GetFileSystemEntries(folder).Select(p => Path.GetFileName(p)).Order()] : [];
+    private static string[] ListFiles(string folder) => Directory.Exists(folder)
+        ? [.. Directory.GetFileSystemEntries(folder).Select(p => Path.GetFileName(p)).Order()]
+        : [];
 }
 
 /// <summary>A host in a process of its own.</summary>
@@ -166,7 +167,8 @@ public sealed record HostProcess(CliProcess Process, string Url, ControlClient C
     /// <summary>ADDRESS:PORT, as messages name it.</summary>
     public string Authority => Url["wl://".Length..];
 
-    public async Task<GpuDocument> ReadGpuAsync() => (await Client.GetDevicesAsync(TestContext.Current.CancellationToken)).Gpus[0];
+    public async Task<GpuDocument> ReadGpuAsync() =>
+        (await Client.GetDevicesAsync(TestContext.Current.CancellationToken)).Gpus[0];
 
     public async Task<long> ReadCounterAsync(string name) =>
         (await Client.GetStatsAsync(TestContext.Current.CancellationToken)).Devices["rdma0"][name];

@@ -4,16 +4,17 @@ using Xunit;
 
 namespace Wayleave.Linux.Tests.EndToEnd;
 
-// A transfer with packets of 256 bytes is slow enough that whatever happens to it happens in its middle; that it did is asserted, by
-// stopping the copying process as soon as the other side has counted bytes.
+// A transfer with packets of 256 bytes is slow enough that whatever happens to it happens in its middle; that it did is
+// asserted, by stopping the copying process as soon as the other side has counted bytes.
 
 /// <summary>
-/// What happens in the middle of a transfer, to either process: nothing half-written stays under the final name, the memory is free
-/// again by a proof, and the host goes on.
+/// What happens in the middle of a transfer, to either process: nothing half-written stays under the final name, the
+/// memory is free again by a proof, and the host goes on.
 /// </summary>
 public class InterruptedTransferTests : EndToEndTest
 {
     private const long LengthBytes = 64 << 20;
+    private const string Died = "the host died or cut the connection; look at its output, then try again";
 
     [Fact]
     public async Task A_writer_that_is_killed_leaves_nothing()
@@ -66,7 +67,7 @@ public class InterruptedTransferTests : EndToEndTest
         await host.Process.WaitAsync();
         copy.Signal(CliProcess.SigCont);
         CliResult result = await copy.WaitAsync();
-        ExpectFailure(1, $"copy {InFolder("source")} to {host.UrlOf("object")}: the host died or cut the connection; look at its output, then try again", result);
+        ExpectFailure(1, $"{PushTo(host)}: {Died}", result);
         Assert.InRange(result.Elapsed, TimeSpan.Zero, FaultLimit);
 
         // What it left behind does not hinder the next host of that name.
@@ -84,7 +85,7 @@ public class InterruptedTransferTests : EndToEndTest
         await host.Process.WaitAsync();
         copy.Signal(CliProcess.SigCont);
         CliResult result = await copy.WaitAsync();
-        ExpectFailure(1, $"copy {host.UrlOf("object")} to {InFolder("target")}: the host died or cut the connection; look at its output, then try again", result);
+        ExpectFailure(1, $"{PullFrom(host)}: {Died}", result);
         Assert.InRange(result.Elapsed, TimeSpan.Zero, FaultLimit);
         ExpectNoTarget();
     }
@@ -99,7 +100,8 @@ public class InterruptedTransferTests : EndToEndTest
         CliResult result = await copy.WaitAsync();
         ExpectFailure(
             1,
-            $"copy {InFolder("source")} to {host.UrlOf("object")}: {host.Authority} does not answer any more; see whether that host is still running, then start again",
+            $"{PushTo(host)}: {host.Authority} does not answer any more; "
+            + "see whether that host is still running, then start again",
             result);
         Assert.InRange(result.Elapsed, TimeSpan.Zero, FaultLimit);
         host.Process.Signal(CliProcess.SigCont);
@@ -114,7 +116,11 @@ public class InterruptedTransferTests : EndToEndTest
         string source = MakeFile("source", 4097);
         host.Process.Signal(CliProcess.SigStop);
         CliResult result = await RunAsync("cp", source, host.UrlOf("object"));
-        ExpectFailure(1, $"create gpu0/object on {host.Authority}: no answer for 8 s; check that the host is not stopped or overloaded", result);
+        ExpectFailure(
+            1,
+            $"create gpu0/object on {host.Authority}: no answer for 8 s; "
+            + "check that the host is not stopped or overloaded",
+            result);
         Assert.InRange(result.Elapsed, TimeSpan.Zero, FaultLimit);
         host.Process.Signal(CliProcess.SigCont);
 
@@ -162,7 +168,7 @@ public class InterruptedTransferTests : EndToEndTest
         Assert.Equal((0, ""), (ended.ExitCode, ended.Error));
         Assert.InRange(ended.Elapsed, TimeSpan.Zero, FaultLimit);
         Assert.Empty(RuntimeFiles());
-        ExpectFailure(1, $"copy {InFolder("source")} to {host.UrlOf("object")}: the host stops", await copy.WaitAsync());
+        ExpectFailure(1, $"{PushTo(host)}: the host stops", await copy.WaitAsync());
     }
 
     [Fact]
@@ -175,7 +181,7 @@ public class InterruptedTransferTests : EndToEndTest
         await ExpectMemoryIsFreeAsync(host, objects: 0, leases: 1);
         copy.Signal(CliProcess.SigCont);
         CliResult result = await copy.WaitAsync();
-        ExpectFailure(1, $"copy {host.UrlOf("object")} to {InFolder("target")}: {TakenBack(result)}", result);
+        ExpectFailure(1, $"{PullFrom(host)}: {TakenBack(host, result)}", result);
         ExpectNoTarget();
         await ExpectNoLeaseAsync(host);
     }
@@ -191,15 +197,20 @@ public class InterruptedTransferTests : EndToEndTest
         await ExpectMemoryIsFreeAsync(host, objects: 0, leases: 1);
         copy.Signal(CliProcess.SigCont);
         CliResult result = await copy.WaitAsync();
-        ExpectFailure(1, $"copy {InFolder("source")} to {host.UrlOf("object")}: {TakenBack(result)}", result);
+        ExpectFailure(1, $"{PushTo(host)}: {TakenBack(host, result)}", result);
         await ExpectNoLeaseAsync(host);
         await ExpectHostWorksAsync(host);
     }
 
+    private string PushTo(HostProcess host) => $"copy {InFolder("source")} to {host.UrlOf("object")}";
+
+    private string PullFrom(HostProcess host) => $"copy {host.UrlOf("object")} to {InFolder("target")}";
+
     // The refusal on the wire and the word on the stream of the lease race; either is true.
-    private static string TakenBack(CliResult result) => result.Error.Contains("ask its owner", StringComparison.Ordinal)
-        ? $"{result.Error.Split(": ")[2].Split(" took ")[0]} took the memory back; ask its owner for a new object, then start again"
-        : "the owner took the memory back";
+    private static string TakenBack(HostProcess host, CliResult result) =>
+        result.Error.Contains("ask its owner", StringComparison.Ordinal)
+            ? $"{host.Authority} took the memory back; ask its owner for a new object, then start again"
+            : "the owner took the memory back";
 
     private Task<HostProcess> StartSlowHostAsync() => StartHostAsync("b", "128MiB", "--mtu", "256");
 
@@ -226,7 +237,8 @@ public class InterruptedTransferTests : EndToEndTest
         await host.Client.CommitObjectAsync(made.Id, null, cancellation);
         long before = await host.ReadCounterAsync("bytes_sent");
         CliProcess copy = Start("cp", host.UrlOf("object"), InFolder("target"));
-        await UntilAsync("the first bytes leave", async () => await host.ReadCounterAsync("bytes_sent") > before + (1 << 20));
+        await UntilAsync(
+            "the first bytes leave", async () => await host.ReadCounterAsync("bytes_sent") > before + (1 << 20));
         copy.Signal(CliProcess.SigStop);
         Assert.InRange(await host.ReadCounterAsync("bytes_sent"), before, before + LengthBytes - 1);
         Assert.NotEmpty(Directory.GetFiles(Root, ".target.*.part"));
