@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.ExceptionServices;
 
 namespace Wayleave.Core;
 
@@ -27,8 +28,9 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
     public bool IsHeld => _lock.IsHeldByCurrentThread;
 
     /// <summary>
-    /// Takes the host lock until the scope is disposed. Then, without the lock, runs what was deferred meanwhile. Not
-    /// recursive: a second Enter of one thread is a bug and throws.
+    /// Takes the host lock until the scope is disposed. Then, without the lock, runs what was deferred meanwhile: all
+    /// of it, even if some of it throws, which <see cref="Scope.Dispose"/> reports afterwards. Not recursive: a second
+    /// Enter of one thread is a bug and throws.
     /// </summary>
     public Scope Enter()
     {
@@ -104,9 +106,33 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
         _deferred.Clear();
         _isTaken = false;
         _lock.Exit();
+        Run(actions);
+    }
+
+    // What was deferred belongs to different waiters: one that fails must not leave the others waiting for ever.
+    private static void Run(Action[] actions)
+    {
+        List<Exception>? failures = null;
         foreach (Action action in actions)
         {
-            action();
+            try
+            {
+                action();
+            }
+            catch (Exception e)
+            {
+                (failures ??= []).Add(e);
+            }
+        }
+
+        if (failures is [Exception only])
+        {
+            ExceptionDispatchInfo.Throw(only);
+        }
+
+        if (failures is not null)
+        {
+            throw new AggregateException("callbacks that ran after the host lock failed", failures);
         }
     }
 
