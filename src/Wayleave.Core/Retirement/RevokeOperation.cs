@@ -229,6 +229,12 @@ public sealed class RevokeOperation
 
     private void WaitForProof()
     {
+        // The time-out may have found the proof before the unmap that is waited for here.
+        if (State == RevokeState.Retired)
+        {
+            return;
+        }
+
         if (Grade() >= Policy.RequiredGrade)
         {
             Advance(RevokeEvent.Proven);

@@ -104,6 +104,21 @@ public class RevokeOperationTests
     }
 
     [Fact]
+    public void An_unmap_after_the_time_out_found_the_proof_changes_nothing()
+    {
+        using BufferFixture f = new();
+        Attachment attachment = f.AttachAndMap(new LateImporter());
+        RevokeOperation revoke = RevokeOperation.Start(f.Buffer, s_policy with { RequiredGrade = RetirementGrade.Drained });
+        attachment.Evidence!.RecordDrained(); // evidence that comes without a fence and without an unmap
+        Assert.Equal(RevokeState.Unmapping, revoke.State);
+        f.Clock.Advance(s_policy.Timeout);
+        revoke.HandleTimeout(f.Host.Now);
+        Assert.Equal((RevokeState.Retired, RetirementGrade.Drained), (revoke.State, revoke.Proof!.Grade));
+        attachment.UnmapInvalidated();
+        Assert.Equal((RevokeState.Retired, RetirementGrade.Drained), (revoke.State, revoke.Proof!.Grade));
+    }
+
+    [Fact]
     public void An_owner_who_asks_for_no_grade_is_refused()
     {
         using BufferFixture f = new();
@@ -307,5 +322,17 @@ public class RevokeOperationTests
         }
 
         Assert.Equal((1, 1), (proofs, memories));
+    }
+
+    /// <summary>Stops when told, and unmaps when it likes.</summary>
+    private sealed class LateImporter : IRevocableImporter
+    {
+        public string Name => "late importer";
+
+        public ImporterKind Kind => ImporterKind.Dynamic;
+
+        public bool AllowPeerToPeer => true;
+
+        public InvalidateOutcome InvalidateMappings(Attachment attachment) => InvalidateOutcome.Done;
     }
 }
