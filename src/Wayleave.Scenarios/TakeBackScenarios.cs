@@ -57,11 +57,11 @@ internal static class TakeBackScenarios
         "quarantine-forced-fence",
         "Hang detection forces the fence of an importer that does not leave; that is no proof, and the memory stays in "
         + "quarantine until the importer itself says that it has left.",
-        _ => BuildForcedFence(RetirementGrade.Retired),
+        _ => BuildForcedFence(new GpuOptions()),
         [
             new("word-is-enough",
                 "The owner is content with an importer's word, which says nothing about accesses under way.",
-                _ => BuildForcedFence(RetirementGrade.Acknowledged)),
+                _ => BuildForcedFence(new GpuOptions { ReleaseGradeMin = RetirementGrade.Acknowledged })),
         ]);
 
     private static Scenario BuildTwoImporters(GpuOptions options, ImporterFaults faults)
@@ -95,13 +95,14 @@ internal static class TakeBackScenarios
             ("clock", TimeOut(world)));
     }
 
-    private static Scenario BuildForcedFence(RetirementGrade required)
+    // The policy asks for the least; what the device makes of that decides.
+    private static Scenario BuildForcedFence(GpuOptions options)
     {
-        World world = new();
+        World world = new(options: options);
         User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: 0);
         return world.ToScenario(
             ("nic", nic.Write(rounds: 1)),
-            ("owner", FreeAndHandOut(world, required, GpuDomain.Vram)),
+            ("owner", FreeAndHandOut(world, RetirementGrade.Acknowledged, GpuDomain.Vram)),
             ("hang detection", ForceDrain(world)));
     }
 

@@ -216,8 +216,9 @@ public sealed class GpuDevice
 
     /// <summary>
     /// The owner gives a buffer up: everybody is told to stop, copies under way stop at the next block, and the storage
-    /// is handed out again once the revoke has retired, never before. Until then it is in <see cref="Quarantine"/>. The
-    /// second call returns the same operation.
+    /// is handed out again once the revoke has retired, never before. Until then it is in <see cref="Quarantine"/>. A
+    /// policy that asks for less than <see cref="RetirementGrade.Drained"/> gets that. The second call returns the same
+    /// operation.
     /// </summary>
     public RevokeOperation Free(GpuBuffer buffer, RevokePolicy policy)
     {
@@ -228,6 +229,8 @@ public sealed class GpuDevice
         }
 
         _byUse.Remove(buffer.UseNode);
+        bool asksTooLittle = policy.RequiredGrade < _options.ReleaseGradeMin;
+        policy = asksTooLittle ? policy with { RequiredGrade = _options.ReleaseGradeMin } : policy;
         RevokeOperation operation = RevokeOperation.Start(buffer.Shared, policy);
         buffer.Freeing = operation;
         foreach (CopyJob job in CopyEngine.Jobs)

@@ -1,3 +1,5 @@
+using Wayleave.Core.Retirement;
+
 namespace Wayleave.Devices.Gpu;
 
 /// <summary>Limits of a software GPU. Copied at construction.</summary>
@@ -29,6 +31,12 @@ public sealed record GpuOptions
     /// Off gives storage back when the revoke starts, not when it is proven: for the test that must notice.
     /// </summary>
     internal bool WaitsForProof { get; init; } = true;
+
+    /// <summary>
+    /// Freed memory is not handed out for a lower grade, whatever the owner asks for, because somebody may still be
+    /// inside. Less is for the test that must notice.
+    /// </summary>
+    internal RetirementGrade ReleaseGradeMin { get; init; } = RetirementGrade.Drained;
 
     /// <summary>Throws one exception that names everything that is wrong.</summary>
     /// <exception cref="ArgumentException">A value is out of range.</exception>

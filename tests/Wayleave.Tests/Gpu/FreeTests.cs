@@ -91,6 +91,26 @@ public class FreeTests
         Assert.Equal((4 * GpuFixture.Page, 4 * GpuFixture.Page), (f.Stats.VramFreeBytes, f.Stats.SystemFreeBytes));
     }
 
+    [Theory]
+    [InlineData(RetirementGrade.Acknowledged)]
+    [InlineData(RetirementGrade.KeyDead)]
+    public void Memory_whose_user_is_inside_is_not_returned_for_a_lower_grade_however_little_is_asked(RetirementGrade asked)
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create();
+        TestImporter importer = f.NewImporter();
+        f.Map(f.Attach(buffer, importer));
+        importer.Inside = 1;
+        RevokeOperation revoke = f.Locked(() => f.Gpu.Free(buffer, new RevokePolicy { RequiredGrade = asked }));
+        f.Locked(() => importer.Drain!.Force(Errno.ETIME));
+        f.Clock.AdvanceTo(revoke.Deadline);
+        f.Locked(() => revoke.HandleTimeout(f.Clock.Now));
+        Assert.Equal((RevokeState.Quarantined, RetirementGrade.Drained), (revoke.State, revoke.Proof!.RequiredGrade));
+        Assert.Equal(3 * GpuFixture.Page, f.Stats.VramFreeBytes);
+        f.Locked(importer.Leave);
+        Assert.Equal((RevokeState.Retired, 4 * GpuFixture.Page), (revoke.State, f.Stats.VramFreeBytes));
+    }
+
     [Fact]
     public void A_buffer_revoked_first_is_freed_by_a_second_revoke()
     {
