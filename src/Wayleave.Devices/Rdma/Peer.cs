@@ -28,6 +28,9 @@ internal sealed class Peer
 
     public AddressVector Address { get; }
 
+    /// <summary>Queue pairs that are connected to it; the port forgets a peer that has none.</summary>
+    public int QueuePairs { get; set; }
+
     public ushort SourcePort => Address.SourcePort != 0 ? Address.SourcePort : _localPort;
 
     /// <summary>Checksum state of packets to the peer.</summary>

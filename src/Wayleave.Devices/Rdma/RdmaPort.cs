@@ -219,19 +219,29 @@ public sealed class RdmaPort
         pair.IsStalled = false;
     }
 
-    internal Peer PeerOf(in AddressVector address)
+    /// <summary>How many peers have a queue pair here. Port token held by the caller.</summary>
+    internal int PeerCount => _peers.Count;
+
+    /// <summary>The peer of an address, for one more queue pair; ends with <see cref="LeavePeer"/>.</summary>
+    internal Peer JoinPeer(in AddressVector address)
     {
-        foreach (Peer known in _peers)
+        Peer? peer = FindPeer(address);
+        if (peer is null)
         {
-            if (known.Address == address)
-            {
-                return known;
-            }
+            peer = new Peer(Options, address);
+            _peers.Add(peer);
         }
 
-        Peer peer = new(Options, address);
-        _peers.Add(peer);
+        peer.QueuePairs++;
         return peer;
+    }
+
+    internal void LeavePeer(Peer peer)
+    {
+        if (--peer.QueuePairs == 0)
+        {
+            _peers.Remove(peer);
+        }
     }
 
     /// <summary>A post happened. Any thread.</summary>
@@ -431,6 +441,19 @@ public sealed class RdmaPort
         }
 
         return DropReason.None;
+    }
+
+    private Peer? FindPeer(in AddressVector address)
+    {
+        foreach (Peer known in _peers)
+        {
+            if (known.Address == address)
+            {
+                return known;
+            }
+        }
+
+        return null;
     }
 
     // The low 15 bits name the partition; two limited members do not talk to each other.

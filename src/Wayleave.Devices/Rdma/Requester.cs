@@ -198,6 +198,9 @@ internal sealed class Requester
         ReportDrained();
     }
 
+    /// <summary>The peer changes: what has no answer yet is sent again, to the new one.</summary>
+    public void HandlePathChange() => GoBack();
+
     /// <summary>ERR: everything that has not completed is flushed, in order.</summary>
     public void Flush()
     {

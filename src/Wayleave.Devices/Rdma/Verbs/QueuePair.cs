@@ -271,9 +271,23 @@ public sealed class QueuePair : Numbered
         RnrRetry = Sets(QueuePairAttributeMask.RnrRetry) ? attributes.RnrRetry : RnrRetry;
         if (Sets(QueuePairAttributeMask.AddressVector))
         {
-            _peer = Port.PeerOf(attributes.AddressVector);
+            Peer peer = Port.JoinPeer(attributes.AddressVector);
+            LeavePeer();
+            _peer = peer;
             _peer.Window.LimitBytes = attributes.PeerWindowBytes ?? Port.Options.WindowBytes;
             Profile = attributes.Profile;
+        }
+    }
+
+    // What is on its way is charged to the window of the peer it went to, and the lists of work are that peer's.
+    private void LeavePeer()
+    {
+        if (_peer is { } old)
+        {
+            Requester.HandlePathChange();
+            Port.Forget(this);
+            Port.LeavePeer(old);
+            _peer = null;
         }
     }
 
@@ -296,7 +310,7 @@ public sealed class QueuePair : Numbered
             MaxDestRdAtomic = 0;
             Responder.Reset(0);
             Port.Forget(this);
-            _peer = null;
+            LeavePeer();
         }
         else if (to == QueuePairState.ReadyToReceive)
         {
