@@ -33,6 +33,7 @@ public sealed class PortDriver : IDisposable
     private readonly Memory<byte> _transmit;
     private readonly Thread? _engine;
     private readonly IDatagramTap? _tap;
+    private readonly Action<Errno> _handleRemapped;
     private Transmit _pending; // a super-packet that the socket did not take; its bytes are in _transmit
     private bool _hasPending;
     private long _applicationPolls;
@@ -55,6 +56,7 @@ public sealed class PortDriver : IDisposable
         _host = host;
         _options = options ?? new PortDriverOptions();
         _tap = tap;
+        _handleRemapped = _ => HandleRemapped();
         _buffers = MappedMemory.AllocateAnonymous((_options.BatchSuperPackets + 1L) * SuperPacketBytes, hugePages: true);
         _receive = [.. Enumerable.Range(0, _options.BatchSuperPackets).Select(i => _buffers.Memory.Slice(i * SuperPacketBytes, SuperPacketBytes))];
         _transmit = _buffers.Memory.Slice(_options.BatchSuperPackets * SuperPacketBytes, SuperPacketBytes);
@@ -149,6 +151,7 @@ public sealed class PortDriver : IDisposable
         bool worked = false;
         while (_port.TryEnter())
         {
+            bool isStuck = false;
             try
             {
                 worked |= Receive();
@@ -161,6 +164,7 @@ public sealed class PortDriver : IDisposable
 
                 worked |= Transmit(now);
                 StartRemaps();
+                isStuck = _hasPending;
             }
             finally
             {
@@ -168,8 +172,8 @@ public sealed class PortDriver : IDisposable
                 _port.Exit();
             }
 
-            // Somebody who found the token taken left a doorbell: it is ours to answer.
-            if (!_port.HasDoorbell)
+            // Somebody who found the token taken left a doorbell: it is ours to answer, unless the socket takes nothing more.
+            if (!_port.HasDoorbell || isStuck)
             {
                 return worked;
             }
@@ -232,7 +236,7 @@ public sealed class PortDriver : IDisposable
         {
             using (_host.Enter())
             {
-                RegionRemap.Start(region);
+                RegionRemap.Start(region, _handleRemapped);
             }
         }
 
@@ -241,6 +245,10 @@ public sealed class PortDriver : IDisposable
             _host.Trace("rdma.async_event", e.Type.ToString(), e.QpNumber, e.Key);
         }
     }
+
+    // Runs on the thread that ended the wait, a copy engine's perhaps, when nobody may be looking at the port: what the peer asked
+    // for was delayed, so nothing more need come from there. A wake after the end of this object finds nobody asleep.
+    private void HandleRemapped() => _endpoint.Wake();
 
     private void RunEngine()
     {
