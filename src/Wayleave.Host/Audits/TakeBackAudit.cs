@@ -112,6 +112,11 @@ public sealed class TakeBackAudit
     private async Task<bool> IsKeyReusedAsync()
     {
         bool reused = false;
+        foreach ((MemoryRegion region, _) in _regions)
+        {
+            reused |= await CanTakeNumberOfAsync(region).ConfigureAwait(false);
+        }
+
         for (int i = 0; i < KeyProbes && !reused; i++)
         {
             MemoryRegionRequest request = new(0, Math.Min(ProbeBytes, _newOwner.SizeBytes), 0, AccessFlags.LocalWrite, ImporterKind.Dynamic);
@@ -121,6 +126,28 @@ public sealed class TakeBackAudit
         }
 
         return reused;
+    }
+
+    // Asks for the very number, because to wait until a random one meets it would find nothing. Once the old user has deregistered,
+    // its number is free by right.
+    private async Task<bool> CanTakeNumberOfAsync(MemoryRegion dead)
+    {
+        MemoryRegionRequest request = new(
+            0, Math.Min(ProbeBytes, _newOwner.SizeBytes), 0, AccessFlags.LocalWrite, ImporterKind.Dynamic, dead.Key);
+        try
+        {
+            MemoryRegion probe = await _nic.RegisterAsync(_nic.AuditDomain, _newOwner.Buffer.Shared, request).ConfigureAwait(false);
+            await _nic.DeregisterAsync(probe).ConfigureAwait(false);
+        }
+        catch (WayleaveException e) when (e.Errno == Errno.EEXIST)
+        {
+            return false;
+        }
+
+        using (_host.Enter())
+        {
+            return dead.Buffer is not null;
+        }
     }
 
     private static ulong Overlap(ReadOnlySpan<DeviceRange> old, ReadOnlySpan<DeviceRange> now)
