@@ -36,7 +36,7 @@ internal abstract class PingPong(BenchmarkEnd end, EndMessage peer, BenchmarkOpt
             Send();
             while (!TryTake())
             {
-                End.Nic.Driver.TryProgress();
+                Progress();
             }
 
             long now = Stopwatch.GetTimestamp();
@@ -58,7 +58,7 @@ internal abstract class PingPong(BenchmarkEnd end, EndMessage peer, BenchmarkOpt
             }
             else
             {
-                End.Nic.Driver.TryProgress();
+                Progress();
             }
         }
 
@@ -78,13 +78,28 @@ internal abstract class PingPong(BenchmarkEnd end, EndMessage peer, BenchmarkOpt
         End.Nic.Driver.TryProgress();
         if (isSignaled)
         {
-            int count = End.Sends.Poll(_completions);
-            foreach (ref readonly WorkCompletion completion in _completions.AsSpan(0, count))
+            PollSends();
+        }
+    }
+
+    private void Progress()
+    {
+        if (!End.Nic.Driver.TryProgress() && End.Pairs[0].State == QueuePairState.Error)
+        {
+            // The other side will never answer; the oldest completion says why.
+            PollSends();
+            throw new WayleaveException(Errno.EIO, "measure latency", $"{End.Pairs[0]} is in error");
+        }
+    }
+
+    private void PollSends()
+    {
+        int count = End.Sends.Poll(_completions);
+        foreach (ref readonly WorkCompletion completion in _completions.AsSpan(0, count))
+        {
+            if (completion.Status != WorkCompletionStatus.Success)
             {
-                if (completion.Status != WorkCompletionStatus.Success)
-                {
-                    throw new WayleaveException(Errno.EIO, "measure latency", $"a request ended with {completion.Status}");
-                }
+                throw new WayleaveException(Errno.EIO, "measure latency", $"a request ended with {completion.Status}");
             }
         }
     }
