@@ -2,9 +2,9 @@
 #:property PublishAot=false
 #:property RestorePackagesWithLockFile=false
 
-// wayleave bench beside ucx_perftest over TCP and iperf3, all on the loopback of this machine. The programs take turns, round by
-// round, so that what the machine does meanwhile meets all of them; medians of the rounds and of the rounds' ratios are printed.
-// Installs nothing. Exit codes: 0 measured, 1 a program failed, 2 usage, 3 a peer is missing.
+// wayleave bench beside ucx_perftest over TCP and iperf3, all on the loopback of this machine. The programs take turns,
+// round by round, so that what the machine does meanwhile meets all of them; medians of the rounds and of the rounds'
+// ratios are printed. Installs nothing. Exit codes: 0 measured, 1 a program failed, 2 usage, 3 a peer is missing.
 
 using System.Diagnostics;
 using System.Globalization;
@@ -54,9 +54,24 @@ try
         Console.Error.WriteLine($"round {round + 1} of {rounds}");
     }
 
-    rows.Add(Compare("write-bw 64 KiB", "ucx_perftest ucp_put_bw, tcp", "GB/s", measured, r => r.WriteBw / 1e9, r => r.UcxBw / 1e9, ">= 2.5"));
-    rows.Add(Compare("write-bw 64 KiB", "iperf3, tcp", "GB/s", measured, r => r.WriteBw / 1e9, r => r.Iperf / 1e9, null));
-    rows.Add(Compare("write-lat 8 B", "ucx_perftest ucp_put_lat, tcp", "us", measured, r => r.WriteLat, r => r.UcxLat, "<= 0.8"));
+    rows.Add(Compare(
+        "write-bw 64 KiB",
+        "ucx_perftest ucp_put_bw, tcp",
+        "GB/s",
+        measured,
+        r => r.WriteBw / 1e9,
+        r => r.UcxBw / 1e9,
+        ">= 2.5"));
+    rows.Add(
+        Compare("write-bw 64 KiB", "iperf3, tcp", "GB/s", measured, r => r.WriteBw / 1e9, r => r.Iperf / 1e9, null));
+    rows.Add(Compare(
+        "write-lat 8 B",
+        "ucx_perftest ucp_put_lat, tcp",
+        "us",
+        measured,
+        r => r.WriteLat,
+        r => r.UcxLat,
+        "<= 0.8"));
 }
 catch (PeerException e)
 {
@@ -70,12 +85,14 @@ if (json)
 }
 else
 {
-    Console.WriteLine($"{"wayleave bench",-18} {"ours",10} {"peer",10} {"unit",-5} {"ratio",6}  {"bar",-7} peer, {rounds} rounds");
+    Console.WriteLine(
+        $"{"wayleave bench",-18} {"ours",10} {"peer",10} {"unit",-5} {"ratio",6}  {"bar",-7} peer, {rounds} rounds");
     foreach (Row row in rows)
     {
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
-            $"{row.Test,-18} {row.Ours,10:F2} {row.Theirs,10:F2} {row.Unit,-5} {row.Ratio,6:F2}  {row.Bar ?? "-",-7} {row.Peer}"));
+            $"{row.Test,-18} {row.Ours,10:F2} {row.Theirs,10:F2} {row.Unit,-5} {row.Ratio,6:F2}  {row.Bar ?? "-",-7} "
+            + $"{row.Peer}"));
     }
 }
 
@@ -113,13 +130,28 @@ static void Print(List<Row> rows, int rounds)
 }
 
 static Row Compare(
-    string test, string peer, string unit, List<Round> rounds, Func<Round, double> ours, Func<Round, double> theirs, string? bar) =>
-    new(test, peer, unit, Median(rounds.Select(ours)), Median(rounds.Select(theirs)), Median(rounds.Select(r => ours(r) / theirs(r))), bar);
+    string test,
+    string peer,
+    string unit,
+    List<Round> rounds,
+    Func<Round, double> ours,
+    Func<Round, double> theirs,
+    string? bar) =>
+    new(
+        test,
+        peer,
+        unit,
+        Median(rounds.Select(ours)),
+        Median(rounds.Select(theirs)),
+        Median(rounds.Select(r => ours(r) / theirs(r))),
+        bar);
 
 static double Median(IEnumerable<double> values)
 {
     double[] sorted = [.. values.Order()];
-    return sorted.Length % 2 == 1 ? sorted[sorted.Length / 2] : (sorted[sorted.Length / 2 - 1] + sorted[sorted.Length / 2]) / 2;
+    return sorted.Length % 2 == 1
+        ? sorted[sorted.Length / 2]
+        : (sorted[sorted.Length / 2 - 1] + sorted[sorted.Length / 2]) / 2;
 }
 
 double MeasureWayleaveBandwidth()
@@ -147,12 +179,17 @@ static (double Bandwidth, double Latency) MeasureUcx(string test, int sizeBytes,
         AwaitListener(port, server);
         string csv = Run(
             "ucx_perftest",
-            ["127.0.0.1", "-p", port, "-t", test, "-s", Text(sizeBytes), "-n", Text(iterations), "-w", "2000", "-f", "-v"],
+            [
+                "127.0.0.1", "-p", port, "-t", test,
+                "-s", Text(sizeBytes), "-n", Text(iterations), "-w", "2000", "-f", "-v",
+            ],
             environment);
         string[] values = csv.Trim().Split('\n')[^1].Split(',');
         return values.Length < 6
             ? throw new PeerException($"ucx_perftest said: {csv}")
-            : (double.Parse(values[5], CultureInfo.InvariantCulture) * (1 << 20), double.Parse(values[1], CultureInfo.InvariantCulture));
+            : (
+                double.Parse(values[5], CultureInfo.InvariantCulture) * (1 << 20),
+                double.Parse(values[1], CultureInfo.InvariantCulture));
     }
     finally
     {
@@ -168,7 +205,8 @@ static double MeasureIperf()
     {
         AwaitListener(port, server);
         using JsonDocument report = JsonDocument.Parse(Run("iperf3", ["-c", "127.0.0.1", "-p", port, "-t", "1", "-J"]));
-        return report.RootElement.GetProperty("end").GetProperty("sum_received").GetProperty("bits_per_second").GetDouble() / 8;
+        return report.RootElement
+            .GetProperty("end").GetProperty("sum_received").GetProperty("bits_per_second").GetDouble() / 8;
     }
     finally
     {
@@ -182,8 +220,10 @@ static void AwaitListener(string port, Process server)
     string suffix = $":{int.Parse(port, CultureInfo.InvariantCulture):X4} ";
     for (int i = 0; i < 500; i++)
     {
-        string sockets = File.ReadAllText("/proc/net/tcp") + (File.Exists("/proc/net/tcp6") ? File.ReadAllText("/proc/net/tcp6") : "");
-        if (sockets.Split('\n').Any(l => l.Contains(suffix, StringComparison.Ordinal) && l.Contains(" 0A ", StringComparison.Ordinal)))
+        string sockets = File.ReadAllText("/proc/net/tcp")
+            + (File.Exists("/proc/net/tcp6") ? File.ReadAllText("/proc/net/tcp6") : "");
+        if (sockets.Split('\n').Any(
+            l => l.Contains(suffix, StringComparison.Ordinal) && l.Contains(" 0A ", StringComparison.Ordinal)))
         {
             return;
         }
@@ -217,7 +257,9 @@ static string Run(string program, string[] arguments, (string Name, string Value
 
     return process.ExitCode == 0
         ? output.GetAwaiter().GetResult()
-        : throw new PeerException($"{program} {string.Join(' ', arguments)} exited with {process.ExitCode}: {errors.GetAwaiter().GetResult().Trim()}");
+        : throw new PeerException(
+            $"{program} {string.Join(' ', arguments)} exited with {process.ExitCode}: "
+            + $"{errors.GetAwaiter().GetResult().Trim()}");
 }
 
 static Process Start(string program, string[] arguments, (string Name, string Value)[] environment)
@@ -241,12 +283,14 @@ static void End(Process process)
 }
 
 static string? FindProgram(string name) => (Environment.GetEnvironmentVariable("PATH") ?? "")
-    .Split(':', StringSplitOptions.RemoveEmptyEntries).Select(folder => Path.Combine(folder, name)).FirstOrDefault(File.Exists);
+    .Split(':', StringSplitOptions.RemoveEmptyEntries)
+        .Select(folder => Path.Combine(folder, name)).FirstOrDefault(File.Exists);
 
 static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
 
 internal sealed record Round(double WriteBw, double UcxBw, double Iperf, double WriteLat, double UcxLat);
 
-internal sealed record Row(string Test, string Peer, string Unit, double Ours, double Theirs, double Ratio, string? Bar);
+internal sealed record Row(
+    string Test, string Peer, string Unit, double Ours, double Theirs, double Ratio, string? Bar);
 
 internal sealed class PeerException(string message) : Exception(message);

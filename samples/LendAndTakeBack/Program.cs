@@ -11,7 +11,8 @@ using Wayleave.Host.Transfers;
 
 [assembly: SupportedOSPlatform("linux")]
 
-static HostConfig At(string address) => new() { Nics = [new NicConfig { Address = IPAddress.Parse(address), UdpPort = 0 }] };
+static HostConfig At(string address) =>
+    new() { Nics = [new NicConfig { Address = IPAddress.Parse(address), UdpPort = 0 }] };
 await using WayleaveHost a = await WayleaveHost.StartAsync(At("127.0.0.2"));
 await using WayleaveHost b = await WayleaveHost.StartAsync(At("127.0.0.3"));
 
@@ -20,7 +21,8 @@ DeviceObject mine = await a.Objects.CreateAsync("gpu0", "mine", 1 << 20, Storage
 await a.Objects.ForEachPieceAsync(mine, (_, bytes) => bytes.Fill(0x5A));
 
 await using Connection connection = await Connection.OpenAsync(a.Nics[0], mine);
-Lease lease = await b.Leases.LendAsync(lent, new LeaseRequest(LeaseAccess.Write, ImporterKind.Dynamic, connection.Local));
+Lease lease = await b.Leases
+    .LendAsync(lent, new LeaseRequest(LeaseAccess.Write, ImporterKind.Dynamic, connection.Local));
 connection.Connect(lease.Local);
 BulkTransfer transfer = new(connection.Nic.Driver, connection.QueuePair, connection.Completions, a.Context);
 BulkRange range = new(0, connection.Region.Key, lease.Region.Iova, lease.Region.Key, lent.SizeBytes);

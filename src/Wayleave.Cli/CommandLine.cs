@@ -27,7 +27,8 @@ internal static class CommandLine
         using Interruption interruption = new(cancellation);
         try
         {
-            ParseResult parsed = CreateRoot().Parse(arguments, new ParserConfiguration { ResponseFileTokenReplacer = null });
+            ParseResult parsed = CreateRoot().Parse(
+                arguments, new ParserConfiguration { ResponseFileTokenReplacer = null });
             if (parsed.Action is ParseErrorAction)
             {
                 return ReportUsage(parsed, error);
@@ -42,9 +43,11 @@ internal static class CommandLine
             };
             return await parsed.InvokeAsync(invocation, interruption.Token).ConfigureAwait(false);
         }
-        catch (Exception e) when (e is OperationCanceledException or IOException && interruption.Token.IsCancellationRequested)
+        catch (Exception e) when (
+            e is OperationCanceledException or IOException && interruption.Token.IsCancellationRequested)
         {
-            // Ctrl-C reaches every process of the terminal, so that a peer may fail us before our own wait is cancelled.
+            // Ctrl-C reaches every process of the terminal, so that a peer may fail us before our own wait is
+            // cancelled.
             error.WriteLine($"{Name}: interrupted");
             return ExitCode.Interrupted;
         }
@@ -99,7 +102,8 @@ internal static class CommandLine
         string command = string.Join(' ', CommandPath(parsed));
         string problem = parsed.UnmatchedTokens is [{ } unknown, ..]
             ? $"{command} knows no '{unknown}'"
-            : string.Join(' ', parsed.Errors[0].Message.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries)).TrimEnd('.');
+            : string.Join(' ', parsed.Errors[0].Message.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries))
+                .TrimEnd('.');
         error.WriteLine($"{Name}: {problem}; see {command} --help");
         return ExitCode.Usage;
     }

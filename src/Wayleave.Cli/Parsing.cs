@@ -68,15 +68,18 @@ internal static class Parsing
     /// </summary>
     public static void AddClientOptions(this Command command)
     {
-        command.Add(new Option<string?>(TokenFile) { Description = "The file with the host's token", HelpName = "FILE" });
-        command.Add(new Option<string?>(Socket) { Description = "Talk to the host over its Unix socket", HelpName = "PATH" });
+        command.Add(
+            new Option<string?>(TokenFile) { Description = "The file with the host's token", HelpName = "FILE" });
+        command.Add(
+            new Option<string?>(Socket) { Description = "Talk to the host over its Unix socket", HelpName = "PATH" });
     }
 
     /// <summary>
     /// A client for the host that a URL names, or for the only one here; the command has
     /// <see cref="AddClientOptions"/>.
     /// </summary>
-    public static ControlClient OpenClient(this ParseResult parsed, WlUrl? url) => ControlClient.Open(url, parsed.ReadClientOptions());
+    public static ControlClient OpenClient(this ParseResult parsed, WlUrl? url) =>
+        ControlClient.Open(url, parsed.ReadClientOptions());
 
     /// <summary>How to reach hosts, as the options say.</summary>
     public static ControlClientOptions ReadClientOptions(this ParseResult parsed) => new()

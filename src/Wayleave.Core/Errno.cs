@@ -1,8 +1,8 @@
 namespace Wayleave.Core;
 
 /// <summary>
-/// Linux error numbers (<c>include/uapi/asm-generic/errno.h</c>): the only error codes of the data path. A method returns
-/// what the kernel returns in the same place; zero is success.
+/// Linux error numbers (<c>include/uapi/asm-generic/errno.h</c>): the only error codes of the data path. A method
+/// returns what the kernel returns in the same place; zero is success.
 /// </summary>
 public enum Errno
 {

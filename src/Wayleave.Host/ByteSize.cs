@@ -23,7 +23,8 @@ public static class ByteSize
         ReadOnlySpan<char> number = digits < 0 ? text : text[..digits];
         ReadOnlySpan<char> unit = digits < 0 ? [] : text[digits..];
         if (!TryGetUnit(unit, out long factor)
-            || !decimal.TryParse(number, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal value)
+            || !decimal.TryParse(
+                number, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal value)
             || value > long.MaxValue / factor)
         {
             return false;

@@ -99,7 +99,8 @@ public static class ErrnoMap
 
         Errno errno = ToErrno(exception);
         // The adapters of Wayleave.Linux name the call, the object and often what to do: nothing here knows better.
-        string reason = errno == Errno.EIO || exception is LinuxException ? FirstLine(exception.Message) : Describe(errno);
+        bool saysMore = errno == Errno.EIO || exception is LinuxException;
+        string reason = saysMore ? FirstLine(exception.Message) : Describe(errno);
         return new WayleaveException(errno, operation, reason, remedy, exception);
     }
 

@@ -21,7 +21,9 @@ public sealed class GpuHandle : IDisposable
     {
         Name = config.Name;
         _vram = MappedMemory.AllocateWindows(config.VramBytes, WindowBytes, hugePages: true);
-        _systemPool = config.SystemPoolBytes == 0 ? [] : MappedMemory.AllocateWindows(config.SystemPoolBytes, WindowBytes, hugePages: true);
+        _systemPool = config.SystemPoolBytes == 0
+            ? []
+            : MappedMemory.AllocateWindows(config.SystemPoolBytes, WindowBytes, hugePages: true);
         using (host.Enter())
         {
             Device = new GpuDevice(

@@ -17,14 +17,15 @@ using Wayleave.Linux;
 namespace Wayleave.Host;
 
 /// <summary>
-/// An RDMA NIC of a running host: the device, its socket and who drives its port. Members take the host lock or the port token
-/// themselves and are called with neither.
+/// An RDMA NIC of a running host: the device, its socket and who drives its port. Members take the host lock or the
+/// port token themselves and are called with neither.
 /// </summary>
 public sealed class NicHandle : IDisposable
 {
     /// <summary>
-    /// Timeout code of the queue pairs made here: 4.096 us times 2^16 is 0.27 s, eight times that until a silent peer is given up.
-    /// rdma-core's tools use 14; half a second is less than a loaded machine may keep a process from running.
+    /// Timeout code of the queue pairs made here: 4.096 us times 2^16 is 0.27 s, eight times that until a silent peer
+    /// is given up. rdma-core's tools use 14; half a second is less than a loaded machine may keep a process from
+    /// running.
     /// </summary>
     public const int AcknowledgeTimeoutCode = 16;
 
@@ -37,7 +38,8 @@ public sealed class NicHandle : IDisposable
     private readonly HostContext _host;
     private readonly IDatagramTap? _tap;
 
-    internal NicHandle(HostContext host, PciFabric fabric, string pciAddress, NicConfig config, WayleaveHostOptions options)
+    internal NicHandle(
+        HostContext host, PciFabric fabric, string pciAddress, NicConfig config, WayleaveHostOptions options)
     {
         _host = host;
         Name = config.Name;
@@ -59,7 +61,8 @@ public sealed class NicHandle : IDisposable
             deviceOptions = deviceOptions with { Defences = defences };
         }
 
-        Device = new RdmaDevice(host, fabric, new PciFunction(pciAddress, config.Name), deviceOptions, new CryptographicKeys());
+        Device = new RdmaDevice(
+            host, fabric, new PciFunction(pciAddress, config.Name), deviceOptions, new CryptographicKeys());
         _tap = options.Tap?.Invoke(Gid, UdpPort);
         Driver = new PortDriver(Device.Port, endpoint, host, options.Driver, _tap);
         PassiveCompletions = CreateCompletionQueue(PassiveDepth);
@@ -75,14 +78,18 @@ public sealed class NicHandle : IDisposable
     /// <summary>The largest payload of a packet.</summary>
     public int PathMtuBytes { get; }
 
-    /// <summary>The receive buffer of the socket as the kernel accounts it; peers keep what they send below it.</summary>
+    /// <summary>
+    /// The receive buffer of the socket as the kernel accounts it; peers keep what they send below it.
+    /// </summary>
     public int ReceiveBufferBytes { get; }
 
     public RdmaDevice Device { get; }
 
     public PortDriver Driver { get; }
 
-    /// <summary>For queue pairs that only answer: nobody polls it, and a passive queue pair completes nothing into it.</summary>
+    /// <summary>
+    /// For queue pairs that only answer: nobody polls it, and a passive queue pair completes nothing into it.
+    /// </summary>
     public CompletionQueue PassiveCompletions { get; }
 
     /// <summary>A domain without queue pairs, in which an audit tries which keys are handed out.</summary>
@@ -91,21 +98,27 @@ public sealed class NicHandle : IDisposable
     /// <summary>A completion queue of that many entries.</summary>
     public CompletionQueue CreateCompletionQueue(int depth)
     {
-        RdmaDevice.TryCreateCompletionQueue(depth, out CompletionQueue? completions).ThrowIfFailed($"create a completion queue of {depth} on {Name}");
+        RdmaDevice.TryCreateCompletionQueue(depth, out CompletionQueue? completions)
+            .ThrowIfFailed($"create a completion queue of {depth} on {Name}");
         return completions!;
     }
 
     /// <summary>A queue pair in RESET.</summary>
-    public QueuePair CreateQueuePair(ProtectionDomain domain, CompletionQueue completions, QueuePairCapabilities? capabilities = null) =>
+    public QueuePair CreateQueuePair(
+        ProtectionDomain domain, CompletionQueue completions, QueuePairCapabilities? capabilities = null) =>
         CreateQueuePair(domain, completions, completions, capabilities);
 
     /// <summary>A queue pair in RESET, whose sends and receives complete in different queues.</summary>
     public QueuePair CreateQueuePair(
-        ProtectionDomain domain, CompletionQueue sends, CompletionQueue receives, QueuePairCapabilities? capabilities = null)
+        ProtectionDomain domain,
+        CompletionQueue sends,
+        CompletionQueue receives,
+        QueuePairCapabilities? capabilities = null)
     {
         QueuePair? pair = null;
         Errno errno = Errno.Success;
-        Control(() => errno = Device.TryCreateQueuePair(domain, sends, receives, capabilities ?? new QueuePairCapabilities(), out pair));
+        capabilities ??= new QueuePairCapabilities();
+        Control(() => errno = Device.TryCreateQueuePair(domain, sends, receives, capabilities, out pair));
         errno.ThrowIfFailed($"create a queue pair on {Name}");
         return pair!;
     }
@@ -120,7 +133,8 @@ public sealed class NicHandle : IDisposable
 
     /// <summary>Takes a queue pair from RESET to RTS, with a random start PSN.</summary>
     /// <returns>Our end, for the peer.</returns>
-    public ConnectionEnd Connect(QueuePair pair, ConnectionEnd peer, AccessFlags access) => Connect(pair, peer, access, ChoosePsn());
+    public ConnectionEnd Connect(QueuePair pair, ConnectionEnd peer, AccessFlags access) =>
+        Connect(pair, peer, access, ChoosePsn());
 
     /// <summary>As the other, with a start PSN that the peer was told before.</summary>
     /// <exception cref="WayleaveException">The peer's numbers make no sense.</exception>
@@ -132,13 +146,15 @@ public sealed class NicHandle : IDisposable
         string operation = $"connect {pair.Name} to {peer.Gid} queue pair {peer.QpNumber}";
         if (mtu is not (256 or 512 or 1024 or 2048 or 4096) || peer.Gid.IsIPv4 != Gid.IsIPv4)
         {
-            throw new WayleaveException(Errno.EINVAL, operation, $"path MTU {peer.PathMtuBytes} and address {peer.Gid} do not fit {Gid}");
+            throw new WayleaveException(
+                Errno.EINVAL, operation, $"path MTU {peer.PathMtuBytes} and address {peer.Gid} do not fit {Gid}");
         }
 
         QueuePairAttributes attributes = new()
         {
             AccessFlags = access,
-            AddressVector = new AddressVector(peer.Gid, peer.UdpPort, Gid.IsIPv4 ? IcrcMode.OwnIdentification : IcrcMode.Full),
+            AddressVector = new AddressVector(
+                peer.Gid, peer.UdpPort, Gid.IsIPv4 ? IcrcMode.OwnIdentification : IcrcMode.Full),
             PeerWindowBytes = peer.ReceiveBufferBytes is { } bytes ? WindowOf(bytes) : null,
             PathMtu = (PathMtu)(System.Numerics.BitOperations.Log2((uint)mtu) - 7),
             DestQpNumber = peer.QpNumber,
@@ -164,7 +180,8 @@ public sealed class NicHandle : IDisposable
     public void Abort(QueuePair pair)
     {
         ArgumentNullException.ThrowIfNull(pair);
-        Control(() => pair.Modify(new QueuePairAttributes { State = QueuePairState.Error }, QueuePairAttributeMask.State)
+        Control(
+            () => pair.Modify(new QueuePairAttributes { State = QueuePairState.Error }, QueuePairAttributeMask.State)
             .ThrowIfFailed($"stop {pair.Name}"));
     }
 
@@ -172,7 +189,10 @@ public sealed class NicHandle : IDisposable
     public ConnectionEnd DescribeEnd(QueuePair pair, uint psn)
     {
         ArgumentNullException.ThrowIfNull(pair);
-        return new ConnectionEnd(Gid, UdpPort, pair.QpNumber, psn, PathMtuBytes) { ReceiveBufferBytes = ReceiveBufferBytes };
+        return new ConnectionEnd(Gid, UdpPort, pair.QpNumber, psn, PathMtuBytes)
+        {
+            ReceiveBufferBytes = ReceiveBufferBytes,
+        };
     }
 
     /// <summary>What the kernel counts about the socket; one system call.</summary>
@@ -183,7 +203,8 @@ public sealed class NicHandle : IDisposable
 
     /// <summary>Registers a range of a buffer and waits until its memory may be touched.</summary>
     /// <exception cref="WayleaveException">What the request gets wrong, or why the exporter refuses.</exception>
-    public async Task<MemoryRegion> RegisterAsync(ProtectionDomain domain, SharedBuffer buffer, MemoryRegionRequest request)
+    public async Task<MemoryRegion> RegisterAsync(
+        ProtectionDomain domain, SharedBuffer buffer, MemoryRegionRequest request)
     {
         ArgumentNullException.ThrowIfNull(buffer);
         AcquireTicket ticket = NewTicket($"registration of {buffer.Name}");
@@ -197,7 +218,8 @@ public sealed class NicHandle : IDisposable
             errno.ThrowIfFailed($"register {buffer.Name} on {Name}", errno switch
             {
                 Errno.ENODEV => "it was revoked; ask its owner for a new object",
-                Errno.EOPNOTSUPP => "its owner must be able to take it back: use a dynamic or a pinned-revocable region",
+                Errno.EOPNOTSUPP =>
+                    "its owner must be able to take it back: use a dynamic or a pinned-revocable region",
                 _ => null,
             });
             if (wait is not null)
@@ -266,7 +288,8 @@ public sealed class NicHandle : IDisposable
     }
 
     private const QueuePairAttributeMask InitMask =
-        QueuePairAttributeMask.State | QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.Port | QueuePairAttributeMask.AccessFlags;
+        QueuePairAttributeMask.State | QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.Port
+        | QueuePairAttributeMask.AccessFlags;
 
     private const QueuePairAttributeMask ReceiveMask =
         QueuePairAttributeMask.State | QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PathMtu
@@ -286,9 +309,11 @@ public sealed class NicHandle : IDisposable
         }
         catch (LinuxException e) when (e.Errno is Errno.EADDRINUSE or Errno.EADDRNOTAVAIL or Errno.EACCES)
         {
-            throw new WayleaveException(e.Errno, $"open the RoCEv2 port {wanted} of {config.Name}", ErrnoMap.Describe(e.Errno), e.Errno switch
+            string operation = $"open the RoCEv2 port {wanted} of {config.Name}";
+            throw new WayleaveException(e.Errno, operation, ErrnoMap.Describe(e.Errno), e.Errno switch
             {
-                Errno.EADDRINUSE => "hosts on one machine use 127.0.0.2, 127.0.0.3, ...: choose another by --address, or by --udp-port",
+                Errno.EADDRINUSE =>
+                    "hosts on one machine use 127.0.0.2, 127.0.0.3, ...: choose another by --address, or by --udp-port",
                 Errno.EADDRNOTAVAIL => "choose an address of this machine by --address, for example 127.0.0.2",
                 _ => "ports below 1024 need root: choose another by --udp-port",
             }, e);
@@ -296,10 +321,15 @@ public sealed class NicHandle : IDisposable
     }
 
     private static void Modify(
-        QueuePair pair, QueuePairAttributes attributes, QueuePairState state, QueuePairAttributeMask mask, string operation) =>
+        QueuePair pair,
+        QueuePairAttributes attributes,
+        QueuePairState state,
+        QueuePairAttributeMask mask,
+        string operation) =>
         pair.Modify(attributes with { State = state }, mask).ThrowIfFailed($"{operation}: to {state}");
 
-    private static int WindowOf(int receiveBufferBytes) => Math.Clamp((int)(receiveBufferBytes * 0.8), 1, WindowBytesMax);
+    private static int WindowOf(int receiveBufferBytes) =>
+        Math.Clamp((int)(receiveBufferBytes * 0.8), 1, WindowBytesMax);
 
     private AcquireTicket NewTicket(string owner)
     {

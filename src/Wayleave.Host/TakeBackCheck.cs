@@ -7,8 +7,9 @@ using Wayleave.Host.Objects;
 namespace Wayleave.Host;
 
 /// <summary>
-/// Lends a page to itself and takes it back, once for each kind of region, before a host lends anything to others: a host that
-/// cannot take memory back must not start. It also leaves the path compiled, so that the first real revoke is as fast as the next.
+/// Lends a page to itself and takes it back, once for each kind of region, before a host lends anything to others: a
+/// host that cannot take memory back must not start. It also leaves the path compiled, so that the first real revoke is
+/// as fast as the next.
 /// </summary>
 internal static class TakeBackCheck
 {
@@ -26,16 +27,24 @@ internal static class TakeBackCheck
 
     private static async Task RunAsync(WayleaveHost host, NicHandle nic, StorageKind storage, ImporterKind kind)
     {
-        DeviceObject page = await host.Objects.CreateAsync(host.Gpus[0].Name, "take-back-check", PageBytes, storage).ConfigureAwait(false);
+        DeviceObject page = await host.Objects
+            .CreateAsync(host.Gpus[0].Name, "take-back-check", PageBytes, storage).ConfigureAwait(false);
         MemoryRegion region = await nic.RegisterAsync(
-            nic.AuditDomain, page.Buffer.Shared, new MemoryRegionRequest(0, PageBytes, 0, AccessFlags.LocalWrite | AccessFlags.RemoteWrite, kind)).ConfigureAwait(false);
-        RetirementProof proof = await host.Objects.RevokeAsync(page, new RevokePolicy { Reason = "check at start" }).ConfigureAwait(false);
+            nic.AuditDomain,
+            page.Buffer.Shared,
+            new MemoryRegionRequest(
+                0, PageBytes, 0, AccessFlags.LocalWrite | AccessFlags.RemoteWrite, kind)).ConfigureAwait(false);
+        RetirementProof proof = await host.Objects
+            .RevokeAsync(page, new RevokePolicy { Reason = "check at start" }).ConfigureAwait(false);
         bool isDead = region.State == MemoryRegionState.Dead;
         await nic.DeregisterAsync(region).ConfigureAwait(false);
         if (proof.Grade != RetirementGrade.Retired || !isDead)
         {
             throw new WayleaveException(
-                Errno.EIO, $"start host {host.Config.Name}", $"taking back a {kind} region on {nic.Name} ended at grade {proof.Grade}", "please report this");
+                Errno.EIO,
+                $"start host {host.Config.Name}",
+                $"taking back a {kind} region on {nic.Name} ended at grade {proof.Grade}",
+                "please report this");
         }
     }
 }

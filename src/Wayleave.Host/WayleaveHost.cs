@@ -8,8 +8,8 @@ using Wayleave.Host.Objects;
 namespace Wayleave.Host;
 
 /// <summary>
-/// A running host: one lock, one PCI fabric, its GPUs and NICs with their threads, the objects in device memory and the leases on
-/// them. The control server, which lets others ask for something, is not part of it.
+/// A running host: one lock, one PCI fabric, its GPUs and NICs with their threads, the objects in device memory and the
+/// leases on them. The control server, which lets others ask for something, is not part of it.
 /// </summary>
 public sealed class WayleaveHost : IAsyncDisposable
 {
@@ -42,8 +42,12 @@ public sealed class WayleaveHost : IAsyncDisposable
     public AuditService Audits { get; private set; } = null!;
 
     /// <summary>Makes the devices, starts their threads and checks once that memory can be taken back.</summary>
-    /// <exception cref="ConfigurationException">The configuration has problems; the message names all of them.</exception>
-    /// <exception cref="WayleaveException">An address is in use, or memory cannot be had; nothing is left running.</exception>
+    /// <exception cref="ConfigurationException">
+    /// The configuration has problems; the message names all of them.
+    /// </exception>
+    /// <exception cref="WayleaveException">
+    /// An address is in use, or memory cannot be had; nothing is left running.
+    /// </exception>
     public static async Task<WayleaveHost> StartAsync(HostConfig config, WayleaveHostOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(config);
@@ -78,7 +82,8 @@ public sealed class WayleaveHost : IAsyncDisposable
     }
 
     /// <summary>
-    /// Ends every lease, takes every object back, stops the threads and closes the sockets. What peers still send meets a closed port.
+    /// Ends every lease, takes every object back, stops the threads and closes the sockets. What peers still send meets
+    /// a closed port.
     /// </summary>
     public async ValueTask DisposeAsync()
     {
@@ -97,7 +102,8 @@ public sealed class WayleaveHost : IAsyncDisposable
 
             foreach (DeviceObject o in Objects.List())
             {
-                await Objects.RevokeAsync(o, new Core.Retirement.RevokePolicy { Reason = "the host stops" }).ConfigureAwait(false);
+                await Objects.RevokeAsync(
+                    o, new Core.Retirement.RevokePolicy { Reason = "the host stops" }).ConfigureAwait(false);
             }
         }
 

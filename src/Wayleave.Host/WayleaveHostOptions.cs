@@ -14,7 +14,9 @@ public sealed record WayleaveHostOptions
     /// <summary>Takes the events of the host, or null.</summary>
     public ITraceSink? Trace { get; init; }
 
-    /// <summary>Makes the capture of a port, given its GID and UDP port; or null for none. Disposed with the host if disposable.</summary>
+    /// <summary>
+    /// Makes the capture of a port, given its GID and UDP port; or null for none. Disposed with the host if disposable.
+    /// </summary>
     public Func<Gid, ushort, IDatagramTap>? Tap { get; init; }
 
     /// <summary>How ports are driven.</summary>

@@ -30,7 +30,8 @@ public sealed record WlUrl
     private static readonly SearchValues<char> s_nameCharacters =
         SearchValues.Create("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+");
 
-    private WlUrl(string host, int port, string? device, string? name) => (Host, Port, Device, Name) = (host, port, device, name);
+    private WlUrl(string host, int port, string? device, string? name) =>
+        (Host, Port, Device, Name) = (host, port, device, name);
 
     /// <summary>A name or an address, without brackets.</summary>
     public string Host { get; }
@@ -64,7 +65,9 @@ public sealed record WlUrl
     public static WlUrl Create(string host, int port, string? device = null, string? name = null)
     {
         string text = Scheme + FormatAuthority(host, port) + FormatPath(device, name);
-        return TryParse(text, out WlUrl? url, out string problem) ? url : throw new ArgumentException(problem, nameof(host));
+        return TryParse(text, out WlUrl? url, out string problem)
+            ? url
+            : throw new ArgumentException(problem, nameof(host));
     }
 
     /// <summary>Parses any of the forms.</summary>
@@ -125,12 +128,16 @@ public sealed record WlUrl
     /// <summary>As <see cref="TryParse"/>.</summary>
     /// <exception cref="WayleaveException">EINVAL: the message says what is wrong.</exception>
     public static WlUrl Parse(string text) =>
-        TryParse(text, out WlUrl? url, out string problem) ? url : throw new WayleaveException(Errno.EINVAL, text, problem);
+        TryParse(text, out WlUrl? url, out string problem)
+            ? url
+            : throw new WayleaveException(Errno.EINVAL, text, problem);
 
     /// <summary>As <see cref="TryParseObject"/>.</summary>
     /// <exception cref="WayleaveException">EINVAL: the message says what is wrong.</exception>
     public static WlUrl ParseObject(string text) =>
-        TryParseObject(text, out WlUrl? url, out string problem) ? url : throw new WayleaveException(Errno.EINVAL, text, problem);
+        TryParseObject(text, out WlUrl? url, out string problem)
+            ? url
+            : throw new WayleaveException(Errno.EINVAL, text, problem);
 
     /// <summary>Why a text cannot be the name of a device or an object, or null if it can.</summary>
     /// <param name="name">The text.</param>
@@ -150,11 +157,14 @@ public sealed record WlUrl
 
         if (name.AsSpan().IndexOfAnyExcept(s_nameCharacters) is int at and >= 0)
         {
-            return $"the {what} name contains {DescribeCharacter(name[at])}; letters, digits, '.', '_', '-' and '+' are allowed";
+            return $"the {what} name contains {DescribeCharacter(name[at])}; letters, digits, '.', '_', '-' and '+' "
+                + "are allowed";
         }
 
         // A name may become a file's name, and "-x" would look like an option there.
-        return name[0] is '.' or '-' ? $"the {what} name starts with '{name[0]}'; start it with a letter or a digit" : null;
+        return name[0] is '.' or '-'
+            ? $"the {what} name starts with '{name[0]}'; start it with a letter or a digit"
+            : null;
     }
 
     /// <summary>The form that <see cref="Parse"/> reads back, with the port only where it is not the default.</summary>
@@ -226,7 +236,8 @@ public sealed record WlUrl
             return $"has '{rest}' after the address; write [ADDRESS]:PORT";
         }
 
-        return ushort.TryParse(rest.AsSpan(1), NumberStyles.None, CultureInfo.InvariantCulture, out ushort number) && (port = number) != 0
+        return ushort.TryParse(rest.AsSpan(1), NumberStyles.None, CultureInfo.InvariantCulture, out ushort number)
+            && (port = number) != 0
             ? null
             : $"'{rest[1..]}' is not a port; ports are 1 to 65535";
     }

@@ -33,7 +33,8 @@ internal static class BenchCommand
     {
         BenchmarkOptions defaults = BenchmarkOptions.DefaultsOf(test);
         Option<long?> size = Parsing.SizeOption("--size", $"Bytes of a message (default {defaults.SizeBytes})");
-        Option<long?> region = Parsing.SizeOption("--region", "Memory the messages walk over: 4MiB is hot, 64MiB is cold");
+        Option<long?> region =
+            Parsing.SizeOption("--region", "Memory the messages walk over: 4MiB is hot, 64MiB is cold");
         Option<int> mtu = new("--mtu")
         {
             Description = "Payload bytes of a packet: 256, 512, 1024, 2048 or 4096",
@@ -42,7 +43,8 @@ internal static class BenchCommand
         };
         Option<int> pairs = Number("--qps", "Queue pairs", defaults.QueuePairs);
         Option<int> depth = Number("--depth", "Requests in flight per queue pair", defaults.Depth);
-        Option<int> iterations = Number("--iterations", "Operations of a round; 0 goes by --duration", defaults.Iterations);
+        Option<int> iterations =
+            Number("--iterations", "Operations of a round; 0 goes by --duration", defaults.Iterations);
         Option<TimeSpan?> duration = Parsing.DurationOption("--duration", "Length of a round (default 1s)");
         Option<int> rounds = Number("--rounds", "Rounds; the results are their medians", defaults.Rounds);
         Option<bool> withLimit = new("--with-limit")
@@ -79,7 +81,8 @@ internal static class BenchCommand
             }
 
             CommandContext context = new(parsed);
-            BenchmarkReport report = await Benchmark.RunAsync(options, PassiveProgram(), cancellation).ConfigureAwait(false);
+            BenchmarkReport report = await Benchmark
+                .RunAsync(options, PassiveProgram(), cancellation).ConfigureAwait(false);
             if (context.IsJson)
             {
                 context.Out.WriteLine(report.ToJson());

@@ -4,8 +4,8 @@ using Wayleave.Devices.Rdma;
 namespace Wayleave.Cli.Commands;
 
 /// <summary>
-/// The defences that a hidden option of <c>demo</c> and <c>host</c> takes away, to show that their absence is noticed. A check that
-/// cannot fail proves nothing.
+/// The defences that a hidden option of <c>demo</c> and <c>host</c> takes away, to show that their absence is noticed.
+/// A check that cannot fail proves nothing.
 /// </summary>
 internal static class BreakNames
 {

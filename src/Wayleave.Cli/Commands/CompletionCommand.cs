@@ -42,12 +42,16 @@ internal static class CompletionCommand
         Argument<string> shell = new("SHELL") { Description = "bash, zsh or fish" };
         shell.AcceptOnlyFromAmong("bash", "zsh", "fish");
         Command command = new("completion", "Print a script that completes commands in a shell") { shell };
-        command.SetAction(parsed => parsed.InvocationConfiguration.Output.WriteLine(parsed.GetRequiredValue(shell) switch
+        command.SetAction(parsed =>
         {
-            "bash" => Bash,
-            "zsh" => Zsh,
-            _ => Fish,
-        }));
+            string script = parsed.GetRequiredValue(shell) switch
+            {
+                "bash" => Bash,
+                "zsh" => Zsh,
+                _ => Fish,
+            };
+            parsed.InvocationConfiguration.Output.WriteLine(script);
+        });
         return command;
     }
 }

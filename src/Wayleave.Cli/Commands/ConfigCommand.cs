@@ -38,6 +38,7 @@ internal static class ConfigCommand
 internal sealed record ConfigDocument(string Schema, string? File, IReadOnlyList<ConfigValue> Values);
 
 [JsonSourceGenerationOptions(
-    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(ConfigDocument))]
 internal sealed partial class ConfigJson : JsonSerializerContext;

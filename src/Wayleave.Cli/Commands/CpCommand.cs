@@ -12,8 +12,8 @@ using Wayleave.Host.Transfers;
 namespace Wayleave.Cli.Commands;
 
 /// <summary>
-/// <c>wayleave cp SRC DST</c>: a file into a named object of another host's GPU, or the way back. This process is a host of its own
-/// for that long, with a GPU just large enough and a NIC on the address that reaches the other host.
+/// <c>wayleave cp SRC DST</c>: a file into a named object of another host's GPU, or the way back. This process is a
+/// host of its own for that long, with a GPU just large enough and a NIC on the address that reaches the other host.
 /// </summary>
 internal static class CpCommand
 {
@@ -24,12 +24,20 @@ internal static class CpCommand
         Command command = new("cp", "Copy a file into the device memory of a host, or back") { source, target };
         command.AddClientOptions();
         command.SetAction((parsed, cancellation) => RunAsync(
-            new CommandContext(parsed), parsed.GetValue(source)!, parsed.GetValue(target)!, parsed.ReadClientOptions(), cancellation));
+            new CommandContext(parsed),
+            parsed.GetValue(source)!,
+            parsed.GetValue(target)!,
+            parsed.ReadClientOptions(),
+            cancellation));
         return command;
     }
 
     private static async Task<int> RunAsync(
-        CommandContext context, string source, string target, ControlClientOptions options, CancellationToken cancellation)
+        CommandContext context,
+        string source,
+        string target,
+        ControlClientOptions options,
+        CancellationToken cancellation)
     {
         bool isPush = WlUrl.HasScheme(target);
         if (isPush == WlUrl.HasScheme(source))
@@ -75,9 +83,12 @@ internal static class CpCommand
     }
 
     private static WlUrl ParseObject(string text) =>
-        WlUrl.TryParseObject(text, out WlUrl? url, out string problem) ? url! : throw new UsageException($"{text}: {problem}");
+        WlUrl.TryParseObject(text, out WlUrl? url, out string problem)
+            ? url!
+            : throw new UsageException($"{text}: {problem}");
 
-    private static async Task<ulong> LengthAsync(ControlClient client, bool isPush, string path, WlUrl url, CancellationToken cancellation)
+    private static async Task<ulong> LengthAsync(
+        ControlClient client, bool isPush, string path, WlUrl url, CancellationToken cancellation)
     {
         if (!isPush)
         {
@@ -88,7 +99,10 @@ internal static class CpCommand
         return length <= (ulong)GpuConfig.MemoryBytesMax
             ? length
             : throw new WayleaveException(
-                Errno.EFBIG, $"read {path}", $"it is larger than any GPU, {ByteSize.ToText(GpuConfig.MemoryBytesMax)}", "copy it in parts");
+                Errno.EFBIG,
+                $"read {path}",
+                $"it is larger than any GPU, {ByteSize.ToText(GpuConfig.MemoryBytesMax)}",
+                "copy it in parts");
     }
 
     private static HostConfig ConfigFor(WlUrl url, ulong length)
@@ -97,7 +111,8 @@ internal static class CpCommand
         return new HostConfig
         {
             Name = "cp",
-            Gpus = [new GpuConfig { VramBytes = ((long)length + Granule - 1) / Granule * Granule, SystemPoolBytes = 0 }],
+            Gpus =
+                [new GpuConfig { VramBytes = ((long)length + Granule - 1) / Granule * Granule, SystemPoolBytes = 0 }],
             Nics = [new NicConfig { Address = AddressTowards(url), UdpPort = 0 }],
         };
     }
@@ -114,7 +129,8 @@ internal static class CpCommand
         }
         catch (SocketException e) when (ErrnoMap.ToErrno(e) == Errno.ENXIO)
         {
-            throw new WayleaveException(Errno.ENXIO, $"find {url.Host}", "no machine has this name", "check the name, or give the address", e);
+            throw new WayleaveException(
+                Errno.ENXIO, $"find {url.Host}", "no machine has this name", "check the name, or give the address", e);
         }
         catch (SocketException e)
         {

@@ -6,19 +6,31 @@ using Wayleave.Host;
 
 namespace Wayleave.Cli.Commands;
 
-/// <summary><c>wayleave demo</c>: the main job between two processes of this machine, and the proof that its end holds.</summary>
+/// <summary>
+/// <c>wayleave demo</c>: the main job between two processes of this machine, and the proof that its end holds.
+/// </summary>
 internal static class DemoCommand
 {
     private const long SeededBytes = 256L << 20;
 
     public static Command Create()
     {
-        Argument<string?> file = new("FILE") { Description = "What to send; without it 256 MiB of seeded data", Arity = ArgumentArity.ZeroOrOne };
+        Argument<string?> file = new("FILE")
+        {
+            Description = "What to send; without it 256 MiB of seeded data",
+            Arity = ArgumentArity.ZeroOrOne,
+        };
         Option<long?> size = Parsing.SizeOption("--size", "How much seeded data to send when no FILE is given");
-        Option<string?> trace = new("--trace") { Description = "Write the events of both hosts as a Chrome trace, for ui.perfetto.dev", HelpName = "FILE" };
+        Option<string?> trace = new("--trace")
+        {
+            Description = "Write the events of both hosts as a Chrome trace, for ui.perfetto.dev",
+            HelpName = "FILE",
+        };
         Option<string?> pcap = new("--pcap") { Description = "Write host A's packets as a capture", HelpName = "FILE" };
         Option<string?> breakName = BreakNames.Option();
-        Command command = new("demo", "Send a file between the GPU memories of two hosts while one moves it, then take memory back with a proof")
+        const string Description =
+            "Send a file between the GPU memories of two hosts while one moves it, then take memory back with a proof";
+        Command command = new("demo", Description)
         {
             file, size, trace, pcap, breakName,
         };
@@ -40,7 +52,8 @@ internal static class DemoCommand
         return command;
     }
 
-    private static async Task<int> RunAsync(CommandContext context, DemoOptions options, string? tracePath, CancellationToken cancellation)
+    private static async Task<int> RunAsync(
+        CommandContext context, DemoOptions options, string? tracePath, CancellationToken cancellation)
     {
         using DemoStory story = new(context);
         string? peerTrace = null;

@@ -15,8 +15,10 @@ internal static class HostCommand
     {
         Command command = new("host", "Run a host: its devices, and the server by which others use them");
         HostOptions.AddTo(command);
-        Option<string?> trace = new("--trace") { Description = "At the end write the host's events as a Chrome trace", HelpName = "FILE" };
-        Option<bool> untilEof = new("--until-eof") { Description = "Also end when standard input closes: with the parent" };
+        Option<string?> trace =
+            new("--trace") { Description = "At the end write the host's events as a Chrome trace", HelpName = "FILE" };
+        Option<bool> untilEof =
+            new("--until-eof") { Description = "Also end when standard input closes: with the parent" };
         Option<string?> breakName = BreakNames.Option();
         command.Add(trace);
         command.Add(untilEof);
@@ -38,7 +40,8 @@ internal static class HostCommand
         WayleaveHostOptions hostOptions = new() { Trace = trace, Defences = BreakNames.Of(run.Break) };
         await using WayleaveHost host = await WayleaveHost.StartAsync(loaded.Config, hostOptions).ConfigureAwait(false);
         ControlListenerOptions options = new() { Log = context.Error };
-        await using ControlServer server = await ControlServer.StartAsync(host, options, cancellation).ConfigureAwait(false);
+        await using ControlServer server = await ControlServer
+            .StartAsync(host, options, cancellation).ConfigureAwait(false);
         Announce(context, host, server);
         TaskCompletionSource stop = new(TaskCreationOptions.RunContinuationsAsynchronously);
         await using (cancellation.Register(stop.SetResult).ConfigureAwait(false))
@@ -102,7 +105,8 @@ internal static class HostCommand
         else
         {
             string token = server.TokenFile is { } file ? $"token in {file}" : "shared token";
-            context.Out.WriteLine($"host {host.Config.Name} ready: {url}, control port {server.EndPoint.Port}, {token}");
+            context.Out.WriteLine(
+                $"host {host.Config.Name} ready: {url}, control port {server.EndPoint.Port}, {token}");
         }
 
         context.Out.Flush();
@@ -130,6 +134,7 @@ internal sealed record ReadyDocument
 }
 
 [JsonSourceGenerationOptions(
-    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(ReadyDocument))]
 internal sealed partial class ReadyJson : JsonSerializerContext;

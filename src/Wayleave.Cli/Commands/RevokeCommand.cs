@@ -16,7 +16,8 @@ internal static class RevokeCommand
         Argument<WlUrl?> url = Parsing.ObjectUrl("wl://HOST[:PORT]/DEVICE/NAME");
         Option<RetirementGrade> grade = new("--grade")
         {
-            Description = "The proof that is needed before the memory may be used again; below it the memory stays in quarantine",
+            Description = "The proof that is needed before the memory may be used again; below it the memory stays in "
+                + "quarantine",
             HelpName = "G",
             DefaultValueFactory = _ => RetirementGrade.Retired,
         };

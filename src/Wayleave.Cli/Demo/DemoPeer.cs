@@ -9,8 +9,8 @@ using Wayleave.Host.Control;
 namespace Wayleave.Cli.Demo;
 
 /// <summary>
-/// The other host: <c>wayleave host</c> in a process of its own, which ends when our end of its standard input closes, so that it
-/// cannot outlive this process.
+/// The other host: <c>wayleave host</c> in a process of its own, which ends when our end of its standard input closes,
+/// so that it cannot outlive this process.
 /// </summary>
 internal sealed class DemoPeer : IAsyncDisposable
 {
@@ -34,7 +34,8 @@ internal sealed class DemoPeer : IAsyncDisposable
 
     /// <summary>Starts the host and waits until it is ready.</summary>
     /// <exception cref="WayleaveException">It did not start; the message is what it said.</exception>
-    public static async Task<DemoPeer> StartAsync(IPAddress address, long vramBytes, string? breakName, bool trace, CancellationToken cancellation)
+    public static async Task<DemoPeer> StartAsync(
+        IPAddress address, long vramBytes, string? breakName, bool trace, CancellationToken cancellation)
     {
         string folder = Directory.CreateTempSubdirectory("wayleave-demo-").FullName;
         string token = RandomNumberGenerator.GetHexString(64, lowercase: true);
@@ -63,20 +64,24 @@ internal sealed class DemoPeer : IAsyncDisposable
             start.ArgumentList.Add(argument);
         }
 
-        Process process = Process.Start(start) ?? throw new WayleaveException(Errno.EIO, "start the other host", "no process");
+        Process process = Process.Start(start)
+            ?? throw new WayleaveException(Errno.EIO, "start the other host", "no process");
         Task<string> errors = process.StandardError.ReadToEndAsync(CancellationToken.None);
         try
         {
-            string? line = await process.StandardOutput.ReadLineAsync(cancellation).AsTask().WaitAsync(s_patience, cancellation).ConfigureAwait(false);
+            string? line = await process.StandardOutput
+                .ReadLineAsync(cancellation).AsTask().WaitAsync(s_patience, cancellation).ConfigureAwait(false);
             if (line is null)
             {
                 string said = (await errors.ConfigureAwait(false)).Trim();
-                throw new WayleaveException(Errno.EIO, "start the other host", said.Length == 0 ? "it ended at once" : said);
+                throw new WayleaveException(
+                    Errno.EIO, "start the other host", said.Length == 0 ? "it ended at once" : said);
             }
 
             using JsonDocument ready = JsonDocument.Parse(line);
             int port = ready.RootElement.GetProperty("control_port").GetInt32();
-            ControlClientOptions options = new() { EnvironmentVariables = name => name == "WAYLEAVE_TOKEN" ? token : null };
+            ControlClientOptions options =
+                new() { EnvironmentVariables = name => name == "WAYLEAVE_TOKEN" ? token : null };
             ControlClient client = ControlClient.Open(WlUrl.Create(address.ToString(), port), options);
             return new DemoPeer(process, folder, errors, client, traceFile);
         }

@@ -25,8 +25,9 @@ namespace Wayleave.Cli.Demo;
 internal sealed record DemoOptions(string? File, ulong SeededBytes, string? Break, bool Trace, string? PcapFile);
 
 /// <summary>
-/// The main job, for real: a file goes into the memory of a software GPU on host A, over RoCEv2 into that of host B, another process,
-/// while B's GPU evicts and restores the buffer underneath; then B takes memory back while A writes, and proves it.
+/// The main job, for real: a file goes into the memory of a software GPU on host A, over RoCEv2 into that of host B,
+/// another process, while B's GPU evicts and restores the buffer underneath; then B takes memory back while A writes,
+/// and proves it.
 /// </summary>
 internal sealed class DemoRun(DemoOptions options, DemoStory story)
 {
@@ -35,12 +36,15 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
     private const long ExtraVramBytes = 96L << 20; // the take-back regions and what audits make of them
     private const ulong Seed = 0x57_41_59_4C_45_41_56_45;
 
-    // The transfer starts the next move when it has come this far, in sixteenths; its last sixteenth waits for all of them.
+    // The transfer starts the next move when it has come this far, in sixteenths; its last sixteenth waits for all of
+    // them.
     private static readonly ulong[] s_moveAt = [1, 4, 8, 12];
 
     public ChromeTrace? Trace { get; } = options.Trace ? new ChromeTrace("host A") : null;
 
-    /// <summary>Where host B left its events; read it before this returns control to the disposal of the peer.</summary>
+    /// <summary>
+    /// Where host B left its events; read it before this returns control to the disposal of the peer.
+    /// </summary>
     public Action<string>? PeerTrace { get; init; }
 
     public async Task<DemoReport> RunAsync(CancellationToken cancellation)
@@ -49,7 +53,8 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
         using SafeFileHandle? file = options.File is null ? null : LocalFile.OpenSource(options.File, out length);
         long vram = RoundUp((long)length + ExtraVramBytes);
         IPAddress addressA = new([127, 0, 0, 2]), addressB = new([127, 0, 0, 3]);
-        DemoPeer peer = await DemoPeer.StartAsync(addressB, vram, options.Break, options.Trace, cancellation).ConfigureAwait(false);
+        DemoPeer peer = await DemoPeer
+            .StartAsync(addressB, vram, options.Break, options.Trace, cancellation).ConfigureAwait(false);
         await using (peer.ConfigureAwait(false))
         {
             HostConfig config = new()
@@ -61,7 +66,9 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
             WayleaveHostOptions hostOptions = new()
             {
                 Trace = Trace,
-                Tap = options.PcapFile is { } path ? (gid, port) => new PcapFile(path, gid, port, TimeProvider.System) : null,
+                Tap = options.PcapFile is { } path
+                    ? (gid, port) => new PcapFile(path, gid, port, TimeProvider.System)
+                    : null,
             };
             WayleaveHost host = await WayleaveHost.StartAsync(config, hostOptions).ConfigureAwait(false);
             await using (host.ConfigureAwait(false))
@@ -83,7 +90,8 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
     private async Task<DemoReport> RunAsync(
         WayleaveHost host, ControlClient peer, SafeFileHandle? file, ulong length, CancellationToken cancellation)
     {
-        DeviceObject source = await host.Objects.CreateAsync("gpu0", ObjectName, length, StorageKind.Movable, cancellation).ConfigureAwait(false);
+        DeviceObject source = await host.Objects
+            .CreateAsync("gpu0", ObjectName, length, StorageKind.Movable, cancellation).ConfigureAwait(false);
         string sha256 = await LoadAsync(host, source, file, cancellation).ConfigureAwait(false);
         story.Loaded(options.File, length, sha256);
 
@@ -92,14 +100,18 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
         DigestDocument digest = await peer.GetSha256Async("gpu0", ObjectName, cancellation).ConfigureAwait(false);
         StatsDocument after = await peer.GetStatsAsync(cancellation).ConfigureAwait(false);
         double throughput = length / elapsed.TotalSeconds;
-        story.Transferred(digest.Sha256 == sha256, throughput, moves, Delta(before, after, "faults"), host.Nics[0].Device.Port.Stats.Retransmits);
+        story.Transferred(digest.Sha256 == sha256, throughput, moves, Delta(
+            before, after, "faults"), host.Nics[0].Device.Port.Stats.Retransmits);
 
         List<TakeBackReport> regions = [];
         List<ProofDocument> proofs = [];
         TakeBackRun takeBack = new(host, peer);
-        foreach ((string name, ImporterKind kind) in new[] { ("lent-dynamic", ImporterKind.Dynamic), ("lent-pinned", ImporterKind.PinnedRevocable) })
+        (string, ImporterKind)[] lent =
+            [("lent-dynamic", ImporterKind.Dynamic), ("lent-pinned", ImporterKind.PinnedRevocable)];
+        foreach ((string name, ImporterKind kind) in lent)
         {
-            (TakeBackReport region, ProofDocument proof) = await takeBack.RunAsync(name, kind, Seed + (ulong)regions.Count, cancellation).ConfigureAwait(false);
+            (TakeBackReport region, ProofDocument proof) = await takeBack
+                .RunAsync(name, kind, Seed + (ulong)regions.Count, cancellation).ConfigureAwait(false);
             regions.Add(region);
             proofs.Add(proof);
             story.TakenBack(region, proof);
@@ -131,10 +143,12 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
 
     private static bool IsGood(DemoReport report) =>
         report.Sha256Match
-        && report is { LateWrites: 0, LateReads: 0, KeyReused: false, RevokeGrade: "Retired", Moves: >= MovesWanted, BytesRejectedAfterRevoke: > 0 }
+        && report is { LateWrites: 0, LateReads: 0, KeyReused: false, RevokeGrade: "Retired" }
+        && report is { Moves: >= MovesWanted, BytesRejectedAfterRevoke: > 0 }
         && report.TakenBack.All(r => r.OverlapBytes == r.ReclaimedBytes && r.Refused == r.Attempts);
 
-    private static async Task<string> LoadAsync(WayleaveHost host, DeviceObject source, SafeFileHandle? file, CancellationToken cancellation)
+    private static async Task<string> LoadAsync(
+        WayleaveHost host, DeviceObject source, SafeFileHandle? file, CancellationToken cancellation)
     {
         using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         await host.Objects.ForEachPieceAsync(
@@ -161,12 +175,14 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
     {
         ulong length = source.SizeBytes;
         ObjectDocument target = await peer.CreateObjectAsync(
-            new CreateObjectDocument { Device = "gpu0", Name = ObjectName, SizeBytes = length }, cancellation).ConfigureAwait(false);
+            new CreateObjectDocument { Device = "gpu0", Name = ObjectName, SizeBytes = length },
+            cancellation).ConfigureAwait(false);
         await peer.CommitObjectAsync(target.Id, null, cancellation).ConfigureAwait(false);
         Connection connection = await Connection.OpenAsync(host.Nics[0], source).ConfigureAwait(false);
         await using (connection.ConfigureAwait(false))
         {
-            LeaseRequestDocument request = new() { Access = LeaseAccess.Write, Peer = ConnectionEndDocument.From(connection.Local) };
+            LeaseRequestDocument request =
+                new() { Access = LeaseAccess.Write, Peer = ConnectionEndDocument.From(connection.Local) };
             HeldLease lease = await peer.LeaseAsync(target.Id, request, cancellation).ConfigureAwait(false);
             await using (lease.ConfigureAwait(false))
             {
@@ -174,7 +190,8 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
                 ulong completed = 0;
                 int moves = 0;
                 using CancellationTokenSource failed = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-                BulkTransfer bulk = new(connection.Nic.Driver, connection.QueuePair, connection.Completions, host.Context)
+                BulkTransfer bulk = new(
+                    connection.Nic.Driver, connection.QueuePair, connection.Completions, host.Context)
                 {
                     Progress = bytes =>
                     {
@@ -186,7 +203,10 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
                 BulkRange range = new(0, connection.Region.Key, lease.Lease.Va, lease.Lease.Rkey, length);
                 TimeSpan start = host.Context.Now;
                 Task<WorkCompletionStatus> transfer = Task.Factory.StartNew(
-                    () => bulk.Run(BulkDirection.Write, range, failed.Token), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+                    () => bulk.Run(BulkDirection.Write, range, failed.Token),
+                    CancellationToken.None,
+                    TaskCreationOptions.LongRunning,
+                    TaskScheduler.Default);
                 try
                 {
                     while (moves < MovesWanted && !transfer.IsCompleted)
@@ -200,7 +220,10 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
                         ObjectDocument moved = moves % 2 == 0
                             ? await peer.EvictAsync("gpu0", ObjectName, cancellation).ConfigureAwait(false)
                             : await peer.RestoreAsync("gpu0", ObjectName, cancellation).ConfigureAwait(false);
-                        story.Moved(moved.Placement == GpuDomain.Vram ? "restored to VRAM" : "evicted to system memory", Volatile.Read(ref completed), length);
+                        story.Moved(
+                            moved.Placement == GpuDomain.Vram ? "restored to VRAM" : "evicted to system memory",
+                            Volatile.Read(ref completed),
+                            length);
                         Volatile.Write(ref moves, moves + 1);
                     }
                 }
@@ -208,7 +231,8 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
                 {
                     await failed.CancelAsync().ConfigureAwait(false);
                     connection.Abort();
-                    await ((Task)transfer).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // the first failure is the one to tell
+                    // the first failure is the one to tell
+                    await ((Task)transfer).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
                     throw;
                 }
 
@@ -220,12 +244,17 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
     }
 
     private static long StagedBytes(WayleaveHost host) =>
-        host.Nics.Sum(n => n.Device.Port.Dma.BytesRead(PeerRoute.Staging) + n.Device.Port.Dma.BytesWritten(PeerRoute.Staging))
-        + host.Gpus.Sum(g => g.Device.CopyEngine.Port.BytesRead(PeerRoute.Staging) + g.Device.CopyEngine.Port.BytesWritten(PeerRoute.Staging));
+        host.Nics.Sum(
+            n => n.Device.Port.Dma.BytesRead(PeerRoute.Staging) + n.Device.Port.Dma.BytesWritten(PeerRoute.Staging))
+        + host.Gpus.Select(g => g.Device.CopyEngine.Port).Sum(
+            p => p.BytesRead(PeerRoute.Staging) + p.BytesWritten(PeerRoute.Staging));
 
-    private static long Delta(StatsDocument before, StatsDocument after, string counter) => Total(after, counter) - Total(before, counter);
+    private static long Delta(StatsDocument before, StatsDocument after, string counter) =>
+        Total(after, counter) - Total(before, counter);
 
-    private static long Total(StatsDocument stats, string counter) => stats.Devices.Values.Sum(d => d.GetValueOrDefault(counter));
+    private static long Total(StatsDocument stats, string counter) =>
+        stats.Devices.Values.Sum(d => d.GetValueOrDefault(counter));
 
-    private static long RoundUp(long bytes) => (bytes + GpuConfig.GranuleBytes - 1) / GpuConfig.GranuleBytes * GpuConfig.GranuleBytes;
+    private static long RoundUp(long bytes) =>
+        (bytes + GpuConfig.GranuleBytes - 1) / GpuConfig.GranuleBytes * GpuConfig.GranuleBytes;
 }

@@ -11,13 +11,17 @@ internal sealed class DemoStory(CommandContext context) : IDisposable
 
     public void Begin(WayleaveHost host, DemoPeer peer, ulong bytes)
     {
-        Tell($"host A   process {Environment.ProcessId}, gpu0, rdma0 {host.Nics[0].Gid} UDP port {host.Nics[0].UdpPort}");
+        Tell(
+            $"host A   process {Environment.ProcessId}, gpu0, rdma0 {host.Nics[0].Gid} UDP port "
+            + $"{host.Nics[0].UdpPort}");
         Tell($"host B   process {peer.ProcessId}, gpu0, rdma0, control {peer.Client.HostName}");
         _progress = context.StartProgress("A gpu0 -> B gpu0", (long)bytes);
     }
 
     public void Loaded(string? file, ulong bytes, string sha256) =>
-        Tell($"loaded   {ByteSize.Format(bytes)} of {file ?? "seeded data"} into the memory of A's gpu0, sha256 {sha256[..16]}...");
+        Tell(
+            $"loaded   {ByteSize.Format(bytes)} of {file ?? "seeded data"} into the memory of A's gpu0, sha256 "
+            + $"{sha256[..16]}...");
 
     public void Progress(ulong bytes, ulong total)
     {
@@ -32,7 +36,9 @@ internal sealed class DemoStory(CommandContext context) : IDisposable
     {
         _progress?.Dispose();
         _progress = null;
-        Tell($"sent     at {ByteSize.Format(bytesPerSecond)}/s through {moves} moves: {faults} faults, {retransmits} packets sent again");
+        Tell(
+            $"sent     at {ByteSize.Format(bytesPerSecond)}/s through {moves} moves: {faults} faults, {retransmits} "
+            + "packets sent again");
         Tell($"checked  sha256 in the memory of B's gpu0: {(matches ? "equal" : "DIFFERENT")}");
     }
 
@@ -45,11 +51,17 @@ internal sealed class DemoStory(CommandContext context) : IDisposable
 
         string kind = region.Region == "dynamic" ? "dynamic" : "pinned-revocable";
         Tell("");
-        Tell($"take back {ByteSize.Format(region.ReclaimedBytes)}, lent as a {kind} region under key 0x{region.Rkey:x8}, while A writes to it:");
+        Tell(
+            $"take back {ByteSize.Format(region.ReclaimedBytes)}, lent as a {kind} region under key "
+            + $"0x{region.Rkey:x8}, while A writes to it:");
         ProofStory.Write(proof, context.Out);
-        Tell($"  last packet that landed: PSN {region.LastPlacedPsn}; first one refused: PSN {region.FirstRefusedPsn}, NAK 0x62; A saw {region.WriterStatus}");
+        Tell(
+            $"  last packet that landed: PSN {region.LastPlacedPsn}; first one refused: PSN {region.FirstRefusedPsn}, "
+            + $"NAK 0x62; A saw {region.WriterStatus}");
         Tell($"  A came back {region.Attempts} times with the old key: {region.Refused} times refused");
-        Tell($"  the new owner marked {ByteSize.Format(region.OverlapBytes)} of it: {region.LateWriteBytes} bytes changed since, {region.LateReadBytes} could be read");
+        Tell(
+            $"  the new owner marked {ByteSize.Format(region.OverlapBytes)} of it: {region.LateWriteBytes} bytes "
+            + $"changed since, {region.LateReadBytes} could be read");
     }
 
     public void End(DemoReport report)

@@ -10,13 +10,15 @@ using Wayleave.Host.Transfers;
 namespace Wayleave.Cli.Demo;
 
 /// <summary>
-/// The second half of the demo: host A writes to memory of host B without a pause while B takes it back, gives it to a new owner who
-/// marks every byte, and looks for late bytes. A then connects again and again and tries the old key, to write and to read.
+/// The second half of the demo: host A writes to memory of host B without a pause while B takes it back, gives it to a
+/// new owner who marks every byte, and looks for late bytes. A then connects again and again and tries the old key, to
+/// write and to read.
 /// </summary>
 internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
 {
     private const ulong SizeBytes = 16UL << 20;
-    private const ulong WrittenBytes = 12UL << 20; // the rest is never written, so that a late read would find the new owner's bytes
+    // the rest is never written, so that a late read would find the new owner's bytes
+    private const ulong WrittenBytes = 12UL << 20;
     private const ulong WarmUpBytes = 8UL << 20;
     private const uint AttemptBytes = 256 * 1024;
     private const int Attempts = 8;
@@ -31,25 +33,40 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
     {
         StorageKind storage = kind == ImporterKind.Dynamic ? StorageKind.Movable : StorageKind.Revocable;
         ObjectDocument made = await peer.CreateObjectAsync(
-            new CreateObjectDocument { Device = "gpu0", Name = name, SizeBytes = SizeBytes, Storage = storage }, cancellation).ConfigureAwait(false);
+            new CreateObjectDocument { Device = "gpu0", Name = name, SizeBytes = SizeBytes, Storage = storage },
+            cancellation).ConfigureAwait(false);
         await peer.CommitObjectAsync(made.Id, null, cancellation).ConfigureAwait(false);
-        DeviceObject source = await host.Objects.CreateAsync("gpu0", name, SizeBytes, StorageKind.Movable, cancellation).ConfigureAwait(false);
-        await host.Objects.ForEachPieceAsync(source, (offset, bytes) => OwnerPattern.Fill(~seed, offset, bytes), cancellation).ConfigureAwait(false);
+        DeviceObject source = await host.Objects
+            .CreateAsync("gpu0", name, SizeBytes, StorageKind.Movable, cancellation).ConfigureAwait(false);
+        await host.Objects.ForEachPieceAsync(
+            source, (offset, bytes) => OwnerPattern.Fill(~seed, offset, bytes), cancellation).ConfigureAwait(false);
         Connection connection = await Connection.OpenAsync(host.Nics[0], source).ConfigureAwait(false);
         await using (connection.ConfigureAwait(false))
         {
-            LeaseRequestDocument request = new() { Access = LeaseAccess.ReadWrite, Region = kind, Peer = ConnectionEndDocument.From(connection.Local) };
+            LeaseRequestDocument request = new()
+            {
+                Access = LeaseAccess.ReadWrite,
+                Region = kind,
+                Peer = ConnectionEndDocument.From(connection.Local),
+            };
             HeldLease lease = await peer.LeaseAsync(made.Id, request, cancellation).ConfigureAwait(false);
             await using (lease.ConfigureAwait(false))
             {
                 connection.Connect(lease.Lease.Local.ToEnd());
-                return await RunAsync(name, kind, seed, source, connection, lease.Lease, cancellation).ConfigureAwait(false);
+                return await RunAsync(
+                    name, kind, seed, source, connection, lease.Lease, cancellation).ConfigureAwait(false);
             }
         }
     }
 
     private async Task<(TakeBackReport Report, ProofDocument Proof)> RunAsync(
-        string name, ImporterKind kind, ulong seed, DeviceObject source, Connection connection, LeaseDocument lease, CancellationToken cancellation)
+        string name,
+        ImporterKind kind,
+        ulong seed,
+        DeviceObject source,
+        Connection connection,
+        LeaseDocument lease,
+        CancellationToken cancellation)
     {
         using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         BulkRange range = new(0, connection.Region.Key, lease.Va, lease.Rkey, WrittenBytes);
@@ -63,13 +80,17 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
         }
 
         AuditDocument audit = await peer.StartAuditAsync(
-            "gpu0", name, new StartAuditDocument { Seed = seed, Reason = $"demo: {name} taken back under load" }, cancellation).ConfigureAwait(false);
+            "gpu0",
+            name,
+            new StartAuditDocument { Seed = seed, Reason = $"demo: {name} taken back under load" },
+            cancellation).ConfigureAwait(false);
         long before = Volatile.Read(ref written);
         await Task.WhenAny(writer, Task.Delay(s_grace, cancellation)).ConfigureAwait(false);
         await stop.CancelAsync().ConfigureAwait(false);
         WorkCompletionStatus ended = await writer.ConfigureAwait(false);
 
-        (int refused, long lateReads) = await AttackAsync(source, connection, lease, seed, cancellation).ConfigureAwait(false);
+        (int refused, long lateReads) = await AttackAsync(
+            source, connection, lease, seed, cancellation).ConfigureAwait(false);
         AuditFindingsDocument found = await peer.InspectAuditAsync(audit.Id, cancellation).ConfigureAwait(false);
         await peer.EndAuditAsync(audit.Id, cancellation).ConfigureAwait(false);
         AuditedRegionDocument? region = found.Regions.FirstOrDefault(r => r.Key == lease.Rkey);
@@ -94,7 +115,8 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
         }, audit.Proof);
     }
 
-    private WorkCompletionStatus WriteUntilStopped(Connection connection, BulkRange range, Action<long> report, CancellationToken stop)
+    private WorkCompletionStatus WriteUntilStopped(
+        Connection connection, BulkRange range, Action<long> report, CancellationToken stop)
     {
         long total = 0;
         BulkTransfer bulk = new(connection.Nic.Driver, connection.QueuePair, connection.Completions, host.Context)
@@ -122,7 +144,8 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
         return WorkCompletionStatus.Success;
     }
 
-    // The old user does not give up: a new queue pair each time, in the same protection domain, with the key it was once granted.
+    // The old user does not give up: a new queue pair each time, in the same protection domain, with the key it was
+    // once granted.
     private async Task<(int Refused, long LateReads)> AttackAsync(
         DeviceObject source, Connection connection, LeaseDocument lease, ulong seed, CancellationToken cancellation)
     {
@@ -139,7 +162,9 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
             bool reads = attempt % 2 == 0;
             BulkTransfer bulk = new(connection.Nic.Driver, connection.QueuePair, connection.Completions, host.Context);
             WorkCompletionStatus status = await Task.Run(
-                () => reads ? bulk.Run(BulkDirection.Read, read, cancellation) : bulk.Run(BulkDirection.Write, write, cancellation),
+                () => reads
+                    ? bulk.Run(BulkDirection.Read, read, cancellation)
+                    : bulk.Run(BulkDirection.Write, write, cancellation),
                 cancellation).ConfigureAwait(false);
             refused += status == WorkCompletionStatus.RemoteAccessError ? 1 : 0;
             if (reads && status == WorkCompletionStatus.Success)
@@ -156,7 +181,9 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
         long count = 0;
         await host.Objects.ForEachPieceAsync(
             source,
-            (offset, bytes) => count += offset == WrittenBytes ? OwnerPattern.CountMatching(seed, offset, bytes[..(int)AttemptBytes]) : 0,
+            (offset, bytes) => count += offset == WrittenBytes
+                ? OwnerPattern.CountMatching(seed, offset, bytes[..(int)AttemptBytes])
+                : 0,
             cancellation).ConfigureAwait(false);
         return count;
     }

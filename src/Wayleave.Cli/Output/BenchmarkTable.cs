@@ -49,7 +49,8 @@ internal static class BenchmarkTable
         Line("Number of qps", isLimit ? "-" : Text(report.QueuePairs), "Transport type", isLimit ? "UDP" : "RoCEv2");
         Line("Connection type", isLimit ? "-" : "RC", "Processors", Text(report.Processors));
         Line("Mtu", $"{Text(report.MtuBytes)}[B]", "Receive buffer", $"{Text(report.ReceiveBufferBytes)}[B]");
-        Line("TX depth", isLimit ? "-" : Text(report.Depth), "Region", isLimit ? "-" : $"{Text(report.RegionBytes)}[B]");
+        string depth = isLimit ? "-" : Text(report.Depth), region = isLimit ? "-" : $"{Text(report.RegionBytes)}[B]";
+        Line("TX depth", depth, "Region", region);
         output.WriteLine(s_rule);
 
         void Line(string left, string leftValue, string right, string rightValue) =>
@@ -58,9 +59,11 @@ internal static class BenchmarkTable
 
     private static void WriteBandwidth(BenchmarkReport report, BandwidthResult result, TextWriter output)
     {
-        output.WriteLine(" #bytes     #iterations    BW peak[MiB/sec]    BW average[MiB/sec]   MsgRate[Mpps]   alloc[B/op]");
         output.WriteLine(
-            $" {Text(report.SizeBytes),-10} {Text(result.Operations),-14} {Fixed(result.PeakBytesPerS / Mebibyte, 2),-19} "
+            " #bytes     #iterations    BW peak[MiB/sec]    BW average[MiB/sec]   MsgRate[Mpps]   alloc[B/op]");
+        output.WriteLine(
+            $" {Text(report.SizeBytes),-10} {Text(result.Operations),-14} "
+            + $"{Fixed(result.PeakBytesPerS / Mebibyte, 2),-19} "
             + $"{Fixed(result.MedianBytesPerS / Mebibyte, 2),-21} {Fixed(result.MedianMessagesPerS / Million, 6),-15} "
             + Allocated(report.AllocatedBytesPerOperation));
     }
@@ -71,23 +74,28 @@ internal static class BenchmarkTable
             " #bytes #iterations  t_min[usec]  t_max[usec]  t_typical[usec]  t_avg[usec]  t_stdev[usec]  99%[usec]  "
             + "99.9%[usec]  alloc[B/op]");
         output.WriteLine(
-            $" {Text(report.SizeBytes),-6} {Text(result.Count),-12} {Times(result)}  {Allocated(report.AllocatedBytesPerOperation)}");
+            $" {Text(report.SizeBytes),-6} {Text(result.Count),-12} {Times(result)}  "
+            + $"{Allocated(report.AllocatedBytesPerOperation)}");
     }
 
     private static void WriteTakeBack(TakeBackResult result, TextWriter output)
     {
         output.WriteLine(
-            " #revokes #retired   t_min[usec]  t_max[usec]  t_typical[usec]  t_avg[usec]  t_stdev[usec]  99%[usec]  99.9%[usec]");
+            " #revokes #retired   t_min[usec]  t_max[usec]  t_typical[usec]  t_avg[usec]  t_stdev[usec]  99%[usec]  "
+            + "99.9%[usec]");
         output.WriteLine($" {Text(result.Time.Count),-8} {Text(result.Retired),-10} {Times(result.Time)}");
         output.WriteLine(s_rule);
         output.WriteLine($" late bytes                : {Text(result.LateBytes)}");
-        output.WriteLine($" placed before, rejected   : {Text(result.PlacedBytes)}, {Text(result.RejectedBytes)} bytes");
         output.WriteLine(
-            $" context switches of owner : {Text(result.VoluntarySwitches)} voluntary, {Text(result.InvoluntarySwitches)} involuntary");
+            $" placed before, rejected   : {Text(result.PlacedBytes)}, {Text(result.RejectedBytes)} bytes");
+        output.WriteLine(
+            $" context switches of owner : {Text(result.VoluntarySwitches)} voluntary, "
+            + $"{Text(result.InvoluntarySwitches)} involuntary");
     }
 
     private static string Times(LatencyResult result) =>
-        $"{Fixed(result.MinUs, 2),-12} {Fixed(result.MaxUs, 2),-12} {Fixed(result.MedianUs, 2),-16} {Fixed(result.AverageUs, 2),-12} "
+        $"{Fixed(result.MinUs, 2),-12} {Fixed(result.MaxUs, 2),-12} {Fixed(result.MedianUs, 2),-16} "
+        + $"{Fixed(result.AverageUs, 2),-12} "
         + $"{Fixed(result.DeviationUs, 2),-14} {Fixed(result.P99Us, 2),-10} {Fixed(result.P999Us, 2)}";
 
     private static void WriteFooter(BenchmarkReport report, TextWriter output)
@@ -108,7 +116,8 @@ internal static class BenchmarkTable
         }
     }
 
-    private static string Allocated(double? bytes) => bytes is { } value ? Fixed(Math.Abs(value) < 0.005 ? 0 : value, 2) : "-";
+    private static string Allocated(double? bytes) =>
+        bytes is { } value ? Fixed(Math.Abs(value) < 0.005 ? 0 : value, 2) : "-";
 
     private static string Text(long value) => value.ToString(CultureInfo.InvariantCulture);
 

@@ -29,7 +29,8 @@ internal static class Durations
             _ => 0,
         };
         if (ticks == 0
-            || !decimal.TryParse(text[..digits], NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal number)
+            || !decimal.TryParse(
+                text[..digits], NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal number)
             || number > long.MaxValue / ticks)
         {
             return false;
@@ -43,7 +44,9 @@ internal static class Durations
     public static string Format(TimeSpan duration)
     {
         double us = duration.Ticks / (double)TimeSpan.TicksPerMicrosecond;
-        (double value, string unit) = us < 1000 ? (us, "us") : us < 1_000_000 ? (us / 1000, "ms") : (us / 1_000_000, "s");
+        (double value, string unit) = us < 1000 ? (us, "us")
+            : us < 1_000_000 ? (us / 1000, "ms")
+            : (us / 1_000_000, "s");
         int decimals = value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
         return value.ToString("F" + decimals, CultureInfo.InvariantCulture) + " " + unit;
     }

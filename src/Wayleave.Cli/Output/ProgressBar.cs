@@ -73,7 +73,8 @@ internal sealed class ProgressBar : IDisposable
             : rate > 0 ? FormatTime(TimeSpan.FromSeconds(Math.Min((_totalBytes - _bytes) / rate, 359_999))) + " ETA"
             : "--:-- ETA";
         string figures = string.Create(
-            CultureInfo.InvariantCulture, $"{percent,4}% {ByteSize.Format(_bytes),9} {ByteSize.Format(rate) + "/s",12} {time,10}");
+            CultureInfo.InvariantCulture,
+            $"{percent,4}% {ByteSize.Format(_bytes),9} {ByteSize.Format(rate) + "/s",12} {time,10}");
         int room = Math.Max(_width() - figures.Length - 1, 4);
         string name = _name.Length <= room ? _name.PadRight(room) : _name[..(room - 3)] + "...";
         _error.Write("\r" + name + figures);

@@ -35,7 +35,8 @@ internal sealed class TablePrinter
 
     private void WriteRow(TextWriter output, string[] row, int[] widths)
     {
-        IEnumerable<string> cells = row.Select((c, i) => _columns[i].IsNumber ? c.PadLeft(widths[i]) : c.PadRight(widths[i]));
+        IEnumerable<string> cells = row.Select(
+            (c, i) => _columns[i].IsNumber ? c.PadLeft(widths[i]) : c.PadRight(widths[i]));
         output.WriteLine(string.Join("  ", cells).TrimEnd());
     }
 

@@ -7,7 +7,9 @@ internal static class Terminal
 
     /// <summary>Whether <paramref name="error"/> is the process's stderr and a person looks at it.</summary>
     public static bool IsErrorTerminal(TextWriter error) =>
-        ReferenceEquals(error, Console.Error) && !Console.IsErrorRedirected && Environment.GetEnvironmentVariable("TERM") != "dumb";
+        ReferenceEquals(error, Console.Error)
+            && !Console.IsErrorRedirected
+            && Environment.GetEnvironmentVariable("TERM") != "dumb";
 
     /// <summary>Whether colour is wanted on stdout: a terminal, and no NO_COLOR (no-color.org).</summary>
     public static bool IsColored(TextWriter output) =>

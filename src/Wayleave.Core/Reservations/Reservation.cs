@@ -71,7 +71,10 @@ public sealed class Reservation(HostContext host, string name)
     /// Makes room for <paramref name="count"/> more fences, so that <see cref="AddFence"/> cannot fail
     /// (<c>dma_resv_reserve_fences</c>).
     /// </summary>
-    /// <returns><see cref="Errno.EINVAL"/> when <paramref name="count"/> is not positive, which the trace records as a violation.</returns>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> when <paramref name="count"/> is not positive, which the trace records as a
+    /// violation.
+    /// </returns>
     public Errno ReserveFences(AcquireTicket ticket, int count)
     {
         AssertLocked(ticket);

@@ -54,8 +54,8 @@ public sealed record PeerProfile
     public bool ReadRestartsAtOnce { get; init; } = true;
 
     /// <summary>
-    /// After an RNR NAK one packet asks whether the receiver is ready, and the rest follows when it is; rxe sends all of
-    /// it again.
+    /// After an RNR NAK one packet asks whether the receiver is ready, and the rest follows when it is; rxe sends all
+    /// of it again.
     /// </summary>
     public bool ProbesAfterRnr { get; init; } = true;
 

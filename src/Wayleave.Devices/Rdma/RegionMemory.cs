@@ -137,7 +137,9 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         return translation is not null && (!defences.EntersGate || translation.Gate.TryEnter());
     }
 
-    /// <summary>Leaves the gate of a translation that was entered; the last one out of a closed gate reports it.</summary>
+    /// <summary>
+    /// Leaves the gate of a translation that was entered; the last one out of a closed gate reports it.
+    /// </summary>
     public void Leave(Translation translation)
     {
         Interleave.Point("rdma: copied");

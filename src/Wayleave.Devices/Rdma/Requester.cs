@@ -257,7 +257,9 @@ internal sealed class Requester
             return BuildResult.DoesNotFit;
         }
 
-        bool asks = isLast || _probes || MustAsk(window.LimitBytes, window.InFlightBytes, _chargedSinceAckRequest, charge);
+        bool asks = isLast
+            || _probes
+            || MustAsk(window.LimitBytes, window.InFlightBytes, _chargedSinceAckRequest, charge);
         Bth bth = new()
         {
             Opcode = opcode,

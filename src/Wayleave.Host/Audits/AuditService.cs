@@ -19,12 +19,15 @@ public sealed class AuditService
         (_host, _objects, _leases, _nic) = (host, objects, leases, nic);
 
     /// <summary>Takes an object back and marks its memory for a new owner; see <see cref="TakeBackAudit"/>.</summary>
-    /// <exception cref="WayleaveException">The proof is not sufficient, or there is no room for the new owner.</exception>
+    /// <exception cref="WayleaveException">
+    /// The proof is not sufficient, or there is no room for the new owner.
+    /// </exception>
     public async Task<TakeBackAudit> StartAsync(DeviceObject o, RevokePolicy policy, ulong seed)
     {
         ArgumentNullException.ThrowIfNull(o);
         MemoryRegion[] regions = [.. _leases.List(o).Select(l => l.Region)];
-        TakeBackAudit audit = await TakeBackAudit.StartAsync(_objects, _host, _nic, o, regions, policy, seed).ConfigureAwait(false);
+        TakeBackAudit audit = await TakeBackAudit
+            .StartAsync(_objects, _host, _nic, o, regions, policy, seed).ConfigureAwait(false);
         using (_host.Enter())
         {
             _audits.Add(audit.Id, audit);

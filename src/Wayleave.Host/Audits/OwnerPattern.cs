@@ -3,14 +3,17 @@ using System.Buffers.Binary;
 namespace Wayleave.Host.Audits;
 
 /// <summary>
-/// Bytes by which a new owner's memory is recognised: 64-bit words that depend on a seed and on their offset (SplitMix64's output
-/// function). A word in the wrong place, or of another seed, does not match.
+/// Bytes by which a new owner's memory is recognised: 64-bit words that depend on a seed and on their offset
+/// (SplitMix64's output function). A word in the wrong place, or of another seed, does not match.
 /// </summary>
 public static class OwnerPattern
 {
     private const int WordBytes = sizeof(ulong);
 
-    /// <summary>Fills <paramref name="bytes"/>, which start at <paramref name="offset"/> of the pattern; the offset is a multiple of 8.</summary>
+    /// <summary>
+    /// Fills <paramref name="bytes"/>, which start at <paramref name="offset"/> of the pattern; the offset is a
+    /// multiple of 8.
+    /// </summary>
     public static void Fill(ulong seed, ulong offset, Span<byte> bytes)
     {
         Span<byte> last = stackalloc byte[WordBytes];
@@ -56,7 +59,8 @@ public static class OwnerPattern
         long count = 0;
         for (int at = 0; at + WordBytes <= bytes.Length; at += WordBytes)
         {
-            count += BinaryPrimitives.ReadUInt64LittleEndian(bytes[at..]) == Word(seed, offset + (ulong)at) ? WordBytes : 0;
+            ulong word = BinaryPrimitives.ReadUInt64LittleEndian(bytes[at..]);
+            count += word == Word(seed, offset + (ulong)at) ? WordBytes : 0;
         }
 
         return count;

@@ -9,15 +9,17 @@ using Wayleave.Host.Objects;
 namespace Wayleave.Host.Audits;
 
 /// <summary>What an audit found when it looked.</summary>
-/// <param name="LateWriteBytes">Bytes of the reclaimed memory that changed after the proof, found by reading them.</param>
+/// <param name="LateWriteBytes">
+/// Bytes of the reclaimed memory that changed after the proof, found by reading them.
+/// </param>
 /// <param name="RejectedBytes">Payload bytes that came for the dead keys after the revoke and were refused.</param>
 /// <param name="KeyReused">Whether a new registration got the number of a dead key.</param>
 /// <param name="InspectedBytes">How much memory was compared.</param>
 public sealed record AuditFindings(long LateWriteBytes, long RejectedBytes, bool KeyReused, long InspectedBytes);
 
 /// <summary>
-/// Tries a proof: after a revoke the memory goes to a new owner, who marks every byte of it; whatever the old users still do must
-/// leave no trace. The mark is checked as often as asked, until the audit is ended.
+/// Tries a proof: after a revoke the memory goes to a new owner, who marks every byte of it; whatever the old users
+/// still do must leave no trace. The mark is checked as often as asked, until the audit is ended.
 /// </summary>
 public sealed class TakeBackAudit
 {
@@ -55,7 +57,9 @@ public sealed class TakeBackAudit
     /// <summary>Of the mark, <see cref="OwnerPattern"/>; its offsets are those of the object.</summary>
     public ulong Seed { get; }
 
-    /// <summary>Bytes of the new owner's memory that were the old one's. The audit is meaningful when it is the whole size.</summary>
+    /// <summary>
+    /// Bytes of the new owner's memory that were the old one's. The audit is meaningful when it is the whole size.
+    /// </summary>
     public ulong OverlapBytes { get; }
 
     /// <summary>Takes the object back, gives its memory to a new owner and marks it.</summary>
@@ -66,7 +70,9 @@ public sealed class TakeBackAudit
     /// <param name="regions">The registrations of the object, whose keys die.</param>
     /// <param name="policy">Of the revoke.</param>
     /// <param name="seed">Of the mark.</param>
-    /// <exception cref="WayleaveException">The proof is not sufficient, so there is no new owner; the message says what is missing.</exception>
+    /// <exception cref="WayleaveException">
+    /// The proof is not sufficient, so there is no new owner; the message says what is missing.
+    /// </exception>
     public static async Task<TakeBackAudit> StartAsync(
         ObjectStore objects,
         HostContext host,
@@ -83,12 +89,17 @@ public sealed class TakeBackAudit
         if (!proof.IsSufficient)
         {
             throw new WayleaveException(
-                Errno.EBUSY, $"take {o} back", $"the proof is of grade {proof.Grade}, {proof.RequiredGrade} is required", "its memory stays in quarantine");
+                Errno.EBUSY,
+                $"take {o} back",
+                $"the proof is of grade {proof.Grade}, {proof.RequiredGrade} is required",
+                "its memory stays in quarantine");
         }
 
         (MemoryRegion, long)[] before = [.. regions.Select(r => (r, r.BytesRejected))];
-        DeviceObject owner = await objects.CreateAsync(o.Device, $"audit-{o.Id}", o.SizeBytes, o.Storage).ConfigureAwait(false);
-        await objects.ForEachPieceAsync(owner, (offset, bytes) => OwnerPattern.Fill(seed, offset, bytes)).ConfigureAwait(false);
+        DeviceObject owner = await objects
+            .CreateAsync(o.Device, $"audit-{o.Id}", o.SizeBytes, o.Storage).ConfigureAwait(false);
+        await objects.ForEachPieceAsync(
+            owner, (offset, bytes) => OwnerPattern.Fill(seed, offset, bytes)).ConfigureAwait(false);
         ulong overlap = Overlap(old.Addresses.Entries, owner.Buffer.Placement.Addresses.Entries);
         return new TakeBackAudit(objects, host, nic, owner, proof, before, seed, overlap);
     }
@@ -119,8 +130,10 @@ public sealed class TakeBackAudit
 
         for (int i = 0; i < KeyProbes && !reused; i++)
         {
-            MemoryRegionRequest request = new(0, Math.Min(ProbeBytes, _newOwner.SizeBytes), 0, AccessFlags.LocalWrite, ImporterKind.Dynamic);
-            MemoryRegion probe = await _nic.RegisterAsync(_nic.AuditDomain, _newOwner.Buffer.Shared, request).ConfigureAwait(false);
+            MemoryRegionRequest request = new(
+                0, Math.Min(ProbeBytes, _newOwner.SizeBytes), 0, AccessFlags.LocalWrite, ImporterKind.Dynamic);
+            MemoryRegion probe = await _nic
+                .RegisterAsync(_nic.AuditDomain, _newOwner.Buffer.Shared, request).ConfigureAwait(false);
             reused = _regions.Any(r => r.Region.Key == probe.Key);
             await _nic.DeregisterAsync(probe).ConfigureAwait(false);
         }
@@ -128,15 +141,16 @@ public sealed class TakeBackAudit
         return reused;
     }
 
-    // Asks for the very number, because to wait until a random one meets it would find nothing. Once the old user has deregistered,
-    // its number is free by right.
+    // Asks for the very number, because to wait until a random one meets it would find nothing. Once the old user has
+    // deregistered, its number is free by right.
     private async Task<bool> CanTakeNumberOfAsync(MemoryRegion dead)
     {
         MemoryRegionRequest request = new(
             0, Math.Min(ProbeBytes, _newOwner.SizeBytes), 0, AccessFlags.LocalWrite, ImporterKind.Dynamic, dead.Key);
         try
         {
-            MemoryRegion probe = await _nic.RegisterAsync(_nic.AuditDomain, _newOwner.Buffer.Shared, request).ConfigureAwait(false);
+            MemoryRegion probe = await _nic
+                .RegisterAsync(_nic.AuditDomain, _newOwner.Buffer.Shared, request).ConfigureAwait(false);
             await _nic.DeregisterAsync(probe).ConfigureAwait(false);
         }
         catch (WayleaveException e) when (e.Errno == Errno.EEXIST)

@@ -37,8 +37,8 @@ internal sealed class BandwidthSender
     }
 
     /// <summary>
-    /// Runs for the time or the operations given, then waits for what is in flight. Everything that completes counts, and so does the
-    /// time until the last completion.
+    /// Runs for the time or the operations given, then waits for what is in flight. Everything that completes counts,
+    /// and so does the time until the last completion.
     /// </summary>
     /// <exception cref="WayleaveException">A request failed.</exception>
     public (long Operations, TimeSpan Elapsed) Run(TimeSpan duration, int iterations)
@@ -92,7 +92,8 @@ internal sealed class BandwidthSender
             RemoteAddress = _peer.Address + offset,
             RKey = _peer.RKey,
         };
-        Errno errno = _end.Pairs[pair].PostSend(request, new Sge(_end.Region.Iova + offset, (uint)_options.SizeBytes, _end.Region.Key));
+        Errno errno = _end.Pairs[pair].PostSend(
+            request, new Sge(_end.Region.Iova + offset, (uint)_options.SizeBytes, _end.Region.Key));
         errno.ThrowIfFailed("measure bandwidth: post");
         _inFlight[pair]++;
     }

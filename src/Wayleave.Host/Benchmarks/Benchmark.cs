@@ -27,7 +27,9 @@ public sealed class Benchmark : IAsyncDisposable
         (_options, _passive, _cancellation) = (options, passive, cancellation);
 
     /// <param name="options">What to run.</param>
-    /// <param name="passiveCommand">Starts a process that runs <see cref="PassiveSide.RunAsync(TextReader, TextWriter)"/>.</param>
+    /// <param name="passiveCommand">
+    /// Starts a process that runs <see cref="PassiveSide.RunAsync(TextReader, TextWriter)"/>.
+    /// </param>
     /// <param name="cancellation">Ends the test between two rounds.</param>
     /// <exception cref="ArgumentException">The options do not work together; names every problem.</exception>
     /// <exception cref="WayleaveException">Either side failed; says which and how.</exception>
@@ -77,7 +79,8 @@ public sealed class Benchmark : IAsyncDisposable
 
     private async Task OpenAsync()
     {
-        PassiveReply opened = await AskAsync(new PassiveCommand(PassiveVerb.Open) { Options = _options }).ConfigureAwait(false);
+        PassiveReply opened = await AskAsync(
+            new PassiveCommand(PassiveVerb.Open) { Options = _options }).ConfigureAwait(false);
         IPAddress active = IPAddress.Parse(_options.ActiveAddress);
         _limitSocket = UdpEndpoint.Bind(EndpointAddress.From(active, 0), BenchmarkEnd.HostOptions(_options).Socket);
         _limitPeer = new IPEndPoint(IPAddress.Parse(_options.PassiveAddress), opened.LimitPort!.Value);
@@ -101,8 +104,11 @@ public sealed class Benchmark : IAsyncDisposable
         Totals totals = await MeasureEmptyRoundAsync().ConfigureAwait(false);
         for (int i = 0; i < _options.Rounds; i++)
         {
-            (double Sent, double Arrived)? limit = _options.WithLimit ? await MeasureLimitAsync(_options.Duration).ConfigureAwait(false) : null;
-            (long operations, TimeSpan elapsed) = await RunRoundAsync(sender.Run, _options.Duration, _options.Iterations, totals).ConfigureAwait(false);
+            (double Sent, double Arrived)? limit = _options.WithLimit
+                ? await MeasureLimitAsync(_options.Duration).ConfigureAwait(false)
+                : null;
+            (long operations, TimeSpan elapsed) = await RunRoundAsync(
+                sender.Run, _options.Duration, _options.Iterations, totals).ConfigureAwait(false);
             double rate = operations * (double)_options.SizeBytes / elapsed.TotalSeconds;
             rounds.Add(new BenchmarkRound
             {
@@ -126,26 +132,34 @@ public sealed class Benchmark : IAsyncDisposable
             PeakBytesPerS = rounds.Max(r => r.BytesPerS!.Value),
             MedianMessagesPerS = median / _options.SizeBytes,
             Operations = rounds.Sum(r => r.Operations),
-            MedianLimitBytesPerS = _options.WithLimit ? Samples.Median(rounds.Select(r => r.LimitBytesPerS!.Value)) : null,
+            MedianLimitBytesPerS = _options.WithLimit
+                ? Samples.Median(rounds.Select(r => r.LimitBytesPerS!.Value))
+                : null,
             MedianRatio = _options.WithLimit ? Samples.Median(rounds.Select(r => r.Ratio!.Value)) : null,
         };
     }
 
-    // The measured loop spins on a thread of its own: a worker of the pool that does not come back makes the pool start others.
+    // The measured loop spins on a thread of its own: a worker of the pool that does not come back makes the pool start
+    // others.
     private async Task<(long Operations, TimeSpan Elapsed)> RunRoundAsync(
         Func<TimeSpan, int, (long, TimeSpan)> run, TimeSpan duration, int iterations, Totals totals)
     {
         CounterSample theirs = await CountAsync(PassiveVerb.Start).ConfigureAwait(false);
         CounterSample ours = End.Sample();
         (long operations, TimeSpan elapsed) = await Task.Factory.StartNew(
-            () => run(duration, iterations), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default)
+            () => run(duration, iterations),
+            CancellationToken.None,
+            TaskCreationOptions.LongRunning,
+            TaskScheduler.Default)
             .ConfigureAwait(false);
         CounterSample oursAfter = End.Sample();
         totals.AddRound(ours, oursAfter, theirs, await CountAsync(PassiveVerb.Stop).ConfigureAwait(false), operations);
         return (operations, elapsed);
     }
 
-    /// <summary>What the two processes allocate to start and stop a round is no cost of the data path: it is deducted.</summary>
+    /// <summary>
+    /// What the two processes allocate to start and stop a round is no cost of the data path: it is deducted.
+    /// </summary>
     private async Task<Totals> MeasureEmptyRoundAsync()
     {
         long least = long.MaxValue;
@@ -220,7 +234,8 @@ public sealed class Benchmark : IAsyncDisposable
         for (int i = -WarmUpTakeBacks(count); i < count; i++)
         {
             EndMessage ours = writer.Renew();
-            PassiveReply lent = await AskAsync(new PassiveCommand(PassiveVerb.Lend) { Peer = ours }).ConfigureAwait(false);
+            PassiveReply lent = await AskAsync(
+                new PassiveCommand(PassiveVerb.Lend) { Peer = ours }).ConfigureAwait(false);
             writer.WriteUntilRefused(lent.End!, s_refusalPatience);
             PassiveReply inspected = await AskAsync(new PassiveCommand(PassiveVerb.Inspect)).ConfigureAwait(false);
             TakeBackSample sample = inspected.TakeBack!;
@@ -303,7 +318,11 @@ public sealed class Benchmark : IAsyncDisposable
         public double PerOperation => (double)AllocatedBytes / Math.Max(1, _operations);
 
         public void AddRound(
-            CounterSample ours, CounterSample oursAfter, CounterSample theirs, CounterSample theirsAfter, long operations)
+            CounterSample ours,
+            CounterSample oursAfter,
+            CounterSample theirs,
+            CounterSample theirsAfter,
+            long operations)
         {
             _operations += operations;
             AllocatedBytes -= DeductedPerRound;

@@ -11,8 +11,8 @@ using Wayleave.Linux;
 namespace Wayleave.Host.Benchmarks;
 
 /// <summary>
-/// One side of a benchmark: a whole host with one GPU and one NIC, memory of it that is registered, and queue pairs. Both sides are
-/// the same; what they do with it differs.
+/// One side of a benchmark: a whole host with one GPU and one NIC, memory of it that is registered, and queue pairs.
+/// Both sides are the same; what they do with it differs.
 /// </summary>
 internal sealed class BenchmarkEnd : IAsyncDisposable
 {
@@ -26,7 +26,13 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
     private readonly DmaPort _processor;
 
     private BenchmarkEnd(
-        WayleaveHost host, DeviceObject o, MemoryRegion region, CompletionQueue sends, CompletionQueue receives, QueuePair[] pairs, uint[] psns)
+        WayleaveHost host,
+        DeviceObject o,
+        MemoryRegion region,
+        CompletionQueue sends,
+        CompletionQueue receives,
+        QueuePair[] pairs,
+        uint[] psns)
     {
         (_host, Object, Region, Sends, Receives, Pairs, _psns) = (host, o, region, sends, receives, pairs, psns);
         _processor = new DmaPort(host.Fabric, new PciFunction("0000:00:00.0", "cpu"));
@@ -48,13 +54,20 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
 
     /// <summary>What the peer must know of this end.</summary>
     public EndMessage Message => new(
-        [.. Pairs.Select((pair, i) => PairMessage.From(Nic.DescribeEnd(pair, _psns[i])))], Region.Key, Region.Iova, Region.LengthBytes);
+        [.. Pairs.Select((pair, i) => PairMessage.From(Nic.DescribeEnd(pair, _psns[i])))],
+        Region.Key,
+        Region.Iova,
+        Region.LengthBytes);
 
     public static WayleaveHostOptions HostOptions(BenchmarkOptions options) => new()
     {
         Socket = options.SocketBufferBytes == 0
             ? new UdpEndpointOptions()
-            : new UdpEndpointOptions { ReceiveBufferBytes = options.SocketBufferBytes, SendBufferBytes = options.SocketBufferBytes },
+            : new UdpEndpointOptions
+            {
+                ReceiveBufferBytes = options.SocketBufferBytes,
+                SendBufferBytes = options.SocketBufferBytes,
+            },
     };
 
     public static async Task<BenchmarkEnd> OpenAsync(BenchmarkOptions options, string address)
@@ -66,7 +79,10 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
             {
                 Name = "bench",
                 Gpus = [new GpuConfig { Name = GpuName, VramBytes = vram, SystemPoolBytes = 0 }],
-                Nics = [new NicConfig { Address = IPAddress.Parse(address), UdpPort = 0, PathMtuBytes = options.MtuBytes }],
+                Nics =
+                [
+                    new NicConfig { Address = IPAddress.Parse(address), UdpPort = 0, PathMtuBytes = options.MtuBytes },
+                ],
             },
             HostOptions(options)).ConfigureAwait(false);
         try
@@ -118,8 +134,8 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
     }
 
     /// <summary>
-    /// The region's bytes as the processor sees them, from its start. Nobody moves this object, so the span stays valid until the end
-    /// is disposed.
+    /// The region's bytes as the processor sees them, from its start. Nobody moves this object, so the span stays valid
+    /// until the end is disposed.
     /// </summary>
     public Span<byte> Bytes(int lengthBytes)
     {

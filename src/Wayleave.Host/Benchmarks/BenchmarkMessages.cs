@@ -15,7 +15,8 @@ namespace Wayleave.Host.Benchmarks;
 //                                <-     counters, each time
 //   start_limit / stop_limit     ->     reads what the active side blasts
 //                                <-     counters, each time
-//   lend (a fresh end)           ->     revoke only: makes fresh memory for it, and takes that back once it is being written
+//   lend (a fresh end)           ->     revoke only: makes fresh memory for it, and takes that back once it is being
+// written
 //                                <-     end and key
 //   inspect                      ->
 //                                <-     what the take-back was like
@@ -58,7 +59,8 @@ internal sealed record PassiveReply
 /// <summary>One side's memory and queue pairs, as the other must know them.</summary>
 internal sealed record EndMessage(IReadOnlyList<PairMessage> Pairs, uint RKey, ulong Address, ulong LengthBytes);
 
-internal sealed record PairMessage(string Gid, ushort UdpPort, uint QpNumber, uint Psn, int PathMtuBytes, int? ReceiveBufferBytes)
+internal sealed record PairMessage(
+    string Gid, ushort UdpPort, uint QpNumber, uint Psn, int PathMtuBytes, int? ReceiveBufferBytes)
 {
     public static PairMessage From(ConnectionEnd end) =>
         new(end.Gid.ToString(), end.UdpPort, end.QpNumber, end.Psn, end.PathMtuBytes, end.ReceiveBufferBytes);
@@ -88,7 +90,13 @@ internal sealed record CounterSample
 
 /// <summary>One take-back under load.</summary>
 internal sealed record TakeBackSample(
-    double Microseconds, string Grade, long VoluntarySwitches, long InvoluntarySwitches, long LateBytes, long RejectedBytes, long BytesBefore);
+    double Microseconds,
+    string Grade,
+    long VoluntarySwitches,
+    long InvoluntarySwitches,
+    long LateBytes,
+    long RejectedBytes,
+    long BytesBefore);
 
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,

@@ -23,7 +23,9 @@ public enum BenchmarkTest
     /// <summary>Taking memory back while a peer writes to it.</summary>
     Revoke,
 
-    /// <summary>What the machine carries from one socket to another in super-packets, with no protocol at all.</summary>
+    /// <summary>
+    /// What the machine carries from one socket to another in super-packets, with no protocol at all.
+    /// </summary>
     UdpLimit,
 }
 
@@ -39,8 +41,8 @@ public sealed record BenchmarkOptions
     public int SizeBytes { get; init; } = 65536;
 
     /// <summary>
-    /// The memory that messages walk over at each end; 0 for 4 MiB, or one message if that is more. A region that fits the cache is
-    /// hot, 64 MiB is cold.
+    /// The memory that messages walk over at each end; 0 for 4 MiB, or one message if that is more. A region that fits
+    /// the cache is hot, 64 MiB is cold.
     /// </summary>
     public long RegionBytes { get; init; }
 
@@ -52,7 +54,9 @@ public sealed record BenchmarkOptions
     /// <summary>Work requests in flight per queue pair.</summary>
     public int Depth { get; init; } = 64;
 
-    /// <summary>Operations of one round; 0 to run for <see cref="Duration"/> instead. Revoke: take-backs of the whole test.</summary>
+    /// <summary>
+    /// Operations of one round; 0 to run for <see cref="Duration"/> instead. Revoke: take-backs of the whole test.
+    /// </summary>
     public int Iterations { get; init; }
 
     /// <summary>Length of one round where <see cref="Iterations"/> does not say it.</summary>
@@ -67,7 +71,9 @@ public sealed record BenchmarkOptions
     /// <summary>SO_RCVBUF and SO_SNDBUF to ask for; 0 for what hosts ask for.</summary>
     public int SocketBufferBytes { get; init; }
 
-    /// <summary>Addresses of the active and the passive side: text, because the passive process gets them too.</summary>
+    /// <summary>
+    /// Addresses of the active and the passive side: text, because the passive process gets them too.
+    /// </summary>
     public string ActiveAddress { get; init; } = "127.0.0.2";
 
     public string PassiveAddress { get; init; } = "127.0.0.3";
@@ -93,14 +99,22 @@ public sealed record BenchmarkOptions
         Check(
             RegionBytes == 0 || (RegionBytes >= SizeBytes && RegionBytes <= RegionBytesMax),
             $"the region must hold one message of {SizeBytes} and at most 1 GiB, not {RegionBytes}");
-        Check(MtuBytes is 256 or 512 or 1024 or 2048 or 4096, $"the MTU must be 256, 512, 1024, 2048 or 4096, not {MtuBytes}");
-        Check(QueuePairs is >= 1 and <= QueuePairsMax, $"there can be 1 to {QueuePairsMax} queue pairs, not {QueuePairs}");
+        Check(
+            MtuBytes is 256 or 512 or 1024 or 2048 or 4096,
+            $"the MTU must be 256, 512, 1024, 2048 or 4096, not {MtuBytes}");
+        Check(
+            QueuePairs is >= 1 and <= QueuePairsMax,
+            $"there can be 1 to {QueuePairsMax} queue pairs, not {QueuePairs}");
         Check(QueuePairs == 1 || !IsLatency, "latency is measured on one queue pair");
         Check(Depth is >= 1 and <= 1024, $"the depth must be 1 to 1024, not {Depth}");
         Check(Iterations >= 0, $"iterations cannot be negative: {Iterations}");
-        Check(Duration > TimeSpan.Zero && Duration <= TimeSpan.FromHours(1), $"a round lasts more than nothing and at most an hour, not {Duration}");
+        Check(
+            Duration > TimeSpan.Zero && Duration <= TimeSpan.FromHours(1),
+            $"a round lasts more than nothing and at most an hour, not {Duration}");
         Check(Rounds is >= 1 and <= 10_000, $"there can be 1 to 10000 rounds, not {Rounds}");
-        Check(!WithLimit || Test is BenchmarkTest.WriteBw or BenchmarkTest.ReadBw or BenchmarkTest.SendBw, "the limit is one of bandwidth");
+        Check(
+            !WithLimit || Test is BenchmarkTest.WriteBw or BenchmarkTest.ReadBw or BenchmarkTest.SendBw,
+            "the limit is one of bandwidth");
         Check(SocketBufferBytes >= 0, $"the socket buffer cannot be negative: {SocketBufferBytes}");
         CheckAddress(ActiveAddress);
         CheckAddress(PassiveAddress);
@@ -117,6 +131,7 @@ public sealed record BenchmarkOptions
             }
         }
 
-        void CheckAddress(string address) => Check(IPAddress.TryParse(address, out _), $"'{address}' is not an IP address");
+        void CheckAddress(string address) =>
+            Check(IPAddress.TryParse(address, out _), $"'{address}' is not an IP address");
     }
 }

@@ -2,7 +2,9 @@ using System.Text.Json.Serialization;
 
 namespace Wayleave.Host.Benchmarks;
 
-/// <summary>What a benchmark found; as JSON, what scripts rely on. Bytes are payload bytes, times are wall-clock times.</summary>
+/// <summary>
+/// What a benchmark found; as JSON, what scripts rely on. Bytes are payload bytes, times are wall-clock times.
+/// </summary>
 public sealed record BenchmarkReport
 {
     /// <summary>Name and version of this form.</summary>
@@ -36,8 +38,8 @@ public sealed record BenchmarkReport
     public TakeBackResult? TakeBack { get; init; }
 
     /// <summary>
-    /// Bytes allocated by all threads of both processes per operation, and per packet of payload, less what a round without
-    /// operations allocates; null where the test has no steady state.
+    /// Bytes allocated by all threads of both processes per operation, and per packet of payload, less what a round
+    /// without operations allocates; null where the test has no steady state.
     /// </summary>
     public double? AllocatedBytesPerOperation { get; init; }
 

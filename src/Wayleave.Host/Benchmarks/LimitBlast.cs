@@ -6,8 +6,8 @@ using Wayleave.Linux;
 namespace Wayleave.Host.Benchmarks;
 
 /// <summary>
-/// What two sockets carry with no protocol at all: full super-packets from one warm buffer, sent as fast as the kernel takes them. The
-/// reader throws them away.
+/// What two sockets carry with no protocol at all: full super-packets from one warm buffer, sent as fast as the kernel
+/// takes them. The reader throws them away.
 /// </summary>
 internal static class LimitBlast
 {
@@ -18,7 +18,8 @@ internal static class LimitBlast
 
     /// <summary>Sends for a while, to a reader who keeps up or not.</summary>
     /// <returns>Payload bytes of accepted sends.</returns>
-    public static (long Bytes, TimeSpan Elapsed) Send(UdpEndpoint socket, IPEndPoint to, int mtuBytes, TimeSpan duration)
+    public static (long Bytes, TimeSpan Elapsed) Send(
+        UdpEndpoint socket, IPEndPoint to, int mtuBytes, TimeSpan duration)
     {
         int segmentBytes = mtuBytes + DatagramOverheadBytes;
         int segments = Math.Min(UdpEndpoint.SegmentsMax, 65507 / segmentBytes);

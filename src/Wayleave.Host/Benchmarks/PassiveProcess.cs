@@ -5,7 +5,8 @@ using Wayleave.Core;
 namespace Wayleave.Host.Benchmarks;
 
 /// <summary>
-/// The other process, as the active side sees it. Its standard error is ours. Disposing ends its input, and then it ends itself.
+/// The other process, as the active side sees it. Its standard error is ours. Disposing ends its input, and then it
+/// ends itself.
 /// </summary>
 internal sealed class PassiveProcess : IDisposable
 {
@@ -16,7 +17,9 @@ internal sealed class PassiveProcess : IDisposable
 
     private PassiveProcess(Process process) => _process = process;
 
-    /// <param name="command">Starts a process that runs <see cref="PassiveSide.RunAsync(TextReader, TextWriter)"/>.</param>
+    /// <param name="command">
+    /// Starts a process that runs <see cref="PassiveSide.RunAsync(TextReader, TextWriter)"/>.
+    /// </param>
     /// <exception cref="WayleaveException">It cannot be started.</exception>
     public static PassiveProcess Start(ProcessStartInfo command)
     {
@@ -29,7 +32,8 @@ internal sealed class PassiveProcess : IDisposable
         }
         catch (System.ComponentModel.Win32Exception e)
         {
-            throw new WayleaveException((Errno)e.NativeErrorCode, $"start {command.FileName}", e.Message, innerException: e);
+            throw new WayleaveException(
+                (Errno)e.NativeErrorCode, $"start {command.FileName}", e.Message, innerException: e);
         }
     }
 
@@ -40,10 +44,14 @@ internal sealed class PassiveProcess : IDisposable
         const string Operation = "drive the passive process";
         try
         {
-            await _process.StandardInput.WriteLineAsync(JsonSerializer.Serialize(command, BenchmarkJson.Default.PassiveCommand)).ConfigureAwait(false);
+            await _process.StandardInput.WriteLineAsync(
+                JsonSerializer.Serialize(command, BenchmarkJson.Default.PassiveCommand)).ConfigureAwait(false);
             await _process.StandardInput.FlushAsync(cancellation).ConfigureAwait(false);
-            string? line = await _process.StandardOutput.ReadLineAsync(cancellation).AsTask().WaitAsync(s_patience, cancellation).ConfigureAwait(false);
-            PassiveReply? reply = line is null ? null : JsonSerializer.Deserialize(line, BenchmarkJson.Default.PassiveReply);
+            string? line = await _process.StandardOutput
+                .ReadLineAsync(cancellation).AsTask().WaitAsync(s_patience, cancellation).ConfigureAwait(false);
+            PassiveReply? reply = line is null
+                ? null
+                : JsonSerializer.Deserialize(line, BenchmarkJson.Default.PassiveReply);
             return reply switch
             {
                 null => throw new WayleaveException(Errno.EPIPE, Operation, $"it ended at {command.Verb}"),
@@ -53,7 +61,11 @@ internal sealed class PassiveProcess : IDisposable
         }
         catch (TimeoutException e)
         {
-            throw new WayleaveException(Errno.ETIMEDOUT, Operation, $"no answer to {command.Verb} within {s_patience.TotalSeconds} s", innerException: e);
+            throw new WayleaveException(
+                Errno.ETIMEDOUT,
+                Operation,
+                $"no answer to {command.Verb} within {s_patience.TotalSeconds} s",
+                innerException: e);
         }
         catch (IOException e) when (e is not WayleaveException)
         {

@@ -5,8 +5,8 @@ using Wayleave.Linux;
 namespace Wayleave.Host.Benchmarks;
 
 /// <summary>
-/// The passive process of a benchmark: does what the active one says on its standard input, and answers on its standard output. In
-/// the bandwidth tests of WRITE and READ its application sleeps, and its engine thread does the work.
+/// The passive process of a benchmark: does what the active one says on its standard input, and answers on its standard
+/// output. In the bandwidth tests of WRITE and READ its application sleeps, and its engine thread does the work.
 /// </summary>
 public sealed class PassiveSide : IAsyncDisposable
 {
@@ -34,9 +34,13 @@ public sealed class PassiveSide : IAsyncDisposable
         ArgumentNullException.ThrowIfNull(output);
         await using PassiveSide side = new(input, output);
 
-        // A thread of its own: while it waits for the next command, the pool must not think that one of its workers hangs.
+        // A thread of its own: while it waits for the next command, the pool must not think that one of its workers
+        // hangs.
         return await Task.Factory.StartNew(
-            side.Run, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default).ConfigureAwait(false);
+            side.Run,
+            CancellationToken.None,
+            TaskCreationOptions.LongRunning,
+            TaskScheduler.Default).ConfigureAwait(false);
     }
 
     public async ValueTask DisposeAsync()
@@ -100,7 +104,8 @@ public sealed class PassiveSide : IAsyncDisposable
         switch (command.Verb)
         {
             case PassiveVerb.Open:
-                return await OpenAsync(command.Options ?? throw new InvalidDataException("open without options")).ConfigureAwait(false);
+                return await OpenAsync(
+                    command.Options ?? throw new InvalidDataException("open without options")).ConfigureAwait(false);
             case PassiveVerb.Connect:
                 EndMessage peer = command.Peer ?? throw new InvalidDataException("connect without a peer");
                 End.Connect(peer);

@@ -7,8 +7,8 @@ using Wayleave.Devices.Rdma.Verbs;
 namespace Wayleave.Host.Benchmarks;
 
 /// <summary>
-/// The latency tests: one side sends, the other answers, as perftest's write_lat and send_lat. The active side's first half of the
-/// region holds what it sends, the second what it gets, and so at the passive side.
+/// The latency tests: one side sends, the other answers, as perftest's write_lat and send_lat. The active side's first
+/// half of the region holds what it sends, the second what it gets, and so at the passive side.
 /// </summary>
 internal abstract class PingPong(BenchmarkEnd end, EndMessage peer, BenchmarkOptions options)
 {
@@ -23,7 +23,8 @@ internal abstract class PingPong(BenchmarkEnd end, EndMessage peer, BenchmarkOpt
 
     protected int SizeBytes { get; } = options.SizeBytes;
 
-    public static PingPong Create(BenchmarkEnd end, EndMessage peer, BenchmarkOptions options) => options.Test == BenchmarkTest.WriteLat
+    public static PingPong Create(BenchmarkEnd end, EndMessage peer, BenchmarkOptions options) =>
+        options.Test == BenchmarkTest.WriteLat
         ? new WritePingPong(end, peer, options)
         : new SendPingPong(end, peer, options);
 
@@ -208,6 +209,7 @@ internal sealed class SendPingPong : PingPong
     }
 
     private void PostReceive() =>
-        End.Pairs[0].PostReceive(new ReceiveWorkRequest(0), new Sge(End.Region.Iova + (ulong)SizeBytes, (uint)SizeBytes, End.Region.Key))
+        End.Pairs[0].PostReceive(
+            new ReceiveWorkRequest(0), new Sge(End.Region.Iova + (ulong)SizeBytes, (uint)SizeBytes, End.Region.Key))
             .ThrowIfFailed("measure latency: post a receive");
 }

@@ -54,7 +54,8 @@ internal sealed class ReceiveSink
     private void Post(QueuePair pair)
     {
         ulong offset = _next++ % _slots * (ulong)_options.SizeBytes;
-        pair.PostReceive(new ReceiveWorkRequest(0), new Sge(_end.Region.Iova + offset, (uint)_options.SizeBytes, _end.Region.Key))
+        pair.PostReceive(
+            new ReceiveWorkRequest(0), new Sge(_end.Region.Iova + offset, (uint)_options.SizeBytes, _end.Region.Key))
             .ThrowIfFailed("post a receive");
     }
 }

@@ -11,7 +11,9 @@ internal static class Samples
         return sorted.Length % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
     }
 
-    /// <summary>The value that the given share of all does not exceed. The values are in order, and there is at least one.</summary>
+    /// <summary>
+    /// The value that the given share of all does not exceed. The values are in order, and there is at least one.
+    /// </summary>
     public static double Percentile(ReadOnlySpan<double> sorted, double share) =>
         sorted[Math.Clamp((int)Math.Ceiling(share * sorted.Length) - 1, 0, sorted.Length - 1)];
 

@@ -10,8 +10,9 @@ using Wayleave.Host.Runners;
 namespace Wayleave.Host.Benchmarks;
 
 /// <summary>
-/// The owner in the revoke test. Each time: fresh memory, a fresh key and a fresh queue pair for the writer; once the writer is well
-/// under way the memory is taken back, marked as a new owner would, and looked at again when the writer has been refused.
+/// The owner in the revoke test. Each time: fresh memory, a fresh key and a fresh queue pair for the writer; once the
+/// writer is well under way the memory is taken back, marked as a new owner would, and looked at again when the writer
+/// has been refused.
 /// </summary>
 internal sealed class TakeBackOwner(BenchmarkEnd end, BenchmarkOptions options)
 {
@@ -33,11 +34,15 @@ internal sealed class TakeBackOwner(BenchmarkEnd end, BenchmarkOptions options)
     {
         _sample = null;
         _lent = await end.Host.Objects.CreateAsync(
-            BenchmarkEnd.GpuName, "lent", (ulong)options.EffectiveRegionBytes, StorageKind.Movable).ConfigureAwait(false);
+            BenchmarkEnd.GpuName,
+            "lent",
+            (ulong)options.EffectiveRegionBytes,
+            StorageKind.Movable).ConfigureAwait(false);
         _region = await end.Nic.RegisterAsync(
             end.Region.Domain,
             _lent.Buffer.Shared,
-            new MemoryRegionRequest(0, _lent.SizeBytes, 0, AccessFlags.LocalWrite | AccessFlags.RemoteWrite, ImporterKind.Dynamic))
+            new MemoryRegionRequest(
+                0, _lent.SizeBytes, 0, AccessFlags.LocalWrite | AccessFlags.RemoteWrite, ImporterKind.Dynamic))
             .ConfigureAwait(false);
         _pair = end.Nic.CreateQueuePair(end.Region.Domain, end.Nic.PassiveCompletions);
         PairMessage pair = PairMessage.From(end.Nic.Connect(_pair, writer.Pairs[0].ToEnd(), AccessFlags.RemoteWrite));
@@ -53,7 +58,8 @@ internal sealed class TakeBackOwner(BenchmarkEnd end, BenchmarkOptions options)
         {
             if (Stopwatch.GetElapsedTime(start) > s_patience)
             {
-                throw new IOException($"the writer placed only {region.BytesPlaced} bytes within {s_patience.TotalSeconds} s");
+                throw new IOException(
+                    $"the writer placed only {region.BytesPlaced} bytes within {s_patience.TotalSeconds} s");
             }
 
             Thread.Sleep(1);
@@ -61,7 +67,8 @@ internal sealed class TakeBackOwner(BenchmarkEnd end, BenchmarkOptions options)
 
         _sample = Measure(lent, region.BytesPlaced);
         _seed++;
-        await end.Host.Objects.ForEachPieceAsync(lent, (offset, bytes) => OwnerPattern.Fill(_seed, offset, bytes)).ConfigureAwait(false);
+        await end.Host.Objects
+            .ForEachPieceAsync(lent, (offset, bytes) => OwnerPattern.Fill(_seed, offset, bytes)).ConfigureAwait(false);
     }
 
     /// <summary>After the writer was refused: counts what changed since the mark, and gives the memory up.</summary>
@@ -73,7 +80,8 @@ internal sealed class TakeBackOwner(BenchmarkEnd end, BenchmarkOptions options)
             lent, (offset, bytes) => late += OwnerPattern.CountForeign(_seed, offset, bytes)).ConfigureAwait(false);
         end.Nic.Destroy(_pair!);
         await end.Nic.DeregisterAsync(region).ConfigureAwait(false);
-        await end.Host.Objects.RevokeAsync(lent, new RevokePolicy { Reason = "the take-back was measured" }).ConfigureAwait(false);
+        await end.Host.Objects
+            .RevokeAsync(lent, new RevokePolicy { Reason = "the take-back was measured" }).ConfigureAwait(false);
         (_lent, _region, _pair) = (null, null, null);
         return sample with { LateBytes = late, RejectedBytes = region.BytesRejected };
     }
@@ -114,5 +122,6 @@ internal sealed class TakeBackOwner(BenchmarkEnd end, BenchmarkOptions options)
         return (voluntary, involuntary);
     }
 
-    private static long Number(string line) => long.Parse(line.AsSpan(line.IndexOf(':', StringComparison.Ordinal) + 1), CultureInfo.InvariantCulture);
+    private static long Number(string line) =>
+        long.Parse(line.AsSpan(line.IndexOf(':', StringComparison.Ordinal) + 1), CultureInfo.InvariantCulture);
 }

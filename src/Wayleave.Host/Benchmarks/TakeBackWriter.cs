@@ -21,9 +21,16 @@ internal sealed class TakeBackWriter(BenchmarkEnd end, BenchmarkOptions options)
         }
 
         _pair = end.Nic.CreateQueuePair(
-            end.Region.Domain, end.Sends, end.Receives, new QueuePairCapabilities { MaxSendWr = options.Depth, MaxReceiveWr = 1 });
+            end.Region.Domain,
+            end.Sends,
+            end.Receives,
+            new QueuePairCapabilities { MaxSendWr = options.Depth, MaxReceiveWr = 1 });
         _psn = end.Nic.ChoosePsn();
-        return new EndMessage([PairMessage.From(end.Nic.DescribeEnd(_pair, _psn))], end.Region.Key, end.Region.Iova, end.Region.LengthBytes);
+        return new EndMessage(
+            [PairMessage.From(end.Nic.DescribeEnd(_pair, _psn))],
+            end.Region.Key,
+            end.Region.Iova,
+            end.Region.LengthBytes);
     }
 
     /// <summary>Returns when every request is back, the first failure having been a remote access error.</summary>
@@ -49,7 +56,8 @@ internal sealed class TakeBackWriter(BenchmarkEnd end, BenchmarkOptions options)
                     RemoteAddress = lent.Address + offset,
                     RKey = lent.RKey,
                 };
-                Errno errno = _pair!.PostSend(request, new Sge(end.Region.Iova + offset, (uint)options.SizeBytes, end.Region.Key));
+                Errno errno = _pair!.PostSend(
+                    request, new Sge(end.Region.Iova + offset, (uint)options.SizeBytes, end.Region.Key));
                 errno.ThrowIfFailed("write into lent memory");
                 inFlight++;
             }
@@ -64,13 +72,17 @@ internal sealed class TakeBackWriter(BenchmarkEnd end, BenchmarkOptions options)
 
             if (count == 0 && Stopwatch.GetElapsedTime(start) > patience)
             {
-                throw new WayleaveException(Errno.ETIMEDOUT, "write into lent memory", $"it was not taken back within {patience.TotalSeconds} s");
+                throw new WayleaveException(
+                    Errno.ETIMEDOUT,
+                    "write into lent memory",
+                    $"it was not taken back within {patience.TotalSeconds} s");
             }
         }
 
         if (failure != WorkCompletionStatus.RemoteAccessError)
         {
-            throw new WayleaveException(Errno.EIO, "write into lent memory", $"the first failure was {failure}, not a remote access error");
+            throw new WayleaveException(
+                Errno.EIO, "write into lent memory", $"the first failure was {failure}, not a remote access error");
         }
     }
 }

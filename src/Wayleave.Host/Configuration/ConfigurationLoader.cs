@@ -100,7 +100,8 @@ public static class ConfigurationLoader
             int length = stream.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false);
             if (length > FileBytesMax)
             {
-                throw new WayleaveException(Core.Errno.E2BIG, operation, "more than 1 MiB; this is not a configuration");
+                throw new WayleaveException(
+                    Core.Errno.E2BIG, operation, "more than 1 MiB; this is not a configuration");
             }
 
             text = System.Text.Encoding.UTF8.GetString(bytes, 0, length);
@@ -166,12 +167,16 @@ public static class ConfigurationLoader
             tree[key] = isList ? new JsonArray(new JsonObject()) : new JsonObject();
         }
 
-        return isList ? tree[key] is JsonArray { Count: > 0 } list ? list[0] as JsonObject : null : tree[key] as JsonObject;
+        return !isList ? tree[key] as JsonObject
+            : tree[key] is JsonArray { Count: > 0 } list ? list[0] as JsonObject
+            : null;
     }
 
     private static void DropFartherToken(JsonObject tree, Dictionary<string, string> origins)
     {
-        if (tree["control"] is not JsonObject control || !control.ContainsKey("token") || !control.ContainsKey("token_file"))
+        if (tree["control"] is not JsonObject control
+            || !control.ContainsKey("token")
+            || !control.ContainsKey("token_file"))
         {
             return;
         }

@@ -62,7 +62,9 @@ internal sealed class ConfigurationReader(
         return values;
 
         void Add(string path, string value) => values.Add(new ConfigValue(
-            path, value, origins.TryGetValue(path, out string? origin) ? origin : _present.Contains(path) ? file! : "default"));
+            path,
+            value,
+            origins.TryGetValue(path, out string? origin) ? origin : _present.Contains(path) ? file! : "default"));
     }
 
     private GpuConfig ReadGpu(JsonObject gpu, string path, int index)

@@ -83,7 +83,8 @@ public sealed record HostConfig
     {
         if (port is < 0 or > 65535)
         {
-            problems.Add(new ConfigProblem(path, $"{port} is not a port; ports are 1 to 65535, and 0 lets the system choose"));
+            problems.Add(
+                new ConfigProblem(path, $"{port} is not a port; ports are 1 to 65535, and 0 lets the system choose"));
         }
     }
 
@@ -94,9 +95,11 @@ public sealed record HostConfig
             || (address.AddressFamily == AddressFamily.InterNetwork && address.GetAddressBytes()[0] >= 224);
         if (isGroup || address.Equals(IPAddress.Any) || address.Equals(IPAddress.IPv6Any))
         {
-            problems.Add(new ConfigProblem(path, $"{address} is not the address of one machine; peers are told this address"));
+            problems.Add(
+                new ConfigProblem(path, $"{address} is not the address of one machine; peers are told this address"));
         }
-        else if (address is { AddressFamily: AddressFamily.InterNetworkV6, ScopeId: not 0 } or { IsIPv4MappedToIPv6: true })
+        else if (address is { AddressFamily: AddressFamily.InterNetworkV6, ScopeId: not 0 }
+            or { IsIPv4MappedToIPv6: true })
         {
             const string Remedy = "give a global or loopback address without a zone";
             problems.Add(new ConfigProblem(path, $"{address} does not work as a GID; {Remedy}"));
@@ -111,7 +114,8 @@ public sealed record HostConfig
         }
     }
 
-    private static void CheckDevice(List<ConfigProblem> problems, Dictionary<string, string> devices, string path, string name)
+    private static void CheckDevice(
+        List<ConfigProblem> problems, Dictionary<string, string> devices, string path, string name)
     {
         CheckName(problems, path + ".name", name, "device");
         if (!devices.TryAdd(name, path))
@@ -230,7 +234,8 @@ public sealed record ControlConfig
     {
         ArgumentNullException.ThrowIfNull(token);
         return token.Length is < TokenLengthMin or > TokenLengthMax
-            ? $"a token of {token.Length} characters; it needs {TokenLengthMin} to {TokenLengthMax}: openssl rand -hex 32"
+            ? $"a token of {token.Length} characters; it needs {TokenLengthMin} to {TokenLengthMax}: openssl rand "
+                + "-hex 32"
             : token.AsSpan().IndexOfAnyExceptInRange('!', '~') >= 0
                 ? "a token may hold only visible ASCII characters, no blanks"
                 : null;
@@ -240,7 +245,8 @@ public sealed record ControlConfig
     private bool PrintMembers(StringBuilder builder)
     {
         string token = Token is null ? "" : "(hidden)";
-        builder.Append($"Address = {Address}, Port = {Port}, SocketPath = {SocketPath}, TokenFile = {TokenFile}, Token = {token}");
+        builder.Append(
+            $"Address = {Address}, Port = {Port}, SocketPath = {SocketPath}, TokenFile = {TokenFile}, Token = {token}");
         return true;
     }
 

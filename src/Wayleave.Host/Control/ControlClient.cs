@@ -90,7 +90,8 @@ public sealed class ControlClient : IDisposable
     {
         ArgumentNullException.ThrowIfNull(create);
         HttpContent body = ToContent(create, Json.CreateObjectDocument);
-        return PostAsync($"create {create.Device}/{create.Name}", "/v1/objects", Json.ObjectDocument, body, cancellation);
+        return PostAsync(
+            $"create {create.Device}/{create.Name}", "/v1/objects", Json.ObjectDocument, body, cancellation);
     }
 
     /// <summary>Gives the object its name; an older object of that name is taken back first.</summary>
@@ -106,15 +107,23 @@ public sealed class ControlClient : IDisposable
 
     /// <summary>Gives an object up, whatever its state; answered by the proof.</summary>
     public Task<ProofDocument> DeleteObjectAsync(ulong id, CancellationToken cancellation = default) => SendAsync(
-        $"delete object {id}", HttpMethod.Delete, ObjectPath(id), Json.ProofDocument, null, _options.WorkTimeout, cancellation);
+        $"delete object {id}",
+        HttpMethod.Delete,
+        ObjectPath(id),
+        Json.ProofDocument,
+        null,
+        _options.WorkTimeout,
+        cancellation);
 
     /// <summary>Moves an object to system memory; returns when the copy is done.</summary>
     public Task<ObjectDocument> EvictAsync(string device, string name, CancellationToken cancellation = default) =>
-        PostAsync($"evict {device}/{name}", ObjectPath(device, name) + "/evict", Json.ObjectDocument, null, cancellation);
+        PostAsync(
+            $"evict {device}/{name}", ObjectPath(device, name) + "/evict", Json.ObjectDocument, null, cancellation);
 
     /// <summary>Moves an object to VRAM; returns when the copy is done.</summary>
     public Task<ObjectDocument> RestoreAsync(string device, string name, CancellationToken cancellation = default) =>
-        PostAsync($"restore {device}/{name}", ObjectPath(device, name) + "/restore", Json.ObjectDocument, null, cancellation);
+        PostAsync(
+            $"restore {device}/{name}", ObjectPath(device, name) + "/restore", Json.ObjectDocument, null, cancellation);
 
     /// <summary>
     /// Takes an object back. A proof that is not sufficient is an answer and no failure: see its grade.
@@ -126,7 +135,8 @@ public sealed class ControlClient : IDisposable
         HttpContent body = ToContent(revoke, Json.RevokeObjectDocument);
         TimeSpan timeout = TimeSpan.FromMilliseconds(revoke.TimeoutMs) + _options.Timeout;
         string path = ObjectPath(device, name) + "/revoke";
-        return SendAsync($"revoke {device}/{name}", HttpMethod.Post, path, Json.ProofDocument, body, timeout, cancellation);
+        return SendAsync(
+            $"revoke {device}/{name}", HttpMethod.Post, path, Json.ProofDocument, body, timeout, cancellation);
     }
 
     /// <summary>The checksum of an object's bytes as they are now.</summary>
@@ -134,7 +144,13 @@ public sealed class ControlClient : IDisposable
     {
         string path = ObjectPath(device, name) + "/sha256";
         return SendAsync(
-            $"checksum {device}/{name}", HttpMethod.Get, path, Json.DigestDocument, null, _options.WorkTimeout, cancellation);
+            $"checksum {device}/{name}",
+            HttpMethod.Get,
+            path,
+            Json.DigestDocument,
+            null,
+            _options.WorkTimeout,
+            cancellation);
     }
 
     /// <summary>One more queue pair for a lease whose first went to ERR.</summary>
@@ -159,11 +175,18 @@ public sealed class ControlClient : IDisposable
         HttpContent body = ToContent(start, Json.StartAuditDocument);
         string path = ObjectPath(device, name) + "/audits";
         return SendAsync(
-            $"audit {device}/{name}", HttpMethod.Post, path, Json.AuditDocument, body, _options.WorkTimeout, cancellation);
+            $"audit {device}/{name}",
+            HttpMethod.Post,
+            path,
+            Json.AuditDocument,
+            body,
+            _options.WorkTimeout,
+            cancellation);
     }
 
     /// <summary>What an audit finds at this moment.</summary>
-    public Task<AuditFindingsDocument> InspectAuditAsync(ulong id, CancellationToken cancellation = default) => SendAsync(
+    public Task<AuditFindingsDocument> InspectAuditAsync(ulong id, CancellationToken cancellation = default) =>
+        SendAsync(
         $"inspect audit {id}",
         HttpMethod.Get,
         AuditPath(id),
@@ -238,10 +261,13 @@ public sealed class ControlClient : IDisposable
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         limit.CancelAfter(timeout);
         using CancellationTokenSource done = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        Task<bool> silence = timeout > _options.Timeout ? WatchForSilenceAsync(limit, done.Token) : Task.FromResult(false);
+        Task<bool> silence = timeout > _options.Timeout
+            ? WatchForSilenceAsync(limit, done.Token)
+            : Task.FromResult(false);
         try
         {
-            using HttpResponseMessage response = await SendRawAsync(method, path, body, limit.Token).ConfigureAwait(false);
+            using HttpResponseMessage response = await SendRawAsync(
+                method, path, body, limit.Token).ConfigureAwait(false);
             await ThrowIfRefusedAsync(response, operation, limit.Token).ConfigureAwait(false);
             byte[] answer = await response.Content.ReadAsByteArrayAsync(limit.Token).ConfigureAwait(false);
             return JsonSerializer.Deserialize(answer, type) ?? throw NotAHost(operation);
@@ -249,7 +275,8 @@ public sealed class ControlClient : IDisposable
         catch (Exception e)
         {
             await done.CancelAsync().ConfigureAwait(false);
-            throw Translate(e, operation, await silence.ConfigureAwait(false) ? _options.Timeout : timeout, cancellation);
+            throw Translate(
+                e, operation, await silence.ConfigureAwait(false) ? _options.Timeout : timeout, cancellation);
         }
         finally
         {
@@ -300,13 +327,15 @@ public sealed class ControlClient : IDisposable
             request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", token);
         }
 
-        return await _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, cancellation).ConfigureAwait(false);
+        return await _http
+            .SendAsync(request, HttpCompletionOption.ResponseHeadersRead, cancellation).ConfigureAwait(false);
     }
 
     private string Describe(string what) => $"{what} on {_address.Name}";
 
     /// <summary>Turns an answer that is no success into the exception that the host meant.</summary>
-    private async Task ThrowIfRefusedAsync(HttpResponseMessage response, string operation, CancellationToken cancellation)
+    private async Task ThrowIfRefusedAsync(
+        HttpResponseMessage response, string operation, CancellationToken cancellation)
     {
         if (response.IsSuccessStatusCode)
         {
@@ -353,7 +382,8 @@ public sealed class ControlClient : IDisposable
             case OperationCanceledException when cancellation.IsCancellationRequested:
                 return new OperationCanceledException(e.Message, e, cancellation);
             case OperationCanceledException:
-                string reason = string.Create(CultureInfo.InvariantCulture, $"no answer for {timeout.TotalSeconds:0.#} s");
+                string reason = string.Create(
+                    CultureInfo.InvariantCulture, $"no answer for {timeout.TotalSeconds:0.#} s");
                 return new WayleaveException(
                     Errno.ETIMEDOUT, operation, reason, "check that the host is not stopped or overloaded", e);
             case JsonException:
@@ -364,20 +394,28 @@ public sealed class ControlClient : IDisposable
         Errno errno = socket is null ? Errno.EIO : ErrnoMap.ToErrno(socket.SocketErrorCode);
         return errno switch
         {
-            Errno.ECONNREFUSED => new HostUnavailableException(errno, operation, "nobody listens there", _address.Remedy, e),
+            Errno.ECONNREFUSED =>
+                new HostUnavailableException(errno, operation, "nobody listens there", _address.Remedy, e),
 
             // A Unix socket that is not there: .NET says AddressNotAvailable or has no name for ENOENT.
-            _ when socket is { NativeErrorCode: (int)Errno.ENOENT } or { SocketErrorCode: SocketError.AddressNotAvailable } =>
+            _ when socket is { NativeErrorCode: (int)Errno.ENOENT }
+                or { SocketErrorCode: SocketError.AddressNotAvailable } =>
                 new HostUnavailableException(Errno.ENOENT, operation, "there is no such socket", _address.Remedy, e),
             Errno.ENXIO => new WayleaveException(
                 errno, operation, "no machine has this name", "check the name, or give the address", e),
             Errno.EHOSTUNREACH or Errno.ENETUNREACH or Errno.ETIMEDOUT =>
-                new WayleaveException(errno, operation, ErrnoMap.Describe(errno), "check the address and the network", e),
+                new WayleaveException(
+                    errno, operation, ErrnoMap.Describe(errno), "check the address and the network", e),
             _ when socket is not null && errno is not (Errno.ECONNRESET or Errno.EPIPE) =>
                 new WayleaveException(errno, operation, socket.Message, innerException: e),
-            _ when e is HttpRequestException { HttpRequestError: HttpRequestError.InvalidResponse } => NotAHost(operation),
+            _ when e is HttpRequestException { HttpRequestError: HttpRequestError.InvalidResponse } =>
+                NotAHost(operation),
             _ when e is HttpRequestException or HttpIOException or IOException => new WayleaveException(
-                Errno.ECONNRESET, operation, "the host died or cut the connection", "look at its output, then try again", e),
+                Errno.ECONNRESET,
+                operation,
+                "the host died or cut the connection",
+                "look at its output, then try again",
+                e),
             _ => e,
         };
     }

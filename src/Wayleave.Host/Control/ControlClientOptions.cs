@@ -22,8 +22,8 @@ public sealed record ControlClientOptions
     public TimeSpan ProbeInterval { get; init; } = TimeSpan.FromSeconds(1);
 
     /// <summary>
-    /// The longest wait for an answer that takes the host work in proportion to an object, such as a move or a checksum,
-    /// as long as it is there.
+    /// The longest wait for an answer that takes the host work in proportion to an object, such as a move or a
+    /// checksum, as long as it is there.
     /// </summary>
     public TimeSpan WorkTimeout { get; init; } = TimeSpan.FromMinutes(5);
 

@@ -20,17 +20,14 @@ namespace Wayleave.Host.Control;
 // GET    /v1/objects                            ObjectsDocument
 // POST   /v1/objects                            CreateObjectDocument -> ObjectDocument, in state writing
 // DELETE /v1/objects/ID                         ProofDocument
-// POST   /v1/objects/ID/leases                  LeaseRequestDocument -> a line per LeaseEventDocument until either end leaves
-// POST   /v1/objects/ID/commit                  CommitObjectDocument -> ObjectDocument, in state ready
-// GET    /v1/objects/DEVICE/NAME                ObjectDocument
-// GET    /v1/objects/DEVICE/NAME/sha256         DigestDocument
-// POST   /v1/objects/DEVICE/NAME/evict          ObjectDocument
-// POST   /v1/objects/DEVICE/NAME/restore        ObjectDocument
-// POST   /v1/objects/DEVICE/NAME/revoke         RevokeObjectDocument -> ProofDocument
-// POST   /v1/leases/ID/connections              ReconnectDocument -> ConnectionEndDocument
-// POST   /v1/objects/DEVICE/NAME/audits         StartAuditDocument -> AuditDocument
-// GET    /v1/audits/ID                          AuditFindingsDocument
-// DELETE /v1/audits/ID                          AuditFindingsDocument, the last look
+// POST   /v1/objects/ID/leases                  LeaseRequestDocument -> a line per LeaseEventDocument until either end
+// leaves POST   /v1/objects/ID/commit                  CommitObjectDocument -> ObjectDocument, in state ready GET
+// /v1/objects/DEVICE/NAME                ObjectDocument GET    /v1/objects/DEVICE/NAME/sha256         DigestDocument
+// POST   /v1/objects/DEVICE/NAME/evict          ObjectDocument POST   /v1/objects/DEVICE/NAME/restore
+// ObjectDocument POST   /v1/objects/DEVICE/NAME/revoke         RevokeObjectDocument -> ProofDocument POST
+// /v1/leases/ID/connections              ReconnectDocument -> ConnectionEndDocument POST
+// /v1/objects/DEVICE/NAME/audits         StartAuditDocument -> AuditDocument GET    /v1/audits/ID
+// AuditFindingsDocument DELETE /v1/audits/ID                          AuditFindingsDocument, the last look
 //
 // What a client holds is tied to something that ends with the client: a lease to its stream, an object that is being
 // written to its lease, and an object without a lease to a timer.
@@ -135,7 +132,8 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         CommitObjectDocument commit = await ReadAsync(context, Json.CommitObjectDocument).ConfigureAwait(false);
         if (commit.Sha256 is { } digest && (digest.Length != 64 || digest.AsSpan().ContainsAnyExcept(s_hexadecimal)))
         {
-            throw new WayleaveException(Errno.EINVAL, $"commit {o}", "sha256 is not 64 digits in lower-case hexadecimal");
+            throw new WayleaveException(
+                Errno.EINVAL, $"commit {o}", "sha256 is not 64 digits in lower-case hexadecimal");
         }
 
         // The end of the writer's stream gives nothing up from here on: this request does, if it fails.
@@ -167,7 +165,8 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
             string actual = await host.Objects.Sha256Async(o, cancellation).ConfigureAwait(false);
             if (actual != sha256)
             {
-                throw new WayleaveException(Errno.EIO, $"commit {o}", $"sha256 is {actual}, not {sha256}", "send it again");
+                throw new WayleaveException(
+                    Errno.EIO, $"commit {o}", $"sha256 is {actual}, not {sha256}", "send it again");
             }
         }
 
@@ -292,7 +291,8 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
     {
         DeviceObject o = FindByName(context);
         StartAuditDocument start = await ReadAsync(context, Json.StartAuditDocument).ConfigureAwait(false);
-        RevokePolicy policy = new() { Timeout = TimeSpan.FromMilliseconds(Math.Clamp(start.TimeoutMs, 0, RevokeTimeoutMsMax)) };
+        RevokePolicy policy =
+            new() { Timeout = TimeSpan.FromMilliseconds(Math.Clamp(start.TimeoutMs, 0, RevokeTimeoutMsMax)) };
         policy = start.Reason is { } reason ? policy with { Reason = reason } : policy;
         TakeBackAudit audit = await host.Audits.StartAsync(o, policy, start.Seed).ConfigureAwait(false);
         await WriteAsync(context, AuditDocument.From(audit), Json.AuditDocument).ConfigureAwait(false);
@@ -355,7 +355,8 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
             throw new WayleaveException(Errno.EINVAL, operation, "the body must have Content-Type: application/json");
         }
 
-        return await JsonSerializer.DeserializeAsync(context.Request.Body, type, context.RequestAborted).ConfigureAwait(false)
+        return await JsonSerializer
+            .DeserializeAsync(context.Request.Body, type, context.RequestAborted).ConfigureAwait(false)
             ?? throw new WayleaveException(Errno.EINVAL, operation, "the body is null");
     }
 

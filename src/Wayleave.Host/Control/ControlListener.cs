@@ -75,7 +75,9 @@ public sealed class ControlListener : IAsyncDisposable
             application = Build(config, options, new Doorkeeper(token, options), socketPath, listen => tcp = listen);
             map(application);
             application.MapFallback(context => Problem.WriteAsync(
-                context, StatusCodes.Status404NotFound, $"no such resource: {context.Request.Method} {context.Request.Path}"));
+                context,
+                StatusCodes.Status404NotFound,
+                $"no such resource: {context.Request.Method} {context.Request.Path}"));
             await StartAsync(application, config, cancellation).ConfigureAwait(false);
             if (socketPath is not null)
             {

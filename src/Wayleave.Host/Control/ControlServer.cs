@@ -12,7 +12,8 @@ public sealed class ControlServer : IAsyncDisposable
     private readonly ControlEndpoints _endpoints;
     private bool _disposed;
 
-    private ControlServer(ControlListener listener, ControlEndpoints endpoints) => (_listener, _endpoints) = (listener, endpoints);
+    private ControlServer(ControlListener listener, ControlEndpoints endpoints) =>
+        (_listener, _endpoints) = (listener, endpoints);
 
     /// <summary>Where TCP listens; with the port that the system chose if the configuration said 0.</summary>
     public IPEndPoint EndPoint => _listener.EndPoint;
@@ -38,7 +39,8 @@ public sealed class ControlServer : IAsyncDisposable
         try
         {
             ControlListener listener =
-                await ControlListener.StartAsync(host.Config, options, endpoints.Map, cancellation).ConfigureAwait(false);
+                await ControlListener
+                    .StartAsync(host.Config, options, endpoints.Map, cancellation).ConfigureAwait(false);
             endpoints.Listener = listener;
             return new ControlServer(listener, endpoints);
         }

@@ -45,13 +45,21 @@ internal sealed class ControlToken : IDisposable
         {
             // CreateNew is O_CREAT | O_EXCL: neither an existing file nor a link at this name is written through.
             using FileStream stream = new(
-                file, new FileStreamOptions { Mode = FileMode.CreateNew, Access = FileAccess.Write, UnixCreateMode = OwnerOnly });
+                file,
+                new FileStreamOptions
+                {
+                    Mode = FileMode.CreateNew,
+                    Access = FileAccess.Write,
+                    UnixCreateMode = OwnerOnly,
+                });
             stream.Write(Encoding.ASCII.GetBytes(token + "\n"));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw ErrnoMap.ToException(
-                e, operation, ErrnoMap.ToErrno(e) == Errno.EEXIST ? "remove it if no host uses it" : "name another by --token-file");
+                e,
+                operation,
+                ErrnoMap.ToErrno(e) == Errno.EEXIST ? "remove it if no host uses it" : "name another by --token-file");
         }
 
         FileStatus.TryRead(file, out FileStatus status);
@@ -68,7 +76,8 @@ internal sealed class ControlToken : IDisposable
         {
             using FileStream stream = System.IO.File.OpenRead(file);
             Span<byte> bytes = stackalloc byte[FileBytesMax];
-            text = Encoding.UTF8.GetString(bytes[..stream.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false)]).Trim();
+            text = Encoding.UTF8
+                .GetString(bytes[..stream.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false)]).Trim();
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -99,7 +108,8 @@ internal sealed class ControlToken : IDisposable
     {
         if (!FileStatus.TryRead(folder, out FileStatus status))
         {
-            throw new WayleaveException(Errno.ENOENT, operation, $"there is no folder {folder}", $"mkdir -m 700 {folder}");
+            throw new WayleaveException(
+                Errno.ENOENT, operation, $"there is no folder {folder}", $"mkdir -m 700 {folder}");
         }
 
         // In a sticky folder such as /tmp others can add files but not replace ours.
@@ -108,7 +118,10 @@ internal sealed class ControlToken : IDisposable
         if (status.Kind == FileKind.Directory && (!isTrusted || (status.IsWritableByOthers && !isSticky)))
         {
             throw new WayleaveException(
-                Errno.EACCES, operation, $"others may replace files in {folder}", "use a folder of your own, mode 0700");
+                Errno.EACCES,
+                operation,
+                $"others may replace files in {folder}",
+                "use a folder of your own, mode 0700");
         }
     }
 }

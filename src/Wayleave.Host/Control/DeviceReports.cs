@@ -75,7 +75,8 @@ internal static class DeviceReports
         Peers =
         [
             .. leases.Where(l => ReferenceEquals(l.Nic, nic))
-                .SelectMany(l => l.QueuePairs.ToArray(), (l, q) => (l.Request.Peer.Gid, Mode: q.Attributes.AddressVector.Icrc))
+                .SelectMany(
+                    l => l.QueuePairs.ToArray(), (l, q) => (l.Request.Peer.Gid, Mode: q.Attributes.AddressVector.Icrc))
                 .Distinct()
                 .Select(p => new NicPeerDocument(p.Gid.ToString(), ToWord(p.Mode))),
         ],

@@ -70,7 +70,8 @@ internal sealed class Doorkeeper(ControlToken token, ControlListenerOptions opti
 
         if (Checks(ControlDefences.OriginHeader) && !IsOurOrigin(context))
         {
-            return RefuseAsync(context, StatusCodes.Status403Forbidden, "the request comes from a page of another origin");
+            return RefuseAsync(
+                context, StatusCodes.Status403Forbidden, "the request comes from a page of another origin");
         }
 
         return next(context);

@@ -39,7 +39,8 @@ public sealed class HeldLease : IAsyncDisposable
         Stream stream = await response.Content.ReadAsStreamAsync(cancellation).ConfigureAwait(false);
         HeldLease lease = new(response, PipeReader.Create(stream), operation, silenceMax);
         LeaseEventDocument first = await lease.ReadLineAsync(cancellation).ConfigureAwait(false);
-        lease.Lease = first.Lease ?? throw new WayleaveException(Errno.EPROTO, operation, "the answer does not begin with a lease");
+        lease.Lease = first.Lease
+            ?? throw new WayleaveException(Errno.EPROTO, operation, "the answer does not begin with a lease");
         lease.Completion = lease.WatchAsync();
         return lease;
     }
@@ -53,7 +54,8 @@ public sealed class HeldLease : IAsyncDisposable
         }
 
         await _disposing.CancelAsync().ConfigureAwait(false);
-        await ((Task)Completion).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // whoever awaits Completion has seen it
+        // whoever awaits Completion has seen it
+        await ((Task)Completion).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await _reader.CompleteAsync().ConfigureAwait(false);
         _response.Dispose();
     }
@@ -72,7 +74,8 @@ public sealed class HeldLease : IAsyncDisposable
                     case LeaseEventKind.Committed:
                         return;
                     case LeaseEventKind.Revoked or LeaseEventKind.Ended:
-                        throw new WayleaveException(Errno.ENODEV, _operation, line.Reason ?? "the owner ended the lease");
+                        throw new WayleaveException(
+                            Errno.ENODEV, _operation, line.Reason ?? "the owner ended the lease");
                 }
             }
         }
@@ -83,12 +86,20 @@ public sealed class HeldLease : IAsyncDisposable
         catch (OperationCanceledException e)
         {
             throw new WayleaveException(
-                Errno.ETIMEDOUT, _operation, "the host has fallen silent", "check that it is not stopped or overloaded", e);
+                Errno.ETIMEDOUT,
+                _operation,
+                "the host has fallen silent",
+                "check that it is not stopped or overloaded",
+                e);
         }
         catch (Exception e) when (e is IOException and not WayleaveException)
         {
             throw new WayleaveException(
-                Errno.ECONNRESET, _operation, "the host died or cut the connection", "look at its output, then try again", e);
+                Errno.ECONNRESET,
+                _operation,
+                "the host died or cut the connection",
+                "look at its output, then try again",
+                e);
         }
     }
 
@@ -127,7 +138,8 @@ public sealed class HeldLease : IAsyncDisposable
         }
         catch (JsonException e)
         {
-            throw new WayleaveException(Errno.EPROTO, _operation, "the host sent what is no event of a lease", innerException: e);
+            throw new WayleaveException(
+                Errno.EPROTO, _operation, "the host sent what is no event of a lease", innerException: e);
         }
     }
 }

@@ -51,16 +51,19 @@ internal sealed class HostAddress : IDisposable
     public static HostAddress OfOnlyHost(ControlClientOptions options)
     {
         const string Operation = "find the host";
-        IReadOnlyList<RegistrationDocument> hosts = HostRegistration.List(RuntimeDirectory.Locate(options.EnvironmentVariables));
+        IReadOnlyList<RegistrationDocument> hosts = HostRegistration.List(
+            RuntimeDirectory.Locate(options.EnvironmentVariables));
         if (hosts.Count == 0)
         {
-            throw new HostUnavailableException(Errno.ENOENT, Operation, "no host of yours runs here", "start one: wayleave host");
+            throw new HostUnavailableException(
+                Errno.ENOENT, Operation, "no host of yours runs here", "start one: wayleave host");
         }
 
         if (hosts.Count > 1)
         {
             string urls = string.Join(", ", hosts.Select(h => WlUrl.Create(h.Address, h.Port)));
-            throw new WayleaveException(Errno.EINVAL, Operation, $"{hosts.Count} hosts run here", $"name one of {urls}");
+            throw new WayleaveException(
+                Errno.EINVAL, Operation, $"{hosts.Count} hosts run here", $"name one of {urls}");
         }
 
         return hosts[0].Socket is { } socket
@@ -99,7 +102,8 @@ internal sealed class HostAddress : IDisposable
     /// <summary>One connection, for the HTTP client, which owns it from then on.</summary>
     public async ValueTask<Stream> ConnectAsync(CancellationToken cancellation)
     {
-        Socket socket = Interlocked.Exchange(ref _spare, null) ?? await OpenAsync(_endPoint!, cancellation).ConfigureAwait(false);
+        Socket socket = Interlocked.Exchange(ref _spare, null)
+            ?? await OpenAsync(_endPoint!, cancellation).ConfigureAwait(false);
         return new NetworkStream(socket, ownsSocket: true);
     }
 

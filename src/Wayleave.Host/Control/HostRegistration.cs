@@ -27,7 +27,8 @@ internal sealed class HostRegistration : IDisposable
     private readonly string _lockPath;
     private readonly string _path;
 
-    private HostRegistration(FileStream file, string lockPath, string path) => (_lock, _lockPath, _path) = (file, lockPath, path);
+    private HostRegistration(FileStream file, string lockPath, string path) =>
+        (_lock, _lockPath, _path) = (file, lockPath, path);
 
     /// <summary>Takes a name. What an earlier host of that name left behind may be removed from now on.</summary>
     /// <exception cref="WayleaveException">EBUSY: a host of that name runs.</exception>
@@ -97,7 +98,8 @@ internal sealed class HostRegistration : IDisposable
         // Readers see all of it or nothing.
         string draft = _path + ".new";
         File.Delete(draft);
-        FileStreamOptions options = new() { Mode = FileMode.CreateNew, Access = FileAccess.Write, UnixCreateMode = OwnerOnly };
+        FileStreamOptions options =
+            new() { Mode = FileMode.CreateNew, Access = FileAccess.Write, UnixCreateMode = OwnerOnly };
         using (FileStream stream = new(draft, options))
         {
             JsonSerializer.Serialize(stream, document, ControlJson.Default.RegistrationDocument);

@@ -55,7 +55,10 @@ public sealed record ConnectionEndDocument
         bool isSound = QpNumber <= Bits24 && Psn <= Bits24 && UdpPort != 0 && ReceiveBufferBytes is null or > 0;
         return isSound
             ? new ConnectionEnd(gid, UdpPort, QpNumber, Psn, PathMtuBytes) { ReceiveBufferBytes = ReceiveBufferBytes }
-            : throw new WayleaveException(Errno.EINVAL, Operation, "a queue pair's number and a PSN have 24 bits, a port is not 0, and a buffer has bytes");
+            : throw new WayleaveException(
+                Errno.EINVAL,
+                Operation,
+                "a queue pair's number and a PSN have 24 bits, a port is not 0, and a buffer has bytes");
     }
 }
 

@@ -40,7 +40,8 @@ internal static class Problem
 
     /// <summary>For what HTTP itself refuses: the answer says no more than its status.</summary>
     public static Task WriteAsync(HttpContext context, int status, string detail) => WriteAsync(
-        context, new ProblemDocument { Title = ReasonPhrases.GetReasonPhrase(status), Status = status, Detail = detail });
+        context,
+        new ProblemDocument { Title = ReasonPhrases.GetReasonPhrase(status), Status = status, Detail = detail });
 
     private static Task WriteAsync(HttpContext context, ProblemDocument problem)
     {

@@ -95,7 +95,8 @@ public sealed record ProofDocument
                 throw new WayleaveException(
                     Errno.EPROTO,
                     operation,
-                    $"{document.Schema} version {document.Version} is not {SchemaName} version {RetirementProof.SchemaVersion}",
+                    $"{document.Schema} version {document.Version} is not {SchemaName} version "
+                    + $"{RetirementProof.SchemaVersion}",
                     "read it with the program that wrote it");
             }
 
@@ -105,7 +106,8 @@ public sealed record ProofDocument
         }
         catch (JsonException e)
         {
-            throw new WayleaveException(Errno.EINVAL, operation, $"not a proof: {ErrnoMap.FirstLine(e.Message)}", innerException: e);
+            throw new WayleaveException(
+                Errno.EINVAL, operation, $"not a proof: {ErrnoMap.FirstLine(e.Message)}", innerException: e);
         }
     }
 

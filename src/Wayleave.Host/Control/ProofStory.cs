@@ -13,17 +13,20 @@ public static class ProofStory
         output.WriteLine($"{proof.Buffer} of {proof.Exporter}, {ByteSize.Format(proof.SizeBytes)}: {proof.Reason}");
         foreach ((double at, string text) in Tell(proof).OrderBy(e => e.At))
         {
-            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"  {at - proof.StartedAtUs,10:F1} us  {text}"));
+            output.WriteLine(
+                string.Create(CultureInfo.InvariantCulture, $"  {at - proof.StartedAtUs,10:F1} us  {text}"));
         }
 
         foreach (ImporterProofDocument importer in proof.Importers)
         {
-            output.WriteLine($"  {importer.Importer} on {importer.Device} ({importer.Kind}): {importer.Grade}{Missing(importer)}");
+            output.WriteLine(
+                $"  {importer.Importer} on {importer.Device} ({importer.Kind}): {importer.Grade}{Missing(importer)}");
         }
 
         foreach (FenceProofDocument fence in proof.Fences.Where(f => f.SignaledAtUs is null || f.Forced))
         {
-            output.WriteLine($"  fence {fence.Fence}: {(fence.Forced ? "forced, so it proves nothing" : "still pending")}");
+            output.WriteLine(
+                $"  fence {fence.Fence}: {(fence.Forced ? "forced, so it proves nothing" : "still pending")}");
         }
 
         output.WriteLine(proof.Sufficient
@@ -48,7 +51,8 @@ public static class ProofStory
 
             if (importer.GateClosedAtUs is { } closed)
             {
-                yield return (closed, $"{importer.Importer}: gate closed with {Count(importer.InsideAtClose, "access")} inside");
+                yield return (
+                    closed, $"{importer.Importer}: gate closed with {Count(importer.InsideAtClose, "access")} inside");
             }
 
             if (importer.DrainedAtUs is { } drained)
@@ -67,7 +71,8 @@ public static class ProofStory
             yield return (signaled, $"all fences signalled ({proof.Fences.Count} were pending): nobody writes");
         }
 
-        yield return (proof.CompletedAtUs, proof.Sufficient ? "retired: nobody reads either" : "the owner stops waiting");
+        yield return (
+            proof.CompletedAtUs, proof.Sufficient ? "retired: nobody reads either" : "the owner stops waiting");
     }
 
     private static string Missing(ImporterProofDocument importer) =>
@@ -76,5 +81,6 @@ public static class ProofStory
         : "";
 
     private static string Count(long count, string noun) =>
-        string.Create(CultureInfo.InvariantCulture, $"{count} {noun}{(count == 1 ? "" : noun.EndsWith('s') ? "es" : "s")}");
+        string.Create(
+            CultureInfo.InvariantCulture, $"{count} {noun}{(count == 1 ? "" : noun.EndsWith('s') ? "es" : "s")}");
 }

@@ -24,7 +24,9 @@ public static class RuntimeDirectory
         // Under su and sudo the variable may still name the folder of another user.
         string? root = environment("XDG_RUNTIME_DIR");
         return !string.IsNullOrEmpty(root) && Path.IsPathFullyQualified(root)
-            && FileStatus.TryRead(root, out FileStatus status) && status.Kind == FileKind.Directory && status.UserId == user
+            && FileStatus.TryRead(root, out FileStatus status)
+            && status.Kind == FileKind.Directory
+            && status.UserId == user
             ? Path.Combine(root, "wayleave")
             : FormattableString.Invariant($"/tmp/wayleave-{user}");
     }
@@ -40,7 +42,8 @@ public static class RuntimeDirectory
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw ErrnoMap.ToException(e, $"make the runtime directory {directory}", "set XDG_RUNTIME_DIR to a folder of your own");
+            throw ErrnoMap.ToException(
+                e, $"make the runtime directory {directory}", "set XDG_RUNTIME_DIR to a folder of your own");
         }
 
         Check(directory);
@@ -65,13 +68,17 @@ public static class RuntimeDirectory
         string operation = $"use the runtime directory {directory}";
         if (!FileStatus.TryRead(directory, out FileStatus status) || status.Kind != FileKind.Directory)
         {
-            throw new WayleaveException(Errno.ENOTDIR, operation, "it is not a folder", "remove it, or set XDG_RUNTIME_DIR");
+            throw new WayleaveException(
+                Errno.ENOTDIR, operation, "it is not a folder", "remove it, or set XDG_RUNTIME_DIR");
         }
 
         if (status.UserId != FileStatus.CurrentUserId)
         {
             throw new WayleaveException(
-                Errno.EACCES, operation, $"it belongs to user {status.UserId}", "set XDG_RUNTIME_DIR to a folder of your own");
+                Errno.EACCES,
+                operation,
+                $"it belongs to user {status.UserId}",
+                "set XDG_RUNTIME_DIR to a folder of your own");
         }
 
         if ((status.Permissions & ~Private) != 0)

@@ -22,8 +22,8 @@ public enum LeaseAccess
 public sealed record ConnectionEnd(Gid Gid, ushort UdpPort, uint QpNumber, uint Psn, int PathMtuBytes)
 {
     /// <summary>
-    /// The receive buffer of the socket as the kernel accounts it (SO_RCVBUF), so that the other end keeps less than that on its way;
-    /// null when it is not known, and the system's default is assumed.
+    /// The receive buffer of the socket as the kernel accounts it (SO_RCVBUF), so that the other end keeps less than
+    /// that on its way; null when it is not known, and the system's default is assumed.
     /// </summary>
     public int? ReceiveBufferBytes { get; init; }
 }
@@ -31,15 +31,15 @@ public sealed record ConnectionEnd(Gid Gid, ushort UdpPort, uint QpNumber, uint 
 /// <summary>What a peer asks for.</summary>
 /// <param name="Access">What the key and the queue pair allow.</param>
 /// <param name="Region">
-/// <see cref="ImporterKind.Dynamic"/> follows the object when it moves; <see cref="ImporterKind.PinnedRevocable"/> holds it in place.
-/// Both can be taken back.
+/// <see cref="ImporterKind.Dynamic"/> follows the object when it moves; <see cref="ImporterKind.PinnedRevocable"/>
+/// holds it in place. Both can be taken back.
 /// </param>
 /// <param name="Peer">The end that will use the memory.</param>
 public sealed record LeaseRequest(LeaseAccess Access, ImporterKind Region, ConnectionEnd Peer);
 
 /// <summary>
-/// An owner's permission to reach one object over RDMA, which the owner can end: a registered region and the queue pairs of one
-/// peer. Changed under the host lock.
+/// An owner's permission to reach one object over RDMA, which the owner can end: a registered region and the queue
+/// pairs of one peer. Changed under the host lock.
 /// </summary>
 public sealed class Lease
 {

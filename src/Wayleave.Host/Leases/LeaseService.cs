@@ -7,8 +7,8 @@ using Wayleave.Host.Objects;
 namespace Wayleave.Host.Leases;
 
 /// <summary>
-/// Lends objects to peers. Each peer address has a protection domain of its own, so that no peer reaches what was lent to another.
-/// Members take the host lock themselves.
+/// Lends objects to peers. Each peer address has a protection domain of its own, so that no peer reaches what was lent
+/// to another. Members take the host lock themselves.
 /// </summary>
 public sealed class LeaseService
 {
@@ -20,7 +20,9 @@ public sealed class LeaseService
     internal LeaseService(HostContext host, IReadOnlyList<NicHandle> nics) => (_host, _nics) = (host, nics);
 
     /// <summary>Registers the object for one peer and connects a queue pair to it.</summary>
-    /// <exception cref="WayleaveException">The object is gone, cannot be registered, or the peer's numbers make no sense.</exception>
+    /// <exception cref="WayleaveException">
+    /// The object is gone, cannot be registered, or the peer's numbers make no sense.
+    /// </exception>
     public async Task<Lease> LendAsync(DeviceObject o, LeaseRequest request)
     {
         ArgumentNullException.ThrowIfNull(o);
@@ -28,7 +30,10 @@ public sealed class LeaseService
         if (request.Region is not (ImporterKind.Dynamic or ImporterKind.PinnedRevocable))
         {
             throw new WayleaveException(
-                Errno.EOPNOTSUPP, $"lend {o}", $"a {request.Region} region cannot be taken back", "ask for a dynamic or a pinned-revocable one");
+                Errno.EOPNOTSUPP,
+                $"lend {o}",
+                $"a {request.Region} region cannot be taken back",
+                "ask for a dynamic or a pinned-revocable one");
         }
 
         NicHandle nic = _nics[0];
@@ -40,7 +45,9 @@ public sealed class LeaseService
         };
         ProtectionDomain domain = DomainOf(nic, request.Peer.Gid);
         MemoryRegion region = await nic.RegisterAsync(
-            domain, o.Buffer.Shared, new MemoryRegionRequest(0, o.SizeBytes, 0, access, request.Region)).ConfigureAwait(false);
+            domain,
+            o.Buffer.Shared,
+            new MemoryRegionRequest(0, o.SizeBytes, 0, access, request.Region)).ConfigureAwait(false);
         Lease lease;
         using (_host.Enter())
         {
@@ -63,8 +70,8 @@ public sealed class LeaseService
     }
 
     /// <summary>
-    /// Connects one more queue pair of the same peer in the lease's protection domain, after its first one went to ERR; those in ERR
-    /// are destroyed. The region and its key stay what they are: a dead key is still dead.
+    /// Connects one more queue pair of the same peer in the lease's protection domain, after its first one went to ERR;
+    /// those in ERR are destroyed. The region and its key stay what they are: a dead key is still dead.
     /// </summary>
     public ConnectionEnd Reconnect(Lease lease, ConnectionEnd peer)
     {
@@ -73,7 +80,9 @@ public sealed class LeaseService
         if (peer.Gid != lease.Request.Peer.Gid)
         {
             throw new WayleaveException(
-                Errno.EACCES, $"reconnect lease {lease.Id}", $"it belongs to {lease.Request.Peer.Gid}, not to {peer.Gid}");
+                Errno.EACCES,
+                $"reconnect lease {lease.Id}",
+                $"it belongs to {lease.Request.Peer.Gid}, not to {peer.Gid}");
         }
 
         // A peer that reconnects for ever must not fill the port with queue pairs that are of no use.
@@ -101,7 +110,9 @@ public sealed class LeaseService
         }
     }
 
-    /// <summary>All leases of an object, or of every object; those that are ending are among them until they have ended.</summary>
+    /// <summary>
+    /// All leases of an object, or of every object; those that are ending are among them until they have ended.
+    /// </summary>
     public IReadOnlyList<Lease> List(DeviceObject? o = null)
     {
         using (_host.Enter())
@@ -111,8 +122,8 @@ public sealed class LeaseService
     }
 
     /// <summary>
-    /// Destroys the queue pairs, then deregisters the region: its key is dead and may be given out again. When this returns nobody of
-    /// that lease writes any more, also to a caller who found its end begun by another.
+    /// Destroys the queue pairs, then deregisters the region: its key is dead and may be given out again. When this
+    /// returns nobody of that lease writes any more, also to a caller who found its end begun by another.
     /// </summary>
     public Task EndAsync(Lease lease)
     {

@@ -4,7 +4,8 @@ using Wayleave.Devices.Gpu;
 
 namespace Wayleave.Host.Objects;
 
-//   Writing --begin--> Committing --commit--> Ready --revoke--> Revoked      a revoke without sufficient proof: Quarantined,
+//   Writing --begin--> Committing --commit--> Ready --revoke--> Revoked      a revoke without sufficient proof:
+// Quarantined,
 //      |                   |                                      ^          until it retires after all
 //      +-------------------+-----------abort / revoke-------------+
 
@@ -25,7 +26,9 @@ public enum ObjectState
     Quarantined,
 }
 
-/// <summary>A named piece of device memory: what <c>wl://HOST/DEVICE/NAME</c> names. Changed under the host lock.</summary>
+/// <summary>
+/// A named piece of device memory: what <c>wl://HOST/DEVICE/NAME</c> names. Changed under the host lock.
+/// </summary>
 public sealed class DeviceObject
 {
     internal DeviceObject(ulong id, GpuHandle gpu, string name, GpuBuffer buffer, DateTimeOffset createdAt)

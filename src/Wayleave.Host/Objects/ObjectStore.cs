@@ -9,7 +9,8 @@ using Wayleave.Host.Runners;
 namespace Wayleave.Host.Objects;
 
 /// <summary>
-/// The named device memory of a host. Members take the host lock themselves; an awaiting member holds no lock while it waits.
+/// The named device memory of a host. Members take the host lock themselves; an awaiting member holds no lock while it
+/// waits.
 /// </summary>
 public sealed class ObjectStore
 {
@@ -28,10 +29,12 @@ public sealed class ObjectStore
     }
 
     /// <summary>
-    /// Makes an object that nobody finds by its name until <see cref="CommitAsync"/>. Its memory is cleared. When VRAM is full the
-    /// least recently used movable objects are evicted first.
+    /// Makes an object that nobody finds by its name until <see cref="CommitAsync"/>. Its memory is cleared. When VRAM
+    /// is full the least recently used movable objects are evicted first.
     /// </summary>
-    /// <exception cref="WayleaveException">No such device, a bad name or size, or no room; says which and what to do.</exception>
+    /// <exception cref="WayleaveException">
+    /// No such device, a bad name or size, or no room; says which and what to do.
+    /// </exception>
     public async Task<DeviceObject> CreateAsync(
         string device, string name, ulong sizeBytes, StorageKind storage, CancellationToken cancellation = default)
     {
@@ -86,8 +89,8 @@ public sealed class ObjectStore
     }
 
     /// <summary>
-    /// The writer is done. From here on <see cref="AbortAsync"/> does nothing: the caller checks the content, then ends with
-    /// <see cref="CommitAsync"/> or <see cref="RevokeAsync"/>.
+    /// The writer is done. From here on <see cref="AbortAsync"/> does nothing: the caller checks the content, then ends
+    /// with <see cref="CommitAsync"/> or <see cref="RevokeAsync"/>.
     /// </summary>
     /// <exception cref="WayleaveException">ENODEV: it was committed, revoked or aborted before.</exception>
     public void BeginCommit(DeviceObject made)
@@ -101,8 +104,8 @@ public sealed class ObjectStore
     }
 
     /// <summary>
-    /// Gives the object its name. An older object of that name is taken back first, so that nobody who still writes to the old one
-    /// reaches the new one.
+    /// Gives the object its name. An older object of that name is taken back first, so that nobody who still writes to
+    /// the old one reaches the new one.
     /// </summary>
     /// <exception cref="WayleaveException">ENODEV: it was revoked or aborted meanwhile.</exception>
     public async Task CommitAsync(DeviceObject made, string? sha256)
@@ -114,14 +117,15 @@ public sealed class ObjectStore
             ThrowUnless(made, made.State is ObjectState.Writing or ObjectState.Committing);
 
             // Another commit of the name may still be taking its own predecessor back: then there are two.
-            older = [.. _objects.Values.Where(o => o.State == ObjectState.Ready && o.Device == made.Device && o.Name == made.Name)];
+            older = [.. _objects.Values.Where(o => IsReady(o, made.Device, made.Name))];
             made.State = ObjectState.Ready;
             made.Sha256 = sha256;
         }
 
         foreach (DeviceObject replaced in older)
         {
-            await RevokeAsync(replaced, new RevokePolicy { Reason = $"replaced by a new {made}" }).ConfigureAwait(false);
+            await RevokeAsync(
+                replaced, new RevokePolicy { Reason = $"replaced by a new {made}" }).ConfigureAwait(false);
         }
     }
 
@@ -144,13 +148,15 @@ public sealed class ObjectStore
         await RevokeAsync(made, policy).ConfigureAwait(false);
     }
 
-    /// <summary>An object by its name, if it is ready; one that is being taken back only when there is no other.</summary>
+    /// <summary>
+    /// An object by its name, if it is ready; one that is being taken back only when there is no other.
+    /// </summary>
     public DeviceObject? Find(string device, string name)
     {
         using (_host.Enter())
         {
             return _objects.Values
-                .Where(o => o.State == ObjectState.Ready && o.Device == device && o.Name == name)
+                .Where(o => IsReady(o, device, name))
                 .MinBy(o => o.Buffer.IsFreed);
         }
     }
@@ -169,7 +175,12 @@ public sealed class ObjectStore
     {
         using (_host.Enter())
         {
-            return [.. _objects.Values.OrderBy(o => o.Device, StringComparer.Ordinal).ThenBy(o => o.Name, StringComparer.Ordinal).ThenBy(o => o.Id)];
+            return
+            [
+                .. _objects.Values.OrderBy(o => o.Device, StringComparer.Ordinal)
+                    .ThenBy(o => o.Name, StringComparer.Ordinal)
+                    .ThenBy(o => o.Id),
+            ];
         }
     }
 
@@ -182,13 +193,14 @@ public sealed class ObjectStore
     public Task RestoreAsync(DeviceObject o) => MoveAsync(o, GpuDomain.Vram);
 
     /// <summary>
-    /// Takes an object back: its keys die, its users drain, its memory returns to the allocator when the proof satisfies the policy
-    /// and stays in quarantine until then.
+    /// Takes an object back: its keys die, its users drain, its memory returns to the allocator when the proof
+    /// satisfies the policy and stays in quarantine until then.
     /// </summary>
     public async Task<RetirementProof> RevokeAsync(DeviceObject o, RevokePolicy policy)
     {
         ArgumentNullException.ThrowIfNull(o);
-        RetirementProof proof = await OwnerWait.AwaitAsync(_host, () => o.Gpu.Device.Free(o.Buffer, policy)).ConfigureAwait(false);
+        RetirementProof proof = await OwnerWait
+            .AwaitAsync(_host, () => o.Gpu.Device.Free(o.Buffer, policy)).ConfigureAwait(false);
         using (_host.Enter())
         {
             // The late drain may have come between the proof and this lock.
@@ -205,12 +217,15 @@ public sealed class ObjectStore
         return proof;
     }
 
-    /// <summary>The SHA-256 of the bytes as they are now, read piece by piece as the owner; lower-case hexadecimal.</summary>
+    /// <summary>
+    /// The SHA-256 of the bytes as they are now, read piece by piece as the owner; lower-case hexadecimal.
+    /// </summary>
     public async Task<string> Sha256Async(DeviceObject o, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(o);
         using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        await _access.ForEachPieceAsync(o.Buffer, 0, o.SizeBytes, (_, bytes) => hash.AppendData(bytes), cancellation).ConfigureAwait(false);
+        await _access.ForEachPieceAsync(
+            o.Buffer, 0, o.SizeBytes, (_, bytes) => hash.AppendData(bytes), cancellation).ConfigureAwait(false);
         return Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
@@ -220,6 +235,9 @@ public sealed class ObjectStore
         ArgumentNullException.ThrowIfNull(o);
         return _access.ForEachPieceAsync(o.Buffer, 0, o.SizeBytes, handler, cancellation);
     }
+
+    private static bool IsReady(DeviceObject o, string device, string name) =>
+        o.State == ObjectState.Ready && o.Device == device && o.Name == name;
 
     private async Task MoveAsync(DeviceObject o, GpuDomain target)
     {
@@ -282,7 +300,10 @@ public sealed class ObjectStore
     private GpuHandle FindGpu(string device) =>
         _gpus.FirstOrDefault(g => g.Name == device)
         ?? throw new WayleaveException(
-            Errno.ENODEV, $"find device {device}", "this host has no such GPU", $"it has {string.Join(", ", _gpus.Select(g => g.Name))}");
+            Errno.ENODEV,
+            $"find device {device}",
+            "this host has no such GPU",
+            $"it has {string.Join(", ", _gpus.Select(g => g.Name))}");
 
     private WayleaveException NoRoom(Errno errno, string operation, GpuHandle gpu)
     {
@@ -292,8 +313,13 @@ public sealed class ObjectStore
             stats = gpu.Device.Stats;
         }
 
-        string free = $"{ByteSize.ToText((long)stats.VramFreeBytes)} of {ByteSize.ToText((long)stats.VramTotalBytes)} are free on {gpu.Name}";
-        string held = stats.VramQuarantinedBytes == 0 ? "" : $", {ByteSize.ToText((long)stats.VramQuarantinedBytes)} in quarantine";
-        return new WayleaveException(errno, operation, free + held, "revoke an object, or start the host with a larger --vram");
+        string free =
+            $"{ByteSize.ToText((long)stats.VramFreeBytes)} of {ByteSize.ToText((long)stats.VramTotalBytes)} are free "
+            + $"on {gpu.Name}";
+        string held = stats.VramQuarantinedBytes == 0
+            ? ""
+            : $", {ByteSize.ToText((long)stats.VramQuarantinedBytes)} in quarantine";
+        return new WayleaveException(
+            errno, operation, free + held, "revoke an object, or start the host with a larger --vram");
     }
 }

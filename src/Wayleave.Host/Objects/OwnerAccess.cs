@@ -5,12 +5,16 @@ using Wayleave.Devices.Gpu;
 
 namespace Wayleave.Host.Objects;
 
-/// <summary>Sees one piece of a buffer at an offset, in bytes. Runs with the buffer's reservation held and without the host lock.</summary>
+/// <summary>
+/// Sees one piece of a buffer at an offset, in bytes. Runs with the buffer's reservation held and without the host
+/// lock.
+/// </summary>
 public delegate void PieceHandler(ulong offset, Span<byte> bytes);
 
 /// <summary>
-/// How the owner of a buffer looks at its bytes from the processor: piece by piece, each with the reservation held and all KERNEL
-/// fences signalled, so that the bytes cannot move while they are touched; between two pieces a mover or a revoke gets its turn.
+/// How the owner of a buffer looks at its bytes from the processor: piece by piece, each with the reservation held and
+/// all KERNEL fences signalled, so that the bytes cannot move while they are touched; between two pieces a mover or a
+/// revoke gets its turn.
 /// </summary>
 public sealed class OwnerAccess(HostContext host, PciFabric fabric)
 {
@@ -21,9 +25,15 @@ public sealed class OwnerAccess(HostContext host, PciFabric fabric)
     private readonly PciFunction _processor = new("0000:00:00.0", "cpu");
 
     /// <summary>Walks over a range of the buffer in order.</summary>
-    /// <exception cref="WayleaveException">ENODEV: the buffer was freed meanwhile; what is at its place may be somebody else's.</exception>
+    /// <exception cref="WayleaveException">
+    /// ENODEV: the buffer was freed meanwhile; what is at its place may be somebody else's.
+    /// </exception>
     public async Task ForEachPieceAsync(
-        GpuBuffer buffer, ulong offset, ulong lengthBytes, PieceHandler handler, CancellationToken cancellation = default)
+        GpuBuffer buffer,
+        ulong offset,
+        ulong lengthBytes,
+        PieceHandler handler,
+        CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(buffer);
         ArgumentNullException.ThrowIfNull(handler);

@@ -7,7 +7,9 @@ namespace Wayleave.Host.Objects;
 /// <summary>Turns Core's waits, which are data, into awaits. None of these is called with the host lock held.</summary>
 public static class ReservationWait
 {
-    /// <summary>Locks a reservation; the ticket holds it on return. For tickets that hold nothing else, so there is no deadlock.</summary>
+    /// <summary>
+    /// Locks a reservation; the ticket holds it on return. For tickets that hold nothing else, so there is no deadlock.
+    /// </summary>
     public static async Task LockAsync(this Reservation reservation, HostContext host, AcquireTicket ticket)
     {
         ArgumentNullException.ThrowIfNull(reservation);

@@ -4,8 +4,8 @@ using Wayleave.Devices.Gpu;
 namespace Wayleave.Host.Runners;
 
 /// <summary>
-/// The thread of a copy engine: it sleeps until a job may be ready and then drives the engine. It takes the engine token, never
-/// holds the host lock while it copies, and ends when disposed, after the block in hand.
+/// The thread of a copy engine: it sleeps until a job may be ready and then drives the engine. It takes the engine
+/// token, never holds the host lock while it copies, and ends when disposed, after the block in hand.
 /// </summary>
 public sealed class CopyEngineRunner : IDisposable
 {
@@ -58,7 +58,8 @@ public sealed class CopyEngineRunner : IDisposable
         }
         catch (Exception e) when (e is not OutOfMemoryException)
         {
-            // Jobs stay in the ring and their fences stay pending: memory they use is never given out. The status says why.
+            // Jobs stay in the ring and their fences stay pending: memory they use is never given out. The status says
+            // why.
             _failure = e;
             _host.Trace("copy.engine_failed", e.Message);
         }

@@ -6,12 +6,15 @@ using Wayleave.Linux;
 namespace Wayleave.Host.Runners;
 
 /// <summary>
-/// The owner's wait for the end of a revoke. The policy decides the tail (docs/adr/0006): a short spin, because most drains are
-/// over within one packet's copy, then a futex; and whoever ends the revoke yields after it had to wake somebody.
+/// The owner's wait for the end of a revoke. The policy decides the tail (docs/adr/0006): a short spin, because most
+/// drains are over within one packet's copy, then a futex; and whoever ends the revoke yields after it had to wake
+/// somebody.
 /// </summary>
 public static class OwnerWait
 {
-    /// <summary>Takes a buffer back and blocks until there is a proof, good or bad. Not with the host lock held.</summary>
+    /// <summary>
+    /// Takes a buffer back and blocks until there is a proof, good or bad. Not with the host lock held.
+    /// </summary>
     public static RetirementProof Revoke(SharedBuffer buffer, RevokePolicy policy)
     {
         ArgumentNullException.ThrowIfNull(buffer);
@@ -39,8 +42,8 @@ public static class OwnerWait
     }
 
     /// <summary>
-    /// As <see cref="Revoke"/>, for callers that must not block a thread, and for any way to start the operation: a buffer that is
-    /// freed is revoked by its exporter.
+    /// As <see cref="Revoke"/>, for callers that must not block a thread, and for any way to start the operation: a
+    /// buffer that is freed is revoked by its exporter.
     /// </summary>
     /// <param name="host">The host whose lock is taken around <paramref name="start"/>.</param>
     /// <param name="start">Starts the revoke; runs once, with the host lock held.</param>

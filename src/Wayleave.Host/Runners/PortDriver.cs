@@ -9,14 +9,16 @@ namespace Wayleave.Host.Runners;
 
 // Progress by whoever polls (docs/adr/0005).
 //
-//   application thread   TryProgress after a post and from every poll: takes the port token if it is free, else does nothing:
+//   application thread   TryProgress after a post and from every poll: takes the port token if it is free, else does
+// nothing:
 //                        the holder looks at the doorbell again before it lets go.
-//   engine thread        stands back while an application polls; else progresses, spins for 50 us, then sleeps in poll(2) on the
+//   engine thread        stands back while an application polls; else progresses, spins for 50 us, then sleeps in
+// poll(2) on the
 //                        socket and the wake event, at most until the port's next deadline.
 //
-// Under the token: this object's buffers, the socket's message headers and all of the port's machine. The token holder may take the
-// host lock (a fault is handed to the remap operation); a thread that holds the host lock never takes the token. Neither is held while
-// sleeping.
+// Under the token: this object's buffers, the socket's message headers and all of the port's machine. The token holder
+// may take the host lock (a fault is handed to the remap operation); a thread that holds the host lock never takes the
+// token. Neither is held while sleeping.
 
 /// <summary>Moves datagrams between one UDP socket and one port machine, and gives the machine its time.</summary>
 public sealed class PortDriver : IDisposable
@@ -49,7 +51,12 @@ public sealed class PortDriver : IDisposable
     /// <param name="host">The host whose clock and lock the port uses.</param>
     /// <param name="options">How to drive.</param>
     /// <param name="tap">Sees every datagram in both directions, for captures; or null.</param>
-    public PortDriver(RdmaPort port, UdpEndpoint endpoint, HostContext host, PortDriverOptions? options = null, IDatagramTap? tap = null)
+    public PortDriver(
+        RdmaPort port,
+        UdpEndpoint endpoint,
+        HostContext host,
+        PortDriverOptions? options = null,
+        IDatagramTap? tap = null)
     {
         _port = port;
         _endpoint = endpoint;
@@ -57,8 +64,13 @@ public sealed class PortDriver : IDisposable
         _options = options ?? new PortDriverOptions();
         _tap = tap;
         _handleRemapped = _ => HandleRemapped();
-        _buffers = MappedMemory.AllocateAnonymous((_options.BatchSuperPackets + 1L) * SuperPacketBytes, hugePages: true);
-        _receive = [.. Enumerable.Range(0, _options.BatchSuperPackets).Select(i => _buffers.Memory.Slice(i * SuperPacketBytes, SuperPacketBytes))];
+        _buffers = MappedMemory.AllocateAnonymous(
+            (_options.BatchSuperPackets + 1L) * SuperPacketBytes, hugePages: true);
+        _receive =
+        [
+            .. Enumerable.Range(0, _options.BatchSuperPackets)
+                .Select(i => _buffers.Memory.Slice(i * SuperPacketBytes, SuperPacketBytes)),
+        ];
         _transmit = _buffers.Memory.Slice(_options.BatchSuperPackets * SuperPacketBytes, SuperPacketBytes);
         if (_options.HasEngine)
         {
@@ -77,8 +89,8 @@ public sealed class PortDriver : IDisposable
     public UdpSocketStats ReadSocketStats() => _endpoint.ReadStats();
 
     /// <summary>
-    /// Does what the port has to do now, if nobody else is at it. Called after posting and while polling; any thread, without the
-    /// host lock. Never blocks, allocates nothing.
+    /// Does what the port has to do now, if nobody else is at it. Called after posting and while polling; any thread,
+    /// without the host lock. Never blocks, allocates nothing.
     /// </summary>
     /// <returns>Whether something was done: a caller that polls goes on at once.</returns>
     public bool TryProgress()
@@ -86,7 +98,8 @@ public sealed class PortDriver : IDisposable
         _applicationPolls++; // a lost count only lets the engine look once more
         bool worked = Drive();
 
-        // The deadline was written before the token was given back, a full barrier; see SleepUntilWork for the other half.
+        // The deadline was written before the token was given back, a full barrier; see SleepUntilWork for the other
+        // half.
         if (Volatile.Read(ref _deadline) < Volatile.Read(ref _engineSleepsUntil))
         {
             _endpoint.Wake();
@@ -96,8 +109,8 @@ public sealed class PortDriver : IDisposable
     }
 
     /// <summary>
-    /// Runs control work that needs the port token, such as making a queue pair; waits for it in short turns, because every holder
-    /// gives it back after a few super-packets. Never with the host lock held.
+    /// Runs control work that needs the port token, such as making a queue pair; waits for it in short turns, because
+    /// every holder gives it back after a few super-packets. Never with the host lock held.
     /// </summary>
     public void WithToken(Action action)
     {
@@ -121,7 +134,9 @@ public sealed class PortDriver : IDisposable
         TryProgress();
     }
 
-    /// <summary>Stops the engine thread, then closes the socket. Work in flight is not finished: destroy the queue pairs first.</summary>
+    /// <summary>
+    /// Stops the engine thread, then closes the socket. Work in flight is not finished: destroy the queue pairs first.
+    /// </summary>
     public void Dispose()
     {
         if (_stopping)
@@ -133,7 +148,8 @@ public sealed class PortDriver : IDisposable
         _endpoint.Wake();
         _engine?.Join();
 
-        // An application thread may still be inside: the token is kept for ever, so that nobody touches the closed socket.
+        // An application thread may still be inside: the token is kept for ever, so that nobody touches the closed
+        // socket.
         SpinWait spin = default;
         while (!_port.TryEnter())
         {
@@ -172,7 +188,8 @@ public sealed class PortDriver : IDisposable
                 _port.Exit();
             }
 
-            // Somebody who found the token taken left a doorbell: it is ours to answer, unless the socket takes nothing more.
+            // Somebody who found the token taken left a doorbell: it is ours to answer, unless the socket takes nothing
+            // more.
             if (!_port.HasDoorbell || isStuck)
             {
                 return worked;
@@ -215,7 +232,9 @@ public sealed class PortDriver : IDisposable
 
             Gid to = _pending.Destination;
             Errno errno = _endpoint.TrySend(
-                new EndpointAddress(to.High, to.Low, _pending.DestinationPort), buffer[.._pending.LengthBytes], _pending.SegmentBytes);
+                new EndpointAddress(to.High, to.Low, _pending.DestinationPort),
+                buffer[.._pending.LengthBytes],
+                _pending.SegmentBytes);
             _hasPending = errno is Errno.EAGAIN or Errno.ENOBUFS;
             if (_hasPending)
             {
@@ -223,7 +242,8 @@ public sealed class PortDriver : IDisposable
                 return i > 0;
             }
 
-            // Any other error is a packet lost on the wire (no route, peer's ICMP): the retransmit timer is the answer to that.
+            // Any other error is a packet lost on the wire (no route, peer's ICMP): the retransmit timer is the answer
+            // to that.
             _tap?.Sent(to, _pending.DestinationPort, buffer[.._pending.LengthBytes], _pending.SegmentBytes, now);
         }
 
@@ -246,8 +266,9 @@ public sealed class PortDriver : IDisposable
         }
     }
 
-    // Runs on the thread that ended the wait, a copy engine's perhaps, when nobody may be looking at the port: what the peer asked
-    // for was delayed, so nothing more need come from there. A wake after the end of this object finds nobody asleep.
+    // Runs on the thread that ended the wait, a copy engine's perhaps, when nobody may be looking at the port: what the
+    // peer asked for was delayed, so nothing more need come from there. A wake after the end of this object finds
+    // nobody asleep.
     private void HandleRemapped() => _endpoint.Wake();
 
     private void RunEngine()

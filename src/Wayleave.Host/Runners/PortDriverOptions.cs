@@ -3,7 +3,9 @@ namespace Wayleave.Host.Runners;
 /// <summary>How a port is driven. The defaults are those of docs/adr/0005.</summary>
 public sealed record PortDriverOptions
 {
-    /// <summary>Super-packets handled each way while the port token is held: longer holds starve an owner who revokes.</summary>
+    /// <summary>
+    /// Super-packets handled each way while the port token is held: longer holds starve an owner who revokes.
+    /// </summary>
     public int BatchSuperPackets { get; init; } = 4;
 
     /// <summary>How long the engine thread stays away while an application polls the port itself.</summary>
@@ -15,6 +17,8 @@ public sealed record PortDriverOptions
     /// <summary>The longest sleep; a deadline of the port cuts it short.</summary>
     public TimeSpan EngineSleepMax { get; init; } = TimeSpan.FromMilliseconds(100);
 
-    /// <summary>Whether this driver has an engine thread at all: a benchmark that always polls may do without.</summary>
+    /// <summary>
+    /// Whether this driver has an engine thread at all: a benchmark that always polls may do without.
+    /// </summary>
     public bool HasEngine { get; init; } = true;
 }

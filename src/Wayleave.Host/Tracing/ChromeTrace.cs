@@ -6,11 +6,13 @@ using Wayleave.Core;
 namespace Wayleave.Host.Tracing;
 
 /// <summary>
-/// Keeps the events of one host and writes them as Chrome trace-event JSON, which ui.perfetto.dev opens. Time is the machine's
-/// monotonic clock, so that the files of two processes of one machine fit together.
+/// Keeps the events of one host and writes them as Chrome trace-event JSON, which ui.perfetto.dev opens. Time is the
+/// machine's monotonic clock, so that the files of two processes of one machine fit together.
 /// </summary>
 /// <param name="processName">What the track is called: the host's name.</param>
-/// <param name="eventLimit">Events kept; more are counted and dropped, so that a long run cannot fill the memory.</param>
+/// <param name="eventLimit">
+/// Events kept; more are counted and dropped, so that a long run cannot fill the memory.
+/// </param>
 public sealed class ChromeTrace(string processName, int eventLimit = 1_000_000) : ITraceSink
 {
     private readonly ConcurrentQueue<(long Timestamp, TraceEvent Event)> _events = new();
@@ -28,7 +30,8 @@ public sealed class ChromeTrace(string processName, int eventLimit = 1_000_000) 
     }
 
     /// <summary>
-    /// Writes what was kept as the elements of a JSON array: the caller has started the array, and may add another process's.
+    /// Writes what was kept as the elements of a JSON array: the caller has started the array, and may add another
+    /// process's.
     /// </summary>
     public void WriteTo(Utf8JsonWriter writer, int processId)
     {
@@ -47,8 +50,8 @@ public sealed class ChromeTrace(string processName, int eventLimit = 1_000_000) 
         }
     }
 
-    // NAME.start opens a slice of NAME on the subject's own track; any later NAME.* event of the same subject that ends the operation
-    // closes it. Everything else is an instant.
+    // NAME.start opens a slice of NAME on the subject's own track; any later NAME.* event of the same subject that ends
+    // the operation closes it. Everything else is an instant.
     private static void WriteEvent(Utf8JsonWriter writer, int processId, long timestamp, in TraceEvent e)
     {
         int dot = e.Name.LastIndexOf('.');

@@ -5,12 +5,13 @@ using Wayleave.Host.Runners;
 namespace Wayleave.Host.Tracing;
 
 /// <summary>
-/// Writes the datagrams of one port to a pcap file, each as the frame it was on the wire: a socket sees neither Ethernet nor IP, so
-/// those headers are made again. The identification of what was received from a foreign IPv4 sender is unknown and left zero.
+/// Writes the datagrams of one port to a pcap file, each as the frame it was on the wire: a socket sees neither
+/// Ethernet nor IP, so those headers are made again. The identification of what was received from a foreign IPv4 sender
+/// is unknown and left zero.
 /// </summary>
 /// <remarks>
-/// For looking, not for speed: the port waits for the file. Times are UTC. What is captured ends after <c>frameLimit</c> frames, so
-/// that a long run cannot fill the disk.
+/// For looking, not for speed: the port waits for the file. Times are UTC. What is captured ends after
+/// <c>frameLimit</c> frames, so that a long run cannot fill the disk.
 /// </remarks>
 public sealed class PcapFile : IDatagramTap, IDisposable
 {
@@ -52,11 +53,32 @@ public sealed class PcapFile : IDatagramTap, IDisposable
     /// <summary>Frames that came after the limit.</summary>
     public long Dropped { get; private set; }
 
-    public void Sent(Gid destination, ushort destinationPort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now) =>
-        Write(new FrameHeader { Source = _local, SourcePort = _localPort, Destination = destination, DestinationPort = destinationPort }, bytes, segmentBytes, now);
+    public void Sent(
+        Gid destination, ushort destinationPort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now) =>
+        Write(
+            new FrameHeader
+            {
+                Source = _local,
+                SourcePort = _localPort,
+                Destination = destination,
+                DestinationPort = destinationPort,
+            },
+            bytes,
+            segmentBytes,
+            now);
 
     public void Received(Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now) =>
-        Write(new FrameHeader { Source = source, SourcePort = sourcePort, Destination = _local, DestinationPort = _localPort }, bytes, segmentBytes, now);
+        Write(
+            new FrameHeader
+            {
+                Source = source,
+                SourcePort = sourcePort,
+                Destination = _local,
+                DestinationPort = _localPort,
+            },
+            bytes,
+            segmentBytes,
+            now);
 
     public void Dispose()
     {

@@ -20,12 +20,13 @@ public enum BulkDirection
 /// <param name="RemoteAddress">Within the peer's region.</param>
 /// <param name="RKey">The peer's key.</param>
 /// <param name="LengthBytes">Any length.</param>
-public readonly record struct BulkRange(ulong LocalAddress, uint LKey, ulong RemoteAddress, uint RKey, ulong LengthBytes);
+public readonly record struct BulkRange(
+    ulong LocalAddress, uint LKey, ulong RemoteAddress, uint RKey, ulong LengthBytes);
 
 /// <summary>
-/// Moves a long range through one queue pair in messages of fixed size, several in flight, polling on the calling thread. The
-/// memory at both ends belongs to the transfer until <see cref="Run"/> returns: after a cancellation it first waits for what is in
-/// flight, because a cancelled wait does not cancel DMA.
+/// Moves a long range through one queue pair in messages of fixed size, several in flight, polling on the calling
+/// thread. The memory at both ends belongs to the transfer until <see cref="Run"/> returns: after a cancellation it
+/// first waits for what is in flight, because a cancelled wait does not cancel DMA.
 /// </summary>
 public sealed class BulkTransfer(PortDriver driver, QueuePair queuePair, CompletionQueue completions, HostContext host)
 {
@@ -38,7 +39,8 @@ public sealed class BulkTransfer(PortDriver driver, QueuePair queuePair, Complet
     public int Depth { get; init; } = 16;
 
     /// <summary>
-    /// How many bytes may be posted so far, or null for no limit. Asked before each post: a caller can hold the last message back.
+    /// How many bytes may be posted so far, or null for no limit. Asked before each post: a caller can hold the last
+    /// message back.
     /// </summary>
     public Func<ulong>? PostLimit { get; init; }
 
@@ -98,7 +100,8 @@ public sealed class BulkTransfer(PortDriver driver, QueuePair queuePair, Complet
                 Progress?.Invoke(completed);
             }
 
-            // Retries, timers and fences take micro- to milliseconds: yield the processor to the peer when there is nothing to do.
+            // Retries, timers and fences take micro- to milliseconds: yield the processor to the peer when there is
+            // nothing to do.
             if (worked || count > 0)
             {
                 spin = default;

@@ -6,8 +6,8 @@ using Wayleave.Host.Objects;
 namespace Wayleave.Host.Transfers;
 
 /// <summary>
-/// The active end of a connection: a queue pair, its completions and a local region, made before the peer is asked so that the peer
-/// can be told their numbers. Owned by one transfer at a time.
+/// The active end of a connection: a queue pair, its completions and a local region, made before the peer is asked so
+/// that the peer can be told their numbers. Owned by one transfer at a time.
 /// </summary>
 public sealed class Connection : IAsyncDisposable
 {
@@ -37,7 +37,8 @@ public sealed class Connection : IAsyncDisposable
     /// <param name="nic">The local NIC.</param>
     /// <param name="o">Source or target of what will be transferred; outlives this.</param>
     /// <param name="kind">How the local object is held; dynamic lets it move while bytes are on their way.</param>
-    public static async Task<Connection> OpenAsync(NicHandle nic, DeviceObject o, ImporterKind kind = ImporterKind.Dynamic)
+    public static async Task<Connection> OpenAsync(
+        NicHandle nic, DeviceObject o, ImporterKind kind = ImporterKind.Dynamic)
     {
         ArgumentNullException.ThrowIfNull(nic);
         ArgumentNullException.ThrowIfNull(o);
@@ -46,7 +47,8 @@ public sealed class Connection : IAsyncDisposable
             o.Buffer.Shared,
             new MemoryRegionRequest(0, o.SizeBytes, 0, AccessFlags.LocalWrite, kind)).ConfigureAwait(false);
         CompletionQueue completions = nic.CreateCompletionQueue(Depth);
-        return new Connection(nic, region, completions, nic.CreateQueuePair(region.Domain, completions), nic.ChoosePsn());
+        return new Connection(
+            nic, region, completions, nic.CreateQueuePair(region.Domain, completions), nic.ChoosePsn());
     }
 
     /// <summary>Connects to what the peer answered.</summary>
@@ -62,7 +64,9 @@ public sealed class Connection : IAsyncDisposable
         _pair = _nic.CreateQueuePair(Region.Domain, Completions);
     }
 
-    /// <summary>Destroys the queue pair, then ends the region. What was in flight is lost: finish or cancel the transfer first.</summary>
+    /// <summary>
+    /// Destroys the queue pair, then ends the region. What was in flight is lost: finish or cancel the transfer first.
+    /// </summary>
     public async ValueTask DisposeAsync()
     {
         _nic.Destroy(_pair);

@@ -3,7 +3,9 @@ using Wayleave.Core;
 
 namespace Wayleave.Host.Transfers;
 
-/// <summary>Files at the ends of a copy, with errors that name them. A target appears under its name whole or not at all.</summary>
+/// <summary>
+/// Files at the ends of a copy, with errors that name them. A target appears under its name whole or not at all.
+/// </summary>
 public static class LocalFile
 {
     /// <summary>Opens a source.</summary>
@@ -18,7 +20,8 @@ public static class LocalFile
 
         try
         {
-            SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read, FileOptions.SequentialScan);
+            SafeFileHandle file = File.OpenHandle(
+                path, FileMode.Open, FileAccess.Read, FileShare.Read, FileOptions.SequentialScan);
             lengthBytes = (ulong)RandomAccess.GetLength(file);
             if (lengthBytes != 0)
             {
@@ -37,7 +40,8 @@ public static class LocalFile
             });
         }
 
-        throw new WayleaveException(Errno.ENODATA, operation, "it is empty", "device memory has no objects of zero bytes");
+        throw new WayleaveException(
+            Errno.ENODATA, operation, "it is empty", "device memory has no objects of zero bytes");
     }
 
     /// <summary>Reads exactly <paramref name="bytes"/> from an offset.</summary>
@@ -51,7 +55,8 @@ public static class LocalFile
                 int read = RandomAccess.Read(file, bytes, (long)offset);
                 if (read == 0)
                 {
-                    throw new WayleaveException(Errno.EIO, $"read {path}", "it became shorter while it was read", "start again");
+                    throw new WayleaveException(
+                        Errno.EIO, $"read {path}", "it became shorter while it was read", "start again");
                 }
 
                 bytes = bytes[read..];
@@ -65,8 +70,8 @@ public static class LocalFile
     }
 
     /// <summary>
-    /// Writes a file beside its final name, and gives it that name only when <paramref name="write"/> has returned. Whatever fails
-    /// leaves the old file, if there was one, and no other trace.
+    /// Writes a file beside its final name, and gives it that name only when <paramref name="write"/> has returned.
+    /// Whatever fails leaves the old file, if there was one, and no other trace.
     /// </summary>
     /// <exception cref="WayleaveException">The folder is missing, not writable or full.</exception>
     public static async Task WriteWholeAsync(string path, ulong lengthBytes, Func<SafeFileHandle, Task> write)
@@ -88,7 +93,8 @@ public static class LocalFile
         string part = Path.Combine(folder, $".{Path.GetFileName(target)}.{Environment.ProcessId}.part");
         try
         {
-            using (SafeFileHandle file = File.OpenHandle(part, FileMode.Create, FileAccess.Write, FileShare.None, FileOptions.None, (long)lengthBytes))
+            using (SafeFileHandle file = File.OpenHandle(
+                part, FileMode.Create, FileAccess.Write, FileShare.None, FileOptions.None, (long)lengthBytes))
             {
                 await write(file).ConfigureAwait(false);
                 RandomAccess.FlushToDisk(file);
@@ -99,7 +105,7 @@ public static class LocalFile
         catch (Exception e)
         {
             File.Delete(part);
-            if (e is WayleaveException or OperationCanceledException || e is not (IOException or UnauthorizedAccessException))
+            if (e is WayleaveException or not (IOException or UnauthorizedAccessException))
             {
                 throw;
             }

@@ -16,8 +16,9 @@ namespace Wayleave.Host.Transfers;
 public sealed record CopyResult(ulong Bytes, string Sha256, TimeSpan Elapsed);
 
 /// <summary>
-/// Copies between a local file and an object of another host: file bytes go straight into the memory of this host's GPU, and from
-/// there over RDMA into the other's; or the way back. The other end shows the object only when it is whole and its checksum is right.
+/// Copies between a local file and an object of another host: file bytes go straight into the memory of this host's
+/// GPU, and from there over RDMA into the other's; or the way back. The other end shows the object only when it is
+/// whole and its checksum is right.
 /// </summary>
 /// <param name="host">Where the local GPU and NIC are.</param>
 /// <param name="remote">The other host.</param>
@@ -29,7 +30,10 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
     /// <summary>Called with the bytes that have arrived so far; on a thread of the transfer.</summary>
     public Action<ulong, ulong>? Progress { get; init; }
 
-    /// <summary>Copies a file to <c>DEVICE/NAME</c> of the other host. An object of that name is replaced when the new one is whole.</summary>
+    /// <summary>
+    /// Copies a file to <c>DEVICE/NAME</c> of the other host. An object of that name is replaced when the new one is
+    /// whole.
+    /// </summary>
     /// <exception cref="WayleaveException">Names the file, object or host, the reason and the remedy.</exception>
     public async Task<CopyResult> PushAsync(string path, WlUrl target, CancellationToken cancellation = default)
     {
@@ -38,8 +42,10 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
 
         // The other end first: a host that is not there, or has no room, is told before a byte is read.
         ObjectDocument made = await remote.CreateObjectAsync(
-            new CreateObjectDocument { Device = target.Device!, Name = target.Name!, SizeBytes = length }, cancellation).ConfigureAwait(false);
-        DeviceObject source = await host.Objects.CreateAsync(_gpu.Name, "cp", length, StorageKind.Movable, cancellation).ConfigureAwait(false);
+            new CreateObjectDocument { Device = target.Device!, Name = target.Name!, SizeBytes = length },
+            cancellation).ConfigureAwait(false);
+        DeviceObject source = await host.Objects
+            .CreateAsync(_gpu.Name, "cp", length, StorageKind.Movable, cancellation).ConfigureAwait(false);
         try
         {
             using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
@@ -76,8 +82,10 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
     public async Task<CopyResult> PullAsync(WlUrl source, string path, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(source);
-        ObjectDocument found = await remote.GetObjectAsync(source.Device!, source.Name!, cancellation).ConfigureAwait(false);
-        DeviceObject target = await host.Objects.CreateAsync(_gpu.Name, "cp", found.SizeBytes, StorageKind.Movable, cancellation).ConfigureAwait(false);
+        ObjectDocument found = await remote
+            .GetObjectAsync(source.Device!, source.Name!, cancellation).ConfigureAwait(false);
+        DeviceObject target = await host.Objects
+            .CreateAsync(_gpu.Name, "cp", found.SizeBytes, StorageKind.Movable, cancellation).ConfigureAwait(false);
         try
         {
             CopyResult? result = null;
@@ -97,11 +105,15 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
                     cancellation).ConfigureAwait(false);
                 string sha256 = Convert.ToHexStringLower(hash.GetHashAndReset());
                 string expected = found.Sha256
-                    ?? (await remote.GetSha256Async(source.Device!, source.Name!, cancellation).ConfigureAwait(false)).Sha256;
+                    ?? (await remote
+                        .GetSha256Async(source.Device!, source.Name!, cancellation).ConfigureAwait(false)).Sha256;
                 if (sha256 != expected)
                 {
                     throw new WayleaveException(
-                        Errno.EIO, operation, $"the checksum is {sha256}, {expected} was expected", "somebody writes to the object; copy it again");
+                        Errno.EIO,
+                        operation,
+                        $"the checksum is {sha256}, {expected} was expected",
+                        "somebody writes to the object; copy it again");
                 }
 
                 result = new CopyResult(found.SizeBytes, sha256, elapsed);
@@ -136,11 +148,14 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
         public Func<Task>? After { get; init; }
     }
 
-    private async Task<TimeSpan> TransferAsync(DeviceObject local, ulong remoteId, TransferPlan plan, CancellationToken cancellation)
+    private async Task<TimeSpan> TransferAsync(
+        DeviceObject local, ulong remoteId, TransferPlan plan, CancellationToken cancellation)
     {
         await using Connection connection = await Connection.OpenAsync(_nic, local).ConfigureAwait(false);
         HeldLease lease = await remote.LeaseAsync(
-            remoteId, new LeaseRequestDocument { Access = plan.Access, Peer = ConnectionEndDocument.From(connection.Local) }, cancellation).ConfigureAwait(false);
+            remoteId,
+            new LeaseRequestDocument { Access = plan.Access, Peer = ConnectionEndDocument.From(connection.Local) },
+            cancellation).ConfigureAwait(false);
         await using (lease.ConfigureAwait(false))
         {
             connection.Connect(lease.Lease.Local.ToEnd());
@@ -153,13 +168,18 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
             };
             BulkRange range = new(0, connection.Region.Key, lease.Lease.Va, lease.Lease.Rkey, local.SizeBytes);
             Task<WorkCompletionStatus> transfer = Task.Factory.StartNew(
-                () => bulk.Run(plan.Direction, range, cancellation), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+                () => bulk.Run(plan.Direction, range, cancellation),
+                CancellationToken.None,
+                TaskCreationOptions.LongRunning,
+                TaskScheduler.Default);
 
-            // A lease that ends, because its owner or its host is gone, says more than the time-outs that follow on the wire.
+            // A lease that ends, because its owner or its host is gone, says more than the time-outs that follow on the
+            // wire.
             if (await Task.WhenAny(transfer, lease.Completion).ConfigureAwait(false) == lease.Completion)
             {
                 connection.Abort();
-                await ((Task)transfer).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // lease.Completion says why
+                // lease.Completion says why
+                await ((Task)transfer).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
                 await AwaitLeaseEndAsync(lease, plan.Operation).ConfigureAwait(false);
             }
 

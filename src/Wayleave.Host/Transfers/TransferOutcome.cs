@@ -21,10 +21,13 @@ public static class TransferOutcome
         (Errno errno, string reason, string? remedy) = status switch
         {
             WorkCompletionStatus.RetryExceeded or WorkCompletionStatus.RnrRetryExceeded =>
-                (Errno.ETIMEDOUT, $"{peer} does not answer any more", "see whether that host is still running, then start again"),
+                (Errno.ETIMEDOUT,
+                    $"{peer} does not answer any more",
+                    "see whether that host is still running, then start again"),
             WorkCompletionStatus.RemoteAccessError =>
                 (Errno.EACCES, $"{peer} took the memory back", "ask its owner for a new object, then start again"),
-            WorkCompletionStatus.RemoteInvalidRequest or WorkCompletionStatus.RemoteOperationError or WorkCompletionStatus.BadResponse =>
+            WorkCompletionStatus.RemoteInvalidRequest or WorkCompletionStatus.RemoteOperationError
+                or WorkCompletionStatus.BadResponse =>
                 (Errno.EREMOTEIO, $"{peer} refused the request ({status})", (string?)null),
             WorkCompletionStatus.LocalProtectionError or WorkCompletionStatus.LocalAccessError =>
                 (Errno.ENODEV, "the local memory was taken back by its owner", null),

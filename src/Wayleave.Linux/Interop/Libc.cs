@@ -4,9 +4,10 @@ namespace Wayleave.Linux.Interop;
 
 /// <summary>libc, as in the man pages: names, order and types of the arguments are those of C.</summary>
 /// <remarks>
-/// Control path: SetLastError, handles as <see cref="FileDescriptor"/>. Data path (the second half): plain integers and no
-/// SetLastError; the caller holds a <see cref="FileDescriptor.Borrowed"/> and reads Marshal.GetLastSystemError in the statement
-/// after the call, and only after a failure. None of them may suppress the GC transition: each can wait for the socket lock.
+/// Control path: SetLastError, handles as <see cref="FileDescriptor"/>. Data path (the second half): plain integers and
+/// no SetLastError; the caller holds a <see cref="FileDescriptor.Borrowed"/> and reads Marshal.GetLastSystemError in
+/// the statement after the call, and only after a failure. None of them may suppress the GC transition: each can wait
+/// for the socket lock.
 /// </remarks>
 internal static unsafe partial class Libc
 {
@@ -79,5 +80,6 @@ internal static unsafe partial class Libc
     internal static partial nint write(int fd, void* buf, nuint count);
 
     [LibraryImport(Library, EntryPoint = "syscall")]
-    internal static partial nint futex(nint number, int* uaddr, int op, int val, timespec* timeout, int* uaddr2, int val3);
+    internal static partial nint futex(
+        nint number, int* uaddr, int op, int val, timespec* timeout, int* uaddr2, int val3);
 }

@@ -88,7 +88,8 @@ public sealed class BenchCommandTests
         (int code, string output, string error) = await RunProcessAsync(["write-bw", "--mtu", "77", "--depth", "0"]);
         Assert.Equal((2, ""), (code, output));
         Assert.Equal(
-            "wayleave: the MTU must be 256, 512, 1024, 2048 or 4096, not 77; the depth must be 1 to 1024, not 0\n", error);
+            "wayleave: the MTU must be 256, 512, 1024, 2048 or 4096, not 77; the depth must be 1 to 1024, not 0\n",
+            error);
     }
 
     private static async Task<JsonElement> RunAsync(string[] arguments)

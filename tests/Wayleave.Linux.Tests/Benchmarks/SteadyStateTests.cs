@@ -11,7 +11,9 @@ using Xunit;
 
 namespace Wayleave.Linux.Tests.Benchmarks;
 
-/// <summary>Two ports in this process, both driven by this thread, so that every allocation of the path is seen.</summary>
+/// <summary>
+/// Two ports in this process, both driven by this thread, so that every allocation of the path is seen.
+/// </summary>
 public sealed class SteadyStateTests
 {
     private const int MessageBytes = 20_000;
@@ -28,7 +30,8 @@ public sealed class SteadyStateTests
         (MemoryRegion local, CompletionQueue sends, QueuePair near) = await OpenAsync(here);
         (MemoryRegion remote, CompletionQueue receives, QueuePair far) = await OpenAsync(there);
         Connect(here.Nics[0], near, there.Nics[0], far);
-        void Run(int messages) => Transfer(here.Nics[0], there.Nics[0], opcode, messages, near, sends, local, far, receives, remote);
+        void Run(int messages) =>
+            Transfer(here.Nics[0], there.Nics[0], opcode, messages, near, sends, local, far, receives, remote);
 
         Run(200); // compiles, and grows what grows once
         long before = GC.GetAllocatedBytesForCurrentThread();
@@ -83,10 +86,12 @@ public sealed class SteadyStateTests
             Gpus = [new GpuConfig { Name = BenchmarkEnd.GpuName, VramBytes = 1 << 20, SystemPoolBytes = 0 }],
             Nics = [new NicConfig { Address = System.Net.IPAddress.Parse(address), UdpPort = 0 }],
         };
-        return WayleaveHost.StartAsync(config, new WayleaveHostOptions { Driver = new PortDriverOptions { HasEngine = false } });
+        return WayleaveHost.StartAsync(
+            config, new WayleaveHostOptions { Driver = new PortDriverOptions { HasEngine = false } });
     }
 
-    private static async Task<(MemoryRegion Region, CompletionQueue Completions, QueuePair Pair)> OpenAsync(WayleaveHost host)
+    private static async Task<(
+        MemoryRegion Region, CompletionQueue Completions, QueuePair Pair)> OpenAsync(WayleaveHost host)
     {
         NicHandle nic = host.Nics[0];
         DeviceObject o = await host.Objects.CreateAsync(

@@ -14,20 +14,30 @@ public class CommandLineTests
         { "nope", 2, "wayleave knows no 'nope'; see wayleave --help" },
         { "ls --nope", 2, "there is no option --nope; see wayleave ls --help" },
         { "ls wl://h wl://i", 2, "wayleave ls knows no 'wl://i'; see wayleave ls --help" },
-        { "ls http://h", 2, "http://h: does not start with wl://; write wl://HOST[:PORT]/DEVICE/NAME; see wayleave ls --help" },
+        { "ls http://h",
+            2, "http://h: does not start with wl://; write wl://HOST[:PORT]/DEVICE/NAME; see wayleave ls --help" },
         { "ls wl://[::1", 2, "wl://[::1: has '[' without ']'; write an IPv6 address as [::1]; see wayleave ls --help" },
         { "revoke", 2, "Required argument 'URL' missing for command: 'revoke'; see wayleave revoke --help" },
-        { "revoke wl://h/gpu0", 2, "wl://h/gpu0: names no object; write wl://HOST[:PORT]/DEVICE/NAME; see wayleave revoke --help" },
-        { "revoke wl://h/g/a --timeout 5", 2, "--timeout: '5' is not a time such as 500ms, 5s or 2m; see wayleave revoke --help" },
+        { "revoke wl://h/gpu0",
+            2, "wl://h/gpu0: names no object; write wl://HOST[:PORT]/DEVICE/NAME; see wayleave revoke --help" },
+        { "revoke wl://h/g/a --timeout 5",
+            2, "--timeout: '5' is not a time such as 500ms, 5s or 2m; see wayleave revoke --help" },
         { "revoke wl://h/g/a --timeout 2h", 2, "--timeout: at most 3600 s" },
-        { "revoke wl://h/g/a --grade none", 2, "Argument 'none' not recognized. Must be one of: 'Acknowledged' 'KeyDead' 'Drained' 'Retired'; see wayleave revoke --help" },
-        { "host --port 70000", 2, "configuration: --port: 70000 is not a port; ports are 1 to 65535, and 0 lets the system choose" },
+        { "revoke wl://h/g/a --grade none", 2, "Argument 'none' not recognized. Must be one of: 'Acknowledged' "
+            + "'KeyDead' 'Drained' 'Retired'; see wayleave revoke --help" },
+        { "host --port 70000",
+            2, "configuration: --port: 70000 is not a port; ports are 1 to 65535, and 0 lets the system choose" },
         { "host --vram", 2, "Required argument missing for option: '--vram'; see wayleave host --help" },
-        { "host --config /nonexistent", 1, "read the configuration /nonexistent: does not exist; name another file by --config" },
-        { "ls wl://127.0.0.250:7999", 4, "list objects on 127.0.0.250:7999: nobody listens there; start it: wayleave host --address 127.0.0.250 --port 7999" },
-        { "ls --socket /nonexistent", 4, "list objects on /nonexistent: there is no such socket; start it again: wayleave host" },
-        { "ls --token-file /nonexistent wl://127.0.0.250", 1, "read the token file /nonexistent: does not exist; the host that wrote it prints its path when it starts" },
-        { "completion csh", 2, "Argument 'csh' not recognized. Must be one of: 'bash' 'zsh' 'fish'; see wayleave completion --help" },
+        { "host --config /nonexistent",
+            1, "read the configuration /nonexistent: does not exist; name another file by --config" },
+        { "ls wl://127.0.0.250:7999", 4, "list objects on 127.0.0.250:7999: nobody listens there; start it: wayleave "
+            + "host --address 127.0.0.250 --port 7999" },
+        { "ls --socket /nonexistent",
+            4, "list objects on /nonexistent: there is no such socket; start it again: wayleave host" },
+        { "ls --token-file /nonexistent wl://127.0.0.250", 1, "read the token file /nonexistent: does not exist; the "
+            + "host that wrote it prints its path when it starts" },
+        { "completion csh",
+            2, "Argument 'csh' not recognized. Must be one of: 'bash' 'zsh' 'fish'; see wayleave completion --help" },
     };
 
     [Theory]
@@ -46,7 +56,8 @@ public class CommandLineTests
         (int code, _, string error) = await RunAsync("host --port x --vram 3");
         Assert.Equal(2, code);
         Assert.Equal(
-            "wayleave: configuration: 2 problems\n  --port: 'x' is not a whole number\n  --vram: 3 is out of range; allowed are 64KiB to 1TiB\n",
+            "wayleave: configuration: 2 problems\n  --port: 'x' is not a whole number\n  --vram: 3 is out of range; "
+            + "allowed are 64KiB to 1TiB\n",
             error);
     }
 
@@ -87,7 +98,8 @@ public class CommandLineTests
         Assert.Equal(0, code);
         using JsonDocument document = JsonDocument.Parse(output);
         Assert.Equal("wayleave.config.v1", document.RootElement.GetProperty("schema").GetString());
-        JsonElement port = document.RootElement.GetProperty("values").EnumerateArray().Single(v => v.GetProperty("path").GetString() == "control.port");
+        JsonElement port = document.RootElement
+            .GetProperty("values").EnumerateArray().Single(v => v.GetProperty("path").GetString() == "control.port");
         Assert.Equal(("9", "--port"), (port.GetProperty("value").GetString(), port.GetProperty("origin").GetString()));
     }
 
@@ -107,7 +119,8 @@ public class CommandLineTests
     public async Task The_program_suggests_its_commands()
     {
         StringWriter output = new(CultureInfo.InvariantCulture) { NewLine = "\n" };
-        int code = await CommandLine.RunAsync(["[suggest:10]", "wayleave r"], output, TextWriter.Null, TestContext.Current.CancellationToken);
+        int code = await CommandLine
+            .RunAsync(["[suggest:10]", "wayleave r"], output, TextWriter.Null, TestContext.Current.CancellationToken);
         Assert.Equal(0, code);
         Assert.Contains("revoke", output.ToString(), StringComparison.Ordinal);
     }
@@ -118,8 +131,11 @@ public class CommandLineTests
         Assert.All(CommandLine.CreateRoot().Subcommands, command =>
         {
             Assert.False(string.IsNullOrEmpty(command.Description), command.Name);
-            Assert.All(command.Options.Where(o => !o.Hidden), o => Assert.False(string.IsNullOrEmpty(o.Description), $"{command.Name} {o.Name}"));
-            Assert.All(command.Arguments, a => Assert.False(string.IsNullOrEmpty(a.Description), $"{command.Name} {a.Name}"));
+            Assert.All(
+                command.Options.Where(o => !o.Hidden),
+                o => Assert.False(string.IsNullOrEmpty(o.Description), $"{command.Name} {o.Name}"));
+            Assert.All(
+                command.Arguments, a => Assert.False(string.IsNullOrEmpty(a.Description), $"{command.Name} {a.Name}"));
         });
     }
 

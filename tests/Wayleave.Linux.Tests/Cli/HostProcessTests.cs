@@ -49,9 +49,12 @@ public sealed partial class HostProcessTests : IDisposable
         (int revokeCode, string output, string error) = await RunAsync("revoke", url + "/gpu0/none");
         string authority = url["wl://".Length..];
         Assert.Equal((1, ""), (revokeCode, output));
-        Assert.Equal($"wayleave: {authority}: find gpu0/none: there is no such object; wayleave ls shows what there is\n", error);
+        Assert.Equal(
+            $"wayleave: {authority}: find gpu0/none: there is no such object; wayleave ls shows what there is\n",
+            error);
         (int deviceCode, _, string noDevice) = await RunAsync("devices", url + "/gpu9");
-        Assert.Equal((1, $"wayleave: {url}/gpu9: the host has no such device; it has gpu0, rdma0\n"), (deviceCode, noDevice));
+        Assert.Equal(
+            (1, $"wayleave: {url}/gpu9: the host has no such device; it has gpu0, rdma0\n"), (deviceCode, noDevice));
         await StopAsync(host);
     }
 
@@ -62,10 +65,13 @@ public sealed partial class HostProcessTests : IDisposable
         JsonElement ready = await ReadReadyAsync(host);
         string port = ready.GetProperty("control_port").GetRawText();
         (int sameName, _, string nameError) = await RunAsync("host", "--port", "0", "--udp-port", "0");
-        Assert.Equal((1, "wayleave: start host host: a host of this name runs already; choose another by --name\n"), (sameName, nameError));
+        Assert.Equal(
+            (1, "wayleave: start host host: a host of this name runs already; choose another by --name\n"),
+            (sameName, nameError));
         (int samePort, _, string portError) = await RunAsync("host", "--name", "b", "--port", port, "--udp-port", "0");
         Assert.Equal(
-            (1, $"wayleave: listen on 127.0.0.2:{port}: the address is in use; stop the other program, or choose another by --port or --address\n"),
+            (1, $"wayleave: listen on 127.0.0.2:{port}: the address is in use; stop the other program, or choose "
+                + "another by --port or --address\n"),
             (samePort, portError));
         await StopAsync(host);
         Assert.Empty(_folder.Leftovers());
@@ -80,7 +86,8 @@ public sealed partial class HostProcessTests : IDisposable
         await host.WaitForExitAsync(Cancellation);
         Assert.NotEmpty(_folder.Leftovers());
         (int code, _, string error) = await RunAsync("ls");
-        Assert.Equal((4, "wayleave: find the host: no host of yours runs here; start one: wayleave host\n"), (code, error));
+        Assert.Equal(
+            (4, "wayleave: find the host: no host of yours runs here; start one: wayleave host\n"), (code, error));
         using Process second = StartHost("host");
         await ReadReadyAsync(second);
         await StopAsync(second);
@@ -92,7 +99,9 @@ public sealed partial class HostProcessTests : IDisposable
     {
         using Process host = Start("host", "--port", "0", "--udp-port", "0", "--vram", "64MiB");
         string? line = await host.StandardOutput.ReadLineAsync(Cancellation);
-        Assert.Matches($"^host host ready: wl://127\\.0\\.0\\.2:\\d+, control port \\d+, token in {_folder.Runtime}/host\\.token$", line);
+        Assert.Matches(
+            $"^host host ready: wl://127\\.0\\.0\\.2:\\d+, control port \\d+, token in {_folder.Runtime}/host\\.token$",
+            line);
         await StopAsync(host);
     }
 
@@ -125,9 +134,11 @@ public sealed partial class HostProcessTests : IDisposable
 
     private Process Start(params string[] arguments)
     {
-        // The program's own build folder is beside ours; its apphost finds the runtime by DOTNET_ROOT, so it is run by our runtime.
+        // The program's own build folder is beside ours; its apphost finds the runtime by DOTNET_ROOT, so it is run by
+        // our runtime.
         string program = typeof(Wayleave.Cli.CommandLine).Assembly.Location;
-        ProcessStartInfo start = new(Environment.ProcessPath is { } path && Path.GetFileName(path) == "dotnet" ? path : "dotnet")
+        ProcessStartInfo start = new(
+            Environment.ProcessPath is { } path && Path.GetFileName(path) == "dotnet" ? path : "dotnet")
         {
             RedirectStandardOutput = true,
             RedirectStandardError = true,
@@ -139,7 +150,9 @@ public sealed partial class HostProcessTests : IDisposable
             start.ArgumentList.Add(argument);
         }
 
-        foreach (string name in start.Environment.Keys.Where(k => k.StartsWith("WAYLEAVE_", StringComparison.Ordinal)).ToArray())
+        foreach (
+            string name in start.Environment.Keys
+                .Where(k => k.StartsWith("WAYLEAVE_", StringComparison.Ordinal)).ToArray())
         {
             start.Environment.Remove(name);
         }

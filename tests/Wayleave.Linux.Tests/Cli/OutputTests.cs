@@ -38,7 +38,8 @@ public class OutputTests
     [InlineData(12_000, "1.20 ms")]
     [InlineData(50_000_000, "5.00 s")]
     [InlineData(36_000_000_000, "3600 s")]
-    public void A_time_is_shown_with_three_digits(long ticks, string text) => Assert.Equal(text, Durations.Format(TimeSpan.FromTicks(ticks)));
+    public void A_time_is_shown_with_three_digits(long ticks, string text) =>
+        Assert.Equal(text, Durations.Format(TimeSpan.FromTicks(ticks)));
 
     [Fact]
     public void A_table_is_as_wide_as_its_cells_and_ends_with_them()
@@ -99,7 +100,9 @@ public class OutputTests
             bar.Report(50);
         }
 
-        Assert.EndsWith("\rnnnnnn...  50%      50 B        0 B/s 2:00:00    \n", error.ToString(), StringComparison.Ordinal);
+        Assert
+            .EndsWith("\rnnnnnn...  50%      50 B        0 B/s 2:00:00    \n", error
+                .ToString(), StringComparison.Ordinal);
     }
 
     [Fact]

@@ -36,21 +36,25 @@ public sealed class ControlClientTests : IDisposable
         HostUnavailableException e = await Assert.ThrowsAsync<HostUnavailableException>(() => AskAsync());
         Assert.Equal(Errno.ECONNREFUSED, e.Errno);
         Assert.Equal(
-            $"list objects on 127.0.0.2:{Port}: nobody listens there; start it: wayleave host --address 127.0.0.2 --port {Port}", e.Message);
+            $"list objects on 127.0.0.2:{Port}: nobody listens there; start it: wayleave host --address 127.0.0.2 "
+            + $"--port {Port}",
+            e.Message);
     }
 
     [Fact]
     public async Task A_socket_that_is_not_there_is_no_host()
     {
         string path = Path.Combine(_folder.Root, "none.sock");
-        HostUnavailableException e = await Assert.ThrowsAsync<HostUnavailableException>(() => AskAsync(_folder.ClientOptions with { SocketPath = path }));
+        HostUnavailableException e = await Assert
+            .ThrowsAsync<HostUnavailableException>(() => AskAsync(_folder.ClientOptions with { SocketPath = path }));
         Assert.Equal($"list objects on {path}: there is no such socket; start it again: wayleave host", e.Message);
     }
 
     [Fact]
     public void No_host_of_this_user_is_no_host()
     {
-        HostUnavailableException e = Assert.Throws<HostUnavailableException>(() => ControlClient.Open(null, _folder.ClientOptions));
+        HostUnavailableException e = Assert.Throws<HostUnavailableException>(
+            () => ControlClient.Open(null, _folder.ClientOptions));
         Assert.Equal("find the host: no host of yours runs here; start one: wayleave host", e.Message);
     }
 
@@ -95,18 +99,26 @@ public sealed class ControlClientTests : IDisposable
     public async Task A_token_file_that_cannot_be_read_is_named()
     {
         string file = Path.Combine(_folder.Root, "none");
-        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => AskAsync(_folder.ClientOptions with { TokenFile = file }));
-        Assert.Equal($"read the token file {file}: does not exist; the host that wrote it prints its path when it starts", e.Message);
+        WayleaveException e = await Assert
+            .ThrowsAsync<WayleaveException>(() => AskAsync(_folder.ClientOptions with { TokenFile = file }));
+        Assert.Equal(
+            $"read the token file {file}: does not exist; the host that wrote it prints its path when it starts",
+            e.Message);
     }
 
     [Theory]
     [InlineData("HTTP/1.", "the host died or cut the connection; look at its output, then try again", Errno.ECONNRESET)]
-    [InlineData("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "the host died or cut the connection; look at its output, then try again", Errno.ECONNRESET)]
+    [InlineData("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "the host died or cut the connection; look at its "
+        + "output, then try again", Errno.ECONNRESET)]
     [InlineData("SSH-2.0-OpenSSH_9.9\r\n", "what answers there is no wayleave host; check the port", Errno.EPROTO)]
-    [InlineData("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "what answers there is no wayleave host; check the port", Errno.EPROTO)]
-    [InlineData("HTTP/1.1 404 No\r\nContent-Length: 5\r\n\r\nhello", "what answers there is no wayleave host; check the port", Errno.EPROTO)]
-    [InlineData("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "what answers there is no wayleave host; check the port", Errno.EPROTO)]
-    [InlineData("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n", "what answers there is no wayleave host; check the port", Errno.EPROTO)]
+    [InlineData("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "what answers there is no wayleave host; check "
+        + "the port", Errno.EPROTO)]
+    [InlineData("HTTP/1.1 404 No\r\nContent-Length: 5\r\n\r\nhello", "what answers there is no wayleave host; check "
+        + "the port", Errno.EPROTO)]
+    [InlineData("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "what answers there is no wayleave host; check the "
+        + "port", Errno.EPROTO)]
+    [InlineData("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n", "what answers there "
+        + "is no wayleave host; check the port", Errno.EPROTO)]
     public async Task What_is_no_host_or_dies_is_told_in_one_line(string answer, string reason, Errno errno)
     {
         _listener.Listen();
@@ -124,7 +136,9 @@ public sealed class ControlClientTests : IDisposable
         WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(
             () => AskAsync(_folder.ClientOptions with { Timeout = TimeSpan.FromMilliseconds(100) }));
         Assert.Equal(Errno.ETIMEDOUT, e.Errno);
-        Assert.EndsWith(": no answer for 0.1 s; check that the host is not stopped or overloaded", e.Message, StringComparison.Ordinal);
+        Assert
+            .EndsWith(": no answer for 0.1 s; check that the host is not stopped or overloaded",
+                e.Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -139,7 +153,8 @@ public sealed class ControlClientTests : IDisposable
     [Fact]
     public async Task A_name_that_no_machine_has_is_told()
     {
-        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => AskAsync(url: WlUrl.Create("no-such-host.invalid", 1)));
+        WayleaveException e = await Assert
+            .ThrowsAsync<WayleaveException>(() => AskAsync(url: WlUrl.Create("no-such-host.invalid", 1)));
         Assert.StartsWith("list objects on no-such-host.invalid:1: ", e.Message, StringComparison.Ordinal);
         Assert.DoesNotContain('\n', e.Message);
     }
@@ -173,13 +188,15 @@ public sealed class ControlClientTests : IDisposable
     public async Task A_host_that_dies_or_falls_silent_ends_the_lease(bool dies, Errno errno, string reason)
     {
         const string Lease = """
-            {"event":"lease","at_us":1,"lease":{"id":1,"object_name":"gpu0/a","object_id":7,"rkey":1,"va":0,"length_bytes":1,
+            {"event":"lease","at_us":1,
+            "lease":{"id":1,"object_name":"gpu0/a","object_id":7,"rkey":1,"va":0,"length_bytes":1,
             "local":{"gid":"127.0.0.2","udp_port":1,"qp_number":1,"psn":1,"path_mtu_bytes":256}}}
             """;
         _listener.Listen();
         TaskCompletionSource end = new(TaskCreationOptions.RunContinuationsAsynchronously);
         Task serving = ServeAsync("HTTP/1.1 200 OK\r\n\r\n" + Lease.ReplaceLineEndings("") + "\n", end.Task);
-        await using HeldLease held = await LeaseAsync(_folder.ClientOptions with { Timeout = TimeSpan.FromSeconds(dies ? 30 : 1) });
+        await using HeldLease held = await LeaseAsync(
+            _folder.ClientOptions with { Timeout = TimeSpan.FromSeconds(dies ? 30 : 1) });
         Assert.Equal("gpu0/a", held.Lease.ObjectName);
         if (dies)
         {
@@ -195,13 +212,15 @@ public sealed class ControlClientTests : IDisposable
 
     private async Task AskAsync(ControlClientOptions? options = null, WlUrl? url = null)
     {
-        using ControlClient client = ControlClient.Open(url ?? WlUrl.Create("127.0.0.2", Port), options ?? _folder.ClientOptions);
+        using ControlClient client = ControlClient.Open(
+            url ?? WlUrl.Create("127.0.0.2", Port), options ?? _folder.ClientOptions);
         await client.GetObjectsAsync(Cancellation);
     }
 
     private async Task<HeldLease> LeaseAsync(ControlClientOptions options)
     {
-        ConnectionEndDocument peer = new() { Gid = "127.0.0.3", UdpPort = 1, QpNumber = 1, Psn = 1, PathMtuBytes = 256 };
+        ConnectionEndDocument peer =
+            new() { Gid = "127.0.0.3", UdpPort = 1, QpNumber = 1, Psn = 1, PathMtuBytes = 256 };
         LeaseRequestDocument request = new() { Access = Host.Leases.LeaseAccess.Read, Peer = peer };
         ControlClient client = ControlClient.Open(WlUrl.Create("127.0.0.2", Port), options);
         try
@@ -230,7 +249,8 @@ public sealed class ControlClientTests : IDisposable
             await (before ?? Task.CompletedTask);
             socket.Shutdown(SocketShutdown.Both);
         }
-        catch (SocketException e) when (e.SocketErrorCode is SocketError.ConnectionReset or SocketError.Shutdown or SocketError.NotConnected)
+        catch (SocketException e) when (
+            e.SocketErrorCode is SocketError.ConnectionReset or SocketError.Shutdown or SocketError.NotConnected)
         {
             return; // the client had seen enough
         }

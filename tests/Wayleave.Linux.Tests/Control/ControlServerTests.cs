@@ -58,10 +58,12 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     public async Task A_host_says_who_it_is_over_tcp_and_over_its_socket()
     {
         HostDocument overTcp = await _client.GetHostAsync(Cancellation);
-        Assert.Equal(("host", _server.EndPoint.ToString(), _server.SocketPath), (overTcp.Name, overTcp.Control, overTcp.Socket));
+        Assert.Equal(
+            ("host", _server.EndPoint.ToString(), _server.SocketPath), (overTcp.Name, overTcp.Control, overTcp.Socket));
         using ControlClient local = ControlClient.Open(null, _folder.ClientOptions);
         Assert.Equal(Environment.ProcessId, (await local.GetHostAsync(Cancellation)).ProcessId);
-        using ControlClient socket = ControlClient.Open(null, _folder.ClientOptions with { SocketPath = _server.SocketPath });
+        using ControlClient socket = ControlClient.Open(
+            null, _folder.ClientOptions with { SocketPath = _server.SocketPath });
         Assert.Equal("host", (await socket.GetHostAsync(Cancellation)).Name);
     }
 
@@ -72,7 +74,9 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         GpuDocument gpu = Assert.Single(devices.Gpus);
         Assert.Equal(("gpu0", 64UL << 20, 0UL), (gpu.Name, gpu.VramTotalBytes, gpu.VramUsedBytes));
         NicDocument nic = Assert.Single(devices.Nics);
-        Assert.Equal(("rdma0", "127.0.0.2", (int)_host.Nics[0].UdpPort, 4096), (nic.Name, nic.Gid, nic.UdpPort, nic.PathMtuBytes));
+        Assert.Equal(
+            ("rdma0", "127.0.0.2", (int)_host.Nics[0].UdpPort, 4096),
+            (nic.Name, nic.Gid, nic.UdpPort, nic.PathMtuBytes));
         Assert.Empty(nic.Peers);
         ObjectDocument made = await CreateAsync("a");
         await using HeldLease lease = await LeaseAsync(made);
@@ -88,8 +92,10 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     public async Task An_object_lives_from_creation_over_moves_to_its_revoke()
     {
         ObjectDocument made = await CreateAsync("model.bin");
-        Assert.Equal((ObjectState.Writing, StorageKind.Movable, GpuDomain.Vram), (made.State, made.Storage, made.Placement));
-        WayleaveException invisible = await Assert.ThrowsAsync<WayleaveException>(() => _client.GetObjectAsync("gpu0", "model.bin", Cancellation));
+        Assert.Equal(
+            (ObjectState.Writing, StorageKind.Movable, GpuDomain.Vram), (made.State, made.Storage, made.Placement));
+        WayleaveException invisible = await Assert
+            .ThrowsAsync<WayleaveException>(() => _client.GetObjectAsync("gpu0", "model.bin", Cancellation));
         Assert.Equal(Errno.ENOENT, invisible.Errno);
 
         string zeros = Convert.ToHexStringLower(SHA256.HashData(new byte[Size]));
@@ -104,7 +110,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         DigestDocument digest = await _client.GetSha256Async("gpu0", "model.bin", Cancellation);
         Assert.Equal((Size, zeros), (digest.SizeBytes, digest.Sha256));
 
-        ProofDocument proof = await _client.RevokeAsync("gpu0", "model.bin", new RevokeObjectDocument { Reason = "test" }, Cancellation);
+        ProofDocument proof = await _client
+            .RevokeAsync("gpu0", "model.bin", new RevokeObjectDocument { Reason = "test" }, Cancellation);
         Assert.Equal((RetirementGrade.Retired, true, "test"), (proof.Grade, proof.Sufficient, proof.Reason));
         Assert.Empty((await _client.GetObjectsAsync(Cancellation)).Objects);
     }
@@ -115,7 +122,9 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         ObjectDocument made = await CreateAsync("a");
         await using HeldLease held = await LeaseAsync(made);
         Assert.Equal(("gpu0/a", made.Id, Size), (held.Lease.ObjectName, held.Lease.ObjectId, held.Lease.LengthBytes));
-        Assert.Equal(("127.0.0.2", _host.Nics[0].UdpPort, 1024), (held.Lease.Local.Gid, held.Lease.Local.UdpPort, held.Lease.Local.PathMtuBytes));
+        Assert.Equal(
+            ("127.0.0.2", _host.Nics[0].UdpPort, 1024),
+            (held.Lease.Local.Gid, held.Lease.Local.UdpPort, held.Lease.Local.PathMtuBytes));
         Lease lease = Assert.Single(_host.Leases.List());
         Assert.Equal((held.Lease.Id, held.Lease.Rkey, held.Lease.Va), (lease.Id, lease.Region.Key, lease.Region.Iova));
         Assert.False(held.Completion.IsCompleted);
@@ -128,7 +137,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         await (await LeaseAsync(made)).DisposeAsync();
         await UntilAsync(() => _host.Objects.List().Count == 0);
         Assert.Empty(_host.Leases.List());
-        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => _client.CommitObjectAsync(made.Id, null, Cancellation));
+        WayleaveException e = await Assert
+            .ThrowsAsync<WayleaveException>(() => _client.CommitObjectAsync(made.Id, null, Cancellation));
         Assert.Equal(Errno.ENOENT, e.Errno);
     }
 
@@ -136,11 +146,14 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     public async Task A_writer_whose_connection_is_reset_leaves_nothing_behind()
     {
         ObjectDocument made = await CreateAsync("a");
-        string body = """{"access":"write","peer":{"gid":"127.0.0.3","udp_port":1,"qp_number":1,"psn":1,"path_mtu_bytes":256}}""";
-        using Socket socket = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { LingerState = new LingerOption(true, 0) };
+        const string Peer = """{"gid":"127.0.0.3","udp_port":1,"qp_number":1,"psn":1,"path_mtu_bytes":256}""";
+        string body = $$"""{"access":"write","peer":{{Peer}}}""";
+        using Socket socket = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        socket.LingerState = new LingerOption(true, 0);
         await socket.ConnectAsync(_server.EndPoint, Cancellation);
         await socket.SendAsync(Encoding.ASCII.GetBytes(
-            $"POST /v1/objects/{made.Id}/leases HTTP/1.1\r\nHost: {_server.EndPoint}\r\nAuthorization: Bearer {Token}\r\n"
+            $"POST /v1/objects/{made.Id}/leases HTTP/1.1\r\nHost: {_server.EndPoint}\r\n"
+            + $"Authorization: Bearer {Token}\r\n"
             + $"Content-Type: application/json\r\nContent-Length: {body.Length}\r\n\r\n{body}"), Cancellation);
         await UntilAsync(() => _host.Leases.List().Count == 1);
         socket.Dispose(); // with that linger option: RST, as from a killed process with unread data
@@ -226,7 +239,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         AcquireTicket ticket = HoldReservation(buffer); // the revoke cannot end
         Task<ProofDocument> deleted = _client.DeleteObjectAsync(made.Id, Cancellation);
         await UntilAsync(() => buffer.IsFreed);
-        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => _client.CommitObjectAsync(made.Id, null, Cancellation));
+        WayleaveException e = await Assert
+            .ThrowsAsync<WayleaveException>(() => _client.CommitObjectAsync(made.Id, null, Cancellation));
         Assert.Equal(Errno.ENODEV, e.Errno);
         Assert.Contains("it is being taken back", e.Message, StringComparison.Ordinal);
         ReleaseReservation(buffer, ticket);
@@ -265,7 +279,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     {
         ObjectDocument made = await CreateAsync("a");
         string wrong = new('0', 64);
-        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => _client.CommitObjectAsync(made.Id, wrong, Cancellation));
+        WayleaveException e = await Assert
+            .ThrowsAsync<WayleaveException>(() => _client.CommitObjectAsync(made.Id, wrong, Cancellation));
         Assert.Equal(Errno.EIO, e.Errno);
         Assert.Contains($"not {wrong}; send it again", e.Message, StringComparison.Ordinal);
         Assert.Empty(_host.Objects.List());
@@ -283,7 +298,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         ImporterProofDocument importer = Assert.Single(proof.Importers, i => i.Key == held.Lease.Rkey);
         Assert.Equal((RetirementGrade.Retired, ImporterKind.PinnedRevocable), (importer.Grade, importer.Kind));
         _clock.Advance(TimeSpan.FromSeconds(1));
-        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => held.Completion.WaitAsync(TimeSpan.FromSeconds(30), Cancellation));
+        WayleaveException e = await Assert
+            .ThrowsAsync<WayleaveException>(() => held.Completion.WaitAsync(TimeSpan.FromSeconds(30), Cancellation));
         Assert.Equal(Errno.ENODEV, e.Errno);
         Assert.EndsWith("the owner took the memory back", e.Message, StringComparison.Ordinal);
         Assert.Single(_host.Leases.List());
@@ -296,7 +312,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     {
         await using HeldLease held = await LeaseAsync(await CreateAsync("a"));
         await _server.DisposeAsync();
-        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => held.Completion.WaitAsync(TimeSpan.FromSeconds(30), Cancellation));
+        WayleaveException e = await Assert
+            .ThrowsAsync<WayleaveException>(() => held.Completion.WaitAsync(TimeSpan.FromSeconds(30), Cancellation));
         Assert.EndsWith("the host stops", e.Message, StringComparison.Ordinal);
         Assert.Empty(_host.Leases.List());
         Assert.Empty(_host.Objects.List());
@@ -307,7 +324,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     public async Task A_lease_gets_another_queue_pair_for_the_same_peer_only()
     {
         await using HeldLease held = await LeaseAsync(await CreateAsync("a"));
-        ConnectionEndDocument second = await _client.ReconnectAsync(held.Lease.Id, s_peer with { QpNumber = 18 }, Cancellation);
+        ConnectionEndDocument second = await _client
+            .ReconnectAsync(held.Lease.Id, s_peer with { QpNumber = 18 }, Cancellation);
         Assert.NotEqual(held.Lease.Local.QpNumber, second.QpNumber);
         Lease lease = Assert.Single(_host.Leases.List());
         Assert.Equal(2, lease.QueuePairs.Count);
@@ -321,15 +339,24 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
 
     public static TheoryData<string, string, string, int, string> Refusals => new()
     {
-        { "POST", "/v1/objects", """{"device":"gpu9","name":"a","size_bytes":1}""", 410, "find device gpu9: this host has no such GPU; it has gpu0" },
-        { "POST", "/v1/objects", """{"device":"gpu0","name":"../a","size_bytes":1}""", 400, "the object name contains '/'" },
-        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":0}""", 400, "an object has at least one byte" },
-        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":1099511627776}""", 507, "64MiB of 64MiB are free on gpu0" },
-        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":-1}""", 400, "the body is not what it should be" },
-        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":1,"storage":"liquid"}""", 400, "the body is not what it should be" },
-        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":1,"x":1}""", 400, "the body is not what it should be" },
-        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","name":"b","size_bytes":1}""", 400, "the body is not what it should be" },
-        { "POST", "/v1/objects", """{"device":null,"name":"a","size_bytes":1}""", 400, "the body is not what it should be" },
+        { "POST", "/v1/objects", """{"device":"gpu9","name":"a","size_bytes":1}""",
+            410, "find device gpu9: this host has no such GPU; it has gpu0" },
+        { "POST", "/v1/objects", """{"device":"gpu0","name":"../a","size_bytes":1}""",
+            400, "the object name contains '/'" },
+        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":0}""",
+            400, "an object has at least one byte" },
+        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":1099511627776}""",
+            507, "64MiB of 64MiB are free on gpu0" },
+        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":-1}""",
+            400, "the body is not what it should be" },
+        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":1,"storage":"liquid"}""",
+            400, "the body is not what it should be" },
+        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":1,"x":1}""",
+            400, "the body is not what it should be" },
+        { "POST", "/v1/objects", """{"device":"gpu0","name":"a","name":"b","size_bytes":1}""",
+            400, "the body is not what it should be" },
+        { "POST", "/v1/objects", """{"device":null,"name":"a","size_bytes":1}""",
+            400, "the body is not what it should be" },
         { "POST", "/v1/objects", """{"device":"gpu0"}""", 400, "the body is not what it should be" },
         { "POST", "/v1/objects", "null", 400, "the body is null" },
         { "POST", "/v1/objects", "[[[[", 400, "the body is not what it should be" },
@@ -338,14 +365,17 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         { "POST", "/v1/objects/-1/commit", "{}", 400, "'-1' is not a number" },
         { "POST", "/v1/objects/99999/commit", "{}", 404, "find object 99999: it was given up or taken back" },
         { "DELETE", "/v1/objects/99999", "", 404, "find object 99999" },
-        { "POST", "/v1/objects/gpu0/a/evict", "", 404, "find gpu0/a: there is no such object; wayleave ls shows what there is" },
+        { "POST", "/v1/objects/gpu0/a/evict", "",
+            404, "find gpu0/a: there is no such object; wayleave ls shows what there is" },
         { "POST", "/v1/objects/gpu0/a/restore", "", 404, "find gpu0/a: there is no such object" },
         { "GET", "/v1/objects/gpu0/a/sha256", "", 404, "find gpu0/a: there is no such object" },
         { "POST", "/v1/objects/gpu0/a/revoke", "{}", 404, "find gpu0/a: there is no such object" },
         { "POST", "/v1/objects/gpu0/a/revoke", """{"grade":"None"}""", 400, "memory is never given out on time alone" },
         { "POST", "/v1/objects/gpu0/a/revoke", """{"grade":4}""", 400, "the body is not what it should be" },
         { "POST", "/v1/objects/gpu0/a/revoke", """{"timeout_ms":-1}""", 400, "timeout_ms is -1" },
-        { "POST", "/v1/leases/5/connections", """{"peer":{"gid":"x","udp_port":1,"qp_number":1,"psn":1,"path_mtu_bytes":256}}""", 404, "it has ended" },
+        { "POST", "/v1/leases/5/connections",
+            """{"peer":{"gid":"x","udp_port":1,"qp_number":1,"psn":1,"path_mtu_bytes":256}}""",
+            404, "it has ended" },
         { "PUT", "/v1/objects", "{}", 404, "no such resource: PUT /v1/objects" },
         { "GET", "/v2/objects", "", 404, "no such resource: GET /v2/objects" },
         { "GET", "/", "", 404, "no such resource" },
@@ -353,7 +383,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
 
     [Theory]
     [MemberData(nameof(Refusals))]
-    public async Task A_request_that_makes_no_sense_is_refused_with_the_reason(string method, string path, string body, int status, string reason)
+    public async Task A_request_that_makes_no_sense_is_refused_with_the_reason(
+        string method, string path, string body, int status, string reason)
     {
         using HttpClient http = new();
         using HttpRequestMessage request = new(new HttpMethod(method), $"http://{_server.EndPoint}{path}");
@@ -372,7 +403,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         using HttpClient http = new();
         using HttpRequestMessage request = new(HttpMethod.Post, $"http://{_server.EndPoint}/v1/objects");
         request.Headers.Authorization = new("Bearer", Token);
-        request.Content = new StringContent("""{"device":"gpu0","name":"a","size_bytes":1}""", Encoding.UTF8, "text/plain");
+        request.Content =
+            new StringContent("""{"device":"gpu0","name":"a","size_bytes":1}""", Encoding.UTF8, "text/plain");
         using HttpResponseMessage response = await http.SendAsync(request, Cancellation);
         Assert.Equal(400, (int)response.StatusCode);
         Assert.Empty(_host.Objects.List());
@@ -395,7 +427,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     {
         ObjectDocument made = await CreateAsync("a");
         LeaseRequestDocument request = new() { Access = LeaseAccess.Write, Peer = peer };
-        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => _client.LeaseAsync(made.Id, request, Cancellation));
+        WayleaveException e = await Assert
+            .ThrowsAsync<WayleaveException>(() => _client.LeaseAsync(made.Id, request, Cancellation));
         Assert.Equal(Errno.EINVAL, e.Errno);
         Assert.Empty(_host.Leases.List());
     }
@@ -406,7 +439,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         ObjectDocument made = await CreateAsync("a");
         await using HeldLease writer = await LeaseAsync(made);
         LeaseRequestDocument request = new() { Access = LeaseAccess.Read, Peer = s_peer with { QpNumber = 19 } };
-        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => _client.LeaseAsync(made.Id, request, Cancellation));
+        WayleaveException e = await Assert
+            .ThrowsAsync<WayleaveException>(() => _client.LeaseAsync(made.Id, request, Cancellation));
         Assert.Equal(Errno.EBUSY, e.Errno);
         Assert.Equal(ObjectState.Writing, Assert.Single(_host.Objects.List()).State);
         await _client.CommitObjectAsync(made.Id, null, Cancellation);
@@ -444,9 +478,11 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     private string Token => File.ReadAllText(_server.TokenFile!).Trim();
 
     private Task<ObjectDocument> CreateAsync(string name) =>
-        _client.CreateObjectAsync(new CreateObjectDocument { Device = "gpu0", Name = name, SizeBytes = Size }, Cancellation);
+        _client.CreateObjectAsync(
+            new CreateObjectDocument { Device = "gpu0", Name = name, SizeBytes = Size }, Cancellation);
 
-    private Task<HeldLease> LeaseAsync(ObjectDocument o, ImporterKind region = ImporterKind.Dynamic) => _client.LeaseAsync(
+    private Task<HeldLease> LeaseAsync(ObjectDocument o, ImporterKind region = ImporterKind.Dynamic) =>
+        _client.LeaseAsync(
         o.Id, new LeaseRequestDocument { Access = LeaseAccess.Write, Region = region, Peer = s_peer }, Cancellation);
 
     /// <summary>Waits for what the server does on its own; the test's time limit ends it.</summary>

@@ -28,7 +28,8 @@ public sealed class ControlTestFolder : IDisposable
     };
 
     /// <summary>What is left in the runtime directory.</summary>
-    public string[] Leftovers() => Directory.Exists(Runtime) ? [.. Directory.GetFileSystemEntries(Runtime).Select(p => Path.GetFileName(p))] : [];
+    public string[] Leftovers() =>
+        Directory.Exists(Runtime) ? [.. Directory.GetFileSystemEntries(Runtime).Select(p => Path.GetFileName(p))] : [];
 
     public void Dispose() => Directory.Delete(Root, recursive: true);
 

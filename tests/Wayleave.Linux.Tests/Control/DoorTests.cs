@@ -52,7 +52,8 @@ public sealed class DoorTests : IDisposable
     public async Task Nothing_but_the_right_token_gets_in_over_tcp(string header)
     {
         await using ControlListener listener = await StartAsync();
-        string answer = await AskAsync(listener, Request(listener, header.Replace("TOKEN", ReadToken(listener), StringComparison.Ordinal)));
+        string answer = await AskAsync(
+            listener, Request(listener, header.Replace("TOKEN", ReadToken(listener), StringComparison.Ordinal)));
         Assert.StartsWith("HTTP/1.1 401 ", answer, StringComparison.Ordinal);
         Assert.DoesNotContain(Served, answer, StringComparison.Ordinal);
     }
@@ -81,7 +82,9 @@ public sealed class DoorTests : IDisposable
     {
         await using ControlListener listener = await StartAsync();
         string answer = await AskAsync(
-            listener, $"GET /secret HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {ReadToken(listener)}\r\nConnection: close\r\n\r\n");
+            listener,
+            $"GET /secret HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {ReadToken(listener)}\r\nConnection: "
+            + "close\r\n\r\n");
         Assert.StartsWith("HTTP/1.1 403 ", answer, StringComparison.Ordinal);
         Assert.DoesNotContain(Served, answer, StringComparison.Ordinal);
     }
@@ -110,7 +113,10 @@ public sealed class DoorTests : IDisposable
         string token = "Authorization: Bearer " + ReadToken(listener);
         string own = await AskAsync(listener, Request(listener, token, $"Origin: http://{listener.EndPoint}"));
         Assert.StartsWith("HTTP/1.1 200 ", own, StringComparison.Ordinal);
-        string local = await AskAsync(listener, $"GET /secret HTTP/1.1\r\nHost: localhost:{listener.EndPoint.Port}\r\n{token}\r\nConnection: close\r\n\r\n");
+        string local = await AskAsync(
+            listener,
+            $"GET /secret HTTP/1.1\r\nHost: localhost:{listener.EndPoint.Port}\r\n{token}\r\nConnection: "
+            + "close\r\n\r\n");
         Assert.StartsWith("HTTP/1.1 200 ", local, StringComparison.Ordinal);
     }
 
@@ -128,7 +134,8 @@ public sealed class DoorTests : IDisposable
     public async Task Another_user_on_the_unix_socket_gets_no_answer_but_root_does(uint user, bool isAdmitted)
     {
         Assert.SkipWhen(FileStatus.CurrentUserId is 1 or 65534, "runs as the user that plays the stranger");
-        await using ControlListener listener = await StartAsync(_folder.ListenerOptions with { PeerUserId = _ => user });
+        await using ControlListener listener = await StartAsync(
+            _folder.ListenerOptions with { PeerUserId = _ => user });
         string answer = await AskUnixAsync(listener);
         Assert.Equal(isAdmitted, answer.Contains(Served, StringComparison.Ordinal));
         Assert.True(isAdmitted || answer.Length == 0, answer);
@@ -138,7 +145,8 @@ public sealed class DoorTests : IDisposable
     public async Task A_foreign_host_header_is_refused_on_the_unix_socket_too()
     {
         await using ControlListener listener = await StartAsync();
-        string answer = await AskUnixAsync(listener, "GET /secret HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+        string answer = await AskUnixAsync(
+            listener, "GET /secret HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
         Assert.StartsWith("HTTP/1.1 403 ", answer, StringComparison.Ordinal);
     }
 
@@ -150,14 +158,16 @@ public sealed class DoorTests : IDisposable
         await using ControlListener listener = await StartAsync(config: config);
         Assert.Null(listener.TokenFile);
         Assert.DoesNotContain(_folder.Leftovers(), f => f.EndsWith(".token", StringComparison.Ordinal));
-        Assert.StartsWith("HTTP/1.1 200 ", await AskAsync(listener, Request(listener, "Authorization: bearer " + token)), StringComparison.Ordinal);
+        Assert.StartsWith("HTTP/1.1 200 ", await AskAsync(
+            listener, Request(listener, "Authorization: bearer " + token)), StringComparison.Ordinal);
     }
 
     // The tests of the tests: with a defence off, the request that it stops must get in.
     [Theory]
     [InlineData(ControlDefences.Token, "Host: ENDPOINT")]
     [InlineData(ControlDefences.HostHeader, "Host: evil.example\r\nAuthorization: Bearer TOKEN")]
-    [InlineData(ControlDefences.OriginHeader, "Host: ENDPOINT\r\nAuthorization: Bearer TOKEN\r\nOrigin: http://evil.example")]
+    [InlineData(
+        ControlDefences.OriginHeader, "Host: ENDPOINT\r\nAuthorization: Bearer TOKEN\r\nOrigin: http://evil.example")]
     internal async Task With_a_defence_off_the_attack_gets_in(ControlDefences defence, string headers)
     {
         foreach (ControlDefences on in new[] { ControlDefences.All, ControlDefences.All & ~defence })
@@ -185,21 +195,27 @@ public sealed class DoorTests : IDisposable
     [Fact]
     public async Task Too_much_is_refused_and_the_server_lives()
     {
-        await using ControlListener listener = await StartAsync(_folder.ListenerOptions with { RequestBodyBytesMax = 100 });
+        await using ControlListener listener = await StartAsync(
+            _folder.ListenerOptions with { RequestBodyBytesMax = 100 });
         string token = "Authorization: Bearer " + ReadToken(listener);
-        string body = await AskAsync(listener, Request(listener, token, "Content-Length: 101").Replace("GET /secret", "POST /echo", StringComparison.Ordinal) + new string('x', 101));
+        string body = await AskAsync(
+            listener,
+            Request(listener, token, "Content-Length: 101")
+                .Replace("GET /secret", "POST /echo", StringComparison.Ordinal) + new string('x', 101));
         Assert.StartsWith("HTTP/1.1 413 ", body, StringComparison.Ordinal);
         string header = await AskAsync(listener, Request(listener, token, "X: " + new string('x', 20_000)));
         Assert.StartsWith("HTTP/1.1 431 ", header, StringComparison.Ordinal);
         string nonsense = await AskAsync(listener, "\0\u0001\u0002 nonsense\r\n\r\n");
         Assert.StartsWith("HTTP/1.1 400 ", nonsense, StringComparison.Ordinal);
-        Assert.StartsWith("HTTP/1.1 200 ", await AskAsync(listener, Request(listener, token)), StringComparison.Ordinal);
+        Assert.StartsWith("HTTP/1.1 200 ", await AskAsync(
+            listener, Request(listener, token)), StringComparison.Ordinal);
     }
 
     [Fact]
     public async Task A_client_that_never_sends_its_headers_is_dropped()
     {
-        await using ControlListener listener = await StartAsync(_folder.ListenerOptions with { HeadersTimeout = TimeSpan.FromMilliseconds(50) });
+        await using ControlListener listener = await StartAsync(
+            _folder.ListenerOptions with { HeadersTimeout = TimeSpan.FromMilliseconds(50) });
         string answer = await AskAsync(listener, "GET /secret HTTP/1.1\r\n");
         Assert.StartsWith("HTTP/1.1 408 ", answer, StringComparison.Ordinal);
     }
@@ -208,7 +224,9 @@ public sealed class DoorTests : IDisposable
     public async Task An_unknown_resource_is_a_problem_document()
     {
         await using ControlListener listener = await StartAsync();
-        string answer = await AskAsync(listener, Request(listener, "Authorization: Bearer " + ReadToken(listener)).Replace("/secret", "/nothing", StringComparison.Ordinal));
+        string answer = await AskAsync(listener, Request(
+            listener,
+            "Authorization: Bearer " + ReadToken(listener)).Replace("/secret", "/nothing", StringComparison.Ordinal));
         Assert.StartsWith("HTTP/1.1 404 ", answer, StringComparison.Ordinal);
         Assert.Contains("application/problem+json", answer, StringComparison.Ordinal);
         Assert.Contains("no such resource: GET /nothing", answer, StringComparison.Ordinal);
@@ -219,7 +237,9 @@ public sealed class DoorTests : IDisposable
     {
         StringWriter log = new(CultureInfo.InvariantCulture);
         await using ControlListener listener = await StartAsync(_folder.ListenerOptions with { Log = log });
-        string answer = await AskAsync(listener, Request(listener, "Authorization: Bearer " + ReadToken(listener)).Replace("/secret", "/broken", StringComparison.Ordinal));
+        string answer = await AskAsync(listener, Request(
+            listener,
+            "Authorization: Bearer " + ReadToken(listener)).Replace("/secret", "/broken", StringComparison.Ordinal));
         Assert.StartsWith("HTTP/1.1 500 ", answer, StringComparison.Ordinal);
         Assert.DoesNotContain(Served, answer, StringComparison.Ordinal);
         Assert.Contains(Served, log.ToString(), StringComparison.Ordinal);
@@ -230,15 +250,20 @@ public sealed class DoorTests : IDisposable
     {
         await using (ControlListener listener = await StartAsync())
         {
-            Assert.Equal(["host.json", "host.lock", "host.sock", "host.token"], _folder.Leftovers().Order(StringComparer.Ordinal));
+            Assert.Equal(
+                ["host.json", "host.lock", "host.sock", "host.token"],
+                _folder.Leftovers().Order(StringComparer.Ordinal));
             foreach (string name in _folder.Leftovers())
             {
-                Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(Path.Combine(_folder.Runtime, name)));
+                Assert.Equal(
+                    UnixFileMode.UserRead | UnixFileMode.UserWrite,
+                    File.GetUnixFileMode(Path.Combine(_folder.Runtime, name)));
             }
 
             Assert.Equal(65, new FileInfo(listener.TokenFile!).Length); // 256 bits in hexadecimal and a line feed
             Assert.Equal(
-                UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute, File.GetUnixFileMode(_folder.Runtime));
+                UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute,
+                File.GetUnixFileMode(_folder.Runtime));
         }
 
         Assert.Empty(_folder.Leftovers());
@@ -271,10 +296,13 @@ public sealed class DoorTests : IDisposable
     [Fact]
     public async Task What_a_killed_host_left_behind_is_replaced()
     {
-        Directory.CreateDirectory(_folder.Runtime, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        Directory.CreateDirectory(
+            _folder.Runtime, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         File.WriteAllText(Path.Combine(_folder.Runtime, "host.token"), "old");
         File.WriteAllText(Path.Combine(_folder.Runtime, "host.lock"), "");
-        File.WriteAllText(Path.Combine(_folder.Runtime, "host.json"), """{"name":"host","process_id":1,"address":"127.0.0.2","port":1}""");
+        File.WriteAllText(
+            Path.Combine(_folder.Runtime, "host.json"),
+            """{"name":"host","process_id":1,"address":"127.0.0.2","port":1}""");
         LeaveSocket(Path.Combine(_folder.Runtime, "host.sock"));
         Assert.Empty(HostRegistration.List(_folder.Runtime));
         await using ControlListener listener = await StartAsync();
@@ -293,7 +321,9 @@ public sealed class DoorTests : IDisposable
         WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => StartAsync(config: config));
         Assert.Equal(Errno.EADDRINUSE, e.Errno);
         Assert.Equal(
-            $"listen on 127.0.0.2:{port}: the address is in use; stop the other program, or choose another by --port or --address", e.Message);
+            $"listen on 127.0.0.2:{port}: the address is in use; stop the other program, or choose another by --port "
+            + "or --address",
+            e.Message);
         Assert.Empty(_folder.Leftovers());
     }
 
@@ -306,7 +336,9 @@ public sealed class DoorTests : IDisposable
         };
         WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => StartAsync(config: config));
         Assert.Equal(Errno.EADDRNOTAVAIL, e.Errno);
-        Assert.StartsWith("listen on 203.0.113.1:0: no interface of this machine has this address; ", e.Message, StringComparison.Ordinal);
+        Assert
+            .StartsWith("listen on 203.0.113.1:0: no interface of this machine has this address; ",
+                e.Message, StringComparison.Ordinal);
         Assert.Empty(_folder.Leftovers());
     }
 
@@ -319,7 +351,8 @@ public sealed class DoorTests : IDisposable
         File.WriteAllText(victim, "untouched");
         File.CreateSymbolicLink(Path.Combine(_folder.Root, "link"), Path.Combine(_folder.Root, "nowhere"));
         string file = Path.Combine(_folder.Root, name);
-        HostConfig config = ControlTestFolder.Config with { Control = new ControlConfig { Port = 0, TokenFile = file } };
+        HostConfig config =
+            ControlTestFolder.Config with { Control = new ControlConfig { Port = 0, TokenFile = file } };
         WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => StartAsync(config: config));
         Assert.Equal($"write the token file {file}: {reason}; remove it if no host uses it", e.Message);
         Assert.Equal("untouched", File.ReadAllText(victim));
@@ -330,7 +363,8 @@ public sealed class DoorTests : IDisposable
     public async Task A_token_file_that_was_replaced_is_not_removed()
     {
         string file = Path.Combine(_folder.Root, "mine");
-        HostConfig config = ControlTestFolder.Config with { Control = new ControlConfig { Port = 0, TokenFile = file } };
+        HostConfig config =
+            ControlTestFolder.Config with { Control = new ControlConfig { Port = 0, TokenFile = file } };
         await using (ControlListener listener = await StartAsync(config: config))
         {
             File.Move(file, file + ".old");
@@ -346,7 +380,8 @@ public sealed class DoorTests : IDisposable
         Directory.CreateDirectory(_folder.Runtime);
         File.SetUnixFileMode(_folder.Runtime, File.GetUnixFileMode(_folder.Runtime) | UnixFileMode.OtherExecute);
         WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => StartAsync());
-        Assert.Equal($"use the runtime directory {_folder.Runtime}: others may use it; chmod 700 {_folder.Runtime}", e.Message);
+        Assert.Equal(
+            $"use the runtime directory {_folder.Runtime}: others may use it; chmod 700 {_folder.Runtime}", e.Message);
     }
 
     [Fact]
@@ -362,7 +397,10 @@ public sealed class DoorTests : IDisposable
     {
         string folder = Directory.CreateDirectory(Path.Combine(_folder.Root, "open")).FullName;
         File.SetUnixFileMode(folder, (UnixFileMode)0x1FF);
-        HostConfig config = ControlTestFolder.Config with { Control = new ControlConfig { Port = 0, TokenFile = Path.Combine(folder, "t") } };
+        HostConfig config = ControlTestFolder.Config with
+        {
+            Control = new ControlConfig { Port = 0, TokenFile = Path.Combine(folder, "t") },
+        };
         WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => StartAsync(config: config));
         Assert.Equal(Errno.EACCES, e.Errno);
         Assert.Empty(Directory.GetFileSystemEntries(folder));
@@ -395,7 +433,8 @@ public sealed class DoorTests : IDisposable
         AskAsync(listener.EndPoint, ProtocolType.Tcp, request);
 
     private static Task<string> AskUnixAsync(
-        ControlListener listener, string request = "GET /secret HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") =>
+        ControlListener listener,
+        string request = "GET /secret HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") =>
         AskAsync(new UnixDomainSocketEndPoint(listener.SocketPath!), ProtocolType.Unspecified, request);
 
     /// <summary>Sends bytes and reads until the server closes; the empty text if it reset the connection.</summary>

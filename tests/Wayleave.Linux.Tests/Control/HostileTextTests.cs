@@ -9,7 +9,10 @@ using Xunit;
 
 namespace Wayleave.Linux.Tests.Control;
 
-/// <summary>Every parser of text from outside, fed with damaged text by seed: it refuses in its own words or reads it, in bounded time.</summary>
+/// <summary>
+/// Every parser of text from outside, fed with damaged text by seed: it refuses in its own words or reads it, in
+/// bounded time.
+/// </summary>
 public sealed class HostileTextTests : IDisposable
 {
     private const int RoundsPerSeed = 4000;
@@ -55,7 +58,8 @@ public sealed class HostileTextTests : IDisposable
             await File.WriteAllTextAsync(_file, Damage(random, Whole), TestContext.Current.CancellationToken);
             try
             {
-                Assert.Empty(ConfigurationLoader.Load(_file, new Dictionary<string, string>(), _ => null).Config.Validate());
+                Assert.Empty(
+                    ConfigurationLoader.Load(_file, new Dictionary<string, string>(), _ => null).Config.Validate());
             }
             catch (ConfigurationException e)
             {
@@ -69,12 +73,16 @@ public sealed class HostileTextTests : IDisposable
     public async Task A_damaged_document_is_read_or_refused(ulong seed)
     {
         const string Lease = """
-            {"access":"write","region":"dynamic","peer":{"gid":"127.0.0.3","udp_port":1,"qp_number":1,"psn":1,"path_mtu_bytes":256}}
+            {"access":"write","region":"dynamic",
+            "peer":{"gid":"127.0.0.3","udp_port":1,"qp_number":1,"psn":1,"path_mtu_bytes":256}}
             """;
         const string Proof = """
-            {"schema":"wayleave.proof.v1","version":1,"buffer_id":7,"buffer":"b","exporter":"g","size_bytes":1,"reason":"r",
-            "grade":"Retired","required_grade":"Retired","sufficient":true,"started_at_us":1,"completed_at_us":2,"duration_us":1,
-            "importers":[{"importer":"i","device":"d","kind":"dynamic","grade":"Retired","was_mapped":true,"inside_at_close":0}],
+            {"schema":"wayleave.proof.v1","version":1,
+            "buffer_id":7,"buffer":"b","exporter":"g","size_bytes":1,"reason":"r",
+            "grade":"Retired","required_grade":"Retired","sufficient":true,
+            "started_at_us":1,"completed_at_us":2,"duration_us":1,
+            "importers":[{"importer":"i","device":"d","kind":"dynamic","grade":"Retired","was_mapped":true,
+            "inside_at_close":0}],
             "fences":[{"fence":"f","signaled_at_us":1,"forced":false,"ended":true}]}
             """;
         SplitMix64 random = new(seed);
@@ -84,7 +92,8 @@ public sealed class HostileTextTests : IDisposable
             {
                 try
                 {
-                    JsonSerializer.Deserialize(Damage(random, Lease), ControlJson.Default.LeaseRequestDocument)?.Peer.ToEnd();
+                    JsonSerializer.Deserialize(Damage(random, Lease), ControlJson.Default.LeaseRequestDocument)?.Peer
+                        .ToEnd();
                     ProofDocument proof = ProofDocument.Parse(Encoding.UTF8.GetBytes(Damage(random, Proof)), "test");
                     ProofStory.Write(ProofDocument.From(proof.ToProof()), TextWriter.Null);
                 }

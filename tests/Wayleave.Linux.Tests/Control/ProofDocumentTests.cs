@@ -49,7 +49,8 @@ public class ProofDocumentTests
     public void A_proof_becomes_this_json()
     {
         const string Expected = """
-            {"schema":"wayleave.proof.v1","version":1,"buffer_id":7,"buffer":"model.bin","exporter":"gpu0","size_bytes":1048576,
+            {"schema":"wayleave.proof.v1","version":1,
+            "buffer_id":7,"buffer":"model.bin","exporter":"gpu0","size_bytes":1048576,
             "reason":"taken back by the owner","grade":"KeyDead","required_grade":"Retired","sufficient":false,
             "started_at_us":100000.1,"invalidated_at_us":100002,"completed_at_us":5100000.1,"duration_us":5000000,
             "importers":[{"importer":"rdma0 mr 0x00000100","device":"rdma0","kind":"pinned_revocable","grade":"KeyDead",
@@ -63,7 +64,8 @@ public class ProofDocumentTests
     public void A_proof_survives_the_way_through_json()
     {
         RetirementProof read = ProofDocument.Parse(Encoding.UTF8.GetBytes(Serialize(s_proof)), "test").ToProof();
-        Assert.Equal(s_proof with { Importers = [], Fences = [] }, read with { Importers = [], Fences = [] }, ProofsAreEqual);
+        Assert.Equal(
+            s_proof with { Importers = [], Fences = [] }, read with { Importers = [], Fences = [] }, ProofsAreEqual);
         Assert.Equal(s_proof.Importers, read.Importers);
         Assert.Equal(s_proof.Fences, read.Fences);
     }
@@ -74,7 +76,9 @@ public class ProofDocumentTests
     [InlineData("{}", Errno.EINVAL)]
     [InlineData("[1]", Errno.EINVAL)]
     public void What_is_no_proof_is_refused(string text, Errno errno) =>
-        Assert.Equal(errno, Assert.Throws<WayleaveException>(() => ProofDocument.Parse(Encoding.UTF8.GetBytes(text), "FILE")).Errno);
+        Assert.Equal(
+            errno,
+            Assert.Throws<WayleaveException>(() => ProofDocument.Parse(Encoding.UTF8.GetBytes(text), "FILE")).Errno);
 
     [Theory]
     [InlineData("\"version\":1", "\"version\":2")]
@@ -82,7 +86,8 @@ public class ProofDocumentTests
     public void A_version_that_is_not_known_is_refused(string from, string to)
     {
         string text = Serialize(s_proof).Replace(from, to, StringComparison.Ordinal);
-        WayleaveException e = Assert.Throws<WayleaveException>(() => ProofDocument.Parse(Encoding.UTF8.GetBytes(text), "FILE"));
+        WayleaveException e = Assert.Throws<WayleaveException>(
+            () => ProofDocument.Parse(Encoding.UTF8.GetBytes(text), "FILE"));
         Assert.Equal(Errno.EPROTO, e.Errno);
         Assert.StartsWith("read the proof FILE: ", e.Message, StringComparison.Ordinal);
     }

@@ -131,8 +131,8 @@ public class DemoTests : EndToEndTest
         Assert.Equal("dynamic pinned_revocable", string.Join(' ', regions));
     }
 
-    // The JSON array form of Chrome's trace format, which ui.perfetto.dev reads: an array of events with ph, pid and, but
-    // for the names of processes and threads, ts.
+    // The JSON array form of Chrome's trace format, which ui.perfetto.dev reads: an array of events with ph, pid and,
+    // but for the names of processes and threads, ts.
     private static void ExpectTrace(string path)
     {
         using JsonDocument trace = JsonDocument.Parse(File.ReadAllBytes(path));

@@ -40,8 +40,10 @@ public class LayoutTests
     [Fact]
     public void A_wrong_number_is_noticed()
     {
-        string program = Describe("linux/udp.h").Replace("(UDP_GRO) == 104", "(UDP_GRO) == 105", StringComparison.Ordinal);
-        Assert.Contains("UDP_GRO", Assert.Throws<InvalidOperationException>(() => Compile(program)).Message, StringComparison.Ordinal);
+        string program =
+            Describe("linux/udp.h").Replace("(UDP_GRO) == 104", "(UDP_GRO) == 105", StringComparison.Ordinal);
+        Assert.Contains("UDP_GRO", Assert.Throws<InvalidOperationException>(
+            () => Compile(program)).Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -83,7 +85,8 @@ public class LayoutTests
 
     private static void Compile(string program)
     {
-        ProcessStartInfo start = new("gcc", "-x c -fsyntax-only -") { RedirectStandardInput = true, RedirectStandardError = true };
+        ProcessStartInfo start =
+            new("gcc", "-x c -fsyntax-only -") { RedirectStandardInput = true, RedirectStandardError = true };
         Process? gcc = null;
         try
         {

@@ -102,7 +102,8 @@ public sealed class WireTests
                 () => UdpEndpoint.Bind(EndpointAddress.FromIPv4(0x7F000002, RoCEv2Port)));
             Assert.Equal(
                 "bind 127.0.0.2:4791: Address already in use (EADDRINUSE); another Wayleave host or a kernel rxe "
-                + "device in this network namespace owns UDP port 4791 (rxe owns it on every address); use another network "
+                + "device in this network namespace owns UDP port 4791 (rxe owns it on every address); use another "
+                + "network "
                 + "namespace, "
                 + "or another port among Wayleave hosts",
                 e.Message);

@@ -25,11 +25,14 @@ public sealed class PortDriverTests
         // Nothing else can help: the engine sleeps at once and for ever, and the reader never repeats its request.
         FaultLog faults = new();
         PortDriverOptions sleepy = new() { EngineIdleSpin = TimeSpan.Zero, EngineSleepMax = TimeSpan.FromHours(1) };
-        await using WayleaveHost owner = await StartAsync("127.0.0.2", new WayleaveHostOptions { Driver = sleepy, Trace = faults });
+        await using WayleaveHost owner =
+            await StartAsync("127.0.0.2", new WayleaveHostOptions { Driver = sleepy, Trace = faults });
         await using WayleaveHost reader = await StartAsync("127.0.0.3", new WayleaveHostOptions());
         NicHandle nic = reader.Nics[0];
-        DeviceObject source = await owner.Objects.CreateAsync("gpu0", "source", Size, StorageKind.Movable, Cancellation);
-        DeviceObject target = await reader.Objects.CreateAsync("gpu0", "target", Size, StorageKind.Movable, Cancellation);
+        DeviceObject source = await owner.Objects
+            .CreateAsync("gpu0", "source", Size, StorageKind.Movable, Cancellation);
+        DeviceObject target = await reader.Objects
+            .CreateAsync("gpu0", "target", Size, StorageKind.Movable, Cancellation);
         MemoryRegion local = await nic.RegisterAsync(
             nic.Device.CreateProtectionDomain(),
             target.Buffer.Shared,
@@ -65,7 +68,8 @@ public sealed class PortDriverTests
         await nic.DeregisterAsync(local);
     }
 
-    private static Task<WayleaveHost> StartAsync(string address, WayleaveHostOptions options) => WayleaveHost.StartAsync(
+    private static Task<WayleaveHost> StartAsync(string address, WayleaveHostOptions options) =>
+        WayleaveHost.StartAsync(
         new HostConfig
         {
             Nics = [new NicConfig { Address = IPAddress.Parse(address), UdpPort = 0 }],
@@ -93,8 +97,9 @@ public sealed class PortDriverTests
                 QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.Port | QueuePairAttributeMask.AccessFlags);
             Modify(
                 QueuePairState.ReadyToReceive,
-                QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PathMtu | QueuePairAttributeMask.DestQpNumber
-                    | QueuePairAttributeMask.RqPsn | QueuePairAttributeMask.MaxDestRdAtomic | QueuePairAttributeMask.MinRnrTimer);
+                QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PathMtu
+                | QueuePairAttributeMask.DestQpNumber | QueuePairAttributeMask.RqPsn
+                | QueuePairAttributeMask.MaxDestRdAtomic | QueuePairAttributeMask.MinRnrTimer);
             Modify(
                 QueuePairState.ReadyToSend,
                 QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount | QueuePairAttributeMask.RnrRetry

@@ -40,7 +40,8 @@ public class FenceTests
     [Fact]
     public void FENCE_03_differs_a_callback_runs_after_the_lock_was_released()
     {
-        // The kernel runs it before dma_fence_signal returns, under the fence's lock. Here no user's code runs under one.
+        // The kernel runs it before dma_fence_signal returns, under the fence's lock. Here no user's code runs under
+        // one.
         int calls = 0;
         using (_host.Enter())
         {

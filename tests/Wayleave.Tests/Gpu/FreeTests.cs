@@ -94,7 +94,8 @@ public class FreeTests
     [Theory]
     [InlineData(RetirementGrade.Acknowledged)]
     [InlineData(RetirementGrade.KeyDead)]
-    public void Memory_whose_user_is_inside_is_not_returned_for_a_lower_grade_however_little_is_asked(RetirementGrade asked)
+    public void Memory_whose_user_is_inside_is_not_returned_for_a_lower_grade_however_little_is_asked(
+        RetirementGrade asked)
     {
         GpuFixture f = new();
         GpuBuffer buffer = f.Create();

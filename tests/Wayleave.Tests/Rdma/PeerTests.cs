@@ -28,7 +28,7 @@ public class PeerTests
     }
 
     [Fact]
-    public void A_queue_pair_that_changes_its_peer_sends_what_has_no_answer_to_the_new_one_and_frees_the_window_of_the_old()
+    public void A_queue_pair_that_changes_its_peer_sends_again_to_the_new_one_and_frees_the_window_of_the_old()
     {
         TestLink link = new();
         (QueuePair a, _) = link.Connect();
@@ -42,7 +42,11 @@ public class PeerTests
         Assert.True(Gid.TryParse("192.0.2.99", out Gid other));
         Modify(
             a,
-            new QueuePairAttributes { State = QueuePairState.SendQueueDrained, AddressVector = new AddressVector(other) },
+            new QueuePairAttributes
+            {
+                State = QueuePairState.SendQueueDrained,
+                AddressVector = new AddressVector(other),
+            },
             QueuePairAttributeMask.State | QueuePairAttributeMask.AddressVector);
         Assert.Equal((0, 1), (old.Window.InFlightBytes, link.A.Port.PeerCount));
         Assert.Equal(other, Poll(link.A));

@@ -49,11 +49,11 @@ public partial class ConformanceTests
         Dictionary<string, string> reasons = ReadReasons().ToDictionary(r => r.Id, r => r.Reason);
         List<Row> rows = [.. ReadCases().Select(c => MakeRow(c, tests.GetValueOrDefault(c.Id), reasons))];
         StringBuilder page = new();
-        page.Append("# Conformance\n\nGenerated from [cases.md](cases.md), the names of the tests, and a list of what ");
-        page.Append("cannot apply.\n\n*exact*: a test shows the case as it stands. *approximate*: Wayleave differs on ");
-        page.Append("purpose, and the page says in what.\n*not applicable*: it cannot occur in user space, with the ");
-        page.Append("reason. *open*: no test shows it.\n\n| Family | Cases | Exact | Approximate | Not applicable | Open |");
-        page.Append("\n|---|---|---|---|---|---|\n");
+        page.Append("# Conformance\n\nGenerated from [cases.md](cases.md), the names of the tests, and a list of what");
+        page.Append(" cannot apply.\n\n*exact*: a test shows the case as it stands. *approximate*: Wayleave differs");
+        page.Append(" on purpose, and the page says in what.\n*not applicable*: it cannot occur in user space, with");
+        page.Append(" the reason. *open*: no test shows it.\n\n| Family | Cases | Exact | Approximate |");
+        page.Append(" Not applicable | Open |\n|---|---|---|---|---|---|\n");
         foreach (IGrouping<string, Row> family in rows.GroupBy(r => Family(r.Id)))
         {
             AppendCounts(page, family.Key, [.. family]);
@@ -92,8 +92,9 @@ public partial class ConformanceTests
     private static void AppendCounts(StringBuilder page, string name, IReadOnlyCollection<Row> rows)
     {
         int Count(string status) => rows.Count(r => r.Status == status);
-        page.Append(CultureInfo.InvariantCulture, $"| {name} | {rows.Count} | {Count("exact")} | {Count("approximate")} ");
-        page.Append(CultureInfo.InvariantCulture, $"| {Count("not applicable")} | {Count("open")} |\n");
+        page.Append(CultureInfo.InvariantCulture, $"| {name} | {rows.Count} | {Count("exact")} |");
+        page.Append(CultureInfo.InvariantCulture, $" {Count("approximate")} | {Count("not applicable")} |");
+        page.Append(CultureInfo.InvariantCulture, $" {Count("open")} |\n");
     }
 
     private static string Family(string id) => id[..id.IndexOf('-', StringComparison.Ordinal)];
@@ -115,7 +116,9 @@ public partial class ConformanceTests
     private static SortedDictionary<string, SortedSet<TestName>> ReadTests()
     {
         SortedDictionary<string, SortedSet<TestName>> tests = new(StringComparer.Ordinal);
-        foreach (string file in SourceTree.WithExtension(".cs").Where(f => f.StartsWith("tests/", StringComparison.Ordinal)))
+        IEnumerable<string> files =
+            SourceTree.WithExtension(".cs").Where(f => f.StartsWith("tests/", StringComparison.Ordinal));
+        foreach (string file in files)
         {
             foreach (Match match in TestMethod().Matches(SourceTree.Read(file)))
             {
@@ -143,7 +146,9 @@ public partial class ConformanceTests
     [GeneratedRegex(@"^\| (?<id>[A-Z0-9]+-\d{2}) \|(?<cells>.*)\|$")]
     private static partial Regex CaseRow();
 
-    [GeneratedRegex(@"public (?:async )?(?:void|Task|ValueTask) (?<name>(?<ids>(?:(?:DBUF|RESV|FENCE|MM|RDMA|P2P|DEVM|EXP|RSS|ROCE|H|TCP|F)_(?:\d{2}_)+)+)\w+)\(")]
+    [GeneratedRegex(
+        @"public (?:async )?(?:void|Task|ValueTask) "
+        + @"(?<name>(?<ids>(?:(?:DBUF|RESV|FENCE|MM|RDMA|P2P|DEVM|EXP|RSS|ROCE|H|TCP|F)_(?:\d{2}_)+)+)\w+)\(")]
     private static partial Regex TestMethod();
 
     [GeneratedRegex(@"(?:(?<family>[A-Z][A-Z0-9]*)_)?(?<number>\d{2})_")]

@@ -7,7 +7,9 @@ using Xunit;
 
 namespace Wayleave.Tests.Repository;
 
-/// <summary>The public surface of each package, as text under review: a change of it is a change of the snapshot.</summary>
+/// <summary>
+/// The public surface of each package, as text under review: a change of it is a change of the snapshot.
+/// </summary>
 public class PublicApiTests
 {
     [Theory]
@@ -18,12 +20,16 @@ public class PublicApiTests
     {
         ArgumentNullException.ThrowIfNull(anyTypeOfAssembly);
         const BindingFlags Declared =
-            BindingFlags.Public | BindingFlags.NonPublic | BindingFlags.Instance | BindingFlags.Static | BindingFlags.DeclaredOnly;
+            BindingFlags.Public | BindingFlags.NonPublic | BindingFlags.Instance | BindingFlags.Static
+        | BindingFlags.DeclaredOnly;
         StringBuilder text = new();
-        foreach (Type type in anyTypeOfAssembly.Assembly.GetExportedTypes().OrderBy(t => t.FullName, StringComparer.Ordinal))
+        IEnumerable<Type> types =
+            anyTypeOfAssembly.Assembly.GetExportedTypes().OrderBy(t => t.FullName, StringComparer.Ordinal);
+        foreach (Type type in types)
         {
             text.Append(Kind(type)).Append(' ').Append(type.FullName).Append('\n');
-            foreach (string member in type.GetMembers(Declared).Where(IsVisible).Select(m => m.ToString()!).Order(StringComparer.Ordinal))
+            IEnumerable<string> members = type.GetMembers(Declared).Where(IsVisible).Select(m => m.ToString()!);
+            foreach (string member in members.Order(StringComparer.Ordinal))
             {
                 text.Append("    ").Append(member).Append('\n');
             }

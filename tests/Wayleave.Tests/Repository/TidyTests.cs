@@ -6,6 +6,8 @@ namespace Wayleave.Tests.Repository;
 /// <summary>What a reader should never have to point out in a review.</summary>
 public partial class TidyTests
 {
+    private const int ColumnsMax = 120;
+
     private static readonly string[] s_textExtensions =
         [".cs", ".csproj", ".props", ".targets", ".slnx", ".json", ".md", ".txt", ".sh", ".editorconfig", ".service",
             ".socket"];
@@ -43,6 +45,13 @@ public partial class TidyTests
 
         Assert.Empty(found);
     }
+
+    [Fact]
+    public void A_line_of_code_has_at_most_120_columns() => Assert.Empty(
+        from file in SourceTree.WithExtension(".cs")
+        from line in SourceTree.Lines(file).Index()
+        where line.Item.Length > ColumnsMax
+        select $"{file}:{line.Index + 1}: {line.Item.Length} columns");
 
     [Fact]
     public void Nothing_is_left_for_later_in_the_text() => Assert.Empty(

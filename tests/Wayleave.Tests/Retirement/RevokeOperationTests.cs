@@ -108,7 +108,8 @@ public class RevokeOperationTests
     {
         using BufferFixture f = new();
         Attachment attachment = f.AttachAndMap(new LateImporter());
-        RevokeOperation revoke = RevokeOperation.Start(f.Buffer, s_policy with { RequiredGrade = RetirementGrade.Drained });
+        RevokeOperation revoke = RevokeOperation.Start(
+            f.Buffer, s_policy with { RequiredGrade = RetirementGrade.Drained });
         attachment.Evidence!.RecordDrained(); // evidence that comes without a fence and without an unmap
         Assert.Equal(RevokeState.Unmapping, revoke.State);
         f.Clock.Advance(s_policy.Timeout);

@@ -25,7 +25,8 @@ internal static class CaptureFiles
             .Order(StringComparer.Ordinal);
 
     /// <summary>Those of <see cref="Names"/> that have a description.</summary>
-    public static IEnumerable<string> DescribedNames => Names.Where(n => File.Exists(Path.Combine(Folder, n + ".json")));
+    public static IEnumerable<string> DescribedNames =>
+        Names.Where(n => File.Exists(Path.Combine(Folder, n + ".json")));
 
     /// <summary>The bytes of a capture.</summary>
     public static byte[] Capture(string name) => File.ReadAllBytes(Path.Combine(Folder, name + ".pcap"));
