@@ -17,17 +17,24 @@ namespace Wayleave.Cli.Commands;
 /// </summary>
 internal static class CpCommand
 {
+    // Less, and a busy machine that moves an object once would look like one that never gives it back.
+    private static readonly TimeSpan s_stallTimeoutMin = TimeSpan.FromMilliseconds(100);
+
     public static Command Create()
     {
         Argument<string> source = new("SRC") { Description = "A file, or wl://HOST[:PORT]/DEVICE/NAME" };
         Argument<string> target = new("DST") { Description = "A file, or wl://HOST[:PORT]/DEVICE/NAME" };
         Command command = new("cp", "Copy a file into the device memory of a host, or back") { source, target };
+        Option<TimeSpan?> stall = Parsing.DurationOption(
+            "--stall-timeout", "Give up when no byte moves for so long (default 30s, at least 100ms)");
+        command.Add(stall);
         command.AddClientOptions();
         command.SetAction((parsed, cancellation) => RunAsync(
             new CommandContext(parsed),
             parsed.GetValue(source)!,
             parsed.GetValue(target)!,
             parsed.ReadClientOptions(),
+            ReadStallTimeout(parsed.GetValue(stall)),
             cancellation));
         return command;
     }
@@ -37,6 +44,7 @@ internal static class CpCommand
         string source,
         string target,
         ControlClientOptions options,
+        TimeSpan stallMax,
         CancellationToken cancellation)
     {
         bool isPush = WlUrl.HasScheme(target);
@@ -60,7 +68,11 @@ internal static class CpCommand
         await using (host.ConfigureAwait(false))
         {
             using ProgressBar progress = context.StartProgress(url.Name!, (long)length);
-            RemoteCopy copy = new(host, client) { Progress = (bytes, _) => progress.Report((long)bytes) };
+            RemoteCopy copy = new(host, client)
+            {
+                Progress = (bytes, _) => progress.Report((long)bytes),
+                StallMax = stallMax,
+            };
             CopyResult result = isPush
                 ? await copy.PushAsync(path, url, cancellation).ConfigureAwait(false)
                 : await copy.PullAsync(url, path, cancellation).ConfigureAwait(false);
@@ -80,6 +92,16 @@ internal static class CpCommand
         }
 
         return ExitCode.Done;
+    }
+
+    private static TimeSpan ReadStallTimeout(TimeSpan? typed)
+    {
+        TimeSpan value = typed ?? BulkTransfer.DefaultStallMax;
+        return value >= s_stallTimeoutMin
+            ? value
+            : throw new UsageException(
+                $"--stall-timeout: {Durations.Format(value)} is shorter than a busy peer may need; "
+                + $"give at least {Durations.Format(s_stallTimeoutMin)}");
     }
 
     private static WlUrl ParseObject(string text) =>

@@ -33,6 +33,9 @@ internal sealed class Requester
 
     public RetransmitTimer Timer { get; } = new();
 
+    /// <summary>See <see cref="QueuePair.OldestUnansweredPsn"/>.</summary>
+    public uint OldestUnansweredPsn => _progress.AckPsn;
+
     private bool IsInError => _pair.State == QueuePairState.Error;
 
     /// <summary>Forgets everything and starts at a PSN (RESET to RTS).</summary>

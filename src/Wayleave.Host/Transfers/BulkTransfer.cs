@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Host.Runners;
 
 namespace Wayleave.Host.Transfers;
@@ -30,6 +31,12 @@ public readonly record struct BulkRange(
 /// </summary>
 public sealed class BulkTransfer(PortDriver driver, QueuePair queuePair, CompletionQueue completions, HostContext host)
 {
+    /// <summary>
+    /// The limit when nothing else is said: longer than the owner of a large object needs to move it, shorter than a
+    /// person waits for a copy that stands still.
+    /// </summary>
+    public static readonly TimeSpan DefaultStallMax = TimeSpan.FromSeconds(30);
+
     private const int PollBatch = 16;
 
     /// <summary>Bytes of one work request.</summary>
@@ -44,12 +51,22 @@ public sealed class BulkTransfer(PortDriver driver, QueuePair queuePair, Complet
     /// </summary>
     public Func<ulong>? PostLimit { get; init; }
 
+    /// <summary>
+    /// How long the peer may acknowledge nothing while something is in flight. A silent peer is given up by the retry
+    /// counter of the queue pair, long before; one that answers RNR for ever would never be.
+    /// <see cref="Timeout.InfiniteTimeSpan"/> for no limit.
+    /// </summary>
+    public TimeSpan StallMax { get; init; } = DefaultStallMax;
+
     /// <summary>Called with the bytes completed so far, on the calling thread, after every completion.</summary>
     public Action<ulong>? Progress { get; init; }
 
     /// <summary>Transfers the range.</summary>
     /// <returns>Success, or the status of the first request that failed; the queue pair is in ERR then.</returns>
     /// <exception cref="OperationCanceledException">Cancelled; nothing is in flight any more.</exception>
+    /// <exception cref="TransferStalledException">
+    /// Nothing was acknowledged for <see cref="StallMax"/>; the queue pair is in ERR and nothing is in flight any more.
+    /// </exception>
     public WorkCompletionStatus Run(BulkDirection direction, BulkRange range, CancellationToken cancellation = default)
     {
         Span<WorkCompletion> batch = stackalloc WorkCompletion[PollBatch];
@@ -57,6 +74,9 @@ public sealed class BulkTransfer(PortDriver driver, QueuePair queuePair, Complet
         int inFlight = 0;
         WorkCompletionStatus failure = WorkCompletionStatus.Success;
         SpinWait spin = default;
+        StallWatch stall = new(StallMax);
+        bool isStalled = false;
+        Gid peer = queuePair.Attributes.AddressVector.Destination; // in ERR a queue pair has no peer any more
         while (completed < range.LengthBytes)
         {
             bool stopping = cancellation.IsCancellationRequested || failure != WorkCompletionStatus.Success;
@@ -100,6 +120,12 @@ public sealed class BulkTransfer(PortDriver driver, QueuePair queuePair, Complet
                 Progress?.Invoke(completed);
             }
 
+            if (!isStalled && stall.Observe(queuePair.OldestUnansweredPsn, inFlight, host.Now))
+            {
+                isStalled = true;
+                driver.WithToken(Abort); // what is in flight completes flushed, and ends the loop
+            }
+
             // Retries, timers and fences take micro- to milliseconds: yield the processor to the peer when there is
             // nothing to do.
             if (worked || count > 0)
@@ -112,6 +138,11 @@ public sealed class BulkTransfer(PortDriver driver, QueuePair queuePair, Complet
             }
         }
 
+        if (isStalled && completed < range.LengthBytes)
+        {
+            throw new TransferStalledException(peer, range.RKey, StallMax);
+        }
+
         if (failure == WorkCompletionStatus.Success)
         {
             cancellation.ThrowIfCancellationRequested();
@@ -119,6 +150,10 @@ public sealed class BulkTransfer(PortDriver driver, QueuePair queuePair, Complet
 
         return failure;
     }
+
+    private void Abort() => queuePair
+        .Modify(new QueuePairAttributes { State = QueuePairState.Error }, QueuePairAttributeMask.State)
+        .ThrowIfFailed($"stop {queuePair.Name}");
 
     private bool Post(BulkDirection direction, in BulkRange range, ulong offset, uint length)
     {

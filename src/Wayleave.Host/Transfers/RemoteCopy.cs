@@ -30,6 +30,9 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
     /// <summary>Called with the bytes that have arrived so far; on a thread of the transfer.</summary>
     public Action<ulong, ulong>? Progress { get; init; }
 
+    /// <summary>See <see cref="BulkTransfer.StallMax"/>.</summary>
+    public TimeSpan StallMax { get; init; } = BulkTransfer.DefaultStallMax;
+
     /// <summary>
     /// Copies a file to <c>DEVICE/NAME</c> of the other host. An object of that name is replaced when the new one is
     /// whole.
@@ -126,6 +129,19 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
         }
     }
 
+    private async Task<WorkCompletionStatus> AwaitTransferAsync(
+        Task<WorkCompletionStatus> transfer, string operation)
+    {
+        try
+        {
+            return await transfer.ConfigureAwait(false);
+        }
+        catch (TransferStalledException e)
+        {
+            throw e.ForOperation(operation, remote.HostName);
+        }
+    }
+
     private static async Task AwaitLeaseEndAsync(HeldLease lease, string operation)
     {
         try
@@ -165,6 +181,7 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
             BulkTransfer bulk = new(_nic.Driver, connection.QueuePair, connection.Completions, host.Context)
             {
                 Progress = bytes => Progress?.Invoke(bytes, local.SizeBytes),
+                StallMax = StallMax,
             };
             BulkRange range = new(0, connection.Region.Key, lease.Lease.Va, lease.Lease.Rkey, local.SizeBytes);
             Task<WorkCompletionStatus> transfer = Task.Factory.StartNew(
@@ -183,7 +200,7 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
                 await AwaitLeaseEndAsync(lease, plan.Operation).ConfigureAwait(false);
             }
 
-            WorkCompletionStatus status = await transfer.ConfigureAwait(false);
+            WorkCompletionStatus status = await AwaitTransferAsync(transfer, plan.Operation).ConfigureAwait(false);
             cancellation.ThrowIfCancellationRequested(); // which flushed the queue pair: its status is no news
             status.ThrowIfFailed(plan.Operation, remote.HostName);
             TimeSpan elapsed = host.Context.Now - start;

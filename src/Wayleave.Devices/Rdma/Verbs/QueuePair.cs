@@ -67,6 +67,12 @@ public sealed class QueuePair : Numbered
     /// <summary>PSN that the responder expects next, and its count of completed messages. Port token held.</summary>
     public (uint ExpectedPsn, uint Msn) ResponderProgress => (Responder.ExpectedPsn, Responder.Msn);
 
+    /// <summary>
+    /// The oldest PSN of a request without an answer: it moves when the peer acknowledges something, and stays while
+    /// the peer is silent or says RNR. Readable from any thread, a moment old.
+    /// </summary>
+    public uint OldestUnansweredPsn => Requester.OldestUnansweredPsn;
+
     internal RdmaPort Port { get; }
 
     internal RdmaDevice Device => Domain.Device;
