@@ -86,6 +86,7 @@ internal static class CommandLine
             LsCommand.Create(),
             RevokeCommand.Create(),
             BenchCommand.Create(),
+            CheckCommand.Create(),
             RoceCommand.Create(),
             ConfigCommand.Create(),
             CompletionCommand.Create(),

@@ -12,18 +12,40 @@ namespace Wayleave.Scenarios;
 public sealed record NamedScenario(
     string Name, string Description, Func<Choices, Scenario> Build, IReadOnlyList<BrokenVariant> Broken)
 {
-    /// <summary>Small enough for every order; otherwise orders are drawn by seed.</summary>
-    public bool IsExhaustive { get; init; } = true;
+    /// <summary>Drawn orders of a scenario that has too many, when nobody says how many.</summary>
+    public const int DrawnRuns = 1000;
 
-    /// <summary>Explores the orders: every one, or <paramref name="runs"/> by seed when there are too many.</summary>
+    /// <summary>
+    /// The public report of the fault that this is about, such as <c>ydb-platform/nbs#5708</c>; empty when it is about
+    /// a rule and not about one report.
+    /// </summary>
+    public IReadOnlyList<string> Reports { get; init; } = [];
+
+    /// <summary>What keeps it from going wrong here, in a few words.</summary>
+    public string Defence { get; init; } = "";
+
+    /// <summary>Where its orders come from: every one when it is small enough.</summary>
+    public OrderSource Orders { get; init; } = OrderSource.Exhaustive;
+
+    /// <summary>Small enough for every order; otherwise orders are drawn by seed.</summary>
+    public bool IsExhaustive => Orders == OrderSource.Exhaustive;
+
+    /// <summary>Explores the scenario, or one of its broken variants.</summary>
     /// <param name="broken">One of <see cref="Broken"/> instead of the scenario itself.</param>
-    /// <param name="seed">Where seeded orders start; run n takes seed + n.</param>
-    /// <param name="runs">How many seeded orders.</param>
-    /// <exception cref="InterleavingException">An order went wrong; it says how, and how to replay it.</exception>
-    public Exploration Explore(BrokenVariant? broken = null, ulong seed = 1, int runs = 1000)
+    /// <param name="seed">Where drawn orders start; run n takes seed + n.</param>
+    /// <param name="runs">How many runs at most; null for every order, or <see cref="DrawnRuns"/>.</param>
+    /// <param name="options">The rest; null for what is usual.</param>
+    /// <returns>How it ended; a run that went wrong says how to replay it.</returns>
+    public ExplorationReport Explore(
+        BrokenVariant? broken = null, ulong seed = 1, long? runs = null, ExplorationOptions? options = null)
     {
-        Func<Choices, Scenario> build = broken?.Build ?? Build;
-        return IsExhaustive ? Explorer.Exhaustive(build) : Explorer.Seeded(build, seed, runs);
+        options ??= new ExplorationOptions();
+        return Explorer.Explore(broken?.Build ?? Build, options with
+        {
+            Orders = Orders,
+            Seed = seed,
+            RunsMax = runs ?? (IsExhaustive ? options.RunsMax : DrawnRuns),
+        });
     }
 }
 

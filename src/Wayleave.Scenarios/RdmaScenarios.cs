@@ -24,7 +24,7 @@ internal static class RdmaScenarios
             new("old-translation", "The responder goes on with the translation it saw first.",
                 _ => Build(ResponderDefences.BrokenRevokeGate, takesBack: false)),
         ])
-    { IsExhaustive = false };
+    { Orders = OrderSource.Random };
 
     public static NamedScenario WriteAgainstTakeBack { get; } = new(
         "write-against-take-back",
@@ -35,7 +35,7 @@ internal static class RdmaScenarios
             new("revoke-gate", "The responder keeps the old translation and key alive.",
                 _ => Build(ResponderDefences.BrokenRevokeGate, takesBack: true)),
         ])
-    { IsExhaustive = false };
+    { Orders = OrderSource.Random };
 
     private static Scenario Build(ResponderDefences defences, bool takesBack)
     {
@@ -78,7 +78,7 @@ internal static class RdmaScenarios
             yield return new("moved", () => move.IsCompleted);
             if (move.Error != Errno.Success && !world.Lent.IsFreed)
             {
-                throw new InvalidOperationException($"the move ended with {move.Error}");
+                throw new ViolationException($"the move ended with {move.Error}");
             }
         }
     }
@@ -121,7 +121,7 @@ internal static class RdmaScenarios
 
                 if (status != WorkCompletionStatus.Success)
                 {
-                    throw new InvalidOperationException($"message {_completed + 1} ended with {status}");
+                    throw new ViolationException($"message {_completed + 1} ended with {status}");
                 }
 
                 _completed++;
@@ -134,7 +134,7 @@ internal static class RdmaScenarios
             {
                 if (target.Peek(target.Lent, offset) is byte found && found != _completed)
                 {
-                    throw new InvalidOperationException(
+                    throw new ViolationException(
                         $"message {_completed} completed, and the buffer holds {found} at {offset}");
                 }
             }

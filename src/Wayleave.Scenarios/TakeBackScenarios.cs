@@ -138,7 +138,7 @@ internal static class TakeBackScenarios
         yield return new("evicted", () => move.IsCompleted);
         if (move.Error is not (Errno.Success or Errno.ENODEV or Errno.ECANCELED))
         {
-            throw new InvalidOperationException($"the move ended with {move.Error}");
+            throw new ViolationException($"the move ended with {move.Error}");
         }
     }
 
@@ -153,12 +153,12 @@ internal static class TakeBackScenarios
             bool retired = operation.State == RevokeState.Retired;
             if (!operation.IsCompleted || operation.Proof!.IsSufficient != retired)
             {
-                throw new InvalidOperationException($"{operation.State} with grade {operation.Proof?.Grade}");
+                throw new ViolationException($"{operation.State} with grade {operation.Proof?.Grade}");
             }
 
             if (!retired && world.Gpu.Quarantine.Bytes == 0)
             {
-                throw new InvalidOperationException("memory without a proof is not in quarantine");
+                throw new ViolationException("memory without a proof is not in quarantine");
             }
         }
     }

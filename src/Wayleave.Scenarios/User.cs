@@ -77,7 +77,7 @@ internal sealed class User(World world, Importer importer, int offset)
         byte found = world.Peek(world.Lent, offset);
         if (!world.Lent.IsFreed && found != _written)
         {
-            throw new InvalidOperationException($"{Name} wrote {_written}, and the buffer holds {found}");
+            throw new ViolationException($"{Name} wrote {_written}, and the buffer holds {found}");
         }
     }
 
@@ -135,7 +135,7 @@ internal sealed class User(World world, Importer importer, int offset)
         World.Require(Errno.Success, importer.Port.TryWrite(address, 1, out Span<byte> bytes));
         if (bytes[0] != _written)
         {
-            throw new InvalidOperationException($"{Name} wrote {_written} and finds {bytes[0]}");
+            throw new ViolationException($"{Name} wrote {_written} and finds {bytes[0]}");
         }
 
         bytes[0] = value;

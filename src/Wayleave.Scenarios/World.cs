@@ -125,7 +125,7 @@ internal sealed class World
             .FirstOrDefault(b => b.Range.Contains(address, 1));
         if (block?.Owner != Lent.Shared.Name)
         {
-            throw new InvalidOperationException(
+            throw new ViolationException(
                 $"{user} reaches {address}, which belongs to {block?.Owner ?? "nobody"}");
         }
     }
@@ -150,7 +150,7 @@ internal sealed class World
     {
         if (errno != expected)
         {
-            throw new InvalidOperationException($"{errno} instead of {expected}");
+            throw new ViolationException($"{errno} instead of {expected}");
         }
     }
 
@@ -196,7 +196,7 @@ internal sealed class World
         {
             if (user.IsInside)
             {
-                throw new InvalidOperationException(
+                throw new ViolationException(
                     $"{user.Name} is inside after a proof of grade {Lent.Freeing.Proof!.Grade}");
             }
         }
@@ -221,7 +221,7 @@ internal sealed class World
         {
             if (Peek(buffer, offset) is not 0 and byte found)
             {
-                throw new InvalidOperationException(
+                throw new ViolationException(
                     $"'{buffer.Shared.Name}' holds 0x{found:x2} of the old user at {offset}");
             }
         }

@@ -7,6 +7,9 @@ namespace Wayleave.Simulation;
 public sealed class Actor : IDisposable
 {
     private readonly IEnumerator<Step> _steps;
+    private Step _next;
+    private string? _hashedName;
+    private ulong _nameHash;
 
     /// <param name="name">Unique within its scenario; stands in the log of a failing run.</param>
     /// <param name="steps">Enumerated once, by whoever drives this actor.</param>
@@ -27,10 +30,33 @@ public sealed class Actor : IDisposable
     public bool IsFinished { get; private set; }
 
     /// <summary>The next step can run now.</summary>
-    public bool IsReady => !IsFinished && (_steps.Current.Ready?.Invoke() ?? true);
+    public bool IsReady => !IsFinished && (_next.Ready is not { } ready || ready());
 
     /// <summary>The name of the next step.</summary>
-    public string Next => IsFinished ? "finished" : _steps.Current.Name;
+    public string Next => IsFinished ? "finished" : _next.Name;
+
+    /// <summary>
+    /// Where it stands, as a number: how many steps it made, and before which it is. FNV-1a, because
+    /// <see cref="string.GetHashCode()"/> differs from process to process.
+    /// </summary>
+    internal ulong Place
+    {
+        get
+        {
+            string name = Next;
+            if (!ReferenceEquals(name, _hashedName))
+            {
+                _hashedName = name;
+                _nameHash = 0xCBF29CE484222325;
+                foreach (char c in name)
+                {
+                    _nameHash = (_nameHash ^ c) * 0x100000001B3;
+                }
+            }
+
+            return _nameHash ^ ((ulong)Position * 0x9E3779B97F4A7C15);
+        }
+    }
 
     /// <summary>
     /// An actor whose steps are the pieces of <paramref name="body"/> between its interleaving points.
@@ -44,6 +70,7 @@ public sealed class Actor : IDisposable
     {
         Position++;
         IsFinished = !_steps.MoveNext();
+        _next = IsFinished ? default : _steps.Current;
     }
 
     /// <summary>

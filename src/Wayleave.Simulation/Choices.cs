@@ -1,5 +1,3 @@
-using System.Globalization;
-
 namespace Wayleave.Simulation;
 
 /// <summary>
@@ -18,15 +16,21 @@ public sealed class Choices
     private readonly Source _source;
     private readonly ulong _seed;
     private readonly SplitMix64 _random;
+    private readonly PrioritySchedule? _priorities;
+    private readonly Script? _script;
     private int _position;
 
-    private Choices(Source source, ulong seed) => (_source, _seed, _random) = (source, seed, new SplitMix64(seed));
+    private Choices(Source source, ulong seed, PrioritySchedule? priorities = null, Script? script = null)
+    {
+        (_source, _seed, _random, _priorities, _script) = (source, seed, new SplitMix64(seed), priorities, script);
+    }
 
     private enum Source
     {
         Exhaustive,
-        Seeded,
+        Drawn,
         Recorded,
+        Scripted,
     }
 
     /// <summary>
@@ -35,41 +39,69 @@ public sealed class Choices
     /// </summary>
     public bool IsReplayingPrefix => _position < _trail.Count;
 
+    /// <summary>
+    /// The decisions so far as text that <see cref="Replay"/> takes, shorter than <see cref="ToString"/>: equal
+    /// neighbours are counted (<c>12x0.1.0.2</c>), and zeros at the end, which is how a run goes on by itself, are left
+    /// out. Never empty.
+    /// </summary>
+    public string Trail => Simulation.Trail.Format(_trail, _position);
+
+    /// <summary>
+    /// Whether this run is told to somebody: a scenario that composes notes (<see cref="Scenario.Narrate"/>) need not
+    /// otherwise.
+    /// </summary>
+    public bool IsTold { get; internal set; }
+
+    /// <summary>Decisions so far.</summary>
+    internal int Count => _position;
+
+    internal IReadOnlyList<(int Value, int Count)> Decisions => _trail;
+
     /// <summary>Every combination of answers, one after the other by <see cref="MoveNext"/>.</summary>
     public static Choices Exhaustive() => new(Source.Exhaustive, seed: 0);
 
     /// <summary>Answers drawn from <see cref="SplitMix64"/>.</summary>
-    public static Choices Seeded(ulong seed) => new(Source.Seeded, seed);
+    public static Choices Seeded(ulong seed) => new(Source.Drawn, seed);
 
     /// <summary>
-    /// The answers of one earlier run: what <see cref="ToString"/> gave, or <see cref="InterleavingException.Trail"/>.
+    /// Probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): of the actors that are ready the one of
+    /// the highest priority goes on; priorities are drawn, and fall at <paramref name="depth"/> - 1 steps that are
+    /// drawn as well. A fault that needs <paramref name="depth"/> orderings among n actors in k steps is found by one
+    /// run with a probability of at least 1 / (n * k ^ (depth - 1)). All other questions are answered by chance.
     /// </summary>
-    /// <exception cref="FormatException">The text is no trail.</exception>
+    /// <param name="seed">Of this run.</param>
+    /// <param name="depth">At least 1.</param>
+    /// <param name="steps">How long a run is expected to be; more than it turns out to be wastes changes.</param>
+    public static Choices Prioritized(ulong seed, int depth, int steps) =>
+        new(Source.Drawn, seed, new PrioritySchedule(seed, depth, steps));
+
+    /// <summary>
+    /// The answers of one earlier run: what <see cref="Trail"/> or <see cref="ToString"/> gave, or
+    /// <see cref="InterleavingException.Trail"/>.
+    /// </summary>
+    /// <exception cref="FormatException">The text is no trail; the message says where.</exception>
     public static Choices Replay(string trail)
     {
         ArgumentNullException.ThrowIfNull(trail);
         if (trail.StartsWith(SeedPrefix, StringComparison.Ordinal))
         {
-            return Seeded(ulong.Parse(trail.AsSpan(SeedPrefix.Length), CultureInfo.InvariantCulture));
+            return Seeded(Simulation.Trail.ParseSeed(trail.AsSpan(SeedPrefix.Length)));
         }
 
         Choices choices = new(Source.Recorded, seed: 0);
-        foreach (string value in trail.Split('.', StringSplitOptions.RemoveEmptyEntries))
-        {
-            choices._trail.Add((int.Parse(value, NumberStyles.None, CultureInfo.InvariantCulture), int.MaxValue));
-        }
-
+        Simulation.Trail.Parse(trail, choices._trail);
         return choices;
     }
 
+    /// <summary>A run made from the steps of another: see <see cref="Script"/>.</summary>
+    internal static Choices Follow(Script script) => new(Source.Scripted, seed: 0, script: script);
+
     /// <summary>A number in [0, count). Past the end of a replayed trail the answer is 0.</summary>
-    /// <exception cref="InvalidOperationException">
-    /// The replayed trail does not fit: the scenario has changed since.
-    /// </exception>
+    /// <exception cref="TrailException">The replayed trail does not fit: the scenario has changed since.</exception>
     public int Next(int count)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(count);
-        return count == 1 ? 0 : Answer(count, () => _random.Next(count));
+        return count == 1 ? 0 : Answer(count, Draw(count));
     }
 
     /// <summary>
@@ -84,7 +116,8 @@ public sealed class Choices
         {
             0 => false,
             1000 => true,
-            _ => Answer(2, () => _random.Next(1000) < perMille ? 1 : 0) == 1,
+            _ when _source == Source.Drawn => Answer(2, _random.Next(1000) < perMille ? 1 : 0) == 1,
+            _ => Answer(2, Draw(2)) == 1,
         };
     }
 
@@ -116,29 +149,40 @@ public sealed class Choices
         return false;
     }
 
-    /// <summary>The trail so far, or the seed: what <see cref="Replay"/> takes.</summary>
-    public override string ToString() => _source == Source.Seeded
-        ? string.Create(CultureInfo.InvariantCulture, $"{SeedPrefix}{_seed}")
+    /// <summary>Every decision so far, or the seed they came from: what <see cref="Replay"/> takes.</summary>
+    public override string ToString() => _source == Source.Drawn && _priorities is null
+        ? Simulation.Trail.FormatSeed(SeedPrefix, _seed)
         : string.Join('.', _trail.Take(_position).Select(c => c.Value));
 
-    private int Answer(int count, Func<int> draw)
+    /// <summary>Who of those that are ready goes on: a place in <paramref name="ready"/>.</summary>
+    /// <param name="ready">
+    /// Numbers of actors; who made the last step stands first, so that 0 means no switch.
+    /// </param>
+    internal int NextActor(List<int> ready)
     {
-        if (_source == Source.Seeded)
-        {
-            return draw();
-        }
+        int count = ready.Count;
+        int place = _priorities?.Choose(ready) ?? _script?.Choose(ready) ?? (count == 1 ? 0 : Draw(count));
+        return count == 1 ? 0 : Answer(count, place);
+    }
 
+    private int Draw(int count) => _source switch
+    {
+        Source.Drawn => _random.Next(count),
+        Source.Scripted => _script!.Answer(count),
+        _ => 0, // the smallest that was not tried, or the end of a recorded trail
+    };
+
+    private int Answer(int count, int drawn)
+    {
         if (_position == _trail.Count)
         {
-            _trail.Add((0, count));
+            _trail.Add((drawn, count));
         }
 
         int value = _trail[_position].Value;
         if (value >= count)
         {
-            throw new InvalidOperationException(string.Create(
-                CultureInfo.InvariantCulture,
-                $"the trail does not fit: decision {_position + 1} is {value} of {count}; the scenario has changed"));
+            throw new TrailException(_position + 1, value, count);
         }
 
         // The count is written down again: a replayed trail does not know it.

@@ -12,11 +12,13 @@ public sealed class InterleavingException : Exception
 
     public InterleavingException(string message, Exception inner) : base(message, inner) { }
 
-    internal InterleavingException(string message, string trail, Exception inner) : base(message, inner) =>
-        Trail = trail;
+    internal InterleavingException(FailedRun failure) : base(failure.ToString(), failure.Cause) => Failure = failure;
+
+    /// <summary>The run, or null when there was no single one.</summary>
+    public FailedRun? Failure { get; }
 
     /// <summary>
     /// What <see cref="Explorer.Replay"/> takes to make the same run again; empty when there was no single run.
     /// </summary>
-    public string Trail { get; } = "";
+    public string Trail => Failure?.Trail ?? "";
 }

@@ -8,13 +8,22 @@ namespace Wayleave.Simulation;
 /// </param>
 /// <param name="Invariant">Called after each step, between steps; throws when it does not hold.</param>
 /// <param name="Fingerprint">
-/// A number that differs whenever anything differs that a later step or the invariant can see, the places of the actors
-/// apart: those are added. Given one, an exhaustive search cuts a run that reaches a state some run has already left
-/// from. Equal numbers for different states hide orders, so leave it out when in doubt.
+/// A number that differs whenever anything differs that a later step, a condition, the invariant or the end check can
+/// see; where the actors stand and which of them are ready is added to it. Given one, an exhaustive search cuts a run
+/// that reaches a state some run has already left from. Equal numbers for different states hide orders, so leave it out
+/// when in doubt, and let <see cref="ExplorationOptions.AuditsFingerprint"/> look for what it leaves out.
 /// </param>
-/// <param name="AtEnd">Called once after the last actor has finished; throws when the outcome is wrong.</param>
+/// <param name="AtEnd">
+/// Called once after the last actor has finished; throws when the outcome is wrong. What must happen some time, and did
+/// not, is found here.
+/// </param>
+/// <param name="Narrate">
+/// What the last step did, for the story of a failing run, or null when the name of the step says it all. Called once
+/// after each step, and only when a run is told.
+/// </param>
 public sealed record Scenario(
     IReadOnlyList<Actor> Actors,
     Action Invariant,
     Func<ulong>? Fingerprint = null,
-    Action? AtEnd = null);
+    Action? AtEnd = null,
+    Func<string?>? Narrate = null);

@@ -56,14 +56,38 @@ public class ChoicesTests
     [Fact]
     public void A_trail_that_does_not_fit_says_so() =>
         Assert.Contains(
-            "does not fit", Assert.Throws<InvalidOperationException>(() => Choices.Replay("3").Next(3)).Message);
+            "does not fit", Assert.Throws<TrailException>(() => Choices.Replay("3").Next(3)).Message);
 
     [Theory]
     [InlineData("x")]
     [InlineData("1.-2")]
     [InlineData("seed:")]
+    [InlineData("seed:99999999999999999999")]
+    [InlineData("1..2")]
+    [InlineData("1.")]
+    [InlineData("0x3")]
+    [InlineData("3x")]
+    [InlineData("2x3x4")]
+    [InlineData("99999999999")]
+    [InlineData("2000000x0")]
+    [InlineData("600000x0.600000x1")]
     public void A_text_that_is_no_trail_is_refused(string text) =>
         Assert.Throws<FormatException>(() => Choices.Replay(text));
+
+    [Fact]
+    public void A_long_trail_counts_equal_neighbours_and_leaves_out_the_zeros_at_its_end()
+    {
+        Choices choices = Choices.Replay("0.0.0.2.1.1.0.0");
+        for (int i = 0; i < 8; i++)
+        {
+            choices.Next(3);
+        }
+
+        Assert.Equal("3x0.2.2x1", choices.Trail);
+        Choices again = Choices.Replay(choices.Trail);
+        Assert.Equal([0, 0, 0, 2, 1, 1, 0, 0], Enumerable.Range(0, 8).Select(_ => again.Next(3)));
+        Assert.Equal("0", Choices.Exhaustive().Trail);
+    }
 
     [Fact]
     public void A_seed_is_its_own_trail()

@@ -50,11 +50,10 @@ public class ExplorerTests
     }
 
     [Fact]
-    public void Seeds_find_it_too_and_name_the_one_that_did()
+    public void Seeds_find_it_too_and_say_by_which_decisions()
     {
         InterleavingException found =
             Assert.Throws<InterleavingException>(() => Explorer.Seeded(_ => LostUpdate(), seed: 1, runs: 100));
-        Assert.StartsWith("seed:", found.Trail, StringComparison.Ordinal);
         Assert.Throws<InterleavingException>(() => Explorer.Replay(_ => LostUpdate(), found.Trail));
     }
 
@@ -68,9 +67,9 @@ public class ExplorerTests
             an update was lost
                1  a: read
                2  b: read
-               3  a: write
-               4  b: write
-            replay with: Explorer.Replay(build, "0.1.0")
+               3  b: write
+               4  a: write
+            replay with: Explorer.Replay(build, "0.1")
 
             """,
             found.Message);
