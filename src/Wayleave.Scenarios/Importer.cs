@@ -23,8 +23,9 @@ internal sealed class Importer : IRevocableImporter
     public Importer(World world, string name, ImporterKind kind, ImporterFaults faults)
     {
         (_host, _faults, Name, Kind) = (world.Host, faults, name, kind);
-        PciFunction function = new($"0000:02:00.{world.Users.Count}", name);
-        Port = new DmaPort(world.Fabric, function);
+        PciFunction function = new(new PciAddress(0, (byte)(0x10 + world.Fabric.Topology.Functions.Count), 0, 0), name);
+        world.Fabric.Plug(function);
+        Port = new DmaPort(function);
         _timeline = new Timeline(_host, name);
         World.Require(Errno.Success, world.Lent.Shared.TryAttach(function, this, out Attachment? attachment));
         _attachment = attachment!;

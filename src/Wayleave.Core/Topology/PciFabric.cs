@@ -1,35 +1,191 @@
+using System.Numerics;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.PeerMemory;
+
 namespace Wayleave.Core.Topology;
 
 /// <summary>
-/// The address map of one host: which bytes answer at which device address. Windows are added and removed with the host
-/// lock held; engines read an immutable snapshot without a lock, so an access never sees a half-changed map.
+/// The addresses of one host: which bytes answer at which address, for whom, by which way. Trees, windows and mappings
+/// are changed with the host lock held; engines decode against immutable tables without a lock, so that an access never
+/// sees a half-changed map.
 /// </summary>
 /// <remarks>
-/// All functions sit below one switch, so that a peer's BAR is reached by <see cref="PeerRoute.BusAddress"/>.
+/// A window has a physical address. A device never uses it directly: <see cref="TryMap"/> makes the addresses that the
+/// device puts on the bus, which an IOMMU or a bridge with an offset makes different ones.
 /// </remarks>
 public sealed class PciFabric
 {
     /// <summary>
-    /// Windows are placed on this boundary, so that a carry out of a window's size never reaches the next one.
+    /// Windows of system memory are placed on this boundary, so that a carry out of a window's size never reaches the
+    /// next one.
     /// </summary>
     public const ulong WindowAlignmentBytes = 1UL << 32;
 
-    private MemoryWindow[] _windows = [];
-    private ulong _next = WindowAlignmentBytes;
+    private const ulong FirstBarAddress = 1UL << 45; // above all system memory, and above every IOVA
 
-    internal ReadOnlySpan<MemoryWindow> Windows => Volatile.Read(ref _windows);
+    private readonly List<PciFunction> _clients = [];
+    private readonly List<PathTraffic> _traffic = [];
+    private readonly Dictionary<PciFunction, IommuDomain> _domains = [];
+    private MemoryWindow[] _windows = [];
+    private PciBridge? _defaultSwitch;
+    private ulong _nextMemory = WindowAlignmentBytes;
+    private ulong _nextBar = FirstBarAddress;
+
+    /// <param name="topology">
+    /// The trees; null for one root port with one switch, below which every function is plugged that has no place of
+    /// its own.
+    /// </param>
+    public PciFabric(PciTopology? topology = null)
+    {
+        Topology = topology ?? new PciTopology();
+        Processor = new PciFunction(new PciAddress(0, 0, 0, 0), "cpu");
+        Rebuild();
+    }
+
+    public PciTopology Topology { get; }
+
+    /// <summary>
+    /// Who the processor is when it reaches memory: in no tree, at physical addresses, through no IOMMU.
+    /// </summary>
+    public PciFunction Processor { get; }
+
+    /// <summary>Every path that was ever used, with its bytes.</summary>
+    public IReadOnlyList<PathTraffic> Traffic => _traffic;
+
+    /// <summary>
+    /// Lets a function reach memory. One that is in no tree yet is put below a port of the switch that the fabric keeps
+    /// for such functions. The second call changes nothing.
+    /// </summary>
+    /// <exception cref="ArgumentException">Its address or name is taken.</exception>
+    public void Plug(PciFunction function)
+    {
+        ArgumentNullException.ThrowIfNull(function);
+        if (_clients.Contains(function) || ReferenceEquals(function, Processor))
+        {
+            return;
+        }
+
+        if (function.Root is null)
+        {
+            Topology.Add(function, AddDownstreamPort());
+        }
+        else if (!Topology.Contains(function))
+        {
+            throw new ArgumentException($"{function} is in another topology");
+        }
+
+        _clients.Add(function);
+        if (function.Root!.Iommu == IommuMode.Strict)
+        {
+            _domains.Add(function, new IommuDomain());
+        }
+
+        Rebuild();
+    }
+
+    /// <summary>
+    /// Pulls a function out with everything below it: its requests and those to its BARs abort from now on. Whoever
+    /// used its memory has been revoked before, or sees aborts.
+    /// </summary>
+    public void Unplug(PciFunction function)
+    {
+        ArgumentNullException.ThrowIfNull(function);
+        Topology.Remove(function);
+        foreach (PciFunction client in _clients.ToArray())
+        {
+            if (client.Root is null)
+            {
+                client.Decode = null;
+                client.PeerDevice?.Release();
+                _clients.Remove(client);
+                _domains.Remove(client);
+            }
+        }
+
+        _windows = [.. _windows.Where(w => w.Owner is null || w.Owner.Root is not null)];
+        Rebuild();
+    }
+
+    /// <summary>
+    /// Writes a port's ACS control register. Requests go the new way at once; map types that were calculated stay.
+    /// </summary>
+    public void SetAcs(PciFunction function, AcsControl? control)
+    {
+        PciTopology.SetAcs(function, control);
+        Rebuild();
+    }
+
+    /// <summary>
+    /// Gives a function a BAR of physical addresses, aligned to its size. Windows are put into it by
+    /// <see cref="AddWindow(Memory{byte}, PciBar, ulong)"/>; the rest of it answers nothing.
+    /// </summary>
+    /// <param name="function">Plugged in by this if it is not.</param>
+    /// <param name="index">0 to 5, not in use.</param>
+    /// <param name="kind">What answers there.</param>
+    /// <param name="sizeBytes">A power of two.</param>
+    public PciBar AddBar(PciFunction function, int index, PciBarKind kind, ulong sizeBytes)
+    {
+        ArgumentNullException.ThrowIfNull(function);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)index, (uint)PciFunction.BarCountMax);
+        if (!ulong.IsPow2(sizeBytes))
+        {
+            throw new ArgumentException($"{sizeBytes} is not a power of two", nameof(sizeBytes));
+        }
+
+        if (function.Bars[index] is not null)
+        {
+            throw new ArgumentException($"{function} has a BAR {index} already");
+        }
+
+        Plug(function);
+        ulong alignment = Math.Max(sizeBytes, WindowAlignmentBytes);
+        ulong start = (_nextBar + alignment - 1) & ~(alignment - 1);
+        _nextBar = start + alignment;
+        PciBar bar = new(function, index, kind, new DeviceRange(new DeviceAddress(start), sizeBytes));
+        function.SetBar(bar);
+        return bar;
+    }
 
     /// <summary>
     /// Gives <paramref name="memory"/> an address range. The fabric does not own the memory: the caller keeps it alive
     /// until after <see cref="RemoveWindow"/>. Host lock held by the caller.
     /// </summary>
-    /// <param name="memory">At most 2 GiB less one byte; a larger BAR is several windows.</param>
-    /// <param name="owner">The function whose BAR this is, or null for system memory.</param>
+    /// <param name="memory">At most 2 GiB less one byte.</param>
+    /// <param name="owner">
+    /// The function that gets the next free BAR for it and offers it to peers, or null for system memory.
+    /// </param>
     public MemoryWindow AddWindow(Memory<byte> memory, PciFunction? owner)
     {
-        MemoryWindow window = new(new DeviceRange(new DeviceAddress(_next), (ulong)memory.Length), memory, owner);
-        _next += ((ulong)memory.Length + WindowAlignmentBytes - 1) / WindowAlignmentBytes * WindowAlignmentBytes;
-        Volatile.Write(ref _windows, [.. _windows, window]);
+        if (owner is not null)
+        {
+            ulong size = Math.Max(IommuDomain.PageBytes, BitOperations.RoundUpToPowerOf2((ulong)memory.Length));
+            return AddWindow(memory, AddBar(owner, owner.NextBarIndex(), PciBarKind.Memory, size), 0);
+        }
+
+        MemoryWindow window = new(new DeviceRange(new DeviceAddress(_nextMemory), (ulong)memory.Length), memory, owner);
+        _nextMemory += ((ulong)memory.Length + WindowAlignmentBytes - 1) / WindowAlignmentBytes * WindowAlignmentBytes;
+        Add(window);
+        return window;
+    }
+
+    /// <summary>
+    /// Puts <paramref name="memory"/> behind a part of a memory BAR and offers the BAR to peers. The caller keeps the
+    /// memory alive until after <see cref="RemoveWindow"/>.
+    /// </summary>
+    /// <exception cref="ArgumentException">It does not fit, overlaps, or the BAR is no memory.</exception>
+    public MemoryWindow AddWindow(Memory<byte> memory, PciBar bar, ulong offset)
+    {
+        ArgumentNullException.ThrowIfNull(bar);
+        DeviceRange range = new(bar.Range.Start + offset, (ulong)memory.Length);
+        if (bar.Kind != PciBarKind.Memory || !bar.Range.Contains(range.Start, range.LengthBytes)
+            || _windows.Any(w => w.Range.Overlaps(range)))
+        {
+            throw new ArgumentException($"{range} is not a free part of memory in {bar}");
+        }
+
+        PeerDevice.Initialize(Topology, bar.Owner);
+        MemoryWindow window = new(range, memory, bar.Owner);
+        Add(window);
         return window;
     }
 
@@ -37,16 +193,204 @@ public sealed class PciFabric
     /// Takes a window out of the map: later accesses abort as a hot-unplugged BAR does. The caller has closed and
     /// drained every gate of the memory first. Its addresses are never given out again. Host lock held by the caller.
     /// </summary>
-    public void RemoveWindow(MemoryWindow window) =>
-        Volatile.Write(ref _windows, [.. _windows.Where(w => !ReferenceEquals(w, window))]);
+    public void RemoveWindow(MemoryWindow window)
+    {
+        _windows = [.. _windows.Where(w => !ReferenceEquals(w, window))];
+        Rebuild();
+    }
+
+    /// <summary>
+    /// Makes the addresses at which a device reaches physical memory (<c>dma_map_sgtable</c> of a list that may hold
+    /// peer memory): bus addresses where the rules allow the short way, one block of I/O addresses for the rest when an
+    /// IOMMU translates, physical addresses otherwise.
+    /// </summary>
+    /// <param name="client">The device; plugged in.</param>
+    /// <param name="physical">Physical ranges of windows of this fabric.</param>
+    /// <param name="addresses">
+    /// Entry by entry where the bytes are for this device; give it back by <see cref="Unmap"/>. The same object when
+    /// nothing needs a translation.
+    /// </param>
+    /// <returns>
+    /// <see cref="Errno.EREMOTEIO"/> when an entry cannot be reached: nothing is mapped then, and no retry helps.
+    /// <see cref="Errno.ENODEV"/> for a device that is not plugged in, <see cref="Errno.EFAULT"/> for a range that is
+    /// no memory, <see cref="Errno.ENOMEM"/> when the I/O address space is full.
+    /// </returns>
+    public Errno TryMap(PciFunction client, DmaAddressList physical, out DmaAddressList? addresses)
+    {
+        ArgumentNullException.ThrowIfNull(client);
+        ArgumentNullException.ThrowIfNull(physical);
+        addresses = null;
+        if (client.Root is not HostBridge root)
+        {
+            return Errno.ENODEV;
+        }
+
+        // What goes through the host bridge is mapped like system memory: at its physical address where no IOMMU
+        // translates.
+        DeviceRange[] mapped = physical.Entries.ToArray();
+        bool isIdentity = true;
+        List<int>? translated = null;
+        for (int i = 0; i < mapped.Length; i++)
+        {
+            if (FindWindow(mapped[i]) is not MemoryWindow window)
+            {
+                return Errno.EFAULT;
+            }
+
+            PeerMapType type = MapTypeOf(window, client);
+            if (type == PeerMapType.NotSupported)
+            {
+                return Errno.EREMOTEIO;
+            }
+
+            if (type == PeerMapType.BusAddress)
+            {
+                isIdentity &= window.Owner!.Root!.BusOffset == 0;
+                mapped[i] = mapped[i] with { Start = mapped[i].Start + window.Owner.Root.BusOffset };
+            }
+            else if (root.Iommu == IommuMode.Strict)
+            {
+                (translated ??= []).Add(i);
+            }
+        }
+
+        if (translated is null)
+        {
+            addresses = isIdentity ? physical : new DmaAddressList(mapped);
+            return Errno.Success;
+        }
+
+        IommuDomain domain = _domains[client];
+        DeviceRange[] block = [.. translated.Select(i => mapped[i])];
+        DeviceRange[] reserved =
+        [
+            .. _windows.Where(w => w.Owner?.Root == root)
+                .Select(w => w.Range with { Start = w.Range.Start + root.BusOffset }),
+        ];
+        if (!domain.TryMap(block, reserved, out ulong first))
+        {
+            return Errno.ENOMEM;
+        }
+
+        ulong next = first;
+        foreach (int i in translated)
+        {
+            ulong lead = mapped[i].Start.Value % IommuDomain.PageBytes;
+            ulong pages = (lead + mapped[i].LengthBytes + IommuDomain.PageBytes - 1) & ~(IommuDomain.PageBytes - 1);
+            mapped[i] = mapped[i] with { Start = new DeviceAddress(next + lead) };
+            next += pages;
+        }
+
+        addresses = new DmaAddressList(mapped);
+        domain.Keep(addresses, first);
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// Ends what <see cref="TryMap"/> made of this very list: under a strict IOMMU later requests to those addresses
+    /// fault. Without one nothing stops a device that goes on, which is why its gate is closed and drained first.
+    /// </summary>
+    public void Unmap(PciFunction client, DmaAddressList addresses)
+    {
+        ArgumentNullException.ThrowIfNull(client);
+        ArgumentNullException.ThrowIfNull(addresses);
+        if (_domains.TryGetValue(client, out IommuDomain? domain))
+        {
+            domain.Unmap(addresses);
+        }
+    }
+
+    /// <summary>Requests of a function that its IOMMU refused to translate.</summary>
+    public long IommuFaults(PciFunction client) =>
+        _domains.TryGetValue(client, out IommuDomain? domain) ? domain.Faults : 0;
+
+    /// <summary>
+    /// What has crossed every link that anything has crossed, in no order; both directions seen from the host bridge.
+    /// </summary>
+    public IReadOnlyList<LinkTraffic> LinkTraffic()
+    {
+        Dictionary<PciFunction, (long Up, long Down)> sums = [];
+        foreach (PathTraffic path in _traffic)
+        {
+            (long read, long written) = (path.ReadBytes, path.WrittenBytes);
+            foreach (PciFunction link in path.ClientLinks)
+            {
+                (long up, long down) = sums.GetValueOrDefault(link);
+                sums[link] = (up + written, down + read);
+            }
+
+            foreach (PciFunction link in path.OwnerLinks)
+            {
+                (long up, long down) = sums.GetValueOrDefault(link);
+                sums[link] = (up + read, down + written);
+            }
+        }
+
+        return [.. sums.Select(s => new LinkTraffic(s.Key, s.Value.Up, s.Value.Down))];
+    }
+
+    private static PeerMapType MapTypeOf(MemoryWindow window, PciFunction client) =>
+        window.Owner is not PciFunction owner ? PeerMapType.None
+        : ReferenceEquals(owner, client) ? PeerMapType.BusAddress
+        : owner.PeerDevice?.VerdictFor(client).MapType ?? PeerMapType.NotSupported;
+
+    private MemoryWindow? FindWindow(DeviceRange range) =>
+        Array.Find(_windows, w => w.Range.Contains(range.Start, range.LengthBytes));
+
+    private void Add(MemoryWindow window)
+    {
+        _windows = [.. _windows, window];
+        Rebuild();
+    }
+
+    // 0000:00:1f.7 and buses fe and ff: out of the way of what users name.
+    private PciBridge AddDownstreamPort()
+    {
+        if (_defaultSwitch is null)
+        {
+            HostBridge? bridge = Topology.HostBridges.Count > 0 ? Topology.HostBridges[0] : null;
+            if (bridge is null)
+            {
+                bridge = new HostBridge(0, 0);
+                Topology.Add(bridge);
+            }
+
+            PciBridge port = new(new PciAddress(bridge.Domain, bridge.RootBus, 31, 7), "rp0", PciBridgeKind.RootPort);
+            _defaultSwitch = new(new PciAddress(bridge.Domain, 0xfe, 0, 0), "sw0", PciBridgeKind.SwitchUpstream);
+            Topology.Add(port, bridge);
+            Topology.Add(_defaultSwitch, port);
+        }
+
+        int number = _defaultSwitch.Below.Count;
+        if (number == PciAddress.DevicesPerBus * PciAddress.FunctionsPerDevice)
+        {
+            throw new InvalidOperationException("the switch for functions without a place is full: 256 ports");
+        }
+
+        PciAddress address = new(_defaultSwitch.Address.Domain, 0xff, (byte)(number / 8), (byte)(number % 8));
+        PciBridge downstream = new(address, $"sw0.{number}", PciBridgeKind.SwitchDownstream);
+        Topology.Add(downstream, _defaultSwitch);
+        return downstream;
+    }
+
+    private void Rebuild()
+    {
+        FabricDecoder decoder = new(Topology, _windows, _traffic);
+        Processor.Decode = decoder.DecodeProcessor(Processor);
+        foreach (PciFunction client in _clients)
+        {
+            client.Decode = decoder.Decode(client, _domains.GetValueOrDefault(client));
+        }
+    }
 }
 
-/// <summary>A range of device addresses and the bytes behind it: a BAR, or a part of system memory.</summary>
+/// <summary>A range of physical addresses and the bytes behind it: a part of a BAR, or of system memory.</summary>
 public sealed class MemoryWindow
 {
     internal MemoryWindow(DeviceRange range, Memory<byte> memory, PciFunction? owner) =>
         (Range, Memory, Owner) = (range, memory, owner);
 
+    /// <summary>Physical addresses; a device uses them only through <see cref="PciFabric.TryMap"/>.</summary>
     public DeviceRange Range { get; }
 
     /// <summary>The function whose BAR this is, or null for system memory.</summary>

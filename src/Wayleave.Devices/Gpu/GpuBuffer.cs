@@ -90,7 +90,22 @@ public sealed class GpuBuffer : IExporter
     /// </summary>
     public void Touch() => Device.Touch(this);
 
-    Errno IExporter.Attach(Attachment attachment) => Shared.IsRevoked ? Errno.ENODEV : Errno.Success;
+    Errno IExporter.Attach(Attachment attachment)
+    {
+        if (Shared.IsRevoked)
+        {
+            return Errno.ENODEV;
+        }
+
+        // Without a path to VRAM the importer can only be given system memory (amdgpu_dma_buf_attach).
+        if (!ReferenceEquals(attachment.Device, Device.Function)
+            && Device.Function.PeerDevice?.VerdictFor(attachment.Device).IsSupported != true)
+        {
+            attachment.PeerToPeer = false;
+        }
+
+        return Errno.Success;
+    }
 
     void IExporter.Detach(Attachment attachment)
     {
@@ -127,14 +142,11 @@ public sealed class GpuBuffer : IExporter
         }
 
         Device.Touch(this);
-        addresses = _placement.Addresses;
-        return Errno.Success;
+        return Device.Fabric.TryMap(attachment.Device, _placement.Addresses, out addresses);
     }
 
-    void IExporter.Unmap(Attachment attachment, DmaAddressList addresses)
-    {
-        // The list belongs to its placement, which outlives every mapping of it.
-    }
+    void IExporter.Unmap(Attachment attachment, DmaAddressList addresses) =>
+        Device.Fabric.Unmap(attachment.Device, addresses);
 
     void IExporter.Release(SharedBuffer buffer) => Device.Free(this, new RevokePolicy { Reason = "released" });
 

@@ -1,3 +1,4 @@
+using System.Numerics;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
@@ -18,6 +19,9 @@ namespace Wayleave.Devices.Gpu;
 /// </summary>
 public sealed class GpuDevice
 {
+    /// <summary>The number of the BAR that VRAM answers at.</summary>
+    public const int VramBar = 0;
+
     private readonly GpuOptions _options;
     private readonly BlockAllocator _vram;
     private readonly BlockAllocator _system;
@@ -50,15 +54,27 @@ public sealed class GpuDevice
         host.AssertHeld();
         options.Validate();
         (Host, Function, _options) = (host, function, options);
-        DeviceRange[] bar = [.. vram.Select(m => fabric.AddWindow(m, function).Range)];
+        Fabric = fabric;
+        ulong vramBytes = vram.Aggregate(0UL, (sum, m) => sum + (ulong)m.Length);
+        PciBar memory = fabric.AddBar(function, VramBar, PciBarKind.Memory, BitOperations.RoundUpToPowerOf2(vramBytes));
+        ulong offset = 0;
+        List<DeviceRange> bar = [];
+        foreach (Memory<byte> window in vram)
+        {
+            bar.Add(fabric.AddWindow(window, memory, offset).Range);
+            offset += (ulong)window.Length;
+        }
+
         DeviceRange[] pool = [.. systemMemory.Select(m => fabric.AddWindow(m, owner: null).Range)];
         _vram = new BlockAllocator($"{function.Name} vram", bar, options.GranularityBytes, Errno.ENOSPC);
         _system = new BlockAllocator($"{function.Name} system memory", pool, options.GranularityBytes, Errno.ENOMEM);
-        CopyEngine = new CopyEngine(host, new DmaPort(fabric, function), options);
+        CopyEngine = new CopyEngine(host, new DmaPort(function), options);
         Quarantine = new Quarantine(host);
     }
 
     public HostContext Host { get; }
+
+    public PciFabric Fabric { get; }
 
     public PciFunction Function { get; }
 
@@ -123,8 +139,13 @@ public sealed class GpuDevice
             return errno;
         }
 
-        buffer =
-            new GpuBuffer(this, info, new GpuPlacement(info.Domain, blocks, info.SizeBytes)) { LastUsedAt = Host.Now };
+        errno = TryPlace(info.Domain, blocks, info.SizeBytes, out GpuPlacement? placement);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        buffer = new GpuBuffer(this, info, placement!) { LastUsedAt = Host.Now };
         _byUse.AddLast(buffer.UseNode);
         if (_options.ClearsNewBuffers)
         {
@@ -272,12 +293,7 @@ public sealed class GpuDevice
         placement = null;
         Errno errno = Memory(domain).TryAllocate(
             buffer.SizeBytes, buffer.AlignmentBytes, buffer.Shared.Name, out MemoryBlock[] blocks);
-        if (errno == Errno.Success)
-        {
-            placement = new GpuPlacement(domain, blocks, buffer.SizeBytes);
-        }
-
-        return errno;
+        return errno == Errno.Success ? TryPlace(domain, blocks, buffer.SizeBytes, out placement) : errno;
     }
 
     /// <summary>
@@ -330,7 +346,7 @@ public sealed class GpuDevice
         CopyJob job = new()
         {
             Name = $"clear {buffer.Shared.Name}",
-            Target = buffer.Placement.Addresses,
+            Target = buffer.Placement.LocalAddresses,
             Fence = buffer.Timeline.CreateFence(),
             Ended = j => _clearedBytes += j.DoneBytes,
         };
@@ -351,8 +367,25 @@ public sealed class GpuDevice
         }
     }
 
+    // The engine needs addresses of its own: below an IOMMU they are others than those of the storage.
+    private Errno TryPlace(GpuDomain domain, MemoryBlock[] blocks, ulong sizeBytes, out GpuPlacement? placement)
+    {
+        placement = new GpuPlacement(domain, blocks, sizeBytes);
+        Errno errno = Fabric.TryMap(Function, placement.Addresses, out DmaAddressList? local);
+        if (errno != Errno.Success)
+        {
+            GiveBack(placement);
+            placement = null;
+            return errno;
+        }
+
+        placement.LocalAddresses = local!;
+        return Errno.Success;
+    }
+
     private void GiveBack(GpuPlacement placement)
     {
+        Fabric.Unmap(Function, placement.LocalAddresses);
         foreach (MemoryBlock block in placement.Blocks)
         {
             Memory(placement.Domain).Free(block);

@@ -19,6 +19,7 @@ public sealed class GpuPlacement
         // The last block was rounded up; what lies behind the buffer's end is nobody's to reach.
         ranges[^1] = ranges[^1] with { LengthBytes = ranges[^1].LengthBytes - (StorageBytes - sizeBytes) };
         Addresses = new DmaAddressList(ranges);
+        LocalAddresses = Addresses;
     }
 
     public GpuDomain Domain { get; }
@@ -26,8 +27,11 @@ public sealed class GpuPlacement
     /// <summary>In the order of the buffer's bytes.</summary>
     public IReadOnlyList<MemoryBlock> Blocks { get; }
 
-    /// <summary>What a map returns: exactly the buffer's size.</summary>
+    /// <summary>Physical addresses, exactly the buffer's size; a map makes those of its device from them.</summary>
     public DmaAddressList Addresses { get; }
+
+    /// <summary>The same bytes as the GPU's own engines reach them.</summary>
+    public DmaAddressList LocalAddresses { get; internal set; }
 
     /// <summary>With what the allocator rounded up.</summary>
     public ulong StorageBytes { get; }

@@ -139,8 +139,8 @@ public sealed class MoveOperation
         CopyJob job = new()
         {
             Name = $"move {Buffer.Shared.Name} to {Target}",
-            Source = _old.Addresses,
-            Target = placement!.Addresses,
+            Source = _old.LocalAddresses,
+            Target = placement!.LocalAddresses,
             Waits = [.. reservation.GetFences(ReservationUsage.Bookkeep).Where(f => !f.HasEnded)],
             Fence = Buffer.Timeline.CreateFence(),
             Ended = HandleEnded,

@@ -23,7 +23,14 @@ public sealed class RdmaDevice
     private readonly NumberTable _regions = new();
     private uint _nextDomain = 1;
 
-    /// <exception cref="ArgumentException">The options do not work together.</exception>
+    /// <param name="host">Whose lock guards it; not held by the caller.</param>
+    /// <param name="fabric">What it reaches memory through; the function is plugged in if it is not.</param>
+    /// <param name="function">The NIC's function.</param>
+    /// <param name="options">Copied.</param>
+    /// <param name="keys">Where region keys come from.</param>
+    /// <exception cref="ArgumentException">
+    /// The options do not work together, or the function's address is taken.
+    /// </exception>
     public RdmaDevice(
         HostContext host, PciFabric fabric, PciFunction function, RdmaDeviceOptions options, IKeySource keys)
     {
@@ -32,7 +39,12 @@ public sealed class RdmaDevice
         Function = function;
         Options = options;
         _keys = keys;
-        Port = new RdmaPort(host, fabric, function, options);
+        using (host.Enter())
+        {
+            fabric.Plug(function);
+        }
+
+        Port = new RdmaPort(host, function, options);
     }
 
     public HostContext Host { get; }

@@ -37,11 +37,11 @@ public sealed class RdmaPort
     private TimeSpan _nextDeadline = TimeSpan.MaxValue; // never later than the earliest timer
     private RdmaStats _stats;
 
-    internal RdmaPort(HostContext host, PciFabric fabric, PciFunction function, RdmaDeviceOptions options)
+    internal RdmaPort(HostContext host, PciFunction function, RdmaDeviceOptions options)
     {
         Host = host;
         Options = options;
-        Dma = new DmaPort(fabric, function);
+        Dma = new DmaPort(function);
         Memory = new RegionMemory(Dma, options.Defences);
     }
 

@@ -35,7 +35,7 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
         uint[] psns)
     {
         (_host, Object, Region, Sends, Receives, Pairs, _psns) = (host, o, region, sends, receives, pairs, psns);
-        _processor = new DmaPort(host.Fabric, new PciFunction("0000:00:00.0", "cpu"));
+        _processor = new DmaPort(host.Fabric.Processor);
     }
 
     public WayleaveHost Host => _host;

@@ -49,7 +49,7 @@ internal static class DeviceReports
         return new GpuDocument
         {
             Name = gpu.Name,
-            PciAddress = gpu.Device.Function.Address,
+            PciAddress = gpu.Device.Function.Address.ToString(),
             VramTotalBytes = stats.VramTotalBytes,
             VramUsedBytes = stats.VramUsedBytes,
             VramFreeBytes = stats.VramFreeBytes,
@@ -68,7 +68,7 @@ internal static class DeviceReports
     private static NicDocument Describe(NicHandle nic, IReadOnlyList<Lease> leases) => new()
     {
         Name = nic.Name,
-        PciAddress = nic.Device.Function.Address,
+        PciAddress = nic.Device.Function.Address.ToString(),
         Gid = nic.Gid.ToString(),
         UdpPort = nic.UdpPort,
         PathMtuBytes = nic.PathMtuBytes,

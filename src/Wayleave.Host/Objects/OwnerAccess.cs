@@ -21,9 +21,6 @@ public sealed class OwnerAccess(HostContext host, PciFabric fabric)
     /// <summary>At most this much while nobody may move or revoke.</summary>
     public const int PieceBytes = 1 << 20;
 
-    // The processor reaches device memory through the host bridge, as any mapping of a BAR does.
-    private readonly PciFunction _processor = new("0000:00:00.0", "cpu");
-
     /// <summary>Walks over a range of the buffer in order.</summary>
     /// <exception cref="WayleaveException">
     /// ENODEV: the buffer was freed meanwhile; what is at its place may be somebody else's.
@@ -37,7 +34,7 @@ public sealed class OwnerAccess(HostContext host, PciFabric fabric)
     {
         ArgumentNullException.ThrowIfNull(buffer);
         ArgumentNullException.ThrowIfNull(handler);
-        DmaPort port = new(fabric, _processor);
+        DmaPort port = new(fabric.Processor);
         for (ulong end = offset + lengthBytes; offset < end;)
         {
             cancellation.ThrowIfCancellationRequested();

@@ -88,7 +88,7 @@ public class GpuDeviceTests
     public void Vram_is_the_functions_bar_and_the_pool_is_host_memory()
     {
         GpuFixture f = new();
-        DmaPort nic = new(f.Fabric, f.Nic);
+        DmaPort nic = new(f.Nic);
         nic.TryWrite(f.Create("a").Placement.Addresses.Entries[0].Start, 8, out _);
         nic.TryWrite(f.Create("b", domain: GpuDomain.System).Placement.Addresses.Entries[0].Start, 8, out _);
         Assert.Equal((8L, 8L), (nic.BytesWritten(PeerRoute.BusAddress), nic.BytesWritten(PeerRoute.HostMemory)));

@@ -25,6 +25,7 @@ internal sealed class GpuFixture
         System = new byte[systemPages * Page];
         using (Host.Enter())
         {
+            Fabric.Plug(Nic);
             GpuOptions copied = options ?? new GpuOptions { CopyBlockBytes = 0x400 };
             Gpu = new GpuDevice(Host, Fabric, Function, copied, [Vram], [System]);
             Work = new Timeline(Host, "work");
@@ -140,7 +141,7 @@ internal sealed class GpuFixture
         DeviceRange range = Assert.Single(placement.Addresses.Entries.ToArray());
         Assert.Equal(
             Errno.Success,
-            new DmaPort(Fabric, Function).TryWrite(range.Start, (int)range.LengthBytes, out Span<byte> bytes));
+            new DmaPort(Function).TryWrite(range.Start, (int)range.LengthBytes, out Span<byte> bytes));
         return bytes;
     }
 }

@@ -129,7 +129,7 @@ public class GpuModelTests
 
     private static void CheckBytes(GpuFixture f, Live one)
     {
-        DmaPort port = new(f.Fabric, f.Function);
+        DmaPort port = new(f.Function);
         foreach (DeviceRange range in one.Buffer.Placement.Addresses.Entries)
         {
             Assert.Equal(
@@ -140,7 +140,7 @@ public class GpuModelTests
 
     private static void Write(GpuFixture f, DmaAddressList addresses, byte value)
     {
-        DmaPort port = new(f.Fabric, f.Nic);
+        DmaPort port = new(f.Nic);
         foreach (DeviceRange range in addresses.Entries)
         {
             Assert.Equal(Errno.Success, port.TryWrite(range.Start, (int)range.LengthBytes, out Span<byte> bytes));

@@ -145,7 +145,7 @@ public class TakeBackStressTests(ITestOutputHelper output)
     private static Span<byte> Bytes(World world, GpuBuffer buffer)
     {
         DeviceRange range = buffer.Placement.Addresses.Entries[0];
-        DmaPort port = new(world.Fabric, world.Gpu.Function);
+        DmaPort port = new(world.Gpu.Function);
         port.TryWrite(range.Start, (int)range.LengthBytes, out Span<byte> bytes);
         return bytes;
     }
