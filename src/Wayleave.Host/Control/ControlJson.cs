@@ -25,9 +25,10 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<ObjectState>),
         typeof(SnakeCaseEnumConverter<LeaseAccess>),
         typeof(SnakeCaseEnumConverter<LeaseEventKind>),
+        typeof(SnakeCaseEnumConverter<AuditEventKind>),
         typeof(GradeConverter),
     ])]
-[JsonSerializable(typeof(AuditDocument))]
+[JsonSerializable(typeof(AuditEventDocument))]
 [JsonSerializable(typeof(AuditFindingsDocument))]
 [JsonSerializable(typeof(StartAuditDocument))]
 [JsonSerializable(typeof(HostDocument))]
