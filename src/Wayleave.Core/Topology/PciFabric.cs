@@ -227,12 +227,11 @@ public sealed class PciFabric
 
         // What goes through the host bridge is mapped like system memory: at its physical address where no IOMMU
         // translates.
-        DeviceRange[] mapped = physical.Entries.ToArray();
-        bool isIdentity = true;
+        DeviceRange[]? mapped = null; // made where an address differs: a map without a translation allocates nothing
         List<int>? translated = null;
-        for (int i = 0; i < mapped.Length; i++)
+        for (int i = 0; i < physical.Entries.Length; i++)
         {
-            if (FindWindow(mapped[i]) is not MemoryWindow window)
+            if (FindWindow(physical.Entries[i]) is not MemoryWindow window)
             {
                 return Errno.EFAULT;
             }
@@ -245,8 +244,11 @@ public sealed class PciFabric
 
             if (type == PeerMapType.BusAddress)
             {
-                isIdentity &= window.Owner!.Root!.BusOffset == 0;
-                mapped[i] = mapped[i] with { Start = mapped[i].Start + window.Owner.Root.BusOffset };
+                if (window.Owner!.Root!.BusOffset is not 0 and ulong busOffset)
+                {
+                    mapped ??= physical.Entries.ToArray();
+                    mapped[i] = mapped[i] with { Start = mapped[i].Start + busOffset };
+                }
             }
             else if (root.Iommu == IommuMode.Strict)
             {
@@ -256,34 +258,11 @@ public sealed class PciFabric
 
         if (translated is null)
         {
-            addresses = isIdentity ? physical : new DmaAddressList(mapped);
+            addresses = mapped is null ? physical : new DmaAddressList(mapped);
             return Errno.Success;
         }
 
-        IommuDomain domain = _domains[client];
-        DeviceRange[] block = [.. translated.Select(i => mapped[i])];
-        DeviceRange[] reserved =
-        [
-            .. _windows.Where(w => w.Owner?.Root == root)
-                .Select(w => w.Range with { Start = w.Range.Start + root.BusOffset }),
-        ];
-        if (!domain.TryMap(block, reserved, out ulong first))
-        {
-            return Errno.ENOMEM;
-        }
-
-        ulong next = first;
-        foreach (int i in translated)
-        {
-            ulong lead = mapped[i].Start.Value % IommuDomain.PageBytes;
-            ulong pages = (lead + mapped[i].LengthBytes + IommuDomain.PageBytes - 1) & ~(IommuDomain.PageBytes - 1);
-            mapped[i] = mapped[i] with { Start = new DeviceAddress(next + lead) };
-            next += pages;
-        }
-
-        addresses = new DmaAddressList(mapped);
-        domain.Keep(addresses, first);
-        return Errno.Success;
+        return TryTranslate(client, root, mapped ?? physical.Entries.ToArray(), translated, out addresses);
     }
 
     /// <summary>
@@ -329,13 +308,59 @@ public sealed class PciFabric
         return [.. sums.Select(s => new LinkTraffic(s.Key, s.Value.Up, s.Value.Down))];
     }
 
+    // One block of I/O addresses for the entries that an IOMMU translates.
+    private Errno TryTranslate(
+        PciFunction client,
+        HostBridge root,
+        DeviceRange[] mapped,
+        List<int> translated,
+        out DmaAddressList? addresses)
+    {
+        addresses = null;
+
+        IommuDomain domain = _domains[client];
+        DeviceRange[] block = [.. translated.Select(i => mapped[i])];
+        DeviceRange[] reserved =
+        [
+            .. _windows.Where(w => w.Owner?.Root == root)
+                .Select(w => w.Range with { Start = w.Range.Start + root.BusOffset }),
+        ];
+        if (!domain.TryMap(block, reserved, out ulong first))
+        {
+            return Errno.ENOMEM;
+        }
+
+        ulong next = first;
+        foreach (int i in translated)
+        {
+            ulong lead = mapped[i].Start.Value % IommuDomain.PageBytes;
+            ulong pages = (lead + mapped[i].LengthBytes + IommuDomain.PageBytes - 1) & ~(IommuDomain.PageBytes - 1);
+            mapped[i] = mapped[i] with { Start = new DeviceAddress(next + lead) };
+            next += pages;
+        }
+
+        addresses = new DmaAddressList(mapped);
+        domain.Keep(addresses, first);
+        return Errno.Success;
+    }
+
     private static PeerMapType MapTypeOf(MemoryWindow window, PciFunction client) =>
         window.Owner is not PciFunction owner ? PeerMapType.None
         : ReferenceEquals(owner, client) ? PeerMapType.BusAddress
         : owner.PeerDevice?.VerdictFor(client).MapType ?? PeerMapType.NotSupported;
 
-    private MemoryWindow? FindWindow(DeviceRange range) =>
-        Array.Find(_windows, w => w.Range.Contains(range.Start, range.LengthBytes));
+    private MemoryWindow? FindWindow(DeviceRange range)
+    {
+        foreach (MemoryWindow window in _windows)
+        {
+            if (window.Range.Contains(range.Start, range.LengthBytes))
+            {
+                return window;
+            }
+        }
+
+        return null;
+    }
 
     private void Add(MemoryWindow window)
     {
