@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.ExceptionServices;
+using Wayleave.Core.Buffers;
 
 namespace Wayleave.Core;
 
@@ -23,6 +24,9 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
 
     /// <summary>Time since this host was made; monotonic. Callable without the lock.</summary>
     public TimeSpan Now => clock.GetElapsedTime(_epoch);
+
+    /// <summary>Every buffer that is not released, oldest first. Host lock held by the caller.</summary>
+    internal LinkedList<SharedBuffer> Buffers { get; } = new();
 
     /// <summary>Whether the calling thread holds the host lock.</summary>
     public bool IsHeld => _lock.IsHeldByCurrentThread;

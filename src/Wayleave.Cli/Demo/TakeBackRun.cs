@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using Wayleave.Core.Buffers;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
@@ -80,13 +79,11 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
             await Task.Delay(1, cancellation).ConfigureAwait(false);
         }
 
-        HeldAudit held = await peer.StartAuditAsync(
+        AuditDocument audit = await peer.StartAuditAsync(
             "gpu0",
             name,
             new StartAuditDocument { Seed = seed, Reason = $"demo: {name} taken back under load" },
             cancellation).ConfigureAwait(false);
-        await using ConfiguredAsyncDisposable untilSeen = held.ConfigureAwait(false);
-        AuditDocument audit = held.Audit;
         long before = Volatile.Read(ref written);
         await Task.WhenAny(writer, Task.Delay(s_grace, cancellation)).ConfigureAwait(false);
         await stop.CancelAsync().ConfigureAwait(false);

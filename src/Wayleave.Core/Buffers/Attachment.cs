@@ -6,14 +6,15 @@ using Wayleave.Core.Topology;
 namespace Wayleave.Core.Buffers;
 
 /// <summary>
-/// A <c>dma_buf_attachment</c>: one importer's hold on a buffer, with at most one mapping. Host lock held by the
-/// caller; members that end in Locked also need the reservation, held by the given ticket.
+/// A <c>dma_buf_attachment</c>: one importer's hold on a buffer, with at most one mapping. It keeps a reference to the
+/// buffer. Host lock held by the caller; members that end in Locked also need the reservation, held by the given
+/// ticket.
 /// </summary>
-public sealed class Attachment
+public sealed class Attachment : IMemoryHold
 {
     private DmaAddressList? _addresses;
     private bool _pinnedByMap;
-    private Action? _unmapped;
+    private bool _stoppedForGood;
 
     internal Attachment(SharedBuffer buffer, PciFunction device, IImporter? importer)
     {
@@ -33,13 +34,22 @@ public sealed class Attachment
     public ImporterKind Kind => Importer?.Kind ?? ImporterKind.Static;
 
     /// <summary>
+    /// Whether the importer can be made to stop (<c>dma_buf_attach_revocable</c>): all that an exporter may ask before
+    /// it lets somebody in.
+    /// </summary>
+    public bool IsRevocable => Importer is IRevocableImporter;
+
+    /// <summary>
     /// Whether the importer takes peer addresses. The exporter may clear it while it looks at the attachment.
     /// </summary>
     public bool PeerToPeer { get; set; }
 
     public MappingState State { get; private set; }
 
-    /// <summary>Pins this importer holds.</summary>
+    /// <summary>Who writes through the present mapping, as the importer asked for it.</summary>
+    public DmaDirection Direction { get; private set; }
+
+    /// <summary>Pins this importer holds. The exporter counts those of all.</summary>
     public int PinCount { get; private set; }
 
     /// <summary>
@@ -56,26 +66,32 @@ public sealed class Attachment
     /// <summary>For people and proofs.</summary>
     public string Name => Importer?.Name ?? $"static importer on {Device.Name}";
 
+    /// <summary>On whose behalf: what a quarantine counts by.</summary>
+    public string Holder => Importer?.Holder ?? Device.Name;
+
+    string IMemoryHold.DeviceName => Device.Name;
+
+    bool IMemoryHold.IsMapped => State != MappingState.Unmapped;
+
     /// <summary>Keeps the storage where it is until <see cref="UnpinLocked"/> (<c>dma_buf_pin</c>).</summary>
-    /// <returns><see cref="Errno.ENODEV"/> on a revoked buffer; otherwise what the exporter says.</returns>
+    /// <returns>
+    /// <see cref="Errno.ENODEV"/> on a revoked buffer, or for a pinned importer that was told to stop; otherwise what
+    /// the exporter says. An exporter whose storage never moves has nothing to say.
+    /// </returns>
     public Errno PinLocked(AcquireTicket ticket)
     {
         Buffer.Reservation.AssertLocked(ticket);
         if (Kind == ImporterKind.Static)
         {
+            Buffer.Host.Trace("violation.pin_static", Name, (long)Buffer.Id);
             throw new InvalidOperationException($"{this} is a static importer; Core pins for it at every map");
         }
 
-        if (Buffer.IsRevoked)
-        {
-            return Errno.ENODEV;
-        }
-
-        Errno errno = Buffer.Exporter.Pin(this);
-        PinCount += errno == Errno.Success ? 1 : 0;
-        return errno;
+        return Buffer.IsRevoked || _stoppedForGood ? Errno.ENODEV : Pin();
     }
 
+    /// <summary>Gives one pin back (<c>dma_buf_unpin</c>).</summary>
+    /// <exception cref="InvalidOperationException">The attachment holds none.</exception>
     public void UnpinLocked(AcquireTicket ticket)
     {
         Buffer.Reservation.AssertLocked(ticket);
@@ -85,12 +101,16 @@ public sealed class Attachment
     /// <summary>
     /// Asks where the storage is (<c>dma_buf_map_attachment</c>). A static importer waits for KERNEL fences here; the
     /// others wait for them before they touch the memory. The list is valid until the importer unmaps or is told to
-    /// stop.
+    /// stop. Unless the outcome is a list, nothing is pinned and nothing is mapped.
     /// </summary>
+    /// <returns>
+    /// Refused with <see cref="Errno.ENODEV"/> on a revoked buffer, or for a pinned importer that was told to stop and
+    /// so has stopped for good; with <see cref="Errno.EBUSY"/> while a mapping exists; with what the exporter says.
+    /// </returns>
     public MapOutcome MapLocked(AcquireTicket ticket, DmaDirection direction)
     {
         Buffer.Reservation.AssertLocked(ticket);
-        if (Buffer.IsRevoked)
+        if (Buffer.IsRevoked || _stoppedForGood)
         {
             return MapOutcome.Refused(Errno.ENODEV);
         }
@@ -100,33 +120,39 @@ public sealed class Attachment
             return MapOutcome.Refused(Errno.EBUSY);
         }
 
-        // The kernel pins, maps, then waits and undoes both when interrupted. Nothing interrupts here, so the wait
-        // comes first.
-        if (Kind == ImporterKind.Static && Buffer.Reservation.FirstUnsignaled(ReservationUsage.Kernel) is { } fence)
+        if (Kind != ImporterKind.Static)
         {
-            return MapOutcome.MustWait(fence);
+            return Map(direction);
         }
 
-        if (Kind == ImporterKind.Static)
+        // The kernel pins, maps, waits, and undoes both when it is interrupted. Here whoever waits may stop waiting at
+        // any time, so both are undone before it is told to wait.
+        if (Buffer.Reservation.FirstUnsignaled(ReservationUsage.Kernel) is { } pending)
         {
-            Errno pinned = Buffer.Exporter.Pin(this);
-            if (pinned != Errno.Success)
+            return MapOutcome.MustWait(pending);
+        }
+
+        Errno pinned = Pin();
+        if (pinned != Errno.Success)
+        {
+            if (pinned == Errno.EBUSY)
             {
-                return MapOutcome.Refused(pinned);
+                Buffer.Host.Trace("violation.pin_busy", Name, (long)Buffer.Id); // attach should have refused
             }
 
-            (PinCount, _pinnedByMap) = (PinCount + 1, true);
+            return MapOutcome.Refused(pinned);
         }
 
-        Errno errno = Buffer.Exporter.Map(this, direction, out _addresses);
-        if (errno != Errno.Success || _addresses is null)
+        _pinnedByMap = true;
+        MapOutcome outcome = Map(direction);
+        if (outcome.Kind == MapOutcomeKind.Mapped
+            && Buffer.Reservation.FirstUnsignaled(ReservationUsage.Kernel) is { } copy)
         {
-            UnpinIfPinnedByMap();
-            return MapOutcome.Refused(errno == Errno.Success ? Errno.ENOMEM : errno);
+            EndMapping(); // the pin moved the storage a last time
+            return MapOutcome.MustWait(copy);
         }
 
-        Move(MappingEvent.Map);
-        return MapOutcome.Mapped(_addresses);
+        return outcome;
     }
 
     /// <summary>Ends a mapping whose gate is closed and drained (<c>dma_buf_unmap_attachment</c>).</summary>
@@ -150,18 +176,46 @@ public sealed class Attachment
         }
 
         EndMapping();
-        while (Buffer.IsRevoked && PinCount > 0)
+        if (Buffer.IsRevoked)
         {
-            Unpin();
+            UnpinAll();
         }
 
         ReportUnmapped();
     }
 
-    public override string ToString() => $"attachment of {Name} to {Buffer}";
+    /// <summary>
+    /// The user behind the importer is gone for good: its process is dead, its engine was reset, its device removed.
+    /// Core ends what it held in its place: the fence by which it would have reported its drain, the mapping and the
+    /// pins. The attachment maps nothing any more; it stays until <see cref="SharedBuffer.Detach"/>.
+    /// </summary>
+    /// <param name="cause">
+    /// How it is known. Only what excludes another access counts: a time-out or a closed connection does not.
+    /// </param>
+    /// <param name="witness">Who says so, for people and proofs: <c>pidfd of process 4711</c>.</param>
+    public void EndOfDeadUser(StopCause cause, string witness)
+    {
+        Buffer.Host.AssertHeld();
+        _stoppedForGood = true;
+        bool isMapped = State != MappingState.Unmapped;
+        if (Evidence is null || (isMapped && !Evidence.IsOpen))
+        {
+            Evidence = new ImporterEvidence(Buffer.Host, isMapped);
+        }
 
-    /// <summary>Core's own waiter: runs once, with the host lock held, when the mapping has ended.</summary>
-    internal void ObserveUnmap(Action observer) => _unmapped += observer;
+        ImporterEvidence evidence = Evidence;
+        evidence.RecordStopped(cause, witness);
+        if (isMapped)
+        {
+            EndMapping();
+        }
+
+        UnpinAll();
+        ReportUnmapped();
+        evidence.EndDrain();
+    }
+
+    public override string ToString() => $"attachment of {Name} to {Buffer}";
 
     /// <summary>Tells the importer to stop; returns the fence of what is still under way, or null.</summary>
     internal Fence? Invalidate()
@@ -182,9 +236,38 @@ public sealed class Attachment
             Move(MappingEvent.Invalidate);
         }
 
+        // To a pinned importer it is final, whatever the reason (dma_buf_invalidate_mappings).
+        _stoppedForGood |= Kind == ImporterKind.PinnedRevocable;
+        ImporterEvidence evidence = Evidence;
         Fence? fence = revocable.InvalidateMappings(this).Fence;
-        Evidence.RecordAcknowledged(fence);
+        evidence.RecordAcknowledged(fence);
         return fence is { IsSignaled: false } ? fence : null;
+    }
+
+    private MapOutcome Map(DmaDirection direction)
+    {
+        Errno errno = Buffer.Exporter.Map(this, direction, out DmaAddressList? addresses);
+        if (errno == Errno.Success && addresses is not null && addresses.LengthBytes != Buffer.SizeBytes)
+        {
+            // A list that is too short would send an importer past its end.
+            Buffer.Host.Trace("violation.map_length", Buffer.Exporter.Name, (long)addresses.LengthBytes);
+            Buffer.Exporter.Unmap(this, addresses);
+            errno = Errno.EINVAL;
+        }
+
+        if (errno != Errno.Success || addresses is null)
+        {
+            if (Buffer.Defences.UndoesPinOfFailedMap)
+            {
+                UnpinIfPinnedByMap();
+            }
+
+            return MapOutcome.Refused(errno == Errno.Success ? Errno.ENOMEM : errno);
+        }
+
+        (_addresses, Direction) = (addresses, direction);
+        Move(MappingEvent.Map);
+        return MapOutcome.Mapped(addresses);
     }
 
     private void EndMapping()
@@ -202,9 +285,24 @@ public sealed class Attachment
         {
             told.RecordUnmapped();
         }
+    }
 
-        (Action? unmapped, _unmapped) = (_unmapped, null);
-        unmapped?.Invoke();
+    private Errno Pin()
+    {
+        Errno errno = Buffer.Exporter is IPinningExporter exporter ? exporter.Pin(this) : Errno.Success;
+        PinCount += errno == Errno.Success ? 1 : 0;
+        return errno;
+    }
+
+    private void Unpin()
+    {
+        if (PinCount == 0)
+        {
+            throw new InvalidOperationException($"{this} holds no pin");
+        }
+
+        PinCount--;
+        (Buffer.Exporter as IPinningExporter)?.Unpin(this);
     }
 
     private void UnpinIfPinnedByMap()
@@ -216,15 +314,12 @@ public sealed class Attachment
         }
     }
 
-    private void Unpin()
+    private void UnpinAll()
     {
-        if (PinCount == 0)
+        while (PinCount > 0)
         {
-            throw new InvalidOperationException($"{this} holds no pin");
+            Unpin();
         }
-
-        PinCount--;
-        Buffer.Exporter.Unpin(this);
     }
 
     private void Move(MappingEvent ev) =>

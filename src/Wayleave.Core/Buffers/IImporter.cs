@@ -30,6 +30,12 @@ public interface IImporter
 
     /// <summary>Whether the importer takes addresses of another device's memory (<c>allow_peer2peer</c>).</summary>
     bool AllowPeerToPeer { get; }
+
+    /// <summary>
+    /// On whose behalf, for the accounts of a <see cref="Retirement.Quarantine"/>: a process, a peer, a lease. Null
+    /// means the device that the importer belongs to.
+    /// </summary>
+    string? Holder => null;
 }
 
 /// <summary>An importer that gives memory back on demand.</summary>

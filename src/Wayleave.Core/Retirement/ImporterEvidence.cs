@@ -3,12 +3,14 @@ using Wayleave.Core.Fences;
 namespace Wayleave.Core.Retirement;
 
 /// <summary>
-/// What one importer did since it was told to stop using one mapping. The importer records, a proof quotes. An importer
-/// that is told again while that mapping lasts goes on recording here. Host lock held by the caller.
+/// What one importer did since it was told to stop using one mapping. The importer records, a proof quotes, and a
+/// revoke that waits looks again at every new line. An importer that is told again while that mapping lasts goes on
+/// recording here. Host lock held by the caller.
 /// </summary>
 public sealed class ImporterEvidence(HostContext host, bool wasMapped)
 {
     private Fence? _fence;
+    private Action? _changed;
 
     /// <summary>Whether a mapping existed when the importer was told.</summary>
     public bool WasMapped { get; } = wasMapped;
@@ -29,26 +31,36 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
 
     public TimeSpan? UnmappedAt { get; private set; }
 
+    /// <summary>How it is known that the user is gone for good; null while it is not.</summary>
+    public StopCause? StoppedBy { get; private set; }
+
+    public TimeSpan? StoppedAt { get; private set; }
+
+    /// <summary>Who says that the user is gone, for people.</summary>
+    public string? Witness { get; private set; }
+
     /// <summary>
-    /// What the record amounts to. A forced fence is no evidence that the importer stopped: until its owner signals it
-    /// after all, it leaves nothing above the key.
+    /// The fence by which the importer reports its drain: name, context and sequence number; or null.
     /// </summary>
-    public RetirementGrade Grade =>
-        _fence is { IsForced: true, HasEnded: false }
-            ? (KeyDeadAt is null ? RetirementGrade.Acknowledged : RetirementGrade.KeyDead)
-        : IsUnused || IsOver ? RetirementGrade.Retired
-        : DrainedAt is not null ? RetirementGrade.Drained
-        : KeyDeadAt is not null ? RetirementGrade.KeyDead
-        : AcknowledgedAt is not null ? RetirementGrade.Acknowledged
-        : RetirementGrade.None;
+    public string? DrainFence => _fence?.ToString();
 
-    // An importer without a gate vouches by the unmap itself; one with a gate also shows that it is empty.
-    private bool IsOver => UnmappedAt is not null && (GateClosedAt is null || DrainedAt is not null) && HasStopped;
+    /// <summary>What became of that fence.</summary>
+    public DrainState Drain =>
+        _fence is null ? DrainState.None
+        : _fence.HasEnded ? DrainState.Ended
+        : _fence.IsForced ? DrainState.Forced
+        : DrainState.Pending;
 
-    // Nothing was mapped when the importer was told; a fence says that it had to stop something all the same.
-    private bool IsUnused => !WasMapped && HasStopped;
-
-    private bool HasStopped => _fence is null or { HasEnded: true };
+    /// <summary>What the record amounts to.</summary>
+    public RetirementGrade Grade => GradeRules.OfImporter(new ImporterRecord(
+        WasMapped,
+        AcknowledgedAt is not null,
+        KeyDeadAt is not null,
+        GateClosedAt is not null,
+        DrainedAt is not null,
+        UnmappedAt is not null,
+        StoppedAt is not null,
+        Drain));
 
     // The mapping that this is about still exists.
     internal bool IsOpen => WasMapped && UnmappedAt is null;
@@ -56,19 +68,51 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
     /// <summary>
     /// The key answers with an access error from now on, and its number is not used again before it is deregistered.
     /// </summary>
-    public void RecordKeyDead(uint key) => (Key, KeyDeadAt) = (key, host.Now);
+    public void RecordKeyDead(uint key)
+    {
+        (Key, KeyDeadAt) = (key, host.Now);
+        _changed?.Invoke();
+    }
 
     /// <summary>The gate of the mapping is closed, with <paramref name="inside"/> users still in it.</summary>
     public void RecordGateClosed(long inside) => (GateClosedAt, InsideAtClose) = (host.Now, inside);
 
     /// <summary>The last user has left the closed gate.</summary>
-    public void RecordDrained() => DrainedAt = host.Now;
+    public void RecordDrained()
+    {
+        DrainedAt = host.Now;
+        _changed?.Invoke();
+    }
+
+    /// <summary>Runs at every new line, with the host lock held. It may hand the memory to somebody else.</summary>
+    internal void Observe(Action observer) => _changed += observer;
 
     internal void RecordAcknowledged(Fence? fence)
     {
         AcknowledgedAt ??= host.Now;
-        _fence = HasStopped ? fence : _fence;
+        _fence = Drain is DrainState.None or DrainState.Ended ? fence : _fence;
+        _changed?.Invoke();
     }
 
-    internal void RecordUnmapped() => UnmappedAt = host.Now;
+    internal void RecordUnmapped()
+    {
+        UnmappedAt = host.Now;
+        _changed?.Invoke();
+    }
+
+    internal void RecordStopped(StopCause cause, string witness)
+    {
+        // The first witness counts.
+        if (StoppedAt is null)
+        {
+            (StoppedBy, Witness, StoppedAt) = (cause, witness, host.Now);
+            host.Trace("evidence.stopped", witness, (long)cause);
+            _changed?.Invoke();
+        }
+    }
+
+    /// <summary>
+    /// Signals the drain in place of a user that is gone: nobody else ever would, and that the work has ended is known.
+    /// </summary>
+    internal void EndDrain() => _fence?.Signal(Errno.ECANCELED);
 }

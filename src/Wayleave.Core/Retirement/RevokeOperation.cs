@@ -18,7 +18,10 @@ public enum RevokeState
     /// <summary>The proof satisfies the owner's policy.</summary>
     Retired,
 
-    /// <summary>The time-out passed before that. The memory is not given out; a later drain still retires it.</summary>
+    /// <summary>
+    /// The time-out passed before that. The memory is not given out; the proof names what is missing, and evidence that
+    /// comes late still retires it.
+    /// </summary>
     Quarantined,
 }
 
@@ -41,15 +44,19 @@ public enum RevokeEvent
 }
 
 //   Locking --Locked--> Draining --FencesSignaled--> Unmapping --Proven--> Retired
-//      |                   |                             |                    ^
-//      +-----TimedOut------+------TimedOut, Unproven-----+--> Quarantined ----+ Proven
+//      |                   |  |                          |                  ^    ^
+//      |                   |  +---Proven, at the time-out+------------------+    | Proven
+//      +-----TimedOut------+------TimedOut, Unproven-----+--> Quarantined -------+
 //
-// In Quarantined all of it goes on: the lock, the drain, the unmaps, and at last the end of work whose fence was
-// forced.
+// In Quarantined all of it goes on: the lock, the drain, the unmaps, the end of work whose fence was forced, and the
+// death of a user.
 //
-// Who runs it: Start and HandleTimeout on the owner's thread; every other step inside the signal of a fence or the end
-// of a mapping, on whatever thread that is, with the host lock held. Nothing waits; the owner's wait is a completion
-// that runs after the lock.
+// Who runs it: Start and HandleTimeout on the owner's thread; every other step inside the signal of a fence or a new
+// line of an importer's evidence, on whatever thread that is, with the host lock held. Nothing waits; the owner's wait
+// is a completion that runs after the lock.
+//
+// Two revokes of one buffer are two operations with their own policies and proofs, fed by the same evidence. Neither
+// changes the other: a second owner who asks for less does not loosen what the first one waits for.
 
 /// <summary>
 /// Takes a buffer back (linux.md 1.4, architecture.md, Moving and taking back): refuse maps, tell every importer, wait
@@ -61,20 +68,26 @@ public sealed class RevokeOperation
     private readonly SharedBuffer _buffer;
     private readonly AcquireTicket _ticket;
     private readonly TimeSpan _startedAt;
-    // One that detaches later stays part of the proof.
-    private (Attachment Attachment, ImporterEvidence Evidence)[] _told = [];
-    private IReadOnlyList<Fence> _fences = [];
+    private readonly int _epoch; // of the buffer's lives
+    // Who held the memory when they were told. One that detaches later stays part of the proof.
+    private (IMemoryHold Hold, ImporterEvidence Evidence)[] _told = [];
+    private Fence[] _fences = [];
+    private int _signaled; // how many of the fences, from the first on, are known to have signalled
+    private Fence? _watched;
+    private Fence? _watchedEnd;
     private TimeSpan? _invalidatedAt;
     private TimeSpan? _fencesSignaledAt;
     private Action? _completed;
     private Action? _retired;
     private Action? _retirementObserver;
+    private Action? _completionObserver;
     private RetirementProof? _proof;
 
     private RevokeOperation(SharedBuffer buffer, RevokePolicy policy)
     {
         _buffer = buffer;
         Policy = policy;
+        _epoch = buffer.Epoch;
         _startedAt = buffer.Host.Now;
         _ticket = new AcquireTicket(buffer.Host, $"revoke of {buffer.Name}");
         Deadline = _startedAt + policy.Timeout;
@@ -99,6 +112,22 @@ public sealed class RevokeOperation
     public RetirementProof? Proof => Volatile.Read(ref _proof);
 
     /// <summary>
+    /// Whether the proof is about the buffer's present life: an exporter that lets a buffer be mapped again makes the
+    /// proofs of the time before void.
+    /// </summary>
+    public bool IsCurrent => _epoch == _buffer.Epoch;
+
+    /// <summary>What the owner still has to hear; <see cref="QuarantineCause.None"/> once retired.</summary>
+    public QuarantineCause Missing
+    {
+        get
+        {
+            _buffer.Host.AssertHeld();
+            return State == RevokeState.Retired ? QuarantineCause.None : FindMissing();
+        }
+    }
+
+    /// <summary>
     /// Starts to take <paramref name="buffer"/> back. On return maps are refused, and if the reservation was free every
     /// key is dead and every gate closed. A second revoke of one buffer is a new operation with its own proof.
     /// </summary>
@@ -114,6 +143,7 @@ public sealed class RevokeOperation
 
         RevokeOperation operation = new(buffer, policy);
         buffer.MarkRevoked();
+        buffer.PendingRevokes++;
         buffer.Host.Trace("revoke.start", buffer.Name, (long)buffer.Id);
         LockOutcome outcome = buffer.Reservation.TryLock(operation._ticket);
         if (outcome.Wait is { } wait)
@@ -137,8 +167,8 @@ public sealed class RevokeOperation
             return;
         }
 
-        // By evidence that came without an unmap.
-        bool proven = State == RevokeState.Unmapping && Grade() >= Policy.RequiredGrade;
+        // Less than everything may be enough for this owner; until now it could hope for more.
+        bool proven = _invalidatedAt is not null && Grade() >= Policy.RequiredGrade;
         Advance(proven ? RevokeEvent.Proven : RevokeEvent.TimedOut);
     }
 
@@ -178,12 +208,47 @@ public sealed class RevokeOperation
     /// </summary>
     internal void ObserveRetirement(Action observer) => _retirementObserver += observer;
 
+    /// <summary>As <see cref="ObserveRetirement"/>, when the owner stops waiting.</summary>
+    internal void ObserveCompletion(Action observer) => _completionObserver += observer;
+
+    /// <summary>
+    /// Whether somebody of that name, on whose behalf memory was held, has not given enough evidence yet.
+    /// </summary>
+    internal bool IsHeldBy(string holder)
+    {
+        foreach ((IMemoryHold hold, ImporterEvidence evidence) in _told)
+        {
+            if (hold.Holder == holder && evidence.Grade < Policy.RequiredGrade)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    /// <summary>On whose behalf the memory is still held, each once, in the order of their attachments.</summary>
+    internal IReadOnlyList<string> Holders()
+    {
+        List<string> holders = [];
+        foreach ((IMemoryHold hold, ImporterEvidence evidence) in _told)
+        {
+            if (evidence.Grade < Policy.RequiredGrade && !holders.Contains(hold.Holder))
+            {
+                holders.Add(hold.Holder);
+            }
+        }
+
+        return holders;
+    }
+
     /// <summary>The state after an event, or null when the event does not apply.</summary>
     public static RevokeState? Next(RevokeState state, RevokeEvent ev) => (state, ev) switch
     {
         (RevokeState.Locking, RevokeEvent.Locked) => RevokeState.Draining,
         (RevokeState.Draining, RevokeEvent.FencesSignaled) => RevokeState.Unmapping,
-        (RevokeState.Unmapping or RevokeState.Quarantined, RevokeEvent.Proven) => RevokeState.Retired,
+        (RevokeState.Draining or RevokeState.Unmapping or RevokeState.Quarantined, RevokeEvent.Proven) =>
+            RevokeState.Retired,
         (RevokeState.Unmapping, RevokeEvent.Unproven) => RevokeState.Quarantined,
         (RevokeState.Locking or RevokeState.Draining or RevokeState.Unmapping, RevokeEvent.TimedOut) =>
             RevokeState.Quarantined,
@@ -202,62 +267,91 @@ public sealed class RevokeOperation
         // The lock is not held while waiting: a static importer needs it to unmap.
         _buffer.InvalidateMappings(_ticket);
         _invalidatedAt = _buffer.Host.Now;
-        _told = [.. _buffer.Attachments.Select(a => (a, a.Evidence!))];
+        _told =
+        [
+            .. _buffer.Attachments.Select(a => ((IMemoryHold)a, a.Evidence!)),
+            .. _buffer.CpuMappings.Select(m => ((IMemoryHold)m, m.Evidence!)),
+        ];
         _fences = [.. _buffer.Reservation.GetFences(ReservationUsage.Bookkeep).Where(f => !f.HasEnded)];
+        Action reconsider = Reconsider;
+        foreach ((_, ImporterEvidence evidence) in _told)
+        {
+            evidence.Observe(reconsider);
+        }
+
         _buffer.Reservation.Unlock(_ticket);
-        WaitForFences();
+        Reconsider();
     }
 
-    private void WaitForFences()
+    // Every event leads here, in any order and any number. What is known decides, not what has just happened.
+    private void Reconsider()
     {
-        foreach (Fence fence in _fences)
-        {
-            if (!fence.IsSignaled && fence.TryObserve(_ => WaitForFences()))
-            {
-                return;
-            }
-        }
-
-        _fencesSignaledAt = _buffer.Host.Now;
-        if (State == RevokeState.Draining)
-        {
-            Advance(RevokeEvent.FencesSignaled);
-        }
-
-        WaitForProof();
-    }
-
-    private void WaitForProof()
-    {
-        // The time-out may have found the proof before the unmap that is waited for here.
         if (State == RevokeState.Retired)
         {
             return;
         }
 
-        if (Grade() >= Policy.RequiredGrade)
+        bool haveSignaled = HaveFencesSignaled();
+        if (haveSignaled)
+        {
+            _fencesSignaledAt ??= _buffer.Host.Now;
+            if (State == RevokeState.Draining)
+            {
+                Advance(RevokeEvent.FencesSignaled);
+            }
+        }
+
+        // Until the time-out an owner waits for the fences, however little it asks for.
+        if (State != RevokeState.Draining && Grade() >= Policy.RequiredGrade)
         {
             Advance(RevokeEvent.Proven);
             return;
         }
 
-        foreach ((Attachment attachment, _) in _told)
-        {
-            if (attachment.State != MappingState.Unmapped)
-            {
-                attachment.ObserveUnmap(WaitForProof);
-                return;
-            }
-        }
-
         // A forced fence is no evidence. Its owner may still come and say that the work has ended.
-        if (!IsCompleted)
+        if (State == RevokeState.Unmapping && !IsAnybodyMapped())
         {
             Advance(RevokeEvent.Unproven);
         }
 
-        _fences.FirstOrDefault(f => !f.HasEnded)?.TryObserveEnd(_ => WaitForProof());
+        if (haveSignaled)
+        {
+            WatchForEnd();
+        }
     }
+
+    private bool HaveFencesSignaled()
+    {
+        while (_signaled < _fences.Length)
+        {
+            Fence fence = _fences[_signaled];
+            if (ReferenceEquals(fence, _watched) && !fence.IsSignaled)
+            {
+                return false;
+            }
+
+            if (fence.TryObserve(_ => Reconsider()))
+            {
+                _watched = fence;
+                return false;
+            }
+
+            _signaled++;
+        }
+
+        return true;
+    }
+
+    private void WatchForEnd()
+    {
+        if (Array.Find(_fences, f => !f.HasEnded) is { } open && !ReferenceEquals(open, _watchedEnd))
+        {
+            _watchedEnd = open;
+            open.TryObserveEnd(_ => Reconsider());
+        }
+    }
+
+    private bool IsAnybodyMapped() => Array.Exists(_told, t => t.Hold.IsMapped);
 
     private void Advance(RevokeEvent ev)
     {
@@ -268,10 +362,21 @@ public sealed class RevokeOperation
             return;
         }
 
+        if (State == RevokeState.Retired)
+        {
+            _buffer.PendingRevokes--;
+        }
+        else
+        {
+            ReportWhoIsLate();
+        }
+
         Volatile.Write(ref _proof, MakeProof());
         string mark = State == RevokeState.Retired ? "revoke.retired" : "revoke.quarantined";
         _buffer.Host.Trace(mark, _buffer.Name, (long)_buffer.Id);
         Call(ref _completed);
+        (Action? completion, _completionObserver) = (_completionObserver, null);
+        completion?.Invoke();
         if (State == RevokeState.Retired)
         {
             (Action? observer, _retirementObserver) = (_retirementObserver, null);
@@ -289,18 +394,38 @@ public sealed class RevokeOperation
         }
     }
 
+    // linux.md 1.4: an importer with the callback unmaps in bounded time; an owner's patience is such a bound.
+    private void ReportWhoIsLate()
+    {
+        foreach ((IMemoryHold hold, _) in _told)
+        {
+            if (hold.IsRevocable && hold.IsMapped)
+            {
+                _buffer.Host.Trace("violation.importer_did_not_unmap", hold.Name, (long)_buffer.Id);
+            }
+        }
+    }
+
     private RetirementGrade Grade()
     {
         RetirementGrade grade = _invalidatedAt is null ? RetirementGrade.None : RetirementGrade.Retired;
         foreach ((_, ImporterEvidence evidence) in _told)
         {
-            grade = evidence.Grade < grade ? evidence.Grade : grade;
+            RetirementGrade own = evidence.Grade;
+            grade = own < grade ? own : grade;
         }
 
-        // Work whose fence is pending, or was signalled by somebody else, may still write.
-        bool unknown = _fences.Any(f => !f.HasEnded);
-        return unknown && grade > RetirementGrade.KeyDead ? RetirementGrade.KeyDead : grade;
+        return GradeRules.WithFences(grade, Array.TrueForAll(_fences, f => f.HasEnded));
     }
+
+    private QuarantineCause FindMissing() =>
+        _invalidatedAt is null ? QuarantineCause.ReservationHeld
+        : Array.Exists(_told, t => !t.Hold.IsRevocable && t.Hold.IsMapped) ? QuarantineCause.UserCannotStop
+        : Array.Exists(_fences, f => !f.IsSignaled) ? QuarantineCause.WorkPending
+        : Array.Exists(_fences, f => !f.HasEnded) || Array.Exists(_told, t => t.Evidence.Drain == DrainState.Forced)
+            ? QuarantineCause.FenceForced
+        : IsAnybodyMapped() ? QuarantineCause.StillMapped
+        : QuarantineCause.EvidenceMissing;
 
     private RetirementProof MakeProof() => new()
     {
@@ -311,28 +436,45 @@ public sealed class RevokeOperation
         Reason = Policy.Reason,
         Grade = Grade(),
         RequiredGrade = Policy.RequiredGrade,
+        Cause = Missing,
         StartedAt = _startedAt,
+        Deadline = Deadline,
         InvalidatedAt = _invalidatedAt,
         FencesSignaledAt = _fencesSignaledAt,
         CompletedAt = _buffer.Host.Now,
         Importers = _invalidatedAt is null
-            ? [.. _buffer.Attachments.Select(a => Describe(a, null))]
-            : [.. _told.Select(t => Describe(t.Attachment, t.Evidence))],
-        Fences = [.. _fences.Select(f => new FenceProof(f.ToString(), f.Timestamp, f.IsForced, f.HasEnded))],
+            ?
+            [
+                .. _buffer.Attachments.Select(a => Describe(a, null)),
+                .. _buffer.CpuMappings.Select(m => Describe(m, null)),
+            ]
+            : [.. _told.Select(t => Describe(t.Hold, t.Evidence))],
+        Fences =
+        [
+            .. _fences.Select(f =>
+                new FenceProof(f.ToString(), f.Timestamp, f.IsForced, f.HasEnded) { Error = f.Error }),
+        ],
     };
 
-    private static ImporterProof Describe(Attachment attachment, ImporterEvidence? evidence) => new()
+    private static ImporterProof Describe(IMemoryHold hold, ImporterEvidence? evidence) => new()
     {
-        Importer = attachment.Name,
-        Device = attachment.Device.Name,
-        Kind = attachment.Kind,
+        Importer = hold.Name,
+        Device = hold.DeviceName,
+        Holder = hold.Holder,
+        Kind = hold.Kind,
         Grade = evidence?.Grade ?? RetirementGrade.None,
-        WasMapped = evidence?.WasMapped ?? attachment.State != MappingState.Unmapped,
+        WasMapped = evidence?.WasMapped ?? hold.IsMapped,
+        AcknowledgedAt = evidence?.AcknowledgedAt,
         Key = evidence?.Key,
         KeyDeadAt = evidence?.KeyDeadAt,
         GateClosedAt = evidence?.GateClosedAt,
         InsideAtClose = evidence?.InsideAtClose ?? 0,
         DrainedAt = evidence?.DrainedAt,
         UnmappedAt = evidence?.UnmappedAt,
+        DrainFence = evidence?.DrainFence,
+        Drain = evidence?.Drain ?? DrainState.None,
+        StoppedBy = evidence?.StoppedBy,
+        StoppedAt = evidence?.StoppedAt,
+        Witness = evidence?.Witness,
     };
 }

@@ -1,6 +1,6 @@
 namespace Wayleave.Core.Retirement;
 
-/// <summary>What the owner asks of a revoke.</summary>
+/// <summary>What the owner asks of a revoke: how sure it wants to be, and by when.</summary>
 public sealed record RevokePolicy
 {
     /// <summary>

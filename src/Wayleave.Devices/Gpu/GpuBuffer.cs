@@ -23,7 +23,7 @@ public sealed record GpuBufferInfo(
 /// A buffer object of a GPU (<c>amdgpu_bo</c>) and the exporter of its <see cref="SharedBuffer"/>. Host lock held by
 /// the caller.
 /// </summary>
-public sealed class GpuBuffer : IExporter
+public sealed class GpuBuffer : IPinningExporter
 {
     private GpuPlacement _placement;
 
@@ -112,9 +112,9 @@ public sealed class GpuBuffer : IExporter
         // An attachment by itself holds nothing: storage goes by pins, mappings and fences.
     }
 
-    Errno IExporter.Pin(Attachment attachment)
+    Errno IPinningExporter.Pin(Attachment attachment)
     {
-        if (!Shared.Attachments.All(CanReach))
+        if (!CanAllReach())
         {
             return Errno.EINVAL;
         }
@@ -123,7 +123,7 @@ public sealed class GpuBuffer : IExporter
         return Errno.Success;
     }
 
-    void IExporter.Unpin(Attachment attachment)
+    void IPinningExporter.Unpin(Attachment attachment)
     {
         if (PinCount == 0)
         {
@@ -151,6 +151,20 @@ public sealed class GpuBuffer : IExporter
     void IExporter.Release(SharedBuffer buffer) => Device.Free(this, new RevokePolicy { Reason = "released" });
 
     public override string ToString() => $"{Name} ({SizeBytes} bytes, {_placement.Domain})";
+
+    // Without a query: it runs at every map of a static importer.
+    private bool CanAllReach()
+    {
+        for (int i = 0; i < Shared.Attachments.Count; i++)
+        {
+            if (!CanReach(Shared.Attachments[i]))
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
 
     private bool CanReach(Attachment attachment) =>
         _placement.Domain == GpuDomain.System || attachment.PeerToPeer

@@ -25,10 +25,12 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<ObjectState>),
         typeof(SnakeCaseEnumConverter<LeaseAccess>),
         typeof(SnakeCaseEnumConverter<LeaseEventKind>),
-        typeof(SnakeCaseEnumConverter<AuditEventKind>),
+        typeof(SnakeCaseEnumConverter<QuarantineCause>),
+        typeof(SnakeCaseEnumConverter<DrainState>),
+        typeof(SnakeCaseEnumConverter<StopCause>),
         typeof(GradeConverter),
     ])]
-[JsonSerializable(typeof(AuditEventDocument))]
+[JsonSerializable(typeof(AuditDocument))]
 [JsonSerializable(typeof(AuditFindingsDocument))]
 [JsonSerializable(typeof(StartAuditDocument))]
 [JsonSerializable(typeof(HostDocument))]

@@ -37,7 +37,13 @@ public sealed record ProofDocument
     /// <summary>Whether the grade satisfies the required one, so that the memory may have a new owner.</summary>
     public required bool Sufficient { get; init; }
 
+    /// <summary>What the owner still has to hear; absent when the proof suffices, or does not say.</summary>
+    public QuarantineCause? Cause { get; init; }
+
     public required double StartedAtUs { get; init; }
+
+    /// <summary>Until when the owner waits.</summary>
+    public double? DeadlineUs { get; init; }
 
     public double? InvalidatedAtUs { get; init; }
 
@@ -65,7 +71,9 @@ public sealed record ProofDocument
             Grade = proof.Grade,
             RequiredGrade = proof.RequiredGrade,
             Sufficient = proof.IsSufficient,
+            Cause = proof.Cause == QuarantineCause.None ? null : proof.Cause,
             StartedAtUs = ToMicroseconds(proof.StartedAt),
+            DeadlineUs = ToMicroseconds(proof.Deadline),
             InvalidatedAtUs = ToMicroseconds(proof.InvalidatedAt),
             FencesSignaledAtUs = ToMicroseconds(proof.FencesSignaledAt),
             CompletedAtUs = ToMicroseconds(proof.CompletedAt),
@@ -112,13 +120,14 @@ public sealed record ProofDocument
     }
 
     private IEnumerable<double?> Times() =>
-        Importers.SelectMany(i => new[] { i.KeyDeadAtUs, i.GateClosedAtUs, i.DrainedAtUs, i.UnmappedAtUs })
+        Importers.SelectMany(i => i.Times())
             .Concat(Fences.Select(f => f.SignaledAtUs))
-            .Concat([StartedAtUs, InvalidatedAtUs, FencesSignaledAtUs, CompletedAtUs, DurationUs]);
+            .Concat([StartedAtUs, DeadlineUs, InvalidatedAtUs, FencesSignaledAtUs, CompletedAtUs, DurationUs]);
 
     /// <summary>The same proof as the value that Core makes.</summary>
     public RetirementProof ToProof() => new()
     {
+        Version = Version,
         BufferId = BufferId,
         Buffer = Buffer,
         Exporter = Exporter,
@@ -126,7 +135,9 @@ public sealed record ProofDocument
         Reason = Reason,
         Grade = Grade,
         RequiredGrade = RequiredGrade,
+        Cause = Cause ?? QuarantineCause.None,
         StartedAt = FromMicroseconds(StartedAtUs),
+        Deadline = FromMicroseconds(DeadlineUs),
         InvalidatedAt = FromMicroseconds(InvalidatedAtUs),
         FencesSignaledAt = FromMicroseconds(FencesSignaledAtUs),
         CompletedAt = FromMicroseconds(CompletedAtUs),
@@ -152,11 +163,17 @@ public sealed record ImporterProofDocument
 
     public required string Device { get; init; }
 
+    /// <summary>On whose behalf: what a quarantine counts by.</summary>
+    public string? Holder { get; init; }
+
     public required ImporterKind Kind { get; init; }
 
     public required RetirementGrade Grade { get; init; }
 
     public required bool WasMapped { get; init; }
+
+    /// <summary>When it answered that it stops.</summary>
+    public double? AcknowledgedAtUs { get; init; }
 
     /// <summary>The remote key that died, if there was one.</summary>
     public uint? Key { get; init; }
@@ -172,34 +189,65 @@ public sealed record ImporterProofDocument
 
     public double? UnmappedAtUs { get; init; }
 
+    /// <summary>The fence by which it reports its drain, if it needed one.</summary>
+    public string? DrainFence { get; init; }
+
+    /// <summary>What had become of that fence; absent without one.</summary>
+    public DrainState? Drain { get; init; }
+
+    /// <summary>How it is known that it is gone for good, if it is.</summary>
+    public StopCause? StoppedBy { get; init; }
+
+    public double? StoppedAtUs { get; init; }
+
+    /// <summary>Who says that it is gone.</summary>
+    public string? Witness { get; init; }
+
+    internal IEnumerable<double?> Times() =>
+        [AcknowledgedAtUs, KeyDeadAtUs, GateClosedAtUs, DrainedAtUs, UnmappedAtUs, StoppedAtUs];
+
     internal static ImporterProofDocument From(ImporterProof proof) => new()
     {
         Importer = proof.Importer,
         Device = proof.Device,
+        Holder = proof.Holder,
         Kind = proof.Kind,
         Grade = proof.Grade,
         WasMapped = proof.WasMapped,
+        AcknowledgedAtUs = ProofDocument.ToMicroseconds(proof.AcknowledgedAt),
         Key = proof.Key,
         KeyDeadAtUs = ProofDocument.ToMicroseconds(proof.KeyDeadAt),
         GateClosedAtUs = ProofDocument.ToMicroseconds(proof.GateClosedAt),
         InsideAtClose = proof.InsideAtClose,
         DrainedAtUs = ProofDocument.ToMicroseconds(proof.DrainedAt),
         UnmappedAtUs = ProofDocument.ToMicroseconds(proof.UnmappedAt),
+        DrainFence = proof.DrainFence,
+        Drain = proof.Drain == DrainState.None ? null : proof.Drain,
+        StoppedBy = proof.StoppedBy,
+        StoppedAtUs = ProofDocument.ToMicroseconds(proof.StoppedAt),
+        Witness = proof.Witness,
     };
 
     internal ImporterProof ToProof() => new()
     {
         Importer = Importer,
         Device = Device,
+        Holder = Holder,
         Kind = Kind,
         Grade = Grade,
         WasMapped = WasMapped,
+        AcknowledgedAt = ProofDocument.FromMicroseconds(AcknowledgedAtUs),
         Key = Key,
         KeyDeadAt = ProofDocument.FromMicroseconds(KeyDeadAtUs),
         GateClosedAt = ProofDocument.FromMicroseconds(GateClosedAtUs),
         InsideAtClose = InsideAtClose,
         DrainedAt = ProofDocument.FromMicroseconds(DrainedAtUs),
         UnmappedAt = ProofDocument.FromMicroseconds(UnmappedAtUs),
+        DrainFence = DrainFence,
+        Drain = Drain ?? DrainState.None,
+        StoppedBy = StoppedBy,
+        StoppedAt = ProofDocument.FromMicroseconds(StoppedAtUs),
+        Witness = Witness,
     };
 }
 
@@ -210,8 +258,17 @@ public sealed record ImporterProofDocument
 /// <param name="Ended">Its owner said that the work has ended, in time or after it was forced.</param>
 public sealed record FenceProofDocument(string Fence, double? SignaledAtUs, bool Forced, bool Ended)
 {
-    internal static FenceProofDocument From(FenceProof proof) =>
-        new(proof.Fence, ProofDocument.ToMicroseconds(proof.SignaledAt), proof.IsForced, proof.HasEnded);
+    /// <summary>Why the work failed, as a number of errno.h; absent when it did not.</summary>
+    public int? Error { get; init; }
 
-    internal FenceProof ToProof() => new(Fence, ProofDocument.FromMicroseconds(SignaledAtUs), Forced, Ended);
+    internal static FenceProofDocument From(FenceProof proof) =>
+        new(proof.Fence, ProofDocument.ToMicroseconds(proof.SignaledAt), proof.IsForced, proof.HasEnded)
+        {
+            Error = proof.Error == Errno.Success ? null : (int)proof.Error,
+        };
+
+    internal FenceProof ToProof() => new(Fence, ProofDocument.FromMicroseconds(SignaledAtUs), Forced, Ended)
+    {
+        Error = (Errno)(Error ?? 0),
+    };
 }

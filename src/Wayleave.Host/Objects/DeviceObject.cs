@@ -4,11 +4,10 @@ using Wayleave.Devices.Gpu;
 
 namespace Wayleave.Host.Objects;
 
-//   Writing --begin--> Committing --commit--> Ready --revoke--> Revoked
-//      |                   |                                      ^
+//   Writing --begin--> Committing --commit--> Ready --revoke--> Revoked      a revoke without sufficient proof:
+// Quarantined,
+//      |                   |                                      ^          until it retires after all
 //      +-------------------+-----------abort / revoke-------------+
-//
-// A revoke without sufficient proof leads to Quarantined, until it retires after all.
 
 public enum ObjectState
 {

@@ -72,13 +72,6 @@ internal sealed class ReplayMemory : IExporter
         // Static storage: nothing depends on who is attached.
     }
 
-    Errno IExporter.Pin(Attachment attachment) => Errno.Success;
-
-    void IExporter.Unpin(Attachment attachment)
-    {
-        // It never moves anyway.
-    }
-
     Errno IExporter.Map(Attachment attachment, DmaDirection direction, out DmaAddressList? addresses)
     {
         addresses = _addresses;

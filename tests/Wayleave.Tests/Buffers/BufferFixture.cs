@@ -20,15 +20,12 @@ internal ref struct BufferFixture : IDisposable
     {
     }
 
-    public BufferFixture(StorageKind storage)
+    public BufferFixture(StorageKind storage, BufferDefences? defences = null)
     {
         Host = new HostContext(Clock, Trace);
         _scope = Host.Enter();
         Exporter = new TestExporter(storage);
-        Assert.Equal(
-            Errno.Success,
-            SharedBuffer.TryExport(Host, new ExportInfo(Exporter, "lent", 0x1000), out SharedBuffer? buffer));
-        Buffer = buffer!;
+        Buffer = Export(new ExportInfo(Exporter, "lent", 0x1000) { Defences = defences ?? BufferDefences.All });
         Work = new Timeline(Host, "work");
     }
 
@@ -46,6 +43,12 @@ internal ref struct BufferFixture : IDisposable
     public Timeline Work { get; }
 
     public static PciFunction Device { get; } = new("0000:02:00.0", "nic0");
+
+    public readonly SharedBuffer Export(ExportInfo info)
+    {
+        Assert.Equal(Errno.Success, SharedBuffer.TryExport(Host, info, out SharedBuffer? buffer));
+        return buffer!;
+    }
 
     public readonly TestImporter NewImporter(ImporterKind kind = ImporterKind.Dynamic, uint? key = null) =>
         new(new Timeline(Host, "importer"), kind, key);
@@ -71,14 +74,32 @@ internal ref struct BufferFixture : IDisposable
         return outcome;
     }
 
+    public readonly Errno Pin(Attachment attachment)
+    {
+        AcquireTicket ticket = Lock();
+        Errno errno = attachment.PinLocked(ticket);
+        Buffer.Reservation.Unlock(ticket);
+        return errno;
+    }
+
+    public readonly Errno Unrevoke()
+    {
+        AcquireTicket ticket = Lock();
+        Errno errno = Buffer.TryUnrevokeLocked(ticket);
+        Buffer.Reservation.Unlock(ticket);
+        return errno;
+    }
+
+    /// <summary>Something was recorded that the kernel would warn about.</summary>
+    public readonly void ExpectViolation(string name) =>
+        Assert.Contains(Trace.Events, e => e.Name == $"violation.{name}");
+
     public readonly Attachment AttachAndMap(IImporter? importer)
     {
         Attachment attachment = Attach(importer);
         if (importer is { Kind: ImporterKind.Pinned or ImporterKind.PinnedRevocable })
         {
-            AcquireTicket ticket = Lock();
-            Assert.Equal(Errno.Success, attachment.PinLocked(ticket));
-            Buffer.Reservation.Unlock(ticket);
+            Assert.Equal(Errno.Success, Pin(attachment));
         }
 
         Assert.Equal(MapOutcomeKind.Mapped, Map(attachment).Kind);
@@ -99,9 +120,9 @@ internal ref struct BufferFixture : IDisposable
         Buffer.Reservation.Unlock(ticket);
     }
 
-    public readonly Fence AddFence(ReservationUsage usage)
+    public readonly Fence AddFence(ReservationUsage usage, Timeline? timeline = null)
     {
-        Fence fence = Work.CreateFence();
+        Fence fence = (timeline ?? Work).CreateFence();
         AcquireTicket ticket = Lock();
         Buffer.Reservation.ReserveFences(ticket, 1);
         Buffer.Reservation.AddFence(ticket, fence, usage);

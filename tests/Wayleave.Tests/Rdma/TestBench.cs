@@ -31,7 +31,7 @@ internal sealed class TraceLog : ITraceSink
 /// Memory that a test owns as an exporter: two places of the same size, each in as many windows as asked, so that it
 /// can move.
 /// </summary>
-internal sealed class TestMemory : IExporter
+internal sealed class TestMemory : IPinningExporter
 {
     private readonly HostContext _host;
     private readonly DmaAddressList[] _places = new DmaAddressList[2];

@@ -104,19 +104,35 @@ public class RevokeOperationTests
     }
 
     [Fact]
-    public void An_unmap_after_the_time_out_found_the_proof_changes_nothing()
+    public void Evidence_that_comes_without_a_fence_and_without_an_unmap_is_seen_at_once()
     {
         using BufferFixture f = new();
         Attachment attachment = f.AttachAndMap(new LateImporter());
-        RevokeOperation revoke = RevokeOperation.Start(
-            f.Buffer, s_policy with { RequiredGrade = RetirementGrade.Drained });
-        attachment.Evidence!.RecordDrained(); // evidence that comes without a fence and without an unmap
+        RevokeOperation revoke =
+            RevokeOperation.Start(f.Buffer, s_policy with { RequiredGrade = RetirementGrade.Drained });
         Assert.Equal(RevokeState.Unmapping, revoke.State);
-        f.Clock.Advance(s_policy.Timeout);
-        revoke.HandleTimeout(f.Host.Now);
+        attachment.Evidence!.RecordDrained();
         Assert.Equal((RevokeState.Retired, RetirementGrade.Drained), (revoke.State, revoke.Proof!.Grade));
         attachment.UnmapInvalidated();
         Assert.Equal((RevokeState.Retired, RetirementGrade.Drained), (revoke.State, revoke.Proof!.Grade));
+    }
+
+    [Fact]
+    public void An_owner_who_is_content_with_a_dead_key_hopes_for_the_drain_until_its_time_is_up()
+    {
+        using BufferFixture f = new();
+        TestImporter importer = f.NewImporter(key: 7);
+        f.AttachAndMap(importer);
+        importer.Inside = 1;
+        RevokeOperation revoke =
+            RevokeOperation.Start(f.Buffer, s_policy with { RequiredGrade = RetirementGrade.KeyDead });
+        Assert.Equal((RevokeState.Draining, false), (revoke.State, revoke.IsCompleted));
+        f.Clock.AdvanceTo(revoke.Deadline);
+        revoke.HandleTimeout(f.Host.Now);
+        Assert.Equal((RevokeState.Retired, RetirementGrade.KeyDead), (revoke.State, revoke.Proof!.Grade));
+        Assert.Equal((true, QuarantineCause.None), (revoke.Proof.IsSufficient, revoke.Proof.Cause));
+        importer.Leave();
+        Assert.Equal(RetirementGrade.KeyDead, revoke.Proof.Grade);
     }
 
     [Fact]
