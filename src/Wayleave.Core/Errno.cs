@@ -55,5 +55,6 @@ public enum Errno
     EHOSTUNREACH = 113,
     EALREADY = 114,
     EREMOTEIO = 121,
+    EDQUOT = 122,
     ECANCELED = 125,
 }

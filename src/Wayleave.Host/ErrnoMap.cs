@@ -62,6 +62,7 @@ public static class ErrnoMap
         Errno.EHOSTUNREACH => "the machine is unreachable",
         Errno.EALREADY => "already under way",
         Errno.EREMOTEIO => "the other end reported an error",
+        Errno.EDQUOT => "keeps more memory in quarantine than it may",
         Errno.ECANCELED => "cancelled",
         _ => $"error {(int)errno}",
     };

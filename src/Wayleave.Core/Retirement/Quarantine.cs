@@ -1,17 +1,60 @@
 namespace Wayleave.Core.Retirement;
 
 /// <summary>
-/// Memory that its owner took back without sufficient proof. It is counted and never given out on time alone: an entry
-/// leaves when its revoke retires after all. Host lock held by the caller.
+/// How much memory an owner lets be kept from it before it lends no more. The limits do not empty a quarantine, nothing
+/// but evidence does that; they bound how much somebody who does not give memory back can keep.
 /// </summary>
-public sealed class Quarantine(HostContext host)
+public sealed record QuarantineLimits
 {
+    /// <summary>Bytes of all overdue entries.</summary>
+    public ulong BytesMax { get; init; } = ulong.MaxValue;
+
+    /// <summary>Overdue entries.</summary>
+    public int EntriesMax { get; init; } = int.MaxValue;
+
+    /// <summary>Bytes of the overdue entries that one holder has a part in.</summary>
+    public ulong BytesPerHolderMax { get; init; } = ulong.MaxValue;
+}
+
+/// <summary>
+/// Memory that its owner took back and that may still be in use. It is counted and never given out on time alone: an
+/// entry leaves when every revoke that it waits for has retired. Host lock held by the caller.
+/// </summary>
+public sealed class Quarantine
+{
+    private readonly HostContext _host;
     private readonly List<QuarantineEntry> _entries = [];
 
+    /// <param name="host">The host whose memory it is.</param>
+    /// <param name="limits">Null means none.</param>
+    public Quarantine(HostContext host, QuarantineLimits? limits = null) =>
+        (_host, Limits) = (host, limits ?? new QuarantineLimits());
+
+    public QuarantineLimits Limits { get; }
+
+    /// <summary>In the order they came.</summary>
     public IReadOnlyList<QuarantineEntry> Entries => _entries;
 
     /// <summary>Bytes that are neither in use nor free.</summary>
     public ulong Bytes { get; private set; }
+
+    /// <summary>Those of them whose owner has stopped waiting.</summary>
+    public ulong OverdueBytes
+    {
+        get
+        {
+            ulong bytes = 0;
+            foreach (QuarantineEntry entry in _entries)
+            {
+                bytes += entry.State == QuarantineState.Overdue ? entry.Bytes : 0;
+            }
+
+            return bytes;
+        }
+    }
+
+    /// <summary>Off gives memory out when the owner stops waiting: for the test that must notice.</summary>
+    internal bool WaitsForProof { get; init; } = true;
 
     /// <summary>
     /// Gives memory back as soon as <paramref name="operation"/> retires: at once, or later from quarantine.
@@ -20,32 +63,138 @@ public sealed class Quarantine(HostContext host)
     /// <param name="name">For people: <c>gpu0 vram 0x100000+0x200000</c>.</param>
     /// <param name="bytes">How much memory.</param>
     /// <param name="release">Runs once, with the host lock held; from then on the memory may have a new owner.</param>
-    public void Hold(RevokeOperation operation, string name, ulong bytes, Action release)
+    /// <returns>The entry, or null when the memory was released at once.</returns>
+    /// <exception cref="InvalidOperationException">
+    /// The proof is about an earlier life of the buffer, which has been mapped again since.
+    /// </exception>
+    public QuarantineEntry? Hold(RevokeOperation operation, string name, ulong bytes, Action release)
     {
-        host.AssertHeld();
+        _host.AssertHeld();
+        RequireCurrent(operation);
         if (operation.State == RevokeState.Retired)
         {
             release();
+            return null;
+        }
+
+        QuarantineEntry entry = new(operation, name, bytes, _host.Now, release);
+        _entries.Add(entry);
+        Bytes += bytes;
+        _host.Trace("quarantine.hold", name, (long)bytes);
+        Watch(operation, entry);
+        return entry;
+    }
+
+    /// <summary>
+    /// Makes an entry wait for one more revoke of the same buffer: a second owner asked for more than the first. It
+    /// asks for less in vain.
+    /// </summary>
+    /// <exception cref="InvalidOperationException">
+    /// The memory is released, or the operation is of another buffer.
+    /// </exception>
+    public void HoldAlso(QuarantineEntry entry, RevokeOperation operation)
+    {
+        _host.AssertHeld();
+        RequireCurrent(operation);
+        if (entry.State == QuarantineState.Released || !ReferenceEquals(entry.Operation.Buffer, operation.Buffer))
+        {
+            throw new InvalidOperationException($"{entry.Name} does not wait for a revoke of {operation.Buffer}");
+        }
+
+        if (operation.State != RevokeState.Retired)
+        {
+            entry.Add(operation);
+            Watch(operation, entry);
+        }
+    }
+
+    /// <summary>
+    /// The overdue bytes that somebody has a part in: memory that is free when it gives its evidence.
+    /// </summary>
+    public ulong BytesHeldBy(string holder)
+    {
+        _host.AssertHeld();
+        ulong bytes = 0;
+        foreach (QuarantineEntry entry in _entries)
+        {
+            bytes += entry.State == QuarantineState.Overdue && entry.IsHeldBy(holder) ? entry.Bytes : 0;
+        }
+
+        return bytes;
+    }
+
+    /// <summary>
+    /// Whether <paramref name="holder"/> may be lent more. An exporter asks before it lets somebody attach.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.EDQUOT"/> when this holder keeps as much as a holder may; <see cref="Errno.ENOBUFS"/> when all
+    /// together keep as much as there may be.
+    /// </returns>
+    public Errno TryAdmit(string holder)
+    {
+        _host.AssertHeld();
+        if (_entries.Count == 0)
+        {
+            return Errno.Success;
+        }
+
+        Errno errno = BytesHeldBy(holder) >= Limits.BytesPerHolderMax ? Errno.EDQUOT
+            : OverdueBytes >= Limits.BytesMax || OverdueCount() >= Limits.EntriesMax ? Errno.ENOBUFS
+            : Errno.Success;
+        if (errno != Errno.Success)
+        {
+            _host.Trace("quarantine.refused", holder, (long)errno, (long)OverdueBytes);
+        }
+
+        return errno;
+    }
+
+    private static void RequireCurrent(RevokeOperation operation)
+    {
+        if (!operation.IsCurrent)
+        {
+            throw new InvalidOperationException(
+                $"the revoke is of an earlier life of {operation.Buffer}; take it back again");
+        }
+    }
+
+    private void Watch(RevokeOperation operation, QuarantineEntry entry)
+    {
+        operation.ObserveRetirement(() => HandleRetired(entry));
+        if (!WaitsForProof)
+        {
+            operation.ObserveCompletion(() => Release(entry));
+        }
+    }
+
+    private void HandleRetired(QuarantineEntry entry)
+    {
+        if (entry.HaveAllRetired)
+        {
+            Release(entry);
+        }
+    }
+
+    private void Release(QuarantineEntry entry)
+    {
+        if (!_entries.Remove(entry))
+        {
             return;
         }
 
-        QuarantineEntry entry = new(operation, name, bytes, host.Now);
-        _entries.Add(entry);
-        Bytes += bytes;
-        host.Trace("quarantine.hold", name, (long)bytes);
-        operation.ObserveRetirement(() =>
+        Bytes -= entry.Bytes;
+        _host.Trace("quarantine.release", entry.Name, (long)entry.Bytes);
+        entry.Release();
+    }
+
+    private int OverdueCount()
+    {
+        int count = 0;
+        foreach (QuarantineEntry entry in _entries)
         {
-            _entries.Remove(entry);
-            Bytes -= bytes;
-            host.Trace("quarantine.release", name, (long)bytes);
-            release();
-        });
+            count += entry.State == QuarantineState.Overdue ? 1 : 0;
+        }
+
+        return count;
     }
 }
-
-/// <summary>Memory whose old use may not have stopped.</summary>
-/// <param name="Operation">The revoke that has not retired; its proof says what is missing.</param>
-/// <param name="Name">For people.</param>
-/// <param name="Bytes">How much memory.</param>
-/// <param name="Since">On the host's clock.</param>
-public sealed record QuarantineEntry(RevokeOperation Operation, string Name, ulong Bytes, TimeSpan Since);
