@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using System.Runtime.ExceptionServices;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
+using Wayleave.Core.Fences;
 
 namespace Wayleave.Core;
 
@@ -13,17 +15,37 @@ namespace Wayleave.Core;
 /// source of identities. Every member of a Core control object is called with the host lock held unless its comment
 /// says otherwise.
 /// </summary>
-public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
+public sealed class HostContext
 {
+    private readonly TimeProvider _clock;
+    private readonly ITraceSink? _trace;
     private readonly Lock _lock = new();
-    private readonly long _epoch = clock.GetTimestamp();
+    private readonly long _epoch;
     private readonly List<Action> _deferred = [];
     private volatile bool _isTaken; // for a scheduler's eyes: the lock itself says only whether this thread holds it
     private ulong _nextContext = 1; // 0 belongs to stub fences, as in dma-fence.c
     private ulong _nextId = 1;
+    private Fence? _stub;
+
+    /// <param name="clock">Asked for the time; never waited on.</param>
+    /// <param name="trace">Gets every event, or null.</param>
+    /// <param name="checks">
+    /// What <see cref="Checker"/> looks at; null takes the defaults, under which all is on.
+    /// </param>
+    public HostContext(TimeProvider clock, ITraceSink? trace = null, CheckerOptions? checks = null)
+    {
+        (_clock, _trace, _epoch) = (clock, trace, clock.GetTimestamp());
+        Checker = new Checker(this, checks ?? new CheckerOptions());
+    }
+
+    /// <summary>Watches what the objects of this host wait for, and keeps the contracts that were broken.</summary>
+    public Checker Checker { get; }
+
+    /// <summary>Broken twins for the tests of the tests: each switches one defence off.</summary>
+    internal CoreDefences Defences { get; init; } = CoreDefences.All;
 
     /// <summary>Time since this host was made; monotonic. Callable without the lock.</summary>
-    public TimeSpan Now => clock.GetElapsedTime(_epoch);
+    public TimeSpan Now => _clock.GetElapsedTime(_epoch);
 
     /// <summary>Every buffer that is not released, oldest first. Host lock held by the caller.</summary>
     internal LinkedList<SharedBuffer> Buffers { get; } = new();
@@ -84,6 +106,15 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
         return first;
     }
 
+    /// <summary>
+    /// A fence that has always been signalled; the same one at every call (<c>dma_fence_get_stub</c>).
+    /// </summary>
+    public Fence GetStubFence()
+    {
+        AssertHeld();
+        return _stub ??= Fence.CreateSignaled(this, Now);
+    }
+
     /// <summary>A number that no other object of this host has.</summary>
     public ulong AllocateId()
     {
@@ -93,7 +124,9 @@ public sealed class HostContext(TimeProvider clock, ITraceSink? trace = null)
 
     /// <summary>Hands an event to the sink, if there is one. Callable without the lock.</summary>
     public void Trace(string name, string subject, long argument = 0, long detail = 0) =>
-        trace?.Emit(new TraceEvent(name, subject, argument, detail));
+        _trace?.Emit(new TraceEvent(name, subject, argument, detail));
+
+    internal bool Has(CoreDefences defence) => (Defences & defence) != 0;
 
     private void Exit()
     {

@@ -1,17 +1,30 @@
+using Wayleave.Core.Checking;
+
 namespace Wayleave.Core.Fences;
+
+//   pending --Signal--> signalled, ended            (by its owner: evidence that the work has stopped)
+//   pending --Force---> signalled, forced --Signal--> signalled, forced, ended
+//
+// Signalled is what waiters look at, ended is what evidence looks at. The owner's signal is both at once. A fence that
+// had to be forced lets its waiters go on with an error, and its memory stays where it is until the owner, or a proof
+// that the engine stands still, ends it.
 
 /// <summary>
 /// A <c>dma_fence</c>: signalled once, with or without an error, and never un-signalled. Whoever creates one names who
 /// signals it. Fences of one context signal in the order of their sequence numbers. Host lock held by the caller,
 /// unless a member says otherwise.
 /// </summary>
-public sealed class Fence
+public class Fence : IWaitNode
 {
     private readonly HostContext _host;
     private readonly Timeline? _timeline;
+    private IFenceOperations? _operations; // gone once signalled
+    private IReadOnlyList<Fence> _runsAfter = [];
     private List<Action<Fence>>? _observers;
     private List<Action<Fence>>? _endObservers;
     private List<Action<Fence>>? _callbacks;
+    private Errno _errorToCome;
+    private bool _isEnabled;
     private int _signaled;
     private int _ended;
 
@@ -19,12 +32,22 @@ public sealed class Fence
     /// <param name="context">From <see cref="HostContext.AllocateFenceContexts"/>.</param>
     /// <param name="seqno">Position within the context.</param>
     /// <param name="name">Who signals it, for people and proofs: <c>gpu0 copy engine</c>.</param>
-    public Fence(HostContext host, ulong context, ulong seqno, string name)
+    /// <param name="operations">The driver behind it, or null when all it does is signal.</param>
+    /// <param name="width">How sequence numbers of the context compare; one context has one width.</param>
+    public Fence(
+        HostContext host,
+        ulong context,
+        ulong seqno,
+        string name,
+        IFenceOperations? operations = null,
+        SeqnoWidth width = SeqnoWidth.Bits64)
     {
         _host = host;
+        _operations = operations;
         Context = context;
         Seqno = seqno;
         Name = name;
+        Width = width;
     }
 
     internal Fence(HostContext host, Timeline timeline, ulong seqno)
@@ -34,10 +57,18 @@ public sealed class Fence
 
     public ulong Seqno { get; }
 
-    /// <summary>Who signals this fence.</summary>
+    public SeqnoWidth Width { get; }
+
+    /// <summary>Who signals this fence. Kept after the signal, for proofs.</summary>
     public string Name { get; }
 
-    /// <summary>One-way. Readable without the lock.</summary>
+    /// <summary>The driver behind the fence; <c>detached-driver</c> once signalled.</summary>
+    public string DriverName => IsSignaled ? "detached-driver" : _operations?.DriverName ?? OwnDriverName;
+
+    /// <summary>What the driver calls the context; <c>signaled-timeline</c> once signalled.</summary>
+    public string TimelineName => IsSignaled ? "signaled-timeline" : _operations?.TimelineName ?? OwnTimelineName;
+
+    /// <summary>One-way (<c>dma_fence_test_signaled_flag</c>). Readable without the lock.</summary>
     public bool IsSignaled => Volatile.Read(ref _signaled) != 0;
 
     /// <summary>
@@ -46,8 +77,8 @@ public sealed class Fence
     public Errno Error { get; private set; }
 
     /// <summary>
-    /// Signalled by somebody else than its owner, because the owner hangs. A forced fence lets waiters go on with an
-    /// error; it is never evidence that the work has stopped: <see cref="HasEnded"/> is.
+    /// Signalled by somebody else than its owner, because the owner hangs or is gone. A forced fence lets waiters go on
+    /// with an error; it is never evidence that the work has stopped: <see cref="HasEnded"/> is.
     /// </summary>
     public bool IsForced { get; private set; }
 
@@ -60,6 +91,92 @@ public sealed class Fence
     /// <summary>When it was signalled, on the host's clock; null while pending.</summary>
     public TimeSpan? Timestamp { get; private set; }
 
+    /// <summary>The earliest time by which somebody asked for the fence; null when nobody did.</summary>
+    public TimeSpan? Deadline { get; private set; }
+
+    /// <summary>
+    /// Only a user's program signals it, whenever it likes: it may not stand where others wait implicitly
+    /// (dma-buf.rst, indefinite fences).
+    /// </summary>
+    public virtual bool IsUserControlled => false;
+
+    /// <summary>Made of other fences: an array or a chain.</summary>
+    public virtual bool IsContainer => false;
+
+    public string Label => $"fence {this}";
+
+    internal HostContext Host => _host;
+
+    private protected virtual string OwnDriverName => "wayleave";
+
+    private protected virtual string OwnTimelineName => Name;
+
+    /// <summary>
+    /// A fence that was signalled at that time (<c>dma_fence_allocate_private_stub</c>); of context 0, to which no work
+    /// belongs.
+    /// </summary>
+    public static Fence CreateSignaled(HostContext host, TimeSpan timestamp)
+    {
+        host.AssertHeld();
+        Fence stub = new(host, context: 0, seqno: 0, "stub");
+        stub.Complete(Errno.Success, forced: false, ended: true);
+        stub.Timestamp = timestamp;
+        return stub;
+    }
+
+    /// <summary>
+    /// The later of two fences of one context, or null when that one is signalled (<c>dma_fence_later</c>).
+    /// </summary>
+    public static Fence? Later(Fence one, Fence other)
+    {
+        Fence later = one.IsLaterThan(other) ? one : other;
+        return later.IsSignaled ? null : later;
+    }
+
+    /// <summary>
+    /// Whether this signals after <paramref name="other"/> (<c>dma_fence_is_later</c>). Fences of different contexts
+    /// have no order: that is a violation, and false.
+    /// </summary>
+    public bool IsLaterThan(Fence other)
+    {
+        if (Context == other.Context)
+        {
+            return IsLater(Seqno, other.Seqno, Width);
+        }
+
+        _host.Checker.Report(ViolationKind.FenceOrder, ToString(), $"is of another context than {other}: no order");
+        return false;
+    }
+
+    /// <summary>Whether this is <paramref name="other"/>, or signals after it.</summary>
+    public bool IsLaterOrSame(Fence other) => ReferenceEquals(this, other) || IsLaterThan(other);
+
+    /// <summary>
+    /// 0 while pending, 1 after success, a negative errno after a failure (<c>dma_fence_get_status</c>). Looks as
+    /// <see cref="CheckSignaled"/> does.
+    /// </summary>
+    public int GetStatus() => !CheckSignaled() ? 0 : Error == Errno.Success ? 1 : -(int)Error;
+
+    /// <summary>
+    /// Whether it is signalled, after asking the driver (<c>dma_fence_is_signaled</c>): if the work has ended, this
+    /// signals the fence.
+    /// </summary>
+    public bool CheckSignaled()
+    {
+        _host.AssertHeld();
+        if (!IsSignaled && IsDone())
+        {
+            CompleteFromWithin();
+        }
+
+        return IsSignaled;
+    }
+
+    /// <summary>
+    /// Tells the driver that somebody waits (<c>dma_fence_enable_sw_signaling</c>); once, at the first call.
+    /// </summary>
+    public void EnableSignaling() => IsPendingOnceEnabled();
+
     /// <summary>
     /// Runs <paramref name="callback"/> once after the signal and after the host lock was released
     /// (<c>dma_fence_add_callback</c>; the kernel runs it under the fence's lock, we do not).
@@ -67,8 +184,7 @@ public sealed class Fence
     /// <returns><see cref="Errno.ENOENT"/> when the fence is signalled already: the callback will never run.</returns>
     public Errno TryAddCallback(Action<Fence> callback)
     {
-        _host.AssertHeld();
-        if (IsSignaled)
+        if (!IsPendingOnceEnabled())
         {
             return Errno.ENOENT;
         }
@@ -93,12 +209,68 @@ public sealed class Fence
         TryObserveEnd(fence => _host.Defer(() => callback(fence))) ? Errno.Success : Errno.ENOENT;
 
     /// <summary>
+    /// Somebody would like the fence signalled by then, on the host's clock (<c>dma_fence_set_deadline</c>): a hint.
+    /// The earliest wins and is handed to the driver; a signalled fence ignores it.
+    /// </summary>
+    public void SetDeadline(TimeSpan deadline)
+    {
+        _host.AssertHeld();
+        if (IsSignaled || Deadline <= deadline)
+        {
+            return;
+        }
+
+        Deadline = deadline;
+        ForwardDeadline(deadline);
+    }
+
+    /// <summary>
+    /// The work behind this fence starts only when all of <paramref name="fences"/> have signalled, so that the checker
+    /// sees through it. The list is kept, not copied, until the signal.
+    /// </summary>
+    /// <returns><see cref="Errno.EDEADLK"/> when one of them cannot signal before this one; nothing is kept.</returns>
+    public Errno TryRunAfter(IReadOnlyList<Fence> fences, out WaitCycle? cycle)
+    {
+        _host.AssertHeld();
+        cycle = null;
+        foreach (Fence fence in fences)
+        {
+            if (!fence.IsSignaled && _host.Checker.FindCycle(this, "runs after", fence) is { } found)
+            {
+                cycle = found;
+                return Errno.EDEADLK;
+            }
+        }
+
+        _runsAfter = fences;
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// What <see cref="Error"/> will be after the signal (<c>dma_fence_set_error</c>): ENODATA, ECANCELED, ETIME. Not
+    /// visible before. A violation, and nothing else, when the fence is signalled or this is no error.
+    /// </summary>
+    public void SetError(Errno error)
+    {
+        _host.AssertHeld();
+        if (IsSignaled || error <= Errno.Success || (int)error > 4095)
+        {
+            string why = IsSignaled ? "is signalled already" : "an error is an errno from 1 to 4095";
+            _host.Checker.Report(ViolationKind.FenceError, ToString(), $"error {(int)error} was set; {why}");
+            return;
+        }
+
+        _errorToCome = error;
+    }
+
+    /// <summary>
     /// The owner ends the fence (<c>dma_fence_signal</c>). The second call does nothing; after <see cref="Force"/> it
-    /// changes neither error nor time, but says that the work has ended now.
+    /// changes neither error nor time, but says that the work has ended now. Containers signal by themselves.
     /// </summary>
     public void Signal(Errno error = Errno.Success)
     {
         _host.AssertHeld();
+        ThrowIfContainer();
         if (HasEnded)
         {
             return;
@@ -106,30 +278,58 @@ public sealed class Fence
 
         if (IsSignaled)
         {
-            Volatile.Write(ref _ended, 1); // forced before
-        }
-        else
-        {
-            Complete(error, forced: false);
+            MarkEnded(); // forced before
+            return;
         }
 
-        (List<Action<Fence>>? observers, _endObservers) = (_endObservers, null);
-        foreach (Action<Fence> observer in observers ?? [])
-        {
-            observer(this);
-        }
+        Complete(error == Errno.Success ? _errorToCome : error, forced: false, ended: true);
+        RunEndObservers();
+    }
+
+    /// <summary>
+    /// As <see cref="Signal"/>; true when it was signalled before (<c>dma_fence_check_and_signal</c>).
+    /// </summary>
+    public bool CheckAndSignal(Errno error = Errno.Success)
+    {
+        bool wasSignaled = IsSignaled;
+        Signal(error);
+        return wasSignaled;
     }
 
     /// <summary>
     /// Signals a fence whose owner does not: waiters get <paramref name="error"/>, and the fence is marked forced. Does
-    /// nothing when it is signalled.
+    /// nothing when it is signalled. For an engine that may only be slow, see <see cref="HangDetector"/>.
     /// </summary>
     public void Force(Errno error)
     {
         _host.AssertHeld();
+        ThrowIfContainer();
+        if (IsSignaled)
+        {
+            return;
+        }
+
+        bool isEvidence = !_host.Has(CoreDefences.ForcedIsNoEvidence);
+        Complete(error, forced: true, ended: isEvidence);
+        if (isEvidence)
+        {
+            RunEndObservers();
+        }
+    }
+
+    /// <summary>
+    /// The owner goes away without having signalled: a violation. Waiters get <see cref="Errno.EDEADLK"/>, and the
+    /// fence is forced, because nobody is left who could say that the work has ended. Nothing when it is signalled.
+    /// </summary>
+    public void Drop()
+    {
+        _host.AssertHeld();
         if (!IsSignaled)
         {
-            Complete(error, forced: true);
+            _host.Checker.Report(
+                ViolationKind.FenceDropped, ToString(),
+                "its owner is gone and never signalled it; waiters get EDEADLK");
+            Force(Errno.EDEADLK);
         }
     }
 
@@ -139,8 +339,7 @@ public sealed class Fence
     /// </summary>
     internal bool TryObserve(Action<Fence> observer)
     {
-        _host.AssertHeld();
-        if (IsSignaled)
+        if (!IsPendingOnceEnabled())
         {
             return false;
         }
@@ -149,10 +348,13 @@ public sealed class Fence
         return true;
     }
 
+    internal bool TryStopObserving(Action<Fence> observer) => _observers?.Remove(observer) ?? false;
+
     /// <summary>As <see cref="TryObserve"/>, for the end of the work.</summary>
     internal bool TryObserveEnd(Action<Fence> observer)
     {
         _host.AssertHeld();
+        IsPendingOnceEnabled(); // a container that nobody waits for does not hear of its parts
         if (HasEnded)
         {
             return false;
@@ -162,13 +364,61 @@ public sealed class Fence
         return true;
     }
 
+    /// <summary>The pending fences of this one's queue up to this one, oldest first.</summary>
+    internal IReadOnlyList<Fence> PendingUpToThis() => _timeline?.PendingUpTo(this) ?? [this];
+
+    public virtual void ListWaits(WaitEdges edges)
+    {
+        if (IsSignaled)
+        {
+            return;
+        }
+
+        foreach (Fence fence in _runsAfter)
+        {
+            if (!fence.IsSignaled)
+            {
+                edges.Add("runs after", fence);
+            }
+        }
+
+        if (_timeline?.OldestPending is { } oldest && !ReferenceEquals(oldest, this))
+        {
+            edges.Add("signals after", oldest);
+        }
+
+        if (_timeline?.Signaler is { } signaler)
+        {
+            edges.Add("is signalled by", signaler);
+        }
+    }
+
     public override string ToString() => $"{Name} {Context}:{Seqno}";
 
-    private void Complete(Errno error, bool forced)
+    internal static bool IsLater(ulong one, ulong other, SeqnoWidth width) =>
+        width == SeqnoWidth.Bits64 ? one > other : (int)((uint)one - (uint)other) > 0;
+
+    /// <summary>Somebody waits from now on. False: no need to, it is signalled.</summary>
+    private protected virtual bool HandleEnabled() => _operations?.EnableSignaling(this) ?? true;
+
+    /// <summary>Whether a look shows that the work has ended.</summary>
+    private protected virtual bool IsDone() => _operations?.IsSignaled(this) ?? false;
+
+    private protected virtual void ForwardDeadline(TimeSpan deadline) => _operations?.SetDeadline(this, deadline);
+
+    /// <summary>The work was found to have ended, without a signal from outside.</summary>
+    private protected virtual void CompleteFromWithin()
+    {
+        Complete(_errorToCome, forced: false, ended: true);
+        RunEndObservers();
+    }
+
+    private protected void Complete(Errno error, bool forced, bool ended)
     {
         _timeline?.HandleSignaled(this);
         (Error, IsForced, Timestamp) = (error, forced, _host.Now);
-        if (!forced)
+        (_operations, _runsAfter) = (null, []);
+        if (ended)
         {
             // Before the signal is seen: whoever reads both without the lock must not take an owner's signal for a
             // forced one.
@@ -188,6 +438,44 @@ public sealed class Fence
         foreach (Action<Fence> callback in callbacks ?? [])
         {
             _host.Defer(() => callback(this));
+        }
+    }
+
+    private protected void MarkEnded()
+    {
+        Volatile.Write(ref _ended, 1);
+        RunEndObservers();
+    }
+
+    private protected void RunEndObservers()
+    {
+        (List<Action<Fence>>? observers, _endObservers) = (_endObservers, null);
+        foreach (Action<Fence> observer in observers ?? [])
+        {
+            observer(this);
+        }
+    }
+
+    private bool IsPendingOnceEnabled()
+    {
+        _host.AssertHeld();
+        if (!IsSignaled && !_isEnabled)
+        {
+            _isEnabled = true;
+            if (!HandleEnabled())
+            {
+                CompleteFromWithin();
+            }
+        }
+
+        return !IsSignaled;
+    }
+
+    private void ThrowIfContainer()
+    {
+        if (IsContainer)
+        {
+            throw new InvalidOperationException($"{this} signals when its parts do; nobody else signals it");
         }
     }
 }

@@ -1,3 +1,5 @@
+using Wayleave.Core.Checking;
+
 namespace Wayleave.Core.Reservations;
 
 /// <summary>What <see cref="Reservation.TryLock"/> came to.</summary>
@@ -17,4 +19,10 @@ public enum LockOutcomeKind
 }
 
 /// <summary>The result of asking for a reservation: what would block in the kernel is returned as a wait.</summary>
-public readonly record struct LockOutcome(LockOutcomeKind Kind, LockWait? Wait = null);
+/// <param name="Kind">What it came to.</param>
+/// <param name="Wait">Set for <see cref="LockOutcomeKind.Wait"/>.</param>
+/// <param name="Cycle">
+/// Set for a <see cref="LockOutcomeKind.Deadlock"/> that the checker found: nobody would ever have granted the lock.
+/// Null when a younger ticket just gives way.
+/// </param>
+public readonly record struct LockOutcome(LockOutcomeKind Kind, LockWait? Wait = null, WaitCycle? Cycle = null);

@@ -10,9 +10,13 @@ public sealed class LockWait
     private Action? _callback;
     private Action? _observer;
 
-    internal LockWait(HostContext host, AcquireTicket ticket) => (_host, Ticket) = (host, ticket);
+    internal LockWait(HostContext host, Reservation reservation, AcquireTicket ticket) =>
+        (_host, Reservation, Ticket) = (host, reservation, ticket);
 
     public AcquireTicket Ticket { get; }
+
+    /// <summary>What is waited for; <see cref="Reservation.TryCancel"/> ends it.</summary>
+    public Reservation Reservation { get; }
 
     /// <summary>Readable without the lock.</summary>
     public bool IsCompleted => Result != LockOutcomeKind.Wait;

@@ -18,3 +18,12 @@ public enum ReservationUsage
     /// <summary>Everything else that still uses the memory: only move, free and revoke wait.</summary>
     Bookkeep = 3,
 }
+
+public static class ReservationUsages
+{
+    /// <summary>
+    /// What an implicitly synchronised access waits for (<c>dma_resv_usage_rw</c>). It looks swapped and is not: a
+    /// write waits for readers too, so it asks for READ; a read waits for writers.
+    /// </summary>
+    public static ReservationUsage ForAccess(bool isWrite) => isWrite ? ReservationUsage.Read : ReservationUsage.Write;
+}

@@ -1,0 +1,59 @@
+namespace Wayleave.Core.Checking;
+
+/// <summary>
+/// Which contract was broken. The kernel prints a warning with a backtrace in these places and goes on.
+/// </summary>
+public enum ViolationKind
+{
+    /// <summary>A request for no fence slot at all (<c>dma_resv_reserve_fences</c>).</summary>
+    ReserveFences,
+
+    /// <summary>An error set after the signal, or one that is no error (<c>dma_fence_set_error</c>).</summary>
+    FenceError,
+
+    /// <summary>
+    /// Fences of different contexts compared, or a point of a timeline that is not later than the last.
+    /// </summary>
+    FenceOrder,
+
+    /// <summary>The owner of a pending fence is gone.</summary>
+    FenceDropped,
+
+    /// <summary>An array or chain where only a plain fence may stand.</summary>
+    FenceContainer,
+
+    /// <summary>A fence that only a user's program signals, where others wait implicitly.</summary>
+    IndefiniteFence,
+
+    /// <summary>A negative time-out, or a wait for none of no fences.</summary>
+    WaitArguments,
+
+    /// <summary>A notifier or a reclaim that must not wait for fences waits for one.</summary>
+    FenceWaitPolicy,
+
+    /// <summary>
+    /// A ticket that goes on after -EDEADLK, after its end was announced, or that ends while it holds locks.
+    /// </summary>
+    Ticket,
+
+    /// <summary>Two classes of locks taken in opposite orders, although nothing hung.</summary>
+    LockOrder,
+
+    /// <summary>
+    /// Something between publishing a fence and signalling it that others do while they wait for fences.
+    /// </summary>
+    SignalingSection,
+
+    /// <summary>A wait that would have closed a circle; it was refused.</summary>
+    WaitCycle,
+}
+
+/// <summary>A contract that somebody broke.</summary>
+/// <param name="Kind">Which one.</param>
+/// <param name="Subject">The object that it happened to.</param>
+/// <param name="Message">What happened and what the rule is.</param>
+/// <param name="At">On the host's clock.</param>
+public sealed record Violation(ViolationKind Kind, string Subject, string Message, TimeSpan At)
+{
+    public override string ToString() => $"{Subject}: {Message}";
+}

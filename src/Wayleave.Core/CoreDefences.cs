@@ -1,0 +1,31 @@
+namespace Wayleave.Core;
+
+/// <summary>
+/// What keeps an invariant of the core, one flag each. All are on but in a test that shows that the invariant breaks
+/// without one of them.
+/// </summary>
+[Flags]
+internal enum CoreDefences
+{
+    None = 0,
+
+    /// <summary>A younger ticket that holds a lock does not wait behind an older one.</summary>
+    WaitDie = 1 << 0,
+
+    /// <summary>A fence that was forced says nothing about its work.</summary>
+    ForcedIsNoEvidence = 1 << 1,
+
+    /// <summary>Nobody ends the fences of an engine that may still run.</summary>
+    StopBeforeEnd = 1 << 2,
+
+    /// <summary>A wait that closes a circle is refused.</summary>
+    WaitGraph = 1 << 3,
+
+    /// <summary>A container hands a deadline on to what it is made of.</summary>
+    DeadlineForwarding = 1 << 4,
+
+    /// <summary>The garbage collection of a chain keeps links whose work has not ended.</summary>
+    ChainKeepsEvidence = 1 << 5,
+
+    All = WaitDie | ForcedIsNoEvidence | StopBeforeEnd | WaitGraph | DeadlineForwarding | ChainKeepsEvidence,
+}

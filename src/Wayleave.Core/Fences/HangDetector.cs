@@ -1,0 +1,189 @@
+using System.Globalization;
+
+namespace Wayleave.Core.Fences;
+
+/// <summary>What an engine answered when it was told to stop.</summary>
+public enum EngineStop
+{
+    /// <summary>
+    /// It stands still and touches no memory: it was seen to, by its own registers or its thread's end.
+    /// </summary>
+    Stopped,
+
+    /// <summary>It will say so later, by <see cref="HangDetector.HandleStopped"/>.</summary>
+    Stopping,
+
+    /// <summary>Nobody can tell whether it still runs.</summary>
+    Unknown,
+}
+
+/// <summary>An engine that can be told to stop (a GPU ring with a reset). Called with the host lock held.</summary>
+public interface IStoppableEngine
+{
+    /// <summary>For people and traces.</summary>
+    string Name { get; }
+
+    /// <summary>
+    /// Begins to stop, and never blocks. <see cref="EngineStop.Stopped"/> is a promise that no access is under way and
+    /// none will start for any job submitted so far.
+    /// </summary>
+    EngineStop Stop();
+}
+
+/// <summary>A fence whose engine hung.</summary>
+/// <param name="Fence">Name, context and sequence number.</param>
+/// <param name="Engine">Who should have signalled it.</param>
+/// <param name="At">When the hang was noticed, on the host's clock.</param>
+/// <param name="WasStopped">Whether the engine was known to stand still when the fence was signalled for it.</param>
+public sealed record EngineHang(string Fence, string Engine, TimeSpan At, bool WasStopped);
+
+// watched --timeout--> engine told to stop --Stopped--> fences signalled with ETIME: ended, good as evidence
+//                                   |
+//                                   +--Unknown, or Stopping for longer than the grace time--> fences forced: waiters
+//                                      get ETIME, no evidence, memory quarantined --HandleStopped--> ended after all
+
+/// <summary>
+/// Keeps the promise that every fence signals in bounded time (dma-fence.c, cross-driver contract): an engine that is
+/// late is told to stop, and its fences end when it has. Only then is a fence evidence. Host lock held by the caller.
+/// </summary>
+public sealed class HangDetector
+{
+    private readonly HostContext _host;
+    private readonly TimeSpan _timeout;
+    private readonly TimeSpan _stopGrace;
+    private readonly List<Watch> _watches = [];
+    private readonly List<EngineHang> _hangs = [];
+
+    /// <param name="host">Of the fences.</param>
+    /// <param name="timeout">How long a job may take, from <see cref="Add"/>.</param>
+    /// <param name="stopGrace">How long an engine may take to stop.</param>
+    public HangDetector(HostContext host, TimeSpan timeout, TimeSpan stopGrace) =>
+        (_host, _timeout, _stopGrace) = (host, timeout, stopGrace);
+
+    /// <summary>What hung so far, oldest first.</summary>
+    public IReadOnlyList<EngineHang> Hangs => _hangs;
+
+    /// <summary>Fences that have not ended, forced ones among them.</summary>
+    public int WatchedCount => _watches.Count;
+
+    /// <summary>When <see cref="HandleTimeout"/> has something to do; null while nothing is pending.</summary>
+    public TimeSpan? NextDeadline
+    {
+        get
+        {
+            TimeSpan? next = null;
+            foreach (Watch watch in _watches)
+            {
+                TimeSpan? due = watch.Fence.IsSignaled ? null : watch.Due;
+                next = next is null || due < next ? due ?? next : next;
+            }
+
+            return next;
+        }
+    }
+
+    /// <summary>From now on <paramref name="engine"/> has the time-out to signal <paramref name="fence"/>.</summary>
+    public void Add(Fence fence, IStoppableEngine engine)
+    {
+        _host.AssertHeld();
+        Watch watch = new(fence, engine) { Due = _host.Now + _timeout };
+        if (fence.TryObserveEnd(_ => _watches.Remove(watch)))
+        {
+            _watches.Add(watch);
+        }
+    }
+
+    /// <summary>Tells engines that are late to stop, and gives up on those that do not.</summary>
+    public void HandleTimeout(TimeSpan now)
+    {
+        _host.AssertHeld();
+        foreach (Watch watch in _watches.Where(w => !w.Fence.IsSignaled && w.Due <= now).ToArray())
+        {
+            if (watch.Fence.IsSignaled)
+            {
+                continue; // an earlier one of this round ended it as well
+            }
+
+            if (!watch.WasTold)
+            {
+                Tell(watch, now);
+            }
+            else
+            {
+                Force(watch);
+            }
+        }
+    }
+
+    /// <summary>
+    /// The engine is known to stand still: every fence of it that is watched ends now, with ETIME, also those that had
+    /// to be forced meanwhile. Only the engine, or who saw it stop, may say so.
+    /// </summary>
+    public void HandleStopped(IStoppableEngine engine)
+    {
+        _host.AssertHeld();
+        _host.Trace("fence.engine_stopped", engine.Name);
+        foreach (Watch watch in _watches.Where(w => ReferenceEquals(w.Engine, engine)).ToArray())
+        {
+            Note(watch, wasStopped: true);
+            foreach (Fence fence in watch.Fence.PendingUpToThis())
+            {
+                fence.Signal(Errno.ETIME);
+            }
+
+            watch.Fence.Signal(Errno.ETIME); // one that was forced is no longer pending
+        }
+    }
+
+    private void Tell(Watch watch, TimeSpan now)
+    {
+        _host.Trace("fence.hang", watch.Fence.ToString(), (long)(now - watch.Due).TotalMilliseconds);
+        foreach (Watch other in _watches.Where(w => ReferenceEquals(w.Engine, watch.Engine)))
+        {
+            (other.WasTold, other.Due) = (true, now + _stopGrace);
+        }
+
+        EngineStop answer = _host.Has(CoreDefences.StopBeforeEnd) ? watch.Engine.Stop() : EngineStop.Stopped;
+        switch (answer)
+        {
+            case EngineStop.Stopped:
+                HandleStopped(watch.Engine);
+                break;
+            case EngineStop.Unknown:
+                Force(watch);
+                break;
+        }
+    }
+
+    // Fences of one queue signal in order, so the earlier ones are given up with it.
+    private void Force(Watch watch)
+    {
+        Note(watch, wasStopped: false);
+        foreach (Fence fence in watch.Fence.PendingUpToThis())
+        {
+            fence.Force(Errno.ETIME);
+        }
+    }
+
+    private void Note(Watch watch, bool wasStopped)
+    {
+        if (!watch.Fence.IsSignaled)
+        {
+            _hangs.Add(new EngineHang(watch.Fence.ToString(), watch.Engine.Name, _host.Now, wasStopped));
+            _host.Trace(
+                wasStopped ? "fence.ended_for_engine" : "fence.forced",
+                string.Create(CultureInfo.InvariantCulture, $"{watch.Fence}"));
+        }
+    }
+
+    private sealed class Watch(Fence fence, IStoppableEngine engine)
+    {
+        public Fence Fence => fence;
+
+        public IStoppableEngine Engine => engine;
+
+        public TimeSpan Due { get; set; }
+
+        public bool WasTold { get; set; }
+    }
+}
