@@ -11,6 +11,7 @@ public sealed class PeerDevice
     private readonly PciTopology _topology;
     private readonly PeerProvider?[] _providers = new PeerProvider?[PciFunction.BarCountMax];
     private readonly Dictionary<PciAddress, PeerVerdict> _verdicts = [];
+    private Dictionary<PciAddress, RouteFault>? _faults; // null on nearly every device: the look-up stays one
 
     private PeerDevice(PciTopology topology, PciFunction function) => (_topology, Function) = (topology, function);
 
@@ -44,9 +45,13 @@ public sealed class PeerDevice
         return _providers[bar] ??= new PeerProvider(this, memory);
     }
 
+    /// <summary>Routes to this memory that were seen to fail, in no order.</summary>
+    public IReadOnlyCollection<RouteFault> RouteFaults =>
+        _faults is null ? [] : _faults.Values;
+
     /// <summary>
     /// What the rules say about a client, calculated once per client address: a change of ACS afterwards is not noticed
-    /// until this device is gone.
+    /// until this device is gone. A route that was seen to fail is refused whatever the rules say.
     /// </summary>
     public PeerVerdict VerdictFor(PciFunction client)
     {
@@ -57,7 +62,33 @@ public sealed class PeerDevice
             return new PeerVerdict(PeerMapType.NotSupported, -1, PeerObstacle.NoProvider, [Function], refusal);
         }
 
-        return _verdicts.TryGetValue(client.Address, out PeerVerdict? verdict) ? verdict : Recalculate(client);
+        return _faults is null && _verdicts.TryGetValue(client.Address, out PeerVerdict? verdict)
+            ? verdict
+            : VerdictWithFault(client);
+    }
+
+    /// <summary>
+    /// Records that a client does not reach this memory, though the rules say it does: maps are refused from now on.
+    /// Mappings that exist are for their owner to take back.
+    /// </summary>
+    public void MarkBad(RouteFault fault)
+    {
+        ArgumentNullException.ThrowIfNull(fault);
+        (_faults ??= [])[fault.Client.Address] = fault;
+    }
+
+    /// <summary>Forgets what was seen of a route: it was repaired, or is about to be tried again.</summary>
+    /// <returns>What was recorded, or null.</returns>
+    public RouteFault? ClearFault(PciFunction client)
+    {
+        ArgumentNullException.ThrowIfNull(client);
+        if (_faults is null || !_faults.Remove(client.Address, out RouteFault? fault))
+        {
+            return null;
+        }
+
+        _faults = _faults.Count == 0 ? null : _faults;
+        return fault;
     }
 
     /// <summary>
@@ -82,12 +113,25 @@ public sealed class PeerDevice
     public PeerMapType MapTypeFor(IDeviceNode client) =>
         client is PciFunction function ? VerdictFor(function).MapType : PeerMapType.NotSupported;
 
+    private PeerVerdict VerdictWithFault(PciFunction client)
+    {
+        PeerVerdict rules = _verdicts.TryGetValue(client.Address, out PeerVerdict? verdict)
+            ? verdict
+            : Recalculate(client);
+        return _faults is not null && rules.IsSupported
+            && _faults.TryGetValue(client.Address, out RouteFault? fault) && ReferenceEquals(fault.Client, client)
+            ? new PeerVerdict(
+                PeerMapType.NotSupported, rules.Distance, PeerObstacle.FailedProbe, [Function, client], fault.Reason)
+            : rules;
+    }
+
     /// <summary>
     /// The driver of the function lets go: the cache and the providers end. Its users have been revoked before.
     /// </summary>
     internal void Release()
     {
         _verdicts.Clear();
+        _faults = null;
         Array.Clear(_providers);
         if (IsAlive)
         {

@@ -40,6 +40,9 @@ public sealed class HostBridge
 
     public IommuMode Iommu { get; init; }
 
+    /// <summary>The NUMA node that its root bus is at; a machine without NUMA is one node, 0.</summary>
+    public int NumaNode { get; init; }
+
     /// <summary>
     /// What the hardware really does with a request from one root port to memory below another: the allow list is a
     /// guess about this. Null for hardware that does as the rules say.

@@ -27,5 +27,8 @@ public sealed class PciBar
     /// <summary>Physical addresses, as the processor sees them; the length is a power of two.</summary>
     public DeviceRange Range { get; }
 
+    /// <summary>Reads have no side effects, so that bridges may merge and prefetch.</summary>
+    public bool IsPrefetchable { get; internal init; }
+
     public override string ToString() => $"{Owner} BAR {Index}";
 }

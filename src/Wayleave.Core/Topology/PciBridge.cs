@@ -6,6 +6,9 @@ public enum PciBridgeKind
     RootPort,
     SwitchUpstream,
     SwitchDownstream,
+
+    /// <summary>A bridge of conventional PCI, or from PCI Express to it.</summary>
+    Conventional,
 }
 
 /// <summary>

@@ -39,6 +39,11 @@ public sealed class PciFabric
     {
         Topology = topology ?? new PciTopology();
         Processor = new PciFunction(new PciAddress(0, 0, 0, 0), "cpu");
+        foreach (PciBar bar in Topology.Functions.SelectMany(f => f.Bars).OfType<PciBar>())
+        {
+            _nextBar = Math.Max(_nextBar, bar.Range.Start.Value + bar.Range.LengthBytes);
+        }
+
         Rebuild();
     }
 
@@ -162,8 +167,7 @@ public sealed class PciFabric
             return AddWindow(memory, AddBar(owner, owner.NextBarIndex(), PciBarKind.Memory, size), 0);
         }
 
-        MemoryWindow window = new(new DeviceRange(new DeviceAddress(_nextMemory), (ulong)memory.Length), memory, owner);
-        _nextMemory += ((ulong)memory.Length + WindowAlignmentBytes - 1) / WindowAlignmentBytes * WindowAlignmentBytes;
+        MemoryWindow window = new(TakeSystemRange((ulong)memory.Length), memory, owner);
         Add(window);
         return window;
     }
@@ -360,6 +364,20 @@ public sealed class PciFabric
         }
 
         return null;
+    }
+
+    // A tree that was written down or read from a machine may have BARs anywhere.
+    private DeviceRange TakeSystemRange(ulong lengthBytes)
+    {
+        while (true)
+        {
+            DeviceRange range = new(new DeviceAddress(_nextMemory), lengthBytes);
+            _nextMemory += (lengthBytes + WindowAlignmentBytes - 1) / WindowAlignmentBytes * WindowAlignmentBytes;
+            if (!Topology.Functions.Any(f => f.Bars.Any(b => b is not null && b.Range.Overlaps(range))))
+            {
+                return range;
+            }
+        }
     }
 
     private void Add(MemoryWindow window)

@@ -35,6 +35,9 @@ public enum PeerObstacle
 
     /// <summary>The two have no bridge in common.</summary>
     NoCommonBridge,
+
+    /// <summary>The rules allow it, and bytes that were sent did not arrive.</summary>
+    FailedProbe,
 }
 
 /// <summary>

@@ -34,7 +34,7 @@ public sealed class GpuDevice
 
     /// <param name="host">The host this device is part of.</param>
     /// <param name="fabric">
-    /// Where the memory becomes reachable: VRAM as this function's BAR, the rest as system memory.
+    /// Where the memory becomes reachable: VRAM as this function's BAR 0, the rest as system memory.
     /// </param>
     /// <param name="function">The device's identity.</param>
     /// <param name="options">Copied.</param>
@@ -56,7 +56,9 @@ public sealed class GpuDevice
         (Host, Function, _options) = (host, function, options);
         Fabric = fabric;
         ulong vramBytes = vram.Aggregate(0UL, (sum, m) => sum + (ulong)m.Length);
-        PciBar memory = fabric.AddBar(function, VramBar, PciBarKind.Memory, BitOperations.RoundUpToPowerOf2(vramBytes));
+        fabric.Plug(function);
+        PciBar memory = function.Bars[VramBar]
+            ?? fabric.AddBar(function, VramBar, PciBarKind.Memory, BitOperations.RoundUpToPowerOf2(vramBytes));
         ulong offset = 0;
         List<DeviceRange> bar = [];
         foreach (Memory<byte> window in vram)
