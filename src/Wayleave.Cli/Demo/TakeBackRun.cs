@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Wayleave.Core.Buffers;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
@@ -79,11 +80,13 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
             await Task.Delay(1, cancellation).ConfigureAwait(false);
         }
 
-        AuditDocument audit = await peer.StartAuditAsync(
+        HeldAudit held = await peer.StartAuditAsync(
             "gpu0",
             name,
             new StartAuditDocument { Seed = seed, Reason = $"demo: {name} taken back under load" },
             cancellation).ConfigureAwait(false);
+        await using ConfiguredAsyncDisposable untilSeen = held.ConfigureAwait(false);
+        AuditDocument audit = held.Audit;
         long before = Volatile.Read(ref written);
         await Task.WhenAny(writer, Task.Delay(s_grace, cancellation)).ConfigureAwait(false);
         await stop.CancelAsync().ConfigureAwait(false);

@@ -14,26 +14,63 @@ public sealed class AuditService
     private readonly LeaseService _leases;
     private readonly NicHandle _nic;
     private readonly Dictionary<ulong, TakeBackAudit> _audits = []; // host lock
+    private readonly HashSet<DeviceObject> _starting = []; // host lock
 
     internal AuditService(HostContext host, ObjectStore objects, LeaseService leases, NicHandle nic) =>
         (_host, _objects, _leases, _nic) = (host, objects, leases, nic);
 
     /// <summary>Takes an object back and marks its memory for a new owner; see <see cref="TakeBackAudit"/>.</summary>
+    /// <param name="o">What is taken back.</param>
+    /// <param name="policy">Of the revoke.</param>
+    /// <param name="seed">Of the mark.</param>
+    /// <param name="cancellation">Ends the marking; the object is taken back all the same.</param>
     /// <exception cref="WayleaveException">
-    /// The proof is not sufficient, or there is no room for the new owner.
+    /// EALREADY: another audit takes it back just now. EBUSY: the proof is not sufficient. ENOSPC: there is no room for
+    /// the new owner.
     /// </exception>
-    public async Task<TakeBackAudit> StartAsync(DeviceObject o, RevokePolicy policy, ulong seed)
+    public async Task<TakeBackAudit> StartAsync(
+        DeviceObject o, RevokePolicy policy, ulong seed, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(o);
-        MemoryRegion[] regions = [.. _leases.List(o).Select(l => l.Region)];
-        TakeBackAudit audit = await TakeBackAudit
-            .StartAsync(_objects, _host, _nic, o, regions, policy, seed).ConfigureAwait(false);
         using (_host.Enter())
         {
-            _audits.Add(audit.Id, audit);
+            // Both would mark the same memory, and each would find the other's mark.
+            if (!_starting.Add(o))
+            {
+                throw new WayleaveException(
+                    Errno.EALREADY, $"audit {o}", "another audit is taking it back", "wait for that one");
+            }
         }
 
-        return audit;
+        try
+        {
+            MemoryRegion[] regions = [.. _leases.List(o).Select(l => l.Region)];
+            TakeBackAudit audit = await TakeBackAudit
+                .StartAsync(_objects, _host, _nic, o, regions, policy, seed, cancellation).ConfigureAwait(false);
+            using (_host.Enter())
+            {
+                _audits.Add(audit.Id, audit);
+            }
+
+            return audit;
+        }
+        finally
+        {
+            using (_host.Enter())
+            {
+                _starting.Remove(o);
+            }
+        }
+    }
+
+    /// <summary>Whether an audit is still under way.</summary>
+    public bool Contains(TakeBackAudit audit)
+    {
+        ArgumentNullException.ThrowIfNull(audit);
+        using (_host.Enter())
+        {
+            return _audits.ContainsKey(audit.Id);
+        }
     }
 
     /// <summary>An audit by its number.</summary>

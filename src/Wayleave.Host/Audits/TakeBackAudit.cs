@@ -70,6 +70,9 @@ public sealed class TakeBackAudit
     /// <param name="regions">The registrations of the object, whose keys die.</param>
     /// <param name="policy">Of the revoke.</param>
     /// <param name="seed">Of the mark.</param>
+    /// <param name="cancellation">
+    /// Ends the marking; the object is taken back all the same, and the new owner's memory given up again.
+    /// </param>
     /// <exception cref="WayleaveException">
     /// The proof is not sufficient, so there is no new owner; the message says what is missing.
     /// </exception>
@@ -80,7 +83,8 @@ public sealed class TakeBackAudit
         DeviceObject o,
         IReadOnlyList<MemoryRegion> regions,
         RevokePolicy policy,
-        ulong seed)
+        ulong seed,
+        CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(objects);
         ArgumentNullException.ThrowIfNull(o);
@@ -97,9 +101,18 @@ public sealed class TakeBackAudit
 
         (MemoryRegion, long)[] before = [.. regions.Select(r => (r, r.BytesRejected))];
         DeviceObject owner = await objects
-            .CreateAsync(o.Device, $"audit-{o.Id}", o.SizeBytes, o.Storage).ConfigureAwait(false);
-        await objects.ForEachPieceAsync(
-            owner, (offset, bytes) => OwnerPattern.Fill(seed, offset, bytes)).ConfigureAwait(false);
+            .CreateAsync(o.Device, $"audit-{o.Id}", o.SizeBytes, o.Storage, cancellation).ConfigureAwait(false);
+        try
+        {
+            await objects.ForEachPieceAsync(
+                owner, (offset, bytes) => OwnerPattern.Fill(seed, offset, bytes), cancellation).ConfigureAwait(false);
+        }
+        catch
+        {
+            await objects.AbortAsync(owner, "the audit could not start").ConfigureAwait(false);
+            throw;
+        }
+
         ulong overlap = Overlap(old.Addresses.Entries, owner.Buffer.Placement.Addresses.Entries);
         return new TakeBackAudit(objects, host, nic, owner, proof, before, seed, overlap);
     }

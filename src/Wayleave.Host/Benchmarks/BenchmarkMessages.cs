@@ -15,8 +15,7 @@ namespace Wayleave.Host.Benchmarks;
 //                                <-     counters, each time
 //   start_limit / stop_limit     ->     reads what the active side blasts
 //                                <-     counters, each time
-//   lend (a fresh end)           ->     revoke only: makes fresh memory for it, and takes that back once it is being
-// written
+//   lend (a fresh end)           ->     revoke only: makes fresh memory, and takes it back once it is being written
 //                                <-     end and key
 //   inspect                      ->
 //                                <-     what the take-back was like

@@ -6,7 +6,7 @@ namespace Wayleave.Host.Control;
 
 /// <summary>
 /// <c>POST /v1/objects/{device}/{name}/audits</c>: take the object back, give its memory to a new owner and mark it.
-/// Answered by an <see cref="AuditDocument"/>.
+/// Answered by a stream of <see cref="AuditEventDocument"/>, one per line.
 /// </summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 public sealed record StartAuditDocument
@@ -19,7 +19,36 @@ public sealed record StartAuditDocument
     public string? Reason { get; init; }
 }
 
-/// <summary>An audit that has started.</summary>
+/// <summary>What a line of the stream of an audit says.</summary>
+public enum AuditEventKind
+{
+    /// <summary>The first line: the object was taken back and its memory is marked.</summary>
+    Audit,
+
+    /// <summary>Once a second: the host is alive.</summary>
+    Heartbeat,
+
+    /// <summary>A last line: somebody ended the audit.</summary>
+    Ended,
+
+    /// <summary>A last line: the host stops. A stream that ends without a last line was cut.</summary>
+    HostStops,
+}
+
+/// <summary>One line of the stream of an audit.</summary>
+public sealed record AuditEventDocument
+{
+    public string Schema { get; set; } = "wayleave.audit_event.v1";
+
+    public required AuditEventKind Event { get; init; }
+
+    /// <summary>On the host's clock, in microseconds since it started.</summary>
+    public required double AtUs { get; init; }
+
+    public AuditDocument? Audit { get; init; }
+}
+
+/// <summary>An audit that has started. It lasts as long as the stream that it came on.</summary>
 public sealed record AuditDocument
 {
     public string Schema { get; init; } = "wayleave.audit.v1";

@@ -164,24 +164,19 @@ public sealed class ControlClient : IDisposable
 
     /// <summary>
     /// Takes an object back, gives its memory to a new owner and marks it, to see whether anything still lands there.
+    /// The audit lasts until the stream is disposed, somebody ends it, or one of the two ends dies.
     /// </summary>
     /// <exception cref="WayleaveException">
     /// EBUSY: the proof was not sufficient; the memory is in quarantine.
     /// </exception>
-    public Task<AuditDocument> StartAuditAsync(
+    public Task<HeldAudit> StartAuditAsync(
         string device, string name, StartAuditDocument start, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(start);
         HttpContent body = ToContent(start, Json.StartAuditDocument);
         string path = ObjectPath(device, name) + "/audits";
-        return SendAsync(
-            $"audit {device}/{name}",
-            HttpMethod.Post,
-            path,
-            Json.AuditDocument,
-            body,
-            _options.WorkTimeout,
-            cancellation);
+        string what = $"audit {device}/{name}";
+        return HoldAsync(what, path, body, _options.WorkTimeout, HeldAudit.OpenAsync, cancellation);
     }
 
     /// <summary>What an audit finds at this moment.</summary>
@@ -209,27 +204,14 @@ public sealed class ControlClient : IDisposable
     /// Borrows an object. The lease lasts until the stream is disposed, the host ends it, or one of the two ends dies;
     /// the host then destroys its queue pair, kills the key, and gives up an object that was not committed.
     /// </summary>
-    public async Task<HeldLease> LeaseAsync(
+    public Task<HeldLease> LeaseAsync(
         ulong objectId, LeaseRequestDocument request, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(request);
-        string operation = Describe($"lease object {objectId}");
-        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        limit.CancelAfter(_options.Timeout);
-        HttpResponseMessage? response = null;
-        try
-        {
-            HttpContent body = ToContent(request, Json.LeaseRequestDocument);
-            string path = ObjectPath(objectId) + "/leases";
-            response = await SendRawAsync(HttpMethod.Post, path, body, limit.Token).ConfigureAwait(false);
-            await ThrowIfRefusedAsync(response, operation, limit.Token).ConfigureAwait(false);
-            return await HeldLease.OpenAsync(response, operation, _options.Timeout, limit.Token).ConfigureAwait(false);
-        }
-        catch (Exception e)
-        {
-            response?.Dispose();
-            throw Translate(e, operation, _options.Timeout, cancellation);
-        }
+        HttpContent body = ToContent(request, Json.LeaseRequestDocument);
+        string path = ObjectPath(objectId) + "/leases";
+        string what = $"lease object {objectId}";
+        return HoldAsync(what, path, body, _options.Timeout, HeldLease.OpenAsync, cancellation);
     }
 
     public void Dispose()
@@ -247,7 +229,7 @@ public sealed class ControlClient : IDisposable
         string what, string path, JsonTypeInfo<T> type, HttpContent? body, CancellationToken cancellation)
         where T : class => SendAsync(what, HttpMethod.Post, path, type, body, _options.WorkTimeout, cancellation);
 
-    private async Task<T> SendAsync<T>(
+    private Task<T> SendAsync<T>(
         string what,
         HttpMethod method,
         string path,
@@ -258,6 +240,68 @@ public sealed class ControlClient : IDisposable
         where T : class
     {
         string operation = Describe(what);
+        return WatchedAsync(
+            operation,
+            timeout,
+            async limit =>
+            {
+                using HttpResponseMessage response = await SendRawAsync(
+                    method, path, body, limit).ConfigureAwait(false);
+                await ThrowIfRefusedAsync(response, operation, limit).ConfigureAwait(false);
+                byte[] answer = await response.Content.ReadAsByteArrayAsync(limit).ConfigureAwait(false);
+                return JsonSerializer.Deserialize(answer, type) ?? throw ControlFailure.NotAHost(operation);
+            },
+            cancellation);
+    }
+
+    /// <summary>
+    /// Asks for something that the host keeps for us for as long as the stream lives on which it answers.
+    /// </summary>
+    /// <param name="what">For failures.</param>
+    /// <param name="path">Where to post.</param>
+    /// <param name="body">What to post.</param>
+    /// <param name="timeout">Until the first line.</param>
+    /// <param name="open">Reads the first line, and owns the lines if that succeeds.</param>
+    /// <param name="cancellation">Ends the wait for the first line.</param>
+    private Task<T> HoldAsync<T>(
+        string what,
+        string path,
+        HttpContent body,
+        TimeSpan timeout,
+        Func<LineReader, CancellationToken, Task<T>> open,
+        CancellationToken cancellation)
+    {
+        string operation = Describe(what);
+        return WatchedAsync(
+            operation,
+            timeout,
+            async limit =>
+            {
+                HttpResponseMessage response =
+                    await SendRawAsync(HttpMethod.Post, path, body, limit).ConfigureAwait(false);
+                try
+                {
+                    await ThrowIfRefusedAsync(response, operation, limit).ConfigureAwait(false);
+                    LineReader lines = await LineReader
+                        .OpenAsync(response, operation, _options.Timeout, limit).ConfigureAwait(false);
+                    return await open(lines, limit).ConfigureAwait(false);
+                }
+                catch
+                {
+                    response.Dispose();
+                    throw;
+                }
+            },
+            cancellation);
+    }
+
+    /// <summary>Runs a request with its limit, and with a watch over the host while it works for long.</summary>
+    private async Task<T> WatchedAsync<T>(
+        string operation,
+        TimeSpan timeout,
+        Func<CancellationToken, Task<T>> request,
+        CancellationToken cancellation)
+    {
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         limit.CancelAfter(timeout);
         using CancellationTokenSource done = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
@@ -266,17 +310,13 @@ public sealed class ControlClient : IDisposable
             : Task.FromResult(false);
         try
         {
-            using HttpResponseMessage response = await SendRawAsync(
-                method, path, body, limit.Token).ConfigureAwait(false);
-            await ThrowIfRefusedAsync(response, operation, limit.Token).ConfigureAwait(false);
-            byte[] answer = await response.Content.ReadAsByteArrayAsync(limit.Token).ConfigureAwait(false);
-            return JsonSerializer.Deserialize(answer, type) ?? throw NotAHost(operation);
+            return await request(limit.Token).ConfigureAwait(false);
         }
         catch (Exception e)
         {
             await done.CancelAsync().ConfigureAwait(false);
-            throw Translate(
-                e, operation, await silence.ConfigureAwait(false) ? _options.Timeout : timeout, cancellation);
+            TimeSpan waited = await silence.ConfigureAwait(false) ? _options.Timeout : timeout;
+            throw ControlFailure.Translate(e, operation, waited, _address.Remedy, cancellation);
         }
         finally
         {
@@ -360,74 +400,13 @@ public sealed class ControlClient : IDisposable
 
         if (problem is null)
         {
-            throw NotAHost(operation);
+            throw ControlFailure.NotAHost(operation);
         }
 
         // The host's operation is more exact than ours; where it is reached is what it cannot know.
         throw Enum.TryParse(problem.Errno, out Errno errno) && problem.Reason is { } reason
             ? new WayleaveException(errno, $"{_address.Name}: {problem.Operation}", reason, problem.Remedy)
             : new WayleaveException(Errno.EREMOTEIO, operation, problem.Detail);
-    }
-
-    private static WayleaveException NotAHost(string operation) =>
-        new(Errno.EPROTO, operation, "what answers there is no wayleave host", "check the port");
-
-    /// <summary>What the runtime threw, as what a user can act on.</summary>
-    private Exception Translate(Exception e, string operation, TimeSpan timeout, CancellationToken cancellation)
-    {
-        switch (e)
-        {
-            case WayleaveException:
-                return e;
-            case OperationCanceledException when cancellation.IsCancellationRequested:
-                return new OperationCanceledException(e.Message, e, cancellation);
-            case OperationCanceledException:
-                string reason = string.Create(
-                    CultureInfo.InvariantCulture, $"no answer for {timeout.TotalSeconds:0.#} s");
-                return new WayleaveException(
-                    Errno.ETIMEDOUT, operation, reason, "check that the host is not stopped or overloaded", e);
-            case JsonException:
-                return NotAHost(operation);
-        }
-
-        SocketException? socket = FindSocketException(e);
-        Errno errno = socket is null ? Errno.EIO : ErrnoMap.ToErrno(socket.SocketErrorCode);
-        return errno switch
-        {
-            Errno.ECONNREFUSED =>
-                new HostUnavailableException(errno, operation, "nobody listens there", _address.Remedy, e),
-
-            // A Unix socket that is not there: .NET says AddressNotAvailable or has no name for ENOENT.
-            _ when socket is { NativeErrorCode: (int)Errno.ENOENT }
-                or { SocketErrorCode: SocketError.AddressNotAvailable } =>
-                new HostUnavailableException(Errno.ENOENT, operation, "there is no such socket", _address.Remedy, e),
-            Errno.ENXIO => new WayleaveException(
-                errno, operation, "no machine has this name", "check the name, or give the address", e),
-            Errno.EHOSTUNREACH or Errno.ENETUNREACH or Errno.ETIMEDOUT =>
-                new WayleaveException(
-                    errno, operation, ErrnoMap.Describe(errno), "check the address and the network", e),
-            _ when socket is not null && errno is not (Errno.ECONNRESET or Errno.EPIPE) =>
-                new WayleaveException(errno, operation, socket.Message, innerException: e),
-            _ when e is HttpRequestException { HttpRequestError: HttpRequestError.InvalidResponse } =>
-                NotAHost(operation),
-            _ when e is HttpRequestException or HttpIOException or IOException => new WayleaveException(
-                Errno.ECONNRESET,
-                operation,
-                "the host died or cut the connection",
-                "look at its output, then try again",
-                e),
-            _ => e,
-        };
-    }
-
-    private static SocketException? FindSocketException(Exception? e)
-    {
-        while (e is not null and not SocketException)
-        {
-            e = e.InnerException;
-        }
-
-        return e as SocketException;
     }
 
     private static ByteArrayContent ToContent<T>(T body, JsonTypeInfo<T> type)

@@ -14,23 +14,27 @@ using Wayleave.Host.Objects;
 
 namespace Wayleave.Host.Control;
 
-// GET    /v1/host                               HostDocument
-// GET    /v1/devices                            DevicesDocument
-// GET    /v1/stats                              StatsDocument
-// GET    /v1/objects                            ObjectsDocument
-// POST   /v1/objects                            CreateObjectDocument -> ObjectDocument, in state writing
-// DELETE /v1/objects/ID                         ProofDocument
-// POST   /v1/objects/ID/leases                  LeaseRequestDocument -> a line per LeaseEventDocument until either end
-// leaves POST   /v1/objects/ID/commit                  CommitObjectDocument -> ObjectDocument, in state ready GET
-// /v1/objects/DEVICE/NAME                ObjectDocument GET    /v1/objects/DEVICE/NAME/sha256         DigestDocument
-// POST   /v1/objects/DEVICE/NAME/evict          ObjectDocument POST   /v1/objects/DEVICE/NAME/restore
-// ObjectDocument POST   /v1/objects/DEVICE/NAME/revoke         RevokeObjectDocument -> ProofDocument POST
-// /v1/leases/ID/connections              ReconnectDocument -> ConnectionEndDocument POST
-// /v1/objects/DEVICE/NAME/audits         StartAuditDocument -> AuditDocument GET    /v1/audits/ID
-// AuditFindingsDocument DELETE /v1/audits/ID                          AuditFindingsDocument, the last look
+// GET    /v1/host                            HostDocument
+// GET    /v1/devices                         DevicesDocument
+// GET    /v1/stats                           StatsDocument
+// GET    /v1/objects                         ObjectsDocument
+// POST   /v1/objects                         CreateObjectDocument -> ObjectDocument, in state writing
+// DELETE /v1/objects/ID                      ProofDocument
+// POST   /v1/objects/ID/leases               LeaseRequestDocument -> a stream of LeaseEventDocument
+// POST   /v1/objects/ID/commit               CommitObjectDocument -> ObjectDocument, in state ready
+// GET    /v1/objects/DEVICE/NAME             ObjectDocument
+// GET    /v1/objects/DEVICE/NAME/sha256      DigestDocument
+// POST   /v1/objects/DEVICE/NAME/evict       ObjectDocument
+// POST   /v1/objects/DEVICE/NAME/restore     ObjectDocument
+// POST   /v1/objects/DEVICE/NAME/revoke      RevokeObjectDocument -> ProofDocument
+// POST   /v1/objects/DEVICE/NAME/audits      StartAuditDocument -> a stream of AuditEventDocument
+// POST   /v1/leases/ID/connections           ReconnectDocument -> ConnectionEndDocument
+// GET    /v1/audits/ID                       AuditFindingsDocument
+// DELETE /v1/audits/ID                       AuditFindingsDocument, the last look
 //
-// What a client holds is tied to something that ends with the client: a lease to its stream, an object that is being
-// written to its lease, and an object without a lease to a timer.
+// A stream has one document per line, until either end leaves. What a client holds is tied to something that ends with
+// the client: a lease and an audit to their streams, an object that is being written to its lease, and an object
+// without a lease to a timer.
 
 /// <summary>
 /// What the control server does for those who got in. Failures are exceptions; the listener turns them into answers.
@@ -49,7 +53,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
     /// <summary>Set once it listens.</summary>
     public ControlListener? Listener { get; set; }
 
-    /// <summary>Ends the streams of all leases.</summary>
+    /// <summary>Ends all streams, and with them what clients hold.</summary>
     public void Stop() => _stopping.Cancel();
 
     public void Dispose()
@@ -250,9 +254,9 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
             Lease lease = await host.Leases.LendAsync(o, asked).ConfigureAwait(false);
             try
             {
-                using CancellationTokenSource over =
-                    CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, _stopping.Token);
-                await new LeaseFeed(host, lease, options, context.Response).RunAsync(over.Token).ConfigureAwait(false);
+                using CancellationTokenSource over = UntilOver(context);
+                EventStream stream = new(context.Response);
+                await new LeaseFeed(host, lease, options, stream).RunAsync(over.Token).ConfigureAwait(false);
             }
             finally
             {
@@ -268,6 +272,10 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
             }
         }
     }
+
+    /// <summary>Cancelled when the client leaves or the host stops; the caller disposes it.</summary>
+    private CancellationTokenSource UntilOver(HttpContext context) =>
+        CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, _stopping.Token);
 
     private bool IsBeingWritten(DeviceObject o)
     {
@@ -294,8 +302,17 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         RevokePolicy policy =
             new() { Timeout = TimeSpan.FromMilliseconds(Math.Clamp(start.TimeoutMs, 0, RevokeTimeoutMsMax)) };
         policy = start.Reason is { } reason ? policy with { Reason = reason } : policy;
-        TakeBackAudit audit = await host.Audits.StartAsync(o, policy, start.Seed).ConfigureAwait(false);
-        await WriteAsync(context, AuditDocument.From(audit), Json.AuditDocument).ConfigureAwait(false);
+        using CancellationTokenSource over = UntilOver(context);
+        TakeBackAudit audit = await host.Audits.StartAsync(o, policy, start.Seed, over.Token).ConfigureAwait(false);
+        try
+        {
+            EventStream stream = new(context.Response);
+            await new AuditFeed(host, audit, options, stream).RunAsync(over.Token).ConfigureAwait(false);
+        }
+        finally
+        {
+            await host.Audits.EndAsync(audit).ConfigureAwait(false);
+        }
     }
 
     private async Task InspectAuditAsync(HttpContext context)

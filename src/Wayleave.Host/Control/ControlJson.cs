@@ -28,9 +28,10 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<QuarantineCause>),
         typeof(SnakeCaseEnumConverter<DrainState>),
         typeof(SnakeCaseEnumConverter<StopCause>),
+        typeof(SnakeCaseEnumConverter<AuditEventKind>),
         typeof(GradeConverter),
     ])]
-[JsonSerializable(typeof(AuditDocument))]
+[JsonSerializable(typeof(AuditEventDocument))]
 [JsonSerializable(typeof(AuditFindingsDocument))]
 [JsonSerializable(typeof(StartAuditDocument))]
 [JsonSerializable(typeof(HostDocument))]

@@ -1,5 +1,3 @@
-using System.Text.Json;
-using Microsoft.AspNetCore.Http;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 
@@ -8,25 +6,18 @@ namespace Wayleave.Host.Control;
 //   lease, heartbeat, heartbeat, ..., committed                      the object got its name; the lease is over
 //                                   , revoked, heartbeat, ...        the key is dead, and taken until the client leaves
 //                                   , ended                          the host ended the lease, as when it stops
-//
-// Each heartbeat is data that the client's machine must acknowledge, so that one that died without a word is noticed
-// too.
 
 /// <summary>
 /// Tells the holder of a lease what happens to it, one JSON line per event, until the holder leaves or it is over.
 /// </summary>
-internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerOptions options, HttpResponse response)
+internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerOptions options, EventStream stream)
 {
-    private static readonly byte[] s_lineFeed = "\n"u8.ToArray();
-
     private bool _isRevoked;
 
     /// <summary>Runs until the lease is over. The caller ends the lease.</summary>
     /// <param name="over">The client left, or the host stops.</param>
     public async Task RunAsync(CancellationToken over)
     {
-        response.ContentType = "application/jsonl";
-        response.Headers.CacheControl = "no-store";
         await WriteAsync(LeaseEventKind.Lease, null, LeaseDocument.From(lease)).ConfigureAwait(false);
         using PeriodicTimer timer = new(options.HeartbeatInterval, options.Clock);
         try
@@ -41,7 +32,7 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
                 await WriteAsync(LeaseEventKind.Heartbeat).ConfigureAwait(false);
             }
         }
-        catch (OperationCanceledException) when (!response.HttpContext.RequestAborted.IsCancellationRequested)
+        catch (OperationCanceledException) when (!stream.HasClientLeft)
         {
             await WriteAsync(LeaseEventKind.Ended, "the host stops").ConfigureAwait(false);
         }
@@ -76,7 +67,7 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
         return false;
     }
 
-    private async Task WriteAsync(LeaseEventKind kind, string? reason = null, LeaseDocument? document = null)
+    private Task WriteAsync(LeaseEventKind kind, string? reason = null, LeaseDocument? document = null)
     {
         LeaseEventDocument line = new()
         {
@@ -85,10 +76,6 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
             Reason = reason,
             Lease = document,
         };
-        CancellationToken aborted = response.HttpContext.RequestAborted;
-        byte[] json = JsonSerializer.SerializeToUtf8Bytes(line, ControlJson.Default.LeaseEventDocument);
-        byte[] bytes = [.. json, .. s_lineFeed];
-        await response.Body.WriteAsync(bytes, aborted).ConfigureAwait(false);
-        await response.Body.FlushAsync(aborted).ConfigureAwait(false);
+        return stream.WriteAsync(line, ControlJson.Default.LeaseEventDocument);
     }
 }

@@ -4,10 +4,11 @@ using Wayleave.Devices.Gpu;
 
 namespace Wayleave.Host.Objects;
 
-//   Writing --begin--> Committing --commit--> Ready --revoke--> Revoked      a revoke without sufficient proof:
-// Quarantined,
-//      |                   |                                      ^          until it retires after all
+//   Writing --begin--> Committing --commit--> Ready --revoke--> Revoked
+//      |                   |                                      ^
 //      +-------------------+-----------abort / revoke-------------+
+//
+// A revoke without sufficient proof leads to Quarantined, until it retires after all.
 
 public enum ObjectState
 {

@@ -10,11 +10,9 @@ namespace Wayleave.Host.Runners;
 // Progress by whoever polls (docs/adr/0005).
 //
 //   application thread   TryProgress after a post and from every poll: takes the port token if it is free, else does
-// nothing:
-//                        the holder looks at the doorbell again before it lets go.
+//                        nothing: the holder looks at the doorbell again before it lets go.
 //   engine thread        stands back while an application polls; else progresses, spins for 50 us, then sleeps in
-// poll(2) on the
-//                        socket and the wake event, at most until the port's next deadline.
+//                        poll(2) on the socket and the wake event, at most until the port's next deadline.
 //
 // Under the token: this object's buffers, the socket's message headers and all of the port's machine. The token holder
 // may take the host lock (a fault is handed to the remap operation); a thread that holds the host lock never takes the

@@ -160,7 +160,7 @@ public sealed class ControlClientTests : IDisposable
     }
 
     [Theory]
-    [InlineData("x\n", "the host sent what is no event of a lease")]
+    [InlineData("x\n", "the host sent what is no event of this stream")]
     [InlineData("{\"event\":\"heartbeat\",\"at_us\":1}\n", "the answer does not begin with a lease")]
     [InlineData("", "the host died or cut the connection; look at its output, then try again")]
     public async Task A_stream_that_is_no_lease_is_told(string stream, string reason)
