@@ -21,13 +21,20 @@ internal sealed class Importer : IRevocableImporter
     private bool _detached;
 
     public Importer(World world, string name, ImporterKind kind, ImporterFaults faults)
+        : this(world.Host, world.Fabric, world.Lent.Shared, name, kind, faults)
     {
-        (_host, _faults, Name, Kind) = (world.Host, faults, name, kind);
-        PciFunction function = new(new PciAddress(0, (byte)(0x10 + world.Fabric.Topology.Functions.Count), 0, 0), name);
-        world.Fabric.Plug(function);
+    }
+
+    /// <summary>Attaches to a buffer. Host lock held.</summary>
+    public Importer(
+        HostContext host, PciFabric fabric, SharedBuffer buffer, string name, ImporterKind kind, ImporterFaults faults)
+    {
+        (_host, _faults, Name, Kind) = (host, faults, name, kind);
+        PciFunction function = new(new PciAddress(0, (byte)(0x10 + fabric.Topology.Functions.Count), 0, 0), name);
+        fabric.Plug(function);
         Port = new DmaPort(function);
         _timeline = new Timeline(_host, name);
-        World.Require(Errno.Success, world.Lent.Shared.TryAttach(function, this, out Attachment? attachment));
+        World.Require(Errno.Success, buffer.TryAttach(function, this, out Attachment? attachment));
         _attachment = attachment!;
     }
 
@@ -96,6 +103,11 @@ internal sealed class Importer : IRevocableImporter
 
     public InvalidateOutcome InvalidateMappings(Attachment attachment)
     {
+        if (!_faults.ListensToInvalidation)
+        {
+            return InvalidateOutcome.Done;
+        }
+
         if (attachment.State != MappingState.Invalidated)
         {
             return InvalidateOutcome.Done;
@@ -144,7 +156,10 @@ internal sealed class Importer : IRevocableImporter
             {
                 _attachment.Evidence!.RecordDrained();
                 _attachment.UnmapInvalidated();
-                drain.Signal();
+                if (_faults.ReportsDrain)
+                {
+                    drain.Signal();
+                }
             }
         }
     }

@@ -11,4 +11,10 @@ internal sealed record ImporterFaults
 
     /// <summary>Off uses a new place before the owner's copy has filled it.</summary>
     public bool WaitsForKernel { get; init; } = true;
+
+    /// <summary>Off does nothing when it is told to stop, and says that it has.</summary>
+    public bool ListensToInvalidation { get; init; } = true;
+
+    /// <summary>Off never says that the last user has left.</summary>
+    public bool ReportsDrain { get; init; } = true;
 }

@@ -11,21 +11,21 @@ internal static class MoveScenarios
         "move-two-importers",
         "A GPU evicts a buffer and restores it while two dynamic importers write to it; no write is lost, none lands "
         + "where the buffer no longer is.",
-        _ => Build(new GpuOptions(), new ImporterFaults()),
+        c => Build(c, new GpuOptions(), new ImporterFaults()),
         [
             new("copy-does-not-wait", "The copy starts while importers still write to the old place.",
-                _ => Build(new GpuOptions { WaitsForFences = false, WaitsForProof = false }, new ImporterFaults())),
+                c => Build(c, new GpuOptions { WaitsForFences = false, WaitsForProof = false }, new ImporterFaults())),
             new("gate-stays-open", "An importer goes on with the old place after it was told to stop.",
-                _ => Build(new GpuOptions(), new ImporterFaults { ClosesGate = false })),
+                c => Build(c, new GpuOptions(), new ImporterFaults { ClosesGate = false })),
             new("drain-not-awaited", "An importer says that it has stopped while an access is under way.",
-                _ => Build(new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
+                c => Build(c, new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
             new("kernel-fence-not-awaited", "An importer uses the new place before the copy has filled it.",
-                _ => Build(new GpuOptions(), new ImporterFaults { WaitsForKernel = false })),
+                c => Build(c, new GpuOptions(), new ImporterFaults { WaitsForKernel = false })),
         ]);
 
-    private static Scenario Build(GpuOptions options, ImporterFaults faults)
+    private static Scenario Build(Choices choices, GpuOptions options, ImporterFaults faults)
     {
-        World world = new(options: options);
+        World world = new(choices, options);
         User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: 0, faults);
         User nvme = world.AddUser("nvme", ImporterKind.Dynamic, offset: world.BlockBytes);
         return world.ToScenario(

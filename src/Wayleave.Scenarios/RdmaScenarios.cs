@@ -19,10 +19,10 @@ internal static class RdmaScenarios
         "write-under-moves",
         "A host writes messages into another host's GPU buffer while that GPU evicts and restores it; every message "
         + "completes, and the last one is what the buffer holds.",
-        _ => Build(ResponderDefences.All, takesBack: false),
+        c => Build(c, ResponderDefences.All, takesBack: false),
         [
             new("old-translation", "The responder goes on with the translation it saw first.",
-                _ => Build(ResponderDefences.BrokenRevokeGate, takesBack: false)),
+                c => Build(c, ResponderDefences.BrokenRevokeGate, takesBack: false)),
         ])
     { Orders = OrderSource.Random };
 
@@ -30,39 +30,35 @@ internal static class RdmaScenarios
         "write-against-take-back",
         "A host writes messages into another host's GPU buffer while that host moves it, takes it back and gives the "
         + "memory to somebody else; nothing lands after the proof, and the writer gets a remote access error.",
-        _ => Build(ResponderDefences.All, takesBack: true),
+        c => Build(c, ResponderDefences.All, takesBack: true),
         [
             new("revoke-gate", "The responder keeps the old translation and key alive.",
-                _ => Build(ResponderDefences.BrokenRevokeGate, takesBack: true)),
+                c => Build(c, ResponderDefences.BrokenRevokeGate, takesBack: true)),
         ])
     { Orders = OrderSource.Random };
 
-    private static Scenario Build(ResponderDefences defences, bool takesBack)
+    private static Scenario Build(Choices choices, ResponderDefences defences, bool takesBack)
     {
         VirtualClock clock = new();
-        World writer = new(bufferBytes: MessageBytes, clock: clock);
-        World owner = new(bufferBytes: MessageBytes, clock: clock);
+        World writer = new(choices, bufferBytes: MessageBytes, clock: clock);
+        World owner = new(choices, bufferBytes: MessageBytes, clock: clock);
         RdmaNode from = new(writer, 0x0A4D0001, seed: 1, ResponderDefences.All);
         RdmaNode to = new(owner, 0x0A4D0002, seed: 2, defences);
-        from.ConnectTo(to);
-        to.ConnectTo(from);
-        Service time = new(
-            "clock",
-            () => owner.IsRunning && !from.IsBusy && !to.IsBusy && !owner.CanStep && NextDeadline(from, to) is not null,
-            () => clock.AdvanceTo(NextDeadline(from, to)!.Value));
+        RdmaNode.Connect(from, to);
+        Service time = RdmaNode.Clock(clock, owner, from, to);
         Writer application = new(writer, owner, from);
         Service[] services = [from.Service, to.Service, time];
         IEnumerable<Step> writing = application.Run(messages: 4);
         Scenario scenario = takesBack
             ? owner.ToScenario(services, ("writer", writing), ("gpu", Move(owner)), ("owner", TakeBack(owner)))
             : owner.ToScenario(services, ("writer", writing), ("gpu", Move(owner)));
-        return scenario with { Fingerprint = null, AtEnd = scenario.AtEnd + application.CheckEnd };
+        return scenario with
+        {
+            Fingerprint = null,
+            AtEnd = scenario.AtEnd + application.CheckEnd,
+            Narrate = () => Story.Join(owner.Story, writer.Story),
+        };
     }
-
-    private static TimeSpan? NextDeadline(RdmaNode one, RdmaNode other) =>
-        one.NextDeadline is { } a && other.NextDeadline is { } b
-            ? (a < b ? a : b)
-            : one.NextDeadline ?? other.NextDeadline;
 
     private static IEnumerable<Step> Move(World world)
     {

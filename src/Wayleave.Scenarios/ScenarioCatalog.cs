@@ -1,3 +1,5 @@
+using Wayleave.Scenarios.Corpus;
+
 namespace Wayleave.Scenarios;
 
 /// <summary>The scenarios that ship: what the explorer runs against the same code that users run.</summary>
@@ -13,6 +15,18 @@ public static class ScenarioCatalog
         TakeBackScenarios.ForcedFence,
         RdmaScenarios.WriteUnderMoves,
         RdmaScenarios.WriteAgainstTakeBack,
+        AbortUnderWrite.Scenario,
+        LostAcknowledgement.Scenario,
+        StaticKey.Scenario,
+        CancelInFlight.Scenario,
+        DisconnectMidPost.Scenario,
+        StaleMetadata.Scenario,
+        NeverReclaimed.Scenario,
+        FreeIgnoresExports.Scenario,
+        SilentCallback.Scenario,
+        StaleRegistrationCache.Scenario,
+        WrongUsage.Scenario,
+        LockOrder.Scenario,
     ];
 
     /// <summary>The scenario of a name, or null.</summary>

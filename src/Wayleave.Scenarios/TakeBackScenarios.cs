@@ -15,58 +15,58 @@ internal static class TakeBackScenarios
         "revoke-two-importers",
         "An owner frees a buffer that a dynamic and a pinned revocable importer use, remap and deregister; nobody "
         + "reaches the memory after the proof, and the next owner finds it cleared.",
-        _ => BuildTwoImporters(new GpuOptions(), new ImporterFaults()),
+        c => BuildTwoImporters(c, new GpuOptions(), new ImporterFaults()),
         [
             new("gate-stays-open", "An importer goes on after it was told to stop.",
-                _ => BuildTwoImporters(new GpuOptions(), new ImporterFaults { ClosesGate = false })),
+                c => BuildTwoImporters(c, new GpuOptions(), new ImporterFaults { ClosesGate = false })),
             new("drain-not-awaited", "An importer says that it has stopped while an access is under way.",
-                _ => BuildTwoImporters(new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
+                c => BuildTwoImporters(c, new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
             new("proof-not-awaited",
                 "The owner hands the memory out when it has asked for it, not when it has the proof.",
-                _ => BuildTwoImporters(new GpuOptions { WaitsForProof = false }, new ImporterFaults())),
+                c => BuildTwoImporters(c, new GpuOptions { WaitsForProof = false }, new ImporterFaults())),
             new("not-cleared", "The next owner finds what the old users wrote.",
-                _ => BuildTwoImporters(new GpuOptions { ClearsNewBuffers = false }, new ImporterFaults())),
+                c => BuildTwoImporters(c, new GpuOptions { ClearsNewBuffers = false }, new ImporterFaults())),
         ]);
 
     public static NamedScenario DuringMove { get; } = new(
         "revoke-during-move",
         "An owner frees a buffer while its GPU moves it and an importer writes to it; neither the old nor the new "
         + "place is handed out before the copy has stopped and the importer has left.",
-        _ => BuildDuringMove(new GpuOptions(), new ImporterFaults()),
+        c => BuildDuringMove(c, new GpuOptions(), new ImporterFaults()),
         [
             new("proof-not-awaited",
                 "The owner hands the memory out when it has asked for it, not when it has the proof.",
-                _ => BuildDuringMove(new GpuOptions { WaitsForProof = false }, new ImporterFaults())),
+                c => BuildDuringMove(c, new GpuOptions { WaitsForProof = false }, new ImporterFaults())),
             new("copy-does-not-wait", "The copy starts while the importer still writes to the old place.",
-                _ => BuildDuringMove(
-                    new GpuOptions { WaitsForFences = false, WaitsForProof = false }, new ImporterFaults())),
+                c => BuildDuringMove(
+                    c, new GpuOptions { WaitsForFences = false, WaitsForProof = false }, new ImporterFaults())),
             new("drain-not-awaited", "The importer says that it has stopped while an access is under way.",
-                _ => BuildDuringMove(new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
+                c => BuildDuringMove(c, new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
         ]);
 
     public static NamedScenario LateDrain { get; } = new(
         "quarantine-late-drain",
         "An importer does not leave in time; the memory stays in quarantine until it does, and is handed out then.",
-        _ => BuildLateDrain(new GpuOptions()),
+        c => BuildLateDrain(c, new GpuOptions()),
         [
             new("released-on-time-alone", "The owner hands the memory out without the proof.",
-                _ => BuildLateDrain(new GpuOptions { WaitsForProof = false })),
+                c => BuildLateDrain(c, new GpuOptions { WaitsForProof = false })),
         ]);
 
     public static NamedScenario ForcedFence { get; } = new(
         "quarantine-forced-fence",
         "Hang detection forces the fence of an importer that does not leave; that is no proof, and the memory stays in "
         + "quarantine until the importer itself says that it has left.",
-        _ => BuildForcedFence(new GpuOptions()),
+        c => BuildForcedFence(c, new GpuOptions()),
         [
             new("word-is-enough",
                 "The owner is content with an importer's word, which says nothing about accesses under way.",
-                _ => BuildForcedFence(new GpuOptions { ReleaseGradeMin = RetirementGrade.Acknowledged })),
+                c => BuildForcedFence(c, new GpuOptions { ReleaseGradeMin = RetirementGrade.Acknowledged })),
         ]);
 
-    private static Scenario BuildTwoImporters(GpuOptions options, ImporterFaults faults)
+    private static Scenario BuildTwoImporters(Choices choices, GpuOptions options, ImporterFaults faults)
     {
-        World world = new(options: options);
+        World world = new(choices, options);
         User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: 0, faults);
         User nvme = world.AddUser("nvme", ImporterKind.PinnedRevocable, offset: 1);
         return world.ToScenario(
@@ -75,9 +75,9 @@ internal static class TakeBackScenarios
             ("owner", FreeAndHandOut(world, GpuDomain.Vram)));
     }
 
-    private static Scenario BuildDuringMove(GpuOptions options, ImporterFaults faults)
+    private static Scenario BuildDuringMove(Choices choices, GpuOptions options, ImporterFaults faults)
     {
-        World world = new(options: options);
+        World world = new(choices, options);
         User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: world.BlockBytes, faults);
         return world.ToScenario(
             ("nic", nic.Write(rounds: 2)),
@@ -85,9 +85,9 @@ internal static class TakeBackScenarios
             ("owner", FreeAndHandOut(world, GpuDomain.Vram, GpuDomain.System)));
     }
 
-    private static Scenario BuildLateDrain(GpuOptions options)
+    private static Scenario BuildLateDrain(Choices choices, GpuOptions options)
     {
-        World world = new(options: options);
+        World world = new(choices, options);
         User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: 0);
         return world.ToScenario(
             ("nic", nic.Write(rounds: 2)),
@@ -96,9 +96,9 @@ internal static class TakeBackScenarios
     }
 
     // The policy asks for the least; what the device makes of that decides.
-    private static Scenario BuildForcedFence(GpuOptions options)
+    private static Scenario BuildForcedFence(Choices choices, GpuOptions options)
     {
-        World world = new(options: options);
+        World world = new(choices, options);
         User nic = world.AddUser("nic", ImporterKind.Dynamic, offset: 0);
         return world.ToScenario(
             ("nic", nic.Write(rounds: 1)),

@@ -85,6 +85,7 @@ internal sealed class User(World world, Importer importer, int offset)
     {
         hash.Add(_written);
         hash.Add((IsCutOff ? 1UL : 0) + (_wait is null ? 0UL : _wait.IsCompleted ? 2UL : 4UL));
+        hash.Add(_wait is { IsCompleted: false } waiting ? waiting.Ticket.Stamp : 0); // its place in the queue
         hash.Add(_inside is null ? 0 : _inside.Addresses.Entries[0].Start.Value + (_inside.Gate.IsClosed ? 1UL : 0));
         importer.AddTo(ref hash);
     }

@@ -23,13 +23,15 @@ internal sealed class World
     private readonly byte[] _system;
     private int _running; // actors that must end before those who serve them do
 
-    public World(GpuOptions? options = null, int bufferBytes = SmallBufferBytes, VirtualClock? clock = null)
+    public World(
+        Choices choices, GpuOptions? options = null, int bufferBytes = SmallBufferBytes, VirtualClock? clock = null)
     {
+        Story = new Story(choices);
         BufferBytes = bufferBytes;
         _vram = new byte[bufferBytes];
         _system = new byte[bufferBytes];
         Clock = clock ?? new VirtualClock();
-        Host = new HostContext(Clock);
+        Host = new HostContext(Clock, choices.IsTold ? Story : null);
         using (Host.Enter())
         {
             GpuOptions small =
@@ -51,6 +53,9 @@ internal sealed class World
 
     public VirtualClock Clock { get; }
 
+    /// <summary>What the steps of a told run did.</summary>
+    public Story Story { get; }
+
     public HostContext Host { get; }
 
     public PciFabric Fabric { get; } = new();
@@ -61,6 +66,9 @@ internal sealed class World
 
     /// <summary>The buffers of the next owner.</summary>
     public List<GpuBuffer> Next { get; } = [];
+
+    /// <summary>What the buffers of the next owner hold at the end: zeros, or its own bytes.</summary>
+    public byte Expected { get; set; }
 
     public IReadOnlyList<User> Users => _users;
 
@@ -97,23 +105,26 @@ internal sealed class World
 
         all.Add(new Actor("engine", Serve(new Service("engine", () => CanStep, StepEngine))));
         all.AddRange(services.Select(s => new Actor(s.Name, Serve(s))));
-        return new Scenario(all, Check, Fingerprint, CheckEnd);
+        Story.Take();
+        return new Scenario(all, Check, Fingerprint, CheckEnd, Story.Take);
     }
 
     /// <summary>The next owner takes memory, waits until it is cleared, and reads it.</summary>
-    public IEnumerable<Step> HandOut(GpuDomain domain)
+    /// <param name="domain">Where.</param>
+    /// <param name="name">Of the next owner's buffer; null for one named after the place.</param>
+    public IEnumerable<Step> HandOut(GpuDomain domain, string? name = null)
     {
         yield return new($"hand out {domain}", () => Gpu.Memory(domain).FreeBytes == (ulong)BufferBytes);
         GpuBuffer? next;
         using (Host.Enter())
         {
-            GpuBufferInfo info = new($"next {domain}", (ulong)BufferBytes, StorageKind.Static, domain);
+            GpuBufferInfo info = new(name ?? $"next {domain}", (ulong)BufferBytes, StorageKind.Static, domain);
             Require(Errno.Success, Gpu.TryCreate(info, out next));
         }
 
         Next.Add(next!);
         yield return new("read it", () => IsIdle(next!));
-        RequireZero(next!);
+        Require(next!, expected: 0);
     }
 
     /// <summary>
@@ -211,15 +222,15 @@ internal sealed class World
 
         foreach (GpuBuffer next in Next)
         {
-            RequireZero(next);
+            Require(next, Expected);
         }
     }
 
-    private void RequireZero(GpuBuffer buffer)
+    private void Require(GpuBuffer buffer, byte expected)
     {
         for (int offset = 0; offset < BufferBytes; offset++)
         {
-            if (Peek(buffer, offset) is not 0 and byte found)
+            if (Peek(buffer, offset) is byte found && found != expected)
             {
                 throw new ViolationException(
                     $"'{buffer.Shared.Name}' holds 0x{found:x2} of the old user at {offset}");
@@ -227,10 +238,16 @@ internal sealed class World
         }
     }
 
-    // Everything a later step can see; who waits for what follows from it.
     private ulong Fingerprint()
     {
         Hash hash = new();
+        AddTo(ref hash);
+        return hash.Value;
+    }
+
+    /// <summary>Adds everything a later step can see; who waits for what follows from it.</summary>
+    public void AddTo(ref Hash hash)
+    {
         foreach (byte b in _vram)
         {
             hash.Add(b);
@@ -275,7 +292,5 @@ internal sealed class World
         {
             user.AddTo(ref hash);
         }
-
-        return hash.Value;
     }
 }

@@ -29,9 +29,12 @@ internal static class CheckStory
         for (int i = 0; i < steps.Count; i++)
         {
             RunStep step = steps[i];
-            string what = step.Note is null ? step.Name : $"{step.Name}: {step.Note}";
             string number = (i + 1).ToString(CultureInfo.InvariantCulture);
-            output.WriteLine($"{number,4}  {step.Actor.PadRight(width)} | {what}");
+            output.WriteLine($"{number,4}  {step.Actor.PadRight(width)} | {step.Name}");
+            foreach (string note in step.Note?.Split("; ") ?? [])
+            {
+                output.WriteLine($"      {"".PadRight(width)} |   {note}");
+            }
         }
     }
 }

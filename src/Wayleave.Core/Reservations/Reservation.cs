@@ -17,6 +17,9 @@ public sealed class Reservation(HostContext host, string name) : IWaitNode
     private int _reserved; // how many entries AddFence may fill; void once unlocked
     private AcquireTicket? _owner;
 
+    /// <summary>For people: that of its buffer.</summary>
+    public string Name => name;
+
     /// <summary>Who holds the lock, or null.</summary>
     public AcquireTicket? Owner => _owner;
 

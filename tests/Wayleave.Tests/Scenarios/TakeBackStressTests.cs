@@ -5,6 +5,7 @@ using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Wayleave.Scenarios;
+using Wayleave.Simulation;
 using Xunit;
 
 namespace Wayleave.Tests.Scenarios;
@@ -41,7 +42,7 @@ public class TakeBackStressTests(ITestOutputHelper output)
     // Two users write without pause, the engine copies, the buffer moves a few times, then it is freed and handed out.
     private static async Task<(long Late, long Writes)> TakeBack(int round, CancellationToken stop)
     {
-        World world = new();
+        World world = new(Choices.Exhaustive());
         bool isOver = false;
         long late = 0, writes = 0;
         Importer[] importers = world.Host.Locked(() => s_users

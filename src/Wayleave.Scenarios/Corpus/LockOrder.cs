@@ -1,0 +1,114 @@
+using Wayleave.Core;
+using Wayleave.Core.Reservations;
+using Wayleave.Simulation;
+
+namespace Wayleave.Scenarios.Corpus;
+
+// No single report: why dma_resv is a ww_mutex (docs/internals/linux.md 2.4). A job that needs two buffers locks both,
+// and nobody can tell in which order another job names the same two.
+//
+// Faithful: the reservations, the tickets and the recipe after -EDEADLK (let go of everything, take the contended lock
+// first, then the rest) are those of the shipped core. A lock without a ticket is one with a ticket of its own, which
+// holds nothing else: it waits in line like any mutex.
+
+/// <summary>Two buffers are locked in opposite orders.</summary>
+internal static class LockOrder
+{
+    public static NamedScenario Scenario { get; } = new(
+        "opposite-lock-orders",
+        "Two jobs lock the same two buffers in opposite orders; both get both, whoever has to start again.",
+        c => Build(c, hasTickets: true),
+        [
+            new("no-tickets", "Each buffer is locked by itself, so that nobody knows who is older.",
+                c => Build(c, hasTickets: false)),
+        ])
+    {
+        Defence = "one ticket for all locks of a job: Wait-Die sends the younger back",
+    };
+
+    private static Scenario Build(Choices choices, bool hasTickets)
+    {
+        Story story = new(choices);
+        HostContext host = new(new VirtualClock());
+        Reservation x = new(host, "x"), y = new(host, "y");
+        return new Scenario(
+            [
+                new Actor("job 1", Lock(host, story, hasTickets, x, y)),
+                new Actor("job 2", Lock(host, story, hasTickets, y, x)),
+            ],
+            Invariant: () => { },
+            AtEnd: () =>
+            {
+                if (x.Owner is not null || y.Owner is not null)
+                {
+                    throw new ViolationException("a lock is left held");
+                }
+            },
+            Narrate: story.Take);
+    }
+
+    private static IEnumerable<Step> Lock(
+        HostContext host, Story story, bool hasTickets, Reservation first, Reservation second)
+    {
+        yield return "start";
+        Dictionary<Reservation, AcquireTicket> tickets = Tickets(host, hasTickets, first, second);
+        List<Reservation> held = [];
+        Reservation? contended = null;
+        while (held.Count < 2)
+        {
+            Reservation next = contended ?? (held.Contains(first) ? second : first);
+            contended = null;
+            yield return $"lock {next.Name}";
+            LockOutcome outcome;
+            using (host.Enter())
+            {
+                outcome = next.TryLock(tickets[next]);
+            }
+
+            LockOutcomeKind result = outcome.Kind;
+            if (outcome.Wait is { } wait)
+            {
+                yield return new($"wait for {next.Name}", () => wait.IsCompleted);
+                result = wait.Result;
+            }
+
+            story.Say($"{result}");
+            if (result == LockOutcomeKind.Deadlock)
+            {
+                Unlock(host, tickets, held);
+                contended = next;
+            }
+            else
+            {
+                held.Add(next);
+            }
+        }
+
+        yield return "work and unlock";
+        Unlock(host, tickets, held);
+    }
+
+    private static Dictionary<Reservation, AcquireTicket> Tickets(
+        HostContext host, bool hasTickets, Reservation first, Reservation second)
+    {
+        using (host.Enter())
+        {
+            AcquireTicket ticket = new(host, "job");
+            return new() { [first] = ticket, [second] = hasTickets ? ticket : new AcquireTicket(host, "job") };
+        }
+    }
+
+    private static void Unlock(
+        HostContext host, Dictionary<Reservation, AcquireTicket> tickets, List<Reservation> held)
+    {
+        using (host.Enter())
+        {
+            foreach (Reservation reservation in held)
+            {
+                reservation.Unlock(tickets[reservation]);
+            }
+        }
+
+        held.Clear();
+    }
+}

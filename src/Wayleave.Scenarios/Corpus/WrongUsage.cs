@@ -1,0 +1,83 @@
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Reservations;
+using Wayleave.Simulation;
+
+namespace Wayleave.Scenarios.Corpus;
+
+// No single report: the rule of enum dma_resv_usage (docs/internals/linux.md 2.1). What importers still do to a buffer
+// stands in its reservation as BOOKKEEP, which implicit synchronisation does not see. A mover that asks for WRITE, as a
+// renderer does, finds nothing to wait for, and copies while an importer still writes to the old place.
+//
+// Faithful: invalidation, the fence of the drain, its class and the query are those of the shipped core; the mover is
+// written here because the shipped one cannot be told to ask for the wrong class.
+
+/// <summary>A mover waits for WRITE where it must wait for BOOKKEEP.</summary>
+internal static class WrongUsage
+{
+    public static NamedScenario Scenario { get; } = new(
+        "mover-waits-for-write",
+        "A buffer moves while an importer writes to it; the copy starts when the importer has left the old place, "
+        + "and no write is lost.",
+        c => Build(c, ReservationUsage.Bookkeep),
+        [
+            new("waits-for-write", "The copy waits for the fences of implicit synchronisation only.",
+                c => Build(c, ReservationUsage.Write)),
+        ])
+    {
+        Defence = "memory management asks for BOOKKEEP, which is everything",
+    };
+
+    private static Scenario Build(Choices choices, ReservationUsage usage)
+    {
+        Lending lending = new(choices, StorageKind.Movable);
+        LendingUser nic = lending.AddUser("nic", ImporterKind.Dynamic, offset: 0);
+        return lending.ToScenario(
+            [nic],
+            atEnd: () =>
+            {
+                byte found = lending.BytesOf(1)[0];
+                if (found != nic.Written)
+                {
+                    throw new ViolationException($"nic wrote {nic.Written}, and the buffer holds {found}");
+                }
+            },
+            ("nic", nic.Write(rounds: 2)),
+            ("mover", Move(lending, usage)));
+    }
+
+    private static IEnumerable<Step> Move(Lending lending, ReservationUsage usage)
+    {
+        Reservation reservation = lending.Shared.Reservation;
+        yield return "lock";
+        AcquireTicket ticket;
+        LockWait? wait;
+        using (lending.Host.Enter())
+        {
+            ticket = new AcquireTicket(lending.Host, "move");
+            wait = reservation.TryLock(ticket).Wait;
+        }
+
+        yield return new("invalidate and queue the copy", () => wait is null or { IsCompleted: true });
+        Fence copied;
+        IReadOnlyList<Fence> waits;
+        using (lending.Host.Enter())
+        {
+            lending.Shared.InvalidateMappings(ticket);
+            waits = reservation.GetFences(usage);
+            copied = new Timeline(lending.Host, "copy").CreateFence(); // signalled by the last step
+            reservation.ReserveFences(ticket, 1);
+            reservation.AddFence(ticket, copied, ReservationUsage.Kernel);
+            lending.MoveTo(1);
+            reservation.Unlock(ticket);
+        }
+
+        yield return new("copy", () => waits.All(f => f.IsSignaled));
+        lending.BytesOf(0).CopyTo(lending.BytesOf(1));
+        lending.HandOver(0, "somebody else");
+        using (lending.Host.Enter())
+        {
+            copied.Signal();
+        }
+    }
+}
