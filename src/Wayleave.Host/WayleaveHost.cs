@@ -4,6 +4,7 @@ using Wayleave.Host.Audits;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
+using Wayleave.Host.Transfers;
 
 namespace Wayleave.Host;
 
@@ -41,6 +42,9 @@ public sealed class WayleaveHost : IAsyncDisposable
     /// <summary>Tries of proofs that are under way.</summary>
     public AuditService Audits { get; private set; } = null!;
 
+    /// <summary>Objects that are sent to other hosts.</summary>
+    public TransferService Transfers { get; private set; } = null!;
+
     /// <summary>Makes the devices, starts their threads and checks once that memory can be taken back.</summary>
     /// <exception cref="ConfigurationException">
     /// The configuration has problems; the message names all of them.
@@ -71,6 +75,7 @@ public sealed class WayleaveHost : IAsyncDisposable
             host.Objects = new ObjectStore(host.Context, host._fabric, host._gpus, options.Clock);
             host.Leases = new LeaseService(host.Context, host._nics);
             host.Audits = new AuditService(host.Context, host.Objects, host.Leases, host._nics[0]);
+            host.Transfers = new TransferService(host);
             await TakeBackCheck.RunAsync(host).ConfigureAwait(false);
             return host;
         }
@@ -82,8 +87,8 @@ public sealed class WayleaveHost : IAsyncDisposable
     }
 
     /// <summary>
-    /// Ends every lease, takes every object back, stops the threads and closes the sockets. What peers still send meets
-    /// a closed port.
+    /// Ends every transfer and lease, takes every object back, stops the threads and closes the sockets. What peers
+    /// still send meets a closed port.
     /// </summary>
     public async ValueTask DisposeAsync()
     {
@@ -93,8 +98,13 @@ public sealed class WayleaveHost : IAsyncDisposable
         }
 
         _disposed = true;
-        if (Leases is not null)
+        if (Transfers is not null)
         {
+            foreach (OutgoingTransfer transfer in Transfers.List())
+            {
+                await Transfers.EndAsync(transfer).ConfigureAwait(false);
+            }
+
             foreach (Lease lease in Leases.List())
             {
                 await Leases.EndAsync(lease).ConfigureAwait(false);

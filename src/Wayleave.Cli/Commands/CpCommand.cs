@@ -12,8 +12,9 @@ using Wayleave.Host.Transfers;
 namespace Wayleave.Cli.Commands;
 
 /// <summary>
-/// <c>wayleave cp SRC DST</c>: a file into a named object of another host's GPU, or the way back. This process is a
-/// host of its own for that long, with a GPU just large enough and a NIC on the address that reaches the other host.
+/// <c>wayleave cp SRC DST</c>: a file into a named object of another host's GPU, or the way back, or from the one host
+/// to the other. For a file this process is a host of its own for that long, with a GPU just large enough and a NIC on
+/// the address that reaches the other host.
 /// </summary>
 internal static class CpCommand
 {
@@ -24,45 +25,85 @@ internal static class CpCommand
     {
         Argument<string> source = new("SRC") { Description = "A file, or wl://HOST[:PORT]/DEVICE/NAME" };
         Argument<string> target = new("DST") { Description = "A file, or wl://HOST[:PORT]/DEVICE/NAME" };
-        Command command = new("cp", "Copy a file into the device memory of a host, or back") { source, target };
         Option<TimeSpan?> stall = Parsing.DurationOption(
             "--stall-timeout", "Give up when no byte moves for so long (default 30s, at least 100ms)");
-        command.Add(stall);
+        Option<string?> sourceToken = TokenOption("--src-token-file", "The file with the token of the host of SRC");
+        Option<string?> targetToken = TokenOption("--dst-token-file", "The file with the token of the host of DST");
+        Command command =
+            new("cp", "Copy a file into the device memory of a host, or back, or from one host straight to another")
+            {
+                source, target, stall, sourceToken, targetToken,
+            };
         command.AddClientOptions();
-        command.SetAction((parsed, cancellation) => RunAsync(
-            new CommandContext(parsed),
-            parsed.GetValue(source)!,
-            parsed.GetValue(target)!,
-            parsed.ReadClientOptions(),
-            ReadStallTimeout(parsed.GetValue(stall)),
-            cancellation));
+        command.SetAction((parsed, cancellation) =>
+        {
+            ControlClientOptions options = parsed.ReadClientOptions();
+            CopyRequest request = new(
+                parsed.GetValue(source)!,
+                parsed.GetValue(target)!,
+                options with { TokenFile = parsed.GetValue(sourceToken) ?? options.TokenFile },
+                options with { TokenFile = parsed.GetValue(targetToken) ?? options.TokenFile },
+                ReadStallTimeout(parsed.GetValue(stall)));
+            return RunAsync(new CommandContext(parsed), request, cancellation);
+        });
         return command;
     }
 
+    private static Option<string?> TokenOption(string name, string description) =>
+        new(name) { Description = description, HelpName = "FILE" };
+
+    /// <summary>What the user typed.</summary>
+    private sealed record CopyRequest(
+        string Source,
+        string Target,
+        ControlClientOptions SourceHost,
+        ControlClientOptions TargetHost,
+        TimeSpan StallMax);
+
     private static async Task<int> RunAsync(
-        CommandContext context,
-        string source,
-        string target,
-        ControlClientOptions options,
-        TimeSpan stallMax,
-        CancellationToken cancellation)
+        CommandContext context, CopyRequest request, CancellationToken cancellation)
     {
-        bool isPush = WlUrl.HasScheme(target);
-        if (isPush == WlUrl.HasScheme(source))
+        bool isFromHost = WlUrl.HasScheme(request.Source), isToHost = WlUrl.HasScheme(request.Target);
+        if (!isFromHost && !isToHost)
         {
-            throw new UsageException(isPush
-                ? "cp copies between a file and an object; copy to a file first, then to the other host"
-                : "cp copies between a file and an object; one of the two must be wl://HOST/DEVICE/NAME");
+            throw new UsageException(
+                "cp copies to, from or between objects of hosts; one of the two must be wl://HOST/DEVICE/NAME");
         }
 
-        WlUrl url = ParseObject(isPush ? target : source);
-        string path = isPush ? source : target;
+        CopyResult result = isFromHost && isToHost
+            ? await CopyBetweenHostsAsync(context, request, cancellation).ConfigureAwait(false)
+            : await CopyFileAsync(context, request, isToHost, cancellation).ConfigureAwait(false);
+        if (context.IsJson)
+        {
+            CopyDocument document = new()
+            {
+                Source = request.Source,
+                Target = request.Target,
+                Bytes = result.Bytes,
+                Sha256 = result.Sha256,
+                ElapsedUs = (long)result.Elapsed.TotalMicroseconds,
+                BytesPerS = result.Bytes / result.Elapsed.TotalSeconds,
+            };
+            context.WriteJson(document, CopyJson.Default.CopyDocument);
+        }
+
+        return ExitCode.Done;
+    }
+
+    /// <summary>
+    /// This process is a host of its own for that long, whose GPU and NIC are one end of the transfer.
+    /// </summary>
+    private static async Task<CopyResult> CopyFileAsync(
+        CommandContext context, CopyRequest request, bool isPush, CancellationToken cancellation)
+    {
+        WlUrl url = ParseObject(isPush ? request.Target : request.Source);
+        string path = isPush ? request.Source : request.Target;
         if (!isPush && Directory.Exists(path))
         {
             path = Path.Combine(path, url.Name!);
         }
 
-        using ControlClient client = ControlClient.Open(url, options);
+        using ControlClient client = ControlClient.Open(url, isPush ? request.TargetHost : request.SourceHost);
         ulong length = await LengthAsync(client, isPush, path, url, cancellation).ConfigureAwait(false);
         WayleaveHost host = await WayleaveHost.StartAsync(ConfigFor(url, length)).ConfigureAwait(false);
         await using (host.ConfigureAwait(false))
@@ -71,27 +112,40 @@ internal static class CpCommand
             RemoteCopy copy = new(host, client)
             {
                 Progress = (bytes, _) => progress.Report((long)bytes),
-                StallMax = stallMax,
+                StallMax = request.StallMax,
             };
-            CopyResult result = isPush
+            return isPush
                 ? await copy.PushAsync(path, url, cancellation).ConfigureAwait(false)
                 : await copy.PullAsync(url, path, cancellation).ConfigureAwait(false);
-            if (context.IsJson)
-            {
-                CopyDocument document = new()
-                {
-                    Source = source,
-                    Target = target,
-                    Bytes = result.Bytes,
-                    Sha256 = result.Sha256,
-                    ElapsedUs = (long)result.Elapsed.TotalMicroseconds,
-                    BytesPerS = result.Bytes / result.Elapsed.TotalSeconds,
-                };
-                context.WriteJson(document, CopyJson.Default.CopyDocument);
-            }
+        }
+    }
+
+    /// <summary>The bytes go from the one host to the other; this process only introduces them.</summary>
+    private static async Task<CopyResult> CopyBetweenHostsAsync(
+        CommandContext context, CopyRequest request, CancellationToken cancellation)
+    {
+        WlUrl from = ParseObject(request.Source), to = ParseObject(request.Target);
+        if (request.SourceHost.SocketPath is not null)
+        {
+            throw new UsageException("--socket names one host, and SRC and DST are on two; leave it out");
         }
 
-        return ExitCode.Done;
+        if (from == to)
+        {
+            throw new UsageException($"SRC and DST are the same object, {from}");
+        }
+
+        using ControlClient source = ControlClient.Open(from, request.SourceHost);
+        using ControlClient target = ControlClient.Open(to, request.TargetHost);
+        ObjectDocument found = await source
+            .GetObjectAsync(from.Device!, from.Name!, cancellation).ConfigureAwait(false);
+        using ProgressBar progress = context.StartProgress(to.Name!, (long)found.SizeBytes);
+        DirectCopy copy = new(source, target)
+        {
+            Progress = (bytes, _) => progress.Report((long)bytes),
+            StallMax = request.StallMax,
+        };
+        return await copy.CopyAsync(from, to, cancellation).ConfigureAwait(false);
     }
 
     private static TimeSpan ReadStallTimeout(TimeSpan? typed)

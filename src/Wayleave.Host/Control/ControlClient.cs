@@ -214,6 +214,49 @@ public sealed class ControlClient : IDisposable
         return HoldAsync(what, path, body, _options.Timeout, HeldLease.OpenAsync, cancellation);
     }
 
+    /// <summary>
+    /// Makes an object ready to be sent to another host. The transfer lasts until the stream is disposed, it is over,
+    /// or one of the two ends dies.
+    /// </summary>
+    /// <param name="device">Of the object.</param>
+    /// <param name="name">Of the object.</param>
+    /// <param name="open">Which object is meant.</param>
+    /// <param name="progress">
+    /// Called with the bytes that have arrived, once <see cref="StartTransferAsync"/> was.
+    /// </param>
+    /// <param name="cancellation">Ends the wait.</param>
+    /// <exception cref="WayleaveException">
+    /// ENOENT: there is none of that name. ENODEV: it is another one now.
+    /// </exception>
+    public Task<HeldTransfer> OpenTransferAsync(
+        string device,
+        string name,
+        OpenTransferDocument open,
+        Action<ulong>? progress = null,
+        CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(open);
+        HttpContent body = ToContent(open, Json.OpenTransferDocument);
+        string path = ObjectPath(device, name) + "/transfers";
+        return HoldAsync(
+            $"send {device}/{name}",
+            path,
+            body,
+            _options.Timeout,
+            (lines, limit) => HeldTransfer.OpenAsync(lines, progress, limit),
+            cancellation);
+    }
+
+    /// <summary>Sends, into memory that the other host has lent to the transfer's end.</summary>
+    public Task<TransferDocument> StartTransferAsync(
+        ulong id, StartTransferDocument start, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(start);
+        HttpContent body = ToContent(start, Json.StartTransferDocument);
+        string path = string.Create(CultureInfo.InvariantCulture, $"/v1/transfers/{id}/start");
+        return PostAsync($"start transfer {id}", path, Json.TransferDocument, body, cancellation);
+    }
+
     public void Dispose()
     {
         _http.Dispose();

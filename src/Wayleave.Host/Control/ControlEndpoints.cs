@@ -11,6 +11,7 @@ using Wayleave.Core.Retirement;
 using Wayleave.Host.Audits;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
+using Wayleave.Host.Transfers;
 
 namespace Wayleave.Host.Control;
 
@@ -28,13 +29,15 @@ namespace Wayleave.Host.Control;
 // POST   /v1/objects/DEVICE/NAME/restore     ObjectDocument
 // POST   /v1/objects/DEVICE/NAME/revoke      RevokeObjectDocument -> ProofDocument
 // POST   /v1/objects/DEVICE/NAME/audits      StartAuditDocument -> a stream of AuditEventDocument
+// POST   /v1/objects/DEVICE/NAME/transfers   OpenTransferDocument -> a stream of TransferEventDocument
+// POST   /v1/transfers/ID/start              StartTransferDocument -> TransferDocument
 // POST   /v1/leases/ID/connections           ReconnectDocument -> ConnectionEndDocument
 // GET    /v1/audits/ID                       AuditFindingsDocument
 // DELETE /v1/audits/ID                       AuditFindingsDocument, the last look
 //
 // A stream has one document per line, until either end leaves. What a client holds is tied to something that ends with
-// the client: a lease and an audit to their streams, an object that is being written to its lease, and an object
-// without a lease to a timer.
+// the client: a lease, an audit and a transfer to their streams, an object that is being written to its lease, and an
+// object without a lease to a timer.
 
 /// <summary>
 /// What the control server does for those who got in. Failures are exceptions; the listener turns them into answers.
@@ -42,6 +45,7 @@ namespace Wayleave.Host.Control;
 internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions options) : IDisposable
 {
     private const int RevokeTimeoutMsMax = 3_600_000;
+    private const int StallTimeoutMsMax = 86_400_000;
 
     private static readonly SearchValues<char> s_hexadecimal = SearchValues.Create("0123456789abcdef");
 
@@ -79,6 +83,8 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         routes.MapPost("/v1/objects/{device}/{name}/revoke", RevokeAsync);
         routes.MapPost("/v1/leases/{id}/connections", ReconnectAsync);
         routes.MapPost("/v1/objects/{device}/{name}/audits", StartAuditAsync);
+        routes.MapPost("/v1/objects/{device}/{name}/transfers", OpenTransferAsync);
+        routes.MapPost("/v1/transfers/{id}/start", StartTransferAsync);
         routes.MapGet("/v1/audits/{id}", InspectAuditAsync);
         routes.MapDelete("/v1/audits/{id}", EndAuditAsync);
     }
@@ -330,6 +336,53 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         AuditFindingsDocument findings = AuditFindingsDocument.From(seen, audit.Regions);
         await host.Audits.EndAsync(audit).ConfigureAwait(false);
         await WriteAsync(context, findings, Json.AuditFindingsDocument).ConfigureAwait(false);
+    }
+
+    private async Task OpenTransferAsync(HttpContext context)
+    {
+        DeviceObject o = FindByName(context);
+        OpenTransferDocument open = await ReadAsync(context, Json.OpenTransferDocument).ConfigureAwait(false);
+        if (open.ObjectId != o.Id)
+        {
+            throw new WayleaveException(
+                Errno.ENODEV, $"send {o}", $"it is object {o.Id} and not {open.ObjectId} any more", "start again");
+        }
+
+        using CancellationTokenSource over = UntilOver(context);
+        OutgoingTransfer transfer = await host.Transfers.OpenAsync(o).ConfigureAwait(false);
+        try
+        {
+            EventStream stream = new(context.Response);
+            await new TransferFeed(host, transfer, options, stream).RunAsync(over.Token).ConfigureAwait(false);
+        }
+        finally
+        {
+            await host.Transfers.EndAsync(transfer).ConfigureAwait(false);
+        }
+    }
+
+    private async Task StartTransferAsync(HttpContext context)
+    {
+        OutgoingTransfer transfer = host.Transfers.Find(ReadId(context));
+        StartTransferDocument start = await ReadAsync(context, Json.StartTransferDocument).ConfigureAwait(false);
+        string operation = $"start transfer {transfer.Id} of {transfer.Source}";
+        if (start.LengthBytes < transfer.Source.SizeBytes)
+        {
+            throw new WayleaveException(
+                Errno.ERANGE, operation, $"{start.LengthBytes} bytes do not hold {transfer.Source.SizeBytes}");
+        }
+
+        if (start.StallTimeoutMs is not -1 and (<= 0 or > StallTimeoutMsMax))
+        {
+            throw new WayleaveException(
+                Errno.EINVAL,
+                operation,
+                $"stall_timeout_ms is {start.StallTimeoutMs}; 1 to {StallTimeoutMsMax} are allowed, and -1 for none");
+        }
+
+        TransferTarget target = new(start.Peer.ToEnd(), start.Rkey, start.Va);
+        transfer.Start(target, TimeSpan.FromMilliseconds(start.StallTimeoutMs));
+        await WriteAsync(context, TransferDocument.From(transfer), Json.TransferDocument).ConfigureAwait(false);
     }
 
     private DeviceObject FindByName(HttpContext context)

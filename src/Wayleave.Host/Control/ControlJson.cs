@@ -3,6 +3,7 @@ using System.Text.Json.Serialization;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Devices.Gpu;
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 
@@ -29,6 +30,8 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<DrainState>),
         typeof(SnakeCaseEnumConverter<StopCause>),
         typeof(SnakeCaseEnumConverter<AuditEventKind>),
+        typeof(SnakeCaseEnumConverter<TransferEventKind>),
+        typeof(SnakeCaseEnumConverter<WorkCompletionStatus>),
         typeof(GradeConverter),
     ])]
 [JsonSerializable(typeof(AuditEventDocument))]
@@ -50,6 +53,9 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(LeaseEventDocument))]
 [JsonSerializable(typeof(ConnectionEndDocument))]
 [JsonSerializable(typeof(ObjectDocument))]
+[JsonSerializable(typeof(OpenTransferDocument))]
+[JsonSerializable(typeof(StartTransferDocument))]
+[JsonSerializable(typeof(TransferEventDocument))]
 public sealed partial class ControlJson : JsonSerializerContext
 {
     /// <summary>Names as words in snake_case; numbers in their place are refused.</summary>

@@ -27,12 +27,15 @@ public sealed record ControlListenerOptions
     /// <summary>Between two lines of a lease's stream while nothing happens.</summary>
     public TimeSpan HeartbeatInterval { get; init; } = TimeSpan.FromSeconds(1);
 
+    /// <summary>Between two lines of a transfer's stream.</summary>
+    public TimeSpan ProgressInterval { get; init; } = TimeSpan.FromMilliseconds(100);
+
     /// <summary>
     /// An object that nobody leases for writing within this time of its creation is given up: its writer died before.
     /// </summary>
     public TimeSpan UnleasedObjectMax { get; init; } = TimeSpan.FromSeconds(10);
 
-    /// <summary>Time for the two limits above.</summary>
+    /// <summary>Time for the intervals and the limit above.</summary>
     public TimeProvider Clock { get; init; } = TimeProvider.System;
 
     /// <summary>Where the runtime directory is looked up.</summary>

@@ -39,7 +39,9 @@ public sealed record ObjectDocument
 
     public required DateTimeOffset CreatedAt { get; init; }
 
-    /// <summary>Of the content at the commit; absent when the writer did not say.</summary>
+    /// <summary>
+    /// Of the content since the commit; absent when the writer did not say, or when the object was lent for writing.
+    /// </summary>
     public string? Sha256 { get; init; }
 }
 

@@ -51,6 +51,8 @@ public sealed class LeaseService
         Lease lease;
         using (_host.Enter())
         {
+            // What the content hashed to says nothing about an object that somebody may change.
+            o.Sha256 = request.Access == LeaseAccess.Read ? o.Sha256 : null;
             lease = new Lease(_host.AllocateId(), o, nic, request, region);
             _leases.Add(lease.Id, lease);
         }

@@ -65,7 +65,10 @@ public sealed class DeviceObject
 
     public DateTimeOffset CreatedAt { get; }
 
-    /// <summary>Of the content at the commit, lower-case hexadecimal; null when the writer did not say.</summary>
+    /// <summary>
+    /// Of the content since the commit, lower-case hexadecimal; null when the writer did not say, or when the object
+    /// was lent for writing since.
+    /// </summary>
     public string? Sha256 { get; internal set; }
 
     /// <summary>The proof of the last revoke, or null.</summary>

@@ -37,15 +37,19 @@ public sealed class Connection : IAsyncDisposable
     /// <param name="nic">The local NIC.</param>
     /// <param name="o">Source or target of what will be transferred; outlives this.</param>
     /// <param name="kind">How the local object is held; dynamic lets it move while bytes are on their way.</param>
+    /// <param name="access">What may be done with it here: without LocalWrite it is a source only.</param>
     public static async Task<Connection> OpenAsync(
-        NicHandle nic, DeviceObject o, ImporterKind kind = ImporterKind.Dynamic)
+        NicHandle nic,
+        DeviceObject o,
+        ImporterKind kind = ImporterKind.Dynamic,
+        AccessFlags access = AccessFlags.LocalWrite)
     {
         ArgumentNullException.ThrowIfNull(nic);
         ArgumentNullException.ThrowIfNull(o);
         MemoryRegion region = await nic.RegisterAsync(
             nic.Device.CreateProtectionDomain(),
             o.Buffer.Shared,
-            new MemoryRegionRequest(0, o.SizeBytes, 0, AccessFlags.LocalWrite, kind)).ConfigureAwait(false);
+            new MemoryRegionRequest(0, o.SizeBytes, 0, access, kind)).ConfigureAwait(false);
         CompletionQueue completions = nic.CreateCompletionQueue(Depth);
         return new Connection(
             nic, region, completions, nic.CreateQueuePair(region.Domain, completions), nic.ChoosePsn());

@@ -10,8 +10,10 @@ public static class TransferOutcome
     /// <param name="status">How the transfer ended.</param>
     /// <param name="operation">What was tried, with its object.</param>
     /// <param name="peer">The host at the other end.</param>
+    /// <param name="owner">The host of the memory at this end; null for this process itself.</param>
     /// <exception cref="WayleaveException">Names the peer, the reason and what to do.</exception>
-    public static void ThrowIfFailed(this WorkCompletionStatus status, string operation, string peer)
+    public static void ThrowIfFailed(
+        this WorkCompletionStatus status, string operation, string peer, string? owner = null)
     {
         if (status == WorkCompletionStatus.Success)
         {
@@ -30,7 +32,9 @@ public static class TransferOutcome
                 or WorkCompletionStatus.BadResponse =>
                 (Errno.EREMOTEIO, $"{peer} refused the request ({status})", (string?)null),
             WorkCompletionStatus.LocalProtectionError or WorkCompletionStatus.LocalAccessError =>
-                (Errno.ENODEV, "the local memory was taken back by its owner", null),
+                (Errno.ENODEV,
+                    owner is null ? "the local memory was taken back by its owner" : $"{owner} took the object back",
+                    null),
             _ => (Errno.EIO, $"the queue pair failed ({status})", null),
         };
         throw new WayleaveException(errno, operation, reason, remedy);

@@ -9,7 +9,7 @@ namespace Wayleave.Linux.Tests.EndToEnd;
 /// <param name="ExitCode">128 plus the signal's number when a signal ended it.</param>
 /// <param name="Out">All of stdout.</param>
 /// <param name="Error">All of stderr.</param>
-/// <param name="Elapsed">From the start, or from the last signal, to the end.</param>
+/// <param name="Elapsed">From the start, the last signal or the last mark to the end.</param>
 public sealed record CliResult(int ExitCode, string Out, string Error, TimeSpan Elapsed);
 
 /// <summary>
@@ -101,9 +101,12 @@ public sealed partial class CliProcess : IDisposable
     /// <summary>What stdout said so far.</summary>
     public string OutSoFar => Read(_out);
 
+    /// <summary><see cref="CliResult.Elapsed"/> counts from now: something else happens to this process.</summary>
+    public void MeasureFromNow() => _since = Stopwatch.GetTimestamp();
+
     public void Signal(int signal)
     {
-        _since = Stopwatch.GetTimestamp();
+        MeasureFromNow();
         Assert.Equal(0, Kill(_process.Id, signal));
     }
 
