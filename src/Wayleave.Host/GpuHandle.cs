@@ -17,7 +17,7 @@ public sealed class GpuHandle : IDisposable
     private readonly MappedMemory[] _systemPool;
     private readonly CopyEngineRunner _runner;
 
-    internal GpuHandle(HostContext host, PciFabric fabric, string pciAddress, GpuConfig config)
+    internal GpuHandle(HostContext host, PciFabric fabric, PciFunction function, GpuConfig config)
     {
         Name = config.Name;
         _vram = MappedMemory.AllocateWindows(config.VramBytes, WindowBytes, hugePages: true);
@@ -29,7 +29,7 @@ public sealed class GpuHandle : IDisposable
             Device = new GpuDevice(
                 host,
                 fabric,
-                new PciFunction(pciAddress, config.Name),
+                function,
                 new GpuOptions(),
                 [.. _vram.Select(m => m.Memory)],
                 [.. _systemPool.Select(m => m.Memory)]);

@@ -39,7 +39,7 @@ public sealed class NicHandle : IDisposable
     private readonly IDatagramTap? _tap;
 
     internal NicHandle(
-        HostContext host, PciFabric fabric, string pciAddress, NicConfig config, WayleaveHostOptions options)
+        HostContext host, PciFabric fabric, PciFunction function, NicConfig config, WayleaveHostOptions options)
     {
         _host = host;
         Name = config.Name;
@@ -62,7 +62,7 @@ public sealed class NicHandle : IDisposable
         }
 
         Device = new RdmaDevice(
-            host, fabric, new PciFunction(pciAddress, config.Name), deviceOptions, new CryptographicKeys());
+            host, fabric, function, deviceOptions, new CryptographicKeys());
         _tap = options.Tap?.Invoke(Gid, UdpPort);
         Driver = new PortDriver(Device.Port, endpoint, host, options.Driver, _tap);
         PassiveCompletions = CreateCompletionQueue(PassiveDepth);

@@ -14,7 +14,7 @@ namespace Wayleave.Host;
 /// </summary>
 public sealed class WayleaveHost : IAsyncDisposable
 {
-    private readonly PciFabric _fabric = new();
+    private readonly PciFabric _fabric;
     private readonly List<GpuHandle> _gpus = [];
     private readonly List<NicHandle> _nics = [];
     private bool _disposed;
@@ -22,6 +22,7 @@ public sealed class WayleaveHost : IAsyncDisposable
     private WayleaveHost(HostConfig config, WayleaveHostOptions options)
     {
         Config = config;
+        _fabric = new PciFabric(TopologyPlacement.Build(config));
         Context = new HostContext(options.Clock, options.Trace);
     }
 
@@ -60,16 +61,15 @@ public sealed class WayleaveHost : IAsyncDisposable
         WayleaveHost host = new(config, options);
         try
         {
-            // Functions below one switch: 01:00.0 is the switch itself, as lspci would number them.
-            int device = 0;
+            PciTopology topology = host._fabric.Topology;
             foreach (GpuConfig gpu in config.Gpus)
             {
-                host._gpus.Add(new GpuHandle(host.Context, host._fabric, $"0000:02:{device++:x2}.0", gpu));
+                host._gpus.Add(new GpuHandle(host.Context, host._fabric, topology.Find(gpu.Name)!, gpu));
             }
 
             foreach (NicConfig nic in config.Nics)
             {
-                host._nics.Add(new NicHandle(host.Context, host._fabric, $"0000:02:{device++:x2}.0", nic, options));
+                host._nics.Add(new NicHandle(host.Context, host._fabric, topology.Find(nic.Name)!, nic, options));
             }
 
             host.Objects = new ObjectStore(host.Context, host._fabric, host._gpus, options.Clock);

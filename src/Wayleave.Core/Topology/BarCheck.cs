@@ -21,7 +21,8 @@ internal sealed class BarCheck(IReadOnlyList<TopologyNode> nodes, List<TopologyP
             HashSet<int> indexes = [];
             for (int i = 0; i < node.Description.Bars.Count; i++)
             {
-                Check(node, node.Description.Bars[i], $"{node.Path}.bars[{i}]", indexes);
+                BarDescription bar = node.Description.Bars[i];
+                Check(node, bar, bar.Path ?? $"{node.Path}.bars[{i}]", indexes);
             }
         }
 

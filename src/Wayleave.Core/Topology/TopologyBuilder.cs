@@ -77,13 +77,13 @@ public sealed class TopologyBuilder
     {
         if (_description.HostBridges.Count == 0)
         {
-            Report("host_bridges", "a topology needs at least one: { \"domain\": 0, \"bus\": \"00\" }");
+            Report("host_bridges", "a topology needs at least one: { \"bus\": \"0000:00\" }");
         }
 
         for (int i = 0; i < _description.HostBridges.Count; i++)
         {
             HostBridgeDescription bridge = _description.HostBridges[i];
-            string path = $"host_bridges[{i}]";
+            string path = bridge.Path ?? $"host_bridges[{i}]";
             if (bridge.LosesPeerRequests && bridge.Iommu != IommuMode.Strict)
             {
                 Report(
@@ -118,12 +118,12 @@ public sealed class TopologyBuilder
     {
         for (int i = 0; i < _description.Bridges.Count; i++)
         {
-            AddNode(new TopologyNode(_description.Bridges[i], $"bridges[{i}]"));
+            AddNode(new TopologyNode(_description.Bridges[i], _description.Bridges[i].Path ?? $"bridges[{i}]"));
         }
 
         for (int i = 0; i < _description.Functions.Count; i++)
         {
-            AddNode(new TopologyNode(_description.Functions[i], $"functions[{i}]"));
+            AddNode(new TopologyNode(_description.Functions[i], _description.Functions[i].Path ?? $"functions[{i}]"));
         }
     }
 

@@ -44,6 +44,11 @@ public sealed record HostBridgeDescription
     /// <inheritdoc cref="HostBridge.NumaNode"/>
     public int NumaNode { get; init; }
 
+    /// <summary>
+    /// Where it was read, for problems: <c>host_bridges[2]</c>. Null for its place in the list.
+    /// </summary>
+    public string? Path { get; init; }
+
     /// <summary>As in sysfs: <c>pci0000:00</c>.</summary>
     public string Name => $"pci{Domain:x4}:{RootBus:x2}";
 }
@@ -74,6 +79,11 @@ public record FunctionDescription
     /// </summary>
     public bool IsVirtual { get; init; }
 
+    /// <summary>
+    /// Where it was read, for problems: <c>functions[2]</c>. Null for its place in the list.
+    /// </summary>
+    public string? Path { get; init; }
+
     /// <summary>What it is called: its name, or else its address.</summary>
     public string Label => Name ?? Address.ToString();
 }
@@ -99,6 +109,11 @@ public sealed record BarDescription
     public ulong? Start { get; init; }
 
     public bool IsPrefetchable { get; init; }
+
+    /// <summary>
+    /// Where it was read, for problems: <c>functions[1].bars[2]</c>. Null for its place in the list.
+    /// </summary>
+    public string? Path { get; init; }
 }
 
 /// <summary>One thing that is wrong with a description.</summary>

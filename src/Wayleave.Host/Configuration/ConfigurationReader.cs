@@ -17,13 +17,14 @@ internal sealed class ConfigurationReader(
     public HostConfig Read()
     {
         HostConfig defaults = new();
-        CheckKeys(tree, "", "name", "gpus", "nics", "control");
+        CheckKeys(tree, "", "name", "gpus", "nics", "control", "topology");
         return new HostConfig
         {
             Name = ReadText(tree, "", "name") ?? defaults.Name,
             Gpus = ReadList("gpus", ReadGpu) ?? defaults.Gpus,
             Nics = ReadList("nics", ReadNic) ?? defaults.Nics,
             Control = ReadControl(),
+            Topology = new TopologyReader(this).Read(tree),
         };
     }
 
@@ -45,6 +46,12 @@ internal sealed class ConfigurationReader(
             Add($"nics[{i}].address", config.Nics[i].Address.ToString());
             Add($"nics[{i}].udp_port", ToText(config.Nics[i].UdpPort));
             Add($"nics[{i}].path_mtu_bytes", ToText(config.Nics[i].PathMtuBytes));
+        }
+
+        if (config.Topology is { } topology)
+        {
+            (int bridges, int functions) = (topology.Bridges.Count, topology.Functions.Count);
+            Add("topology", $"{topology.HostBridges.Count} host bridges, {bridges} bridges, {functions} functions");
         }
 
         Add("control.address", config.ControlAddress.ToString());
@@ -70,25 +77,27 @@ internal sealed class ConfigurationReader(
     private GpuConfig ReadGpu(JsonObject gpu, string path, int index)
     {
         GpuConfig defaults = new();
-        CheckKeys(gpu, path, "name", "vram_bytes", "system_pool_bytes");
+        CheckKeys(gpu, path, "name", "vram_bytes", "system_pool_bytes", "function");
         return new GpuConfig
         {
             Name = ReadText(gpu, path, "name") ?? "gpu" + ToText(index),
             VramBytes = ReadSize(gpu, path, "vram_bytes") ?? defaults.VramBytes,
             SystemPoolBytes = ReadSize(gpu, path, "system_pool_bytes") ?? defaults.SystemPoolBytes,
+            Function = ReadText(gpu, path, "function"),
         };
     }
 
     private NicConfig ReadNic(JsonObject nic, string path, int index)
     {
         NicConfig defaults = new();
-        CheckKeys(nic, path, "name", "address", "udp_port", "path_mtu_bytes");
+        CheckKeys(nic, path, "name", "address", "udp_port", "path_mtu_bytes", "function");
         return new NicConfig
         {
             Name = ReadText(nic, path, "name") ?? "rdma" + ToText(index),
             Address = ReadAddress(nic, path, "address") ?? defaults.Address,
             UdpPort = ReadInteger(nic, path, "udp_port") ?? defaults.UdpPort,
             PathMtuBytes = ReadInteger(nic, path, "path_mtu_bytes") ?? defaults.PathMtuBytes,
+            Function = ReadText(nic, path, "function"),
         };
     }
 
@@ -147,7 +156,7 @@ internal sealed class ConfigurationReader(
         return list;
     }
 
-    private string? ReadText(JsonObject parent, string path, string key)
+    internal string? ReadText(JsonObject parent, string path, string key)
     {
         if (!TryGet(parent, ref path, key, out JsonNode? node))
         {
@@ -188,7 +197,7 @@ internal sealed class ConfigurationReader(
         return null;
     }
 
-    private int? ReadInteger(JsonObject parent, string path, string key)
+    internal int? ReadInteger(JsonObject parent, string path, string key)
     {
         if (!TryGet(parent, ref path, key, out JsonNode? node))
         {
@@ -219,7 +228,7 @@ internal sealed class ConfigurationReader(
         return null;
     }
 
-    private long? ReadSize(JsonObject parent, string path, string key)
+    internal long? ReadSize(JsonObject parent, string path, string key)
     {
         if (!TryGet(parent, ref path, key, out JsonNode? node))
         {
@@ -249,13 +258,13 @@ internal sealed class ConfigurationReader(
         return null;
     }
 
-    private bool TryGet(JsonObject parent, ref string path, string key, out JsonNode? node)
+    internal bool TryGet(JsonObject parent, ref string path, string key, out JsonNode? node)
     {
         path = path.Length == 0 ? key : $"{path}.{key}";
         return parent.TryGetPropertyValue(key, out node) && _present.Add(path);
     }
 
-    private void CheckKeys(JsonObject parent, string path, params ReadOnlySpan<string> known)
+    internal void CheckKeys(JsonObject parent, string path, params ReadOnlySpan<string> known)
     {
         foreach ((string key, _) in parent)
         {
@@ -266,7 +275,7 @@ internal sealed class ConfigurationReader(
         }
     }
 
-    private void Report(string path, string message) =>
+    internal void Report(string path, string message) =>
         problems.Add(new ConfigProblem(origins.GetValueOrDefault(path, path), message));
 
     private static string ToText(int number) => number.ToString(CultureInfo.InvariantCulture);

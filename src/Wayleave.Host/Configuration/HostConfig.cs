@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
+using Wayleave.Core.Topology;
 
 namespace Wayleave.Host.Configuration;
 
@@ -21,6 +22,12 @@ public sealed record HostConfig
     public IReadOnlyList<NicConfig> Nics { get; init; } = [new NicConfig()];
 
     public ControlConfig Control { get; init; } = new();
+
+    /// <summary>
+    /// The PCI trees; null for one root port with one switch. A device takes the function that its configuration or its
+    /// name says, else a port of a switch that is added for such devices.
+    /// </summary>
+    public TopologyDescription? Topology { get; init; }
 
     /// <summary>Where the control server listens: its own address, else that of the first NIC.</summary>
     public IPAddress ControlAddress => Control.Address ?? Nics[0].Address;
@@ -64,6 +71,7 @@ public sealed record HostConfig
         }
 
         Control.Validate(problems);
+        TopologyPlacement.TryBuild(this, out _, problems);
         return problems;
     }
 
@@ -146,6 +154,9 @@ public sealed record GpuConfig
     /// </summary>
     public long SystemPoolBytes { get; init; } = 1L << 30;
 
+    /// <inheritdoc cref="NicConfig.Function"/>
+    public string? Function { get; init; }
+
     internal void Validate(List<ConfigProblem> problems, string path)
     {
         CheckSize(problems, path + ".vram_bytes", VramBytes, GranuleBytes);
@@ -184,6 +195,11 @@ public sealed record NicConfig
 
     /// <summary>Payload bytes per packet: 256, 512, 1024, 2048 or 4096 (IBTA 9.6).</summary>
     public int PathMtuBytes { get; init; } = 4096;
+
+    /// <summary>
+    /// The function of the topology that the device is, by name or address; null for the one of the device's name.
+    /// </summary>
+    public string? Function { get; init; }
 
     internal void Validate(List<ConfigProblem> problems, string path)
     {

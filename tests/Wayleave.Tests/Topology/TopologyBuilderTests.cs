@@ -129,7 +129,7 @@ public sealed class TopologyBuilderTests
     [Fact]
     public void A_topology_without_a_host_bridge_is_none() =>
         Assert.Equal(
-            ["host_bridges: a topology needs at least one: { \"domain\": 0, \"bus\": \"00\" }"],
+            ["host_bridges: a topology needs at least one: { \"bus\": \"0000:00\" }"],
             Problems(new TopologyDescription()));
 
     [Fact]
