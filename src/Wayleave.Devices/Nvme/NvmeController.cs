@@ -1,0 +1,658 @@
+using Wayleave.Core;
+using Wayleave.Core.Topology;
+
+namespace Wayleave.Devices.Nvme;
+
+// Who runs what. Registers and doorbells: anybody, any time, no lock; a write stores a number and rings. Step: the
+// holder of the controller's token, who holds no host lock. The medium: whoever took a request, on any thread. All
+// control state of a command belongs to the token.
+//
+//   disabled --CC.EN=1--> ready --CC.EN=0--> draining --no media request out--> disabled
+//                           |--queue memory does not answer--> failed (CSTS.CFS) --CC.EN=0--> draining
+//
+// Once CSTS.RDY is 0, or the completion of a command is posted, no DMA happens for it: that is what a revoke relies on.
+
+/// <summary>
+/// An NVMe controller (NVM Express Base 2.0): queues in memory that it reaches by DMA, PRP and SGL, namespaces, and a
+/// controller memory buffer that peers may use. It moves bytes between memory and buffers of its own, in steps of at
+/// most 64 KiB; what moves them to the medium is whoever takes its media requests.
+/// </summary>
+public sealed class NvmeController
+{
+    /// <summary>The number of the BAR of the registers.</summary>
+    public const int RegisterBar = 0;
+
+    /// <summary>The number of the BAR of the controller memory buffer.</summary>
+    public const int MemoryBufferBar = 2;
+
+    private const int RegisterBytes = 16 * 1024;
+    private const uint MemoryBufferUses = 0x1F; // CMBSZ: queues, lists, read and write data
+
+    private readonly NvmeRequest[] _requests;
+    private readonly Queue<NvmeMediaRequest> _media = new(); // token
+    private readonly NvmeSubmissionQueue?[] _submissions;
+    private readonly NvmeCompletionQueue?[] _completions;
+    private readonly int[] _tails; // doorbells
+    private readonly int[] _heads;
+    private readonly NvmeAdmin _admin;
+    private readonly int _memoryBufferPages;
+    private NvmeNamespace[] _namespaces = [];
+    private uint _configuration;
+    private uint _status;
+    private uint _interruptMask;
+    private uint _adminAttributes;
+    private ulong _adminSubmission;
+    private ulong _adminCompletion;
+    private int _nextRequest; // token: whose turn it is
+    private int _nextQueue;
+    private int _token;
+    private int _doorbell;
+
+    /// <summary>Host lock held by the caller.</summary>
+    /// <param name="fabric">What it reaches memory through; the function is plugged in if it is not.</param>
+    /// <param name="function">The controller's function.</param>
+    /// <param name="options">Copied.</param>
+    /// <param name="buffers">
+    /// The drive's own memory, aligned to 4096 bytes: <see cref="NvmeControllerOptions.TransferBytesMax"/> for each
+    /// request.
+    /// </param>
+    /// <param name="memoryBuffer">The controller memory buffer, a power of two of pages; empty for none.</param>
+    public NvmeController(
+        PciFabric fabric,
+        PciFunction function,
+        NvmeControllerOptions options,
+        Memory<byte> buffers,
+        Memory<byte> memoryBuffer)
+    {
+        ArgumentNullException.ThrowIfNull(fabric);
+        ArgumentNullException.ThrowIfNull(options);
+        options.Validate();
+        (Function, Options) = (function, options);
+        if (buffers.Length < options.RequestsMax * NvmeControllerOptions.TransferBytesMax)
+        {
+            string message = $"{buffers.Length} bytes are not {options.RequestsMax} buffers";
+            throw new ArgumentException(message, nameof(buffers));
+        }
+
+        fabric.AddBar(function, RegisterBar, PciBarKind.Memory, RegisterBytes);
+        if (memoryBuffer.Length > 0)
+        {
+            PciBar bar = fabric.AddBar(function, MemoryBufferBar, PciBarKind.Memory, (ulong)memoryBuffer.Length);
+            fabric.AddWindow(memoryBuffer, bar, 0);
+            _memoryBufferPages = memoryBuffer.Length / 4096;
+        }
+
+        Port = new DmaPort(function);
+        _submissions = new NvmeSubmissionQueue?[options.QueuesMax + 1];
+        _completions = new NvmeCompletionQueue?[options.QueuesMax + 1];
+        _tails = new int[options.QueuesMax + 1];
+        _heads = new int[options.QueuesMax + 1];
+        _requests = new NvmeRequest[options.RequestsMax];
+        for (int i = 0; i < _requests.Length; i++)
+        {
+            int offset = i * NvmeControllerOptions.TransferBytesMax;
+            _requests[i] = new NvmeRequest(this, buffers.Slice(offset, NvmeControllerOptions.TransferBytesMax));
+        }
+
+        _admin = new NvmeAdmin(this);
+    }
+
+    public PciFunction Function { get; }
+
+    public NvmeControllerOptions Options { get; }
+
+    /// <summary>The controller's way to memory, with its byte counters.</summary>
+    public DmaPort Port { get; }
+
+    /// <summary>
+    /// Called without any lock, on any thread, when there may be work: sets a flag or wakes a thread, and returns. Set
+    /// by the edge before the controller is enabled.
+    /// </summary>
+    public Action? WorkAvailable { get; set; }
+
+    /// <summary>
+    /// Called by the holder of the token, without a lock, when a completion was posted to a queue with interrupts; the
+    /// argument is the vector.
+    /// </summary>
+    public Action<int>? Interrupt { get; set; }
+
+    /// <summary>Doorbell values that no queue has; each is ignored.</summary>
+    public long InvalidDoorbells { get; private set; }
+
+    /// <summary>Commands completed with success and without.</summary>
+    public long Completed { get; private set; }
+
+    public long Failed { get; private set; }
+
+    public IReadOnlyList<NvmeNamespace> Namespaces => Volatile.Read(ref _namespaces);
+
+    internal NvmeSubmissionQueue?[] Submissions => _submissions;
+
+    internal NvmeCompletionQueue?[] Completions => _completions;
+
+    internal IReadOnlyList<NvmeRequest> Requests => _requests;
+
+    /// <summary>
+    /// Offers a namespace, or another in place of the one with its number. Commands under way keep the one they began
+    /// with. Host lock held by the caller.
+    /// </summary>
+    public void Attach(NvmeNamespace @namespace)
+    {
+        ArgumentNullException.ThrowIfNull(@namespace);
+        if (@namespace.Id == 0 || @namespace.BlockShift is not (9 or 12) || @namespace.BlockCount == 0)
+        {
+            throw new ArgumentException($"{@namespace} is no namespace", nameof(@namespace));
+        }
+
+        NvmeNamespace[] others = [.. _namespaces.Where(n => n.Id != @namespace.Id)];
+        Volatile.Write(ref _namespaces, [.. others.Append(@namespace).OrderBy(n => n.Id)]);
+    }
+
+    /// <summary>
+    /// Takes a namespace away: commands that come later end with an error. Host lock held by the caller.
+    /// </summary>
+    public void Detach(uint id) => Volatile.Write(ref _namespaces, [.. _namespaces.Where(n => n.Id != id)]);
+
+    /// <summary>Reads 4 or 8 bytes of a register. Any thread. What is not there reads as zero.</summary>
+    public ulong ReadRegister(int offset) => offset switch
+    {
+        NvmeRegister.Capabilities => CapabilityBits(),
+        NvmeRegister.Version => 0x0002_0000,
+        NvmeRegister.InterruptMaskSet or NvmeRegister.InterruptMaskClear => Volatile.Read(ref _interruptMask),
+        NvmeRegister.Configuration => Volatile.Read(ref _configuration),
+        NvmeRegister.Status => Volatile.Read(ref _status),
+        NvmeRegister.AdminQueueAttributes => Volatile.Read(ref _adminAttributes),
+        NvmeRegister.AdminSubmissionQueue => Volatile.Read(ref _adminSubmission),
+        NvmeRegister.AdminCompletionQueue => Volatile.Read(ref _adminCompletion),
+        NvmeRegister.MemoryBufferLocation => _memoryBufferPages == 0 ? 0 : (uint)MemoryBufferBar,
+        NvmeRegister.MemoryBufferSize =>
+            _memoryBufferPages == 0 ? 0 : ((uint)_memoryBufferPages << 12) | MemoryBufferUses,
+        _ => 0,
+    };
+
+    /// <summary>Writes a register or doorbell. Any thread. What cannot be written stays as it is.</summary>
+    public void WriteRegister(int offset, ulong value)
+    {
+        switch (offset)
+        {
+            case NvmeRegister.InterruptMaskSet:
+                Interlocked.Or(ref _interruptMask, (uint)value);
+                break;
+            case NvmeRegister.InterruptMaskClear:
+                Interlocked.And(ref _interruptMask, ~(uint)value);
+                break;
+            case NvmeRegister.Configuration:
+                Volatile.Write(ref _configuration, (uint)value);
+                break;
+            case NvmeRegister.AdminQueueAttributes:
+                Volatile.Write(ref _adminAttributes, (uint)value);
+                break;
+            case NvmeRegister.AdminSubmissionQueue:
+                Volatile.Write(ref _adminSubmission, value);
+                break;
+            case NvmeRegister.AdminCompletionQueue:
+                Volatile.Write(ref _adminCompletion, value);
+                break;
+            case >= NvmeRegister.Doorbells when (offset & 3) == 0:
+                int index = (offset - NvmeRegister.Doorbells) / 8;
+                if (index <= Options.QueuesMax)
+                {
+                    ref int doorbell = ref (offset & 4) == 0 ? ref _tails[index] : ref _heads[index];
+                    Volatile.Write(ref doorbell, (int)(value & 0xFFFF));
+                }
+
+                break;
+        }
+
+        RingInternally();
+    }
+
+    /// <summary>Takes the controller's token; false when another thread drives it. Host lock not held.</summary>
+    public bool TryEnter()
+    {
+        Interleave.Point("nvme: enter");
+        return Interlocked.CompareExchange(ref _token, 1, 0) == 0;
+    }
+
+    /// <summary>Gives the token back; see <see cref="Drive"/> for who looks again.</summary>
+    public void Exit()
+    {
+        Interleave.Point("nvme: exit");
+        Interlocked.Exchange(ref _token, 0);
+    }
+
+    /// <summary>
+    /// Runs up to <paramref name="stepsMax"/> steps if nobody else drives the controller, then hands its media requests
+    /// to
+    /// <paramref name="media"/>. Leaves nothing ready behind unless the limit says so. Callable by any thread that does
+    /// not hold the host lock.
+    /// </summary>
+    /// <returns>How many steps did something.</returns>
+    public int Drive(int stepsMax, Action<NvmeMediaRequest> media)
+    {
+        ArgumentNullException.ThrowIfNull(media);
+        int steps = 0;
+        do
+        {
+            if (!TryEnter())
+            {
+                return steps;
+            }
+
+            Interlocked.Exchange(ref _doorbell, 0);
+            while (steps < stepsMax && Step())
+            {
+                steps++;
+                while (TryTakeMediaRequest(out NvmeMediaRequest? request))
+                {
+                    media(request!);
+                }
+            }
+
+            Exit();
+            Interleave.Point("nvme: look again");
+        }
+        while (steps < stepsMax && Volatile.Read(ref _doorbell) != 0);
+        return steps;
+    }
+
+    /// <summary>
+    /// Does one thing: follows the configuration register, copies one block, posts one completion, or fetches one
+    /// command. Token held by the caller; host lock not held.
+    /// </summary>
+    /// <returns>False when there is nothing to do.</returns>
+    public bool Step()
+    {
+        if (Volatile.Read(ref _token) == 0)
+        {
+            throw new InvalidOperationException("the controller's token is not held: call TryEnter first");
+        }
+
+        if (FollowConfiguration())
+        {
+            return true;
+        }
+
+        if ((_status & (NvmeRegister.Ready | NvmeRegister.Fatal)) != NvmeRegister.Ready)
+        {
+            return false;
+        }
+
+        // Before any block is copied: an abort that waits behind the copy would stop nothing.
+        if (TryFetch(_submissions[0]!))
+        {
+            return true;
+        }
+
+        for (int i = 0; i < _requests.Length; i++)
+        {
+            NvmeRequest request = _requests[_nextRequest];
+            _nextRequest = _nextRequest + 1 == _requests.Length ? 0 : _nextRequest + 1;
+            if (request.State != NvmeRequestState.Free && Advance(request))
+            {
+                return true;
+            }
+        }
+
+        return Fetch();
+    }
+
+    /// <summary>A request for the medium that nobody has taken. Token held by the caller.</summary>
+    public bool TryTakeMediaRequest(out NvmeMediaRequest? request) => _media.TryDequeue(out request);
+
+    internal void RingInternally()
+    {
+        Interleave.Point("nvme: doorbell");
+        Interlocked.Exchange(ref _doorbell, 1);
+        WorkAvailable?.Invoke();
+    }
+
+    internal NvmeNamespace? FindNamespace(uint id) => Array.Find(Volatile.Read(ref _namespaces), n => n.Id == id);
+
+    internal void ResetDoorbells(int queue, bool isSubmission) =>
+        Volatile.Write(ref isSubmission ? ref _tails[queue] : ref _heads[queue], 0);
+
+    private ulong CapabilityBits() =>
+        (ulong)(Options.QueueEntriesMax - 1) // MQES
+        | (1UL << 16) // CQR: queues are contiguous
+        | (20UL << 24) // TO: 10 s
+        | (1UL << 37); // CSS: the NVM command set
+
+    private bool FollowConfiguration()
+    {
+        uint configuration = Volatile.Read(ref _configuration);
+        bool isEnabled = (configuration & NvmeRegister.Enable) != 0;
+        if (isEnabled && _status == 0)
+        {
+            return Enable();
+        }
+
+        if (!isEnabled && _status != 0)
+        {
+            return Disable();
+        }
+
+        if ((configuration & NvmeRegister.ShutdownMask) != 0 && (_status & NvmeRegister.ShutdownComplete) == 0
+            && (_status & NvmeRegister.Ready) != 0
+            && Array.TrueForAll(_requests, IsFree))
+        {
+            Volatile.Write(ref _status, _status | NvmeRegister.ShutdownComplete);
+            return true;
+        }
+
+        return false;
+    }
+
+    private bool Enable()
+    {
+        uint attributes = Volatile.Read(ref _adminAttributes);
+        (int submission, int completion) = ((int)(attributes & 0xFFF) + 1, (int)((attributes >> 16) & 0xFFF) + 1);
+        (ulong sq, ulong cq) = (Volatile.Read(ref _adminSubmission), Volatile.Read(ref _adminCompletion));
+        uint sizes = (Volatile.Read(ref _configuration) >> 7) & 0xF; // MPS: 2^(12 + n)
+        if (submission < 2 || completion < 2 || sq % 4096 != 0 || cq % 4096 != 0 || sizes != 0)
+        {
+            Volatile.Write(ref _status, NvmeRegister.Fatal);
+            return true;
+        }
+
+        _completions[0] = new NvmeCompletionQueue(0, new DeviceAddress(cq), completion, true, 0) { Users = 1 };
+        _submissions[0] = new NvmeSubmissionQueue(0, new DeviceAddress(sq), submission, _completions[0]!);
+        Volatile.Write(ref _status, NvmeRegister.Ready);
+        return true;
+    }
+
+    private bool Disable()
+    {
+        bool isQuiet = true;
+        foreach (NvmeRequest request in _requests)
+        {
+            if (request.State == NvmeRequestState.Media && !request.Media.IsComplete)
+            {
+                isQuiet = false; // its buffer is the medium's until then
+            }
+            else
+            {
+                request.State = NvmeRequestState.Free;
+            }
+        }
+
+        if (!isQuiet)
+        {
+            return false;
+        }
+
+        _admin.Reset();
+        Array.Clear(_submissions);
+        Array.Clear(_completions);
+        Array.Clear(_tails);
+        Array.Clear(_heads);
+        Volatile.Write(ref _status, 0);
+        return true;
+    }
+
+    private bool Advance(NvmeRequest request)
+    {
+        switch (request.State)
+        {
+            case NvmeRequestState.CopyIn or NvmeRequestState.CopyOut when request.IsAborted:
+                request.End(request.Queue.IsDeleted ? NvmeStatus.QueueDeleted : NvmeStatus.AbortRequested);
+                return true;
+            case NvmeRequestState.CopyIn or NvmeRequestState.CopyOut:
+                CopyBlock(request);
+                return true;
+            case NvmeRequestState.Media when request.Media.IsComplete:
+                HandleMedia(request);
+                return true;
+            case NvmeRequestState.Done:
+                return TryPost(request);
+            default:
+                return false;
+        }
+    }
+
+    private void CopyBlock(NvmeRequest request)
+    {
+        bool isIn = request.State == NvmeRequestState.CopyIn;
+        DeviceAddress address = request.Next(Options.BlockBytes, out int length);
+        Span<byte> buffer = request.Buffer.Slice(request.DoneBytes, length);
+        int copied;
+        if (isIn)
+        {
+            if (Port.TryRead(address, length, out ReadOnlySpan<byte> source) != Errno.Success)
+            {
+                request.End(NvmeStatus.DataTransferError);
+                return;
+            }
+
+            source.CopyTo(buffer);
+            copied = source.Length;
+        }
+        else
+        {
+            if (Port.TryWrite(address, length, out Span<byte> target) != Errno.Success)
+            {
+                request.End(NvmeStatus.DataTransferError);
+                return;
+            }
+
+            buffer[..target.Length].CopyTo(target);
+            copied = target.Length;
+        }
+
+        request.Advance(copied);
+        if (request.DoneBytes < request.LengthBytes)
+        {
+            return;
+        }
+
+        if (isIn)
+        {
+            BeginMedia(request, NvmeMediaKind.Write);
+        }
+        else
+        {
+            request.End(NvmeStatus.Success);
+        }
+    }
+
+    private static bool IsFree(NvmeRequest request) => request.State == NvmeRequestState.Free;
+
+    private static void HandleMedia(NvmeRequest request)
+    {
+        if (request.Media.Errno != Errno.Success)
+        {
+            bool isRead = request.Media.Kind == NvmeMediaKind.Read;
+            request.End(isRead ? NvmeStatus.UnrecoveredReadError : NvmeStatus.WriteFault);
+        }
+        else if (request.Media.Kind == NvmeMediaKind.Read)
+        {
+            request.State = NvmeRequestState.CopyOut;
+        }
+        else
+        {
+            request.End(NvmeStatus.Success);
+        }
+    }
+
+    private bool TryPost(NvmeRequest request)
+    {
+        NvmeCompletionQueue queue = request.Queue.Completions;
+        if (!_admin.MayPost(request) || !queue.HasRoom(Volatile.Read(ref _heads[queue.Id])))
+        {
+            return false;
+        }
+
+        NvmeCompletion completion = new()
+        {
+            Result = request.Result,
+            SubmissionHead = (ushort)request.Queue.Head,
+            SubmissionQueue = (ushort)request.Queue.Id,
+            CommandId = request.Command.CommandId,
+            Phase = queue.Phase,
+            Status = request.Status,
+        };
+        if (Port.TryWrite(queue.TailAddress, NvmeCompletion.SizeBytes, out Span<byte> entry) != Errno.Success
+            || entry.Length < NvmeCompletion.SizeBytes)
+        {
+            Volatile.Write(ref _status, _status | NvmeRegister.Fatal);
+            return true;
+        }
+
+        completion.WriteBody(entry);
+        Interlocked.MemoryBarrier();
+        completion.WritePhase(entry);
+        queue.Advance();
+        request.Queue.Outstanding--;
+        request.State = NvmeRequestState.Free;
+        (Completed, Failed) = request.Status == NvmeStatus.Success ? (Completed + 1, Failed) : (Completed, Failed + 1);
+        if (queue.Interrupts && (Volatile.Read(ref _interruptMask) >> (queue.Vector & 31) & 1) == 0)
+        {
+            Interrupt?.Invoke(queue.Vector);
+        }
+
+        return true;
+    }
+
+    private bool Fetch()
+    {
+        for (int i = 0; i < _submissions.Length; i++)
+        {
+            NvmeSubmissionQueue? queue = _submissions[_nextQueue];
+            _nextQueue = _nextQueue + 1 == _submissions.Length ? 0 : _nextQueue + 1;
+            if (queue is not null && TryFetch(queue))
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    private bool TryFetch(NvmeSubmissionQueue queue)
+    {
+        int tail = Volatile.Read(ref _tails[queue.Id]);
+        if (queue.IsDeleted || tail == queue.Head)
+        {
+            return false;
+        }
+
+        if (tail >= queue.Entries)
+        {
+            InvalidDoorbells++;
+            Volatile.Write(ref _tails[queue.Id], queue.Head);
+            return false;
+        }
+
+        // The last free request is for the admin queue: a drive that is busy can still be told to abort.
+        int index = Array.FindIndex(_requests, IsFree);
+        if (index < 0 || (queue.Id != 0 && Array.FindIndex(_requests, index + 1, IsFree) < 0))
+        {
+            return false;
+        }
+
+        Begin(_requests[index], queue);
+        return true;
+    }
+
+    private void Begin(NvmeRequest request, NvmeSubmissionQueue queue)
+    {
+        if (Port.TryRead(queue.HeadAddress, NvmeCommand.SizeBytes, out ReadOnlySpan<byte> entry) != Errno.Success
+            || entry.Length < NvmeCommand.SizeBytes)
+        {
+            Volatile.Write(ref _status, _status | NvmeRegister.Fatal);
+            return;
+        }
+
+        NvmeCommand command = NvmeCommand.Read(entry);
+        queue.Advance();
+        bool isConflict = Array.Exists(
+            _requests,
+            r => r.State != NvmeRequestState.Free && r.Queue == queue && r.Command.CommandId == command.CommandId);
+        request.Begin(command, queue);
+        if (isConflict)
+        {
+            request.End(NvmeStatus.CommandIdConflict);
+        }
+        else if (queue.Id == 0)
+        {
+            _admin.Begin(request);
+        }
+        else
+        {
+            BeginIo(request);
+        }
+    }
+
+    private void BeginIo(NvmeRequest request)
+    {
+        NvmeCommand command = request.Command;
+        if ((NvmeOpcode)command.Opcode is not (NvmeOpcode.Flush or NvmeOpcode.Read or NvmeOpcode.Write))
+        {
+            request.End(NvmeStatus.InvalidOpcode);
+        }
+        else if (FindNamespace(command.NamespaceId) is not NvmeNamespace @namespace)
+        {
+            request.End(NvmeStatus.InvalidNamespace);
+        }
+        else if ((NvmeOpcode)command.Opcode == NvmeOpcode.Flush)
+        {
+            BeginMedia(request, NvmeMediaKind.Flush);
+        }
+        else
+        {
+            BeginTransfer(request, command, @namespace);
+        }
+    }
+
+    private void BeginTransfer(NvmeRequest request, in NvmeCommand command, NvmeNamespace @namespace)
+    {
+        long length = (long)command.BlockCount << @namespace.BlockShift;
+        bool isWrite = (NvmeOpcode)command.Opcode == NvmeOpcode.Write;
+        if (length > NvmeControllerOptions.TransferBytesMax)
+        {
+            request.End(NvmeStatus.InvalidField);
+        }
+        else if (command.StartLba >= @namespace.BlockCount
+            || @namespace.BlockCount - command.StartLba < (ulong)command.BlockCount)
+        {
+            request.End(NvmeStatus.LbaOutOfRange);
+        }
+        else if (isWrite && @namespace.IsReadOnly)
+        {
+            request.End(NvmeStatus.WriteFault);
+        }
+        else
+        {
+            NvmeStatus status = request.Pointer.Fetch(command, (int)length, Port);
+            if (status != NvmeStatus.Success)
+            {
+                request.End(status);
+                return;
+            }
+
+            request.LengthBytes = (int)length;
+            if (isWrite)
+            {
+                request.State = NvmeRequestState.CopyIn;
+            }
+            else
+            {
+                BeginMedia(request, NvmeMediaKind.Read);
+            }
+        }
+    }
+
+    private void BeginMedia(NvmeRequest request, NvmeMediaKind kind)
+    {
+        if (FindNamespace(request.Command.NamespaceId) is not NvmeNamespace @namespace)
+        {
+            request.End(NvmeStatus.InvalidNamespace); // taken away since
+            return;
+        }
+
+        request.State = NvmeRequestState.Media;
+        long offset = kind == NvmeMediaKind.Flush ? 0 : (long)(request.Command.StartLba << @namespace.BlockShift);
+        request.Media.Begin(kind, @namespace, offset, request.LengthBytes);
+        _media.Enqueue(request.Media);
+    }
+}

@@ -1,0 +1,428 @@
+using System.Buffers.Binary;
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Topology;
+
+namespace Wayleave.Devices.Nvme;
+
+/// <summary>Where a driver is on its way to a usable drive.</summary>
+public enum NvmeDriverState
+{
+    Stopped,
+
+    /// <summary>CC.EN is written; CSTS.RDY is not read yet.</summary>
+    Enabling,
+
+    /// <summary>The completion queue is being created.</summary>
+    CreatingCompletions,
+
+    /// <summary>The submission queue is being created.</summary>
+    CreatingSubmissions,
+    Ready,
+
+    /// <summary>CC.EN is cleared; the controller still waits for its medium.</summary>
+    Resetting,
+
+    /// <summary>The controller failed, or refused what every controller must do.</summary>
+    Failed,
+}
+
+// The host's side of a controller, as drivers/nvme/host/pci.c: one I/O queue pair, its memory in one window:
+//
+//   0x0000 admin submissions (64)   0x1000 admin completions (64)   0x2000 submissions (128)   0x4000 completions (128)
+//   0x5000 one page of PRP or SGL entries for each of 127 commands
+
+/// <summary>
+/// The host's driver of an <see cref="NvmeController"/>: enables it, makes a queue pair, sends commands and tells how
+/// they ended. Every member is called with the host lock held.
+/// </summary>
+public sealed class NvmeDriver
+{
+    /// <summary>Commands that may be under way at once; a ring has one empty slot.</summary>
+    public const int CommandsMax = Depth - 1;
+
+    /// <summary>What the queues and lists need.</summary>
+    public const int MemoryBytes = ListsOffset + (CommandsMax * PageBytes);
+
+    private const int AdminDepth = 64;
+    private const int Depth = 128;
+    private const int AdminCompletionsOffset = 0x1000;
+    private const int SubmissionsOffset = 0x2000;
+    private const int CompletionsOffset = 0x4000;
+    private const int ListsOffset = 0x5000;
+    private const int PageBytes = 4096;
+    private const int DescriptorBytes = 16;
+
+    private readonly HostContext _host;
+    private readonly NvmeController _controller;
+    private readonly Memory<byte> _memory;
+    private readonly DmaAddressList _addresses;
+    private readonly NvmeTransfer?[] _transfers = new NvmeTransfer?[CommandsMax];
+    private readonly Stack<int> _slots = new(Enumerable.Range(0, CommandsMax).Reverse());
+    private Ring _admin = new(AdminDepth);
+    private Ring _io = new(Depth);
+
+    /// <param name="host">Whose lock guards it; held by the caller.</param>
+    /// <param name="fabric">Where the queue memory becomes reachable for the controller.</param>
+    /// <param name="controller">Not enabled; nobody else drives its registers.</param>
+    /// <param name="memory"><see cref="MemoryBytes"/> of system memory, zeroed; the caller keeps it alive.</param>
+    public NvmeDriver(HostContext host, PciFabric fabric, NvmeController controller, Memory<byte> memory)
+    {
+        ArgumentNullException.ThrowIfNull(host);
+        ArgumentNullException.ThrowIfNull(fabric);
+        host.AssertHeld();
+        ArgumentOutOfRangeException.ThrowIfLessThan(memory.Length, MemoryBytes);
+        (_host, _controller, _memory) = (host, controller, memory);
+        DmaAddressList physical = new([fabric.AddWindow(memory, owner: null).Range]);
+        Errno errno = fabric.TryMap(controller.Function, physical, out DmaAddressList? addresses);
+        _addresses = errno == Errno.Success
+            ? addresses!
+            : throw new InvalidOperationException($"the queues of {controller.Function} cannot be mapped: {errno}");
+    }
+
+    public NvmeDriverState State { get; private set; }
+
+    /// <summary>Transfers that have not ended.</summary>
+    public int Outstanding => CommandsMax - _slots.Count;
+
+    /// <summary>Whether <see cref="TrySubmit"/> would take another one.</summary>
+    public bool HasRoom => State == NvmeDriverState.Ready && _slots.Count > 0;
+
+    /// <summary>Enables a stopped controller; <see cref="Poll"/> goes on from there.</summary>
+    public void Start()
+    {
+        _host.AssertHeld();
+        if (State != NvmeDriverState.Stopped)
+        {
+            throw new InvalidOperationException($"the driver of {_controller.Function} is {State}");
+        }
+
+        (_admin, _io) = (new Ring(AdminDepth), new Ring(Depth));
+        _memory.Span[..ListsOffset].Clear();
+        _controller.WriteRegister(NvmeRegister.AdminQueueAttributes, (AdminDepth - 1) | ((AdminDepth - 1) << 16));
+        _controller.WriteRegister(NvmeRegister.AdminSubmissionQueue, AddressAt(0));
+        _controller.WriteRegister(NvmeRegister.AdminCompletionQueue, AddressAt(AdminCompletionsOffset));
+        _controller.WriteRegister(NvmeRegister.Configuration, NvmeRegister.Enable);
+        State = NvmeDriverState.Enabling;
+    }
+
+    /// <summary>
+    /// Takes the controller down, whatever it does: once <see cref="Poll"/> has come to
+    /// <see cref="NvmeDriverState.Stopped"/>, it does no DMA and every transfer has ended, those under way with
+    /// ECANCELED.
+    /// </summary>
+    public void Reset()
+    {
+        _host.AssertHeld();
+        if (State is not (NvmeDriverState.Stopped or NvmeDriverState.Resetting))
+        {
+            _controller.WriteRegister(NvmeRegister.Configuration, 0);
+            State = NvmeDriverState.Resetting;
+        }
+    }
+
+    /// <summary>
+    /// Takes completions and goes on with what they made possible. Called after an interrupt, or at any time.
+    /// </summary>
+    /// <returns>Whether something happened.</returns>
+    public bool Poll()
+    {
+        _host.AssertHeld();
+        ulong status = _controller.ReadRegister(NvmeRegister.Status);
+        switch (State)
+        {
+            case NvmeDriverState.Resetting when status == 0:
+                State = NvmeDriverState.Stopped;
+                EndAll(NvmeStatus.AbortRequested);
+                return true;
+            case NvmeDriverState.Stopped or NvmeDriverState.Failed or NvmeDriverState.Resetting:
+                return false;
+            case var _ when (status & NvmeRegister.Fatal) != 0:
+                State = NvmeDriverState.Failed; // what is under way ends with the reset, not before
+                _host.Trace("nvme.failed", _controller.Function.Name);
+                return true;
+            case NvmeDriverState.Enabling when (status & NvmeRegister.Ready) != 0:
+                SendAdmin(CreateQueue(NvmeAdminOpcode.CreateCompletionQueue, CompletionsOffset, flags: 3));
+                State = NvmeDriverState.CreatingCompletions;
+                return true;
+            case NvmeDriverState.Enabling:
+                return false;
+            default:
+                return TakeAdmin() | TakeIo();
+        }
+    }
+
+    /// <summary>Sends a command.</summary>
+    /// <returns>
+    /// <see cref="Errno.EAGAIN"/> when all slots are in use, <see cref="Errno.ENODEV"/> when the drive is not ready,
+    /// <see cref="Errno.EINVAL"/> for an empty transfer, one over <see cref="NvmeControllerOptions.TransferBytesMax"/>,
+    /// and one whose list is too short or too much broken up for one page of entries.
+    /// </returns>
+    public Errno TrySubmit(NvmeTransfer transfer)
+    {
+        ArgumentNullException.ThrowIfNull(transfer);
+        _host.AssertHeld();
+        if (State != NvmeDriverState.Ready)
+        {
+            return Errno.ENODEV;
+        }
+
+        if (!_slots.TryPeek(out int slot))
+        {
+            return Errno.EAGAIN;
+        }
+
+        NvmeCommand command =
+            NvmeCommand.Io(transfer.Opcode, transfer.NamespaceId, transfer.StartLba, transfer.BlockCount);
+        command = command with { CommandId = (ushort)slot };
+        if (transfer.Opcode != NvmeOpcode.Flush && !TryPoint(transfer, slot, ref command))
+        {
+            return Errno.EINVAL;
+        }
+
+        _slots.Pop();
+        transfer.Slot = slot;
+        _transfers[slot] = transfer;
+        Send(ref _io, SubmissionsOffset, 1, command);
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// Asks the controller to stop a transfer: it ends soon, with ECANCELED if the stop came in time. Nothing is lost
+    /// when the ask itself is: the transfer ends anyhow.
+    /// </summary>
+    public void Abort(NvmeTransfer transfer)
+    {
+        ArgumentNullException.ThrowIfNull(transfer);
+        _host.AssertHeld();
+        if (State == NvmeDriverState.Ready && transfer.Slot >= 0 && _admin.HasRoom)
+        {
+            SendAdmin(new NvmeCommand
+            {
+                Opcode = (byte)NvmeAdminOpcode.Abort,
+                CommandId = ushort.MaxValue,
+                Dword10 = 1 | ((uint)transfer.Slot << 16),
+            });
+        }
+    }
+
+    private ulong AddressAt(int offset)
+    {
+        _addresses.TryLocate((ulong)offset, out DeviceAddress address, out _);
+        return address.Value;
+    }
+
+    private NvmeCommand CreateQueue(NvmeAdminOpcode opcode, int offset, uint flags) => new()
+    {
+        Opcode = (byte)opcode,
+        DataPointer1 = AddressAt(offset),
+        Dword10 = 1 | ((Depth - 1) << 16),
+        Dword11 = flags,
+    };
+
+    private void SendAdmin(in NvmeCommand command) => Send(ref _admin, 0, 0, command);
+
+    private void Send(ref Ring ring, int offset, int queue, in NvmeCommand command)
+    {
+        command.Write(_memory.Span[(offset + (ring.Tail * NvmeCommand.SizeBytes))..]);
+        ring.Tail = (ring.Tail + 1) % ring.Depth;
+        ring.InFlight++;
+        _controller.WriteRegister(NvmeRegister.SubmissionTail(queue), (ulong)ring.Tail);
+    }
+
+    private bool TakeAdmin()
+    {
+        bool any = false;
+        while (TryTake(ref _admin, AdminCompletionsOffset, 0, out NvmeCompletion completion))
+        {
+            any = true;
+            if (State is NvmeDriverState.Ready or NvmeDriverState.Failed)
+            {
+                continue; // an abort; the transfer itself tells how it ended
+            }
+
+            if (completion.Status != NvmeStatus.Success)
+            {
+                State = NvmeDriverState.Failed;
+                _host.Trace("nvme.failed", _controller.Function.Name, (long)completion.Status);
+            }
+            else if (State == NvmeDriverState.CreatingCompletions)
+            {
+                const uint ContiguousOnFirst = 1 | (1 << 16);
+                SendAdmin(CreateQueue(NvmeAdminOpcode.CreateSubmissionQueue, SubmissionsOffset, ContiguousOnFirst));
+                State = NvmeDriverState.CreatingSubmissions;
+            }
+            else
+            {
+                State = NvmeDriverState.Ready;
+            }
+        }
+
+        return any;
+    }
+
+    private bool TakeIo()
+    {
+        bool any = false;
+        while (TryTake(ref _io, CompletionsOffset, 1, out NvmeCompletion completion))
+        {
+            any = true;
+            End(completion.CommandId, completion.Status);
+        }
+
+        return any;
+    }
+
+    private bool TryTake(ref Ring ring, int offset, int queue, out NvmeCompletion completion)
+    {
+        ReadOnlySpan<byte> entry = _memory.Span[(offset + (ring.Head * NvmeCompletion.SizeBytes))..];
+
+        // The phase says that the rest is there: it is read first and written last.
+        uint last = BinaryPrimitives.ReadUInt32LittleEndian(entry[12..]);
+        Interlocked.MemoryBarrier();
+        completion = NvmeCompletion.Read(entry);
+        if ((last & 0x10000) != 0 != ring.Phase || ring.InFlight == 0)
+        {
+            return false;
+        }
+
+        ring.InFlight--;
+        ring.Head++;
+        if (ring.Head == ring.Depth)
+        {
+            (ring.Head, ring.Phase) = (0, !ring.Phase);
+        }
+
+        _controller.WriteRegister(NvmeRegister.CompletionHead(queue), (ulong)ring.Head);
+        return true;
+    }
+
+    private void End(int slot, NvmeStatus status)
+    {
+        if (slot >= CommandsMax || _transfers[slot] is not NvmeTransfer transfer)
+        {
+            State = NvmeDriverState.Failed; // the controller completes what was never sent
+            return;
+        }
+
+        _transfers[slot] = null;
+        _slots.Push(slot);
+        transfer.Slot = -1;
+        transfer.Status = status;
+        transfer.Ended?.Invoke(transfer);
+    }
+
+    private void EndAll(NvmeStatus status)
+    {
+        for (int slot = 0; slot < CommandsMax; slot++)
+        {
+            if (_transfers[slot] is not null)
+            {
+                End(slot, status);
+            }
+        }
+    }
+
+    // PRP where the memory is whole pages, as almost always; otherwise a segment of SGL descriptors.
+    private bool TryPoint(NvmeTransfer transfer, int slot, ref NvmeCommand command)
+    {
+        ulong length = (ulong)transfer.BlockCount * (ulong)transfer.BlockBytes;
+        if (transfer.Addresses is null || length is 0 or > NvmeControllerOptions.TransferBytesMax
+            || transfer.Offset > transfer.Addresses.LengthBytes
+            || length > transfer.Addresses.LengthBytes - transfer.Offset)
+        {
+            return false;
+        }
+
+        Span<byte> list = _memory.Span.Slice(ListsOffset + (slot * PageBytes), PageBytes);
+        ulong listAddress = AddressAt(ListsOffset + (slot * PageBytes));
+        return TryPointByPrp(transfer, length, list, listAddress, ref command)
+            || TryPointBySgl(transfer, length, list, listAddress, ref command);
+    }
+
+    private static bool TryPointByPrp(
+        NvmeTransfer transfer, ulong length, Span<byte> list, ulong listAddress, ref NvmeCommand command)
+    {
+        int pages = 0;
+        for (ulong done = 0; done < length;)
+        {
+            transfer.Addresses!.TryLocate(transfer.Offset + done, out DeviceAddress at, out ulong contiguous);
+            ulong run = Math.Min(contiguous, length - done);
+            bool isFirst = done == 0;
+            bool isLast = done + run == length;
+            if ((at.Value % PageBytes != 0 && !isFirst) || at.Value % 4 != 0
+                || ((at.Value + run) % PageBytes != 0 && !isLast))
+            {
+                return false;
+            }
+
+            ulong end = at.Value + run;
+            for (ulong page = at.Value; page < end; page = (page & ~(ulong)(PageBytes - 1)) + PageBytes)
+            {
+                if (pages == 0)
+                {
+                    command = command with { DataPointer1 = page };
+                }
+                else
+                {
+                    BinaryPrimitives.WriteUInt64LittleEndian(list[((pages - 1) * 8)..], page);
+                }
+
+                pages++;
+            }
+
+            done += run;
+        }
+
+        command = command with
+        {
+            DataPointer2 = pages switch
+            {
+                1 => 0,
+                2 => BinaryPrimitives.ReadUInt64LittleEndian(list),
+                _ => listAddress,
+            },
+        };
+        return true;
+    }
+
+    private static bool TryPointBySgl(
+        NvmeTransfer transfer, ulong length, Span<byte> list, ulong listAddress, ref NvmeCommand command)
+    {
+        int count = 0;
+        for (ulong done = 0; done < length;)
+        {
+            transfer.Addresses!.TryLocate(transfer.Offset + done, out DeviceAddress at, out ulong contiguous);
+            ulong run = Math.Min(contiguous, length - done);
+            if (count == PageBytes / DescriptorBytes)
+            {
+                return false;
+            }
+
+            Span<byte> descriptor = list.Slice(count++ * DescriptorBytes, DescriptorBytes);
+            descriptor.Clear(); // type 0: a data block
+            BinaryPrimitives.WriteUInt64LittleEndian(descriptor, at.Value);
+            BinaryPrimitives.WriteUInt32LittleEndian(descriptor[8..], (uint)run);
+            done += run;
+        }
+
+        command = command with
+        {
+            UsesSgl = true,
+            DataPointer1 = listAddress,
+            DataPointer2 = (uint)(count * DescriptorBytes) | (0x30UL << 56), // the last segment
+        };
+        return true;
+    }
+
+    private struct Ring(int depth)
+    {
+        public readonly int Depth = depth;
+        public int Tail;
+        public int Head;
+        public int InFlight;
+        public bool Phase = true;
+
+        public readonly bool HasRoom => InFlight < Depth - 1;
+    }
+}

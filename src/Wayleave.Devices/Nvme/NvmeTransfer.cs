@@ -1,0 +1,50 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+
+namespace Wayleave.Devices.Nvme;
+
+/// <summary>A command for <see cref="NvmeDriver"/>: blocks of a namespace to or from addresses of the drive.</summary>
+public sealed class NvmeTransfer
+{
+    public required NvmeOpcode Opcode { get; init; }
+
+    public required uint NamespaceId { get; init; }
+
+    public ulong StartLba { get; init; }
+
+    /// <summary>Blocks; 0 for a flush.</summary>
+    public int BlockCount { get; init; }
+
+    /// <summary>The size of a block in bytes.</summary>
+    public int BlockBytes { get; init; } = 512;
+
+    /// <summary>
+    /// Addresses as the drive reaches the memory, or null for a flush. They stay mapped until the end.
+    /// </summary>
+    public DmaAddressList? Addresses { get; init; }
+
+    /// <summary>The first byte of <see cref="Addresses"/> that is meant.</summary>
+    public ulong Offset { get; init; }
+
+    /// <summary>Called once, host lock held, when the drive does no more DMA for it.</summary>
+    public Action<NvmeTransfer>? Ended { get; init; }
+
+    /// <summary>How it ended.</summary>
+    public NvmeStatus Status { get; internal set; }
+
+    /// <summary>The same as an error number, by the table of <c>nvme_error_status</c>.</summary>
+    public Errno Errno => ToErrno(Status);
+
+    internal int Slot { get; set; } = -1;
+
+    internal static Errno ToErrno(NvmeStatus status) => status switch
+    {
+        NvmeStatus.Success => Errno.Success,
+        NvmeStatus.AbortRequested or NvmeStatus.QueueDeleted => Errno.ECANCELED,
+        NvmeStatus.DataTransferError => Errno.EFAULT,
+        NvmeStatus.LbaOutOfRange => Errno.EREMOTEIO,
+        NvmeStatus.InvalidOpcode or NvmeStatus.InvalidField or NvmeStatus.InvalidNamespace => Errno.EOPNOTSUPP,
+        NvmeStatus.WriteFault or NvmeStatus.UnrecoveredReadError => Errno.ENODATA,
+        _ => Errno.EIO,
+    };
+}
