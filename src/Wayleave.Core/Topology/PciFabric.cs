@@ -187,7 +187,7 @@ public sealed class PciFabric
             throw new ArgumentException($"{range} is not a free part of memory in {bar}");
         }
 
-        PeerDevice.Initialize(Topology, bar.Owner);
+        PeerDevice.TryInitialize(Topology, bar.Owner, out _); // refused, its memory is nobody else's to reach
         MemoryWindow window = new(range, memory, bar.Owner);
         Add(window);
         return window;
@@ -353,11 +353,32 @@ public sealed class PciFabric
         : ReferenceEquals(owner, client) ? PeerMapType.BusAddress
         : owner.PeerDevice?.VerdictFor(client).MapType ?? PeerMapType.NotSupported;
 
+    // A range may go on in the next window of the same owner: a window holds less than 2 GiB, a BAR any number of them.
     private MemoryWindow? FindWindow(DeviceRange range)
+    {
+        MemoryWindow? first = FindWindow(range.Start);
+        MemoryWindow? window = first;
+        (DeviceAddress address, ulong left) = (range.Start, range.LengthBytes);
+        while (window is not null && ReferenceEquals(window.Owner, first!.Owner))
+        {
+            ulong here = window.Range.LengthBytes - (address.Value - window.Range.Start.Value);
+            if (left <= here)
+            {
+                return first;
+            }
+
+            (address, left) = (address + here, left - here);
+            window = FindWindow(address);
+        }
+
+        return null;
+    }
+
+    private MemoryWindow? FindWindow(DeviceAddress address)
     {
         foreach (MemoryWindow window in _windows)
         {
-            if (window.Range.Contains(range.Start, range.LengthBytes))
+            if (window.Range.Contains(address, 1))
             {
                 return window;
             }

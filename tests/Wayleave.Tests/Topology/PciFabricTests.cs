@@ -251,6 +251,33 @@ public sealed class PciFabricTests
     }
 
     [Fact]
+    public void A_range_may_go_on_in_the_next_window_of_a_BAR_and_not_behind_the_last()
+    {
+        Machine machine = new(Trees.Switch(Trees.Unlisted));
+        PciBar bar = machine.Fabric.AddBar(machine["b"], 2, PciBarKind.Memory, 4 * Page);
+        byte[][] windows = [new byte[Page], new byte[Page]];
+        machine.Fabric.AddWindow(windows[0], bar, 0);
+        machine.Fabric.AddWindow(windows[1], bar, Page);
+        DmaPort port = machine.Port("a");
+
+        DmaAddressList list = machine.Map("a", new DmaAddressList([new DeviceRange(bar.Range.Start + 1, 5000)]));
+        for (ulong done = 0; done < 5000;)
+        {
+            Assert.Equal(
+                Errno.Success,
+                port.TryWrite(list.Entries[0].Start + done, (int)(5000 - done), out Span<byte> bytes));
+            bytes.Fill(1);
+            done += (ulong)bytes.Length;
+        }
+
+        Assert.Equal(5000, windows[0].Sum(b => b) + windows[1].Sum(b => b));
+        DmaAddressList outside = new([new DeviceRange(bar.Range.Start + Page, Page + 1)]);
+        Assert.Equal(Errno.EFAULT, machine.Fabric.TryMap(machine["a"], outside, out _));
+        outside = new([new DeviceRange(bar.Range.Start + Page, ulong.MaxValue)]);
+        Assert.Equal(Errno.EFAULT, machine.Fabric.TryMap(machine["a"], outside, out _));
+    }
+
+    [Fact]
     public void A_function_without_a_place_of_its_own_is_put_below_the_switch_of_the_fabric()
     {
         PciFabric fabric = new();
