@@ -1,3 +1,5 @@
+using Wayleave.Core;
+
 namespace Wayleave.Simulation;
 
 /// <summary>
@@ -8,7 +10,7 @@ namespace Wayleave.Simulation;
 /// Not thread-safe: the explorer runs one actor at a time, and that is the one that asks. Exhaustive mode answers with
 /// the smallest value not yet tried, so that <see cref="MoveNext"/> walks all trails in lexicographic order.
 /// </remarks>
-public sealed class Choices
+public sealed class Choices : IRandomChoice
 {
     private const string SeedPrefix = "seed:";
 

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Wayleave.Core;
 
 namespace Wayleave.Simulation;
 
@@ -6,7 +7,7 @@ namespace Wayleave.Simulation;
 /// SplitMix64 (Steele, Lea and Flood 2014): the same numbers for the same seed on every machine and every .NET, which
 /// <see cref="Random"/> does not promise. Not for secrets. Not thread-safe.
 /// </summary>
-public sealed class SplitMix64(ulong seed)
+public sealed class SplitMix64(ulong seed) : IRandomChoice
 {
     private ulong _state = seed;
 

@@ -2,9 +2,14 @@ using Wayleave.Core.Topology;
 
 namespace Wayleave.Core.PeerMemory;
 
+// Two layers, as since 7.x. A provider is the step from an owner's BAR to what a peer puts on the bus, and nothing
+// else; whoever allocates that memory goes on doing so. A pool is for memory that nobody else allocates. Both end
+// together, when the driver lets go.
+
 /// <summary>
-/// What makes a function's memory available to peers (<c>struct pci_p2pdma</c>): its providers, and the map types that
-/// were calculated for its clients. Made once per function and gone when its driver lets go. Host lock.
+/// What makes a function's memory available to peers (<c>struct pci_p2pdma</c>): its providers, its pool, and the map
+/// types that were calculated for its clients. Made once per function and gone when its driver lets go. Host lock held
+/// by the caller.
 /// </summary>
 public sealed class PeerDevice
 {
@@ -12,6 +17,7 @@ public sealed class PeerDevice
     private readonly PeerProvider?[] _providers = new PeerProvider?[PciFunction.BarCountMax];
     private readonly Dictionary<PciAddress, PeerVerdict> _verdicts = [];
     private Dictionary<PciAddress, RouteFault>? _faults; // null on nearly every device: the look-up stays one
+    private PeerUnbind? _unbind;
 
     private PeerDevice(PciTopology topology, PciFunction function) => (_topology, Function) = (topology, function);
 
@@ -20,15 +26,128 @@ public sealed class PeerDevice
     /// <summary>Whether the function is still there; afterwards every client is refused.</summary>
     public bool IsAlive => ReferenceEquals(Function.PeerDevice, this);
 
+    /// <summary>Whether its driver is letting go, or has.</summary>
+    public bool IsUnbinding => _unbind is not null || !IsAlive;
+
+    /// <summary>Memory that anybody may ask for; null until a resource was added.</summary>
+    public PeerPool? Pool { get; private set; }
+
+    /// <summary>
+    /// Off leaves the providers and the cache behind when the driver has let go: for the test that must notice.
+    /// </summary>
+    internal bool ForgetsAtUnbind { get; set; } = true;
+
     /// <summary>
     /// Makes a function's memory BARs available (<c>pcim_p2pdma_init</c>). The second call returns what the first one
     /// made.
     /// </summary>
+    /// <exception cref="ArgumentException">See <see cref="TryInitialize"/>.</exception>
     public static PeerDevice Initialize(PciTopology topology, PciFunction function)
+    {
+        Errno errno = TryInitialize(topology, function, out PeerDevice? device);
+        return errno == Errno.Success
+            ? device!
+            : throw new ArgumentException($"{function} cannot offer memory to peers: {errno}", nameof(function));
+    }
+
+    /// <summary>As <see cref="Initialize"/>.</summary>
+    /// <returns><see cref="Errno.EOPNOTSUPP"/> for a function whose BARs the processor cannot map.</returns>
+    public static Errno TryInitialize(PciTopology topology, PciFunction function, out PeerDevice? device)
     {
         ArgumentNullException.ThrowIfNull(topology);
         ArgumentNullException.ThrowIfNull(function);
-        return function.PeerDevice ??= new PeerDevice(topology, function);
+        device = null;
+        if (function.HasUnmappableBars)
+        {
+            return Errno.EOPNOTSUPP;
+        }
+
+        device = function.PeerDevice ??= new PeerDevice(topology, function);
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// The provider of a function's BAR (<c>pcim_p2pdma_provider</c>); null for a BAR that is no memory or not there.
+    /// Null, and a violation in the trace, when nobody has initialised the function.
+    /// </summary>
+    public static PeerProvider? FindProvider(HostContext host, PciFunction function, int bar)
+    {
+        ArgumentNullException.ThrowIfNull(host);
+        ArgumentNullException.ThrowIfNull(function);
+        host.AssertHeld();
+        if (function.PeerDevice is not PeerDevice device)
+        {
+            host.Trace("violation.provider_before_init", function.Name, bar);
+            return null;
+        }
+
+        return device.Provider(bar);
+    }
+
+    /// <summary>
+    /// Puts a part of a BAR into the function's pool (<c>pci_p2pdma_add_resource</c>): for memory that has no allocator
+    /// yet. There may be several, of several BARs; they end only with <see cref="Unbind"/>.
+    /// </summary>
+    /// <param name="host">The host of the function.</param>
+    /// <param name="topology">Where it is plugged in.</param>
+    /// <param name="function">The owner; initialised by this if need be.</param>
+    /// <param name="bar">0 to 5.</param>
+    /// <param name="sizeBytes">Whole pages; 0 for the rest of the BAR.</param>
+    /// <param name="offset">Whole pages.</param>
+    /// <param name="pool">The function's pool: the same for all its resources.</param>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> for a BAR that is no memory, and for a range that is not whole pages inside it;
+    /// <see cref="Errno.EOPNOTSUPP"/> when the processor cannot map the BAR; <see cref="Errno.ENOMEM"/> for an overlap
+    /// with another resource; <see cref="Errno.ENODEV"/> when the driver is letting go.
+    /// </returns>
+    public static Errno TryAddResource(
+        HostContext host,
+        PciTopology topology,
+        PciFunction function,
+        int bar,
+        ulong sizeBytes,
+        ulong offset,
+        out PeerPool? pool)
+    {
+        ArgumentNullException.ThrowIfNull(host);
+        ArgumentNullException.ThrowIfNull(function);
+        host.AssertHeld();
+        pool = null;
+        if ((uint)bar >= PciFunction.BarCountMax || function.Bars[bar] is not { Kind: PciBarKind.Memory } memory
+            || offset >= memory.Range.LengthBytes)
+        {
+            return Errno.EINVAL;
+        }
+
+        ulong rest = memory.Range.LengthBytes - offset;
+        ulong size = sizeBytes == 0 ? rest : sizeBytes;
+        if (size > rest || ((size | offset) & (PeerPool.PageBytes - 1)) != 0)
+        {
+            return Errno.EINVAL;
+        }
+
+        Errno errno = TryInitialize(topology, function, out PeerDevice? device);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        if (device!.IsUnbinding)
+        {
+            return Errno.ENODEV;
+        }
+
+        // A pool that could not take its first resource is not left behind.
+        PeerPool target = device.Pool ?? new PeerPool(host, device);
+        errno = target.TryAdd(memory, size, offset);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        host.Trace("p2pmem.add_resource", function.Name, bar, (long)size);
+        pool = device.Pool = target;
+        return Errno.Success;
     }
 
     /// <summary>
@@ -113,6 +232,58 @@ public sealed class PeerDevice
     public PeerMapType MapTypeFor(IDeviceNode client) =>
         client is PciFunction function ? VerdictFor(function).MapType : PeerMapType.NotSupported;
 
+    /// <summary>
+    /// The driver lets go: nothing is handed out any more, processes lose their mappings, and when the last allocation
+    /// has come back the providers, the pool and the cache end. The driver has revoked what it exported itself. The
+    /// second call returns the same operation.
+    /// </summary>
+    public PeerUnbind Unbind(HostContext host)
+    {
+        ArgumentNullException.ThrowIfNull(host);
+        host.AssertHeld();
+        if (_unbind is null)
+        {
+            _unbind = new PeerUnbind(host, this);
+            _unbind.Start();
+        }
+
+        return _unbind;
+    }
+
+    /// <summary>
+    /// The end of the cache and the providers; the pool gives nothing out any more. Its users have been revoked before,
+    /// or the function was pulled out and they see aborts.
+    /// </summary>
+    internal void Release()
+    {
+        Pool?.Kill(static () => { });
+        if (!ForgetsAtUnbind)
+        {
+            _unbind = null;
+            return;
+        }
+
+        _verdicts.Clear();
+        _faults = null;
+        Array.Clear(_providers);
+        if (IsAlive)
+        {
+            Function.PeerDevice = null;
+        }
+    }
+
+    /// <summary>Mappings of importers through any of the providers.</summary>
+    internal int CountMappings()
+    {
+        int count = 0;
+        foreach (PeerProvider? provider in _providers)
+        {
+            count += provider?.MappingCount ?? 0;
+        }
+
+        return count;
+    }
+
     private PeerVerdict VerdictWithFault(PciFunction client)
     {
         PeerVerdict rules = _verdicts.TryGetValue(client.Address, out PeerVerdict? verdict)
@@ -123,19 +294,5 @@ public sealed class PeerDevice
             ? new PeerVerdict(
                 PeerMapType.NotSupported, rules.Distance, PeerObstacle.FailedProbe, [Function, client], fault.Reason)
             : rules;
-    }
-
-    /// <summary>
-    /// The driver of the function lets go: the cache and the providers end. Its users have been revoked before.
-    /// </summary>
-    internal void Release()
-    {
-        _verdicts.Clear();
-        _faults = null;
-        Array.Clear(_providers);
-        if (IsAlive)
-        {
-            Function.PeerDevice = null;
-        }
     }
 }

@@ -55,6 +55,17 @@ public class PciFunction : IDeviceNode
     /// <summary>Whether ACS sends this function's peer requests to the root complex.</summary>
     public bool HasAcsRedirect => Acs is AcsControl control && (control & AcsControl.AnyRedirect) != 0;
 
+    /// <summary>
+    /// Whether the processor cannot map its BARs (<c>non_mappable_bars</c>): such a function offers no memory to peers.
+    /// </summary>
+    public bool HasUnmappableBars { get; init; }
+
+    /// <summary>
+    /// The longest piece that its DMA engine takes at once, in bytes (<c>dma_get_max_seg_size</c>). Exporters of device
+    /// pages cut by it.
+    /// </summary>
+    public ulong DmaSegmentBytesMax { get; init; } = uint.MaxValue;
+
     /// <summary>By number; null where there is none.</summary>
     public IReadOnlyList<PciBar?> Bars => _bars;
 
