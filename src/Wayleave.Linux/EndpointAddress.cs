@@ -21,6 +21,9 @@ public readonly record struct EndpointAddress(ulong High, ulong Low, ushort Port
     /// <summary>fe80::/10: such an address means something only together with an interface.</summary>
     public bool IsLinkLocal => High >> 54 == 0xFE80 >> 6;
 
+    /// <summary>127.0.0.0/8 or ::1: what is sent there stays in this machine, and super-packets stay whole.</summary>
+    public bool IsLoopback => High == 0 && (Low == 1 || Low >> 24 == (MappedPrefix | 0x7F00_0000) >> 24);
+
     /// <summary>0.0.0.0 or ::, which no packet has as its address.</summary>
     public bool IsWildcard => High == 0 && (Low == 0 || Low == MappedPrefix);
 

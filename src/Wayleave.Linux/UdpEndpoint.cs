@@ -37,6 +37,10 @@ public sealed unsafe class UdpEndpoint : IDisposable
 
     // struct cmsghdr is followed by its data and padded to eight bytes (CMSG_LEN, CMSG_SPACE).
     private const int SegmentControlBytes = 18;
+
+    // Data of a plain send lies behind the headers in one piece of memory, rounded up to a power of two: the receiver
+    // is charged 8 KiB for 4. With a segment size it lies in page fragments, charged by the byte.
+    private const int PlainSendBytesMax = 192;
     private const int ControlBytesMax = 64; // two messages of an int each are 48
 
     private readonly FileDescriptor _socket;
@@ -141,12 +145,12 @@ public sealed unsafe class UdpEndpoint : IDisposable
         message.msg_control = null;
         message.msg_controllen = 0;
         message.msg_flags = 0;
-        if (bytes.Length > segmentBytes)
+        if (bytes.Length > segmentBytes || bytes.Length > PlainSendBytesMax)
         {
             control.Header.cmsg_len = SegmentControlBytes;
             control.Header.cmsg_level = @in.IPPROTO_UDP;
             control.Header.cmsg_type = udp.UDP_SEGMENT;
-            control.SegmentBytes = (ushort)segmentBytes;
+            control.SegmentBytes = (ushort)Math.Min(segmentBytes, bytes.Length);
             message.msg_control = &control;
             message.msg_controllen = (nuint)sizeof(SegmentControl);
         }

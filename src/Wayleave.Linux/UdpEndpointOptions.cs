@@ -10,8 +10,9 @@ public sealed record UdpEndpointOptions
     /// CAP_NET_ADMIN, caps it at net.core.rmem_max; <see cref="UdpEndpoint.ReceiveBufferBytes"/> says what came of it.
     /// </summary>
     /// <remarks>
-    /// A full super-packet is charged with about 68 KiB: the usual default of 212,992 bytes holds three of them, the
-    /// usual cap six, and 4 MiB where the system allows it more than a hundred.
+    /// On the loopback a super-packet is charged with its bytes and 832 more, however many segments it has: 212,992,
+    /// the usual cap of an unprivileged user, doubled, holds six full ones, and 4 MiB where the system allows it more
+    /// than a hundred. What was read is given back in lumps of up to a quarter of the buffer: count on three quarters.
     /// </remarks>
     public int? ReceiveBufferBytes { get; init; } = 4 << 20;
 

@@ -34,6 +34,48 @@ public sealed class UdpEndpointTests : IDisposable
         ExpectNothing(_b);
     }
 
+    [Theory]
+    [InlineData(40, 40)]
+    [InlineData(192, 192)]
+    [InlineData(193, 193)]
+    [InlineData(1040, 1040)]
+    [InlineData(SegmentBytes, SegmentBytes)]
+    [InlineData(128 * 40, 40)]
+    [InlineData(SegmentBytes * SegmentCount, SegmentBytes)]
+    public void What_is_sent_at_once_costs_the_receiver_its_bytes_and_900_more(int lengthBytes, int segmentBytes)
+    {
+        Assert.Equal(Errno.Success, _a.TrySend(_b.LocalAddress, Pattern(lengthBytes), segmentBytes));
+        Assert.InRange(_b.ReadStats().ReceiveQueuedBytes, lengthBytes + 1, lengthBytes + 900);
+    }
+
+    // The rule by which a port chooses how much it sends ahead (NicHandle.WindowOf).
+    [Fact]
+    public void Three_quarters_of_the_receive_buffer_hold_what_was_sent_and_not_read_in_any_mix()
+    {
+        using UdpEndpoint small = UdpEndpoint.Bind(Loopback(3), new() { ReceiveBufferBytes = 212_992 });
+        long window = small.ReceiveBufferBytes / 4 * 3;
+        Queue<int> unread = new();
+        long inFlight = 0;
+        Random random = new(1);
+        for (int i = 0; i < 20_000; i++)
+        {
+            int segments = random.Next(3) == 0 ? random.Next(1, SegmentCount + 1) : SegmentCount;
+            int charge = (segments * SegmentBytes) + 900;
+            while (inFlight + charge > window)
+            {
+                Receive(small);
+                inFlight -= unread.Dequeue();
+            }
+
+            byte[] sent = _buffer[..(segments * SegmentBytes)];
+            Assert.Equal(Errno.Success, _a.TrySend(small.LocalAddress, sent, SegmentBytes));
+            unread.Enqueue(charge);
+            inFlight += charge;
+        }
+
+        Assert.Equal(0, small.ReadStats().Drops);
+    }
+
     [Fact]
     public void Without_receive_offload_every_segment_arrives_alone()
     {
