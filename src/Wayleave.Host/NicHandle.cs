@@ -154,7 +154,10 @@ public sealed class NicHandle : IDisposable
         {
             AccessFlags = access,
             AddressVector = new AddressVector(
-                peer.Gid, peer.UdpPort, Gid.IsIPv4 ? IcrcMode.OwnIdentification : IcrcMode.Full),
+                peer.Gid,
+                peer.UdpPort,
+                Gid.IsIPv4 ? IcrcMode.OwnIdentification : IcrcMode.Full,
+                KeepsSuperPackets: new EndpointAddress(peer.Gid.High, peer.Gid.Low, peer.UdpPort).IsLoopback),
             PeerWindowBytes = peer.ReceiveBufferBytes is { } bytes ? WindowOf(bytes) : null,
             PathMtu = (PathMtu)(System.Numerics.BitOperations.Log2((uint)mtu) - 7),
             DestQpNumber = peer.QpNumber,
@@ -328,8 +331,9 @@ public sealed class NicHandle : IDisposable
         string operation) =>
         pair.Modify(attributes with { State = state }, mask).ThrowIfFailed($"{operation}: to {state}");
 
-    private static int WindowOf(int receiveBufferBytes) =>
-        Math.Clamp((int)(receiveBufferBytes * 0.8), 1, WindowBytesMax);
+    // A socket gives back what was read from it in lumps of up to a quarter of its buffer (udp_rmem_release in
+    // linux:net/ipv4/udp.c), so that three quarters are free when the reader keeps up.
+    private static int WindowOf(int receiveBufferBytes) => Math.Clamp(receiveBufferBytes / 4 * 3, 1, WindowBytesMax);
 
     private AcquireTicket NewTicket(string owner)
     {

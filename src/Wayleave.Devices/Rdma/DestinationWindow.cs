@@ -1,22 +1,53 @@
 namespace Wayleave.Devices.Rdma;
 
+// What a datagram costs in the receiver's socket is the kernel's skb->truesize. A super-packet that arrives in one
+// piece is one skb: its bytes, and about 832 more however many segments it has. One that was cut up on the way is one
+// skb for each segment. So what a packet costs besides its bytes is charged either to each, or to the one that opens a
+// super-packet.
+
 /// <summary>
 /// What may be on its way to one socket. It belongs to the destination, not to a queue pair: all of them share the
-/// receive buffer there. Charged with wire bytes and a fixed cost a datagram.
+/// receive buffer there.
 /// </summary>
-internal sealed class DestinationWindow(long limitBytes)
+internal sealed class DestinationWindow
 {
+    /// <param name="limitBytes">What may be outstanding.</param>
+    /// <param name="datagramChargeBytes">What each packet is charged besides its payload.</param>
+    /// <param name="superPacketChargeBytes">What the packet that opens a super-packet is charged besides that.</param>
+    public DestinationWindow(long limitBytes, int datagramChargeBytes, int superPacketChargeBytes) =>
+        (LimitBytes, DatagramChargeBytes, SuperPacketChargeBytes)
+            = (limitBytes, datagramChargeBytes, superPacketChargeBytes);
+
+    public int DatagramChargeBytes { get; }
+
+    public int SuperPacketChargeBytes { get; }
+
     /// <summary>May change at any time: what is on its way above a smaller limit is waited for.</summary>
-    public long LimitBytes { get; set; } = limitBytes;
+    public long LimitBytes { get; set; }
 
     public long InFlightBytes { get; private set; }
+
+    /// <summary>Of these, bytes for which no acknowledgement was asked yet: nothing says when they go.</summary>
+    public long UnaskedBytes { get; set; }
+
+    /// <summary>More room than that is not waited for: the receiver would run out of work.</summary>
+    public long WorthwhileBytes => LimitBytes / 4;
 
     /// <summary>One packet may always go when nothing is out, however small the limit.</summary>
     public bool Admits(int chargeBytes) => InFlightBytes + chargeBytes <= LimitBytes || InFlightBytes == 0;
 
-    /// <summary>How many packets of that charge may go now.</summary>
-    public int RoomFor(int chargeBytes) =>
-        (int)Math.Max((LimitBytes - InFlightBytes) / chargeBytes, InFlightBytes == 0 ? 1 : 0);
+    /// <summary>
+    /// Whether that much should wait, because acknowledgements that were asked for will make the room it needs. Small
+    /// super-packets cost as much to send as large ones: without this, each acknowledgement lets out a fragment.
+    /// </summary>
+    public bool IsWorthWaiting(long chargeBytes) =>
+        InFlightBytes + chargeBytes > LimitBytes
+        && UnaskedBytes + chargeBytes <= LimitBytes
+        && InFlightBytes > UnaskedBytes;
+
+    /// <summary>How many packets of that charge may go now, the first of them with more.</summary>
+    public int RoomFor(int chargeBytes, int firstMoreBytes) =>
+        (int)Math.Max((LimitBytes - InFlightBytes - firstMoreBytes) / chargeBytes, InFlightBytes == 0 ? 1 : 0);
 
     public void Charge(int bytes) => InFlightBytes += bytes;
 

@@ -9,6 +9,9 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 internal sealed class Peer
 {
+    private const int PacketHeaderBytes = Bth.Size + Reth.Size + PacketView.IcrcSize;
+    private const int DatagramHeaderBytes = 28 + PacketHeaderBytes; // IPv4 and UDP
+
     private readonly Gid _localGid;
     private readonly ushort _localPort;
     private IcrcFlow _inbound;
@@ -21,8 +24,10 @@ internal sealed class Peer
         _localGid = options.Gid;
         _localPort = options.UdpPort;
         Address = address;
-        Window = new DestinationWindow(options.WindowBytes);
-        ReadWindow = new DestinationWindow(options.ReadWindowBytes);
+        int each = address.KeepsSuperPackets ? PacketHeaderBytes : DatagramHeaderBytes + options.DatagramChargeBytes;
+        int once = address.KeepsSuperPackets ? options.DatagramChargeBytes : 0;
+        Window = new DestinationWindow(options.WindowBytes, each, once);
+        ReadWindow = new DestinationWindow(options.ReadWindowBytes, each, once);
         Outbound = new IcrcFlow(options.Gid, address.Destination, SourcePort, address.DestinationPort);
     }
 

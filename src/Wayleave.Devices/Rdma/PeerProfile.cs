@@ -36,6 +36,7 @@ public sealed record PeerProfile
         ReadRestartsAtOnce = false,
         ProbesAfterRnr = false,
         CompletionsCarryRxeFlags = true,
+        AsksAtEveryMessage = true,
         RetransmitFloor = TimeSpan.Zero,
     };
 
@@ -70,6 +71,12 @@ public sealed record PeerProfile
     /// datagrams), and WITH_IMM also where an immediate was sent, not only where it arrived.
     /// </summary>
     public bool CompletionsCarryRxeFlags { get; init; }
+
+    /// <summary>
+    /// The last packet of every message asks for an acknowledgement; otherwise one does for several messages when more
+    /// are queued behind them.
+    /// </summary>
+    public bool AsksAtEveryMessage { get; init; }
 
     /// <summary>
     /// The acknowledge timeout is never shorter: a peer that is merely descheduled must not be asked again. Null takes

@@ -62,6 +62,12 @@ public sealed class RdmaPort
     /// </summary>
     public TimeSpan? NextDeadline => _nextDeadline == TimeSpan.MaxValue ? null : _nextDeadline;
 
+    /// <summary>
+    /// An acknowledgement since the last <see cref="PollTransmit"/> let requests out: a driver sends them before it
+    /// looks for more datagrams. Port token held by the caller.
+    /// </summary>
+    public bool HasRoomToSend { get; internal set; }
+
     /// <summary>The sockets that queue pairs were ever connected to. Port token held by the caller.</summary>
     public IReadOnlyList<PeerStatus> GetPeers() => [.. _peers.Select(p => p.Status)];
 
@@ -124,6 +130,7 @@ public sealed class RdmaPort
     /// <param name="transmit">How to send it.</param>
     public bool PollTransmit(TimeSpan now, Span<byte> buffer, out Transmit transmit)
     {
+        HasRoomToSend = false;
         AnswerDoorbells();
         WakeStalled();
         for (int i = 0; i < _peers.Count; i++)

@@ -15,7 +15,7 @@ internal sealed class Requester
     private readonly SendQueue _queue;
     private readonly RdmaPort _port;
     private readonly SendProgress _progress;
-    private long _chargedSinceAckRequest;
+    private int _superPacketPackets = 1; // of the path MTU that fit one super-packet
     private uint _readRestartPsn;
     private bool _readGapSeen;
     private bool _probes; // after an RNR NAK one packet at a time goes out, until one is taken
@@ -46,7 +46,6 @@ internal sealed class Requester
         _readGapSeen = _probes = false;
         _failedStatus = WorkCompletionStatus.Success;
         _drainReported = false;
-        _chargedSinceAckRequest = 0;
         Timer.Reset(_pair);
     }
 
@@ -57,10 +56,19 @@ internal sealed class Requester
             || Timer.IsWaitingForReceiver
             || !_progress.HasWork
             || (_probes && _progress.IsOutstanding)
-            || (_failedStatus != WorkCompletionStatus.Success && _progress.Cursor == _failedPosition)
-            || (_progress.IsCursorNew && !TryStart());
-        return hasNone ? BuildResult.Nothing
-            : _progress.CursorSlot.IsRead ? BuildReadRequest(ref superPacket, now)
+            || (_failedStatus != WorkCompletionStatus.Success && _progress.Cursor == _failedPosition);
+        if (hasNone)
+        {
+            return BuildResult.Nothing;
+        }
+
+        if (_progress.IsCursorNew && TryStart() is { } refusal)
+        {
+            return refusal;
+        }
+
+        return _progress.CursorSlot.IsRead ? BuildReadRequest(ref superPacket, now)
+            : MustHoldBack(superPacket) ? BuildResult.WindowClosed
             : _probes ? BuildData(ref superPacket, now)
             : BuildMiddles(ref superPacket, now);
     }
@@ -197,6 +205,12 @@ internal sealed class Requester
     /// <summary>SQD: what was started is finished, nothing new starts; the event says when (IBTA 10.3.1.5).</summary>
     public void HandleDrain()
     {
+        // Nothing will be sent behind packets for which no acknowledgement was asked: the time-out would have to.
+        if (_progress.IsCursorNew && _progress.UnaskedBytes > 0)
+        {
+            GoBackAndSend();
+        }
+
         _drainReported = false;
         ReportDrained();
     }
@@ -217,25 +231,24 @@ internal sealed class Requester
         _progress.Abandon();
     }
 
-    /// <summary>Gives the request at the cursor its PSNs, if it may start now.</summary>
-    private bool TryStart()
+    /// <summary>Gives the request at the cursor its PSNs, or says why it does not start now.</summary>
+    private BuildResult? TryStart()
     {
         ref SendSlot slot = ref _progress.CursorSlot;
         bool mustWait = _pair.State == QueuePairState.SendQueueDrained
             || ((slot.Flags & SendFlags.Fence) != 0 && _progress.ReadsIncomplete > 0);
         if (mustWait)
         {
-            return false;
+            return BuildResult.Nothing;
         }
 
         if (slot.IsRead && _pair.MaxRdAtomic == 0)
         {
-            FailAtCursor(WorkCompletionStatus.LocalQpOperationError);
-            return false;
+            return FailAtCursor(WorkCompletionStatus.LocalQpOperationError);
         }
 
         _progress.Start();
-        return true;
+        return null;
     }
 
     private BuildResult BuildData(ref SuperPacket superPacket, TimeSpan now)
@@ -246,8 +259,9 @@ internal sealed class Requester
         uint offset = (uint)_progress.CursorPacket * (uint)mtu;
         int payloadBytes = (int)Math.Min((uint)mtu, slot.LengthBytes - offset);
         DestinationWindow window = _pair.Peer.Window;
+        bool opens = superPacket.Count == 0;
         int charge = _progress.ChargeOf(payloadBytes);
-        if (!window.Admits(charge))
+        if (!window.Admits(charge + (opens ? window.SuperPacketChargeBytes : 0)))
         {
             return BuildResult.WindowClosed;
         }
@@ -260,9 +274,8 @@ internal sealed class Requester
             return BuildResult.DoesNotFit;
         }
 
-        bool asks = isLast
-            || _probes
-            || MustAsk(window.LimitBytes, window.InFlightBytes, _chargedSinceAckRequest, charge);
+        long unasked = _progress.UnaskedBytes + charge;
+        bool asks = _probes || (isLast && !IsFollowed) || MustAsk(window.InFlightBytes + charge, unasked);
         Bth bth = new()
         {
             Opcode = opcode,
@@ -284,8 +297,7 @@ internal sealed class Requester
 
         PayloadPacket.End(icrc, packet, headerBytes, payloadBytes);
         superPacket.Commit(packetBytes);
-        _chargedSinceAckRequest = asks ? 0 : _chargedSinceAckRequest + charge;
-        NoteSent(_progress.NoteSent(1, charge), now);
+        NoteSent(_progress.NoteSent(1, charge, opens, asks ? 0 : unasked), now);
         return BuildResult.Built;
     }
 
@@ -301,7 +313,9 @@ internal sealed class Requester
         int charge = _progress.ChargeOf(mtu);
         int packetBytes = PayloadPacket.SizeOf(Bth.Size, mtu);
         DestinationWindow window = _pair.Peer.Window;
-        int count = Math.Min(slot.PacketCount - 1 - first, window.RoomFor(charge));
+        bool opens = superPacket.Count == 0;
+        int left = slot.PacketCount - 1 - first;
+        int count = Math.Min(left, window.RoomFor(charge, opens ? window.SuperPacketChargeBytes : 0));
         count = Math.Min(count, superPacket.RoomFor(packetBytes));
         if (first == 0 || count < 2 || (slot.Flags & SendFlags.Inline) != 0)
         {
@@ -328,12 +342,14 @@ internal sealed class Requester
             DestQp = _pair.DestQpNumber,
         };
         uint psn = _progress.CursorPsn;
-        long inFlight = window.InFlightBytes;
-        long sinceAckRequest = _chargedSinceAckRequest;
+        long unasked = _progress.UnaskedBytes;
         int built = 0;
         for (; built < count && (built == 0 || !translation.Gate.IsClosed); built++)
         {
-            bool asks = MustAsk(window.LimitBytes, inFlight, sinceAckRequest, charge);
+            // The last one of the super-packet, unless the end of the message comes behind it and asks anyway.
+            unasked += charge;
+            bool asks = built == count - 1 && count < left
+                && MustAsk(window.InFlightBytes + count * charge, unasked);
             superPacket.TryReserve(packetBytes, out Span<byte> packet);
             (bth with { AckRequest = asks, Psn = psn }).WriteTo(packet);
             uint icrc = Icrc.AppendBth(_pair.Peer.Outbound.Seed(packetBytes, (ushort)superPacket.Count), packet);
@@ -341,8 +357,7 @@ internal sealed class Requester
             Icrc.Finish(icrc, packet[^PacketView.IcrcSize..]);
             superPacket.Commit(packetBytes);
             psn = Psn.Next(psn);
-            inFlight += charge;
-            sinceAckRequest = asks ? 0 : sinceAckRequest + charge;
+            unasked = asks ? 0 : unasked;
         }
 
         _pair.Memory.Leave(translation);
@@ -351,8 +366,7 @@ internal sealed class Requester
             return BuildData(ref superPacket, now); // the packet lies in two pieces
         }
 
-        _chargedSinceAckRequest = sinceAckRequest;
-        NoteSent(_progress.NoteSent(built, built * charge), now);
+        NoteSent(_progress.NoteSent(built, built * charge, opens, unasked), now);
         return BuildResult.Built;
     }
 
@@ -365,7 +379,7 @@ internal sealed class Requester
 
         ref SendSlot slot = ref _progress.CursorSlot;
         (int end, uint lengthBytes) = _progress.ReadPiece(slot, _progress.CursorPacket);
-        int charge = _progress.ChargeOfRead(lengthBytes, end - _progress.CursorPacket);
+        int charge = _progress.ChargeOfRead(end, lengthBytes);
         if (!_pair.Peer.ReadWindow.Admits(charge))
         {
             return BuildResult.ReadWindowClosed;
@@ -389,16 +403,55 @@ internal sealed class Requester
         new Reth(address, slot.RKey, lengthBytes).WriteTo(packet[Bth.Size..]);
         Icrc.Seal(_pair.Peer.Outbound, (ushort)superPacket.Count, packet);
         superPacket.Commit(RequestHeaders.ReadRequestBytes);
-        _chargedSinceAckRequest = 0;
         NoteSent(_progress.NoteReadSent(end, charge), now);
         return BuildResult.Built;
     }
 
-    // Besides the last packet of a message: the one that closes the window, for nothing more would ask, and one now and
-    // then.
-    private bool MustAsk(long windowBytes, long inFlightBytes, long sinceAckRequestBytes, int charge) =>
-        inFlightBytes + charge + _progress.ChargeOf(_pair.MtuBytes) > windowBytes
-        || sinceAckRequestBytes + charge >= windowBytes / _port.Options.AcknowledgeShare;
+    // So many requests are queued behind the one at the cursor that one acknowledgement for some of them keeps nobody
+    // waiting: there are three for each that it will speak for. Short ones share a super-packet and its answer anyway.
+    private bool IsFollowed => !_pair.Profile.AsksAtEveryMessage
+        && _progress.CursorPacket > 0
+        && _pair.State == QueuePairState.ReadyToSend
+        && _failedStatus == WorkCompletionStatus.Success
+        && _queue.Tail - _progress.Cursor > 3 * (_progress.Cursor - _progress.AskedPosition + 1);
+
+    // Besides the last packet of a message: the one behind which nothing worth sending fits the window, for nothing
+    // more would ask, and one now and then.
+    private bool MustAsk(long inFlightBytes, long unaskedBytes)
+    {
+        DestinationWindow window = _pair.Peer.Window;
+        return inFlightBytes + Worthwhile(_superPacketPackets) > window.LimitBytes
+            || unaskedBytes >= window.LimitBytes / _port.Options.AcknowledgeShare;
+    }
+
+    // A super-packet is opened when there is room for all that this request would put into it.
+    private bool MustHoldBack(in SuperPacket superPacket)
+    {
+        if (superPacket.Count != 0)
+        {
+            return false;
+        }
+
+        ref SendSlot slot = ref _progress.CursorSlot;
+        int left = slot.PacketCount - _progress.CursorPacket;
+        if (left == 1 || _probes)
+        {
+            return false;
+        }
+
+        // First is longer than Middle, so a super-packet that it opens ends with the second packet.
+        _superPacketPackets = superPacket.CapacityFor(PayloadPacket.SizeOf(Bth.Size, _pair.MtuBytes));
+        int wanted = _progress.CursorPacket == 0 ? 2 : Math.Min(left, _superPacketPackets);
+        return _pair.Peer.Window.IsWorthWaiting(Worthwhile(wanted));
+    }
+
+    private long Worthwhile(int packets)
+    {
+        DestinationWindow window = _pair.Peer.Window;
+        int charge = _progress.ChargeOf(_pair.MtuBytes);
+        long all = (long)packets * charge + window.SuperPacketChargeBytes;
+        return Math.Clamp(all, charge, Math.Max(charge, window.WorthwhileBytes));
+    }
 
     private AccessOutcome Gather(
         in SendSlot slot, uint offset, Span<byte> payload, ref uint icrc, out MemoryRegion? region)
@@ -426,13 +479,10 @@ internal sealed class Requester
         {
             _port.Fault(region, _pair);
             _port.Stall(_pair);
-        }
-        else
-        {
-            FailAtCursor(WorkCompletionStatus.LocalProtectionError);
+            return BuildResult.Nothing;
         }
 
-        return BuildResult.Nothing;
+        return FailAtCursor(WorkCompletionStatus.LocalProtectionError);
     }
 
     private void HandleAck(uint psn, TimeSpan now)
@@ -608,6 +658,7 @@ internal sealed class Requester
         if (_progress.HasWork)
         {
             RdmaPort.ScheduleRequests(_pair);
+            _port.HasRoomToSend = true;
         }
     }
 
@@ -616,7 +667,6 @@ internal sealed class Requester
         _progress.GoBack();
         Timer.StopAcknowledge();
         _readRestartPsn = _progress.AckPsn;
-        _chargedSinceAckRequest = 0;
     }
 
     private void GoBackAndSend()
@@ -625,14 +675,22 @@ internal sealed class Requester
         RdmaPort.ScheduleRequests(_pair);
     }
 
-    // Completions come in order: a request that fails here waits until all before it are acknowledged.
-    private void FailAtCursor(WorkCompletionStatus status)
+    // Completions come in order: a request that fails here waits until all before it are acknowledged. Those for which
+    // that was not asked are sent again, in the next super-packet.
+    private BuildResult FailAtCursor(WorkCompletionStatus status)
     {
         (_failedPosition, _failedStatus) = (_progress.Cursor, status);
         if (_progress.Head == _failedPosition)
         {
             FailHead(status);
         }
+        else if (_progress.UnaskedBytes > 0)
+        {
+            GoBack();
+            return BuildResult.DoesNotFit;
+        }
+
+        return BuildResult.Nothing;
     }
 
     private void FailHead(WorkCompletionStatus status)

@@ -18,8 +18,6 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOptions options)
 {
-    // IPv4, UDP, BTH, RETH and ICRC: what a packet costs on the wire besides its payload.
-    private readonly int _datagramCharge = 60 + options.DatagramChargeBytes;
     private uint _started;
     private uint _nextPsn;
     private uint _sentPsn;
@@ -69,7 +67,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     public void Reset(uint firstPsn)
     {
         TakeBackCharges();
-        Head = Cursor = _started = 0;
+        Head = Cursor = _started = AskedPosition = 0;
         CursorPacket = ReadsIncomplete = 0;
         AckPsn = _nextPsn = _sentPsn = firstPsn;
     }
@@ -80,22 +78,42 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         ref SendSlot slot = ref queue[Cursor];
         uint mtu = (uint)pair.MtuBytes;
         slot.FirstPsn = _nextPsn;
+        slot.SuperPackets = 0;
         slot.PacketCount = Math.Max(1, (int)((slot.LengthBytes + mtu - 1) / mtu));
         _nextPsn = Psn.Add(_nextPsn, (uint)slot.PacketCount);
         ReadsIncomplete += slot.IsRead ? 1 : 0;
         _started++;
     }
 
-    /// <summary>What a packet with that payload is charged.</summary>
-    public int ChargeOf(int payloadBytes) => payloadBytes + _datagramCharge;
+    /// <summary>What a packet with that payload is charged, whatever super-packet it is in.</summary>
+    public int ChargeOf(int payloadBytes) => payloadBytes + pair.Peer.Window.DatagramChargeBytes;
+
+    /// <summary>What was sent since an acknowledgement was asked for.</summary>
+    public long UnaskedBytes { get; private set; }
+
+    /// <summary>The first request whose last packet an acknowledgement that was asked for will not speak for.</summary>
+    public uint AskedPosition { get; private set; }
 
     /// <summary>That many packets from the cursor on were sent, all of one request.</summary>
+    /// <param name="packets">How many.</param>
+    /// <param name="chargeBytes">Of all of them, without what the super-packet costs.</param>
+    /// <param name="opens">The first of them opened a super-packet.</param>
+    /// <param name="unaskedBytes">Charge behind the last of them that asks for an acknowledgement.</param>
     /// <returns>How many of them had been sent before.</returns>
-    public int NoteSent(int packets, int chargeBytes)
+    public int NoteSent(int packets, int chargeBytes, bool opens, long unaskedBytes)
     {
-        pair.Peer.Window.Charge(chargeBytes);
+        DestinationWindow window = pair.Peer.Window;
+        if (opens)
+        {
+            chargeBytes += window.SuperPacketChargeBytes;
+            CursorSlot.SuperPackets++;
+        }
+
+        window.Charge(chargeBytes);
         _charged += chargeBytes;
-        return Advance(CursorPacket + packets);
+        int repeated = Advance(CursorPacket + packets);
+        SetUnasked(unaskedBytes);
+        return repeated;
     }
 
     /// <summary>
@@ -113,8 +131,20 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     /// <summary>Whether a READ request asks from that packet on when nothing is lost.</summary>
     public bool StartsPiece(int packet) => packet % PiecePackets == 0;
 
-    /// <summary>What the responses of a READ request are charged.</summary>
-    public int ChargeOfRead(uint lengthBytes, int packets) => (int)lengthBytes + packets * _datagramCharge;
+    /// <summary>
+    /// What the responses from the cursor to that packet, of that length together, are charged: how many super-packets
+    /// they come in is up to the peer, and twice as many as would do is the most.
+    /// </summary>
+    public int ChargeOfRead(int end, uint lengthBytes)
+    {
+        int charge = (int)lengthBytes;
+        for (int packet = CursorPacket; packet < end; packet++)
+        {
+            charge += ChargeOfReadPacket(packet);
+        }
+
+        return charge;
+    }
 
     /// <summary>A READ request was sent for the packets from the cursor to that one.</summary>
     /// <returns>1 when they were asked for before, else 0.</returns>
@@ -123,7 +153,9 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         pair.Peer.ReadWindow.Charge(chargeBytes);
         _readCharged += chargeBytes;
         ReadsOutstanding++;
-        return Math.Min(Advance(end), 1);
+        int repeated = Math.Min(Advance(end), 1);
+        SetUnasked(0);
+        return repeated;
     }
 
     /// <summary>Whether a response to that PSN can exist: sent, and not answered yet (H-06, H-11).</summary>
@@ -139,7 +171,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         ref SendSlot slot = ref queue[Head];
         int from = Psn.Distance(slot.FirstPsn, AckPsn);
         int to = (int)Math.Min((uint)slot.PacketCount, (uint)from + Ahead(end));
-        Release(slot, from, to);
+        Release(ref slot, from, to);
         AckPsn = Psn.Add(slot.FirstPsn, (uint)to);
         return to == slot.PacketCount;
     }
@@ -154,7 +186,8 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     /// <summary>The READ packet at <see cref="AckPsn"/> has arrived. True when its request is complete.</summary>
     public bool TakeReadPacket(int payloadBytes, bool endsPiece)
     {
-        long charge = Math.Min(ChargeOf(payloadBytes), _readCharged);
+        int index = Psn.Distance(queue[Head].FirstPsn, AckPsn);
+        long charge = Math.Min(payloadBytes + ChargeOfReadPacket(index), _readCharged);
         _readCharged -= charge;
         pair.Peer.ReadWindow.Release(charge);
         ReadsOutstanding -= endsPiece && ReadsOutstanding > 0 ? 1 : 0;
@@ -174,8 +207,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     {
         if (Ahead(CursorPsn) > Ahead(_sentPsn))
         {
-            pair.Peer.Window.Release(_charged);
-            _charged = 0;
+            TakeBackSends();
             MoveCursorToAck();
         }
     }
@@ -191,7 +223,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     public void Abandon()
     {
         TakeBackCharges();
-        Cursor = _started = Head;
+        Cursor = _started = AskedPosition = Head;
         CursorPacket = ReadsIncomplete = 0;
     }
 
@@ -214,32 +246,76 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
 
     private void MoveCursorToAck()
     {
-        Cursor = Head;
+        Cursor = AskedPosition = Head;
         CursorPacket = IsIdle ? 0 : Psn.Distance(queue[Head].FirstPsn, AckPsn);
     }
 
-    private void Release(in SendSlot slot, int fromPacket, int toPacket)
+    private int ChargeOfReadPacket(int packet)
+    {
+        DestinationWindow window = pair.Peer.ReadWindow;
+        int share = 2 * window.SuperPacketChargeBytes * pair.MtuBytes / options.SuperPacketBytes;
+        return window.DatagramChargeBytes + (StartsPiece(packet) ? window.SuperPacketChargeBytes : share);
+    }
+
+    private void SetUnasked(long bytes)
+    {
+        AskedPosition = bytes == 0 ? Cursor : AskedPosition;
+        pair.Peer.Window.UnaskedBytes += bytes - UnaskedBytes;
+        UnaskedBytes = bytes;
+    }
+
+    private void Release(ref SendSlot slot, int fromPacket, int toPacket)
     {
         ulong mtu = (ulong)pair.MtuBytes;
         ulong bytes = Math.Min((ulong)toPacket * mtu, slot.LengthBytes)
             - Math.Min((ulong)fromPacket * mtu, slot.LengthBytes);
 
         // After a step back the peer may acknowledge what it had already got and we have not sent again.
-        long charge = Math.Min((long)bytes + (long)(toPacket - fromPacket) * _datagramCharge, _charged);
+        DestinationWindow window = pair.Peer.Window;
+        long packets = toPacket - fromPacket;
+        long charge = (long)bytes
+            + packets * window.DatagramChargeBytes
+            + TakeSuperPackets(ref slot, packets, fromPacket) * window.SuperPacketChargeBytes;
+        charge = Math.Min(charge, _charged);
         _charged -= charge;
-        pair.Peer.Window.Release(charge);
+        window.Release(charge);
+        if (UnaskedBytes > _charged)
+        {
+            SetUnasked(_charged);
+        }
+    }
+
+    // Within one request super-packets are about equally long, so as large a share of them is gone as of its packets.
+    private long TakeSuperPackets(ref SendSlot slot, long packets, int fromPacket)
+    {
+        int sent = Head == Cursor ? CursorPacket : slot.PacketCount;
+        long outstanding = sent - fromPacket;
+        int gone = packets >= outstanding ? slot.SuperPackets : (int)(slot.SuperPackets * packets / outstanding);
+        slot.SuperPackets -= gone;
+        return gone;
     }
 
     private void TakeBackCharges()
     {
         if (pair.HasPeer)
         {
-            pair.Peer.Window.Release(_charged);
+            TakeBackSends();
             pair.Peer.ReadWindow.Release(_readCharged);
             RdmaPort.WakeReadWaiters(pair.Peer);
         }
 
-        _charged = _readCharged = 0;
+        _readCharged = 0;
         ReadsOutstanding = 0;
+    }
+
+    private void TakeBackSends()
+    {
+        pair.Peer.Window.Release(_charged);
+        SetUnasked(0);
+        _charged = 0;
+        for (uint position = Head; (int)(_started - position) > 0; position++) // a flush leaves the head behind it
+        {
+            queue[position].SuperPackets = 0;
+        }
     }
 }

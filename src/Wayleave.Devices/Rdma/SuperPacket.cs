@@ -27,6 +27,9 @@ internal ref struct SuperPacket(Span<byte> buffer, int segmentsMax)
         return fits;
     }
 
+    /// <summary>How many packets of that size fit one that is empty.</summary>
+    public readonly int CapacityFor(int packetBytes) => Math.Min(segmentsMax, _buffer.Length / packetBytes);
+
     /// <summary>How many packets of that size fit.</summary>
     public readonly int RoomFor(int packetBytes) =>
         _closed || packetBytes > (Count == 0 ? _buffer.Length : SegmentBytes)

@@ -29,7 +29,7 @@ public sealed class PortDriver : IDisposable
     private readonly HostContext _host;
     private readonly PortDriverOptions _options;
     private readonly MappedMemory _buffers;
-    private readonly Memory<byte>[] _receive;
+    private readonly Memory<byte> _receive;
     private readonly Memory<byte> _transmit;
     private readonly Thread? _engine;
     private readonly IDatagramTap? _tap;
@@ -62,14 +62,9 @@ public sealed class PortDriver : IDisposable
         _options = options ?? new PortDriverOptions();
         _tap = tap;
         _handleRemapped = _ => HandleRemapped();
-        _buffers = MappedMemory.AllocateAnonymous(
-            (_options.BatchSuperPackets + 1L) * SuperPacketBytes, hugePages: true);
-        _receive =
-        [
-            .. Enumerable.Range(0, _options.BatchSuperPackets)
-                .Select(i => _buffers.Memory.Slice(i * SuperPacketBytes, SuperPacketBytes)),
-        ];
-        _transmit = _buffers.Memory.Slice(_options.BatchSuperPackets * SuperPacketBytes, SuperPacketBytes);
+        _buffers = MappedMemory.AllocateAnonymous(2L * SuperPacketBytes, hugePages: true);
+        _receive = _buffers.Memory[..SuperPacketBytes];
+        _transmit = _buffers.Memory.Slice(SuperPacketBytes, SuperPacketBytes);
         if (_options.HasEngine)
         {
             _engine = new Thread(RunEngine) { IsBackground = true, Name = "wayleave port engine" };
@@ -199,9 +194,9 @@ public sealed class PortDriver : IDisposable
 
     private bool Receive()
     {
-        for (int i = 0; i < _receive.Length; i++)
+        Span<byte> buffer = _receive.Span;
+        for (int i = 0; i < _options.BatchSuperPackets; i++)
         {
-            Span<byte> buffer = _receive[i].Span;
             Errno errno = _endpoint.TryReceive(
                 buffer, out int length, out int segmentBytes, out EndpointAddress source, out byte trafficClass);
             if (errno != Errno.Success)
@@ -213,6 +208,10 @@ public sealed class PortDriver : IDisposable
             Gid gid = new(source.High, source.Low);
             _tap?.Received(gid, source.Port, datagrams, segmentBytes, _host.Now);
             _port.HandleDatagrams(gid, source.Port, datagrams, segmentBytes, trafficClass, _host.Now);
+            if (_port.HasRoomToSend)
+            {
+                return true; // the peer would wait for it, and to find the socket empty costs half a packet
+            }
         }
 
         return true;

@@ -59,6 +59,9 @@ internal sealed class Conversation
 
     public MemoryRegion Region { get; }
 
+    /// <summary>What a test that looks at super-packets itself saw last.</summary>
+    public string LastSent { get; set; } = "";
+
     public TimeSpan Now { get; private set; } = TimeSpan.FromSeconds(1);
 
     /// <summary>Moves time on and lets timers act.</summary>

@@ -247,7 +247,7 @@ public class LossyLinkTests
             {
                 Attributes = common with
                 {
-                    AddressVector = new AddressVector(_b.Gid, Icrc: icrc),
+                    AddressVector = new AddressVector(_b.Gid, Icrc: icrc, KeepsSuperPackets: _b.Gid.IsIPv4),
                     DestQpNumber = _peers[i].QpNumber,
                     SqPsn = psn,
                 },
@@ -256,7 +256,7 @@ public class LossyLinkTests
             {
                 Attributes = common with
                 {
-                    AddressVector = new AddressVector(_a.Gid, Icrc: icrc),
+                    AddressVector = new AddressVector(_a.Gid, Icrc: icrc, KeepsSuperPackets: _b.Gid.IsIPv4),
                     DestQpNumber = _pairs[i].QpNumber,
                     SqPsn = common.RqPsn,
                     RqPsn = psn,

@@ -619,6 +619,144 @@ public class RequesterTests
     }
 
     [Fact]
+    public void Room_for_a_fragment_waits_until_acknowledgements_make_room_for_a_whole_super_packet()
+    {
+        Conversation c = new(options: o => o with
+        {
+            WindowBytes = 16 * (1024 + 60 + 900), // First and Middle, three super-packets of four, and half of one
+            SuperPacketSegments = 4,
+        });
+        c.Post(1, WorkRequestOpcode.RdmaWrite, 0, 64 * 1024);
+        Assert.Equal([2, 4, 4, 4], SuperPackets(c));
+        Assert.Equal("RC_WRITE_MIDDLE b0000d A", c.LastSent);
+
+        // Two packets would fit now, and four behind the next acknowledgement.
+        c.SendAck(Own + 1);
+        Assert.Equal([4], SuperPackets(c));
+        c.SendAck(Own + 2);
+        Assert.Equal([], SuperPackets(c));
+        c.SendAck(Own + 13);
+        Assert.Equal([4, 4, 4], SuperPackets(c));
+    }
+
+    [Fact]
+    public void Room_for_a_fragment_is_used_when_no_acknowledgement_was_asked_for()
+    {
+        // The other queue pair's memory goes away in the middle of a run, so that nothing asks for what it has sent.
+        Conversation c = new(options: o => o with { WindowBytes = 18 * (1024 + 60 + 900), SuperPacketSegments = 4 });
+        DestinationWindow window = c.Pair.Peer.Window;
+        window.Charge(15 * (1024 + 60 + 900));
+        window.UnaskedBytes += 15 * (1024 + 60 + 900);
+        c.Post(1, WorkRequestOpcode.RdmaWrite, 0, 64 * 1024);
+        Assert.Equal([2, 1], SuperPackets(c));
+        Assert.Equal("RC_WRITE_MIDDLE b00002 A", c.LastSent);
+    }
+
+    [Fact]
+    public void A_super_packet_that_arrives_whole_is_charged_its_bytes_and_once_the_cost_of_a_datagram()
+    {
+        Conversation c = new(
+            a => a with { AddressVector = a.AddressVector with { KeepsSuperPackets = true } },
+            o => o with { WindowBytes = 64 * 1024, SuperPacketSegments = 4 });
+        c.Post(1, WorkRequestOpcode.RdmaWrite, 0, 16 * 1024);
+        c.Post(2, WorkRequestOpcode.Send, 0, 8);
+        Assert.Equal([2, 4, 4, 4, 3], SuperPackets(c)); // the SEND rides at the end of the last one
+        Assert.Equal((16 * 1024) + 8 + (17 * 32) + (5 * 900), c.Pair.Peer.Window.InFlightBytes);
+        c.SendAck(Own + 5);
+        Assert.Equal((10 * 1024) + 8 + (11 * 32) + (4 * 900), c.Pair.Peer.Window.InFlightBytes);
+        c.SendAck(Own, Aeth.NakPsnSequence);
+        c.SendAck(Own + 6, Aeth.NakPsnSequence);
+        Assert.Equal(0, c.Pair.Peer.Window.InFlightBytes);
+        Assert.Equal([4, 4, 3], SuperPackets(c));
+        Assert.Equal((10 * 1024) + 8 + (11 * 32) + (3 * 900), c.Pair.Peer.Window.InFlightBytes);
+        c.SendAck(Own + 16);
+        Assert.Equal(0, c.Pair.Peer.Window.InFlightBytes);
+    }
+
+    [Fact]
+    public void One_acknowledgement_is_asked_for_several_messages_when_more_are_queued_behind_them()
+    {
+        Conversation c = new(options: o => o with { WindowBytes = 1 << 20 });
+        PostPairsOfPackets(c, 6);
+        c.Expect("RC_WRITE_FIRST b00000");
+        c.Expect("RC_WRITE_LAST b00001");
+        c.Expect("RC_WRITE_FIRST b00002");
+        c.Expect("RC_WRITE_LAST b00003 A");
+        c.Expect("RC_WRITE_FIRST b00004");
+        c.Expect("RC_WRITE_LAST b00005");
+        for (uint psn = 6; psn < 12; psn += 2)
+        {
+            c.Expect($"RC_WRITE_FIRST b{psn:x5}");
+            c.Expect($"RC_WRITE_LAST b{psn + 1:x5} A");
+        }
+    }
+
+    [Fact]
+    public void Every_message_asks_where_the_peer_is_used_to_it()
+    {
+        Conversation c = new(
+            a => a with { Profile = new PeerProfile { AsksAtEveryMessage = true } },
+            o => o with { WindowBytes = 1 << 20 });
+        PostPairsOfPackets(c, 6);
+        for (uint psn = 0; psn < 12; psn += 2)
+        {
+            c.Expect($"RC_WRITE_FIRST b{psn:x5}");
+            c.Expect($"RC_WRITE_LAST b{psn + 1:x5} A");
+        }
+    }
+
+    [Fact]
+    public void A_message_that_nobody_asked_about_is_asked_about_when_the_queue_drains()
+    {
+        Conversation c = new(options: o => o with { WindowBytes = 1 << 20 });
+        c.Post(1, WorkRequestOpcode.RdmaRead, 0, 8);
+        PostPairsOfPackets(c, 1);
+        for (ulong i = 2; i < 5; i++)
+        {
+            c.Post(i, WorkRequestOpcode.RdmaWrite, 0, 8, SendFlags.Fence); // behind the READ: not started yet
+        }
+
+        c.Expect("RC_READ_REQUEST b00000 A");
+        c.Expect("RC_WRITE_FIRST b00001");
+        c.Expect("RC_WRITE_LAST b00002");
+        c.ExpectNothing();
+        Assert.Equal(
+            Errno.Success,
+            c.Pair.Modify(
+                new QueuePairAttributes { State = QueuePairState.SendQueueDrained }, QueuePairAttributeMask.State));
+        c.Expect("RC_READ_REQUEST b00000 A");
+        c.Expect("RC_WRITE_FIRST b00001");
+        c.Expect("RC_WRITE_LAST b00002 A");
+        c.ExpectNothing();
+        c.Send(new RawPacket(Opcode.RcReadResponseOnly, Own)
+        {
+            Aeth = new Aeth(Aeth.AckUnlimited, 1),
+            Payload = new byte[8],
+        });
+        c.SendAck(Own + 2, msn: 2);
+        Assert.Equal([new AsyncEvent(AsyncEventType.SendQueueDrained, c.Pair.QpNumber)], c.Node.PollEvents());
+    }
+
+    [Fact]
+    public void A_message_that_nobody_asked_about_is_asked_about_when_the_next_one_fails_here()
+    {
+        Conversation c = new(options: o => o with { WindowBytes = 1 << 20 });
+        PostPairsOfPackets(c, 1);
+        c.Post(2, WorkRequestOpcode.RdmaWrite, 0, 2048, key: 0x999);
+        c.Post(3, WorkRequestOpcode.RdmaWrite, 0, 2048);
+        c.Post(4, WorkRequestOpcode.RdmaWrite, 0, 2048);
+        c.Expect("RC_WRITE_FIRST b00000");
+        c.Expect("RC_WRITE_LAST b00001");
+        c.Expect("RC_WRITE_FIRST b00000");
+        c.Expect("RC_WRITE_LAST b00001 A");
+        c.ExpectNothing();
+        c.SendAck(Own + 1, msn: 1);
+        c.ExpectCompletion(1, WorkCompletionStatus.Success);
+        c.ExpectCompletion(2, WorkCompletionStatus.LocalProtectionError);
+        c.ExpectState(QueuePairState.Error);
+    }
+
+    [Fact]
     public void The_window_is_shared_by_the_queue_pairs_of_one_destination()
     {
         TestLink link = new(o => o with { WindowBytes = 4 * (1024 + 60 + 900) });
@@ -647,5 +785,29 @@ public class RequesterTests
         }
 
         Assert.Equal(4, packets);
+    }
+
+    private static void PostPairsOfPackets(Conversation c, int count)
+    {
+        for (int i = 1; i <= count; i++)
+        {
+            c.Post((ulong)i, WorkRequestOpcode.RdmaWrite, 0, 2 * Conversation.Mtu);
+        }
+    }
+
+    // How many packets each super-packet has that the port sends now.
+    private static int[] SuperPackets(Conversation c)
+    {
+        byte[] buffer = new byte[65536];
+        List<int> counts = [];
+        while (c.Node.Port.PollTransmit(c.Now, buffer, out Transmit transmit))
+        {
+            int last = (transmit.LengthBytes - 1) / transmit.SegmentBytes;
+            counts.Add(last + 1);
+            int at = last * transmit.SegmentBytes;
+            c.LastSent = TestLink.Describe(buffer.AsSpan(at, transmit.LengthBytes - at));
+        }
+
+        return [.. counts];
     }
 }

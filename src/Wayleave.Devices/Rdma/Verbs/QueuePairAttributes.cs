@@ -19,11 +19,17 @@ public enum PathMtu
 /// <param name="DestinationPort">UDP port of the peer: 4791 unless both sides were told otherwise.</param>
 /// <param name="Icrc">How packets of this peer can be checked.</param>
 /// <param name="SourcePort">UDP port that our packets leave from, covered by the ICRC; 0 is the port's own.</param>
+/// <param name="KeepsSuperPackets">
+/// A super-packet reaches the peer's socket in one piece, as on the loopback, so that it costs the receive buffer there
+/// <see cref="RdmaDeviceOptions.DatagramChargeBytes"/> once and not for each of its segments. The same is assumed of
+/// what the peer sends to us.
+/// </param>
 public readonly record struct AddressVector(
     Gid Destination,
     ushort DestinationPort = AddressVector.RoceUdpPort,
     IcrcMode Icrc = IcrcMode.OwnIdentification,
-    ushort SourcePort = 0)
+    ushort SourcePort = 0,
+    bool KeepsSuperPackets = false)
 {
     /// <summary>The registered port of RoCEv2.</summary>
     public const ushort RoceUdpPort = 4791;

@@ -15,6 +15,7 @@ internal struct SendSlot
     public uint LengthBytes;
     public uint FirstPsn;
     public int PacketCount;
+    public int SuperPackets; // opened by its packets, and not acknowledged
     public WorkRequestOpcode Opcode;
     public SendFlags Flags;
     public int SgeCount;
