@@ -51,7 +51,8 @@ internal static class BenchCommand
         {
             Description = "Run a round of udp-limit before each round, and print the median ratio",
         };
-        Option<long?> socketBuffer = Parsing.SizeOption("--socket-buffer", "SO_RCVBUF and SO_SNDBUF to ask for");
+        Option<long?> socketBuffer = Parsing.SizeOption(
+            "--socket-buffer", "SO_RCVBUF and SO_SNDBUF to ask for; 0 for what a host asks for (default 208KiB)");
         Command command = new(Benchmark.NameOf(test), description)
         {
             size, region, mtu, pairs, depth, iterations, duration, rounds, withLimit, socketBuffer,
@@ -69,7 +70,8 @@ internal static class BenchCommand
                 Duration = parsed.GetValue(duration) ?? defaults.Duration,
                 Rounds = parsed.GetValue(rounds),
                 WithLimit = parsed.GetValue(withLimit),
-                SocketBufferBytes = ReadInt(parsed.GetValue(socketBuffer), "--socket-buffer") ?? 0,
+                SocketBufferBytes =
+                    ReadInt(parsed.GetValue(socketBuffer), "--socket-buffer") ?? defaults.SocketBufferBytes,
             };
             try
             {

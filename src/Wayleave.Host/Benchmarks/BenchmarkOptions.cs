@@ -34,6 +34,7 @@ public sealed record BenchmarkOptions
 {
     private const int QueuePairsMax = 1024;
     private const long RegionBytesMax = 1L << 30;
+    private const int UnprivilegedBufferBytes = 212_992; // net.core.rmem_max and wmem_max, unless somebody changed them
 
     public BenchmarkTest Test { get; init; }
 
@@ -68,8 +69,11 @@ public sealed record BenchmarkOptions
     /// <summary>Runs a round of <see cref="BenchmarkTest.UdpLimit"/> before each round, for the ratio.</summary>
     public bool WithLimit { get; init; }
 
-    /// <summary>SO_RCVBUF and SO_SNDBUF to ask for; 0 for what hosts ask for.</summary>
-    public int SocketBufferBytes { get; init; }
+    /// <summary>
+    /// SO_RCVBUF and SO_SNDBUF to ask for; 0 for what hosts ask for, which root gets and other users as far as
+    /// net.core.rmem_max goes. Without a word a benchmark measures what everybody gets on a machine as it is installed.
+    /// </summary>
+    public int SocketBufferBytes { get; init; } = UnprivilegedBufferBytes;
 
     /// <summary>
     /// Addresses of the active and the passive side: text, because the passive process gets them too.
