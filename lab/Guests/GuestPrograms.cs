@@ -6,6 +6,8 @@ internal static class GuestPrograms
     private static readonly Dictionary<string, Func<string[], int>> s_programs = new()
     {
         ["boot"] = BootReport.Run,
+        ["dmabuf"] = DmaBufCases.Run,
+        ["p2p"] = PeerToPeer.Run,
     };
 
     /// <summary>Runs one of them and gives its exit code.</summary>

@@ -42,8 +42,8 @@ busybox mkdir -p /host/dev/pts /host/dev/shm
 busybox mount -t devpts devpts /host/dev/pts
 busybox mount -t tmpfs tmpfs /host/dev/shm
 busybox mount -t tmpfs tmpfs /host/run
-busybox mount -t debugfs debugfs /sys/kernel/debug
-busybox mount -t tracefs tracefs /sys/kernel/tracing
+busybox mount -t debugfs debugfs /host/sys/kernel/debug
+busybox mount -t tracefs tracefs /host/sys/kernel/tracing
 busybox mkdir -p /host/run/lab
 busybox mount -t 9p -o $share,cache=none lab-share /host/run/lab || stop "no share"
 busybox ip link set lo up

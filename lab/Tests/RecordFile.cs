@@ -34,6 +34,15 @@ internal static class RecordFile
     }
 
     /// <summary>What is in one and not in the other, as lines of a diff; empty when they are the same.</summary>
-    internal static IReadOnlyList<string> Compare(IReadOnlyList<string> recorded, IReadOnlyList<string> seen) =>
-        [.. recorded.Except(seen).Select(r => "- " + r), .. seen.Except(recorded).Select(r => "+ " + r)];
+    internal static IReadOnlyList<string> Compare(IReadOnlyList<string> recorded, IReadOnlyList<string> seen)
+    {
+        if (recorded.SequenceEqual(seen))
+        {
+            return [];
+        }
+
+        List<string> lines =
+            [.. recorded.Except(seen).Select(r => "- " + r), .. seen.Except(recorded).Select(r => "+ " + r)];
+        return lines.Count > 0 ? lines : ["the same lines in another order or number"];
+    }
 }

@@ -26,6 +26,10 @@ public sealed class RecordFileTests : IDisposable
             ["- {\"a\":1}", "+ {\"a\":2}"], RecordFile.Compare(["{\"a\":1}", "{\"b\":1}"], ["{\"b\":1}", "{\"a\":2}"]));
 
     [Fact]
+    public void The_order_of_records_counts() =>
+        Assert.Single(RecordFile.Compare(["{\"a\":1}", "{\"b\":1}"], ["{\"b\":1}", "{\"a\":1}"]));
+
+    [Fact]
     public void A_record_that_is_not_there_holds_nothing() =>
         Assert.Empty(RecordFile.Read(Path.Combine(_folder, "none.json")));
 

@@ -1,0 +1,65 @@
+using Wayleave.Lab.Interop;
+
+namespace Wayleave.Lab.Guests;
+
+/// <summary>poll(2) on one descriptor, and calls that are expected to block.</summary>
+internal static unsafe class KernelPoll
+{
+    /// <summary>What is ready now: <c>in</c>, <c>out</c>, <c>in out</c> or <c>nothing</c>.</summary>
+    internal static string Now(int fd, int events) => Wait(fd, events, timeoutMs: 0);
+
+    /// <summary>What is ready when something is, or when the time is up.</summary>
+    internal static string Wait(int fd, int events, int timeoutMs)
+    {
+        Libc.PollFd poll = new() { Fd = fd, Events = (short)events };
+        int result = Libc.poll(&poll, 1, timeoutMs);
+        if (result < 0)
+        {
+            return KernelResult.Name(Libc.Errno);
+        }
+
+        bool isIn = (poll.Revents & Libc.POLLIN) != 0, isOut = (poll.Revents & Libc.POLLOUT) != 0;
+        return isIn && isOut ? "in out" : isIn ? "in" : isOut ? "out" : "nothing";
+    }
+
+    /// <summary>
+    /// Runs a system call that may sleep on a thread of its own; meanwhile <paramref name="release"/> lets it go on,
+    /// once it is seen to sleep.
+    /// </summary>
+    /// <returns><c>at once: RESULT</c>, or <c>after the signal: RESULT</c> when it slept until then.</returns>
+    internal static string Blocking(Func<string> call, Action release)
+    {
+        string result = "";
+        int thread = 0;
+        Thread worker = new(() =>
+        {
+            Volatile.Write(ref thread, Libc.gettid());
+            result = call();
+        });
+        worker.Start();
+        bool sleeps = false;
+        while (!sleeps && !worker.Join(5))
+        {
+            int id = Volatile.Read(ref thread);
+            sleeps = id != 0 && IsInCall(id);
+        }
+
+        release();
+        worker.Join();
+        return (sleeps ? "after the signal: " : "at once: ") + result;
+    }
+
+    // /proc/.../syscall begins with the number of the call in which a thread sleeps; 16 is ioctl and 7 is poll.
+    private static bool IsInCall(int thread)
+    {
+        try
+        {
+            return File.ReadAllText($"/proc/self/task/{thread}/syscall").Split(' ')[0] is "16" or "7";
+        }
+        catch (IOException)
+        {
+            // It ended.
+            return false;
+        }
+    }
+}
