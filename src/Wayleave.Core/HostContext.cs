@@ -21,7 +21,8 @@ public sealed class HostContext
     private readonly ITraceSink? _trace;
     private readonly Lock _lock = new();
     private readonly long _epoch;
-    private readonly List<Action> _deferred = [];
+    private List<Action> _deferred = [];
+    private List<Action>? _spare; // an emptied list, for the next one who defers
     private volatile bool _isTaken; // for a scheduler's eyes: the lock itself says only whether this thread holds it
     private ulong _nextContext = 1; // 0 belongs to stub fences, as in dma-fence.c
     private ulong _nextId = 1;
@@ -139,15 +140,17 @@ public sealed class HostContext
             return;
         }
 
-        Action[] actions = [.. _deferred];
-        _deferred.Clear();
+        List<Action> actions = _deferred;
+        _deferred = Interlocked.Exchange(ref _spare, null) ?? [];
         _isTaken = false;
         _lock.Exit();
         Run(actions);
+        actions.Clear();
+        Volatile.Write(ref _spare, actions);
     }
 
     // What was deferred belongs to different waiters: one that fails must not leave the others waiting for ever.
-    private static void Run(Action[] actions)
+    private static void Run(List<Action> actions)
     {
         List<Exception>? failures = null;
         foreach (Action action in actions)

@@ -97,13 +97,16 @@ public sealed class Activity : Waiter
     public void Release(LockClass lockClass)
     {
         Host.AssertHeld();
-        int last = _held.FindLastIndex(h => h.Class == lockClass);
-        if (last < 0)
+        for (int i = _held.Count - 1; i >= 0; i--)
         {
-            throw new InvalidOperationException($"{Label} holds no {lockClass}");
+            if (_held[i].Class == lockClass)
+            {
+                _held.RemoveAt(i);
+                return;
+            }
         }
 
-        _held.RemoveAt(last);
+        throw new InvalidOperationException($"{Label} holds no {lockClass}");
     }
 
     /// <summary>

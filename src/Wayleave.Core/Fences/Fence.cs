@@ -374,11 +374,11 @@ public class Fence : IWaitNode
             return;
         }
 
-        foreach (Fence fence in _runsAfter)
+        for (int i = 0; i < _runsAfter.Count; i++)
         {
-            if (!fence.IsSignaled)
+            if (!_runsAfter[i].IsSignaled)
             {
-                edges.Add("runs after", fence);
+                edges.Add("runs after", _runsAfter[i]);
             }
         }
 
@@ -430,14 +430,10 @@ public class Fence : IWaitNode
         // Both lists are taken before anything runs: what runs may look at this fence, or drop it.
         (List<Action<Fence>>? observers, _observers) = (_observers, null);
         (List<Action<Fence>>? callbacks, _callbacks) = (_callbacks, null);
-        foreach (Action<Fence> observer in observers ?? [])
+        Run(observers);
+        if (callbacks is not null)
         {
-            observer(this);
-        }
-
-        foreach (Action<Fence> callback in callbacks ?? [])
-        {
-            _host.Defer(() => callback(this));
+            Defer(callbacks);
         }
     }
 
@@ -450,9 +446,25 @@ public class Fence : IWaitNode
     private protected void RunEndObservers()
     {
         (List<Action<Fence>>? observers, _endObservers) = (_endObservers, null);
-        foreach (Action<Fence> observer in observers ?? [])
+        Run(observers);
+    }
+
+    private void Run(List<Action<Fence>>? observers)
+    {
+        if (observers is not null)
         {
-            observer(this);
+            foreach (Action<Fence> observer in observers)
+            {
+                observer(this);
+            }
+        }
+    }
+
+    private void Defer(List<Action<Fence>> callbacks)
+    {
+        foreach (Action<Fence> callback in callbacks)
+        {
+            _host.Defer(() => callback(this));
         }
     }
 
