@@ -12,6 +12,12 @@ namespace Wayleave.Scenarios;
 public sealed record NamedScenario(
     string Name, string Description, Func<Choices, Scenario> Build, IReadOnlyList<BrokenVariant> Broken)
 {
+    /// <summary>
+    /// Whether its actors are threads, which need the interleaving points of the shipped code: the process runs with
+    /// the runtime option <c>Wayleave.Interleave</c>.
+    /// </summary>
+    public bool UsesThreads { get; init; }
+
     /// <summary>Drawn orders of a scenario that has too many, when nobody says how many.</summary>
     public const int DrawnRuns = 1000;
 
@@ -23,6 +29,9 @@ public sealed record NamedScenario(
 
     /// <summary>What keeps it from going wrong here, in a few words.</summary>
     public string Defence { get; init; } = "";
+
+    /// <summary>Counts what the defence costs, over every order; null where nothing is counted.</summary>
+    public Func<IReadOnlyList<ScenarioCost>>? MeasureCosts { get; init; }
 
     /// <summary>Where its orders come from: every one when it is small enough.</summary>
     public OrderSource Orders { get; init; } = OrderSource.Exhaustive;

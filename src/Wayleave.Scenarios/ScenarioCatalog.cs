@@ -15,6 +15,8 @@ public static class ScenarioCatalog
         TakeBackScenarios.ForcedFence,
         RdmaScenarios.WriteUnderMoves,
         RdmaScenarios.WriteAgainstTakeBack,
+        LockFreeScenarios.Gate,
+        LockFreeScenarios.Engine,
         AbortUnderWrite.Scenario,
         LostAcknowledgement.Scenario,
         StaticKey.Scenario,
@@ -27,6 +29,12 @@ public static class ScenarioCatalog
         StaleRegistrationCache.Scenario,
         WrongUsage.Scenario,
         LockOrder.Scenario,
+        LockOrder.Checked,
+        FenceInNotifier.Checked,
+        FenceInNotifier.Rule,
+        FenceInNotifier.Faults,
+        FenceInNotifier.Stall,
+        FenceInNotifier.Pinned,
     ];
 
     /// <summary>The scenario of a name, or null.</summary>

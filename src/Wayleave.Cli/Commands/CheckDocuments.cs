@@ -88,6 +88,9 @@ internal sealed record CheckedScenario
 
     public CheckFailure? Failure { get; init; }
 
+    /// <summary>What the defence costs, where it is counted.</summary>
+    public IReadOnlyList<ScenarioCost>? Costs { get; init; }
+
     public static CheckedScenario Of(
         NamedScenario scenario, BrokenVariant? broken, bool mustFail, ExplorationReport report, TimeSpan elapsed)
     {

@@ -21,6 +21,7 @@ internal sealed class CheckRun(
     private const int ResultWidth = 11;
 
     private readonly List<CheckedScenario> _done = [];
+    private bool _isAll;
     private int _nameWidth;
     private int _breakWidth;
 
@@ -37,6 +38,7 @@ internal sealed class CheckRun(
     /// <returns>A number of <see cref="ExitCode"/>.</returns>
     public int All()
     {
+        _isAll = true;
         (NamedScenario Scenario, BrokenVariant? Broken)[] all =
             [.. ScenarioCatalog.All.SelectMany(s => s.Broken.Select(b => (s, (BrokenVariant?)b)).Prepend((s, null)))];
         WriteHeader(all);
@@ -62,7 +64,13 @@ internal sealed class CheckRun(
             Cancellation = cancellation,
             Progress = progress.Report,
         });
-        CheckedScenario result = CheckedScenario.Of(scenario, broken, mustFail, report, clock.GetElapsedTime(start));
+        bool countsCosts = broken is null && report.End == ExplorationEnd.EveryOrder;
+        IReadOnlyList<ScenarioCost>? costs = countsCosts ? scenario.MeasureCosts?.Invoke() : null;
+        TimeSpan elapsed = clock.GetElapsedTime(start);
+        CheckedScenario result = CheckedScenario.Of(scenario, broken, mustFail, report, elapsed) with
+        {
+            Costs = costs,
+        };
         progress.Dispose();
         _done.Add(result);
         Write(result, report.End);
@@ -120,6 +128,11 @@ internal sealed class CheckRun(
         };
         string time = string.Create(CultureInfo.InvariantCulture, $"{result.ElapsedS:F2} s");
         WriteRow(result.Scenario, result.Break ?? NoBreak, orders, result.Result, time);
+        if (!context.IsJson && result.Costs is { } costs && _done.Count == 1 && !_isAll)
+        {
+            context.Out.WriteLine($"costs: {string.Join(", ", costs)}");
+        }
+
         if (!context.IsJson && result is { Failure: { } failure, MustFail: false })
         {
             CheckStory.Write(context.Out, failure);

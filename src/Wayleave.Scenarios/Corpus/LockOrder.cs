@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Reservations;
 using Wayleave.Simulation;
 
@@ -8,33 +9,45 @@ namespace Wayleave.Scenarios.Corpus;
 // and nobody can tell in which order another job names the same two.
 //
 // Faithful: the reservations, the tickets and the recipe after -EDEADLK (let go of everything, take the contended lock
-// first, then the rest) are those of the shipped core. A lock without a ticket is one with a ticket of its own, which
-// holds nothing else: it waits in line like any mutex.
+// first, then the rest) are those of the shipped core, and so is the lock without a ticket, which waits in line like
+// any mutex. The checker, which sees it all the same, is off where nothing is to help.
 
 /// <summary>Two buffers are locked in opposite orders.</summary>
 internal static class LockOrder
 {
+    private static readonly BrokenVariant s_noTickets = new(
+        "no-tickets", "Each buffer is locked by itself, so that nobody knows who is older, and nobody looks.",
+        c => Build(c, hasTickets: false, hasChecker: false));
+
     public static NamedScenario Scenario { get; } = new(
         "opposite-lock-orders",
         "Two jobs lock the same two buffers in opposite orders; both get both, whoever has to start again.",
-        c => Build(c, hasTickets: true),
-        [
-            new("no-tickets", "Each buffer is locked by itself, so that nobody knows who is older.",
-                c => Build(c, hasTickets: false)),
-        ])
+        c => Build(c, hasTickets: true, hasChecker: false),
+        [s_noTickets])
     {
         Defence = "one ticket for all locks of a job: Wait-Die sends the younger back",
     };
 
-    private static Scenario Build(Choices choices, bool hasTickets)
+    public static NamedScenario Checked { get; } = new(
+        "opposite-locks-checked",
+        "Two jobs lock the same two buffers in opposite orders, each by itself; the wait that would close the circle "
+        + "is refused, and both get both.",
+        c => Build(c, hasTickets: false, hasChecker: true),
+        [s_noTickets])
+    {
+        Defence = "the checker looks at each wait before it begins",
+    };
+
+    private static Scenario Build(Choices choices, bool hasTickets, bool hasChecker)
     {
         Story story = new(choices);
-        HostContext host = new(new VirtualClock());
+        CheckerOptions checks = hasChecker ? new CheckerOptions() : CheckerOptions.Off;
+        HostContext host = new(new VirtualClock(), choices.IsTold ? story : null, checks);
         Reservation x = new(host, "x"), y = new(host, "y");
         return new Scenario(
             [
-                new Actor("job 1", Lock(host, story, hasTickets, x, y)),
-                new Actor("job 2", Lock(host, story, hasTickets, y, x)),
+                new Actor("job 1", Lock(host, story, "job 1", hasTickets, x, y)),
+                new Actor("job 2", Lock(host, story, "job 2", hasTickets, y, x)),
             ],
             Invariant: () => { },
             AtEnd: () =>
@@ -48,10 +61,10 @@ internal static class LockOrder
     }
 
     private static IEnumerable<Step> Lock(
-        HostContext host, Story story, bool hasTickets, Reservation first, Reservation second)
+        HostContext host, Story story, string job, bool hasTickets, Reservation first, Reservation second)
     {
         yield return "start";
-        Dictionary<Reservation, AcquireTicket> tickets = Tickets(host, hasTickets, first, second);
+        Dictionary<Reservation, AcquireTicket> tickets = Tickets(host, job, hasTickets, first, second);
         List<Reservation> held = [];
         Reservation? contended = null;
         while (held.Count < 2)
@@ -89,12 +102,23 @@ internal static class LockOrder
     }
 
     private static Dictionary<Reservation, AcquireTicket> Tickets(
-        HostContext host, bool hasTickets, Reservation first, Reservation second)
+        HostContext host, string job, bool hasTickets, Reservation first, Reservation second)
     {
         using (host.Enter())
         {
-            AcquireTicket ticket = new(host, "job");
-            return new() { [first] = ticket, [second] = hasTickets ? ticket : new AcquireTicket(host, "job") };
+            if (hasTickets)
+            {
+                AcquireTicket ticket = new(host, job);
+                return new() { [first] = ticket, [second] = ticket };
+            }
+
+            // As two plain locks of one thread: only the checker knows that they belong together.
+            Activity thread = new(host, ActivityKind.Thread, job);
+            return new()
+            {
+                [first] = AcquireTicket.CreatePlain(host, job, thread),
+                [second] = AcquireTicket.CreatePlain(host, job, thread),
+            };
         }
     }
 

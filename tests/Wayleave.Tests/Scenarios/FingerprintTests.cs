@@ -21,7 +21,7 @@ public class FingerprintTests(ITestOutputHelper output)
             {
                 AuditsFingerprint = true,
                 Orders = orders,
-                RunsMax = 2000,
+                RunsMax = 600,
             });
             output.WriteLine($"{orders}: {report.Counts}");
             output.WriteLine(report.Failure?.ToString() ?? "");
