@@ -12,6 +12,9 @@ public enum FileKind
     Directory,
     SymbolicLink,
     Socket,
+    Fifo,
+    CharacterDevice,
+    BlockDevice,
 }
 
 /// <summary>
@@ -40,20 +43,13 @@ public readonly record struct FileStatus(FileKind Kind, uint UserId, UnixFileMod
     /// <exception cref="LinuxException">
     /// EACCES, ELOOP, ENAMETOOLONG or EIO: whether something is there cannot be told.
     /// </exception>
-    public static unsafe bool TryRead(string path, out FileStatus status)
-    {
-        ArgumentException.ThrowIfNullOrEmpty(path);
-        statx read = default;
-        status = default;
-        if (Libc.statx(fcntl.AT_FDCWD, path, fcntl.AT_SYMLINK_NOFOLLOW, Wanted, &read) < 0)
-        {
-            Errno errno = (Errno)Marshal.GetLastPInvokeError();
-            return errno is Errno.ENOENT or Errno.ENOTDIR ? false : throw new LinuxException("statx", path, errno);
-        }
+    public static bool TryRead(string path, out FileStatus status) =>
+        TryRead(path, fcntl.AT_SYMLINK_NOFOLLOW, out status);
 
-        status = From(read);
-        return true;
-    }
+    /// <summary>Looks up what the name leads to in the end, through symbolic links.</summary>
+    /// <returns>False if nothing is there, also when a link leads nowhere.</returns>
+    /// <exception cref="LinuxException">As <see cref="TryRead(string, out FileStatus)"/>.</exception>
+    public static bool TryReadThrough(string path, out FileStatus status) => TryRead(path, 0, out status);
 
     /// <summary>Looks at an open file, whatever name it has now.</summary>
     /// <exception cref="LinuxException">EIO.</exception>
@@ -70,6 +66,21 @@ public readonly record struct FileStatus(FileKind Kind, uint UserId, UnixFileMod
         return From(read);
     }
 
+    private static unsafe bool TryRead(string path, int flags, out FileStatus status)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        statx read = default;
+        status = default;
+        if (Libc.statx(fcntl.AT_FDCWD, path, flags, Wanted, &read) < 0)
+        {
+            Errno errno = (Errno)Marshal.GetLastPInvokeError();
+            return errno is Errno.ENOENT or Errno.ENOTDIR ? false : throw new LinuxException("statx", path, errno);
+        }
+
+        status = From(read);
+        return true;
+    }
+
     private static FileStatus From(in statx read)
     {
         FileKind kind = (read.stx_mode & stat.S_IFMT) switch
@@ -78,6 +89,9 @@ public readonly record struct FileStatus(FileKind Kind, uint UserId, UnixFileMod
             stat.S_IFDIR => FileKind.Directory,
             stat.S_IFLNK => FileKind.SymbolicLink,
             stat.S_IFSOCK => FileKind.Socket,
+            stat.S_IFIFO => FileKind.Fifo,
+            stat.S_IFCHR => FileKind.CharacterDevice,
+            stat.S_IFBLK => FileKind.BlockDevice,
             _ => FileKind.Other,
         };
         return new FileStatus(kind, read.stx_uid, (UnixFileMode)(read.stx_mode & PermissionBits), read.stx_ino);

@@ -1,5 +1,6 @@
 using Microsoft.Win32.SafeHandles;
 using Wayleave.Core;
+using Wayleave.Linux;
 
 namespace Wayleave.Host.Transfers;
 
@@ -9,17 +10,28 @@ namespace Wayleave.Host.Transfers;
 public static class LocalFile
 {
     /// <summary>Opens a source.</summary>
-    /// <exception cref="WayleaveException">Missing, a folder, unreadable or empty.</exception>
+    /// <exception cref="WayleaveException">Missing, no regular file, unreadable or empty.</exception>
     public static SafeFileHandle OpenSource(string path, out ulong lengthBytes)
     {
         string operation = $"read {path}";
-        if (Directory.Exists(path))
+        if (path.Length == 0)
         {
-            throw new WayleaveException(Errno.EINVAL, operation, "it is a folder", "name a file");
+            throw new WayleaveException(Errno.EINVAL, "read a file", "the name is empty", "name a file");
         }
 
         try
         {
+            // Asked before it is opened: a FIFO would wait for somebody who writes, perhaps for ever.
+            if (FileStatus.TryReadThrough(path, out FileStatus status) && status.Kind != FileKind.Regular)
+            {
+                bool isFolder = status.Kind == FileKind.Directory;
+                throw new WayleaveException(
+                    Errno.EINVAL,
+                    operation,
+                    $"it is a {Describe(status.Kind)}",
+                    isFolder ? "name a file" : "save what comes out of it to a file first, whose size is known");
+            }
+
             SafeFileHandle file = File.OpenHandle(
                 path, FileMode.Open, FileAccess.Read, FileShare.Read, FileOptions.SequentialScan);
             lengthBytes = (ulong)RandomAccess.GetLength(file);
@@ -30,7 +42,7 @@ public static class LocalFile
 
             file.Dispose();
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is IOException and not WayleaveException or UnauthorizedAccessException)
         {
             throw ErrnoMap.ToException(e, operation, ErrnoMap.ToErrno(e) switch
             {
@@ -70,52 +82,87 @@ public static class LocalFile
     }
 
     /// <summary>
-    /// Writes a file beside its final name, and gives it that name only when <paramref name="write"/> has returned.
-    /// Whatever fails leaves the old file, if there was one, and no other trace.
+    /// Writes a file that gets its name only when <paramref name="write"/> has returned. Whatever fails leaves the old
+    /// file, if there was one, and no other trace.
     /// </summary>
-    /// <exception cref="WayleaveException">The folder is missing, not writable or full.</exception>
+    /// <exception cref="WayleaveException">As <see cref="WholeFile.Create"/>.</exception>
     public static async Task WriteWholeAsync(string path, ulong lengthBytes, Func<SafeFileHandle, Task> write)
     {
         ArgumentNullException.ThrowIfNull(write);
-        string operation = $"write {path}";
-        string target = Path.GetFullPath(path);
-        if (Directory.Exists(target))
-        {
-            throw new WayleaveException(Errno.EINVAL, operation, "it is a folder", "name the file too");
-        }
-
-        string folder = Path.GetDirectoryName(target)!;
-        if (!Directory.Exists(folder))
-        {
-            throw new WayleaveException(Errno.ENOENT, operation, $"there is no folder {folder}", "make it first");
-        }
-
-        string part = Path.Combine(folder, $".{Path.GetFileName(target)}.{Environment.ProcessId}.part");
+        using WholeFile file = WholeFile.Create(path, (long)lengthBytes);
         try
         {
-            using (SafeFileHandle file = File.OpenHandle(
-                part, FileMode.Create, FileAccess.Write, FileShare.None, FileOptions.None, (long)lengthBytes))
-            {
-                await write(file).ConfigureAwait(false);
-                RandomAccess.FlushToDisk(file);
-            }
-
-            File.Move(part, target, overwrite: true);
+            await write(file.Handle).ConfigureAwait(false);
         }
-        catch (Exception e)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            File.Delete(part);
-            if (e is WayleaveException or not (IOException or UnauthorizedAccessException))
-            {
-                throw;
-            }
-
-            throw ErrnoMap.ToException(e, operation, ErrnoMap.ToErrno(e) switch
-            {
-                Errno.ENOSPC => "free some space, or name another folder",
-                Errno.EACCES => $"name a folder that you may write to, {folder} is none",
-                _ => null,
-            });
+            throw ToTargetFailure(e, $"write {path}", path);
         }
+
+        file.Publish();
     }
+
+    /// <summary>Says before a long run that a file cannot be written at its end.</summary>
+    /// <exception cref="WayleaveException">As <see cref="WholeFile.Create"/>.</exception>
+    public static void ThrowUnlessWritable(string path) => WholeFile.Create(path).Dispose();
+
+    /// <summary>
+    /// The path of a file that is about to be written: what a symbolic link leads to, in a folder that is there.
+    /// </summary>
+    /// <exception cref="WayleaveException">There is something else of that name, or no such folder.</exception>
+    internal static string FindTarget(string path, string operation)
+    {
+        if (path.Length == 0)
+        {
+            throw new WayleaveException(Errno.EINVAL, "write a file", "the name is empty", "name a file");
+        }
+
+        if (FileStatus.TryReadThrough(path, out FileStatus status) && status.Kind != FileKind.Regular)
+        {
+            bool isFolder = status.Kind == FileKind.Directory;
+            throw new WayleaveException(
+                Errno.EINVAL,
+                operation,
+                $"it is a {Describe(status.Kind)}",
+                isFolder ? "name the file too" : "name a file, which is replaced as a whole");
+        }
+
+        string target = Path.GetFullPath(path);
+        FileInfo link = new(target);
+        target = link.LinkTarget is null ? target : link.ResolveLinkTarget(returnFinalTarget: true)!.FullName;
+        string folder = Path.GetDirectoryName(target)!;
+        return Directory.Exists(folder)
+            ? target
+            : throw new WayleaveException(Errno.ENOENT, operation, $"there is no folder {folder}", "make it first");
+    }
+
+    /// <summary>
+    /// What went wrong with a target, with a remedy; a failure that has one already stays what it is.
+    /// </summary>
+    internal static WayleaveException ToTargetFailure(Exception e, string operation, string path)
+    {
+        Errno errno = ErrnoMap.ToErrno(e);
+        string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
+        return e is WayleaveException known ? known : errno switch
+        {
+            Errno.ENOSPC => new WayleaveException(
+                errno, operation, ErrnoMap.Describe(errno), "free some space, or name another folder", e),
+            Errno.EACCES => new WayleaveException(
+                errno,
+                operation,
+                ErrnoMap.Describe(errno),
+                $"name a folder that you may write to, {folder} is none",
+                e),
+            _ => ErrnoMap.ToException(e, operation),
+        };
+    }
+
+    private static string Describe(FileKind kind) => kind switch
+    {
+        FileKind.Directory => "folder",
+        FileKind.Fifo => "FIFO",
+        FileKind.Socket => "socket",
+        FileKind.CharacterDevice or FileKind.BlockDevice => "device",
+        _ => "special file",
+    };
 }

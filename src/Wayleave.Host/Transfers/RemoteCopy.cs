@@ -27,6 +27,9 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
     private readonly GpuHandle _gpu = host.Gpus[0];
     private readonly NicHandle _nic = host.Nics[0];
 
+    /// <summary>Called once, when everything is ready and the first byte is about to be sent.</summary>
+    public Action? Started { get; init; }
+
     /// <summary>Called with the bytes that have arrived so far; on a thread of the transfer.</summary>
     public Action<ulong, ulong>? Progress { get; init; }
 
@@ -177,6 +180,7 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
             connection.Connect(lease.Lease.Local.ToEnd());
             await (plan.Before?.Invoke() ?? Task.CompletedTask).ConfigureAwait(false);
             using CancellationTokenRegistration abort = cancellation.Register(connection.Abort);
+            Started?.Invoke();
             TimeSpan start = host.Context.Now;
             BulkTransfer bulk = new(_nic.Driver, connection.QueuePair, connection.Completions, host.Context)
             {

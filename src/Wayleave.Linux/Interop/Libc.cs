@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
 
 namespace Wayleave.Linux.Interop;
 
@@ -18,6 +19,18 @@ internal static unsafe partial class Libc
 
     [LibraryImport(Library, SetLastError = true)]
     internal static partial int close(int fd);
+
+    [LibraryImport(Library, SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial SafeFileHandle open(string pathname, int flags, uint mode);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int fallocate(SafeHandle fd, int mode, long offset, long len);
+
+    [LibraryImport(Library, SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int linkat(int olddirfd, string oldpath, int newdirfd, string newpath, int flags);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int flock(SafeHandle fd, int operation);
 
     [LibraryImport(Library, SetLastError = true)]
     internal static partial int ftruncate(FileDescriptor fd, long length);

@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+
 namespace Wayleave.Linux.Interop;
 
 // include/uapi/linux/fcntl.h
@@ -6,8 +8,22 @@ internal static class fcntl
     internal const int F_ADD_SEALS = 1033;
     internal const int F_GET_SEALS = 1034;
 
+    internal const int O_WRONLY = 0x1;
+    internal const int O_CLOEXEC = 0x80000;
+
+    // O_DIRECTORY, which is part of it, has a number of its own on Arm.
+    internal static readonly int O_TMPFILE = RuntimeInformation.ProcessArchitecture switch
+    {
+        Architecture.Arm or Architecture.Arm64 => 0x404000,
+        _ => 0x410000,
+    };
+
+    internal const int LOCK_EX = 2;
+    internal const int LOCK_NB = 4;
+
     internal const int AT_FDCWD = -100;
     internal const int AT_SYMLINK_NOFOLLOW = 0x100;
+    internal const int AT_SYMLINK_FOLLOW = 0x400;
     internal const int AT_EMPTY_PATH = 0x1000;
 
     internal const int F_SEAL_SHRINK = 0x2;

@@ -50,10 +50,8 @@ public class InterruptedTransferTests : EndToEndTest
         copy.Signal(CliProcess.SigKill);
         await copy.WaitAsync();
         await ExpectNoLeaseAsync(host);
-        Assert.False(File.Exists(InFolder("target")));
+        ExpectNoTarget();
         Assert.Equal(ObjectState.Ready, Assert.Single(await host.ListAsync()).State);
-
-        // What the killed process could not remove has a name that tells what it is, and does not hinder the next copy.
         await RunWellAsync("cp", host.UrlOf("object"), InFolder("target"));
         Assert.Equal(LengthBytes, new FileInfo(InFolder("target")).Length);
     }
@@ -241,7 +239,6 @@ public class InterruptedTransferTests : EndToEndTest
             "the first bytes leave", async () => await host.ReadCounterAsync("bytes_sent") > before + (1 << 20));
         copy.Signal(CliProcess.SigStop);
         Assert.InRange(await host.ReadCounterAsync("bytes_sent"), before, before + LengthBytes - 1);
-        Assert.NotEmpty(Directory.GetFiles(Root, ".target.*.part"));
         return copy;
     }
 
