@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Diagnostics;
 using Wayleave.Cli.Output;
 using Wayleave.Host.Benchmarks;
 
@@ -84,7 +83,7 @@ internal static class BenchCommand
 
             CommandContext context = new(parsed);
             BenchmarkReport report = await Benchmark
-                .RunAsync(options, PassiveProgram(), cancellation).ConfigureAwait(false);
+                .RunAsync(options, SelfProgram.With("bench", PassiveName), cancellation).ConfigureAwait(false);
             if (context.IsJson)
             {
                 context.Out.WriteLine(report.ToJson());
@@ -105,16 +104,6 @@ internal static class BenchCommand
         command.SetAction(async (parsed, _) =>
             await PassiveSide.RunAsync(Console.In, parsed.InvocationConfiguration.Output).ConfigureAwait(false));
         return command;
-    }
-
-    // This program again: its own executable, or the runtime that runs it.
-    private static ProcessStartInfo PassiveProgram()
-    {
-        string program = Environment.ProcessPath!;
-        bool isRuntime = Path.GetFileNameWithoutExtension(program) == "dotnet";
-        string[] arguments = ["bench", PassiveName];
-        return new ProcessStartInfo(
-            program, isRuntime ? [Path.Combine(AppContext.BaseDirectory, "wayleave.dll"), .. arguments] : arguments);
     }
 
     private static Option<int> Number(string name, string description, int value) => new(name)

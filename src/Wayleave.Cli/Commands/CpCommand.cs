@@ -111,6 +111,7 @@ internal static class CpCommand
             using ProgressBar progress = context.StartProgress(url.Name!, (long)length);
             RemoteCopy copy = new(host, client)
             {
+                Started = progress.Restart, // reading the file is not part of the rate
                 Progress = (bytes, _) => progress.Report((long)bytes),
                 StallMax = request.StallMax,
             };

@@ -2,7 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Wayleave.Cli.Demo;
-using Wayleave.Host;
+using Wayleave.Host.Transfers;
 
 namespace Wayleave.Cli.Commands;
 
@@ -55,13 +55,20 @@ internal static class DemoCommand
     private static async Task<int> RunAsync(
         CommandContext context, DemoOptions options, string? tracePath, CancellationToken cancellation)
     {
+        // What cannot be written at the end is told before the run.
+        using WholeFile? trace = tracePath is null ? null : WholeFile.Create(tracePath);
+        if (options.PcapFile is not null)
+        {
+            LocalFile.ThrowUnlessWritable(options.PcapFile);
+        }
+
         using DemoStory story = new(context);
         string? peerTrace = null;
         DemoRun run = new(options, story) { PeerTrace = path => peerTrace = File.ReadAllText(path) };
         DemoReport report = await run.RunAsync(cancellation).ConfigureAwait(false);
-        if (tracePath is not null)
+        if (trace is not null)
         {
-            WriteTrace(tracePath, run, peerTrace);
+            WriteTrace(trace, run, peerTrace);
         }
 
         if (context.IsJson)
@@ -72,12 +79,11 @@ internal static class DemoCommand
         return report.Passed ? ExitCode.Done : ExitCode.Failed;
     }
 
-    private static void WriteTrace(string path, DemoRun run, string? peerTrace)
+    private static void WriteTrace(WholeFile file, DemoRun run, string? peerTrace)
     {
-        try
+        using (Stream stream = file.OpenStream())
         {
-            using FileStream file = new(path, FileMode.Create);
-            using Utf8JsonWriter writer = new(file);
+            using Utf8JsonWriter writer = new(stream);
             writer.WriteStartArray();
             run.Trace!.WriteTo(writer, processId: 1);
             if (peerTrace is not null)
@@ -91,10 +97,8 @@ internal static class DemoCommand
 
             writer.WriteEndArray();
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw ErrnoMap.ToException(e, $"write {path}");
-        }
+
+        file.Publish();
     }
 }
 

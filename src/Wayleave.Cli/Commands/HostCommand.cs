@@ -5,6 +5,7 @@ using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
 using Wayleave.Host.Tracing;
+using Wayleave.Host.Transfers;
 
 namespace Wayleave.Cli.Commands;
 
@@ -36,6 +37,8 @@ internal static class HostCommand
     private static async Task<int> RunAsync(
         CommandContext context, LoadedConfiguration loaded, HostRun run, CancellationToken cancellation)
     {
+        // Made before the host runs: a file that cannot be written is told now.
+        using WholeFile? traceFile = run.TraceFile is null ? null : WholeFile.Create(run.TraceFile);
         ChromeTrace? trace = run.TraceFile is null ? null : new ChromeTrace($"host {loaded.Config.Name}");
         WayleaveHostOptions hostOptions = new() { Trace = trace, Defences = BreakNames.Of(run.Break) };
         await using WayleaveHost host = await WayleaveHost.StartAsync(loaded.Config, hostOptions).ConfigureAwait(false);
@@ -52,7 +55,7 @@ internal static class HostCommand
 
         if (trace is not null)
         {
-            WriteTrace(run.TraceFile!, trace);
+            WriteTrace(traceFile!, trace);
         }
 
         return ExitCode.Done;
@@ -68,20 +71,17 @@ internal static class HostCommand
         }
     }
 
-    private static void WriteTrace(string path, ChromeTrace trace)
+    private static void WriteTrace(WholeFile file, ChromeTrace trace)
     {
-        try
+        using (Stream stream = file.OpenStream())
         {
-            using FileStream file = new(path, FileMode.Create);
-            using Utf8JsonWriter writer = new(file);
+            using Utf8JsonWriter writer = new(stream);
             writer.WriteStartArray();
             trace.WriteTo(writer, processId: 2);
             writer.WriteEndArray();
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw ErrnoMap.ToException(e, $"write {path}");
-        }
+
+        file.Publish();
     }
 
     /// <summary>One line when everything listens, for people and for whoever started this process.</summary>

@@ -53,17 +53,10 @@ internal sealed class DemoPeer : IAsyncDisposable
             cancellation).ConfigureAwait(false);
         File.SetUnixFileMode(config, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         string? traceFile = trace ? Path.Combine(folder, "b.trace.json") : null;
-        ProcessStartInfo start = new(Environment.ProcessPath!)
-        {
-            RedirectStandardInput = true,
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        };
-        foreach (string argument in Arguments(config, breakName, traceFile))
-        {
-            start.ArgumentList.Add(argument);
-        }
-
+        ProcessStartInfo start = SelfProgram.With([.. Arguments(config, breakName, traceFile)]);
+        start.RedirectStandardInput = true;
+        start.RedirectStandardOutput = true;
+        start.RedirectStandardError = true;
         Process process = Process.Start(start)
             ?? throw new WayleaveException(Errno.EIO, "start the other host", "no process");
         Task<string> errors = process.StandardError.ReadToEndAsync(CancellationToken.None);

@@ -73,7 +73,7 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
             WayleaveHost host = await WayleaveHost.StartAsync(config, hostOptions).ConfigureAwait(false);
             await using (host.ConfigureAwait(false))
             {
-                story.Begin(host, peer, length);
+                story.Begin(host, peer);
                 DemoReport report = await RunAsync(host, peer.Client, file, length, cancellation).ConfigureAwait(false);
                 story.End(report);
                 await peer.StopAsync().ConfigureAwait(false);
@@ -100,8 +100,8 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
         DigestDocument digest = await peer.GetSha256Async("gpu0", ObjectName, cancellation).ConfigureAwait(false);
         StatsDocument after = await peer.GetStatsAsync(cancellation).ConfigureAwait(false);
         double throughput = length / elapsed.TotalSeconds;
-        story.Transferred(digest.Sha256 == sha256, throughput, moves, Delta(
-            before, after, "faults"), host.Nics[0].Device.Port.Stats.Retransmits);
+        long retransmits = host.Nics[0].Device.Port.Stats.Retransmits;
+        story.Transferred(digest.Sha256 == sha256, throughput, moves, Delta(before, after, "faults"), retransmits);
 
         List<TakeBackReport> regions = [];
         List<ProofDocument> proofs = [];
@@ -147,7 +147,7 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
         && report is { Moves: >= MovesWanted, BytesRejectedAfterRevoke: > 0 }
         && report.TakenBack.All(r => r.OverlapBytes == r.ReclaimedBytes && r.Refused == r.Attempts);
 
-    private static async Task<string> LoadAsync(
+    private async Task<string> LoadAsync(
         WayleaveHost host, DeviceObject source, SafeFileHandle? file, CancellationToken cancellation)
     {
         using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
@@ -161,7 +161,7 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
                 }
                 else
                 {
-                    LocalFile.ReadExactly(file, "the file", offset, bytes);
+                    LocalFile.ReadExactly(file, options.File!, offset, bytes);
                 }
 
                 hash.AppendData(bytes);
@@ -196,11 +196,12 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
                     Progress = bytes =>
                     {
                         Volatile.Write(ref completed, bytes);
-                        story.Progress(bytes, length);
+                        story.Progress(bytes);
                     },
                     PostLimit = () => Volatile.Read(ref moves) < MovesWanted ? length / 16 * 15 : length,
                 };
                 BulkRange range = new(0, connection.Region.Key, lease.Lease.Va, lease.Lease.Rkey, length);
+                story.Sending(length);
                 TimeSpan start = host.Context.Now;
                 Task<WorkCompletionStatus> transfer = Task.Factory.StartNew(
                     () => bulk.Run(BulkDirection.Write, range, failed.Token),

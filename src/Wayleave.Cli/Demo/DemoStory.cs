@@ -9,13 +9,12 @@ internal sealed class DemoStory(CommandContext context) : IDisposable
 {
     private ProgressBar? _progress;
 
-    public void Begin(WayleaveHost host, DemoPeer peer, ulong bytes)
+    public void Begin(WayleaveHost host, DemoPeer peer)
     {
         Tell(
             $"host A   process {Environment.ProcessId}, gpu0, rdma0 {host.Nics[0].Gid} UDP port "
             + $"{host.Nics[0].UdpPort}");
         Tell($"host B   process {peer.ProcessId}, gpu0, rdma0, control {peer.Client.HostName}");
-        _progress = context.StartProgress("A gpu0 -> B gpu0", (long)bytes);
     }
 
     public void Loaded(string? file, ulong bytes, string sha256) =>
@@ -23,11 +22,10 @@ internal sealed class DemoStory(CommandContext context) : IDisposable
             $"loaded   {ByteSize.Format(bytes)} of {file ?? "seeded data"} into the memory of A's gpu0, sha256 "
             + $"{sha256[..16]}...");
 
-    public void Progress(ulong bytes, ulong total)
-    {
-        _ = total;
-        _progress?.Report((long)bytes);
-    }
+    /// <summary>The transfer starts now; what came before is not part of its rate.</summary>
+    public void Sending(ulong bytes) => _progress = context.StartProgress("A gpu0 -> B gpu0", (long)bytes);
+
+    public void Progress(ulong bytes) => _progress?.Report((long)bytes);
 
     public void Moved(string what, ulong completed, ulong total) =>
         Tell($"moved    B's buffer {what} under the transfer, at {100.0 * completed / total:F0} %");
@@ -114,7 +112,17 @@ internal sealed class DemoStory(CommandContext context) : IDisposable
 
     private void Tell(string line)
     {
-        if (!context.IsJson)
+        if (context.IsJson)
+        {
+            return;
+        }
+
+        // Both may end at the same terminal.
+        if (_progress is { } bar)
+        {
+            bar.WriteAbove(() => context.Out.WriteLine(line));
+        }
+        else
         {
             context.Out.WriteLine(line);
         }

@@ -19,10 +19,11 @@ internal sealed class ProgressBar : IDisposable
     private readonly bool _isVisible;
     private readonly TimeProvider _clock;
     private readonly Func<int> _width;
-    private readonly long _startedAt;
+    private long _startedAt;
     private readonly Lock _lock = new();
     private long _bytes;
     private TimeSpan _drawnAt = TimeSpan.MinValue;
+    private int _drawnWidth;
     private bool _isOver;
 
     public ProgressBar(
@@ -33,13 +34,46 @@ internal sealed class ProgressBar : IDisposable
         _startedAt = clock.GetTimestamp();
     }
 
+    /// <summary>
+    /// Starts to count anew: what came before, such as reading a file, was no part of what is measured.
+    /// </summary>
+    public void Restart()
+    {
+        lock (_lock)
+        {
+            _startedAt = _clock.GetTimestamp();
+            (_bytes, _drawnAt) = (0, TimeSpan.MinValue);
+        }
+    }
+
+    /// <summary>Writes lines that stay, where the bar is now; the bar goes on below them.</summary>
+    /// <param name="write">Writes whole lines, perhaps to another stream of the same terminal.</param>
+    public void WriteAbove(Action write)
+    {
+        lock (_lock)
+        {
+            bool isDrawn = _isVisible && !_isOver && _drawnAt != TimeSpan.MinValue;
+            if (isDrawn)
+            {
+                _error.Write("\r" + new string(' ', _drawnWidth) + "\r");
+                _error.Flush();
+            }
+
+            write();
+            if (isDrawn)
+            {
+                Draw(_clock.GetElapsedTime(_startedAt), isLast: false);
+            }
+        }
+    }
+
     /// <summary>Draws, if it is time to.</summary>
     /// <param name="bytes">How much is done; not less than before.</param>
     public void Report(long bytes)
     {
-        TimeSpan now = _clock.GetElapsedTime(_startedAt);
         lock (_lock)
         {
+            TimeSpan now = _clock.GetElapsedTime(_startedAt);
             _bytes = Math.Max(_bytes, bytes);
             if (_isVisible && !_isOver && (_drawnAt == TimeSpan.MinValue || now - _drawnAt >= s_period))
             {
@@ -77,6 +111,7 @@ internal sealed class ProgressBar : IDisposable
             $"{percent,4}% {ByteSize.Format(_bytes),9} {ByteSize.Format(rate) + "/s",12} {time,10}");
         int room = Math.Max(_width() - figures.Length - 1, 4);
         string name = _name.Length <= room ? _name.PadRight(room) : _name[..(room - 3)] + "...";
+        _drawnWidth = name.Length + figures.Length;
         _error.Write("\r" + name + figures);
         _error.Flush();
     }

@@ -106,6 +106,42 @@ public class OutputTests
     }
 
     [Fact]
+    public void A_line_is_written_where_the_bar_was_and_the_bar_goes_on_below_it()
+    {
+        ManualClock clock = new();
+        StringWriter error = new(CultureInfo.InvariantCulture);
+        using (ProgressBar bar = new(error, "a", 100, isVisible: true, clock, () => 46))
+        {
+            bar.WriteAbove(() => error.WriteLine("before the first drawing"));
+            bar.Report(50);
+            bar.WriteAbove(() => error.WriteLine("moved"));
+        }
+
+        string[] parts = error.ToString().Split('\r');
+        Assert.Equal("before the first drawing\n", parts[0]);
+        Assert.Matches("^a +50% +50 B +0 B/s  --:-- ETA$", parts[1]);
+        Assert.Equal(new string(' ', parts[1].Length), parts[2]);
+        Assert.Equal(["moved\n", parts[1]], parts[3..5]);
+        Assert.EndsWith("00:00    \n", parts[5], StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Time_before_a_restart_is_not_part_of_the_rate()
+    {
+        ManualClock clock = new();
+        StringWriter error = new(CultureInfo.InvariantCulture);
+        using (ProgressBar bar = new(error, "a", 100 << 20, isVisible: true, clock, () => 46))
+        {
+            clock.Advance(TimeSpan.FromHours(1));
+            bar.Restart();
+            clock.Advance(TimeSpan.FromSeconds(1));
+            bar.Report(50 << 20);
+        }
+
+        Assert.Contains("50.0 MiB/s  00:01 ETA", error.ToString(), StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Without_a_terminal_nothing_is_drawn()
     {
         StringWriter error = new(CultureInfo.InvariantCulture);

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using Wayleave.Host.Control;
@@ -64,6 +65,37 @@ public class BadInputTests : EndToEndTest
             $"write {InFolder("dir")}/object: it is a folder; name the file too", "cp",
             host.UrlOf("object"), InFolder("dir"));
         Assert.Empty(Directory.GetFileSystemEntries(InFolder("dir/object")));
+    }
+
+    [Fact]
+    public async Task What_is_no_file_is_refused_and_never_waited_for()
+    {
+        HostProcess host = await StartHostAsync();
+        await RunWellAsync("cp", MakeFile("source", 4097), host.UrlOf("object"));
+        string fifo = InFolder("fifo");
+        using (Process mkfifo = Process.Start("mkfifo", [fifo]))
+        {
+            await mkfifo.WaitForExitAsync(TestContext.Current.CancellationToken);
+        }
+
+        await ExpectFailureAsync(
+            1,
+            $"read {fifo}: it is a FIFO; save what comes out of it to a file first, whose size is known",
+            "cp", fifo, host.UrlOf("other"));
+        await ExpectFailureAsync(
+            1,
+            $"write {fifo}: it is a FIFO; name a file, which is replaced as a whole",
+            "cp", host.UrlOf("object"), fifo);
+        await ExpectFailureAsync(
+            1,
+            "write /dev/null: it is a device; name a file, which is replaced as a whole",
+            "cp", host.UrlOf("object"), "/dev/null");
+        await ExpectFailureAsync(1, "read a file: the name is empty; name a file", "cp", "", host.UrlOf("other"));
+        Assert.Single(await host.ListAsync());
+        await ExpectFailureAsync(
+            1,
+            $"write {fifo}/t: there is no folder {fifo}; make it first",
+            "host", "--address", NextAddress().ToString(), "--vram", "64MiB", "--trace", $"{fifo}/t");
     }
 
     [Fact]

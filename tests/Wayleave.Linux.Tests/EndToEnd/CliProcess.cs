@@ -57,9 +57,22 @@ public sealed partial class CliProcess : IDisposable
     public bool HasExited => _process.HasExited;
 
     /// <summary>Starts <c>wayleave</c>, which the build puts beside these tests.</summary>
-    public static CliProcess Start(IEnumerable<KeyValuePair<string, string>> environment, params string[] arguments)
+    public static CliProcess Start(IEnumerable<KeyValuePair<string, string>> environment, params string[] arguments) =>
+        Start(Path.Combine(AppContext.BaseDirectory, "wayleave"), environment, arguments);
+
+    /// <summary>As <c>dotnet wayleave.dll</c>, by the runtime that runs these tests.</summary>
+    public static CliProcess StartUnderRuntime(
+        IEnumerable<KeyValuePair<string, string>> environment, params string[] arguments)
     {
-        ProcessStartInfo start = new(Path.Combine(AppContext.BaseDirectory, "wayleave"))
+        string? root = Environment.GetEnvironmentVariable("DOTNET_ROOT");
+        string runtime = root is null ? "dotnet" : Path.Combine(root, "dotnet");
+        return Start(runtime, environment, [Path.Combine(AppContext.BaseDirectory, "wayleave.dll"), .. arguments]);
+    }
+
+    private static CliProcess Start(
+        string program, IEnumerable<KeyValuePair<string, string>> environment, string[] arguments)
+    {
+        ProcessStartInfo start = new(program)
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,

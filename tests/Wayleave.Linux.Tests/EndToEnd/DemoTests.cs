@@ -63,6 +63,14 @@ public class DemoTests : EndToEndTest
         }
     }
 
+    [Fact]
+    public async Task The_demo_runs_under_the_runtime_too()
+    {
+        CliResult result = await StartUnderRuntime("demo", "--json", "--size", "1MiB").WaitAsync();
+        Assert.Equal((0, ""), (result.ExitCode, result.Error));
+        ExpectNothingLeft();
+    }
+
     [Theory]
     [InlineData(CliProcess.SigInt)]
     [InlineData(CliProcess.SigTerm)]
@@ -97,7 +105,12 @@ public class DemoTests : EndToEndTest
         await ExpectFailureAsync(1, $"read {missing}: does not exist; check the name", "demo", missing);
         await ExpectFailureAsync(2, "--size: a demo sends at least one byte", "demo", "--size", "0");
         string capture = $"{missing}/a.pcap";
-        await ExpectFailureAsync(1, $"write {capture}: does not exist", "demo", "--json", "--pcap", capture);
+        string noFolder = $"there is no folder {missing}; make it first";
+
+        // Before anything is started: neither host says a word.
+        await ExpectFailureAsync(1, $"write {capture}: {noFolder}", "demo", "--pcap", capture);
+        await ExpectFailureAsync(1, $"write {missing}/t: {noFolder}", "demo", "--trace", $"{missing}/t");
+        await ExpectFailureAsync(1, $"write {Root}: it is a folder; name the file too", "demo", "--trace", Root);
         ExpectNothingLeft();
     }
 

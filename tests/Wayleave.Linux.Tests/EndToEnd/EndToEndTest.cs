@@ -67,6 +67,14 @@ public abstract class EndToEndTest : IDisposable
         return process;
     }
 
+    /// <summary>Starts the program as <c>dotnet wayleave.dll</c>.</summary>
+    protected CliProcess StartUnderRuntime(params string[] arguments)
+    {
+        CliProcess process = CliProcess.StartUnderRuntime(Variables, arguments);
+        _processes.Add(process);
+        return process;
+    }
+
     /// <summary>Runs the program to its end.</summary>
     protected Task<CliResult> RunAsync(params string[] arguments) => Start(arguments).WaitAsync();
 
