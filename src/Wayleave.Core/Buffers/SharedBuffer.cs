@@ -89,6 +89,11 @@ public sealed class SharedBuffer
     // Counts lives: a proof of an earlier one says nothing about this one.
     internal int Epoch { get; private set; }
 
+    /// <summary>Whether a buffer may be called so: at most 31 bytes of UTF-8, and no NUL.</summary>
+    public static bool IsName(string? name) =>
+        name is not null && Encoding.UTF8.GetByteCount(name) <= NameLengthMax
+            && !name.Contains('\0', StringComparison.Ordinal);
+
     /// <summary>
     /// Makes a buffer (<c>dma_buf_export</c>). The caller owns it until <see cref="Release"/>.
     /// </summary>
@@ -466,10 +471,6 @@ public sealed class SharedBuffer
         mapping.HandleEnded();
         Put();
     }
-
-    private static bool IsName(string? name) =>
-        name is not null && Encoding.UTF8.GetByteCount(name) <= NameLengthMax
-            && !name.Contains('\0', StringComparison.Ordinal);
 
     // Whether an importer can be made to stop is part of its type; what it says of itself has to agree.
     private static bool IsConsistent(IImporter importer) => importer.Kind switch

@@ -124,7 +124,7 @@ public sealed class GpuDevice
     {
         Host.AssertHeld();
         buffer = null;
-        if (info.Name.Length > SharedBuffer.NameLengthMax)
+        if (!SharedBuffer.IsName(info.Name))
         {
             return Errno.EINVAL;
         }

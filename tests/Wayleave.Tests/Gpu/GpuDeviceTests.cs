@@ -26,6 +26,16 @@ public class GpuDeviceTests
     }
 
     [Fact]
+    public void A_name_is_measured_in_bytes()
+    {
+        GpuFixture f = new();
+
+        Assert.Equal(Errno.EINVAL, f.TryCreate(new string('\u00e4', 16), 1, out _));
+        Assert.Equal(Errno.EINVAL, f.TryCreate("a\0b", 1, out _));
+        Assert.Equal(Errno.Success, f.TryCreate(new string('\u00e4', 15), 1, out _));
+    }
+
+    [Fact]
     public void Without_the_clear_the_next_owner_finds_old_bytes()
     {
         GpuFixture f = new(new GpuOptions { ClearsNewBuffers = false });
