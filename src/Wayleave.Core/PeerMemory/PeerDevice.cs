@@ -1,3 +1,4 @@
+using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 
 namespace Wayleave.Core.PeerMemory;
@@ -17,6 +18,7 @@ public sealed class PeerDevice
     private readonly PeerProvider?[] _providers = new PeerProvider?[PciFunction.BarCountMax];
     private readonly Dictionary<PciAddress, PeerVerdict> _verdicts = [];
     private Dictionary<PciAddress, RouteFault>? _faults; // null on nearly every device: the look-up stays one
+    private readonly List<PeerResource> _resources = [];
     private PeerUnbind? _unbind;
 
     private PeerDevice(PciTopology topology, PciFunction function) => (_topology, Function) = (topology, function);
@@ -31,6 +33,20 @@ public sealed class PeerDevice
 
     /// <summary>Memory that anybody may ask for; null until a resource was added.</summary>
     public PeerPool? Pool { get; private set; }
+
+    /// <summary>Whoever allocates this device's memory, and lends it; null while nobody does.</summary>
+    public IPeerMemoryOwner? MemoryOwner { get; private set; }
+
+    /// <summary>
+    /// Resources with a handle whose memory has not returned to its owner, in the order they were added.
+    /// </summary>
+    public IReadOnlyList<PeerResource> Resources => _resources;
+
+    /// <summary>
+    /// Off lets all handles of a device take from one range, as the pool of the kernel does: for the test that must
+    /// notice.
+    /// </summary>
+    internal bool GivesEachHandleItsOwnRange { get; set; } = true;
 
     /// <summary>
     /// Off leaves the providers and the cache behind when the driver has let go: for the test that must notice.
@@ -97,8 +113,9 @@ public sealed class PeerDevice
     /// <param name="pool">The function's pool: the same for all its resources.</param>
     /// <returns>
     /// <see cref="Errno.EINVAL"/> for a BAR that is no memory, and for a range that is not whole pages inside it;
-    /// <see cref="Errno.EOPNOTSUPP"/> when the processor cannot map the BAR; <see cref="Errno.ENOMEM"/> for an overlap
-    /// with another resource; <see cref="Errno.ENODEV"/> when the driver is letting go.
+    /// <see cref="Errno.EOPNOTSUPP"/> when the processor cannot map the BAR; <see cref="Errno.EBUSY"/> for memory that
+    /// has an allocator already, which lends it by <see cref="PeerResource.TryAdd"/>; <see cref="Errno.ENOMEM"/> for an
+    /// overlap with another resource; <see cref="Errno.ENODEV"/> when the driver is letting go.
     /// </returns>
     public static Errno TryAddResource(
         HostContext host,
@@ -135,6 +152,11 @@ public sealed class PeerDevice
         if (device!.IsUnbinding)
         {
             return Errno.ENODEV;
+        }
+
+        if (device.MemoryOwner?.Allocates(memory) == true)
+        {
+            return Errno.EBUSY;
         }
 
         // A pool that could not take its first resource is not left behind.
@@ -232,19 +254,34 @@ public sealed class PeerDevice
     public PeerMapType MapTypeFor(IDeviceNode client) =>
         client is PciFunction function ? VerdictFor(function).MapType : PeerMapType.NotSupported;
 
+    /// <summary>Says who allocates the device's memory: its driver, once.</summary>
+    /// <exception cref="InvalidOperationException">Somebody else does.</exception>
+    public void SetMemoryOwner(IPeerMemoryOwner owner)
+    {
+        ArgumentNullException.ThrowIfNull(owner);
+        if (MemoryOwner is not null)
+        {
+            throw new InvalidOperationException($"the memory of {Function} has an owner already");
+        }
+
+        MemoryOwner = owner;
+    }
+
     /// <summary>
-    /// The driver lets go: nothing is handed out any more, processes lose their mappings, and when the last allocation
-    /// has come back the providers, the pool and the cache end. The driver has revoked what it exported itself. The
-    /// second call returns the same operation.
+    /// The driver lets go: nothing is handed out any more, processes lose their mappings, resources with a handle are
+    /// removed; and when the last allocation has come back the providers, the pool and the cache end. The driver has
+    /// revoked what it exported itself. The second call returns the same operation.
     /// </summary>
-    public PeerUnbind Unbind(HostContext host)
+    /// <param name="host">The host of the function.</param>
+    /// <param name="policy">For the resources with a handle; null for the default one.</param>
+    public PeerUnbind Unbind(HostContext host, RevokePolicy? policy = null)
     {
         ArgumentNullException.ThrowIfNull(host);
         host.AssertHeld();
         if (_unbind is null)
         {
             _unbind = new PeerUnbind(host, this);
-            _unbind.Start();
+            _unbind.Start(policy ?? new RevokePolicy { Reason = $"the driver of {Function.Name} lets go" });
         }
 
         return _unbind;
@@ -256,6 +293,11 @@ public sealed class PeerDevice
     /// </summary>
     internal void Release()
     {
+        foreach (PeerResource resource in _resources.ToArray())
+        {
+            resource.TryRemove(new RevokePolicy { Reason = $"{Function.Name} is gone" }, out _);
+        }
+
         Pool?.Kill(static () => { });
         if (!ForgetsAtUnbind)
         {
@@ -271,6 +313,10 @@ public sealed class PeerDevice
             Function.PeerDevice = null;
         }
     }
+
+    internal void Add(PeerResource resource) => _resources.Add(resource);
+
+    internal void Remove(PeerResource resource) => _resources.Remove(resource);
 
     /// <summary>Mappings of importers through any of the providers.</summary>
     internal int CountMappings()

@@ -186,10 +186,10 @@ public sealed class PeerPool
         }
 
         mapping = new PeerUserMapping(_host, this, allocation!, processor);
-        errno = mapping.Clear();
+        errno = Clear(new DmaPort(processor), allocation!.Range);
         if (errno != Errno.Success)
         {
-            Free(allocation!); // no window of the fabric is behind the BAR
+            Free(allocation); // no window of the fabric is behind the BAR
             mapping = null;
             return errno;
         }
@@ -208,6 +208,24 @@ public sealed class PeerPool
 
         _chunks.Insert(0, new Chunk(bar, range));
         SizeBytes += sizeBytes;
+        return Errno.Success;
+    }
+
+    internal static Errno Clear(DmaPort processor, DeviceRange range)
+    {
+        for (ulong offset = 0; offset < range.LengthBytes;)
+        {
+            int length = (int)Math.Min(range.LengthBytes - offset, int.MaxValue);
+            Errno errno = processor.TryWrite(range.Start + offset, length, out Span<byte> bytes);
+            if (errno != Errno.Success)
+            {
+                return errno;
+            }
+
+            bytes.Clear();
+            offset += (ulong)bytes.Length;
+        }
+
         return Errno.Success;
     }
 
@@ -238,6 +256,8 @@ public sealed class PeerPool
     /// <summary>One resource: a part of a BAR (<c>struct dev_pagemap</c>).</summary>
     internal sealed class Chunk(PciBar bar, DeviceRange range)
     {
+        public PciBar Bar { get; } = bar;
+
         public DeviceRange Range { get; } = range;
 
         public PageRuns Runs { get; } = new(range.LengthBytes / PageBytes);

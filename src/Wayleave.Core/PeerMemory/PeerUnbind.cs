@@ -1,3 +1,5 @@
+using Wayleave.Core.Retirement;
+
 namespace Wayleave.Core.PeerMemory;
 
 // devres, in reverse: `allocate` goes (mappings zapped, none made), then memunmap_pages kills the page references and
@@ -6,11 +8,12 @@ namespace Wayleave.Core.PeerMemory;
 
 /// <summary>
 /// The driver of a function lets go of its peer memory. It waits for whoever has taken memory by pages, without a limit
-/// of its own, as the kernel does. Host lock held by the caller.
+/// of its own, as the kernel does; importers of resources with a handle are told to stop. Host lock held by the caller.
 /// </summary>
 public sealed class PeerUnbind
 {
     private readonly HostContext _host;
+    private int _pending = 1; // the start, the pool, and each resource with a handle
     private Action? _completed;
 
     internal PeerUnbind(HostContext host, PeerDevice device) => (_host, Device) = (host, device);
@@ -20,13 +23,20 @@ public sealed class PeerUnbind
     /// <summary>Whether the function's memory is nobody's but the owner's.</summary>
     public bool IsCompleted { get; private set; }
 
-    /// <summary>Who is waited for, each allocation once; empty when completed.</summary>
+    /// <summary>What is waited for: resources, then allocations by their holders; empty when completed.</summary>
     public IReadOnlyList<string> Holders
     {
         get
         {
             _host.AssertHeld();
-            return IsCompleted || Device.Pool is not { } pool ? [] : [.. pool.Allocations.Select(a => a.Holder)];
+            List<string> holders = [];
+            if (!IsCompleted)
+            {
+                holders.AddRange(Device.Resources.Select(r => r.ToString()));
+                holders.AddRange(Device.Pool?.Allocations.Select(a => a.Holder) ?? []);
+            }
+
+            return holders;
         }
     }
 
@@ -45,14 +55,33 @@ public sealed class PeerUnbind
         return true;
     }
 
-    internal void Start()
+    internal void Start(RevokePolicy policy)
     {
-        _host.Trace("p2pdma.unbind", Device.Function.Name, Device.Pool?.Allocations.Count ?? 0);
+        _host.Trace("p2pdma.unbind", Device.Function.Name, Device.Pool?.Allocations.Count ?? 0, Device.Resources.Count);
+        PeerResource[] resources = [.. Device.Resources];
+        foreach (PeerResource resource in resources)
+        {
+            resource.TryRemove(policy, out _);
+        }
+
+        foreach (PeerResource resource in resources)
+        {
+            _pending++;
+            resource.ObserveReturn(HandleOne);
+        }
+
         if (Device.Pool is { } pool)
         {
-            pool.Kill(Complete);
+            _pending++;
+            pool.Kill(HandleOne);
         }
-        else
+
+        HandleOne();
+    }
+
+    private void HandleOne()
+    {
+        if (--_pending == 0)
         {
             Complete();
         }

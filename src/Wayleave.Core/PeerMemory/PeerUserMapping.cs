@@ -124,24 +124,6 @@ public sealed class PeerUserMapping
         Close();
     }
 
-    internal Errno Clear()
-    {
-        for (ulong offset = 0; offset < LengthBytes;)
-        {
-            int length = (int)Math.Min(LengthBytes - offset, int.MaxValue);
-            Errno errno = _port.TryWrite(_allocation.Range.Start + offset, length, out Span<byte> bytes);
-            if (errno != Errno.Success)
-            {
-                return errno;
-            }
-
-            bytes.Clear();
-            offset += (ulong)bytes.Length;
-        }
-
-        return Errno.Success;
-    }
-
     private void Close()
     {
         if (_gate.IsClosed)

@@ -2,6 +2,7 @@ using System.Numerics;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
+using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
@@ -17,7 +18,7 @@ namespace Wayleave.Devices.Gpu;
 /// A software GPU: its memory, its buffers and its copy engine. Host lock held by the caller, unless a member says
 /// otherwise; the bytes move only when somebody drives <see cref="CopyEngine"/>.
 /// </summary>
-public sealed class GpuDevice
+public sealed class GpuDevice : IPeerMemoryOwner
 {
     /// <summary>The number of the BAR that VRAM answers at.</summary>
     public const int VramBar = 0;
@@ -72,6 +73,7 @@ public sealed class GpuDevice
         _system = new BlockAllocator($"{function.Name} system memory", pool, options.GranularityBytes, Errno.ENOMEM);
         CopyEngine = new CopyEngine(host, new DmaPort(function), options);
         Quarantine = new Quarantine(host);
+        function.PeerDevice?.SetMemoryOwner(this);
     }
 
     public HostContext Host { get; }
@@ -279,6 +281,18 @@ public sealed class GpuDevice
 
         return operation;
     }
+
+    bool IPeerMemoryOwner.Allocates(PciBar bar) => ReferenceEquals(bar.Owner, Function) && bar.Index == VramBar;
+
+    Errno IPeerMemoryOwner.TryLend(string name, ulong sizeBytes, out SharedBuffer? buffer)
+    {
+        Errno errno = TryCreate(new GpuBufferInfo(name, sizeBytes, StorageKind.Revocable), out GpuBuffer? made);
+        buffer = made?.Shared;
+        return errno;
+    }
+
+    RevokeOperation IPeerMemoryOwner.TakeBack(SharedBuffer buffer, RevokePolicy policy) =>
+        Free((GpuBuffer)buffer.Exporter, policy);
 
     internal void Touch(GpuBuffer buffer)
     {
