@@ -13,12 +13,18 @@ public sealed class GpuHandle : IDisposable
     // A window is less than 2 GiB, so that a Memory<byte> can hold it.
     private const int WindowBytes = 1 << 30;
 
+    // Much shorter than a copy's time-out, so that a hang is noticed about when it says.
+    private static readonly TimeSpan s_watchInterval = TimeSpan.FromSeconds(1);
+
     private readonly MappedMemory[] _vram;
     private readonly MappedMemory[] _systemPool;
+    private readonly HostContext _host;
     private readonly CopyEngineRunner _runner;
+    private readonly ITimer _watchdog;
 
-    internal GpuHandle(HostContext host, PciFabric fabric, PciFunction function, GpuConfig config)
+    internal GpuHandle(HostContext host, PciFabric fabric, PciFunction function, GpuConfig config, TimeProvider clock)
     {
+        _host = host;
         Name = config.Name;
         _vram = MappedMemory.AllocateWindows(config.VramBytes, WindowBytes, hugePages: true);
         _systemPool = config.SystemPoolBytes == 0
@@ -36,6 +42,7 @@ public sealed class GpuHandle : IDisposable
         }
 
         _runner = new CopyEngineRunner(Device.CopyEngine, host, $"wayleave {config.Name} copy engine");
+        _watchdog = clock.CreateTimer(_ => Watch(), null, s_watchInterval, s_watchInterval);
     }
 
     public string Name { get; }
@@ -48,10 +55,20 @@ public sealed class GpuHandle : IDisposable
     /// <summary>Stops the engine, then unmaps the memory: nobody may be inside any gate of it.</summary>
     public void Dispose()
     {
+        _watchdog.Dispose();
         _runner.Dispose();
         foreach (MappedMemory memory in _vram.Concat(_systemPool))
         {
             ((IDisposable)memory).Dispose();
+        }
+    }
+
+    // On a thread of the pool: the engine's own may be the one that hangs.
+    private void Watch()
+    {
+        using (_host.Enter())
+        {
+            Device.CopyEngine.Hangs.HandleTimeout(_host.Now);
         }
     }
 }

@@ -64,7 +64,7 @@ public sealed class WayleaveHost : IAsyncDisposable
             PciTopology topology = host._fabric.Topology;
             foreach (GpuConfig gpu in config.Gpus)
             {
-                host._gpus.Add(new GpuHandle(host.Context, host._fabric, topology.Find(gpu.Name)!, gpu));
+                host._gpus.Add(new GpuHandle(host.Context, host._fabric, topology.Find(gpu.Name)!, gpu, options.Clock));
             }
 
             foreach (NicConfig nic in config.Nics)

@@ -10,12 +10,17 @@ namespace Wayleave.Devices.Gpu;
 // Why no gate: a gate counts users that come and go unannounced. This engine's users of memory are its jobs, and each
 // has a fence in the reservation from the moment it is submitted. A revoke waits for the fence, and storage is given
 // back by the end of the last job that names it. The block that is being copied is all that a canceled job still does.
+//
+// A job that takes too long is stopped by whoever has the token, between two blocks: holding the token is the proof
+// that no block is under way, so the fence ends and is good as evidence. A holder that does not come back from a block
+// proves nothing; then the fence is forced after a grace time, and the memory stays where it is until the holder is
+// back.
 
 /// <summary>
 /// The copy engine of a GPU (SDMA): a ring of copies and fills, driven by whoever holds its token. Jobs start in the
 /// order of submission as they become ready: one that waits for an importer that hangs does not stop the others.
 /// </summary>
-public sealed class CopyEngine
+public sealed class CopyEngine : IStoppableEngine
 {
     private readonly HostContext _host;
     private readonly GpuOptions _options;
@@ -24,12 +29,23 @@ public sealed class CopyEngine
     private CopyJob? _current; // token
     private int _token;
     private int _doorbell;
+    private int _stopRequested; // set under the host lock, read by the holder of the token
 
     internal CopyEngine(HostContext host, DmaPort port, GpuOptions options)
     {
         (_host, Port, _options) = (host, port, options);
         _ring = new List<CopyJob>(options.CopyRingSlots);
+        Hangs = new HangDetector(host, options.CopyTimeout, options.CopyStopGrace);
     }
+
+    /// <summary>For people and traces.</summary>
+    public string Name => $"{Port.Function.Name} copy engine";
+
+    /// <summary>
+    /// Watches each job from its first block. The edge calls <see cref="HangDetector.HandleTimeout"/> when
+    /// <see cref="HangDetector.NextDeadline"/> has passed, from another thread than the one that copies.
+    /// </summary>
+    public HangDetector Hangs { get; }
 
     /// <summary>The engine's way to memory, with its byte counters.</summary>
     public DmaPort Port { get; }
@@ -52,10 +68,14 @@ public sealed class CopyEngine
     /// <summary>
     /// Whether <see cref="Step"/> would do something. Exact while nobody else drives the engine or submits.
     /// </summary>
-    public bool HasReadyJob => _current is not null || _ring.Exists(CanStart);
+    public bool HasReadyJob =>
+        _current is not null || Volatile.Read(ref _stopRequested) != 0 || _ring.Exists(CanStart);
 
     /// <summary>Puts a job into the ring. Host lock held by the caller.</summary>
-    /// <returns><see cref="Errno.EAGAIN"/> when the ring is full: ask again after the oldest job's fence.</returns>
+    /// <returns>
+    /// <see cref="Errno.EAGAIN"/> when the ring is full: ask again after the oldest job's fence.
+    /// <see cref="Errno.EDEADLK"/> when the job would wait for itself; the violation says how.
+    /// </returns>
     /// <exception cref="ArgumentException">Source and target differ in length.</exception>
     public Errno TrySubmit(CopyJob job)
     {
@@ -69,6 +89,12 @@ public sealed class CopyEngine
         if (!HasRoom)
         {
             return Errno.EAGAIN;
+        }
+
+        Errno errno = job.Fence.TryRunAfter(job.Waits, out _);
+        if (errno != Errno.Success)
+        {
+            return errno;
         }
 
         _ring.Add(job);
@@ -116,6 +142,12 @@ public sealed class CopyEngine
             throw new InvalidOperationException("the engine token is not held: call TryEnter first");
         }
 
+        if (Volatile.Read(ref _stopRequested) != 0)
+        {
+            StandStill();
+            return true;
+        }
+
         _current ??= QueuedCount == 0 ? null : FindReady();
         if (_current is not { } job)
         {
@@ -160,6 +192,17 @@ public sealed class CopyEngine
         return steps;
     }
 
+    /// <summary>
+    /// The job under way is given up at the next block, by whoever has the token. Host lock held by the caller.
+    /// </summary>
+    EngineStop IStoppableEngine.Stop()
+    {
+        _host.AssertHeld();
+        Interlocked.Exchange(ref _stopRequested, 1);
+        _host.Defer(RingDoorbell);
+        return EngineStop.Stopping;
+    }
+
     private void RingDoorbell()
     {
         Interleave.Point("engine: doorbell");
@@ -171,7 +214,13 @@ public sealed class CopyEngine
     {
         using (_host.Enter())
         {
-            return _ring.Find(CanStart);
+            CopyJob? job = _ring.Find(CanStart);
+            if (job is not null)
+            {
+                Hangs.Add(job.Fence, this);
+            }
+
+            return job;
         }
     }
 
@@ -206,15 +255,34 @@ public sealed class CopyEngine
         return Errno.Success;
     }
 
+    private void StandStill()
+    {
+        (CopyJob? job, _current) = (_current, null);
+        using (_host.Enter())
+        {
+            Interlocked.Exchange(ref _stopRequested, 0);
+            Hangs.HandleStopped(this);
+            if (job is not null)
+            {
+                EndLocked(job, Errno.ETIME);
+            }
+        }
+    }
+
     private void End(CopyJob job, Errno errno)
     {
         using (_host.Enter())
         {
-            _ring.Remove(job);
-            Volatile.Write(ref _queued, _ring.Count);
-            _host.Trace("copy.end", job.Name, (long)job.DoneBytes, (long)errno);
-            job.Fence.Signal(errno);
-            job.Ended?.Invoke(job);
+            EndLocked(job, errno);
         }
+    }
+
+    private void EndLocked(CopyJob job, Errno errno)
+    {
+        _ring.Remove(job);
+        Volatile.Write(ref _queued, _ring.Count);
+        _host.Trace("copy.end", job.Name, (long)job.DoneBytes, (long)errno);
+        job.Fence.Signal(errno);
+        job.Ended?.Invoke(job);
     }
 }

@@ -19,6 +19,14 @@ public sealed record GpuOptions
     /// <summary>Bytes that the copy engine moves in one step.</summary>
     public int CopyBlockBytes { get; init; } = BlockBytesMax;
 
+    /// <summary>How long a copy may take from its first block before the engine is told to stop.</summary>
+    public TimeSpan CopyTimeout { get; init; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>
+    /// How long the engine may take to stop. Afterwards the fence of the copy is forced, which proves nothing.
+    /// </summary>
+    public TimeSpan CopyStopGrace { get; init; } = TimeSpan.FromSeconds(2);
+
     /// <summary>Off leaves the previous owner's bytes in new buffers: for the test that must notice.</summary>
     internal bool ClearsNewBuffers { get; init; } = true;
 
@@ -56,6 +64,11 @@ public sealed record GpuOptions
         if (CopyBlockBytes is <= 0 or > BlockBytesMax)
         {
             problems.Add($"{nameof(CopyBlockBytes)} is {CopyBlockBytes}; it must be between 1 and {BlockBytesMax}");
+        }
+
+        if (CopyTimeout <= TimeSpan.Zero || CopyStopGrace <= TimeSpan.Zero)
+        {
+            problems.Add($"{nameof(CopyTimeout)} and {nameof(CopyStopGrace)} must be positive");
         }
 
         if (problems.Count > 0)

@@ -1,0 +1,108 @@
+using Wayleave.Core;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Retirement;
+using Wayleave.Devices.Gpu;
+using Xunit;
+
+namespace Wayleave.Tests.Gpu;
+
+public class CopyEngineHangTests
+{
+    private static readonly TimeSpan s_timeout = new GpuOptions().CopyTimeout;
+    private static readonly TimeSpan s_grace = new GpuOptions().CopyStopGrace;
+
+    [Fact]
+    public void A_job_is_watched_from_its_first_block_and_not_while_it_waits()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create();
+        f.Evict(buffer);
+        Assert.Null(Due(f));
+        Assert.Equal(1, f.Gpu.CopyEngine.Drive(1));
+        Assert.Equal(s_timeout, Due(f));
+        f.Run();
+        Assert.Null(Due(f));
+    }
+
+    [Fact]
+    public void A_late_job_is_ended_between_two_blocks_by_who_has_the_token_and_that_is_evidence()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create(), other = f.Create("other");
+        MoveOperation late = f.Evict(buffer), next = f.Evict(other);
+        f.Gpu.CopyEngine.Drive(1);
+        f.Clock.Advance(s_timeout);
+        Watch(f);
+        Assert.False(late.Fence!.IsSignaled);
+        long written = f.Gpu.CopyEngine.Port.BytesWritten(Core.Topology.PeerRoute.HostMemory);
+        f.Gpu.CopyEngine.Drive(1);
+        Assert.Equal(
+            (true, false, Errno.ETIME), (late.Fence.HasEnded, late.Fence.IsForced, late.Fence.Error));
+        Assert.Equal((MoveState.Failed, Errno.ETIME), (late.State, late.Error));
+        Assert.Equal(written, f.Gpu.CopyEngine.Port.BytesWritten(Core.Topology.PeerRoute.HostMemory));
+        Assert.True(Assert.Single(f.Gpu.CopyEngine.Hangs.Hangs).WasStopped);
+        f.Run();
+        Assert.Equal(MoveState.Moved, next.State);
+        Assert.Equal(RevokeState.Retired, f.Free(buffer).State);
+    }
+
+    [Fact]
+    public void An_engine_that_hangs_in_a_block_gets_its_fence_forced_and_the_memory_waits_for_it()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create();
+        MoveOperation late = f.Evict(buffer);
+        f.Gpu.CopyEngine.Drive(1);
+        Assert.True(f.Gpu.CopyEngine.TryEnter()); // the holder is in a block and does not come back
+        f.Clock.Advance(s_timeout);
+        Watch(f);
+        f.Clock.Advance(s_grace);
+        Watch(f);
+        Assert.Equal((true, false, Errno.ETIME), (late.Fence!.IsForced, late.Fence.HasEnded, late.Fence.Error));
+        RevokeOperation revoke = f.Free(buffer);
+        Assert.Equal((RevokeState.Quarantined, true), (revoke.State, Taken(f) > 0));
+        Assert.True(f.Gpu.CopyEngine.Step()); // it comes back
+        f.Gpu.CopyEngine.Exit();
+        Assert.Equal((true, RevokeState.Retired, 0UL), (late.Fence.HasEnded, revoke.State, Taken(f)));
+    }
+
+    [Fact]
+    public void A_stop_that_comes_when_the_job_has_just_ended_harms_nobody()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create(), other = f.Create("other");
+        MoveOperation first = f.Evict(buffer);
+        f.Gpu.CopyEngine.Drive(1);
+        f.Clock.Advance(s_timeout);
+        f.Locked(() =>
+        {
+            f.Gpu.CopyEngine.Hangs.HandleTimeout(f.Host.Now);
+            first.Fence!.Signal();
+        });
+        MoveOperation second = f.Evict(other);
+        f.Run();
+        Assert.Equal(MoveState.Moved, second.State);
+        Assert.Empty(f.Gpu.CopyEngine.Hangs.Hangs);
+    }
+
+    [Fact]
+    public void A_job_that_waits_for_itself_is_refused()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create();
+        f.Locked(() =>
+        {
+            Fence fence = f.Work.CreateFence();
+            CopyJob job = new() { Name = "self", Target = buffer.Placement.Addresses, Waits = [fence], Fence = fence };
+            Assert.Equal(Errno.EDEADLK, f.Gpu.CopyEngine.TrySubmit(job));
+            Assert.Equal(0, f.Gpu.CopyEngine.QueuedCount);
+        });
+    }
+
+    private static ulong Taken(GpuFixture f) => f.Stats.VramQuarantinedBytes + f.Stats.SystemQuarantinedBytes;
+
+    private static TimeSpan? Due(GpuFixture f) =>
+        f.Locked(() => f.Gpu.CopyEngine.Hangs.NextDeadline);
+
+    private static void Watch(GpuFixture f) => f.Locked(() => f.Gpu.CopyEngine.Hangs.HandleTimeout(f.Host.Now));
+}
