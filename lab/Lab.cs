@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Wayleave.Lab.Machine;
 using Wayleave.Lab.Packages;
 
@@ -6,6 +7,11 @@ namespace Wayleave.Lab;
 /// <summary>What every run needs, from the cache or, the first time, from the network.</summary>
 internal static class Lab
 {
+    /// <summary>
+    /// The executable whose first arguments are <c>program</c> and the name of one of <see cref="TestPrograms"/>.
+    /// </summary>
+    internal static string Program { get; } = Path.ChangeExtension(typeof(Lab).Assembly.Location, null);
+
     /// <summary>Gives a kernel, and the programs for it as far as the machine lacks them.</summary>
     /// <param name="cache">Where they are kept.</param>
     /// <param name="packages">Debian packages that the guest needs beyond the base.</param>
@@ -23,17 +29,22 @@ internal static class Lab
         return (kernel, tools);
     }
 
-    /// <summary>What scripts in the guest may rely on.</summary>
+    /// <summary>
+    /// What scripts in the guest may rely on. <c>"$LAB" program NAME</c> is a program of <see cref="TestPrograms"/>.
+    /// </summary>
     internal static IReadOnlyDictionary<string, string> Environment(string root, string folder) =>
         new Dictionary<string, string>
         {
-            // The lab's own program, whose subcommands look at the kernel from inside.
-            ["LAB"] = $"dotnet {typeof(Lab).Assembly.Location} guest",
+            ["LAB"] = Program,
+            // Where this runtime is: share/dotnet, above shared/Microsoft.NETCore.App/VERSION.
+            ["DOTNET_ROOT"] = Path.GetFullPath(Path.Combine(RuntimeEnvironment.GetRuntimeDirectory(), "../../..")),
             ["LAB_ROOT"] = root,
             ["LAB_TEST"] = folder,
             ["LAB_SHARE"] = "/run/lab",
             ["LAB_HOST"] = HostNetwork.HostAddress,
             ["LAB_GUEST"] = HostNetwork.GuestAddress,
+            ["LAB_HOST6"] = HostNetwork.HostAddress6,
+            ["LAB_GUEST6"] = HostNetwork.GuestAddress6,
             // Under emulation compiling costs more than it gains.
             ["DOTNET_TieredPGO"] = "0",
             ["DOTNET_TC_QuickJitForLoops"] = "1",

@@ -1,13 +1,12 @@
 using System.Text.Json;
 using Wayleave.Lab;
-using Wayleave.Lab.Guests;
 using Wayleave.Lab.Machine;
 using Wayleave.Lab.Packages;
 using Wayleave.Lab.Tests;
 
-if (args is ["guest", .. string[] rest])
+if (args is ["program", string program, .. string[] rest] && TestPrograms.Find(program) is { } run)
 {
-    return GuestPrograms.Run(rest);
+    return run(rest);
 }
 
 using CancellationTokenSource interrupt = new();

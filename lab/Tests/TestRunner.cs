@@ -68,7 +68,7 @@ internal sealed class TestRunner(LabCache cache, string root, TestRunnerOptions 
 
     private static string? Beside(LabTest test, string share) => test.HostScript is not string script
         ? null
-        : $"export LAB_SHARE={Shell.Quote(share)} LAB_HOST={HostNetwork.HostAddress} "
+        : $"export LAB={Shell.Quote(Lab.Program)} LAB_SHARE={Shell.Quote(share)} LAB_HOST={HostNetwork.HostAddress} "
             + $"LAB_GUEST={HostNetwork.GuestAddress}; bash {Shell.Quote(script)}";
 
     private static (string Status, string Reason) Judge(

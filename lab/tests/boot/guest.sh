@@ -4,7 +4,7 @@ uname -srvm
 IFS=.- read -r major minor _ < <(uname -r)
 ((major > 7 || (major == 7 && minor >= 2))) || { echo "the kernel is older than 7.2"; exit 1; }
 
-$LAB boot
+"$LAB" program boot
 
 # Written here, read here, and never seen by the host: it lies in the memory file system above its root.
 echo mark >/usr/lab-mark

@@ -2,4 +2,4 @@
 set -eu
 modprobe vgem
 [ -c /dev/udmabuf ] && [ -c /dev/dma_heap/system ]
-$LAB dmabuf
+"$LAB" program dmabuf

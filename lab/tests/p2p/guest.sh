@@ -5,4 +5,4 @@ for _ in $(seq 100); do
     [ "$(ls /dev/nvme*n1 2>/dev/null | wc -l)" = 7 ] && break
     sleep 0.1
 done
-$LAB p2p
+"$LAB" program p2p

@@ -1,0 +1,36 @@
+using Wayleave.Lab.Guests;
+using Wayleave.Lab.Rdma;
+
+namespace Wayleave.Lab;
+
+/// <summary>The programs that scripts of tests run, on either side: <c>$LAB NAME ARGUMENT...</c></summary>
+internal static class TestPrograms
+{
+    private static readonly Dictionary<string, Func<string[], int>> s_programs = new()
+    {
+        ["boot"] = BootReport.Run,
+        ["dmabuf"] = DmaBufCases.Run,
+        ["kernel-peer"] = KernelPeer.Run,
+        ["our-peer"] = OurPeer.Run,
+        ["p2p"] = PeerToPeer.Run,
+    };
+
+    /// <summary>The program of that name: takes its arguments and gives its exit code. Null: there is none.</summary>
+    internal static Func<string[], int>? Find(string name) =>
+        s_programs.TryGetValue(name, out Func<string[], int>? program)
+            ? arguments => Run(name, program, arguments)
+            : null;
+
+    private static int Run(string name, Func<string[], int> program, string[] arguments)
+    {
+        try
+        {
+            return program(arguments);
+        }
+        catch (Exception e) when (e is IOException or TimeoutException)
+        {
+            Console.Error.WriteLine($"{name}: {e.Message}");
+            return ExitCodes.Failed;
+        }
+    }
+}
