@@ -85,6 +85,7 @@ internal static class CommandLine
             DevicesCommand.Create(),
             LsCommand.Create(),
             RevokeCommand.Create(),
+            ProofCommand.Create(),
             BenchCommand.Create(),
             CheckCommand.Create(),
             RoceCommand.Create(),

@@ -48,6 +48,7 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(RevokeObjectDocument))]
 [JsonSerializable(typeof(DigestDocument))]
 [JsonSerializable(typeof(ProofDocument))]
+[JsonSerializable(typeof(JsonElement))]
 [JsonSerializable(typeof(LeaseRequestDocument))]
 [JsonSerializable(typeof(ReconnectDocument))]
 [JsonSerializable(typeof(LeaseEventDocument))]
@@ -58,6 +59,12 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(TransferEventDocument))]
 public sealed partial class ControlJson : JsonSerializerContext
 {
+    private static readonly Lazy<ControlJson> s_strict = new(() => new ControlJson(
+        new JsonSerializerOptions(Default!.Options) { UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow }));
+
+    /// <summary>As the default, for text that must say nothing beyond what is known here.</summary>
+    internal static ControlJson Strict => s_strict.Value;
+
     /// <summary>Names as words in snake_case; numbers in their place are refused.</summary>
     private sealed class SnakeCaseEnumConverter<T>()
         : JsonStringEnumConverter<T>(JsonNamingPolicy.SnakeCaseLower, allowIntegerValues: false)

@@ -92,6 +92,7 @@ public sealed record ProofDocument
         string operation = $"read the proof {source}";
         try
         {
+            // The version first: what a later one adds is no mistake of its writer.
             ProofDocument? document = JsonSerializer.Deserialize(utf8, ControlJson.Default.ProofDocument);
             if (document is null)
             {
@@ -108,6 +109,7 @@ public sealed record ProofDocument
                     "read it with the program that wrote it");
             }
 
+            document = JsonSerializer.Deserialize(utf8, ControlJson.Strict.ProofDocument)!;
             return document.Times().All(t => t is null or (>= 0 and <= TimeUsMax))
                 ? document
                 : throw new WayleaveException(Errno.EINVAL, operation, "a time is negative or beyond 30 years");
@@ -252,20 +254,31 @@ public sealed record ImporterProofDocument
 }
 
 /// <summary>One fence that the revoke waited for.</summary>
-/// <param name="Fence">Name, context and sequence number.</param>
-/// <param name="SignaledAtUs">Absent while it is pending.</param>
-/// <param name="Forced">Signalled by somebody else than its owner; no evidence.</param>
-/// <param name="Ended">Its owner said that the work has ended, in time or after it was forced.</param>
-public sealed record FenceProofDocument(string Fence, double? SignaledAtUs, bool Forced, bool Ended)
+public sealed record FenceProofDocument
 {
+    /// <summary>Name, context and sequence number.</summary>
+    public required string Fence { get; init; }
+
+    /// <summary>Absent while it is pending.</summary>
+    public double? SignaledAtUs { get; init; }
+
+    /// <summary>Signalled by somebody else than its owner; no evidence.</summary>
+    public required bool Forced { get; init; }
+
+    /// <summary>Its owner said that the work has ended, in time or after it was forced.</summary>
+    public required bool Ended { get; init; }
+
     /// <summary>Why the work failed, as a number of errno.h; absent when it did not.</summary>
     public int? Error { get; init; }
 
-    internal static FenceProofDocument From(FenceProof proof) =>
-        new(proof.Fence, ProofDocument.ToMicroseconds(proof.SignaledAt), proof.IsForced, proof.HasEnded)
-        {
-            Error = proof.Error == Errno.Success ? null : (int)proof.Error,
-        };
+    internal static FenceProofDocument From(FenceProof proof) => new()
+    {
+        Fence = proof.Fence,
+        SignaledAtUs = ProofDocument.ToMicroseconds(proof.SignaledAt),
+        Forced = proof.IsForced,
+        Ended = proof.HasEnded,
+        Error = proof.Error == Errno.Success ? null : (int)proof.Error,
+    };
 
     internal FenceProof ToProof() => new(Fence, ProofDocument.FromMicroseconds(SignaledAtUs), Forced, Ended)
     {

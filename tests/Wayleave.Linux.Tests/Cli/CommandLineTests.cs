@@ -36,6 +36,12 @@ public class CommandLineTests
             4, "list objects on /nonexistent: there is no such socket; start it again: wayleave host" },
         { "ls --token-file /nonexistent wl://127.0.0.250", 1, "read the token file /nonexistent: does not exist; the "
             + "host that wrote it prints its path when it starts" },
+        { "proof check", 2, "Required argument 'FILE' missing for command: 'check'; see wayleave proof check --help" },
+        { "proof check /nonexistent",
+            1, "read the proof /nonexistent: does not exist; wayleave revoke --json prints one" },
+        { "proof check /", 1, "read the proof /: it is a folder" },
+        { "proof check x --grade Best", 2, "Argument 'Best' not recognized. Must be one of: 'Acknowledged' "
+            + "'KeyDead' 'Drained' 'Retired'; see wayleave proof check --help" },
         { "completion csh",
             2, "Argument 'csh' not recognized. Must be one of: 'bash' 'zsh' 'fish'; see wayleave completion --help" },
     };

@@ -96,6 +96,28 @@ public class CopyTests : EndToEndTest
     }
 
     [Fact]
+    public async Task The_proof_of_a_revoke_is_checked_by_whoever_got_it()
+    {
+        HostProcess host = await StartHostAsync();
+        await RunWellAsync("cp", MakeFile("source", 4097), host.UrlOf("object"));
+        string proof = InFolder("proof.json");
+        File.WriteAllText(proof, await RunWellAsync("revoke", "--json", host.UrlOf("object")));
+        Assert.Equal(
+            "object of gpu0 object: Retired, 0 importers: holds\n", await RunWellAsync("proof", "check", proof));
+        await RunWellAsync("proof", "check", "--grade", "retired", proof);
+
+        File.WriteAllText(proof, File.ReadAllText(proof).Replace(
+            "\"grade\":\"Retired\"", "\"grade\":\"Drained\"", StringComparison.Ordinal));
+        CliResult result = await RunAsync("proof", "check", "--json", "--grade", "Retired", proof);
+        Assert.Equal((1, ""), (result.ExitCode, result.Error));
+        using JsonDocument report = JsonDocument.Parse(result.Out);
+        Assert.False(report.RootElement.GetProperty("holds").GetBoolean());
+        JsonElement problems = report.RootElement.GetProperty("proofs")[0].GetProperty("problems");
+        Assert.Equal("its grade is Drained; Retired is asked for", problems[problems.GetArrayLength() - 1].GetString());
+        JsonDocument.Parse(await RunWellAsync("proof", "schema")).Dispose();
+    }
+
+    [Fact]
     public async Task Two_hosts_of_one_machine_use_the_same_port_at_distinct_addresses()
     {
         string first = NextAddress().ToString(), second = NextAddress().ToString();

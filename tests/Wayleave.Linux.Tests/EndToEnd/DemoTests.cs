@@ -18,6 +18,8 @@ public class DemoTests : EndToEndTest
         Assert.Equal(1, result.Out.Count(c => c == '\n'));
         using JsonDocument document = JsonDocument.Parse(result.Out);
         ExpectReport(document.RootElement);
+        File.WriteAllText(InFolder("report.json"), result.Out);
+        Assert.Equal(2, (await RunWellAsync("proof", "check", InFolder("report.json"))).Count(c => c == '\n'));
         ExpectTrace(trace);
         ExpectPackets(capture);
         ExpectNothingLeft();
@@ -58,6 +60,10 @@ public class DemoTests : EndToEndTest
             JsonElement report = document.RootElement;
             Assert.True(report.GetProperty("late_writes").GetInt64() > 0, result.Out);
             Assert.True(report.GetProperty("late_reads").GetInt64() > 0, result.Out);
+            File.WriteAllText(InFolder("report.json"), result.Out);
+            CliResult check = await RunAsync("proof", "check", InFolder("report.json"));
+            Assert.Equal(1, check.ExitCode);
+            Assert.Contains("bytes changed after the proofs", check.Out, StringComparison.Ordinal);
             Assert.False(report.GetProperty("passed").GetBoolean());
             Assert.True(report.GetProperty("sha256_match").GetBoolean());
         }
