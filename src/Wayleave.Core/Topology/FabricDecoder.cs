@@ -12,6 +12,11 @@ internal sealed class FabricDecoder(PciTopology topology, MemoryWindow[] windows
         List<DecodeEntry> root = [];
         foreach (MemoryWindow window in windows)
         {
+            if (!window.IsOnBus)
+            {
+                continue;
+            }
+
             PeerRoute route = window.Owner is null ? PeerRoute.HostMemory : PeerRoute.ThroughHostBridge;
             PciFunction[] links = window.Owner is null ? [] : LinksToRoot(window.Owner);
             PathTraffic path = TrafficOf(processor, window.Owner, route, [], links);
@@ -40,6 +45,10 @@ internal sealed class FabricDecoder(PciTopology topology, MemoryWindow[] windows
             {
                 PathTraffic path = TrafficOf(client, owner, PeerRoute.SameDevice, [], []);
                 direct.Add(new DecodeEntry(window.Range.Start.Value + bridge.BusOffset, window.Memory, path));
+            }
+            else if (!window.IsOnBus)
+            {
+                continue;
             }
             else if (!bridge.LosesPeerRequests && TryStayBelow(client, owner, out PciFunction? common))
             {

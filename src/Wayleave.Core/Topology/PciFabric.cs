@@ -194,6 +194,36 @@ public sealed class PciFabric
     }
 
     /// <summary>
+    /// Gives <paramref name="memory"/> addresses at which its owner alone reaches it: device memory beyond its BAR. As
+    /// <see cref="AddWindow(Memory{byte}, PciFunction)"/> otherwise.
+    /// </summary>
+    /// <param name="memory">At most 2 GiB less one byte.</param>
+    /// <param name="owner">Plugged in by this if it is not.</param>
+    public MemoryWindow AddPrivateWindow(Memory<byte> memory, PciFunction owner)
+    {
+        ArgumentNullException.ThrowIfNull(owner);
+        Plug(owner);
+        MemoryWindow window = new(TakeSystemRange((ulong)memory.Length), memory, owner) { IsPrivate = true };
+        Add(window);
+        return window;
+    }
+
+    /// <summary>
+    /// Writes the memory bit of a function's command register (<c>PCI_COMMAND_MEMORY</c>): without it requests to its
+    /// BARs abort. Its own requests, and mappings that exist, are not touched: whoever uses its memory has been revoked
+    /// before. Host lock held by the caller.
+    /// </summary>
+    public void SetMemoryDecoding(PciFunction function, bool isEnabled)
+    {
+        ArgumentNullException.ThrowIfNull(function);
+        if (function.DecodesMemory != isEnabled)
+        {
+            function.DecodesMemory = isEnabled;
+            Rebuild();
+        }
+    }
+
+    /// <summary>
     /// Takes a window out of the map: later accesses abort as a hot-unplugged BAR does. The caller has closed and
     /// drained every gate of the memory first. Its addresses are never given out again. Host lock held by the caller.
     /// </summary>
@@ -351,6 +381,7 @@ public sealed class PciFabric
     private static PeerMapType MapTypeOf(MemoryWindow window, PciFunction client) =>
         window.Owner is not PciFunction owner ? PeerMapType.None
         : ReferenceEquals(owner, client) ? PeerMapType.BusAddress
+        : window.IsPrivate ? PeerMapType.NotSupported
         : owner.PeerDevice?.VerdictFor(client).MapType ?? PeerMapType.NotSupported;
 
     // A range may go on in the next window of the same owner: a window holds less than 2 GiB, a BAR any number of them.
@@ -460,5 +491,11 @@ public sealed class MemoryWindow
     /// <summary>The function whose BAR this is, or null for system memory.</summary>
     public PciFunction? Owner { get; }
 
+    /// <summary>Whether it is behind no BAR: nobody but its owner reaches it.</summary>
+    public bool IsPrivate { get; internal init; }
+
     internal Memory<byte> Memory { get; }
+
+    /// <summary>Whether requests of others find it on the bus.</summary>
+    internal bool IsOnBus => Owner is null || (!IsPrivate && Owner.DecodesMemory);
 }

@@ -56,6 +56,11 @@ public class PciFunction : IDeviceNode
     public bool HasAcsRedirect => Acs is AcsControl control && (control & AcsControl.AnyRedirect) != 0;
 
     /// <summary>
+    /// The memory bit of its command register: whether its BARs answer (<see cref="PciFabric.SetMemoryDecoding"/>).
+    /// </summary>
+    public bool DecodesMemory { get; internal set; } = true;
+
+    /// <summary>
     /// Whether the processor cannot map its BARs (<c>non_mappable_bars</c>): such a function offers no memory to peers.
     /// </summary>
     public bool HasUnmappableBars { get; init; }

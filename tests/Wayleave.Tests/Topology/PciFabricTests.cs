@@ -278,6 +278,36 @@ public sealed class PciFabricTests
     }
 
     [Fact]
+    public void Memory_beyond_its_BAR_is_reached_by_its_owner_alone()
+    {
+        Machine machine = new(Trees.Switch(Trees.Unlisted));
+        DeviceRange hidden = machine.Fabric.AddPrivateWindow(new byte[Page], machine["a"]).Range;
+        DmaAddressList list = new([hidden]);
+
+        DmaAddressList own = machine.Map("a", list);
+        Assert.Equal(Errno.Success, machine.Port("a").TryWrite(own.Entries[0].Start, 1, out _));
+        Assert.Equal(Errno.EREMOTEIO, machine.Fabric.TryMap(machine["b"], list, out _));
+        Assert.Equal(Errno.EFAULT, machine.Port("b").TryWrite(hidden.Start, 1, out _));
+        Assert.Equal(Errno.EFAULT, new DmaPort(machine.Fabric.Processor).TryRead(hidden.Start, 1, out _));
+    }
+
+    [Fact]
+    public void Without_memory_decoding_requests_to_a_BAR_abort_and_its_owners_go_on()
+    {
+        Machine machine = new(Trees.Switch(Trees.Unlisted));
+        DmaAddressList list = machine.Map("b", new DmaAddressList([machine.Bar(0, Page)]));
+
+        machine.Fabric.SetMemoryDecoding(machine["a"], isEnabled: false);
+        Assert.Equal(Errno.EFAULT, machine.Port("b").TryWrite(list.Entries[0].Start, 1, out _));
+        Assert.Equal(Errno.EFAULT, new DmaPort(machine.Fabric.Processor).TryRead(machine.Bar(0, 1).Start, 1, out _));
+        Assert.Equal(Errno.Success, machine.Port("a").TryRead(machine.Ram(0, 1).Start, 1, out _));
+        Assert.Equal(Errno.Success, machine.Port("a").TryRead(machine.Bar(0, 1).Start, 1, out _));
+
+        machine.Fabric.SetMemoryDecoding(machine["a"], isEnabled: true);
+        Assert.Equal(Errno.Success, machine.Port("b").TryWrite(list.Entries[0].Start, 1, out _));
+    }
+
+    [Fact]
     public void A_function_without_a_place_of_its_own_is_put_below_the_switch_of_the_fabric()
     {
         PciFabric fabric = new();
