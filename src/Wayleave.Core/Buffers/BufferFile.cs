@@ -1,3 +1,5 @@
+using Wayleave.Core.Fences;
+using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
 
 namespace Wayleave.Core.Buffers;
@@ -74,6 +76,72 @@ public sealed class BufferFile(SharedBuffer buffer)
             ? End(direction, out access, out maintenance)
             : Begin(direction, out access, out maintenance);
     }
+
+    /// <summary>
+    /// A snapshot of what an access has to wait for (<c>DMA_BUF_IOCTL_EXPORT_SYNC_FILE</c>): what is added to the
+    /// buffer later is not in it.
+    /// </summary>
+    /// <param name="flags">Write: for a writer, all but BOOKKEEP. Read alone: for a reader, writers and moves.</param>
+    /// <param name="file">Signalled at once when there is nothing to wait for.</param>
+    /// <returns><see cref="Errno.EINVAL"/> unless the flags are read, write or both.</returns>
+    public Errno TryExportSyncFile(BufferSync flags, out SyncFile? file)
+    {
+        Buffer.Host.AssertHeld();
+        file = null;
+        if (!IsDirection(flags))
+        {
+            return Errno.EINVAL;
+        }
+
+        ReservationUsage usage = (flags & BufferSync.Write) != 0 ? ReservationUsage.Read : ReservationUsage.Write;
+        Fence fence = Buffer.Reservation.GetSingleton(usage) ?? Buffer.Host.GetStubFence();
+        file = new SyncFile(Buffer.Host, fence);
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// Lets others wait implicitly for what <paramref name="file"/> stands for
+    /// (<c>DMA_BUF_IOCTL_IMPORT_SYNC_FILE</c>): its plain fences go in one by one, no container does. Export, submit
+    /// and import are not one step: what came in between is not waited for. Reservation held by the ticket.
+    /// </summary>
+    /// <param name="ticket">Holds the reservation.</param>
+    /// <param name="flags">Write: as WRITE, readers wait too. Read alone: as READ, only writers wait.</param>
+    /// <param name="file">Of the same host.</param>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> for other flags, without a file, or with one of another host;
+    /// <see cref="Errno.ENODEV"/> on a revoked buffer, which takes no new work.
+    /// </returns>
+    public Errno TryImportSyncFileLocked(AcquireTicket ticket, BufferSync flags, SyncFile? file)
+    {
+        Buffer.Reservation.AssertLocked(ticket);
+        if (!IsDirection(flags) || file is null || !ReferenceEquals(file.Fence.Host, Buffer.Host))
+        {
+            return Errno.EINVAL;
+        }
+
+        if (Buffer.IsRevoked)
+        {
+            return Errno.ENODEV;
+        }
+
+        Fence[] fences = [.. FenceUnwrap.Unwrap(file.Fence).Where(f => !f.HasEnded)];
+        if (fences.Length == 0)
+        {
+            return Errno.Success;
+        }
+
+        Errno errno = Buffer.Reservation.ReserveFences(ticket, fences.Length);
+        foreach (Fence fence in fences)
+        {
+            Buffer.Reservation.AddFence(
+                ticket, fence, (flags & BufferSync.Write) != 0 ? ReservationUsage.Write : ReservationUsage.Read);
+        }
+
+        return errno;
+    }
+
+    private static bool IsDirection(BufferSync flags) =>
+        flags is BufferSync.Read or BufferSync.Write or (BufferSync.Read | BufferSync.Write);
 
     private Errno Begin(DmaDirection direction, out CpuAccess? access, out CacheMaintenance maintenance)
     {

@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
 using Xunit;
 
 namespace Wayleave.Tests.Buffers;
@@ -34,15 +35,18 @@ public class HandleTableTests
     }
 
     [Fact]
-    public void DBUF_05_A_number_that_is_not_open_is_EBADF()
+    public void DBUF_05_A_number_that_is_not_open_is_EBADF_and_one_of_something_else_EINVAL()
     {
         using BufferFixture f = new();
         HandleTable table = new(f.Host);
-        Assert.All([-1, 0, 7], n => Assert.Equal(Errno.EBADF, table.TryGet(n, out _)));
+        Assert.All([-1, 0, 7], n => Assert.Equal(Errno.EBADF, table.TryGet(n, out SharedBuffer? _)));
         table.TryInstall(f.Buffer, out int handle);
         Assert.Equal(Errno.Success, table.TryGet(handle, out SharedBuffer? same));
         Assert.Same(f.Buffer, same);
         Assert.Equal(2, f.Buffer.ReferenceCount);
+        table.TryInstall(new SyncFile(f.Host, f.Host.GetStubFence()), out int other);
+        Assert.Equal(Errno.EINVAL, table.TryGet(other, out SharedBuffer? none));
+        Assert.Null(none);
     }
 
     [Fact]
@@ -50,7 +54,7 @@ public class HandleTableTests
     {
         using BufferFixture f = new();
         HandleTable table = new(f.Host, capacity: 1);
-        Assert.Equal(Errno.EINVAL, table.TryInstall(null, out _));
+        Assert.Equal(Errno.EINVAL, table.TryInstall((SharedBuffer?)null, out _));
         table.TryInstall(f.Buffer, out int handle);
         Assert.Equal(Errno.EMFILE, table.TryDuplicate(handle, table, out _));
         Assert.Equal(1, f.Buffer.ReferenceCount);
