@@ -27,5 +27,18 @@ internal enum CoreDefences
     /// <summary>The garbage collection of a chain keeps links whose work has not ended.</summary>
     ChainKeepsEvidence = 1 << 5,
 
-    All = WaitDie | ForcedIsNoEvidence | StopBeforeEnd | WaitGraph | DeadlineForwarding | ChainKeepsEvidence,
+    /// <summary>A map that fails gives back the pin it began with.</summary>
+    UnpinsFailedMap = 1 << 6,
+
+    /// <summary>A poll reports ready only what no fence keeps busy.</summary>
+    PollLooksAtFences = 1 << 7,
+
+    /// <summary>Memory leaves a quarantine by evidence, not when its owner stops waiting.</summary>
+    QuarantineWaitsForProof = 1 << 8,
+
+    /// <summary>A revoke waits until every mapping has ended, not only every fence.</summary>
+    RevokeWaitsForUnmap = 1 << 9,
+
+    All = WaitDie | ForcedIsNoEvidence | StopBeforeEnd | WaitGraph | DeadlineForwarding | ChainKeepsEvidence
+        | UnpinsFailedMap | PollLooksAtFences | QuarantineWaitsForProof | RevokeWaitsForUnmap,
 }

@@ -1,3 +1,4 @@
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
@@ -83,7 +84,7 @@ public sealed class Attachment : IMemoryHold
         Buffer.Reservation.AssertLocked(ticket);
         if (Kind == ImporterKind.Static)
         {
-            Buffer.Host.Trace("violation.pin_static", Name, (long)Buffer.Id);
+            Buffer.Host.Checker.Report(ViolationKind.Pin, Name, $"pins {Buffer}, and is static: Core pins for it");
             throw new InvalidOperationException($"{this} is a static importer; Core pins for it at every map");
         }
 
@@ -137,7 +138,8 @@ public sealed class Attachment : IMemoryHold
         {
             if (pinned == Errno.EBUSY)
             {
-                Buffer.Host.Trace("violation.pin_busy", Name, (long)Buffer.Id); // attach should have refused
+                Buffer.Host.Checker.Report(
+                    ViolationKind.Pin, Name, $"cannot reach {Buffer} where it is: the attach should have refused");
             }
 
             return MapOutcome.Refused(pinned);
@@ -225,7 +227,10 @@ public sealed class Attachment : IMemoryHold
             Evidence = new ImporterEvidence(Buffer.Host, wasMapped: State != MappingState.Unmapped);
         }
 
-        if (Importer is not IRevocableImporter revocable)
+        // A pinned importer that holds neither a pin nor a mapping loses nothing by a move. Told, it would stop for
+        // good; and the move may be the one that its own first pin asks for.
+        bool losesNothing = Kind == ImporterKind.PinnedRevocable && PinCount == 0 && State == MappingState.Unmapped;
+        if (Importer is not IRevocableImporter revocable || (losesNothing && !Buffer.IsRevoked))
         {
             return null;
         }
@@ -250,14 +255,17 @@ public sealed class Attachment : IMemoryHold
         if (errno == Errno.Success && addresses is not null && addresses.LengthBytes != Buffer.SizeBytes)
         {
             // A list that is too short would send an importer past its end.
-            Buffer.Host.Trace("violation.map_length", Buffer.Exporter.Name, (long)addresses.LengthBytes);
+            Buffer.Host.Checker.Report(
+                ViolationKind.ExporterAnswer,
+                Buffer.Exporter.Name,
+                $"maps {addresses.LengthBytes} bytes of {Buffer}, which has {Buffer.SizeBytes}");
             Buffer.Exporter.Unmap(this, addresses);
             errno = Errno.EINVAL;
         }
 
         if (errno != Errno.Success || addresses is null)
         {
-            if (Buffer.Defences.UndoesPinOfFailedMap)
+            if (Buffer.Host.Has(CoreDefences.UnpinsFailedMap))
             {
                 UnpinIfPinnedByMap();
             }

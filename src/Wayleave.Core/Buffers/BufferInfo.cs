@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text;
-using Wayleave.Core.Reservations;
 
 namespace Wayleave.Core.Buffers;
 
@@ -16,9 +15,7 @@ namespace Wayleave.Core.Buffers;
 /// <param name="References">Who keeps it alive.</param>
 /// <param name="IsRevoked">Taken back.</param>
 /// <param name="Users">Attachments, then mappings by processors, each in the order they came.</param>
-/// <param name="Fences">
-/// Pending fences of the classes up to READ, as <c>dma_resv_describe</c>: BOOKKEEP is not shown.
-/// </param>
+/// <param name="Fences">One line per fence of its reservation.</param>
 public sealed record BufferInfo(
     ulong Id,
     string Name,
@@ -55,10 +52,7 @@ public sealed record BufferInfo(
                 .. buffer.CpuMappings.Select(m => new BufferUserInfo(
                     ((IMemoryHold)m).Name, "cpu", m.Holder, ImporterKind.Pinned, MappingState.Mapped, PinCount: 1)),
             ],
-            [
-                .. buffer.Reservation.GetFences(ReservationUsage.Read).Where(f => !f.IsSignaled)
-                    .Select(f => f.ToString()),
-            ]);
+            [.. buffer.Reservation.Describe()]);
     }
 
     /// <summary>The list as a person reads it: one line a buffer, its fences and users indented below.</summary>

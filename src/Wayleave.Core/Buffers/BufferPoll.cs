@@ -49,7 +49,7 @@ internal sealed class BufferPoll(SharedBuffer buffer)
         return index >= 0;
     }
 
-    private Fence? FirstPending(PollEvents direction) => buffer.Defences.PollLooksAtFences
+    private Fence? FirstPending(PollEvents direction) => buffer.Host.Has(CoreDefences.PollLooksAtFences)
         ? buffer.Reservation.FirstUnsignaled(
             direction == PollEvents.In ? ReservationUsage.Write : ReservationUsage.Read)
         : null;

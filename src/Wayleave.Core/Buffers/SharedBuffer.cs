@@ -1,4 +1,5 @@
 using System.Text;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
 
@@ -9,10 +10,7 @@ namespace Wayleave.Core.Buffers;
 /// <param name="Name">At most 31 bytes of UTF-8, as <c>DMA_BUF_SET_NAME</c>.</param>
 /// <param name="SizeBytes">Fixed for life; positive, and less than 2^63, as a file.</param>
 /// <param name="Reservation">Shared with other objects of the exporter, or null for one of the buffer's own.</param>
-public sealed record ExportInfo(IExporter Exporter, string Name, ulong SizeBytes, Reservation? Reservation = null)
-{
-    internal BufferDefences Defences { get; init; } = BufferDefences.All;
-}
+public sealed record ExportInfo(IExporter Exporter, string Name, ulong SizeBytes, Reservation? Reservation = null);
 
 /// <summary>
 /// A <c>dma_buf</c>: memory of one exporter that others may use, with one reservation and the attachments of its users.
@@ -40,7 +38,6 @@ public sealed class SharedBuffer
         Exporter = info.Exporter;
         Name = info.Name;
         SizeBytes = info.SizeBytes;
-        Defences = info.Defences;
         Reservation = info.Reservation ?? new Reservation(host, info.Name);
         _poll = new BufferPoll(this);
         _listed = host.Buffers.AddLast(this);
@@ -81,8 +78,6 @@ public sealed class SharedBuffer
     /// <summary>Accesses of the processor that have begun and not ended.</summary>
     public int CpuAccessCount { get; internal set; }
 
-    internal BufferDefences Defences { get; }
-
     // Revokes that have not retired; a new life before their end would take their proof away.
     internal int PendingRevokes { get; set; }
 
@@ -110,7 +105,10 @@ public sealed class SharedBuffer
             || !IsName(info.Name)
             || (info.Exporter.Storage == StorageKind.Movable && info.Exporter is not IPinningExporter))
         {
-            host.Trace("violation.export", info.Name ?? "no name", (long)info.SizeBytes);
+            host.Checker.Report(
+                ViolationKind.Export,
+                info.Name ?? "no name",
+                $"{info.SizeBytes} bytes of {info.Exporter?.Name ?? "nobody"} cannot be a buffer");
             return Errno.EINVAL;
         }
 
@@ -126,19 +124,24 @@ public sealed class SharedBuffer
     /// <param name="importer">Null makes a static importer.</param>
     /// <param name="attachment">Owned by the caller until <see cref="Detach"/>.</param>
     /// <returns>
-    /// <see cref="Errno.EINVAL"/>, and a violation in the trace, when what the importer says of its kind and what it
-    /// can do differ; <see cref="Errno.EOPNOTSUPP"/> when the storage is revocable and the importer cannot be made to
-    /// stop; otherwise what the exporter says: whether a revoked buffer can still be attached is its choice
-    /// (<c>vfio_pci_dmabuf.c</c> says ENODEV). It cannot be mapped.
+    /// <see cref="Errno.ENODEV"/> when the buffer is released; <see cref="Errno.EINVAL"/>, and a violation in the
+    /// trace, when what the importer says of its kind and what it can do differ; <see cref="Errno.EOPNOTSUPP"/> when
+    /// the storage is revocable and the importer cannot be made to stop; otherwise what the exporter says: whether a
+    /// revoked buffer can still be attached is its choice (<c>vfio_pci_dmabuf.c</c> says ENODEV). It cannot be mapped.
     /// </returns>
     public Errno TryAttach(PciFunction device, IImporter? importer, out Attachment? attachment)
     {
         Host.AssertHeld();
-        ObjectDisposedException.ThrowIf(ReferenceCount == 0, this);
         attachment = null;
+        if (ReferenceCount == 0)
+        {
+            return Errno.ENODEV;
+        }
+
         if (importer is not null && !IsConsistent(importer))
         {
-            Host.Trace("violation.importer_kind", importer.Name, (long)importer.Kind);
+            Host.Checker.Report(
+                ViolationKind.ImporterKind, importer.Name, $"says {importer.Kind}, which is not what it can do");
             return Errno.EINVAL;
         }
 
@@ -278,20 +281,19 @@ public sealed class SharedBuffer
     /// <param name="lengthBytes">Not zero.</param>
     /// <param name="access">Owned by the caller until <see cref="CpuAccess.End"/>.</param>
     /// <returns>
-    /// <see cref="Errno.EINVAL"/> for a range outside the buffer, <see cref="Errno.ENODEV"/> when it is revoked, or
-    /// what the exporter says; then no fence is waited for.
+    /// <see cref="Errno.EINVAL"/> for a range outside the buffer, <see cref="Errno.ENODEV"/> when it is revoked or
+    /// released, or what the exporter says; then no fence is waited for.
     /// </returns>
     public Errno TryBeginCpuAccess(DmaDirection direction, ulong offset, ulong lengthBytes, out CpuAccess? access)
     {
         Host.AssertHeld();
-        ObjectDisposedException.ThrowIf(ReferenceCount == 0, this);
         access = null;
         if (!Contains(offset, lengthBytes))
         {
             return Errno.EINVAL;
         }
 
-        if (_revoked)
+        if (_revoked || ReferenceCount == 0)
         {
             return Errno.ENODEV;
         }
@@ -318,7 +320,6 @@ public sealed class SharedBuffer
     public Errno TryVmapLocked(AcquireTicket ticket, out Memory<byte> memory)
     {
         Reservation.AssertLocked(ticket);
-        ObjectDisposedException.ThrowIf(ReferenceCount == 0, this);
         memory = default;
         if (RefusesCpuMapping(Exporter is IVmapExporter) is var refused and not Errno.Success)
         {
@@ -330,7 +331,7 @@ public sealed class SharedBuffer
             Errno errno = ((IVmapExporter)Exporter).Vmap(this, out _vmapped);
             if (errno != Errno.Success)
             {
-                Host.Trace("violation.vmap", Exporter.Name, (long)errno); // WARN_ON_ONCE
+                Host.Checker.Report(ViolationKind.ExporterAnswer, Exporter.Name, $"cannot vmap {this}: {errno}");
                 return errno;
             }
 
@@ -384,7 +385,6 @@ public sealed class SharedBuffer
     public Errno TryMmap(string holder, ulong offset, ulong lengthBytes, out CpuMapping? mapping)
     {
         Host.AssertHeld();
-        ObjectDisposedException.ThrowIf(ReferenceCount == 0, this);
         mapping = null;
         if (RefusesCpuMapping(Exporter is IMmapExporter) is var refused and not Errno.Success)
         {
@@ -486,6 +486,6 @@ public sealed class SharedBuffer
     private Errno RefusesCpuMapping(bool exporterCan) =>
         !exporterCan ? Errno.EINVAL
         : Exporter.Storage == StorageKind.Revocable ? Errno.EOPNOTSUPP
-        : _revoked ? Errno.ENODEV
+        : _revoked || ReferenceCount == 0 ? Errno.ENODEV
         : Errno.Success;
 }

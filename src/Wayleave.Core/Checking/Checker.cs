@@ -122,6 +122,11 @@ public sealed class Checker
         ViolationKind.LockOrder => "violation.lock_order",
         ViolationKind.SignalingSection => "violation.signaling_section",
         ViolationKind.WaitCycle => "violation.wait_cycle",
+        ViolationKind.Export => "violation.export",
+        ViolationKind.ImporterKind => "violation.importer_kind",
+        ViolationKind.Pin => "violation.pin",
+        ViolationKind.ExporterAnswer => "violation.exporter_answer",
+        ViolationKind.LateUnmap => "violation.late_unmap",
         _ => throw new ArgumentOutOfRangeException(nameof(kind), kind, null),
     };
 }

@@ -46,6 +46,23 @@ public enum ViolationKind
 
     /// <summary>A wait that would have closed a circle; it was refused.</summary>
     WaitCycle,
+
+    /// <summary>An export that lacks something it must have (<c>dma_buf_export</c>).</summary>
+    Export,
+
+    /// <summary>An importer that can do less, or more, than its kind says.</summary>
+    ImporterKind,
+
+    /// <summary>A pin by an importer that Core pins for, or one that the attach should have refused.</summary>
+    Pin,
+
+    /// <summary>
+    /// An exporter that answered what it must not: a list of another length, a mapping it cannot make.
+    /// </summary>
+    ExporterAnswer,
+
+    /// <summary>An importer that was told to stop and had not unmapped when its owner stopped waiting.</summary>
+    LateUnmap,
 }
 
 /// <summary>A contract that somebody broke.</summary>

@@ -1,3 +1,5 @@
+using Wayleave.Core.Fences;
+
 namespace Wayleave.Core.Retirement;
 
 /// <summary>
@@ -53,9 +55,6 @@ public sealed class Quarantine
         }
     }
 
-    /// <summary>Off gives memory out when the owner stops waiting: for the test that must notice.</summary>
-    internal bool WaitsForProof { get; init; } = true;
-
     /// <summary>
     /// Gives memory back as soon as <paramref name="operation"/> retires: at once, or later from quarantine.
     /// </summary>
@@ -77,11 +76,27 @@ public sealed class Quarantine
             return null;
         }
 
-        QuarantineEntry entry = new(operation, name, bytes, _host.Now, release);
-        _entries.Add(entry);
-        Bytes += bytes;
-        _host.Trace("quarantine.hold", name, (long)bytes);
+        QuarantineEntry entry = Add([], name, bytes, release);
+        entry.Add(operation);
         Watch(operation, entry);
+        return entry;
+    }
+
+    /// <summary>
+    /// As above, for memory that no revoke is about, the old place of a move: it is released when the owners of all
+    /// <paramref name="work"/> have said that it has ended. That a fence is signalled is not enough.
+    /// </summary>
+    public QuarantineEntry? Hold(IReadOnlyList<Fence> work, string name, ulong bytes, Action release)
+    {
+        _host.AssertHeld();
+        if (work.All(f => f.HasEnded))
+        {
+            release();
+            return null;
+        }
+
+        QuarantineEntry entry = Add(work, name, bytes, release);
+        Watch(entry);
         return entry;
     }
 
@@ -96,7 +111,7 @@ public sealed class Quarantine
     {
         _host.AssertHeld();
         RequireCurrent(operation);
-        if (entry.State == QuarantineState.Released || !ReferenceEquals(entry.Operation.Buffer, operation.Buffer))
+        if (entry.State == QuarantineState.Released || !ReferenceEquals(entry.Operation?.Buffer, operation.Buffer))
         {
             throw new InvalidOperationException($"{entry.Name} does not wait for a revoke of {operation.Buffer}");
         }
@@ -160,19 +175,34 @@ public sealed class Quarantine
 
     private void Watch(RevokeOperation operation, QuarantineEntry entry)
     {
-        operation.ObserveRetirement(() => HandleRetired(entry));
-        if (!WaitsForProof)
+        operation.ObserveRetirement(() => HandleEvidence(entry));
+        if (!_host.Has(CoreDefences.QuarantineWaitsForProof))
         {
             operation.ObserveCompletion(() => Release(entry));
         }
     }
 
-    private void HandleRetired(QuarantineEntry entry)
+    private void Watch(QuarantineEntry entry) => entry.OpenWork?.TryObserveEnd(_ => HandleEvidence(entry));
+
+    private void HandleEvidence(QuarantineEntry entry)
     {
-        if (entry.HaveAllRetired)
+        if (entry.IsOpen)
+        {
+            Watch(entry);
+        }
+        else
         {
             Release(entry);
         }
+    }
+
+    private QuarantineEntry Add(IReadOnlyList<Fence> work, string name, ulong bytes, Action release)
+    {
+        QuarantineEntry entry = new(_host, work, name, bytes, release);
+        _entries.Add(entry);
+        Bytes += bytes;
+        _host.Trace("quarantine.hold", name, (long)bytes);
+        return entry;
     }
 
     private void Release(QuarantineEntry entry)

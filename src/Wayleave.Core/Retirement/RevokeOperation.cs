@@ -1,4 +1,5 @@
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 
@@ -302,7 +303,9 @@ public sealed class RevokeOperation
         }
 
         // Until the time-out an owner waits for the fences, however little it asks for.
-        if (State != RevokeState.Draining && Grade() >= Policy.RequiredGrade)
+        bool isProven = Grade() >= Policy.RequiredGrade
+            || (haveSignaled && !_buffer.Host.Has(CoreDefences.RevokeWaitsForUnmap));
+        if (State != RevokeState.Draining && isProven)
         {
             Advance(RevokeEvent.Proven);
             return;
@@ -401,7 +404,10 @@ public sealed class RevokeOperation
         {
             if (hold.IsRevocable && hold.IsMapped)
             {
-                _buffer.Host.Trace("violation.importer_did_not_unmap", hold.Name, (long)_buffer.Id);
+                _buffer.Host.Checker.Report(
+                    ViolationKind.LateUnmap,
+                    hold.Name,
+                    $"was told to stop and still maps {_buffer} after {Policy.Timeout}");
             }
         }
     }

@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
@@ -48,7 +49,7 @@ public class AttachmentTests
         using BufferFixture f = new();
         f.Exporter.PinResult = Errno.EBUSY;
         Assert.Equal(Errno.EBUSY, f.Map(f.Attach(importer: null)).Errno);
-        f.ExpectViolation("pin_busy");
+        f.ExpectViolation(ViolationKind.Pin);
     }
 
     [Fact]
@@ -113,7 +114,7 @@ public class AttachmentTests
         using BufferFixture f = new();
         Assert.Equal(Errno.EINVAL, f.Buffer.TryAttach(BufferFixture.Device, new Liar(kind), out Attachment? none));
         Assert.Null(none);
-        f.ExpectViolation("importer_kind");
+        f.ExpectViolation(ViolationKind.ImporterKind);
         TestImporter denies = f.NewImporter(ImporterKind.Pinned);
         Assert.Equal(Errno.EINVAL, f.Buffer.TryAttach(BufferFixture.Device, denies, out _));
         Assert.Empty(f.Exporter.Calls);
@@ -129,7 +130,7 @@ public class AttachmentTests
         MapOutcome outcome = f.Map(f.Attach(importer: null));
         Assert.Equal((MapOutcomeKind.Refused, Errno.EINVAL), (outcome.Kind, outcome.Errno));
         Assert.Equal(["attach", "pin", "map", "unmap", "unpin"], f.Exporter.Calls);
-        f.ExpectViolation("map_length");
+        f.ExpectViolation(ViolationKind.ExporterAnswer);
     }
 
     [Fact]
@@ -180,7 +181,7 @@ public class AttachmentTests
     [InlineData(false)]
     public void Maps_that_fail_leave_no_pin_behind_and_without_the_undo_they_do(bool undoes)
     {
-        using BufferFixture f = new(StorageKind.Movable, new BufferDefences { UndoesPinOfFailedMap = undoes });
+        using BufferFixture f = new(StorageKind.Movable, undoes ? CoreDefences.None : CoreDefences.UnpinsFailedMap);
         Attachment attachment = f.Attach(importer: null);
         foreach (Errno errno in new[] { Errno.ENOMEM, Errno.EPERM, Errno.Success })
         {

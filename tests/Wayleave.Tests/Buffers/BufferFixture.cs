@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
@@ -20,12 +21,12 @@ internal ref struct BufferFixture : IDisposable
     {
     }
 
-    public BufferFixture(StorageKind storage, BufferDefences? defences = null)
+    public BufferFixture(StorageKind storage, CoreDefences without = CoreDefences.None)
     {
-        Host = new HostContext(Clock, Trace);
+        Host = new HostContext(Clock, Trace) { Defences = CoreDefences.All & ~without };
         _scope = Host.Enter();
         Exporter = new TestExporter(storage);
-        Buffer = Export(new ExportInfo(Exporter, "lent", 0x1000) { Defences = defences ?? BufferDefences.All });
+        Buffer = Export(new ExportInfo(Exporter, "lent", 0x1000));
         Work = new Timeline(Host, "work");
     }
 
@@ -90,9 +91,9 @@ internal ref struct BufferFixture : IDisposable
         return errno;
     }
 
-    /// <summary>Something was recorded that the kernel would warn about.</summary>
-    public readonly void ExpectViolation(string name) =>
-        Assert.Contains(Trace.Events, e => e.Name == $"violation.{name}");
+    /// <summary>Something was recorded that the kernel would warn about, and nothing else was.</summary>
+    public readonly void ExpectViolation(ViolationKind kind) =>
+        Assert.Equal([kind], Host.Checker.Violations.Select(v => v.Kind).Distinct());
 
     public readonly Attachment AttachAndMap(IImporter? importer)
     {

@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
@@ -177,7 +178,7 @@ public class CpuAccessTests
         f.Exporter.VmapResult = Errno.ENOMEM;
         Assert.Equal(Errno.ENOMEM, f.Buffer.TryVmapLocked(ticket, out _));
         Assert.Equal(0, f.Buffer.VmapCount);
-        f.ExpectViolation("vmap");
+        f.ExpectViolation(ViolationKind.ExporterAnswer);
     }
 
     [Fact]

@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Xunit;
 
 namespace Wayleave.Tests.Buffers;
@@ -11,7 +12,7 @@ public class ExportTests
     {
         using BufferFixture f = new();
         Assert.Equal(Errno.EINVAL, SharedBuffer.TryExport(f.Host, new ExportInfo(null!, "none", 1), out _));
-        f.ExpectViolation("export");
+        f.ExpectViolation(ViolationKind.Export);
     }
 
     [Fact]
@@ -20,7 +21,7 @@ public class ExportTests
         using BufferFixture f = new();
         ExportInfo info = new(new BareExporter(StorageKind.Movable), "moves", 1);
         Assert.Equal(Errno.EINVAL, SharedBuffer.TryExport(f.Host, info, out _));
-        f.ExpectViolation("export");
+        f.ExpectViolation(ViolationKind.Export);
     }
 
     [Fact]
@@ -58,7 +59,8 @@ public class ExportTests
             """
                 size         count  exporter              id        storage    name
                 4096         2      exporter              1         Movable    a?total 9 buffers
-                    fence: work 1:1
+                    fence: WRITE work 1:1 pending
+                    fence: BOOKKEEP work 1:2 pending
                     nic0: importer, PinnedRevocable, Mapped, 1 pins
             total 1 buffers, 4096 bytes
 

@@ -123,20 +123,20 @@ public class PollTests
 
     [Fact]
     public void A_poller_that_is_told_ready_finds_no_pending_fence_in_any_order() =>
-        Assert.True(Explorer.Exhaustive(c => Build(BufferDefences.All)).Runs > 50);
+        Assert.True(Explorer.Exhaustive(c => Build(CoreDefences.None)).Runs > 50);
 
     [Fact]
     public void A_poll_that_reports_early_is_caught()
     {
         InterleavingException found = Assert.Throws<InterleavingException>(
-            () => Explorer.Exhaustive(c => Build(new BufferDefences { PollLooksAtFences = false })));
+            () => Explorer.Exhaustive(c => Build(CoreDefences.PollLooksAtFences)));
         Assert.Contains("still written", found.Message, StringComparison.Ordinal);
     }
 
     // Two writers end in any order under two pollers; whoever is told that it may read finds nobody writing.
-    private static Scenario Build(BufferDefences defences)
+    private static Scenario Build(CoreDefences without)
     {
-        BufferFixture f = new(StorageKind.Movable, defences);
+        BufferFixture f = new(StorageKind.Movable, without);
         HostContext host = f.Host;
         SharedBuffer buffer = f.Buffer;
         Fence[] fences =

@@ -1,7 +1,9 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
+using Wayleave.Core.Topology;
 using Xunit;
 
 namespace Wayleave.Tests.Buffers;
@@ -141,7 +143,7 @@ public class SharedBufferTests
         Attachment attachment = f.Attach(importer: null);
         AcquireTicket ticket = f.Lock();
         Assert.Throws<InvalidOperationException>(() => attachment.PinLocked(ticket));
-        f.ExpectViolation("pin_static");
+        f.ExpectViolation(ViolationKind.Pin);
     }
 
     [Fact]
@@ -234,6 +236,9 @@ public class SharedBufferTests
         Assert.Equal(["detach", "release"], f.Exporter.Calls[^2..]);
         Assert.Throws<InvalidOperationException>(buffer.Put);
         Assert.Throws<ObjectDisposedException>(buffer.Get);
-        Assert.Throws<ObjectDisposedException>(() => buffer.TryAttach(BufferFixture.Device, null, out _));
+        Assert.Throws<ObjectDisposedException>(() => buffer.Poll(PollEvents.In));
+        Assert.Equal(Errno.ENODEV, buffer.TryAttach(BufferFixture.Device, null, out _));
+        Assert.Equal(Errno.ENODEV, buffer.TryBeginCpuAccess(DmaDirection.ToDevice, out _));
+        Assert.Equal(Errno.ENODEV, buffer.TryMmap("process 1", 0, 1, out _));
     }
 }

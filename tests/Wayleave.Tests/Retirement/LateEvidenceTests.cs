@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
@@ -48,7 +49,7 @@ public class LateEvidenceTests
         RevokeOperation revoke = TimeOut(f);
         Assert.Equal((RevokeState.Quarantined, QuarantineCause.StillMapped), (revoke.State, revoke.Proof!.Cause));
         Assert.Equal((RetirementGrade.Acknowledged, 1), (revoke.Proof.Grade, f.Exporter.PinCount));
-        f.ExpectViolation("importer_did_not_unmap");
+        f.ExpectViolation(ViolationKind.LateUnmap);
         attachment.EndOfDeadUser(StopCause.EngineReset, "reset of nic0");
         Assert.Equal((RevokeState.Retired, 0), (revoke.State, f.Exporter.PinCount));
     }

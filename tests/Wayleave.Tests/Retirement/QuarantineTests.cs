@@ -24,8 +24,9 @@ public class QuarantineTests
     [InlineData(false)]
     public void Memory_waits_for_the_late_drain_and_a_quarantine_that_releases_at_the_time_out_is_caught(bool waits)
     {
-        using BufferFixture f = new();
-        Quarantine quarantine = new(f.Host) { WaitsForProof = waits };
+        using BufferFixture f = new(
+            StorageKind.Movable, waits ? CoreDefences.None : CoreDefences.QuarantineWaitsForProof);
+        Quarantine quarantine = new(f.Host);
         TestImporter importer = f.NewImporter();
         f.AttachAndMap(importer);
         importer.Inside = 1;
