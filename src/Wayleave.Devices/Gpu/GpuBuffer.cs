@@ -15,15 +15,15 @@ namespace Wayleave.Devices.Gpu;
 public sealed record GpuBufferInfo(
     string Name, ulong SizeBytes, StorageKind Storage, GpuDomain Domain = GpuDomain.Vram, ulong AlignmentBytes = 1);
 
-// Pin policy: a pinned buffer stays in the domain where the first pin found it. amdgpu moves a buffer to system memory
-// when an attachment that cannot do peer-to-peer pins it; a pin here never moves bytes, so that it never waits. The
-// owner who wants to lend to such an importer evicts the buffer first.
+// Who cannot reach VRAM gets system memory (amdgpu_dma_buf.c): the first pin, or a map without a pin, then moves the
+// buffer there in the same hold of the reservation, if nobody has pinned it in VRAM and it may move at all. Neither
+// waits: the copy's fence stands in the reservation as KERNEL, and whoever maps waits for that.
 
 /// <summary>
 /// A buffer object of a GPU (<c>amdgpu_bo</c>) and the exporter of its <see cref="SharedBuffer"/>. Host lock held by
 /// the caller.
 /// </summary>
-public sealed class GpuBuffer : IPinningExporter
+public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter
 {
     private GpuPlacement _placement;
 
@@ -77,6 +77,11 @@ public sealed class GpuBuffer : IPinningExporter
     /// <summary>The revoke by which it was freed, or null.</summary>
     public RevokeOperation? Freeing { get; internal set; }
 
+    /// <summary>
+    /// Its storage in the device's quarantine; null before it was freed and when it never had to wait.
+    /// </summary>
+    public QuarantineEntry? Held { get; internal set; }
+
     // One timeline per buffer: copies of different buffers end in any order.
     internal Timeline Timeline { get; }
 
@@ -97,6 +102,12 @@ public sealed class GpuBuffer : IPinningExporter
             return Errno.ENODEV;
         }
 
+        Errno admitted = Device.Quarantine.TryAdmit(attachment.Holder);
+        if (admitted != Errno.Success)
+        {
+            return admitted;
+        }
+
         // Without a path to VRAM the importer can only be given system memory (amdgpu_dma_buf_attach).
         if (!ReferenceEquals(attachment.Device, Device.Function)
             && Device.Function.PeerDevice?.VerdictFor(attachment.Device).IsSupported != true)
@@ -114,9 +125,20 @@ public sealed class GpuBuffer : IPinningExporter
 
     Errno IPinningExporter.Pin(Attachment attachment)
     {
-        if (!CanAllReach())
+        bool stays = !Device.PinsInHostMemory && CanAllReach();
+        if (_placement.Domain == GpuDomain.Vram && !stays)
         {
-            return Errno.EINVAL;
+            // Pinned there for somebody else, or never to move: no domain is left (amdgpu_bo_pin).
+            if (PinCount > 0 || Storage != StorageKind.Movable)
+            {
+                return Errno.EINVAL;
+            }
+
+            Errno errno = Device.MoveToSystemLocked(this);
+            if (errno != Errno.Success)
+            {
+                return errno;
+            }
         }
 
         PinCount++;
@@ -136,7 +158,9 @@ public sealed class GpuBuffer : IPinningExporter
     Errno IExporter.Map(Attachment attachment, DmaDirection direction, out DmaAddressList? addresses)
     {
         addresses = null;
-        if (!CanReach(attachment))
+        if (!CanReach(attachment)
+            && (PinCount > 0 || Storage != StorageKind.Movable
+                || Device.MoveToSystemLocked(this) != Errno.Success))
         {
             return Errno.EBUSY;
         }
@@ -148,9 +172,51 @@ public sealed class GpuBuffer : IPinningExporter
     void IExporter.Unmap(Attachment attachment, DmaAddressList addresses) =>
         Device.Fabric.Unmap(attachment.Device, addresses);
 
+    // linux.md 8.3: to be read, a buffer that may move comes to where the processor reads fast; to be written only, it
+    // stays. That it cannot come is no reason to refuse.
+    Errno ICpuAccessExporter.BeginCpuAccess(CpuAccess access, out CacheMaintenance maintenance, out Fence? work)
+    {
+        work = null;
+        if (access.Reads && Storage == StorageKind.Movable && PinCount == 0 && _placement.Domain == GpuDomain.Vram)
+        {
+            work = EndOf(Device.Evict(this));
+        }
+
+        bool readsVram = access.Reads && _placement.Domain == GpuDomain.Vram;
+        maintenance = readsVram ? CacheMaintenance.InvalidateBeforeRead : CacheMaintenance.None;
+        return Errno.Success;
+    }
+
+    // System memory is snooped; VRAM is mapped write-combining.
+    Errno ICpuAccessExporter.EndCpuAccess(CpuAccess access, out CacheMaintenance maintenance)
+    {
+        bool wroteVram = access.Writes && _placement.Domain == GpuDomain.Vram;
+        maintenance = wroteVram ? CacheMaintenance.FlushWriteCombining : CacheMaintenance.None;
+        return Errno.Success;
+    }
+
     void IExporter.Release(SharedBuffer buffer) => Device.Free(this, new RevokePolicy { Reason = "released" });
 
     public override string ToString() => $"{Name} ({SizeBytes} bytes, {_placement.Domain})";
+
+    // A move that waits for the reservation has no fence there yet. Signalled at its end, on whatever thread that is.
+    private Fence? EndOf(MoveOperation move)
+    {
+        if (move.State != MoveState.Locking)
+        {
+            return null;
+        }
+
+        Fence ended = new Timeline(Device.Host, $"{Name} for the processor").CreateFence();
+        move.TryAddCompletion(() =>
+        {
+            using (Device.Host.Enter())
+            {
+                ended.Signal();
+            }
+        });
+        return ended;
+    }
 
     // Without a query: it runs at every map of a static importer.
     private bool CanAllReach()

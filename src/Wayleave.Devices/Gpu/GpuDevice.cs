@@ -72,7 +72,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
         _vram = new BlockAllocator($"{function.Name} vram", bar, options.GranularityBytes, Errno.ENOSPC);
         _system = new BlockAllocator($"{function.Name} system memory", pool, options.GranularityBytes, Errno.ENOMEM);
         CopyEngine = new CopyEngine(host, new DmaPort(function), options);
-        Quarantine = new Quarantine(host);
+        Quarantine = new Quarantine(host, options.QuarantineLimits);
         function.PeerDevice?.SetMemoryOwner(this);
     }
 
@@ -84,7 +84,10 @@ public sealed class GpuDevice : IPeerMemoryOwner
 
     public CopyEngine CopyEngine { get; }
 
-    /// <summary>Storage of freed buffers whose revoke has not retired.</summary>
+    /// <summary>
+    /// Storage that may still be in use: of freed buffers whose revoke has not retired, and old places of moves whose
+    /// users were not seen to leave.
+    /// </summary>
     public Quarantine Quarantine { get; }
 
     /// <summary>Buffers that are not freed, least recently used first.</summary>
@@ -242,20 +245,24 @@ public sealed class GpuDevice : IPeerMemoryOwner
     /// <summary>
     /// The owner gives a buffer up: everybody is told to stop, copies under way stop at the next block, and the storage
     /// is handed out again once the revoke has retired, never before. Until then it is in <see cref="Quarantine"/>. A
-    /// policy that asks for less than <see cref="RetirementGrade.Drained"/> gets that. The second call returns the same
-    /// operation.
+    /// policy that asks for less than <see cref="RetirementGrade.Drained"/> gets that.
     /// </summary>
+    /// <returns>
+    /// The operation of this policy. A second call with the same policy, or after the storage was given back, returns
+    /// the first operation; one with another policy starts its own, and the storage waits for both: who asks for less
+    /// does not loosen what somebody else asked for.
+    /// </returns>
     public RevokeOperation Free(GpuBuffer buffer, RevokePolicy policy)
     {
         Host.AssertHeld();
-        if (buffer.Freeing is not null)
+        bool asksTooLittle = policy.RequiredGrade < _options.ReleaseGradeMin;
+        policy = asksTooLittle ? policy with { RequiredGrade = _options.ReleaseGradeMin } : policy;
+        if (buffer.Freeing is { } first)
         {
-            return buffer.Freeing;
+            return FreeAgain(buffer, first, policy);
         }
 
         _byUse.Remove(buffer.UseNode);
-        bool asksTooLittle = policy.RequiredGrade < _options.ReleaseGradeMin;
-        policy = asksTooLittle ? policy with { RequiredGrade = _options.ReleaseGradeMin } : policy;
         RevokeOperation operation = RevokeOperation.Start(buffer.Shared, policy);
         buffer.Freeing = operation;
         foreach (CopyJob job in CopyEngine.Jobs)
@@ -271,8 +278,11 @@ public sealed class GpuDevice : IPeerMemoryOwner
         SetQuarantined(placement);
         if (_options.WaitsForProof)
         {
-            Quarantine.Hold(
-                operation, $"{buffer.Name} in {placement.Domain}", placement.StorageBytes, () => GiveBack(placement));
+            buffer.Held = Quarantine.Hold(operation, NameOf(buffer, placement), placement.StorageBytes, () =>
+            {
+                GiveBack(placement);
+                buffer.Shared.Release(); // the last attachment lets go of it, if there is one
+            });
         }
         else
         {
@@ -294,6 +304,22 @@ public sealed class GpuDevice : IPeerMemoryOwner
     RevokeOperation IPeerMemoryOwner.TakeBack(SharedBuffer buffer, RevokePolicy policy) =>
         Free((GpuBuffer)buffer.Exporter, policy);
 
+    internal bool PinsInHostMemory => _options.PinPolicy == GpuPinPolicy.HostMemory;
+
+    /// <summary>
+    /// Moves a buffer to system memory in the hold of the reservation that the caller of an exporter operation has. On
+    /// success the buffer is there, and its bytes follow behind a KERNEL fence.
+    /// </summary>
+    internal Errno MoveToSystemLocked(GpuBuffer buffer)
+    {
+        AcquireTicket holder = buffer.Shared.Reservation.Owner
+            ?? throw new InvalidOperationException($"{buffer} is pinned or mapped without its reservation");
+        MoveOperation operation = new(buffer, GpuDomain.System);
+        _moves.Add(operation);
+        operation.StartLocked(holder);
+        return operation.State == MoveState.Refused ? operation.Error : Errno.Success;
+    }
+
     internal void Touch(GpuBuffer buffer)
     {
         buffer.LastUsedAt = Host.Now;
@@ -313,24 +339,20 @@ public sealed class GpuDevice : IPeerMemoryOwner
     }
 
     /// <summary>
-    /// Gives storage back once the work behind all <paramref name="fences"/> has ended; until then it is in quarantine.
+    /// Gives the old place of a move back once the work behind all <paramref name="fences"/> has ended; until then it
+    /// is in quarantine.
     /// </summary>
-    internal void GiveBackAfter(IReadOnlyList<Fence> fences, GpuPlacement placement)
+    internal void GiveBackAfter(GpuBuffer buffer, IReadOnlyList<Fence> fences, GpuPlacement placement)
     {
-        if (fences.FirstOrDefault(f => !f.HasEnded) is not { } pending || !_options.WaitsForProof)
+        SetQuarantined(placement);
+        if (_options.WaitsForProof)
+        {
+            Quarantine.Hold(fences, NameOf(buffer, placement), placement.StorageBytes, () => GiveBack(placement));
+        }
+        else
         {
             GiveBack(placement);
-            return;
         }
-
-        SetQuarantined(placement);
-        pending.TryAddEndCallback(_ =>
-        {
-            using (Host.Enter())
-            {
-                GiveBackAfter(fences, placement);
-            }
-        });
     }
 
     internal void HandleMoveEnded(MoveOperation move)
@@ -345,6 +367,20 @@ public sealed class GpuDevice : IPeerMemoryOwner
         (_evictions, _restores) = move.Target == GpuDomain.System
             ? (_evictions + 1, _restores)
             : (_evictions, _restores + 1);
+    }
+
+    private static string NameOf(GpuBuffer buffer, GpuPlacement placement) => $"{buffer.Name} in {placement.Domain}";
+
+    private RevokeOperation FreeAgain(GpuBuffer buffer, RevokeOperation first, RevokePolicy policy)
+    {
+        if (policy == first.Policy || buffer.Held is not { State: not QuarantineState.Released } held)
+        {
+            return first;
+        }
+
+        RevokeOperation second = RevokeOperation.Start(buffer.Shared, policy);
+        Quarantine.HoldAlso(held, second);
+        return second;
     }
 
     private static bool CanEvict(GpuBuffer buffer) =>

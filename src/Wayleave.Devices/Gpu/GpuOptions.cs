@@ -2,6 +2,16 @@ using Wayleave.Core.Retirement;
 
 namespace Wayleave.Devices.Gpu;
 
+/// <summary>Where a pin puts a buffer.</summary>
+public enum GpuPinPolicy
+{
+    /// <summary>In VRAM it stays there if every attachment reaches it (amdgpu since 6.12).</summary>
+    WhereAllReach,
+
+    /// <summary>Always in host memory (amdgpu before that).</summary>
+    HostMemory,
+}
+
 /// <summary>Limits of a software GPU. Copied at construction.</summary>
 public sealed record GpuOptions
 {
@@ -26,6 +36,12 @@ public sealed record GpuOptions
     /// How long the engine may take to stop. Afterwards the fence of the copy is forced, which proves nothing.
     /// </summary>
     public TimeSpan CopyStopGrace { get; init; } = TimeSpan.FromSeconds(2);
+
+    /// <summary>Whether a pin may leave a buffer in VRAM.</summary>
+    public GpuPinPolicy PinPolicy { get; init; }
+
+    /// <summary>How much memory may be kept from this device before it lends no more.</summary>
+    public QuarantineLimits QuarantineLimits { get; init; } = new();
 
     /// <summary>Off leaves the previous owner's bytes in new buffers: for the test that must notice.</summary>
     internal bool ClearsNewBuffers { get; init; } = true;

@@ -19,7 +19,7 @@ namespace Wayleave.Devices.Gpu;
 public sealed class MoveOperation
 {
     private readonly GpuDevice _device;
-    private readonly AcquireTicket _ticket;
+    private AcquireTicket _ticket;
     private GpuPlacement? _old;
     private Action? _completed;
     private volatile bool _isCompleted;
@@ -90,10 +90,22 @@ public sealed class MoveOperation
         });
     }
 
+    /// <summary>In a hold of the reservation that somebody else has, and keeps.</summary>
+    internal void StartLocked(AcquireTicket holder)
+    {
+        _ticket = holder;
+        HandleSubmitted(TrySubmit());
+    }
+
     private void HandleLocked()
     {
         Errno errno = TrySubmit();
         Buffer.Shared.Reservation.Unlock(_ticket);
+        HandleSubmitted(errno);
+    }
+
+    private void HandleSubmitted(Errno errno)
+    {
         if (errno != Errno.Success)
         {
             Complete(MoveEvent.Refused, errno);
@@ -157,7 +169,7 @@ public sealed class MoveOperation
 
     private void HandleEnded(CopyJob job)
     {
-        _device.GiveBackAfter(job.Waits, _old!);
+        _device.GiveBackAfter(Buffer, job.Waits, _old!);
         Errno errno = job.IsCanceled ? Errno.ECANCELED : job.Fence.Error;
         Complete(errno == Errno.Success ? MoveEvent.Copied : MoveEvent.CopyFailed, errno);
     }

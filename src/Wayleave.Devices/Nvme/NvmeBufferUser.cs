@@ -75,9 +75,10 @@ public sealed class NvmeBufferUser : IRevocableImporter
     /// <param name="offset">Where in the buffer, in bytes.</param>
     /// <param name="fence">Signals when the drive is done with it; in the reservation as WRITE or READ.</param>
     /// <returns>
-    /// <see cref="Errno.ENODEV"/> when the buffer was taken back, <see cref="Errno.EAGAIN"/> when the drive has no slot
-    /// or an invalidation is not over: ask again; <see cref="Errno.EREMOTEIO"/> or <see cref="Errno.EBUSY"/> without a
-    /// way to the memory; <see cref="Errno.EINVAL"/> for a range outside the buffer.
+    /// <see cref="Errno.ENODEV"/> when the buffer was taken back, <see cref="Errno.EAGAIN"/> when the drive has no
+    /// slot, an invalidation is not over or a move that the map began is not: ask again; <see cref="Errno.EREMOTEIO"/>
+    /// or <see cref="Errno.EBUSY"/> without a way to the memory; <see cref="Errno.EINVAL"/> for a range outside the
+    /// buffer.
     /// </returns>
     public Errno TryStart(
         AcquireTicket ticket,
@@ -108,6 +109,13 @@ public sealed class NvmeBufferUser : IRevocableImporter
             {
                 return errno;
             }
+        }
+
+        // The map itself may have begun a move, to where the drive reaches it: nothing is touched before its bytes are
+        // there.
+        if (_attachment.Buffer.Reservation.FirstUnsignaled(ReservationUsage.Kernel) is not null)
+        {
+            return Errno.EAGAIN;
         }
 
         if (!_idle.TryPop(out Timeline? timeline))

@@ -199,13 +199,15 @@ public sealed class ObjectStore
     public async Task<RetirementProof> RevokeAsync(DeviceObject o, RevokePolicy policy)
     {
         ArgumentNullException.ThrowIfNull(o);
+        RevokeOperation? operation = null;
         RetirementProof proof = await OwnerWait
-            .AwaitAsync(_host, () => o.Gpu.Device.Free(o.Buffer, policy)).ConfigureAwait(false);
+            .AwaitAsync(_host, () => operation = o.Gpu.Device.Free(o.Buffer, policy)).ConfigureAwait(false);
         using (_host.Enter())
         {
-            // The late drain may have come between the proof and this lock.
-            bool isQuarantined = o.Buffer.Freeing!.TryAddRetirement(() => HandleLateRetirement(o));
-            proof = o.Buffer.Freeing.Proof ?? proof;
+            // Evidence may have come between the proof and this lock; and memory that somebody else asked more for than
+            // this policy waits for that.
+            bool isQuarantined = o.Buffer.Held?.TryAddRelease(() => HandleLateRetirement(o)) == true;
+            proof = operation?.Proof ?? proof;
             o.Proof = proof;
             o.State = isQuarantined ? ObjectState.Quarantined : ObjectState.Revoked;
             if (!isQuarantined)

@@ -7,7 +7,9 @@ using Xunit;
 
 namespace Wayleave.Tests.Buffers;
 
-/// <summary>What vfio_pci_dmabuf.c does with the revoke of Core: an exporter of storage that stays and may vanish.</summary>
+/// <summary>
+/// What vfio_pci_dmabuf.c does with the revoke of Core: an exporter of storage that stays and may vanish.
+/// </summary>
 public class RevocableExporterTests
 {
     [Fact]

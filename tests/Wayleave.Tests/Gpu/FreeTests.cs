@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Devices.Gpu;
 using Wayleave.Tests.Buffers;
@@ -131,4 +132,69 @@ public class FreeTests
         f.Locked(buffer.Shared.Release);
         Assert.Equal((true, 4 * GpuFixture.Page), (buffer.IsFreed, f.Stats.VramFreeBytes));
     }
+
+    [Fact]
+    public void A_freed_buffer_leaves_the_list_of_buffers_when_its_last_user_has_detached()
+    {
+        GpuFixture f = new();
+        GpuBuffer unused = f.Create("unused"), used = f.Create("used");
+        Attachment attachment = f.Attach(used, f.NewImporter());
+        f.Free(unused);
+        f.Free(used);
+        Assert.Equal(["used"], f.Locked(() => BufferInfo.Collect(f.Host).Select(b => b.Name).ToArray()));
+        f.Locked(() => used.Shared.Detach(attachment));
+        Assert.Empty(f.Locked(() => BufferInfo.Collect(f.Host)));
+    }
+
+    [Fact]
+    public void A_second_free_that_asks_for_more_makes_the_memory_wait_and_one_that_asks_for_less_does_not_loosen_it()
+    {
+        GpuFixture f = new();
+        RevokePolicy drained = new() { RequiredGrade = RetirementGrade.Drained };
+        foreach (bool strictFirst in new[] { true, false })
+        {
+            GpuBuffer buffer = f.Create();
+            TestImporter importer = f.NewImporter();
+            importer.UnmapsWithDrain = false;
+            Attachment attachment = f.Attach(buffer, importer);
+            f.Map(attachment);
+            importer.Inside = 1;
+            RevokeOperation first = Free(f, buffer, strictFirst ? new RevokePolicy() : drained);
+            RevokeOperation second = Free(f, buffer, strictFirst ? drained : new RevokePolicy());
+            Assert.Same(first, Free(f, buffer, first.Policy));
+            f.Locked(importer.Leave);
+            RevokeOperation strict = strictFirst ? first : second, content = strictFirst ? second : first;
+            Assert.Equal((RevokeState.Unmapping, RevokeState.Retired), (strict.State, content.State));
+            Assert.Equal((3 * GpuFixture.Page, true), (f.Stats.VramFreeBytes, content.Proof!.IsSufficient));
+            f.Locked(attachment.UnmapInvalidated);
+            Assert.Equal((4 * GpuFixture.Page, RevokeState.Retired), (f.Stats.VramFreeBytes, strict.State));
+            Assert.Same(first, Free(f, buffer, new RevokePolicy { Reason = "once more" }));
+        }
+    }
+
+    [Fact]
+    public void Who_keeps_too_much_memory_is_lent_no_more_until_it_is_known_to_be_dead()
+    {
+        GpuFixture f = new(new GpuOptions
+        {
+            CopyBlockBytes = 0x400,
+            QuarantineLimits = new QuarantineLimits { BytesPerHolderMax = 1 },
+        });
+        Attachment deaf = f.Attach(f.Create("lost"), new DeafImporter(ImporterKind.Dynamic, "peer"));
+        f.Map(deaf);
+        RevokeOperation revoke = f.Free((GpuBuffer)deaf.Buffer.Exporter);
+        f.Clock.AdvanceTo(revoke.Deadline);
+        f.Locked(() => revoke.HandleTimeout(f.Clock.Now));
+        Assert.Equal(GpuFixture.Page, f.Locked(() => f.Gpu.Quarantine.BytesHeldBy("peer")));
+        GpuBuffer next = f.Create("next");
+        DeafImporter again = new(ImporterKind.Dynamic, "peer");
+        Assert.Equal(Errno.EDQUOT, f.Locked(() => next.Shared.TryAttach(f.Nic, again, out _)));
+        f.Attach(next, f.NewImporter());
+        f.Locked(() => deaf.EndOfDeadUser(StopCause.ProcessDead, "pidfd of the peer"));
+        Assert.Equal((RevokeState.Retired, 3 * GpuFixture.Page), (revoke.State, f.Stats.VramFreeBytes));
+        f.Attach(next, again);
+    }
+
+    private static RevokeOperation Free(GpuFixture f, GpuBuffer buffer, RevokePolicy policy) =>
+        f.Locked(() => f.Gpu.Free(buffer, policy));
 }

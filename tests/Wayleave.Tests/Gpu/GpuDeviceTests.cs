@@ -104,17 +104,90 @@ public class GpuDeviceTests
         Assert.Equal((8L, 8L), (nic.BytesWritten(PeerRoute.BusAddress), nic.BytesWritten(PeerRoute.HostMemory)));
     }
 
+    [Theory]
+    [InlineData(StorageKind.Static)]
+    [InlineData(StorageKind.Revocable)]
+    public void A_buffer_that_must_stay_in_vram_is_not_for_who_cannot_take_peer_addresses(StorageKind storage)
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create(storage: storage);
+        Attachment pins = f.Attach(buffer, f.NewImporter(ImporterKind.PinnedRevocable));
+        Attachment maps = f.Attach(buffer, f.NewImporter());
+        (pins.PeerToPeer, maps.PeerToPeer) = (false, false);
+        Assert.Equal((Errno.EINVAL, Errno.EBUSY), (f.Pin(pins), f.Map(maps).Errno));
+        Assert.Equal((0, 0), (buffer.PinCount, f.Stats.CopyJobs));
+    }
+
     [Fact]
-    public void A_buffer_in_vram_is_not_mapped_by_who_cannot_take_peer_addresses_until_it_is_evicted()
+    public void A_static_importer_that_cannot_take_peer_addresses_brings_the_buffer_to_host_memory_and_waits_for_it()
     {
         GpuFixture f = new();
         GpuBuffer buffer = f.Create();
+        f.Bytes(buffer).Fill(0xAB);
         Attachment attachment = f.Attach(buffer, importer: null);
-        Assert.Equal(Errno.EINVAL, f.Map(attachment).Errno); // the pin that a static map begins with
-        f.Evict(buffer);
+        Assert.Equal(MapOutcomeKind.MustWait, f.Map(attachment).Kind);
+        Assert.Equal((0, GpuDomain.System), (buffer.PinCount, buffer.Placement.Domain));
         f.Run();
+        Assert.Equal((MapOutcomeKind.Mapped, 1), (f.Map(attachment).Kind, buffer.PinCount));
+        Assert.Equal(0xAB, f.Bytes(buffer)[0]);
+    }
+
+    [Fact]
+    public void A_dynamic_importer_that_cannot_take_peer_addresses_brings_the_buffer_to_host_memory_and_others_follow()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create();
+        TestImporter peer = f.NewImporter();
+        Attachment follows = f.Attach(buffer, peer), far = f.Attach(buffer, f.NewImporter());
+        far.PeerToPeer = false;
+        f.Map(follows);
+        Assert.Equal(MapOutcomeKind.Mapped, f.Map(far).Kind);
+        Assert.Equal((1, MappingState.Unmapped), (peer.Invalidations, follows.State));
+        Assert.Equal((GpuDomain.System, false), (buffer.Placement.Domain, f.IsIdle(buffer)));
+        f.Run();
+        Assert.Equal(MapOutcomeKind.Mapped, f.Map(follows).Kind);
+    }
+
+    [Fact]
+    public void EXP_15_A_pin_stays_in_vram_while_all_attachments_reach_it_and_otherwise_goes_to_host_memory()
+    {
+        GpuFixture f = new();
+        GpuBuffer near = f.Create("near"), far = f.Create("far");
+        Assert.Equal(Errno.Success, f.Pin(f.Attach(near, f.NewImporter(ImporterKind.PinnedRevocable))));
+        Assert.Equal(GpuDomain.Vram, near.Placement.Domain);
+        f.Attach(far, f.NewImporter()).PeerToPeer = false;
+        TestImporter pins = f.NewImporter(ImporterKind.PinnedRevocable);
+        Attachment attachment = f.Attach(far, pins);
+        Assert.Equal(Errno.Success, f.Pin(attachment));
+        Assert.Equal((GpuDomain.System, 1, 0), (far.Placement.Domain, far.PinCount, pins.Invalidations));
         Assert.Equal(MapOutcomeKind.Mapped, f.Map(attachment).Kind);
-        Assert.Equal(1, buffer.PinCount);
+        Assert.False(f.IsIdle(far)); // the bytes follow; who maps waits for KERNEL
+        f.Run();
+        Assert.True(f.IsIdle(far));
+    }
+
+    [Fact]
+    public void EXP_17_With_the_policy_of_2021_a_pin_always_goes_to_host_memory()
+    {
+        GpuFixture f = new(new GpuOptions { CopyBlockBytes = 0x400, PinPolicy = GpuPinPolicy.HostMemory });
+        GpuBuffer buffer = f.Create();
+        Attachment attachment = f.Attach(buffer, f.NewImporter(ImporterKind.PinnedRevocable));
+        Assert.Equal((Errno.Success, GpuDomain.System), (f.Pin(attachment), buffer.Placement.Domain));
+        Assert.Equal((Errno.Success, 2), (f.Pin(attachment), buffer.PinCount));
+        Attachment stays = f.Attach(
+            f.Create("stays", storage: StorageKind.Revocable), f.NewImporter(ImporterKind.PinnedRevocable));
+        Assert.Equal(Errno.EINVAL, f.Pin(stays));
+    }
+
+    [Fact]
+    public void A_pin_that_host_memory_has_no_room_for_says_so_and_moves_nothing()
+    {
+        GpuFixture f = new(systemPages: 1);
+        GpuBuffer buffer = f.Create(pages: 2);
+        Attachment attachment = f.Attach(buffer, f.NewImporter(ImporterKind.PinnedRevocable));
+        attachment.PeerToPeer = false;
+        Assert.Equal((Errno.ENOMEM, 0, GpuDomain.Vram), (f.Pin(attachment), buffer.PinCount, buffer.Placement.Domain));
+        Assert.Equal((0, 0L), (f.Stats.CopyJobs, f.Stats.Moves));
     }
 
     [Fact]

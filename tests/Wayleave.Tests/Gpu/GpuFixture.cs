@@ -19,13 +19,29 @@ internal sealed class GpuFixture
     public const ulong Page = 0x1000;
 
     public GpuFixture(GpuOptions? options = null, ulong vramPages = 4, ulong systemPages = 4)
+        : this(new PciFabric(), new PciFunction("0000:01:00.0", "gpu0"), options, vramPages, systemPages)
     {
+    }
+
+    /// <summary>In a tree of its own.</summary>
+    public GpuFixture(
+        PciFabric fabric,
+        PciFunction function,
+        GpuOptions? options = null,
+        ulong vramPages = 4,
+        ulong systemPages = 4)
+    {
+        (Fabric, Function) = (fabric, function);
         Host = new HostContext(Clock, Trace);
         Vram = new byte[vramPages * Page];
         System = new byte[systemPages * Page];
         using (Host.Enter())
         {
-            Fabric.Plug(Nic);
+            if (Fabric.Topology.Find("b") is null)
+            {
+                Fabric.Plug(Nic);
+            }
+
             GpuOptions copied = options ?? new GpuOptions { CopyBlockBytes = 0x400 };
             Gpu = new GpuDevice(Host, Fabric, Function, copied, [Vram], [System]);
             Work = new Timeline(Host, "work");
@@ -38,9 +54,9 @@ internal sealed class GpuFixture
 
     public HostContext Host { get; }
 
-    public PciFabric Fabric { get; } = new();
+    public PciFabric Fabric { get; }
 
-    public PciFunction Function { get; } = new("0000:01:00.0", "gpu0");
+    public PciFunction Function { get; }
 
     public PciFunction Nic { get; } = new("0000:02:00.0", "nic0");
 
@@ -138,7 +154,7 @@ internal sealed class GpuFixture
 
     public Span<byte> Bytes(GpuPlacement placement)
     {
-        DeviceRange range = Assert.Single(placement.Addresses.Entries.ToArray());
+        DeviceRange range = Assert.Single(placement.LocalAddresses.Entries.ToArray());
         Assert.Equal(
             Errno.Success,
             new DmaPort(Function).TryWrite(range.Start, (int)range.LengthBytes, out Span<byte> bytes));

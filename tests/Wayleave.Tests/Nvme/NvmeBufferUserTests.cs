@@ -145,7 +145,7 @@ public sealed class NvmeBufferUserTests
     }
 
     [Fact]
-    public void Without_a_path_VRAM_is_refused_and_system_memory_is_not()
+    public void Without_a_path_a_buffer_that_stays_in_VRAM_is_refused_and_one_that_moves_comes_to_system_memory()
     {
         NvmeFixture f = new(arrange: topology =>
         {
@@ -158,14 +158,14 @@ public sealed class NvmeBufferUserTests
             topology.Add(new PciFunction("0000:04:00.0", "nvme0"), second);
         });
         f.Ready();
-        GpuBuffer buffer = f.Create(16 * Page);
+        GpuBuffer stays = f.Create(16 * Page, StorageKind.Static), buffer = f.Create(16 * Page);
+        Assert.Equal(Errno.EBUSY, f.Start(f.Use(stays), stays, NvmeOpcode.Read, 0, 8, 0));
+
         NvmeBufferUser user = f.Use(buffer);
-
-        Assert.Equal(Errno.EBUSY, f.Start(user, buffer, NvmeOpcode.Read, 0, 8, 0));
-
-        f.Locked(() => f.Gpu.Evict(buffer));
+        Assert.Equal(Errno.EAGAIN, f.Start(user, buffer, NvmeOpcode.Read, 0, 128, 0));
         f.Run();
         Assert.Equal(Errno.Success, f.Start(user, buffer, NvmeOpcode.Read, 0, 128, 0));
+        Assert.Equal(GpuDomain.System, f.Locked(() => buffer.Placement.Domain));
         f.Run();
         Assert.Equal(f.Medium[..(16 * Page)], f.BytesOf(buffer));
     }
