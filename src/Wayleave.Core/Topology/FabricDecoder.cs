@@ -17,7 +17,7 @@ internal sealed class FabricDecoder(PciTopology topology, MemoryWindow[] windows
                 continue;
             }
 
-            PeerRoute route = window.Owner is null ? PeerRoute.HostMemory : PeerRoute.ThroughHostBridge;
+            PeerRoute route = window.Owner is null ? RouteTo(window) : PeerRoute.ThroughHostBridge;
             PciFunction[] links = window.Owner is null ? [] : LinksToRoot(window.Owner);
             PathTraffic path = TrafficOf(processor, window.Owner, route, [], links);
             root.Add(new DecodeEntry(window.Range.Start.Value, window.Memory, path));
@@ -38,7 +38,7 @@ internal sealed class FabricDecoder(PciTopology topology, MemoryWindow[] windows
         {
             if (window.Owner is not PciFunction owner)
             {
-                PathTraffic path = TrafficOf(client, null, PeerRoute.HostMemory, LinksToRoot(client), []);
+                PathTraffic path = TrafficOf(client, null, RouteTo(window), LinksToRoot(client), []);
                 root.Add(new DecodeEntry(window.Range.Start.Value, window.Memory, path));
             }
             else if (ReferenceEquals(owner, client))
@@ -66,6 +66,9 @@ internal sealed class FabricDecoder(PciTopology topology, MemoryWindow[] windows
 
         return new DecodeTable([.. direct], [.. root], domain, bridge.LosesPeerRequests);
     }
+
+    private static PeerRoute RouteTo(MemoryWindow systemMemory) =>
+        systemMemory.IsStaging ? PeerRoute.Staging : PeerRoute.HostMemory;
 
     // A request turns round at the first bridge whose other side has the target, unless a port on the client's side,
     // the turn included, sends peer requests up.

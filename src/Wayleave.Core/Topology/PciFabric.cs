@@ -173,6 +173,18 @@ public sealed class PciFabric
     }
 
     /// <summary>
+    /// Gives <paramref name="memory"/> an address range for bytes on their way from one device to another. As system
+    /// memory, but every access to it is counted as <see cref="PeerRoute.Staging"/>.
+    /// </summary>
+    /// <param name="memory">As for <see cref="AddWindow(Memory{byte}, PciFunction?)"/>.</param>
+    public MemoryWindow AddStagingWindow(Memory<byte> memory)
+    {
+        MemoryWindow window = new(TakeSystemRange((ulong)memory.Length), memory, owner: null) { IsStaging = true };
+        Add(window);
+        return window;
+    }
+
+    /// <summary>
     /// Puts <paramref name="memory"/> behind a part of a memory BAR and offers the BAR to peers. The caller keeps the
     /// memory alive until after <see cref="RemoveWindow"/>.
     /// </summary>
@@ -493,6 +505,9 @@ public sealed class MemoryWindow
 
     /// <summary>Whether it is behind no BAR: nobody but its owner reaches it.</summary>
     public bool IsPrivate { get; internal init; }
+
+    /// <summary>Whether it only carries bytes from one device to another.</summary>
+    public bool IsStaging { get; internal init; }
 
     internal Memory<byte> Memory { get; }
 

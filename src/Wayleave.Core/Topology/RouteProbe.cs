@@ -74,6 +74,7 @@ public sealed class RouteProbe(DmaPort client, DmaPort processor, ulong seed)
     private BlockFinding Compare(DmaPort port, DeviceAddress address, int lengthBytes, Pattern pattern)
     {
         int firstBad = -1;
+        int lastBad = -1;
         int badBytes = 0;
         for (int done = 0; done < lengthBytes;)
         {
@@ -84,10 +85,13 @@ public sealed class RouteProbe(DmaPort client, DmaPort processor, ulong seed)
 
             for (int i = 0; i < bytes.Length; i++)
             {
-                if (bytes[i] != ByteAt(done + i, pattern))
+                int word = (done + i) / WordBytes;
+                if (word != lastBad && bytes[i] != ByteAt(done + i, pattern))
                 {
-                    firstBad = firstBad < 0 ? done + i : firstBad;
-                    badBytes++;
+                    // By words: one byte in 256 is right by chance.
+                    lastBad = word;
+                    firstBad = firstBad < 0 ? word * WordBytes : firstBad;
+                    badBytes += WordBytes;
                 }
             }
 
@@ -157,7 +161,7 @@ public enum ProbeOutcome
 /// <summary>What a probe saw in one direction.</summary>
 /// <param name="Outcome">The worst of all blocks.</param>
 /// <param name="TriedBytes">How much was sent.</param>
-/// <param name="BadBytes">How much of it did not arrive.</param>
+/// <param name="BadBytes">How much of it did not arrive, in whole words of 8 bytes.</param>
 /// <param name="FirstBadOffset">Where the first of them belonged; 0 when there is none.</param>
 public readonly record struct ProbeFinding(
     ProbeOutcome Outcome, ulong TriedBytes, ulong BadBytes, ulong FirstBadOffset)

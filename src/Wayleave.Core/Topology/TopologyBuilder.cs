@@ -168,7 +168,7 @@ public sealed class TopologyBuilder
         if (_hostBridges.TryGetValue(below, out HostBridge? bridge))
         {
             node.HostBridge = bridge;
-            if (below != ownBus)
+            if (below != ownBus && !node.Description.IsVirtual)
             {
                 Report(
                     node.Path + ".address",

@@ -5,6 +5,7 @@ using System.Net.Sockets;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using Wayleave.Core;
+using Wayleave.Host.Topology;
 
 namespace Wayleave.Host.Control;
 
@@ -69,6 +70,38 @@ public sealed class ControlClient : IDisposable
 
     public Task<StatsDocument> GetStatsAsync(CancellationToken cancellation = default) =>
         GetAsync("read counters", "/v1/stats", Json.StatsDocument, cancellation);
+
+    /// <summary>The host's PCI trees.</summary>
+    public Task<TopologyDocument> GetTopologyAsync(CancellationToken cancellation = default) =>
+        GetAsync("show its topology", "/v1/topology", TopologyJson.Default.TopologyDocument, cancellation);
+
+    /// <summary>How every device reaches every other.</summary>
+    public Task<RoutesDocument> GetRoutesAsync(CancellationToken cancellation = default) =>
+        GetAsync("show its routes", "/v1/routes", TopologyJson.Default.RoutesDocument, cancellation);
+
+    /// <summary>How one function reaches another's memory; each by name or PCI address.</summary>
+    /// <exception cref="WayleaveException">ENODEV: the host has no such function.</exception>
+    public Task<RouteDocument> GetRouteAsync(string owner, string client, CancellationToken cancellation = default)
+    {
+        string path = $"/v1/routes/{Uri.EscapeDataString(owner)}/{Uri.EscapeDataString(client)}";
+        return GetAsync($"explain {owner} {client}", path, TopologyJson.Default.RouteDocument, cancellation);
+    }
+
+    /// <summary>What has crossed each link and route.</summary>
+    public Task<LinksDocument> GetLinksAsync(CancellationToken cancellation = default) =>
+        GetAsync("read its links", "/v1/links", TopologyJson.Default.LinksDocument, cancellation);
+
+    /// <summary>
+    /// Tries the routes between two devices with real bytes. A route that fails is an answer and no failure: see
+    /// <see cref="ProbeDocument.Ok"/>.
+    /// </summary>
+    public Task<ProbeDocument> ProbeAsync(StartProbeDocument start, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(start);
+        HttpContent body = ToContent(start, TopologyJson.Default.StartProbeDocument);
+        return PostAsync(
+            $"probe {start.One} {start.Other}", "/v1/probes", TopologyJson.Default.ProbeDocument, body, cancellation);
+    }
 
     /// <summary>Everything that holds device memory, objects that are being written included.</summary>
     public Task<ObjectsDocument> GetObjectsAsync(CancellationToken cancellation = default) =>

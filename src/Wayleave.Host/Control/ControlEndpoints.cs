@@ -68,6 +68,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
 
     public void Map(IEndpointRouteBuilder routes)
     {
+        new TopologyEndpoints(host).Map(routes);
         routes.MapGet("/v1/host", GetHostAsync);
         routes.MapGet("/v1/devices", c => WriteAsync(c, DeviceReports.Describe(host), Json.DevicesDocument));
         routes.MapGet("/v1/stats", c => WriteAsync(c, DeviceReports.Count(host), Json.StatsDocument));
@@ -416,7 +417,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
     private static string DescribeRequest(HttpContext context) => $"{context.Request.Method} {context.Request.Path}";
 
     /// <summary>Reads a body. JSON must say that it is: a form that a foreign page sends cannot.</summary>
-    private static async Task<T> ReadAsync<T>(HttpContext context, JsonTypeInfo<T> type)
+    internal static async Task<T> ReadAsync<T>(HttpContext context, JsonTypeInfo<T> type)
         where T : class
     {
         string operation = DescribeRequest(context);
@@ -441,7 +442,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         return WriteAsync(context, document, Json.ObjectDocument);
     }
 
-    private static Task WriteAsync<T>(HttpContext context, T document, JsonTypeInfo<T> type) =>
+    internal static Task WriteAsync<T>(HttpContext context, T document, JsonTypeInfo<T> type) =>
         context.Response.WriteAsJsonAsync(document, type, cancellationToken: context.RequestAborted);
 
     private static ObjectDocument DescribeLocked(DeviceObject o) => new()

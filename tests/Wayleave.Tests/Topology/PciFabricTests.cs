@@ -198,6 +198,28 @@ public sealed class PciFabricTests
     }
 
     [Fact]
+    public void Bytes_on_their_way_through_host_memory_are_counted_as_staged_and_no_others()
+    {
+        Machine machine = new(Trees.Switch(Trees.Unlisted));
+        MemoryWindow staging = machine.Fabric.AddStagingWindow(new byte[Page]);
+        DmaPort a = machine.Port("a");
+        DmaPort b = machine.Port("b");
+        a.TryWrite(machine.Bar(0, Page).Start, 50, out _);
+        a.TryWrite(staging.Range.Start, 100, out _);
+        b.TryRead(staging.Range.Start, 100, out _);
+        b.TryRead(machine.Ram(0, Page).Start, 7, out _);
+
+        Assert.Equal((100, 100), (a.BytesWritten(PeerRoute.Staging), b.BytesRead(PeerRoute.Staging)));
+        Assert.Equal(
+            (100, 100),
+            (Staged(machine.Fabric).Sum(p => p.WrittenBytes), Staged(machine.Fabric).Sum(p => p.ReadBytes)));
+        Assert.Equal(7, b.BytesRead(PeerRoute.HostMemory));
+
+        static IEnumerable<PathTraffic> Staged(PciFabric fabric) =>
+            fabric.Traffic.Where(p => p.Route == PeerRoute.Staging);
+    }
+
+    [Fact]
     public void What_is_pulled_out_reaches_nothing_and_is_reached_by_nobody()
     {
         Machine machine = new(Trees.Switch(Trees.Unlisted));
