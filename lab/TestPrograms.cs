@@ -13,6 +13,7 @@ internal static class TestPrograms
         ["kernel-peer"] = KernelPeer.Run,
         ["our-peer"] = OurPeer.Run,
         ["p2p"] = PeerToPeer.Run,
+        ["rxe-dialogs"] = RxeDialogs.Run,
     };
 
     /// <summary>The program of that name: takes its arguments and gives its exit code. Null: there is none.</summary>

@@ -1,3 +1,5 @@
+using System.Text.Encodings.Web;
+using System.Text.Json;
 using System.Text.Json.Nodes;
 
 namespace Wayleave.Lab.Guests;
@@ -5,6 +7,9 @@ namespace Wayleave.Lab.Guests;
 /// <summary>The records of a guest program: one JSON object a line in <c>$LAB_SHARE/records.jsonl</c>.</summary>
 internal sealed class Records
 {
+    private static readonly JsonSerializerOptions s_line =
+        new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+
     private readonly string _path =
         Path.Combine(Environment.GetEnvironmentVariable("LAB_SHARE") ?? ".", "records.jsonl");
 
@@ -14,7 +19,7 @@ internal sealed class Records
     /// <summary>Appends one, and shows it.</summary>
     internal void Add(JsonObject record)
     {
-        string line = record.ToJsonString();
+        string line = record.ToJsonString(s_line);
         File.AppendAllText(_path, line + "\n");
         Console.WriteLine(line);
     }

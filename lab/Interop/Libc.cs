@@ -29,6 +29,12 @@ internal static unsafe partial class Libc
     internal const int F_SEAL_SHRINK = 2;
     internal const int F_SEAL_WRITE = 8;
 
+    internal const int AF_PACKET = 17;
+    internal const int SOCK_RAW = 3;
+    internal const int SOCK_CLOEXEC = 0x80000;
+    internal const int CLONE_NEWNET = 0x40000000;
+    internal const ushort ETH_P_ALL = 3;
+
     internal const int SEEK_SET = 0;
     internal const int SEEK_CUR = 1;
     internal const int SEEK_END = 2;
@@ -82,8 +88,36 @@ internal static unsafe partial class Libc
     [LibraryImport("libc")]
     internal static partial int gettid();
 
+    [LibraryImport("libc", SetLastError = true)]
+    internal static partial int setns(int fd, int type);
+
+    [LibraryImport("libc", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial uint if_nametoindex(string name);
+
+    [LibraryImport("libc", SetLastError = true)]
+    internal static partial int socket(int domain, int type, int protocol);
+
+    [LibraryImport("libc", SetLastError = true)]
+    internal static partial int bind(int socket, LinkAddress* address, uint length);
+
+    [LibraryImport("libc", SetLastError = true)]
+    internal static partial nint recv(int socket, byte* buffer, nuint length, int flags);
+
     [LibraryImport("libc")]
     private static partial uint geteuid();
+
+    /// <summary><c>struct sockaddr_ll</c>.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct LinkAddress
+    {
+        internal ushort Family;
+        internal ushort Protocol;
+        internal int Index;
+        internal ushort HardwareType;
+        internal byte PacketType;
+        internal byte AddressLength;
+        internal ulong Address;
+    }
 
     /// <summary><c>struct pollfd</c>.</summary>
     [StructLayout(LayoutKind.Sequential)]

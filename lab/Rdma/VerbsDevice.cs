@@ -115,7 +115,7 @@ internal sealed unsafe class VerbsDevice
             MaxReadAtomic = 4,
             MaxDestinationReadAtomic = 4,
             MinRnrTimer = 12,
-            Timeout = 16,
+            Timeout = 18, // a second: an emulated machine may stall, and nothing here is to be sent twice
             RetryCount = 7,
             RnrRetry = 7,
             Address = Route(ends),
@@ -187,8 +187,7 @@ internal sealed unsafe class VerbsDevice
     {
         Stopwatch watch = Stopwatch.StartNew();
         Verbs.WorkCompletion completion;
-        int count;
-        while ((count = Verbs.Poll(_context, _queue, 1, &completion)) == 0)
+        while (!TryTake(out completion))
         {
             if (watch.Elapsed > limit)
             {
@@ -198,7 +197,16 @@ internal sealed unsafe class VerbsDevice
             Thread.Sleep(1);
         }
 
-        return count > 0 ? completion : throw new IOException($"ibv_poll_cq: {count}");
+        return completion;
+    }
+
+    /// <summary>The next completion, if there is one.</summary>
+    internal bool TryTake(out Verbs.WorkCompletion completion)
+    {
+        Verbs.WorkCompletion taken;
+        int count = Verbs.Poll(_context, _queue, 1, &taken);
+        completion = count > 0 ? taken : default;
+        return count >= 0 ? count > 0 : throw new IOException($"ibv_poll_cq: {count}");
     }
 
     private static Verbs.AddressHandle Route(in PairEnds ends)
