@@ -5,6 +5,7 @@ using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
@@ -204,6 +205,19 @@ public sealed class NicHandle : IDisposable
     /// <summary>Ends a queue pair; what was queued makes no completions.</summary>
     public void Destroy(QueuePair pair) => Control(() => Device.DestroyQueuePair(pair));
 
+    private void ThrowIfOutOfReach(Errno errno, SharedBuffer buffer)
+    {
+        if (errno is Errno.EBUSY or Errno.EREMOTEIO or Errno.EINVAL && buffer.Exporter is GpuBuffer gpu
+            && gpu.Device.Function.PeerDevice?.VerdictFor(Device.Function) is { IsSupported: false } verdict)
+        {
+            throw new WayleaveException(
+                Errno.EREMOTEIO,
+                $"register {buffer.Name} on {Name}",
+                verdict.Refusal,
+                "place the two closer in the topology, or evict the object to system memory first");
+        }
+    }
+
     /// <summary>Registers a range of a buffer and waits until its memory may be touched.</summary>
     /// <exception cref="WayleaveException">What the request gets wrong, or why the exporter refuses.</exception>
     public async Task<MemoryRegion> RegisterAsync(
@@ -218,6 +232,7 @@ public sealed class NicHandle : IDisposable
         {
             Errno errno = Device.RegisterLocked(ticket, domain, buffer, request, out region, out Fence? wait);
             buffer.Reservation.Unlock(ticket);
+            ThrowIfOutOfReach(errno, buffer);
             errno.ThrowIfFailed($"register {buffer.Name} on {Name}", errno switch
             {
                 Errno.ENODEV => "it was revoked; ask its owner for a new object",

@@ -20,15 +20,23 @@ internal static class TakeBackCheck
     {
         foreach (NicHandle nic in host.Nics)
         {
-            await RunAsync(host, nic, StorageKind.Movable, ImporterKind.Dynamic).ConfigureAwait(false);
-            await RunAsync(host, nic, StorageKind.Revocable, ImporterKind.PinnedRevocable).ConfigureAwait(false);
+            // A NIC that reaches no GPU can be lent nothing in VRAM: there is nothing to take back.
+            if (host.Gpus.FirstOrDefault(g => host.VerdictFor(g, nic.Device.Function).IsSupported) is not { } gpu)
+            {
+                host.Context.Trace("take_back_check.skipped", nic.Name);
+                continue;
+            }
+
+            await RunAsync(host, gpu, nic, StorageKind.Movable, ImporterKind.Dynamic).ConfigureAwait(false);
+            await RunAsync(host, gpu, nic, StorageKind.Revocable, ImporterKind.PinnedRevocable).ConfigureAwait(false);
         }
     }
 
-    private static async Task RunAsync(WayleaveHost host, NicHandle nic, StorageKind storage, ImporterKind kind)
+    private static async Task RunAsync(
+        WayleaveHost host, GpuHandle gpu, NicHandle nic, StorageKind storage, ImporterKind kind)
     {
         DeviceObject page = await host.Objects
-            .CreateAsync(host.Gpus[0].Name, "take-back-check", PageBytes, storage).ConfigureAwait(false);
+            .CreateAsync(gpu.Name, "take-back-check", PageBytes, storage).ConfigureAwait(false);
         MemoryRegion region = await nic.RegisterAsync(
             nic.AuditDomain,
             page.Buffer.Shared,

@@ -17,6 +17,7 @@ public sealed class WayleaveHost : IAsyncDisposable
     private readonly PciFabric _fabric;
     private readonly List<GpuHandle> _gpus = [];
     private readonly List<NicHandle> _nics = [];
+    private readonly List<NvmeHandle> _nvmes = [];
     private bool _disposed;
 
     private WayleaveHost(HostConfig config, WayleaveHostOptions options)
@@ -36,6 +37,8 @@ public sealed class WayleaveHost : IAsyncDisposable
 
     public IReadOnlyList<NicHandle> Nics => _nics;
 
+    public IReadOnlyList<NvmeHandle> Nvmes => _nvmes;
+
     public ObjectStore Objects { get; private set; } = null!;
 
     public LeaseService Leases { get; private set; } = null!;
@@ -45,6 +48,16 @@ public sealed class WayleaveHost : IAsyncDisposable
 
     /// <summary>Objects that are sent to other hosts.</summary>
     public TransferService Transfers { get; private set; } = null!;
+
+    /// <summary>What the rules say about the way from a device to the memory of a GPU. Host lock not held.</summary>
+    public PeerVerdict VerdictFor(GpuHandle gpu, PciFunction client)
+    {
+        ArgumentNullException.ThrowIfNull(gpu);
+        using (Context.Enter())
+        {
+            return gpu.Device.Function.PeerDevice!.VerdictFor(client);
+        }
+    }
 
     /// <summary>Makes the devices, starts their threads and checks once that memory can be taken back.</summary>
     /// <exception cref="ConfigurationException">
@@ -70,6 +83,11 @@ public sealed class WayleaveHost : IAsyncDisposable
             foreach (NicConfig nic in config.Nics)
             {
                 host._nics.Add(new NicHandle(host.Context, host._fabric, topology.Find(nic.Name)!, nic, options));
+            }
+
+            foreach (NvmeConfig nvme in config.Nvmes)
+            {
+                host._nvmes.Add(new NvmeHandle(host.Context, host._fabric, topology.Find(nvme.Name)!, nvme));
             }
 
             host.Objects = new ObjectStore(host.Context, host._fabric, host._gpus, options.Clock);
@@ -117,10 +135,15 @@ public sealed class WayleaveHost : IAsyncDisposable
             }
         }
 
-        // Ports first: nobody may reach memory that is about to be unmapped.
+        // Ports and drives first: nobody may reach memory that is about to be unmapped.
         foreach (NicHandle nic in _nics)
         {
             nic.Dispose();
+        }
+
+        foreach (NvmeHandle nvme in _nvmes)
+        {
+            nvme.Dispose();
         }
 
         foreach (GpuHandle gpu in _gpus)

@@ -16,6 +16,9 @@ public sealed class FileDescriptor : SafeHandleMinusOneIsInvalid
     /// <param name="ownsHandle">Whether disposing this object closes it.</param>
     public FileDescriptor(int fd, bool ownsHandle) : base(ownsHandle) => SetHandle(fd);
 
+    // A call that returns an int leaves the upper half of the register as it likes: -1 arrives as 0xFFFFFFFF.
+    public override bool IsInvalid => (int)handle == -1;
+
     /// <summary>The -1 that anonymous mappings take in place of a descriptor.</summary>
     internal static FileDescriptor None { get; } = new(-1, ownsHandle: false);
 

@@ -24,15 +24,22 @@ internal static class CpCommand
     public static Command Create()
     {
         Argument<string> source = new("SRC") { Description = "A file, or wl://HOST[:PORT]/DEVICE/NAME" };
-        Argument<string> target = new("DST") { Description = "A file, or wl://HOST[:PORT]/DEVICE/NAME" };
+        Argument<string> target = new("DST")
+        {
+            Description = "A file, wl://HOST[:PORT]/DEVICE/NAME, or DEVICE[/NAME] of the host that runs here",
+        };
         Option<TimeSpan?> stall = Parsing.DurationOption(
             "--stall-timeout", "Give up when no byte moves for so long (default 30s, at least 100ms)");
         Option<string?> sourceToken = TokenOption("--src-token-file", "The file with the token of the host of SRC");
         Option<string?> targetToken = TokenOption("--dst-token-file", "The file with the token of the host of DST");
+        Option<bool> denyStaging = new("--deny-staging")
+        {
+            Description = "From a drive to a device: fail rather than pass through system memory",
+        };
         Command command =
             new("cp", "Copy a file into the device memory of a host, or back, or from one host straight to another")
             {
-                source, target, stall, sourceToken, targetToken,
+                source, target, stall, sourceToken, targetToken, denyStaging,
             };
         command.AddClientOptions();
         command.SetAction((parsed, cancellation) =>
@@ -43,7 +50,8 @@ internal static class CpCommand
                 parsed.GetValue(target)!,
                 options with { TokenFile = parsed.GetValue(sourceToken) ?? options.TokenFile },
                 options with { TokenFile = parsed.GetValue(targetToken) ?? options.TokenFile },
-                ReadStallTimeout(parsed.GetValue(stall)));
+                ReadStallTimeout(parsed.GetValue(stall)),
+                parsed.GetValue(denyStaging));
             return RunAsync(new CommandContext(parsed), request, cancellation);
         });
         return command;
@@ -58,12 +66,20 @@ internal static class CpCommand
         string Target,
         ControlClientOptions SourceHost,
         ControlClientOptions TargetHost,
-        TimeSpan StallMax);
+        TimeSpan StallMax,
+        bool DeniesStaging);
 
     private static async Task<int> RunAsync(
         CommandContext context, CopyRequest request, CancellationToken cancellation)
     {
         bool isFromHost = WlUrl.HasScheme(request.Source), isToHost = WlUrl.HasScheme(request.Target);
+        if (!isFromHost && !isToHost && DriveCopyCommand.IsDevice(request.Target))
+        {
+            return await DriveCopyCommand.RunAsync(
+                context, request.Source, request.Target, request.DeniesStaging, request.TargetHost, cancellation)
+                .ConfigureAwait(false);
+        }
+
         if (!isFromHost && !isToHost)
         {
             throw new UsageException(
@@ -188,6 +204,7 @@ internal static class CpCommand
         return new HostConfig
         {
             Name = "cp",
+            Nvmes = [],
             Gpus =
                 [new GpuConfig { VramBytes = ((long)length + Granule - 1) / Granule * Granule, SystemPoolBytes = 0 }],
             Nics = [new NicConfig { Address = AddressTowards(url), UdpPort = 0 }],

@@ -43,9 +43,12 @@ internal static class DevicesCommand
         {
             Gpus = [.. devices.Gpus.Where(g => g.Name == device)],
             Nics = [.. devices.Nics.Where(n => n.Name == device)],
+            Nvmes = [.. devices.Nvmes.Where(n => n.Name == device)],
         };
-        IEnumerable<string> names = devices.Gpus.Select(g => g.Name).Concat(devices.Nics.Select(n => n.Name));
-        return selected.Gpus.Count + selected.Nics.Count != 0
+        IEnumerable<string> names = devices.Gpus.Select(g => g.Name)
+            .Concat(devices.Nics.Select(n => n.Name))
+            .Concat(devices.Nvmes.Select(n => n.Name));
+        return selected.Gpus.Count + selected.Nics.Count + selected.Nvmes.Count != 0
             ? selected
             : throw new WayleaveException(
                 Core.Errno.ENODEV, url.ToString(), "the host has no such device", $"it has {string.Join(", ", names)}");
@@ -67,6 +70,11 @@ internal static class DevicesCommand
         foreach (NicDocument nic in devices.Nics)
         {
             WriteNic(context.Out, nic, isVerbose);
+        }
+
+        foreach (NvmeDocument drive in devices.Nvmes)
+        {
+            WriteNvme(context.Out, drive, isVerbose);
         }
     }
 
@@ -114,6 +122,26 @@ internal static class DevicesCommand
             {
                 Write(output, name, value);
             }
+        }
+
+        output.WriteLine();
+    }
+
+    private static void WriteNvme(TextWriter output, NvmeDocument drive, bool isVerbose)
+    {
+        output.WriteLine(drive.Name);
+        Write(output, "type", "nvme");
+        Write(output, "pci", drive.PciAddress);
+        Write(output, "state", drive.State);
+        Write(output, "memory_buffer", ByteSize.Format(drive.MemoryBufferBytes));
+        WriteFailure(output, drive.Failure);
+        if (isVerbose)
+        {
+            Write(output, "namespaces", drive.Namespaces);
+            Write(output, "completed", drive.Completed);
+            Write(output, "failed", drive.Failed);
+            Write(output, "peer_bytes", drive.PeerBytes);
+            Write(output, "host_bytes", drive.HostBytes);
         }
 
         output.WriteLine();

@@ -74,10 +74,16 @@ public sealed class NvmeController
             throw new ArgumentException(message, nameof(buffers));
         }
 
-        fabric.AddBar(function, RegisterBar, PciBarKind.Memory, RegisterBytes);
+        fabric.Plug(function);
+        if (function.Bars[RegisterBar] is null)
+        {
+            fabric.AddBar(function, RegisterBar, PciBarKind.Memory, RegisterBytes);
+        }
+
         if (memoryBuffer.Length > 0)
         {
-            PciBar bar = fabric.AddBar(function, MemoryBufferBar, PciBarKind.Memory, (ulong)memoryBuffer.Length);
+            PciBar bar = function.Bars[MemoryBufferBar]
+                ?? fabric.AddBar(function, MemoryBufferBar, PciBarKind.Memory, (ulong)memoryBuffer.Length);
             fabric.AddWindow(memoryBuffer, bar, 0);
             _memoryBufferPages = memoryBuffer.Length / 4096;
         }
@@ -413,10 +419,14 @@ public sealed class NvmeController
     private void CopyBlock(NvmeRequest request)
     {
         bool isIn = request.State == NvmeRequestState.CopyIn;
-        DeviceAddress address = request.Next(Options.BlockBytes, out int length);
+        DeviceAddress? wanted = request.Next(Options.BlockBytes, out int length);
         Span<byte> buffer = request.Buffer.Slice(request.DoneBytes, length);
         int copied;
-        if (isIn)
+        if (wanted is not DeviceAddress address)
+        {
+            copied = length; // into the bit bucket
+        }
+        else if (isIn)
         {
             if (Port.TryRead(address, length, out ReadOnlySpan<byte> source) != Errno.Success)
             {

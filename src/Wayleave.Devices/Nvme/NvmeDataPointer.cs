@@ -7,7 +7,8 @@ namespace Wayleave.Devices.Nvme;
 // PRP (NVM Express Base 2.0, 4.1.1): entry 1 may start inside a page and reaches to its end; what follows is whole
 // pages. Entry 2 is the second page, or, for more than two, a list of pages whose last entry in a page leads to the
 // next part of the list. SGL (4.1.2): one descriptor in the command, a data block or the address of a segment of
-// descriptors; the last descriptor of a segment may lead to the next segment.
+// descriptors; the last descriptor of a segment may lead to the next segment. A bit bucket takes bytes of a read that
+// nobody wants.
 
 /// <summary>The places in memory that a command names, in order, fetched and checked when the command is.</summary>
 internal sealed class NvmeDataPointer
@@ -19,15 +20,17 @@ internal sealed class NvmeDataPointer
     private const int EntriesMax = 1024;
     private const int SegmentsMax = 64;
 
-    private readonly List<DeviceRange> _ranges = new(300);
+    private readonly List<NvmeSegment> _ranges = new(300);
+    private bool _isRead;
 
     /// <summary>Together as long as the transfer.</summary>
-    public IReadOnlyList<DeviceRange> Ranges => _ranges;
+    public IReadOnlyList<NvmeSegment> Segments => _ranges;
 
     /// <summary>Reads the whole pointer through the port.</summary>
     public NvmeStatus Fetch(in NvmeCommand command, int lengthBytes, DmaPort port)
     {
         _ranges.Clear();
+        _isRead = (NvmeOpcode)command.Opcode == NvmeOpcode.Read;
         return command.UsesSgl ? FetchSgl(command, lengthBytes, port) : FetchPrp(command, lengthBytes, port);
     }
 
@@ -134,7 +137,11 @@ internal sealed class NvmeDataPointer
             case 0x0 when length <= left && _ranges.Count < EntriesMax: // data block
                 Take(address, length, ref left);
                 return NvmeStatus.Success;
-            case 0x0:
+            case 0x1 when _isRead && length <= left && _ranges.Count < EntriesMax: // bit bucket
+                left -= length;
+                _ranges.Add(new NvmeSegment(new DeviceRange(default, length), IsDiscarded: true));
+                return NvmeStatus.Success;
+            case 0x0 or 0x1:
                 return NvmeStatus.InvalidSglLength;
             case 0x2 or 0x3 when isEnd: // segment, last segment
                 (next, nextLength, isLast) = (address, length, descriptor[15] >> 4 == 0x3);
@@ -149,13 +156,15 @@ internal sealed class NvmeDataPointer
     private void Take(ulong address, ulong length, ref ulong left)
     {
         left -= length;
-        if (_ranges.Count > 0 && _ranges[^1].Start + _ranges[^1].LengthBytes == new DeviceAddress(address))
+        DeviceRange last = _ranges.Count > 0 ? _ranges[^1].Range : default;
+        bool isNext = last.Start + last.LengthBytes == new DeviceAddress(address);
+        if (_ranges.Count > 0 && !_ranges[^1].IsDiscarded && isNext)
         {
-            _ranges[^1] = _ranges[^1] with { LengthBytes = _ranges[^1].LengthBytes + length };
+            _ranges[^1] = new NvmeSegment(last with { LengthBytes = last.LengthBytes + length }, IsDiscarded: false);
         }
         else if (length > 0)
         {
-            _ranges.Add(new DeviceRange(new DeviceAddress(address), length));
+            _ranges.Add(new NvmeSegment(new DeviceRange(new DeviceAddress(address), length), IsDiscarded: false));
         }
     }
 
@@ -184,3 +193,6 @@ internal sealed class NvmeDataPointer
         return true;
     }
 }
+
+/// <summary>One piece of what a command names: a range of memory, or bytes that are dropped.</summary>
+internal readonly record struct NvmeSegment(DeviceRange Range, bool IsDiscarded);

@@ -328,16 +328,21 @@ public sealed class NvmeDriver
     {
         ulong length = (ulong)transfer.BlockCount * (ulong)transfer.BlockBytes;
         if (transfer.Addresses is null || length is 0 or > NvmeControllerOptions.TransferBytesMax
-            || transfer.Offset > transfer.Addresses.LengthBytes
-            || length > transfer.Addresses.LengthBytes - transfer.Offset)
+            || transfer.Offset >= transfer.Addresses.LengthBytes)
+        {
+            return false;
+        }
+
+        ulong surplus = length - Math.Min(length, transfer.Addresses.LengthBytes - transfer.Offset);
+        if (surplus >= (ulong)transfer.BlockBytes || (surplus > 0 && transfer.Opcode != NvmeOpcode.Read))
         {
             return false;
         }
 
         Span<byte> list = _memory.Span.Slice(ListsOffset + (slot * PageBytes), PageBytes);
         ulong listAddress = AddressAt(ListsOffset + (slot * PageBytes));
-        return TryPointByPrp(transfer, length, list, listAddress, ref command)
-            || TryPointBySgl(transfer, length, list, listAddress, ref command);
+        return (surplus == 0 && TryPointByPrp(transfer, length, list, listAddress, ref command))
+            || TryPointBySgl(transfer, length - surplus, surplus, list, listAddress, ref command);
     }
 
     private static bool TryPointByPrp(
@@ -387,7 +392,7 @@ public sealed class NvmeDriver
     }
 
     private static bool TryPointBySgl(
-        NvmeTransfer transfer, ulong length, Span<byte> list, ulong listAddress, ref NvmeCommand command)
+        NvmeTransfer transfer, ulong length, ulong surplus, Span<byte> list, ulong listAddress, ref NvmeCommand command)
     {
         int count = 0;
         for (ulong done = 0; done < length;)
@@ -404,6 +409,19 @@ public sealed class NvmeDriver
             BinaryPrimitives.WriteUInt64LittleEndian(descriptor, at.Value);
             BinaryPrimitives.WriteUInt32LittleEndian(descriptor[8..], (uint)run);
             done += run;
+        }
+
+        if (surplus > 0)
+        {
+            if (count == PageBytes / DescriptorBytes)
+            {
+                return false;
+            }
+
+            Span<byte> bucket = list.Slice(count++ * DescriptorBytes, DescriptorBytes);
+            bucket.Clear();
+            BinaryPrimitives.WriteUInt32LittleEndian(bucket[8..], (uint)surplus);
+            bucket[15] = 0x10;
         }
 
         command = command with

@@ -32,7 +32,7 @@ internal static class NvmeIdentify
         page[513] = 0x44; // CQES: 16 bytes
         BinaryPrimitives.WriteUInt32LittleEndian(page[516..], (uint)namespaces);
         page[525] = 1; // VWC: flush means something
-        BinaryPrimitives.WriteUInt32LittleEndian(page[536..], 1); // SGLS: supported, no alignment
+        BinaryPrimitives.WriteUInt32LittleEndian(page[536..], 1 | (1 << 16)); // SGLS: no alignment, bit buckets
         WriteText(page[768..1024], "nqn.2026-01.org.wayleave:" + options.SerialNumber);
         page.Slice(768 + "nqn.2026-01.org.wayleave:".Length + options.SerialNumber.Length, 1).Clear();
     }

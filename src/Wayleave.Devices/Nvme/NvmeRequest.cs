@@ -63,19 +63,19 @@ internal sealed class NvmeRequest(NvmeController controller, Memory<byte> slot)
         State = NvmeRequestState.Done;
     }
 
-    /// <summary>The next piece of memory, and how much of it is left.</summary>
-    public DeviceAddress Next(int blockBytes, out int length)
+    /// <summary>The next piece of memory and how much of it is left; null for bytes that are dropped.</summary>
+    public DeviceAddress? Next(int blockBytes, out int length)
     {
-        DeviceRange range = Pointer.Ranges[_range];
-        length = (int)Math.Min(range.LengthBytes - _offset, (ulong)blockBytes);
-        return range.Start + _offset;
+        NvmeSegment segment = Pointer.Segments[_range];
+        length = (int)Math.Min(segment.Range.LengthBytes - _offset, (ulong)blockBytes);
+        return segment.IsDiscarded ? null : segment.Range.Start + _offset;
     }
 
     public void Advance(int bytes)
     {
         DoneBytes += bytes;
         _offset += (ulong)bytes;
-        if (_offset == Pointer.Ranges[_range].LengthBytes)
+        if (_offset == Pointer.Segments[_range].Range.LengthBytes)
         {
             (_range, _offset) = (_range + 1, 0);
         }

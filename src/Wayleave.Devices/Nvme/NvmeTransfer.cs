@@ -19,7 +19,8 @@ public sealed class NvmeTransfer
     public int BlockBytes { get; init; } = 512;
 
     /// <summary>
-    /// Addresses as the drive reaches the memory, or null for a flush. They stay mapped until the end.
+    /// Addresses as the drive reaches the memory, or null for a flush. They stay mapped until the end. A read may bring
+    /// less than a block more than there is room for: that goes into a bit bucket.
     /// </summary>
     public DmaAddressList? Addresses { get; init; }
 

@@ -79,6 +79,7 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
             {
                 Name = "bench",
                 Gpus = [new GpuConfig { Name = GpuName, VramBytes = vram, SystemPoolBytes = 0 }],
+                Nvmes = [],
                 Nics =
                 [
                     new NicConfig { Address = IPAddress.Parse(address), UdpPort = 0, PathMtuBytes = options.MtuBytes },

@@ -17,12 +17,13 @@ internal sealed class ConfigurationReader(
     public HostConfig Read()
     {
         HostConfig defaults = new();
-        CheckKeys(tree, "", "name", "gpus", "nics", "control", "topology");
+        CheckKeys(tree, "", "name", "gpus", "nics", "nvmes", "control", "topology");
         return new HostConfig
         {
             Name = ReadText(tree, "", "name") ?? defaults.Name,
             Gpus = ReadList("gpus", ReadGpu) ?? defaults.Gpus,
             Nics = ReadList("nics", ReadNic) ?? defaults.Nics,
+            Nvmes = ReadList("nvmes", ReadNvme) ?? defaults.Nvmes,
             Control = ReadControl(),
             Topology = new TopologyReader(this).Read(tree),
         };
@@ -46,6 +47,12 @@ internal sealed class ConfigurationReader(
             Add($"nics[{i}].address", config.Nics[i].Address.ToString());
             Add($"nics[{i}].udp_port", ToText(config.Nics[i].UdpPort));
             Add($"nics[{i}].path_mtu_bytes", ToText(config.Nics[i].PathMtuBytes));
+        }
+
+        for (int i = 0; i < config.Nvmes.Count; i++)
+        {
+            Add($"nvmes[{i}].name", config.Nvmes[i].Name);
+            Add($"nvmes[{i}].memory_buffer_bytes", ByteSize.ToText(config.Nvmes[i].MemoryBufferBytes));
         }
 
         if (config.Topology is { } topology)
@@ -98,6 +105,18 @@ internal sealed class ConfigurationReader(
             UdpPort = ReadInteger(nic, path, "udp_port") ?? defaults.UdpPort,
             PathMtuBytes = ReadInteger(nic, path, "path_mtu_bytes") ?? defaults.PathMtuBytes,
             Function = ReadText(nic, path, "function"),
+        };
+    }
+
+    private NvmeConfig ReadNvme(JsonObject nvme, string path, int index)
+    {
+        NvmeConfig defaults = new();
+        CheckKeys(nvme, path, "name", "memory_buffer_bytes", "function");
+        return new NvmeConfig
+        {
+            Name = ReadText(nvme, path, "name") ?? "nvme" + ToText(index),
+            MemoryBufferBytes = ReadSize(nvme, path, "memory_buffer_bytes") ?? defaults.MemoryBufferBytes,
+            Function = ReadText(nvme, path, "function"),
         };
     }
 

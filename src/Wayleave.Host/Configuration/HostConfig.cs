@@ -21,6 +21,9 @@ public sealed record HostConfig
 
     public IReadOnlyList<NicConfig> Nics { get; init; } = [new NicConfig()];
 
+    /// <summary>May be empty.</summary>
+    public IReadOnlyList<NvmeConfig> Nvmes { get; init; } = [new NvmeConfig()];
+
     public ControlConfig Control { get; init; } = new();
 
     /// <summary>
@@ -68,6 +71,12 @@ public sealed record HostConfig
                 string message = $"{Nics[i].Address} port {Nics[i].UdpPort} is also that of {endpoints[endPoint]}";
                 problems.Add(new ConfigProblem($"nics[{i}].udp_port", message));
             }
+        }
+
+        for (int i = 0; i < Nvmes.Count; i++)
+        {
+            CheckDevice(problems, devices, $"nvmes[{i}]", Nvmes[i].Name);
+            Nvmes[i].Validate(problems, $"nvmes[{i}]");
         }
 
         Control.Validate(problems);
@@ -209,6 +218,33 @@ public sealed record NicConfig
         {
             string message = $"{PathMtuBytes} is not a path MTU; choose 256, 512, 1024, 2048 or 4096";
             problems.Add(new ConfigProblem(path + ".path_mtu_bytes", message));
+        }
+    }
+}
+
+/// <summary>A software NVMe drive; files become its namespaces while somebody copies from them.</summary>
+public sealed record NvmeConfig
+{
+    /// <summary>The largest controller memory buffer: one window.</summary>
+    public const long MemoryBufferBytesMax = 1L << 30;
+
+    public string Name { get; init; } = "nvme0";
+
+    /// <summary>
+    /// The controller memory buffer that peers may use: a power of two of at least 4096 bytes, or 0 for none.
+    /// </summary>
+    public long MemoryBufferBytes { get; init; } = 16L << 20;
+
+    /// <inheritdoc cref="NicConfig.Function"/>
+    public string? Function { get; init; }
+
+    internal void Validate(List<ConfigProblem> problems, string path)
+    {
+        long bytes = MemoryBufferBytes;
+        if (bytes != 0 && (bytes < 4096 || bytes > MemoryBufferBytesMax || !long.IsPow2(bytes)))
+        {
+            string allowed = $"a power of two of 4096 bytes to {ByteSize.ToText(MemoryBufferBytesMax)}, or 0";
+            problems.Add(new ConfigProblem(path + ".memory_buffer_bytes", $"{bytes} is not allowed; give {allowed}"));
         }
     }
 }

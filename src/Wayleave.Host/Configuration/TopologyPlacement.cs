@@ -44,7 +44,8 @@ public static class TopologyPlacement
         foreach (TopologyProblem problem in found)
         {
             bool isDevice = problem.Where.StartsWith("gpus[", StringComparison.Ordinal)
-                || problem.Where.StartsWith("nics[", StringComparison.Ordinal);
+                || problem.Where.StartsWith("nics[", StringComparison.Ordinal)
+                || problem.Where.StartsWith("nvmes[", StringComparison.Ordinal);
             problems.Add(new ConfigProblem(isDevice ? problem.Where : $"topology.{problem.Where}", problem.Message));
         }
 
@@ -78,6 +79,7 @@ public static class TopologyPlacement
         private IEnumerable<Device> Devices() => config.Gpus
             .Select((g, i) => new Device($"gpus[{i}]", g.Name, g.Function, (ulong)g.VramBytes))
             .Concat(config.Nics.Select((n, i) => new Device($"nics[{i}]", n.Name, n.Function, 0)))
+            .Concat(config.Nvmes.Select((n, i) => new Device($"nvmes[{i}]", n.Name, n.Function, 0)))
             .Where(d => d.Name.Length > 0)
             .DistinctBy(d => d.Name);
 

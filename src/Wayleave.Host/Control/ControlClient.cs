@@ -148,6 +148,24 @@ public sealed class ControlClient : IDisposable
         _options.WorkTimeout,
         cancellation);
 
+    /// <summary>Has a drive of the host read a file of this machine into an object; returns when it is there.</summary>
+    /// <exception cref="WayleaveException">
+    /// EPERM: not by the Unix socket. EREMOTEIO: it would have to be staged. Or what the file or the device says.
+    /// </exception>
+    public Task<LoadedDocument> LoadAsync(
+        string device, string name, LoadObjectDocument load, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(load);
+        return SendAsync(
+            $"load {load.Path} into {device}/{name}",
+            HttpMethod.Post,
+            ObjectPath(device, name) + "/load",
+            Json.LoadedDocument,
+            ToContent(load, Json.LoadObjectDocument),
+            Timeout.InfiniteTimeSpan,
+            cancellation);
+    }
+
     /// <summary>Moves an object to system memory; returns when the copy is done.</summary>
     public Task<ObjectDocument> EvictAsync(string device, string name, CancellationToken cancellation = default) =>
         PostAsync(

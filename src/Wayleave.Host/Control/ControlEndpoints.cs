@@ -29,6 +29,7 @@ namespace Wayleave.Host.Control;
 // POST   /v1/objects/DEVICE/NAME/restore     ObjectDocument
 // POST   /v1/objects/DEVICE/NAME/revoke      RevokeObjectDocument -> ProofDocument
 // POST   /v1/objects/DEVICE/NAME/audits      StartAuditDocument -> a stream of AuditEventDocument
+// POST   /v1/objects/DEVICE/NAME/load        LoadObjectDocument -> LoadedDocument; by the Unix socket only
 // POST   /v1/objects/DEVICE/NAME/transfers   OpenTransferDocument -> a stream of TransferEventDocument
 // POST   /v1/transfers/ID/start              StartTransferDocument -> TransferDocument
 // POST   /v1/leases/ID/connections           ReconnectDocument -> ConnectionEndDocument
@@ -84,6 +85,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         routes.MapPost("/v1/objects/{device}/{name}/revoke", RevokeAsync);
         routes.MapPost("/v1/leases/{id}/connections", ReconnectAsync);
         routes.MapPost("/v1/objects/{device}/{name}/audits", StartAuditAsync);
+        routes.MapPost("/v1/objects/{device}/{name}/load", LoadAsync);
         routes.MapPost("/v1/objects/{device}/{name}/transfers", OpenTransferAsync);
         routes.MapPost("/v1/transfers/{id}/start", StartTransferAsync);
         routes.MapGet("/v1/audits/{id}", InspectAuditAsync);
@@ -182,6 +184,46 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         }
 
         await host.Objects.CommitAsync(o, sha256).ConfigureAwait(false);
+    }
+
+    private async Task LoadAsync(HttpContext context)
+    {
+        (string device, string name) = ReadName(context);
+        LoadObjectDocument load = await ReadAsync(context, Json.LoadObjectDocument).ConfigureAwait(false);
+        string operation = $"load {load.Path} into {device}/{name}";
+        if (!Doorkeeper.IsLocalUser(context))
+        {
+            throw new WayleaveException(
+                Errno.EPERM, operation, "only the user of the host may name its files", "ask by its Unix socket");
+        }
+
+        if (!Path.IsPathFullyQualified(load.Path))
+        {
+            throw new WayleaveException(Errno.EINVAL, operation, "the path is not absolute");
+        }
+
+        NvmeHandle drive = host.Nvmes.FirstOrDefault(n => load.Drive is null || n.Name == load.Drive)
+            ?? throw new WayleaveException(
+                Errno.ENODEV,
+                operation,
+                load.Drive is null ? "the host has no drive" : $"the host has no drive {load.Drive}",
+                host.Nvmes.Count == 0 ? null : $"it has {string.Join(", ", host.Nvmes.Select(n => n.Name))}");
+        using CancellationTokenSource over = UntilOver(context);
+        (_, DriveCopyResult result) = await new DriveCopy(host, drive)
+            .LoadAsync(load.Path, device, name, load.DenyStaging, over.Token).ConfigureAwait(false);
+        LoadedDocument document = new()
+        {
+            Drive = drive.Name,
+            Device = device,
+            Name = name,
+            Bytes = result.Bytes,
+            StagingBytes = result.StagingBytes,
+            Route = result.Verdict.MapType,
+            Distance = result.Verdict.Distance,
+            StagingReason = result.Verdict.IsSupported ? null : result.Verdict.Refusal,
+            ElapsedUs = (long)result.Elapsed.TotalMicroseconds,
+        };
+        await WriteAsync(context, document, Json.LoadedDocument).ConfigureAwait(false);
     }
 
     private async Task GetSha256Async(HttpContext context)

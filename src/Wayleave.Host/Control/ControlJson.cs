@@ -54,6 +54,8 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(LeaseEventDocument))]
 [JsonSerializable(typeof(ConnectionEndDocument))]
 [JsonSerializable(typeof(ObjectDocument))]
+[JsonSerializable(typeof(LoadObjectDocument))]
+[JsonSerializable(typeof(LoadedDocument))]
 [JsonSerializable(typeof(OpenTransferDocument))]
 [JsonSerializable(typeof(StartTransferDocument))]
 [JsonSerializable(typeof(TransferEventDocument))]

@@ -12,6 +12,37 @@ public sealed record DevicesDocument
     public required IReadOnlyList<GpuDocument> Gpus { get; init; }
 
     public required IReadOnlyList<NicDocument> Nics { get; init; }
+
+    public required IReadOnlyList<NvmeDocument> Nvmes { get; init; }
+}
+
+/// <summary>An NVMe drive.</summary>
+public sealed record NvmeDocument
+{
+    public required string Name { get; init; }
+
+    public required string PciAddress { get; init; }
+
+    /// <summary>What the driver makes of it: ready, failed and so on.</summary>
+    public required string State { get; init; }
+
+    public required ulong MemoryBufferBytes { get; init; }
+
+    public required int Namespaces { get; init; }
+
+    /// <summary>Commands that ended with success, admin commands included.</summary>
+    public required long Completed { get; init; }
+
+    public required long Failed { get; init; }
+
+    /// <summary>Bytes moved from and to memory of other devices.</summary>
+    public required long PeerBytes { get; init; }
+
+    /// <summary>Bytes moved from and to system memory, queues included.</summary>
+    public required long HostBytes { get; init; }
+
+    /// <summary>What stopped the drive, if anything did.</summary>
+    public string? Failure { get; init; }
 }
 
 /// <summary>A GPU. Used, free and quarantined bytes add up to the total.</summary>

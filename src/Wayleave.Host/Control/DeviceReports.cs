@@ -1,7 +1,9 @@
 using System.Text.Json;
+using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
-using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Nvme;
 using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Devices.Rdma;
 using Wayleave.Host.Leases;
 
 namespace Wayleave.Host.Control;
@@ -17,6 +19,7 @@ internal static class DeviceReports
             Host = host.Config.Name,
             Gpus = [.. host.Gpus.Select(g => Describe(host, g))],
             Nics = [.. host.Nics.Select(n => Describe(n, leases))],
+            Nvmes = [.. host.Nvmes.Select(d => Describe(host, d))],
         };
     }
 
@@ -62,6 +65,37 @@ internal static class DeviceReports
             Restores = stats.Restores,
             MovedBytes = stats.MovedBytes,
             Failure = gpu.Failure?.Message,
+        };
+    }
+
+    private static NvmeDocument Describe(WayleaveHost host, NvmeHandle drive)
+    {
+        NvmeDriverState state;
+        using (host.Context.Enter())
+        {
+            state = drive.Driver.State;
+        }
+
+        DmaPort port = drive.Controller.Port;
+        ReadOnlySpan<PeerRoute> peers = [PeerRoute.BusAddress, PeerRoute.ThroughHostBridge];
+        long peerBytes = 0;
+        foreach (PeerRoute route in peers)
+        {
+            peerBytes += port.BytesRead(route) + port.BytesWritten(route);
+        }
+
+        return new NvmeDocument
+        {
+            Name = drive.Name,
+            PciAddress = drive.Function.Address.ToString(),
+            State = state.ToString().ToLowerInvariant(),
+            MemoryBufferBytes = drive.Function.Bars[NvmeController.MemoryBufferBar]?.Range.LengthBytes ?? 0,
+            Namespaces = drive.Controller.Namespaces.Count,
+            Completed = drive.Controller.Completed,
+            Failed = drive.Controller.Failed,
+            PeerBytes = peerBytes,
+            HostBytes = port.BytesRead(PeerRoute.HostMemory) + port.BytesWritten(PeerRoute.HostMemory),
+            Failure = drive.Failure?.Message,
         };
     }
 

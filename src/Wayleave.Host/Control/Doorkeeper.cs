@@ -52,12 +52,16 @@ internal sealed class Doorkeeper(ControlToken token, ControlListenerOptions opti
         return next(connection);
     }
 
+    /// <summary>
+    /// Whether a request came by the Unix socket, so from a user whose files the host may read anyhow.
+    /// </summary>
+    public static bool IsLocalUser(HttpContext context) =>
+        context.Features.GetRequiredFeature<IConnectionItemsFeature>().Items.ContainsKey(s_isLocalUser);
+
     /// <summary>Admits a request, or answers it.</summary>
     public Task AdmitRequestAsync(HttpContext context, RequestDelegate next)
     {
-        IDictionary<object, object?> items = context.Features.GetRequiredFeature<IConnectionItemsFeature>().Items;
-        bool isLocalUser = items.ContainsKey(s_isLocalUser);
-        if (!isLocalUser && Checks(ControlDefences.Token) && !HasToken(context.Request.Headers.Authorization))
+        if (!IsLocalUser(context) && Checks(ControlDefences.Token) && !HasToken(context.Request.Headers.Authorization))
         {
             context.Response.Headers.WWWAuthenticate = "Bearer";
             return RefuseAsync(context, StatusCodes.Status401Unauthorized, Refused);

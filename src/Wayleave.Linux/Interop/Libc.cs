@@ -33,6 +33,18 @@ internal static unsafe partial class Libc
     internal static partial int flock(SafeHandle fd, int operation);
 
     [LibraryImport(Library, SetLastError = true)]
+    internal static partial nint pread(SafeHandle fd, void* buf, nuint count, long offset);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial nint pwrite(SafeHandle fd, void* buf, nuint count, long offset);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int fdatasync(SafeHandle fd);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial long lseek(SafeHandle fd, long offset, int whence);
+
+    [LibraryImport(Library, SetLastError = true)]
     internal static partial int ftruncate(FileDescriptor fd, long length);
 
     [LibraryImport(Library, SetLastError = true)]

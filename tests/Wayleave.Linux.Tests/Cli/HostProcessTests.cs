@@ -54,7 +54,8 @@ public sealed partial class HostProcessTests : IDisposable
             error);
         (int deviceCode, _, string noDevice) = await RunAsync("devices", url + "/gpu9");
         Assert.Equal(
-            (1, $"wayleave: {url}/gpu9: the host has no such device; it has gpu0, rdma0\n"), (deviceCode, noDevice));
+            (1, $"wayleave: {url}/gpu9: the host has no such device; it has gpu0, rdma0, nvme0\n"),
+            (deviceCode, noDevice));
         await StopAsync(host);
     }
 

@@ -71,7 +71,7 @@ public sealed class TopologyConfigurationTests : IDisposable
         Assert.Equal(
             [
                 "rp0 (0000:00:01.0)", "sw0 (0000:01:00.0)", "sw0.0 (0000:02:00.0)", "sw0.1 (0000:02:01.0)",
-                "gpu0 (0000:03:00.0)", "rdma0 (0000:04:00.0)",
+                "sw0.2 (0000:02:02.0)", "gpu0 (0000:03:00.0)", "rdma0 (0000:04:00.0)", "nvme0 (0000:05:00.0)",
             ],
             topology.Functions.OrderBy(f => f.Address).Select(f => f.ToString()));
         PeerVerdict verdict = PeerPath.Calculate(topology, topology.Find("gpu0")!, topology.Find("rdma0")!);
@@ -162,8 +162,8 @@ public sealed class TopologyConfigurationTests : IDisposable
         ConfigurationException e = Assert.Throws<ConfigurationException>(() => Load(
             """{ "topology": { "host_bridges": [ { "bus": "fd" } ] } }"""));
         Assert.Equal(
-            "gpus[0].function: no room on pci0000:fd for a switch with gpu0, rdma0: give them functions of the "
-                + "topology",
+            "gpus[0].function: no room on pci0000:fd for a switch with gpu0, rdma0, nvme0: give them functions of "
+                + "the topology",
             Assert.Single(e.Problems).ToString());
     }
 

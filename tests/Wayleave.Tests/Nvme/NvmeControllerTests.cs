@@ -66,6 +66,24 @@ public sealed class NvmeControllerTests
     }
 
     [Fact]
+    public void What_a_read_brings_beyond_the_end_of_the_memory_is_dropped_and_a_write_needs_all_of_it()
+    {
+        NvmeFixture f = new();
+        f.Ready();
+        byte[] memory = new byte[2 * Page];
+        DmaAddressList list = f.Map(memory, (0, Page + 100));
+
+        Assert.Equal(NvmeStatus.Success, f.Transfer(NvmeOpcode.Read, list, lba: 0, blocks: 9));
+        Assert.Equal(f.Medium[..(Page + 100)], memory[..(Page + 100)]);
+        Assert.Equal(-1, memory.AsSpan(Page + 100).IndexOfAnyExcept((byte)0));
+        foreach ((NvmeOpcode opcode, int blocks) in new[] { (NvmeOpcode.Write, 9), (NvmeOpcode.Read, 10) })
+        {
+            NvmeTransfer transfer = new() { Opcode = opcode, NamespaceId = 1, BlockCount = blocks, Addresses = list };
+            Assert.Equal(Errno.EINVAL, f.Locked(() => f.Driver.TrySubmit(transfer)));
+        }
+    }
+
+    [Fact]
     public void A_write_takes_the_bytes_from_memory_and_a_flush_comes_behind_it()
     {
         NvmeFixture f = new();

@@ -1,0 +1,196 @@
+using System.Collections.Concurrent;
+using Wayleave.Core;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Nvme;
+using Wayleave.Host.Configuration;
+using Wayleave.Host.Runners;
+using Wayleave.Linux;
+
+namespace Wayleave.Host;
+
+/// <summary>
+/// A software NVMe drive of a running host: the controller, the host's driver for it, their memory and their threads.
+/// Files become namespaces while somebody copies from or to them.
+/// </summary>
+public sealed class NvmeHandle : IDisposable
+{
+    /// <summary>Log2 of the block size of every namespace: what O_DIRECT takes on any device.</summary>
+    public const int BlockShift = 12;
+
+    private const int Requests = 16;
+    private const int Workers = 4;
+    private static readonly TimeSpan s_readyMax = TimeSpan.FromSeconds(10); // CAP.TO
+
+    private readonly HostContext _host;
+    private readonly MappedMemory _buffers;
+    private readonly MappedMemory _queues;
+    private readonly MappedMemory? _memoryBuffer;
+    private readonly NvmeRunner _runner;
+    private readonly ConcurrentDictionary<uint, DirectFile> _media = new();
+    private uint _nextNamespace = 1; // host lock
+
+    internal NvmeHandle(HostContext host, PciFabric fabric, PciFunction function, NvmeConfig config)
+    {
+        _host = host;
+        Name = config.Name;
+        Function = function;
+        long buffers = (long)Requests * NvmeControllerOptions.TransferBytesMax;
+        _buffers = MappedMemory.AllocateAnonymous(buffers, hugePages: true);
+        _queues = MappedMemory.AllocateAnonymous(NvmeDriver.MemoryBytes, hugePages: false);
+        _memoryBuffer = config.MemoryBufferBytes == 0
+            ? null
+            : MappedMemory.AllocateAnonymous(config.MemoryBufferBytes, hugePages: false);
+        using (host.Enter())
+        {
+            NvmeControllerOptions options = new() { SerialNumber = $"WL-{config.Name}", RequestsMax = Requests };
+            Memory<byte> memoryBuffer = _memoryBuffer?.Memory ?? default;
+            Controller = new NvmeController(fabric, Function, options, _buffers.Memory, memoryBuffer);
+            Driver = new NvmeDriver(host, fabric, Controller, _queues.Memory);
+        }
+
+        _runner = new NvmeRunner(Controller, Driver, host, Serve, Workers, $"wayleave {config.Name}");
+        using (host.Enter())
+        {
+            Driver.Start();
+        }
+    }
+
+    public string Name { get; }
+
+    public PciFunction Function { get; }
+
+    public NvmeController Controller { get; }
+
+    public NvmeDriver Driver { get; }
+
+    /// <summary>What stopped the drive, or null.</summary>
+    public Exception? Failure => _runner.Failure;
+
+    /// <summary>Waits until commands can be sent.</summary>
+    /// <exception cref="WayleaveException">EIO: the drive failed or does not answer.</exception>
+    public async Task WaitReadyAsync(CancellationToken cancellation = default)
+    {
+        long start = Environment.TickCount64;
+        while (true)
+        {
+            NvmeDriverState state;
+            using (_host.Enter())
+            {
+                state = Driver.State;
+            }
+
+            if (state == NvmeDriverState.Ready)
+            {
+                return;
+            }
+
+            if (state == NvmeDriverState.Failed || _runner.Failure is not null
+                || Environment.TickCount64 - start > (long)s_readyMax.TotalMilliseconds)
+            {
+                string reason = _runner.Failure?.Message ?? $"its driver is in state {state}";
+                throw new WayleaveException(Errno.EIO, $"use {Name}", reason, "restart the host");
+            }
+
+            await Task.Delay(1, cancellation).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Puts a file into the drive as a namespace. Give it back by <see cref="Close"/>.</summary>
+    /// <exception cref="WayleaveException">The file cannot be opened, or is empty.</exception>
+    public NvmeNamespace Open(string path, bool isWritable)
+    {
+        DirectFile file;
+        try
+        {
+            file = DirectFile.Open(path, isWritable);
+        }
+        catch (LinuxException e)
+        {
+            throw ErrnoMap.ToException(e, $"open {path} as a namespace of {Name}", "check the name and your rights");
+        }
+
+        ulong blocks = ((ulong)file.LengthBytes + (1UL << BlockShift) - 1) >> BlockShift;
+        if (blocks == 0)
+        {
+            file.Dispose();
+            throw new WayleaveException(
+                Errno.ENODATA, $"read {path}", "it is empty", "device memory has no objects of zero bytes");
+        }
+
+        using (_host.Enter())
+        {
+            NvmeNamespace made = new(_nextNamespace++, BlockShift, blocks, !isWritable);
+            _media[made.Id] = file;
+            Controller.Attach(made);
+            return made;
+        }
+    }
+
+    /// <summary>How long the file of a namespace was when it was opened, in bytes.</summary>
+    public long LengthBytes(NvmeNamespace @namespace)
+    {
+        ArgumentNullException.ThrowIfNull(@namespace);
+        return _media[@namespace.Id].LengthBytes;
+    }
+
+    /// <summary>Takes a namespace out again; its transfers have ended.</summary>
+    public void Close(NvmeNamespace @namespace)
+    {
+        ArgumentNullException.ThrowIfNull(@namespace);
+        using (_host.Enter())
+        {
+            Controller.Detach(@namespace.Id);
+        }
+
+        if (_media.TryRemove(@namespace.Id, out DirectFile? file))
+        {
+            file.Dispose();
+        }
+    }
+
+    /// <summary>
+    /// Resets the controller, so that it does no DMA any more, then ends the threads and unmaps the memory.
+    /// </summary>
+    public void Dispose()
+    {
+        using (_host.Enter())
+        {
+            Driver.Reset();
+        }
+
+        SpinWait.SpinUntil(IsStopped, s_readyMax);
+        _runner.Dispose();
+        foreach (DirectFile file in _media.Values)
+        {
+            file.Dispose();
+        }
+
+        foreach (IDisposable? memory in new IDisposable?[] { _buffers, _queues, _memoryBuffer })
+        {
+            memory?.Dispose();
+        }
+    }
+
+    private bool IsStopped()
+    {
+        using (_host.Enter())
+        {
+            return Driver.State == NvmeDriverState.Stopped || _runner.Failure is not null;
+        }
+    }
+
+    private Errno Serve(NvmeMediaRequest request)
+    {
+        if (!_media.TryGetValue(request.Namespace.Id, out DirectFile? file))
+        {
+            return Errno.ENODEV;
+        }
+
+        return request.Kind switch
+        {
+            NvmeMediaKind.Read => file.Read(request.OffsetBytes, request.Buffer.Span),
+            NvmeMediaKind.Write => file.Write(request.OffsetBytes, request.Buffer.Span),
+            _ => file.Flush(),
+        };
+    }
+}

@@ -1,0 +1,144 @@
+using System.Security.Cryptography;
+using Wayleave.Core;
+using Wayleave.Core.Retirement;
+using Wayleave.Core.Topology;
+using Wayleave.Host;
+using Wayleave.Host.Configuration;
+using Wayleave.Host.Objects;
+using Wayleave.Host.Transfers;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Drives;
+
+public sealed class DriveCopyTests : IAsyncLifetime
+{
+    private readonly string _folder = Directory.CreateTempSubdirectory("wayleave-drive").FullName;
+
+    private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
+
+    public ValueTask InitializeAsync() => ValueTask.CompletedTask;
+
+    public ValueTask DisposeAsync()
+    {
+        Directory.Delete(_folder, recursive: true);
+        return ValueTask.CompletedTask;
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(4096)]
+    [InlineData(1_048_577)]
+    [InlineData(5_000_003)]
+    public async Task A_file_is_read_into_VRAM_with_no_byte_staged(int length)
+    {
+        await using WayleaveHost host = await StartAsync(new HostBridgeDescription());
+        (string path, string sha256) = NewFile(length);
+
+        (DeviceObject o, DriveCopyResult result) =
+            await new DriveCopy(host, host.Nvmes[0]).LoadAsync(path, "gpu0", "file", deniesStaging: true, Cancellation);
+
+        Assert.Equal((ulong)length, result.Bytes);
+        Assert.Equal(0UL, result.StagingBytes);
+        Assert.Equal(sha256, await host.Objects.Sha256Async(o, Cancellation));
+        Assert.Equal(length, host.Nvmes[0].Controller.Port.BytesWritten(PeerRoute.BusAddress));
+        Assert.Same(o, host.Objects.Find("gpu0", "file"));
+    }
+
+    [Fact]
+    public async Task Below_a_strict_IOMMU_it_is_the_same()
+    {
+        await using WayleaveHost host = await StartAsync(new HostBridgeDescription { Iommu = IommuMode.Strict });
+        (string path, string sha256) = NewFile(3_000_000);
+
+        (DeviceObject o, DriveCopyResult result) =
+            await new DriveCopy(host, host.Nvmes[0]).LoadAsync(path, "gpu0", "file", deniesStaging: true, Cancellation);
+
+        Assert.Equal(0UL, result.StagingBytes);
+        Assert.Equal(sha256, await host.Objects.Sha256Async(o, Cancellation));
+    }
+
+    [Fact]
+    public async Task Without_a_way_the_file_is_staged_and_counted_or_refused_with_the_reason()
+    {
+        await using WayleaveHost host = await StartAsync(new HostBridgeDescription(), apart: true);
+        (string path, string sha256) = NewFile(3_000_000);
+        DriveCopy copy = new(host, host.Nvmes[0]);
+
+        WayleaveException refused = await Assert.ThrowsAsync<WayleaveException>(
+            () => copy.LoadAsync(path, "gpu0", "file", deniesStaging: true, Cancellation));
+        Assert.Equal(Errno.EREMOTEIO, refused.Errno);
+        Assert.Contains("have no bridge in common", refused.Message, StringComparison.Ordinal);
+        Assert.Null(host.Objects.Find("gpu0", "file"));
+
+        (DeviceObject o, DriveCopyResult result) =
+            await copy.LoadAsync(path, "gpu0", "file", deniesStaging: false, Cancellation);
+        Assert.Equal(3_000_000UL, result.StagingBytes);
+        Assert.Equal(sha256, await host.Objects.Sha256Async(o, Cancellation));
+        Assert.Equal(Devices.Gpu.GpuDomain.Vram, o.Placement);
+    }
+
+    [Fact]
+    public async Task An_owner_who_takes_the_object_back_in_mid_copy_gets_a_proof_and_the_copy_ends()
+    {
+        await using WayleaveHost host = await StartAsync(new HostBridgeDescription());
+        (string path, _) = NewFile(48 << 20);
+        DriveCopy copy = new(host, host.Nvmes[0]);
+
+        Task<(DeviceObject, DriveCopyResult)> load =
+            copy.LoadAsync(path, "gpu0", "file", deniesStaging: true, Cancellation);
+        DeviceObject? o = null;
+        while (o is null || host.Nvmes[0].Controller.Port.BytesWritten(PeerRoute.BusAddress) < 4 << 20)
+        {
+            Assert.False(load.IsCompleted, "the copy was over before it could be taken back");
+            o = host.Objects.List().SingleOrDefault(l => l.Name == "file");
+            await Task.Yield();
+        }
+
+        RetirementProof proof = await host.Objects.RevokeAsync(o, new RevokePolicy());
+
+        Assert.Equal(RetirementGrade.Retired, proof.Grade);
+        WayleaveException ended = await Assert.ThrowsAsync<WayleaveException>(() => load);
+        Assert.True(ended.Errno is Errno.ENODEV or Errno.ECANCELED, ended.Message);
+        Assert.Equal(0UL, host.Gpus[0].Device.Quarantine.Bytes);
+    }
+
+    private static async Task<WayleaveHost> StartAsync(HostBridgeDescription bridge, bool apart = false)
+    {
+        TopologyDescription topology = new() { HostBridges = [bridge] };
+        if (apart)
+        {
+            topology = topology with
+            {
+                Bridges =
+                [
+                    NewRootPort("00:01.0", "rp1"),
+                    NewRootPort("00:02.0", "rp2"),
+                ],
+                Functions =
+                [
+                    new FunctionDescription { Address = PciAddress.Parse("01:00.0"), Name = "gpu0", Below = "rp1" },
+                    new FunctionDescription { Address = PciAddress.Parse("02:00.0"), Name = "nvme0", Below = "rp2" },
+                ],
+            };
+        }
+
+        return await WayleaveHost.StartAsync(new HostConfig
+        {
+            Nics = [new NicConfig { Address = System.Net.IPAddress.Parse("127.0.0.91"), UdpPort = 0 }],
+            Gpus = [new GpuConfig { VramBytes = 64 << 20, SystemPoolBytes = 64 << 20 }],
+            Topology = topology,
+        });
+    }
+
+    private static BridgeDescription NewRootPort(string address, string name) =>
+        new() { Address = PciAddress.Parse(address), Name = name, Kind = PciBridgeKind.RootPort };
+
+    private (string Path, string Sha256) NewFile(int length)
+    {
+        byte[] content = new byte[length];
+        new Random(length).NextBytes(content);
+        string path = Path.Combine(_folder, "file");
+        File.WriteAllBytes(path, content);
+        return (path, Convert.ToHexStringLower(SHA256.HashData(content)));
+    }
+}
