@@ -12,13 +12,21 @@ internal static class BreakNames
     /// <summary>The responder keeps the translation and the key that it saw first.</summary>
     private const string RevokeGate = "revoke-gate";
 
+    /// <summary>The device hands the number of a dead key out again.</summary>
+    private const string KeyReuse = "key-reuse";
+
     public static Option<string?> Option()
     {
         Option<string?> option = new("--break") { Hidden = true, HelpName = "NAME" };
-        option.AcceptOnlyFromAmong(RevokeGate);
+        option.AcceptOnlyFromAmong(RevokeGate, KeyReuse);
         return option;
     }
 
     /// <summary>The defences left, or null for all of them.</summary>
-    public static ResponderDefences? Of(string? name) => name == RevokeGate ? ResponderDefences.BrokenRevokeGate : null;
+    public static ResponderDefences? Of(string? name) => name switch
+    {
+        RevokeGate => ResponderDefences.BrokenRevokeGate,
+        KeyReuse => ResponderDefences.BrokenKeyReuse,
+        _ => null,
+    };
 }

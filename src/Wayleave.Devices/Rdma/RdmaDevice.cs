@@ -235,7 +235,23 @@ public sealed class RdmaDevice
             return Errno.EINVAL;
         }
 
-        return request.Key is { } key && _regions.Find(key) is not null ? Errno.EEXIST : Errno.Success;
+        return request.Key is { } key && !IsFree(key) ? Errno.EEXIST : Errno.Success;
+    }
+
+    private bool IsFree(uint key)
+    {
+        if (FindRegion(key) is not { } holder)
+        {
+            return true;
+        }
+
+        if (holder.State != MemoryRegionState.Dead || Port.Options.Defences.HoldsDeadNumbers)
+        {
+            return false;
+        }
+
+        _regions.Remove(holder);
+        return true;
     }
 
     // Key 0 is what a forgotten field holds, and rxe's local key of last resort: never ours (roce.md A10).

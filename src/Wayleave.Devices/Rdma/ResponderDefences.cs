@@ -19,6 +19,11 @@ public sealed record ResponderDefences
     };
 
     /// <summary>
+    /// What <c>demo --break key-reuse</c> runs: the number of a dead key is free although its region still holds it.
+    /// </summary>
+    public static ResponderDefences BrokenKeyReuse { get; } = new() { HoldsDeadNumbers = false };
+
+    /// <summary>
     /// Every packet looks for the current translation; without it, the first one ever is good enough.
     /// </summary>
     public bool ReadsTranslationPerPacket { get; init; } = true;
@@ -28,6 +33,9 @@ public sealed record ResponderDefences
 
     /// <summary>A dead key is refused.</summary>
     public bool RefusesDeadKeys { get; init; } = true;
+
+    /// <summary>A dead key keeps its number until its region is deregistered.</summary>
+    public bool HoldsDeadNumbers { get; init; } = true;
 
     /// <summary>The range and rights of a message are checked on its first packet, before a byte is placed.</summary>
     public bool ChecksRange { get; init; } = true;

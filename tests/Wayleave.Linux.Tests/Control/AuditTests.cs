@@ -5,8 +5,10 @@ using Wayleave.Core;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
 using Wayleave.Devices.Gpu;
+using Wayleave.Devices.Rdma;
 using Wayleave.Host;
 using Wayleave.Host.Control;
+using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 using Xunit;
 
@@ -152,6 +154,27 @@ public sealed class AuditTests : IAsyncLifetime, IDisposable
     }
 
     [Theory(Timeout = 60_000)]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task A_device_that_hands_the_number_of_a_dead_key_out_again_is_found(bool isSound)
+    {
+        WayleaveHostOptions options = new() { Defences = new ResponderDefences { HoldsDeadNumbers = isSound } };
+        await using ServedHost served = await ServedHost.StartAsync(_folder, "127.0.72.2", _clock, options);
+        ObjectDocument made = await MakeAsync(served.Client, "a");
+        LeaseRequestDocument request = new()
+        {
+            Access = LeaseAccess.ReadWrite,
+            Peer = new() { Gid = "127.0.72.9", UdpPort = 9, QpNumber = 2, Psn = 0, PathMtuBytes = 1024 },
+        };
+        await using HeldLease lease = await served.Client.LeaseAsync(made.Id, request, Cancellation);
+        await using HeldAudit held = await served.Client.StartAuditAsync(
+            "gpu0", "a", new StartAuditDocument { Seed = 7 }, Cancellation);
+        AuditFindingsDocument found = await served.Client.InspectAuditAsync(held.Audit.Id, Cancellation);
+        Assert.Equal((!isSound, 0L), (found.KeyReused, found.LateWriteBytes));
+        Assert.Equal(lease.Lease.Rkey, Assert.Single(found.Regions).Key);
+    }
+
+    [Theory(Timeout = 60_000)]
     [InlineData("POST", "/v1/objects/gpu0/none/audits", 404, "there is no such object")]
     [InlineData("POST", "/v1/objects/gpu9/a/audits", 404, "there is no such object")]
     [InlineData("GET", "/v1/audits/99", 404, "it has ended")]
@@ -180,11 +203,13 @@ public sealed class AuditTests : IAsyncLifetime, IDisposable
         Assert.Equal(made.Id, Assert.Single(_served.Host.Objects.List()).Id);
     }
 
-    private async Task<ObjectDocument> MakeAsync(string name)
+    private Task<ObjectDocument> MakeAsync(string name) => MakeAsync(Client, name);
+
+    private static async Task<ObjectDocument> MakeAsync(ControlClient client, string name)
     {
         CreateObjectDocument create = new() { Device = "gpu0", Name = name, SizeBytes = Size };
-        ObjectDocument made = await Client.CreateObjectAsync(create, Cancellation);
-        return await Client.CommitObjectAsync(made.Id, null, Cancellation);
+        ObjectDocument made = await client.CreateObjectAsync(create, Cancellation);
+        return await client.CommitObjectAsync(made.Id, null, Cancellation);
     }
 
     private Task<HeldAudit> StartAsync(string name) =>

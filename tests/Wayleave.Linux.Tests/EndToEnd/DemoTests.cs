@@ -70,6 +70,22 @@ public class DemoTests : EndToEndTest
     }
 
     [Fact]
+    public async Task A_device_that_hands_out_dead_keys_is_caught_although_nothing_landed()
+    {
+        CliResult result = await RunAsync("demo", "--json", "--size", "1MiB", "--break", "key-reuse");
+        using JsonDocument document = JsonDocument.Parse(result.Out);
+        JsonElement report = document.RootElement;
+        Assert.Equal((1, ""), (result.ExitCode, result.Error));
+        Assert.True(report.GetProperty("key_reused").GetBoolean());
+        Assert.Equal(0, report.GetProperty("late_writes").GetInt64());
+        Assert.Equal("Retired", report.GetProperty("revoke_grade").GetString());
+        Assert.False(report.GetProperty("passed").GetBoolean());
+        CliResult story = await RunAsync("demo", "--size", "1MiB", "--break", "key-reuse");
+        Assert.Equal(1, story.ExitCode);
+        Assert.EndsWith("FAILED: a dead key was handed out again\n", story.Out, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task The_demo_runs_under_the_runtime_too()
     {
         CliResult result = await StartUnderRuntime("demo", "--json", "--size", "1MiB").WaitAsync();

@@ -74,6 +74,47 @@ public class RegionTests
     }
 
     [Fact]
+    public void A_region_whose_drain_was_forced_is_mapped_again_once_the_port_has_left_after_all()
+    {
+        Conversation c = new();
+        Translation inside = c.Region.Current!;
+        Assert.True(inside.Gate.TryEnter());
+        using (c.Node.Host.Enter())
+        {
+            AcquireTicket ticket = new(c.Node.Host, "move");
+            Assert.Equal(LockOutcomeKind.Acquired, c.Memory.Buffer.Reservation.TryLock(ticket).Kind);
+            c.Memory.Buffer.InvalidateMappings(ticket);
+            c.Memory.Buffer.Reservation.FirstUnsignaled(ReservationUsage.Bookkeep)!.Force(Errno.ETIME);
+            c.Memory.Buffer.Reservation.Unlock(ticket);
+        }
+
+        Assert.Equal(Errno.EBUSY, c.Node.Remap(c.Region).Errno);
+        inside.Gate.Exit();
+
+        // No access was refused meanwhile, and none is now: it asks for a map, which succeeds.
+        c.SendWrite(First, 0, Bytes(64));
+        c.Expect("RC_ACKNOWLEDGE a00000 2c msn=0");
+        Assert.Equal(1, c.Node.ServeFaults());
+        c.SendWrite(First, 0, Bytes(64));
+        c.Expect("RC_ACKNOWLEDGE a00000 1f msn=1");
+    }
+
+    [Theory]
+    [InlineData(true, Errno.EEXIST)]
+    [InlineData(false, Errno.Success)]
+    public void The_number_of_a_dead_key_is_free_only_to_a_device_without_that_defence(bool holds, Errno expected)
+    {
+        ResponderDefences defences = new() { HoldsDeadNumbers = holds };
+        TestNode node = new("10.77.0.1", 1, options => options with { Defences = defences });
+        TestMemory old = node.Allocate(0x1000), next = node.Allocate(0x1000);
+        MemoryRegion dead = node.Register(old);
+        MemoryRegionRequest request = new(0, 0x1000, 0, Writable, ImporterKind.Dynamic, dead.Key);
+        Assert.Equal(Errno.EEXIST, node.TryRegister(next, request, out _));
+        Revoke(node, old);
+        Assert.Equal(expected, node.TryRegister(next, request, out _));
+    }
+
+    [Fact]
     public void RDMA_10_After_a_move_a_WRITE_lands_in_the_new_place_under_the_same_key()
     {
         Conversation c = new();

@@ -347,6 +347,13 @@ public sealed class MemoryRegion : Numbered
 
             (Fence? drain, _drain, _closing) = (_drain, null, null);
             drain?.Signal();
+            if (drain is { IsForced: true })
+            {
+                // Maps were refused while somebody was still inside. Now one may succeed: what waits asks again, and a
+                // refusal that nobody was told yet is out of date.
+                Volatile.Write(ref _mapRefused, 0);
+                _device.NotifyChanged();
+            }
         }
     }
 
