@@ -402,8 +402,10 @@ public sealed class GpuDevice : IPeerMemoryOwner
             Fence = buffer.Timeline.CreateFence(),
             Ended = j => _clearedBytes += j.DoneBytes,
         };
-        CopyEngine.TrySubmit(job);
+        // As dma_resv_reserve_fences() asks: the slot first, for once the engine has the job nothing may fail. Whether
+        // it has room was asked in the same hold of the host lock, and without that lock its fence cannot signal.
         reservation.ReserveFences(ticket, 1);
+        CopyEngine.TrySubmit(job);
         reservation.AddFence(ticket, job.Fence, ReservationUsage.Kernel);
         reservation.Unlock(ticket);
     }

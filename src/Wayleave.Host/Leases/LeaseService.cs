@@ -19,6 +19,18 @@ public sealed class LeaseService
 
     internal LeaseService(HostContext host, IReadOnlyList<NicHandle> nics) => (_host, _nics) = (host, nics);
 
+    /// <summary>Protection domains in use: no more than there are peers with a lease.</summary>
+    internal int DomainCount
+    {
+        get
+        {
+            using (_host.Enter())
+            {
+                return _domains.Count;
+            }
+        }
+    }
+
     /// <summary>Registers the object for one peer and connects a queue pair to it.</summary>
     /// <exception cref="WayleaveException">
     /// The object is gone, cannot be registered, or the peer's numbers make no sense.
@@ -161,6 +173,7 @@ public sealed class LeaseService
             using (_host.Enter())
             {
                 _leases.Remove(lease.Id);
+                ForgetDomainLocked(lease);
             }
 
             _host.Trace("lease.end", lease.Target.ToString(), (long)lease.Id);
@@ -195,6 +208,17 @@ public sealed class LeaseService
         {
             lease.Nic.Destroy(pair);
             throw;
+        }
+    }
+
+    // A lease of that peer whose registration is still under way keeps the domain that it was given; only later ones
+    // get another, which separates more and not less.
+    private void ForgetDomainLocked(Lease ended)
+    {
+        Gid peer = ended.Request.Peer.Gid;
+        if (!_leases.Values.Any(l => ReferenceEquals(l.Nic, ended.Nic) && l.Request.Peer.Gid == peer))
+        {
+            _domains.Remove((ended.Nic, peer));
         }
     }
 

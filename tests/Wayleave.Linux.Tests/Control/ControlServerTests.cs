@@ -337,6 +337,54 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         Assert.Equal(Errno.EACCES, e.Errno);
     }
 
+    [Fact]
+    public async Task Peers_that_have_left_keep_no_protection_domain()
+    {
+        ObjectDocument made = await CreateAsync("a");
+        DeviceObject o = _host.Objects.Find(made.Id)!;
+        List<Lease> leases = [];
+        for (int peer = 0; peer < 50; peer++)
+        {
+            ConnectionEnd end = (s_peer with { Gid = $"127.0.74.{peer / 2 + 1}", QpNumber = (uint)peer + 2 }).ToEnd();
+            leases.Add(await _host.Leases.LendAsync(o, new LeaseRequest(LeaseAccess.Write, ImporterKind.Dynamic, end)));
+        }
+
+        Assert.Equal(25, _host.Leases.DomainCount);
+        Assert.Same(leases[0].Region.Domain, leases[1].Region.Domain);
+        Assert.NotSame(leases[1].Region.Domain, leases[2].Region.Domain);
+        await _host.Leases.EndAsync(leases[0]);
+        Assert.Equal(25, _host.Leases.DomainCount); // the peer's other lease is there
+        foreach (Lease lease in leases)
+        {
+            await _host.Leases.EndAsync(lease);
+        }
+
+        Assert.Equal(0, _host.Leases.DomainCount);
+    }
+
+    [Fact(Timeout = 60_000)]
+    public async Task A_second_revoke_has_its_own_policy_and_its_own_proof()
+    {
+        ObjectDocument made = await CreateAsync("a");
+        await _client.CommitObjectAsync(made.Id, null, Cancellation);
+        GpuBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
+        AcquireTicket held = HoldReservation(buffer); // every revoke waits for it
+        Task<ProofDocument> first = RevokeAsync(RetirementGrade.Drained, 30_000);
+        await UntilAsync(() => buffer.IsFreed);
+        ProofDocument impatient = await RevokeAsync(RetirementGrade.Retired, 1);
+        Assert.Equal(
+            (RetirementGrade.Retired, false, QuarantineCause.ReservationHeld),
+            (impatient.RequiredGrade, impatient.Sufficient, impatient.Cause));
+        Assert.False(first.IsCompleted);
+        ReleaseReservation(buffer, held);
+        ProofDocument proof = await first;
+        Assert.Equal((RetirementGrade.Drained, true), (proof.RequiredGrade, proof.Sufficient));
+        await UntilAsync(() => _host.Objects.List().Count == 0);
+
+        Task<ProofDocument> RevokeAsync(RetirementGrade grade, int timeoutMs) => _client.RevokeAsync(
+            "gpu0", "a", new RevokeObjectDocument { Grade = grade, TimeoutMs = timeoutMs }, Cancellation);
+    }
+
     public static TheoryData<string, string, string, int, string> Refusals => new()
     {
         { "POST", "/v1/objects", """{"device":"gpu9","name":"a","size_bytes":1}""",
