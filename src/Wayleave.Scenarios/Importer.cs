@@ -3,6 +3,7 @@ using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
+using Wayleave.Simulation;
 
 namespace Wayleave.Scenarios;
 
@@ -141,7 +142,7 @@ internal sealed class Importer : IRevocableImporter
         return InvalidateOutcome.Draining(_drain);
     }
 
-    public void AddTo(ref Hash hash)
+    public void AddTo(ref StateHash hash)
     {
         hash.Add(_current is null ? 0 : _current.Addresses.Entries[0].Start.Value);
         hash.Add(_drain is { HasEnded: false } ? 1UL : 0);

@@ -43,17 +43,23 @@ public sealed record NamedScenario(
     /// <param name="broken">One of <see cref="Broken"/> instead of the scenario itself.</param>
     /// <param name="seed">Where drawn orders start; run n takes seed + n.</param>
     /// <param name="runs">How many runs at most; null for every order, or <see cref="DrawnRuns"/>.</param>
+    /// <param name="orders">Where they come from; null for what the scenario says.</param>
     /// <param name="options">The rest; null for what is usual.</param>
     /// <returns>How it ended; a run that went wrong says how to replay it.</returns>
     public ExplorationReport Explore(
-        BrokenVariant? broken = null, ulong seed = 1, long? runs = null, ExplorationOptions? options = null)
+        BrokenVariant? broken = null,
+        ulong seed = 1,
+        long? runs = null,
+        OrderSource? orders = null,
+        ExplorationOptions? options = null)
     {
         options ??= new ExplorationOptions();
+        OrderSource source = orders ?? Orders;
         return Explorer.Explore(broken?.Build ?? Build, options with
         {
-            Orders = Orders,
+            Orders = source,
             Seed = seed,
-            RunsMax = runs ?? (IsExhaustive ? options.RunsMax : DrawnRuns),
+            RunsMax = runs ?? (source == OrderSource.Exhaustive ? options.RunsMax : DrawnRuns),
         });
     }
 }

@@ -201,7 +201,7 @@ internal sealed class RdmaNode
     /// Adds what a later step can see of this node from outside: packets under way to it, its regions, how far its
     /// queue pair is. The rest of the queue pair follows from how often the node was served, which the explorer knows.
     /// </summary>
-    public void AddTo(ref Hash hash)
+    public void AddTo(ref StateHash hash)
     {
         hash.Add((_poked ? 1UL : 0) + (IsDead ? 2UL : 0) + (_device.Port.HasDoorbell ? 4UL : 0));
         foreach (byte[] datagram in _arrived)

@@ -24,7 +24,10 @@ internal static class RdmaScenarios
             new("old-translation", "The responder goes on with the translation it saw first.",
                 c => Build(c, ResponderDefences.BrokenRevokeGate, takesBack: false)),
         ])
-    { Orders = OrderSource.Random };
+    {
+        Defence = "each packet reads the translation again and enters its gate",
+        Orders = OrderSource.Random,
+    };
 
     public static NamedScenario WriteAgainstTakeBack { get; } = new(
         "write-against-take-back",
@@ -35,7 +38,10 @@ internal static class RdmaScenarios
             new("revoke-gate", "The responder keeps the old translation and key alive.",
                 c => Build(c, ResponderDefences.BrokenRevokeGate, takesBack: true)),
         ])
-    { Orders = OrderSource.Random };
+    {
+        Defence = "the key is dead and the gate has drained before the memory goes",
+        Orders = OrderSource.Random,
+    };
 
     private static Scenario Build(Choices choices, ResponderDefences defences, bool takesBack)
     {

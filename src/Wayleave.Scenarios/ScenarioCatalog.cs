@@ -8,6 +8,7 @@ public static class ScenarioCatalog
     /// <summary>In the order in which they are listed.</summary>
     public static IReadOnlyList<NamedScenario> All { get; } =
     [
+        MoveScenarios.Once,
         MoveScenarios.TwoImporters,
         TakeBackScenarios.TwoImporters,
         TakeBackScenarios.DuringMove,

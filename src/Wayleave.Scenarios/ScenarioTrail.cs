@@ -30,7 +30,7 @@ public sealed record ScenarioTrail(string? Break, string Version, string Decisio
     {
         ArgumentNullException.ThrowIfNull(scenario);
         Explorer.TryReplay(broken?.Build ?? scenario.Build, "0", out IReadOnlyList<RunStep> steps);
-        Hash hash = new();
+        StateHash hash = new();
         Add(ref hash, scenario.Name);
         Add(ref hash, broken?.Name ?? "");
         foreach (RunStep step in steps)
@@ -61,7 +61,7 @@ public sealed record ScenarioTrail(string? Break, string Version, string Decisio
 
     public override string ToString() => Break is null ? $"{Version}:{Decisions}" : $"{Break}:{Version}:{Decisions}";
 
-    private static void Add(ref Hash hash, string text)
+    private static void Add(ref StateHash hash, string text)
     {
         foreach (char c in text)
         {

@@ -26,7 +26,10 @@ internal static class TakeBackScenarios
                 c => BuildTwoImporters(c, new GpuOptions { WaitsForProof = false }, new ImporterFaults())),
             new("not-cleared", "The next owner finds what the old users wrote.",
                 c => BuildTwoImporters(c, new GpuOptions { ClearsNewBuffers = false }, new ImporterFaults())),
-        ]);
+        ])
+    {
+        Defence = "the gate closes, its drain is a fence, the proof is waited for, the memory is cleared",
+    };
 
     public static NamedScenario DuringMove { get; } = new(
         "revoke-during-move",
@@ -42,7 +45,10 @@ internal static class TakeBackScenarios
                     c, new GpuOptions { WaitsForFences = false, WaitsForProof = false }, new ImporterFaults())),
             new("drain-not-awaited", "The importer says that it has stopped while an access is under way.",
                 c => BuildDuringMove(c, new GpuOptions(), new ImporterFaults { WaitsForDrain = false })),
-        ]);
+        ])
+    {
+        Defence = "a place is given back by the end of the last copy that names it",
+    };
 
     public static NamedScenario LateDrain { get; } = new(
         "quarantine-late-drain",
@@ -51,7 +57,10 @@ internal static class TakeBackScenarios
         [
             new("released-on-time-alone", "The owner hands the memory out without the proof.",
                 c => BuildLateDrain(c, new GpuOptions { WaitsForProof = false })),
-        ]);
+        ])
+    {
+        Defence = "a time-out ends in quarantine, which only a proof ends",
+    };
 
     public static NamedScenario ForcedFence { get; } = new(
         "quarantine-forced-fence",
@@ -62,7 +71,10 @@ internal static class TakeBackScenarios
             new("word-is-enough",
                 "The owner is content with an importer's word, which says nothing about accesses under way.",
                 c => BuildForcedFence(c, new GpuOptions { ReleaseGradeMin = RetirementGrade.Acknowledged })),
-        ]);
+        ])
+    {
+        Defence = "a fence that was forced is evidence of nothing",
+    };
 
     private static Scenario BuildTwoImporters(Choices choices, GpuOptions options, ImporterFaults faults)
     {

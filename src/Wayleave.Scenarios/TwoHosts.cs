@@ -45,7 +45,7 @@ internal sealed class TwoHosts
 
     private ulong Fingerprint()
     {
-        Hash hash = new();
+        StateHash hash = new();
         Owner.AddTo(ref hash);
         User.AddTo(ref hash);
         OwnerNode.AddTo(ref hash);

@@ -81,7 +81,7 @@ internal sealed class User(World world, Importer importer, int offset)
         }
     }
 
-    public void AddTo(ref Hash hash)
+    public void AddTo(ref StateHash hash)
     {
         hash.Add(_written);
         hash.Add((IsCutOff ? 1UL : 0) + (_wait is null ? 0UL : _wait.IsCompleted ? 2UL : 4UL));

@@ -240,13 +240,13 @@ internal sealed class World
 
     private ulong Fingerprint()
     {
-        Hash hash = new();
+        StateHash hash = new();
         AddTo(ref hash);
         return hash.Value;
     }
 
     /// <summary>Adds everything a later step can see; who waits for what follows from it.</summary>
-    public void AddTo(ref Hash hash)
+    public void AddTo(ref StateHash hash)
     {
         foreach (byte b in _vram)
         {

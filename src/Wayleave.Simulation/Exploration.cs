@@ -4,7 +4,8 @@ namespace Wayleave.Simulation;
 /// <param name="Runs">Runs made, the cut ones included.</param>
 /// <param name="Steps">Steps of all runs together.</param>
 /// <param name="Pruned">Runs cut because they reached a known state.</param>
-public readonly record struct Exploration(long Runs, long Steps, long Pruned);
+/// <param name="States">Different states that were kept to cut by; 0 when no run is cut.</param>
+public readonly record struct Exploration(long Runs, long Steps, long Pruned, long States);
 
 /// <summary>Why a search ended.</summary>
 public enum ExplorationEnd

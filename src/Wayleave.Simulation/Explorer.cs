@@ -53,7 +53,10 @@ public static class Explorer
 
             longest = Math.Max(longest, driver.Steps.Count);
             counts = new Exploration(
-                counts.Runs + 1, counts.Steps + driver.Steps.Count, counts.Pruned + (end == RunEnd.Cut ? 1 : 0));
+                counts.Runs + 1,
+                counts.Steps + driver.Steps.Count,
+                counts.Pruned + (end == RunEnd.Cut ? 1 : 0),
+                driver.Seen?.Count ?? 0);
             options.Progress?.Invoke(counts);
             if (end == RunEnd.Failed)
             {

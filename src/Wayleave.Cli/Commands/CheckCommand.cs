@@ -55,13 +55,28 @@ internal static class CheckCommand
             Description = "Take one defence of the scenario away, and show what happens",
             HelpName = "NAME",
         };
+        Option<string?> orders = new("--orders")
+        {
+            Description = "Where orders come from (default: what the scenario says): all, random, priorities",
+            HelpName = "KIND",
+        };
+        orders.AcceptOnlyFromAmong("all", "random", "priorities");
         Option<int> steps = new("--steps")
         {
             Description = "Steps after which an order counts as endless",
             HelpName = "N",
             DefaultValueFactory = _ => Explorer.DefaultStepLimit,
         };
-        Command command = new("run", "Explore one scenario, or all") { name, all, schedules, seed, breakName, steps };
+        Command command = new("run", "Explore one scenario, or all")
+        {
+            name,
+            all,
+            schedules,
+            seed,
+            breakName,
+            orders,
+            steps,
+        };
         command.SetAction((parsed, cancellation) =>
         {
             EnableInterleaving();
@@ -82,6 +97,7 @@ internal static class CheckCommand
             CheckOptions options = new(
                 AtLeastOne("--schedules", parsed.GetValue(schedules)),
                 parsed.GetValue(seed),
+                OrdersOf(parsed.GetValue(orders)),
                 (int)AtLeastOne("--steps", parsed.GetValue(steps))!);
             CheckRun run = new(new CommandContext(parsed), options, TimeProvider.System, cancellation);
             return Task.FromResult(only is null ? run.All() : Run(run, Find(only), broken));
@@ -106,6 +122,14 @@ internal static class CheckCommand
         });
         return command;
     }
+
+    private static OrderSource? OrdersOf(string? name) => name switch
+    {
+        "all" => OrderSource.Exhaustive,
+        "random" => OrderSource.Random,
+        "priorities" => OrderSource.Priorities,
+        _ => null,
+    };
 
     private static int List(CommandContext context)
     {

@@ -72,7 +72,8 @@ internal sealed record CheckedScenario
 
     public required bool Passed { get; init; }
 
-    public required bool Exhaustive { get; init; }
+    /// <summary>random, priorities; null when every order was to be made.</summary>
+    public string? Drawn { get; init; }
 
     /// <summary>every_order, runs_max, failed, canceled.</summary>
     public required string End { get; init; }
@@ -83,6 +84,9 @@ internal sealed record CheckedScenario
 
     /// <summary>Orders that were not made to their end, because their state had been left from before.</summary>
     public required long Cut { get; init; }
+
+    /// <summary>Different states that orders were cut by; 0 when none were.</summary>
+    public required long States { get; init; }
 
     public required double ElapsedS { get; init; }
 
@@ -116,11 +120,11 @@ internal sealed record CheckedScenario
             MustFail = mustFail && isFinding,
             Result = result,
             Passed = passed,
-            Exhaustive = scenario.IsExhaustive,
             End = Snake(report.End),
             Orders = report.Counts.Runs,
             Steps = report.Counts.Steps,
             Cut = report.Counts.Pruned,
+            States = report.Counts.States,
             ElapsedS = elapsed.TotalSeconds,
             Failure = report.Failure is { } failure ? CheckFailure.Of(scenario, broken, failure) : null,
         };

@@ -9,8 +9,9 @@ namespace Wayleave.Cli.Commands;
 /// Orders of each scenario at most; null for all, or for the usual number of drawn ones.
 /// </param>
 /// <param name="Seed">Where drawn orders start.</param>
+/// <param name="Orders">Where they come from; null for what each scenario says.</param>
 /// <param name="StepsMax">Steps after which an order counts as endless.</param>
-internal sealed record CheckOptions(long? Schedules, ulong Seed, int StepsMax);
+internal sealed record CheckOptions(long? Schedules, ulong Seed, OrderSource? Orders, int StepsMax);
 
 /// <summary>Explores scenarios one after the other and prints a line for each as it ends.</summary>
 internal sealed class CheckRun(
@@ -58,17 +59,24 @@ internal sealed class CheckRun(
         string name = broken is null ? scenario.Name : $"{scenario.Name} without {broken.Name}";
         using CheckProgress progress = new(context, clock, name);
         long start = clock.GetTimestamp();
-        ExplorationReport report = scenario.Explore(broken, options.Seed, options.Schedules, new ExplorationOptions
+        ExplorationOptions usual = new()
         {
             StepsMax = options.StepsMax,
             Cancellation = cancellation,
             Progress = progress.Report,
-        });
+        };
+        ExplorationReport report =
+            scenario.Explore(broken, options.Seed, options.Schedules, options.Orders, usual);
         bool countsCosts = broken is null && report.End == ExplorationEnd.EveryOrder;
         IReadOnlyList<ScenarioCost>? costs = countsCosts ? scenario.MeasureCosts?.Invoke() : null;
         TimeSpan elapsed = clock.GetElapsedTime(start);
         CheckedScenario result = CheckedScenario.Of(scenario, broken, mustFail, report, elapsed) with
         {
+            Drawn = (options.Orders ?? scenario.Orders) switch
+            {
+                OrderSource.Exhaustive => null,
+                OrderSource source => CheckedScenario.Snake(source),
+            },
             Costs = costs,
         };
         progress.Dispose();
@@ -122,7 +130,7 @@ internal sealed class CheckRun(
         string orders = end switch
         {
             ExplorationEnd.EveryOrder => $"all of {result.Orders}",
-            ExplorationEnd.RunsMax when result.Exhaustive => $"first {result.Orders}",
+            ExplorationEnd.RunsMax when result.Drawn is null => $"first {result.Orders}",
             ExplorationEnd.RunsMax => $"{result.Orders} drawn",
             _ => $"{result.Orders}",
         };

@@ -31,7 +31,7 @@ internal static class FreeIgnoresExports
 
     private static Scenario Build(Choices choices, bool ignoresExports)
     {
-        Lending window = new(choices, StorageKind.Revocable);
+        Lending window = Lending.Of(choices, StorageKind.Revocable);
         LendingUser nic = window.AddUser("nic", ImporterKind.PinnedRevocable, offset: 0);
         return window.ToScenario(
             [nic],

@@ -318,7 +318,7 @@ internal sealed class NotifierModel
 
     private ulong Fingerprint()
     {
-        Hash hash = new();
+        StateHash hash = new();
         hash.Add((_fenceA.IsSignaled ? 1UL : 0) + (_fenceB is null ? 2UL : _fenceB.IsSignaled ? 4UL : 8UL));
         hash.Add(_lock.Owner?.Stamp ?? 0);
         hash.Add(_mapping is null ? 0UL : _mapping.Gate.IsClosed ? 1UL : 2UL);

@@ -28,7 +28,7 @@ internal static class SilentCallback
 
     private static Scenario Build(Choices choices, RetirementGrade required)
     {
-        Lending lending = new(choices, StorageKind.Revocable);
+        Lending lending = Lending.Of(choices, StorageKind.Revocable);
         LendingUser nic = lending.AddUser(
             "nic", ImporterKind.PinnedRevocable, offset: 0, new ImporterFaults { ListensToInvalidation = false });
         return lending.ToScenario(

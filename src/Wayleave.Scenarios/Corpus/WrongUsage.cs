@@ -1,5 +1,4 @@
 using Wayleave.Core.Buffers;
-using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Simulation;
 
@@ -10,7 +9,7 @@ namespace Wayleave.Scenarios.Corpus;
 // renderer does, finds nothing to wait for, and copies while an importer still writes to the old place.
 //
 // Faithful: invalidation, the fence of the drain, its class and the query are those of the shipped core; the mover is
-// written here because the shipped one cannot be told to ask for the wrong class.
+// that of SimulatedOwner, because the GPU's cannot be told to ask for the wrong class.
 
 /// <summary>A mover waits for WRITE where it must wait for BOOKKEEP.</summary>
 internal static class WrongUsage
@@ -30,7 +29,7 @@ internal static class WrongUsage
 
     private static Scenario Build(Choices choices, ReservationUsage usage)
     {
-        Lending lending = new(choices, StorageKind.Movable);
+        Lending lending = Lending.Of(choices, StorageKind.Movable);
         LendingUser nic = lending.AddUser("nic", ImporterKind.Dynamic, offset: 0);
         return lending.ToScenario(
             [nic],
@@ -43,41 +42,6 @@ internal static class WrongUsage
                 }
             },
             ("nic", nic.Write(rounds: 2)),
-            ("mover", Move(lending, usage)));
-    }
-
-    private static IEnumerable<Step> Move(Lending lending, ReservationUsage usage)
-    {
-        Reservation reservation = lending.Shared.Reservation;
-        yield return "lock";
-        AcquireTicket ticket;
-        LockWait? wait;
-        using (lending.Host.Enter())
-        {
-            ticket = new AcquireTicket(lending.Host, "move");
-            wait = reservation.TryLock(ticket).Wait;
-        }
-
-        yield return new("invalidate and queue the copy", () => wait is null or { IsCompleted: true });
-        Fence copied;
-        IReadOnlyList<Fence> waits;
-        using (lending.Host.Enter())
-        {
-            lending.Shared.InvalidateMappings(ticket);
-            waits = reservation.GetFences(usage);
-            copied = new Timeline(lending.Host, "copy").CreateFence(); // signalled by the last step
-            reservation.ReserveFences(ticket, 1);
-            reservation.AddFence(ticket, copied, ReservationUsage.Kernel);
-            lending.MoveTo(1);
-            reservation.Unlock(ticket);
-        }
-
-        yield return new("copy", () => waits.All(f => f.IsSignaled));
-        lending.BytesOf(0).CopyTo(lending.BytesOf(1));
-        lending.HandOver(0, "somebody else");
-        using (lending.Host.Enter())
-        {
-            copied.Signal();
-        }
+            ("mover", lending.Move(usage)));
     }
 }

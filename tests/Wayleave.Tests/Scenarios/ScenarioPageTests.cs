@@ -1,0 +1,86 @@
+using System.Globalization;
+using System.Text;
+using Wayleave.Scenarios;
+using Xunit;
+
+namespace Wayleave.Tests.Scenarios;
+
+/// <summary>docs/scenarios.md is what the catalogue says and what the explorer finds.</summary>
+public class ScenarioPageTests
+{
+    private const string Page = "docs/scenarios.md";
+
+    private const string Head = """
+        # Scenarios
+
+        What `wayleave check` explores, generated from the catalogue by a test. Each scenario drives the shipped Core,
+        and Devices where packets or engines are part of it; it holds in every order of its steps (or in all that were
+        drawn, where there are too many), and with a defence taken away an order is found that goes wrong. The header of
+        each file in [src/Wayleave.Scenarios](../src/Wayleave.Scenarios) says in what a scenario is faithful to its
+        report and in what not.
+
+        ```
+        wayleave check run --all
+        wayleave check run static-key --break one-key-for-all
+        ```
+
+        | Scenario | Report | Defence | Without it | What breaks |
+        |---|---|---|---|---|
+
+        """;
+
+    private const string Costs = """
+
+        ## What the ways out of the circle cost
+
+        Counted over every order of the scenario: two jobs on two devices, the second of which reads one page that the
+        kernel wants back.
+
+        | Scenario | Defence | Costs |
+        |---|---|---|
+
+        """;
+
+    [Fact]
+    public void The_page_of_scenarios_is_that_of_the_catalogue()
+    {
+        StringBuilder page = new(Head);
+        foreach (NamedScenario scenario in ScenarioCatalog.All)
+        {
+            string name = $"`{scenario.Name}`";
+            string reports = string.Join("<br>", scenario.Reports.Select(Link));
+            string defence = scenario.Defence;
+            foreach (BrokenVariant broken in scenario.Broken)
+            {
+                string problem = scenario.Explore(broken).Failure!.Problem;
+                string left = $"| {name} | {reports} | {defence}";
+                page.Append(CultureInfo.InvariantCulture, $"{left} | `{broken.Name}` | {problem} |\n");
+                (name, reports, defence) = ("", "", "");
+            }
+        }
+
+        page.Append(Costs);
+        foreach (NamedScenario scenario in ScenarioCatalog.All.Where(s => s.MeasureCosts is not null))
+        {
+            string costs = string.Join(", ", scenario.MeasureCosts!().Where(c => c.Most > 0));
+            page.Append(CultureInfo.InvariantCulture, $"| `{scenario.Name}` | {scenario.Defence} | {costs} |\n");
+        }
+
+        Snapshot.MatchFile(page.ToString(), Page);
+    }
+
+    [Fact]
+    public void Every_scenario_says_what_defends_it_and_what_breaks_it() => Assert.All(ScenarioCatalog.All, s =>
+    {
+        Assert.NotEmpty(s.Defence);
+        Assert.NotEmpty(s.Broken);
+        Assert.EndsWith(".", s.Description, StringComparison.Ordinal);
+        Assert.All(s.Reports, r => Assert.Matches("^[A-Za-z0-9-]+/[A-Za-z0-9-]+#[0-9]+$", r));
+    });
+
+    private static string Link(string report)
+    {
+        string[] parts = report.Split('#');
+        return $"[{report}](https://github.com/{parts[0]}/issues/{parts[1]})";
+    }
+}
