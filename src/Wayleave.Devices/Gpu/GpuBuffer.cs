@@ -17,7 +17,8 @@ public sealed record GpuBufferInfo(
 
 // Who cannot reach VRAM gets system memory (amdgpu_dma_buf.c): the first pin, or a map without a pin, then moves the
 // buffer there in the same hold of the reservation, if nobody has pinned it in VRAM and it may move at all. Neither
-// waits: the copy's fence stands in the reservation as KERNEL, and whoever maps waits for that.
+// waits: the copy's fence stands in the reservation as KERNEL, and whoever maps waits for that. VRAM beyond the BAR is
+// reached by nobody else: from there a buffer comes to where the BAR shows it, if that has room and is of use.
 
 /// <summary>
 /// A buffer object of a GPU (<c>amdgpu_bo</c>) and the exporter of its <see cref="SharedBuffer"/>. Host lock held by
@@ -125,8 +126,8 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter
 
     Errno IPinningExporter.Pin(Attachment attachment)
     {
-        bool stays = !Device.PinsInHostMemory && CanAllReach();
-        if (_placement.Domain == GpuDomain.Vram && !stays)
+        bool stays = !Device.PinsInHostMemory && CanAllReach(_placement.Domain);
+        if (_placement.Domain != GpuDomain.System && !stays)
         {
             // Pinned there for somebody else, or never to move: no domain is left (amdgpu_bo_pin).
             if (PinCount > 0 || Storage != StorageKind.Movable)
@@ -134,7 +135,7 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter
                 return Errno.EINVAL;
             }
 
-            Errno errno = Device.MoveToSystemLocked(this);
+            Errno errno = MoveInReach(!Device.PinsInHostMemory && CanAllReach(GpuDomain.Vram));
             if (errno != Errno.Success)
             {
                 return errno;
@@ -158,9 +159,9 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter
     Errno IExporter.Map(Attachment attachment, DmaDirection direction, out DmaAddressList? addresses)
     {
         addresses = null;
-        if (!CanReach(attachment)
+        if (!CanReach(attachment, _placement.Domain)
             && (PinCount > 0 || Storage != StorageKind.Movable
-                || Device.MoveToSystemLocked(this) != Errno.Success))
+                || MoveInReach(CanReach(attachment, GpuDomain.Vram)) != Errno.Success))
         {
             return Errno.EBUSY;
         }
@@ -173,11 +174,19 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter
         Device.Fabric.Unmap(attachment.Device, addresses);
 
     // linux.md 8.3: to be read, a buffer that may move comes to where the processor reads fast; to be written only, it
-    // stays. That it cannot come is no reason to refuse.
+    // stays. That it cannot come is no reason to refuse, unless the processor does not reach it at all.
     Errno ICpuAccessExporter.BeginCpuAccess(CpuAccess access, out CacheMaintenance maintenance, out Fence? work)
     {
         work = null;
-        if (access.Reads && Storage == StorageKind.Movable && PinCount == 0 && _placement.Domain == GpuDomain.Vram)
+        bool isHidden = _placement.Domain == GpuDomain.HiddenVram;
+        bool canMove = Storage == StorageKind.Movable && PinCount == 0;
+        if (isHidden && !canMove)
+        {
+            maintenance = CacheMaintenance.None;
+            return Errno.EBUSY;
+        }
+
+        if (canMove && (isHidden || (access.Reads && _placement.Domain == GpuDomain.Vram)))
         {
             work = EndOf(Device.Evict(this));
         }
@@ -218,12 +227,19 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter
         return ended;
     }
 
+    // Behind the BAR if who is to reach it takes peer addresses and there is room; otherwise in host memory.
+    private Errno MoveInReach(bool byPeers) =>
+        byPeers && _placement.Domain == GpuDomain.HiddenVram
+            && Device.MoveLocked(this, GpuDomain.Vram) == Errno.Success
+            ? Errno.Success
+            : Device.MoveLocked(this, GpuDomain.System);
+
     // Without a query: it runs at every map of a static importer.
-    private bool CanAllReach()
+    private bool CanAllReach(GpuDomain domain)
     {
         for (int i = 0; i < Shared.Attachments.Count; i++)
         {
-            if (!CanReach(Shared.Attachments[i]))
+            if (!CanReach(Shared.Attachments[i], domain))
             {
                 return false;
             }
@@ -232,7 +248,11 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter
         return true;
     }
 
-    private bool CanReach(Attachment attachment) =>
-        _placement.Domain == GpuDomain.System || attachment.PeerToPeer
-            || ReferenceEquals(attachment.Device, Device.Function);
+    private bool CanReach(Attachment attachment, GpuDomain domain) =>
+        ReferenceEquals(attachment.Device, Device.Function) || domain switch
+        {
+            GpuDomain.System => true,
+            GpuDomain.Vram => attachment.PeerToPeer,
+            _ => false,
+        };
 }

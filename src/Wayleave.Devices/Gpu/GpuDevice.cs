@@ -25,6 +25,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
 
     private readonly GpuOptions _options;
     private readonly BlockAllocator _vram;
+    private readonly BlockAllocator _hidden; // what the BAR does not show
     private readonly BlockAllocator _system;
     private readonly LinkedList<GpuBuffer> _byUse = new(); // least recently used first
     private readonly List<MoveOperation> _moves = []; // those under way
@@ -59,17 +60,34 @@ public sealed class GpuDevice : IPeerMemoryOwner
         ulong vramBytes = vram.Aggregate(0UL, (sum, m) => sum + (ulong)m.Length);
         fabric.Plug(function);
         PciBar memory = function.Bars[VramBar]
-            ?? fabric.AddBar(function, VramBar, PciBarKind.Memory, BitOperations.RoundUpToPowerOf2(vramBytes));
+            ?? fabric.AddBar(
+                function,
+                VramBar,
+                PciBarKind.Memory,
+                options.VisibleBytes ?? BitOperations.RoundUpToPowerOf2(vramBytes));
         ulong offset = 0;
         List<DeviceRange> bar = [];
+        List<DeviceRange> hidden = [];
         foreach (Memory<byte> window in vram)
         {
-            bar.Add(fabric.AddWindow(window, memory, offset).Range);
+            ulong left = memory.Range.LengthBytes - Math.Min(memory.Range.LengthBytes, offset);
+            int visible = (int)Math.Min((ulong)window.Length, left);
+            if (visible > 0)
+            {
+                bar.Add(fabric.AddWindow(window[..visible], memory, offset).Range);
+            }
+
+            if (visible < window.Length)
+            {
+                hidden.Add(fabric.AddPrivateWindow(window[visible..], function).Range);
+            }
+
             offset += (ulong)window.Length;
         }
 
         DeviceRange[] pool = [.. systemMemory.Select(m => fabric.AddWindow(m, owner: null).Range)];
         _vram = new BlockAllocator($"{function.Name} vram", bar, options.GranularityBytes, Errno.ENOSPC);
+        _hidden = new BlockAllocator($"{function.Name} hidden vram", hidden, options.GranularityBytes, Errno.ENOSPC);
         _system = new BlockAllocator($"{function.Name} system memory", pool, options.GranularityBytes, Errno.ENOMEM);
         CopyEngine = new CopyEngine(host, new DmaPort(function), options);
         Quarantine = new Quarantine(host, options.QuarantineLimits);
@@ -94,7 +112,12 @@ public sealed class GpuDevice : IPeerMemoryOwner
     public IReadOnlyCollection<GpuBuffer> Buffers => _byUse;
 
     /// <summary>The allocator of a domain, for looking at.</summary>
-    public BlockAllocator Memory(GpuDomain domain) => domain == GpuDomain.Vram ? _vram : _system;
+    public BlockAllocator Memory(GpuDomain domain) => domain switch
+    {
+        GpuDomain.Vram => _vram,
+        GpuDomain.HiddenVram => _hidden,
+        _ => _system,
+    };
 
     public GpuStats Stats => new()
     {
@@ -102,6 +125,10 @@ public sealed class GpuDevice : IPeerMemoryOwner
         VramFreeBytes = _vram.FreeBytes,
         VramUsedBytes = _vram.UsedBytes,
         VramQuarantinedBytes = _vram.QuarantinedBytes,
+        HiddenVramTotalBytes = _hidden.TotalBytes,
+        HiddenVramFreeBytes = _hidden.FreeBytes,
+        HiddenVramUsedBytes = _hidden.UsedBytes,
+        HiddenVramQuarantinedBytes = _hidden.QuarantinedBytes,
         SystemTotalBytes = _system.TotalBytes,
         SystemFreeBytes = _system.FreeBytes,
         SystemUsedBytes = _system.UsedBytes,
@@ -165,7 +192,9 @@ public sealed class GpuDevice : IPeerMemoryOwner
     /// <summary>Moves a buffer to system memory. Ask the operation how it went.</summary>
     public MoveOperation Evict(GpuBuffer buffer) => Move(buffer, GpuDomain.System);
 
-    /// <summary>Moves a buffer to VRAM. It does not evict others: see <see cref="TryMakeRoom"/>.</summary>
+    /// <summary>
+    /// Moves a buffer to VRAM that peers reach. It does not evict others: see <see cref="TryMakeRoom"/>.
+    /// </summary>
     public MoveOperation Restore(GpuBuffer buffer) => Move(buffer, GpuDomain.Vram);
 
     /// <summary>Moves a buffer; a move to where it is does nothing and succeeds.</summary>
@@ -307,14 +336,14 @@ public sealed class GpuDevice : IPeerMemoryOwner
     internal bool PinsInHostMemory => _options.PinPolicy == GpuPinPolicy.HostMemory;
 
     /// <summary>
-    /// Moves a buffer to system memory in the hold of the reservation that the caller of an exporter operation has. On
-    /// success the buffer is there, and its bytes follow behind a KERNEL fence.
+    /// Moves a buffer in the hold of the reservation that the caller of an exporter operation has. On success the
+    /// buffer is there, and its bytes follow behind a KERNEL fence.
     /// </summary>
-    internal Errno MoveToSystemLocked(GpuBuffer buffer)
+    internal Errno MoveLocked(GpuBuffer buffer, GpuDomain target)
     {
         AcquireTicket holder = buffer.Shared.Reservation.Owner
             ?? throw new InvalidOperationException($"{buffer} is pinned or mapped without its reservation");
-        MoveOperation operation = new(buffer, GpuDomain.System);
+        MoveOperation operation = new(buffer, target);
         _moves.Add(operation);
         operation.StartLocked(holder);
         return operation.State == MoveState.Refused ? operation.Error : Errno.Success;

@@ -8,4 +8,10 @@ public enum GpuDomain
 
     /// <summary>The host's memory, where evicted buffers wait (GTT).</summary>
     System,
+
+    /// <summary>
+    /// The device's own memory beyond its BAR: reached by its own engines, and by nobody else. What is there moves, or
+    /// is refused, when somebody else is to reach it.
+    /// </summary>
+    HiddenVram,
 }

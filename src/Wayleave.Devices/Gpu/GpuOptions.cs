@@ -23,6 +23,12 @@ public sealed record GpuOptions
     /// <summary>Every allocation is a multiple of this and starts on it. A power of two.</summary>
     public int GranularityBytes { get; init; } = 4096;
 
+    /// <summary>
+    /// How much VRAM the BAR shows, in bytes: a power of two. Null shows all. A function that comes with a BAR shows as
+    /// much as that holds.
+    /// </summary>
+    public ulong? VisibleBytes { get; init; }
+
     /// <summary>Jobs that the copy engine's ring holds. When it is full, work is refused with EAGAIN.</summary>
     public int CopyRingSlots { get; init; } = 256;
 
@@ -70,6 +76,12 @@ public sealed record GpuOptions
         if (GranularityBytes <= 0 || (GranularityBytes & (GranularityBytes - 1)) != 0)
         {
             problems.Add($"{nameof(GranularityBytes)} is {GranularityBytes}; it must be a power of two");
+        }
+
+        if (VisibleBytes is ulong visible && (!ulong.IsPow2(visible) || visible < (ulong)GranularityBytes))
+        {
+            problems.Add(
+                $"{nameof(VisibleBytes)} is {visible}; it must be a power of two from {nameof(GranularityBytes)} on");
         }
 
         if (CopyRingSlots <= 0)

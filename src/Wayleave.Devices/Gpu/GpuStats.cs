@@ -11,6 +11,15 @@ public readonly record struct GpuStats
 
     public ulong VramQuarantinedBytes { get; init; }
 
+    /// <summary>VRAM beyond the BAR; not part of the VRAM that the numbers above are about.</summary>
+    public ulong HiddenVramTotalBytes { get; init; }
+
+    public ulong HiddenVramFreeBytes { get; init; }
+
+    public ulong HiddenVramUsedBytes { get; init; }
+
+    public ulong HiddenVramQuarantinedBytes { get; init; }
+
     public ulong SystemTotalBytes { get; init; }
 
     public ulong SystemFreeBytes { get; init; }
