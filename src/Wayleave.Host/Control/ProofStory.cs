@@ -1,4 +1,5 @@
 using System.Globalization;
+using Wayleave.Core.Retirement;
 
 namespace Wayleave.Host.Control;
 
@@ -31,7 +32,7 @@ public static class ProofStory
 
         output.WriteLine(proof.Sufficient
             ? $"  {proof.Grade}: nobody can write to it any more, and it may have a new owner"
-            : $"  {proof.Grade}, but {proof.RequiredGrade} is needed: it stays in quarantine");
+            : $"  {proof.Grade}, but {proof.RequiredGrade} is needed: it stays in quarantine{Why(proof.Cause)}");
     }
 
     private static IEnumerable<(double At, string Text)> Tell(ProofDocument proof)
@@ -60,6 +61,17 @@ public static class ProofStory
                 yield return (drained, $"{importer.Importer}: drained; the last access has left");
             }
 
+            if (importer.StoppedAtUs is { } stopped)
+            {
+                string how = importer.StoppedBy switch
+                {
+                    StopCause.ProcessDead => "its process is dead",
+                    StopCause.EngineReset => "its engine was reset",
+                    _ => "its device was removed",
+                };
+                yield return (stopped, $"{importer.Importer}: gone for good, {how}, says {importer.Witness}");
+            }
+
             if (importer.UnmappedAtUs is { } unmapped)
             {
                 yield return (unmapped, $"{importer.Importer}: unmapped");
@@ -74,6 +86,17 @@ public static class ProofStory
         yield return (
             proof.CompletedAtUs, proof.Sufficient ? "retired: nobody reads either" : "the owner stops waiting");
     }
+
+    private static string Why(QuarantineCause? cause) => cause switch
+    {
+        QuarantineCause.ReservationHeld => ", because somebody kept the reservation and nobody was told",
+        QuarantineCause.UserCannotStop => ", because a user that cannot be made to stop still maps it",
+        QuarantineCause.WorkPending => ", because work that had started has not ended",
+        QuarantineCause.FenceForced => ", because a fence was forced and its owner has not come back",
+        QuarantineCause.StillMapped => ", because an importer that was told to stop has not unmapped",
+        QuarantineCause.EvidenceMissing => ", because somebody never showed that its gate is empty",
+        _ => "",
+    };
 
     private static string Missing(ImporterProofDocument importer) =>
         importer.GateClosedAtUs is not null && importer.DrainedAtUs is null ? ", somebody is still inside its gate"

@@ -113,6 +113,31 @@ public class ProofDocumentTests
             story.ToString());
     }
 
+    [Fact]
+    public void A_story_says_why_memory_is_in_quarantine_and_who_is_gone()
+    {
+        RetirementProof proof = s_proof with
+        {
+            Cause = QuarantineCause.WorkPending,
+            Importers =
+            [
+                s_proof.Importers[0] with
+                {
+                    StoppedBy = StopCause.ProcessDead,
+                    StoppedAt = s_proof.CompletedAt,
+                    Witness = "pidfd of process 4711",
+                },
+            ],
+        };
+        StringWriter story = new(CultureInfo.InvariantCulture);
+        ProofStory.Write(ProofDocument.From(proof), story);
+        string told = story.ToString();
+        Assert.Contains("gone for good, its process is dead, says pidfd of process 4711", told, StringComparison.Ordinal);
+        Assert.Contains("quarantine, because work that had started has not ended", told, StringComparison.Ordinal);
+        RetirementProof read = ProofDocument.Parse(Encoding.UTF8.GetBytes(Serialize(proof)), "test").ToProof();
+        Assert.Equal((proof.Cause, proof.Importers[0]), (read.Cause, read.Importers[0]));
+    }
+
     private static bool ProofsAreEqual(RetirementProof a, RetirementProof b) =>
         a with { Importers = b.Importers, Fences = b.Fences } == b;
 
