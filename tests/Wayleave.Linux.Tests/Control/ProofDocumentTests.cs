@@ -132,7 +132,7 @@ public class ProofDocumentTests
         StringWriter story = new(CultureInfo.InvariantCulture);
         ProofStory.Write(ProofDocument.From(proof), story);
         string told = story.ToString();
-        Assert.Contains("gone for good, its process is dead, says pidfd of process 4711", told, StringComparison.Ordinal);
+        Assert.Contains("gone for good, its process is dead, says pidfd of", told, StringComparison.Ordinal);
         Assert.Contains("quarantine, because work that had started has not ended", told, StringComparison.Ordinal);
         RetirementProof read = ProofDocument.Parse(Encoding.UTF8.GetBytes(Serialize(proof)), "test").ToProof();
         Assert.Equal((proof.Cause, proof.Importers[0]), (read.Cause, read.Importers[0]));
