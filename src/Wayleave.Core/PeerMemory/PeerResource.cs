@@ -40,8 +40,8 @@ public enum PeerResourceEvent
 //   Lent --Removed--> Removing --Retired--> Returned
 
 /// <summary>
-/// A range of a device's memory that was lent to one holder, who lets importers allocate from it (seed 004's resource
-/// with a handle). Host lock held by the caller.
+/// A range of a device's memory that was lent to one holder, who lets importers allocate from it: the resource with a
+/// handle that was proposed for P2PDMA in 2023. Host lock held by the caller.
 /// </summary>
 public sealed class PeerResource
 {

@@ -30,6 +30,11 @@ public sealed class VfioBuffer : IExporter
 
     internal DmaAddressList Physical { get; }
 
+    /// <summary>
+    /// Whether the device itself took it back, because its BARs went away: only then does it come back with them.
+    /// </summary>
+    internal bool IsStopped { get; set; }
+
     // In the kernel's order; Core has refused those that cannot stop, for whom it makes no difference.
     Errno IExporter.Attach(Attachment attachment) =>
         !attachment.PeerToPeer ? Errno.EOPNOTSUPP
@@ -63,7 +68,8 @@ public sealed class VfioBuffer : IExporter
         }
     }
 
-    Errno IExporter.Unrevoke(SharedBuffer buffer) => _device.IsMemoryEnabled ? Errno.Success : Errno.ENODEV;
+    Errno IExporter.Unrevoke(SharedBuffer buffer) =>
+        IsStopped && _device.IsMemoryEnabled ? Errno.Success : Errno.ENODEV;
 
     void IExporter.Release(SharedBuffer buffer) => _device.HandleReleased(this);
 

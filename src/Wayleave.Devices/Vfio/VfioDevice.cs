@@ -141,6 +141,7 @@ public sealed class VfioDevice
         _buffers.Add(exporter);
         if (!IsMemoryEnabled || Transition is { State: VfioTransitionState.Stopping })
         {
+            exporter.IsStopped = true;
             RevokeOperation.Start(buffer!, Options.PolicyFor("memory decoding is off"));
         }
 

@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
@@ -125,6 +126,8 @@ public sealed class VfioTransition
             return;
         }
 
+        buffer.IsStopped |= !buffer.Shared.IsRevoked;
+
         RevokeOperation revoke =
             RevokeOperation.Start(buffer.Shared, _device.Options.PolicyFor(ToString()));
         _revokes.Add(revoke);
@@ -198,7 +201,8 @@ public sealed class VfioTransition
 
     private static void Restore(VfioBuffer buffer, AcquireTicket ticket)
     {
-        buffer.Shared.TryUnrevokeLocked(ticket); // refused, it stays dead: somebody else takes it back for good
+        // Refused, it stays dead: somebody else has taken it back, and that is for good.
+        buffer.IsStopped &= buffer.Shared.TryUnrevokeLocked(ticket) != Errno.Success;
         buffer.Shared.Reservation.Unlock(ticket);
     }
 

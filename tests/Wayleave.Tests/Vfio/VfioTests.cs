@@ -308,6 +308,19 @@ public sealed class VfioTests
     }
 
     [Fact]
+    public void What_somebody_else_took_back_does_not_come_back_with_the_BARs()
+    {
+        VfioFixture f = new();
+        SharedBuffer buffer = f.Export();
+        f.Locked(() => RevokeOperation.Start(buffer, new RevokePolicy()));
+
+        f.Locked(f.Device.Reset);
+
+        Assert.True(buffer.IsRevoked);
+        Assert.Equal(Errno.ENODEV, f.TryAttach(buffer, new PeerUser(f.Host, f.Importer)));
+    }
+
+    [Fact]
     public void Without_a_route_a_map_is_EINVAL()
     {
         VfioFixture f = new(tree: Trees.RootPorts(Trees.Unlisted));

@@ -13,7 +13,7 @@ namespace Wayleave.Tests.PeerMemory;
 /// What was said against resources with a handle when they were proposed for P2PDMA in 2023, one test for each
 /// objection: how this design answers it.
 /// </summary>
-public sealed class SeedObjectionTests
+public sealed class HandleObjectionTests
 {
     private const ulong Page = ResourceFixture.Page;
 
