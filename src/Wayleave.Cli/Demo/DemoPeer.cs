@@ -66,7 +66,8 @@ internal sealed class DemoPeer : IAsyncDisposable
                 .ReadLineAsync(cancellation).AsTask().WaitAsync(s_patience, cancellation).ConfigureAwait(false);
             if (line is null)
             {
-                string said = (await errors.ConfigureAwait(false)).Trim();
+                string said = string.Join("; ", (await errors.ConfigureAwait(false)).Split(
+                    '\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries));
                 throw new WayleaveException(
                     Errno.EIO, "start the other host", said.Length == 0 ? "it ended at once" : said);
             }

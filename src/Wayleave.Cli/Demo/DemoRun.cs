@@ -1,6 +1,7 @@
 using System.Net;
 using System.Security.Cryptography;
 using Microsoft.Win32.SafeHandles;
+using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
@@ -51,6 +52,7 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
     {
         ulong length = options.SeededBytes;
         using SafeFileHandle? file = options.File is null ? null : LocalFile.OpenSource(options.File, out length);
+        ThrowIfTooLarge(length);
         long vram = RoundUp((long)length + ExtraVramBytes);
         IPAddress addressA = new([127, 0, 0, 2]), addressB = new([127, 0, 0, 3]);
         DemoPeer peer = await DemoPeer
@@ -84,6 +86,21 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
 
                 return report;
             }
+        }
+    }
+
+    // A's memory, B's, and where B evicts to. A machine that is out of memory kills processes, and not always ours.
+    private static void ThrowIfTooLarge(ulong length)
+    {
+        const int Copies = 3;
+        long available = GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
+        if (length > (ulong)available / Copies)
+        {
+            throw new WayleaveException(
+                Errno.ENOMEM,
+                $"send {ByteSize.Format(length)}",
+                $"both hosts need {Copies} times that, and this machine has {ByteSize.Format(available)} of memory",
+                "give a smaller FILE or --size");
         }
     }
 

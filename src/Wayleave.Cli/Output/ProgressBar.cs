@@ -23,6 +23,7 @@ internal sealed class ProgressBar : IDisposable
     private readonly Lock _lock = new();
     private long _bytes;
     private TimeSpan _drawnAt = TimeSpan.MinValue;
+    private TimeSpan? _completeAt; // what follows, such as a checksum at the other end, moves no byte
     private int _drawnWidth;
     private bool _isOver;
 
@@ -42,7 +43,7 @@ internal sealed class ProgressBar : IDisposable
         lock (_lock)
         {
             _startedAt = _clock.GetTimestamp();
-            (_bytes, _drawnAt) = (0, TimeSpan.MinValue);
+            (_bytes, _drawnAt, _completeAt) = (0, TimeSpan.MinValue, null);
         }
     }
 
@@ -75,6 +76,7 @@ internal sealed class ProgressBar : IDisposable
         {
             TimeSpan now = _clock.GetElapsedTime(_startedAt);
             _bytes = Math.Max(_bytes, bytes);
+            _completeAt ??= _bytes >= _totalBytes ? now : null;
             if (_isVisible && !_isOver && (_drawnAt == TimeSpan.MinValue || now - _drawnAt >= s_period))
             {
                 _drawnAt = now;
@@ -90,7 +92,7 @@ internal sealed class ProgressBar : IDisposable
         {
             if (_isVisible && !_isOver)
             {
-                Draw(_clock.GetElapsedTime(_startedAt), isLast: true);
+                Draw(_completeAt ?? _clock.GetElapsedTime(_startedAt), isLast: true);
                 _error.WriteLine();
             }
 

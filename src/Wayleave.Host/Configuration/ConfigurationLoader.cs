@@ -92,6 +92,11 @@ public static class ConfigurationLoader
     {
         string operation = $"read the configuration {file}";
         string text;
+        if (Directory.Exists(file))
+        {
+            throw new WayleaveException(Core.Errno.EINVAL, operation, "it is a folder", "name a file by --config");
+        }
+
         try
         {
             // A named pipe has no length, so the bound is on what is read.

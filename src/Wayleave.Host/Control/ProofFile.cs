@@ -42,7 +42,10 @@ public sealed record ProofFile(IReadOnlyList<ProofDocument> Proofs, long? LateWr
         catch (JsonException e)
         {
             throw new WayleaveException(
-                Errno.EINVAL, operation, $"not JSON: {ErrnoMap.FirstLine(e.Message)}", innerException: e);
+                Errno.EINVAL,
+                operation,
+                $"not JSON: line {e.LineNumber + 1}: {ErrnoMap.FirstLine(e.Message.Split(" LineNumber", 2)[0])}",
+                innerException: e);
         }
 
         return proofs.Count > 0

@@ -145,6 +145,8 @@ public static class LocalFile
         string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
         return e is WayleaveException known ? known : errno switch
         {
+            Errno.ENOENT => new WayleaveException(
+                errno, operation, $"no file can be made in {folder}", "name another folder", e),
             Errno.ENOSPC => new WayleaveException(
                 errno, operation, ErrnoMap.Describe(errno), "free some space, or name another folder", e),
             Errno.EACCES => new WayleaveException(

@@ -40,6 +40,7 @@ public class CommandLineTests
         { "proof check /nonexistent",
             1, "read the proof /nonexistent: does not exist; wayleave revoke --json prints one" },
         { "proof check /", 1, "read the proof /: it is a folder" },
+        { "host --config /", 1, "read the configuration /: it is a folder; name a file by --config" },
         { "proof check x --grade Best", 2, "Argument 'Best' not recognized. Must be one of: 'Acknowledged' "
             + "'KeyDead' 'Drained' 'Retired'; see wayleave proof check --help" },
         { "completion csh",

@@ -126,6 +126,21 @@ public class OutputTests
     }
 
     [Fact]
+    public void Time_after_the_last_byte_is_not_part_of_the_rate()
+    {
+        ManualClock clock = new();
+        StringWriter error = new(CultureInfo.InvariantCulture);
+        using (ProgressBar bar = new(error, "a", 100 << 20, isVisible: true, clock, () => 46))
+        {
+            clock.Advance(TimeSpan.FromSeconds(2));
+            bar.Report(100 << 20);
+            clock.Advance(TimeSpan.FromHours(1));
+        }
+
+        Assert.EndsWith("100%   100 MiB   50.0 MiB/s  00:02    \n", error.ToString(), StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Time_before_a_restart_is_not_part_of_the_rate()
     {
         ManualClock clock = new();

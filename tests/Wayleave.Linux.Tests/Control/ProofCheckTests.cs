@@ -128,7 +128,7 @@ public class ProofCheckTests
     [Theory]
     [InlineData("", Errno.EINVAL, "there is no proof in it")]
     [InlineData("[]", Errno.EINVAL, "there is no proof in it")]
-    [InlineData("nonsense", Errno.EINVAL, "not JSON: ")]
+    [InlineData("nonsense", Errno.EINVAL, "not JSON: line 1: ")]
     [InlineData("{", Errno.EINVAL, "not JSON: ")]
     [InlineData("1", Errno.EINVAL, "not a proof: ")]
     [InlineData("{\"a\":1}", Errno.EINVAL, "not a proof: ")]

@@ -126,6 +126,12 @@ public class DemoTests : EndToEndTest
         string missing = InFolder("missing");
         await ExpectFailureAsync(1, $"read {missing}: does not exist; check the name", "demo", missing);
         await ExpectFailureAsync(2, "--size: a demo sends at least one byte", "demo", "--size", "0");
+        CliResult large = await RunAsync("demo", "--size", "1000000TiB");
+        const string TooLarge =
+            @"^wayleave: send .* TiB: both hosts need 3 times that, and this machine has .* of memory; "
+            + @"give a smaller FILE or --size\n$";
+        Assert.Equal((1, ""), (large.ExitCode, large.Out));
+        Assert.Matches(TooLarge, large.Error);
         string capture = $"{missing}/a.pcap";
         string noFolder = $"there is no folder {missing}; make it first";
 

@@ -129,6 +129,9 @@ public sealed class WholeFileTests : IDisposable
             $"write {Target}/x: there is no folder {Target}; make it first",
             Assert.Throws<WayleaveException>(() => WholeFile.Create(Target + "/x")).Message);
         Assert.Equal(
+            "write /proc/x: no file can be made in /proc; name another folder",
+            Assert.Throws<WayleaveException>(() => WholeFile.Create("/proc/x")).Message);
+        Assert.Equal(
             Errno.EINVAL, Assert.Throws<WayleaveException>(() => LocalFile.OpenSource("", out _)).Errno);
         Assert.Equal(["fifo", "socket"], Names);
     }
