@@ -48,7 +48,7 @@ public sealed class OwnerAccess(HostContext host, PciFabric fabric)
             await buffer.Shared.Reservation.LockAsync(host, ticket).ConfigureAwait(false);
             try
             {
-                await buffer.Shared.Reservation.WaitAsync(host, ReservationUsage.Kernel).ConfigureAwait(false);
+                await buffer.Shared.Reservation.WaitAsync(host, ReservationUsage.Kernel, ticket).ConfigureAwait(false);
                 ThrowIfFreed(buffer);
                 Visit(buffer, port, offset, length, handler);
             }

@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 
@@ -8,8 +9,12 @@ namespace Wayleave.Host.Objects;
 public static class ReservationWait
 {
     /// <summary>
-    /// Locks a reservation; the ticket holds it on return. For tickets that hold nothing else, so there is no deadlock.
+    /// Locks a reservation; the ticket holds it on return. For tickets that hold nothing else: none gives way to
+    /// another.
     /// </summary>
+    /// <exception cref="WayleaveException">
+    /// EDEADLK: the lock would never be granted; the message has the circle.
+    /// </exception>
     public static async Task LockAsync(this Reservation reservation, HostContext host, AcquireTicket ticket)
     {
         ArgumentNullException.ThrowIfNull(reservation);
@@ -17,7 +22,9 @@ public static class ReservationWait
         TaskCompletionSource? granted = null;
         using (host.Enter())
         {
-            if (reservation.TryLock(ticket).Wait is { } wait)
+            LockOutcome outcome = reservation.TryLock(ticket);
+            ThrowIfCircle(reservation, outcome.Cycle);
+            if (outcome.Wait is { } wait)
             {
                 granted = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
                 wait.TryAddCallback(granted.SetResult);
@@ -31,23 +38,40 @@ public static class ReservationWait
     }
 
     /// <summary>Waits until nobody who asks for <paramref name="usage"/> has to wait any more.</summary>
-    public static async Task WaitAsync(this Reservation reservation, HostContext host, ReservationUsage usage)
+    /// <param name="reservation">Whose fences.</param>
+    /// <param name="host">Of the reservation.</param>
+    /// <param name="usage">This class and the stronger ones.</param>
+    /// <param name="waiter">
+    /// Who waits: what it holds is looked at before each fence that it waits for. Null for who holds nothing.
+    /// </param>
+    /// <exception cref="WayleaveException">EDEADLK: the wait would never end; the message has the circle.</exception>
+    public static async Task WaitAsync(
+        this Reservation reservation, HostContext host, ReservationUsage usage, Waiter? waiter = null)
     {
         ArgumentNullException.ThrowIfNull(reservation);
         ArgumentNullException.ThrowIfNull(host);
-        while (true)
+        TaskCompletionSource ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        FenceWait wait;
+        bool isPending;
+        using (host.Enter())
         {
-            TaskCompletionSource signaled = new(TaskCreationOptions.RunContinuationsAsynchronously);
-            using (host.Enter())
-            {
-                Fence? fence = reservation.FirstUnsignaled(usage);
-                if (fence is null || fence.TryAddCallback(_ => signaled.SetResult()) != Errno.Success)
-                {
-                    return;
-                }
-            }
+            wait = FenceWait.Start(host, waiter, reservation, usage, FenceWait.NoTimeout);
+            isPending = wait.TryAddCallback(ended.SetResult);
+        }
 
-            await signaled.Task.ConfigureAwait(false);
+        if (isPending)
+        {
+            await ended.Task.ConfigureAwait(false);
+        }
+
+        ThrowIfCircle(reservation, wait.Cycle);
+    }
+
+    private static void ThrowIfCircle(Reservation reservation, WaitCycle? cycle)
+    {
+        if (cycle is not null)
+        {
+            throw new WayleaveException(Errno.EDEADLK, $"wait for the {reservation.Label}", cycle.ToString());
         }
     }
 }

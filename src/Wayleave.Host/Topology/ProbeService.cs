@@ -198,7 +198,7 @@ public sealed class ProbeService(WayleaveHost host)
         await reservation.LockAsync(host.Context, ticket).ConfigureAwait(false);
         try
         {
-            await reservation.WaitAsync(host.Context, ReservationUsage.Kernel).ConfigureAwait(false);
+            await reservation.WaitAsync(host.Context, ReservationUsage.Kernel, ticket).ConfigureAwait(false);
             MapOutcome mapped;
             using (host.Context.Enter())
             {

@@ -158,7 +158,7 @@ public sealed class DriveCopy(WayleaveHost host, NvmeHandle drive)
         await reservation.LockAsync(host.Context, ticket).ConfigureAwait(false);
         try
         {
-            await reservation.WaitAsync(host.Context, ReservationUsage.Kernel).ConfigureAwait(false);
+            await reservation.WaitAsync(host.Context, ReservationUsage.Kernel, ticket).ConfigureAwait(false);
             using (host.Context.Enter())
             {
                 ulong lba = offset >> medium.BlockShift;
