@@ -288,6 +288,39 @@ public sealed class PeerDevice
     }
 
     /// <summary>
+    /// When the edge calls <see cref="HandleTimeout"/>: the first removal of a resource whose holder stops waiting, on
+    /// the host's clock. Null when nothing is waited for.
+    /// </summary>
+    public TimeSpan? NextDeadline
+    {
+        get
+        {
+            TimeSpan? next = null;
+            foreach (PeerResource resource in _resources)
+            {
+                if (resource.Removal is { IsCompleted: false } removal && !(removal.Deadline >= next))
+                {
+                    next = removal.Deadline;
+                }
+            }
+
+            return next;
+        }
+    }
+
+    /// <summary>
+    /// Tells removals that were not asked for by name (a crash, an unbind) that their time is over: the memory is in
+    /// the owner's quarantine, with what is missing named, and returns when that comes.
+    /// </summary>
+    public void HandleTimeout(TimeSpan now)
+    {
+        foreach (PeerResource resource in _resources.ToArray())
+        {
+            resource.Removal?.HandleTimeout(now);
+        }
+    }
+
+    /// <summary>
     /// The end of the cache and the providers; the pool gives nothing out any more. Its users have been revoked before,
     /// or the function was pulled out and they see aborts.
     /// </summary>

@@ -53,7 +53,37 @@ public sealed class PeerHandle
             return errno;
         }
 
-        import = new PeerImport(Resource, attachment!);
+        import = new PeerImport(Resource, attachment!, ownsAttachment: true);
+        Resource.Add(import);
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// As <see cref="TryImport(PciFunction, IRevocableImporter, out PeerImport?)"/>, for a device that attaches by
+    /// itself, as an RDMA adapter does for a region: its attachment stays its own.
+    /// </summary>
+    /// <param name="attachment">Of the resource's buffer.</param>
+    /// <param name="import">Owned by the caller until <see cref="PeerImport.Close"/>, which detaches nothing.</param>
+    /// <returns>
+    /// <see cref="Errno.ENODEV"/> when this handle is closed, <see cref="Errno.EINVAL"/> for an attachment of another
+    /// buffer.
+    /// </returns>
+    public Errno TryImport(Attachment attachment, out PeerImport? import)
+    {
+        ArgumentNullException.ThrowIfNull(attachment);
+        Resource.Host.AssertHeld();
+        import = null;
+        if (!IsOpen)
+        {
+            return Errno.ENODEV;
+        }
+
+        if (!ReferenceEquals(attachment.Buffer, Resource.Buffer))
+        {
+            return Errno.EINVAL;
+        }
+
+        import = new PeerImport(Resource, attachment, ownsAttachment: false);
         Resource.Add(import);
         return Errno.Success;
     }

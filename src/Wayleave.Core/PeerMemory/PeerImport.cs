@@ -11,14 +11,18 @@ namespace Wayleave.Core.PeerMemory;
 public sealed class PeerImport
 {
     private readonly List<PeerChunk> _chunks = [];
+    private readonly bool _ownsAttachment;
     private bool _closed;
 
-    internal PeerImport(PeerResource resource, Attachment attachment) =>
-        (Resource, Attachment) = (resource, attachment);
+    internal PeerImport(PeerResource resource, Attachment attachment, bool ownsAttachment) =>
+        (Resource, Attachment, _ownsAttachment) = (resource, attachment, ownsAttachment);
 
     public PeerResource Resource { get; }
 
-    /// <summary>By which the importer maps the whole resource. Detached by <see cref="Close"/>.</summary>
+    /// <summary>
+    /// By which the importer maps the whole resource. Detached by <see cref="Close"/>, unless the importer made it
+    /// itself.
+    /// </summary>
     public Attachment Attachment { get; }
 
     /// <summary>What it has, in the order it was taken.</summary>
@@ -78,7 +82,8 @@ public sealed class PeerImport
     }
 
     /// <summary>
-    /// The device is done with the resource; its chunks go back. It has unmapped before. The second call does nothing.
+    /// The device is done with the resource; its chunks go back. It has unmapped before, or uses none of them any more.
+    /// The second call does nothing.
     /// </summary>
     /// <exception cref="InvalidOperationException">The attachment is still mapped or pinned.</exception>
     public void Close()
@@ -89,7 +94,11 @@ public sealed class PeerImport
             return;
         }
 
-        Resource.Buffer.Detach(Attachment);
+        if (_ownsAttachment)
+        {
+            Resource.Buffer.Detach(Attachment);
+        }
+
         _closed = true;
         foreach (PeerChunk chunk in _chunks.ToArray())
         {

@@ -74,6 +74,9 @@ public sealed class VfioTransition
         _ => null,
     };
 
+    /// <summary>When the edge calls <see cref="HandleTimeout"/>; null when nobody is waited for.</summary>
+    public TimeSpan? NextDeadline => _revokes.Find(r => !r.IsCompleted)?.Deadline; // all began at once
+
     /// <summary>
     /// Tells the proofs that the patience is over: they name who is late. The change goes on waiting.
     /// </summary>

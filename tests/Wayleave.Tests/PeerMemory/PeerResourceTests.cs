@@ -190,6 +190,37 @@ public sealed class PeerResourceTests
     }
 
     [Fact]
+    public void A_crash_has_a_deadline_like_any_removal_and_names_who_is_late()
+    {
+        ResourceFixture f = new();
+        PeerHandle handle = f.Add("a", 3);
+        PeerUser deaf = new(f.Host, f.Nic) { IsDeaf = true };
+        deaf.Import(handle);
+        deaf.Map();
+        f.Clock.Advance(TimeSpan.FromSeconds(1));
+        PeerHandle later = f.Add("b", 1);
+        PeerUser second = new(f.Host, f.Other) { IsDeaf = true };
+        second.Import(later);
+        second.Map();
+        Assert.Null(f.Locked(() => f.Device.NextDeadline));
+
+        f.Locked(handle.Close);
+        f.Clock.Advance(TimeSpan.FromSeconds(1));
+        f.Locked(later.Close);
+
+        Assert.Equal(TimeSpan.FromSeconds(6), f.Locked(() => f.Device.NextDeadline));
+        f.Clock.Advance(TimeSpan.FromSeconds(4));
+        f.Locked(() => f.Device.HandleTimeout(f.Host.Now));
+        RetirementProof proof = handle.Resource.Removal!.Proof!;
+        Assert.Equal((QuarantineCause.StillMapped, "nic0 user"), (proof.Cause, proof.Importers[0].Importer));
+        Assert.Equal(TimeSpan.FromSeconds(7), f.Locked(() => f.Device.NextDeadline));
+        f.Clock.Advance(TimeSpan.FromSeconds(1));
+        f.Locked(() => f.Device.HandleTimeout(f.Host.Now));
+        Assert.Null(f.Locked(() => f.Device.NextDeadline));
+        Assert.Equal(4 * Page, f.Locked(() => f.Gpu.Quarantine.OverdueBytes));
+    }
+
+    [Fact]
     public void Unbind_removes_every_resource_and_ends_when_all_have_drained()
     {
         ResourceFixture f = new();

@@ -106,8 +106,10 @@ public sealed class VfioTests
         deaf.Map();
         VfioTransition reset = f.Locked(f.Device.Reset);
 
+        Assert.Equal(f.Host.Now + TimeSpan.FromSeconds(5), reset.NextDeadline);
         f.Clock.Advance(TimeSpan.FromSeconds(6));
         f.Locked(() => reset.HandleTimeout(f.Host.Now));
+        Assert.Null(reset.NextDeadline);
 
         RetirementProof proof = Assert.Single(reset.Revokes).Proof!;
         Assert.Equal("b user", Assert.Single(proof.Importers).Importer);
