@@ -289,10 +289,19 @@ public sealed class Attachment : IMemoryHold
     // Last, because a waiting revoke may hand the memory on from here.
     private void ReportUnmapped()
     {
-        if (Evidence is { IsOpen: true } told)
+        if (Evidence is not { IsOpen: true } told)
         {
-            told.RecordUnmapped();
+            return;
         }
+
+        if (told is { GateClosedAt: not null, DrainedAt: null, StoppedAt: null })
+        {
+            // Somebody may still be inside. The grade stays below Retired until the importer shows otherwise.
+            Buffer.Host.Checker.Report(
+                ViolationKind.UndrainedUnmap, Name, $"unmaps {Buffer} without having shown that its gate is empty");
+        }
+
+        told.RecordUnmapped();
     }
 
     private Errno Pin()

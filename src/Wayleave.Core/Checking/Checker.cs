@@ -127,6 +127,7 @@ public sealed class Checker
         ViolationKind.Pin => "violation.pin",
         ViolationKind.ExporterAnswer => "violation.exporter_answer",
         ViolationKind.LateUnmap => "violation.late_unmap",
+        ViolationKind.UndrainedUnmap => "violation.undrained_unmap",
         _ => throw new ArgumentOutOfRangeException(nameof(kind), kind, null),
     };
 }

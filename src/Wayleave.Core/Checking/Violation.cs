@@ -63,6 +63,9 @@ public enum ViolationKind
 
     /// <summary>An importer that was told to stop and had not unmapped when its owner stopped waiting.</summary>
     LateUnmap,
+
+    /// <summary>An importer that unmapped and had not shown that the gate it closed is empty.</summary>
+    UndrainedUnmap,
 }
 
 /// <summary>A contract that somebody broke.</summary>

@@ -76,6 +76,7 @@ public class LateEvidenceTests
         importer.Inside = 1;
         RevokeOperation revoke = RevokeOperation.Start(f.Buffer, new RevokePolicy());
         attachment.UnmapInvalidated();
+        f.ExpectViolation(ViolationKind.UndrainedUnmap);
         importer.Drain!.Signal();
         Assert.Equal((RevokeState.Quarantined, QuarantineCause.EvidenceMissing), (revoke.State, revoke.Missing));
         attachment.Evidence!.RecordDrained();
@@ -126,6 +127,7 @@ public class LateEvidenceTests
         importer.Inside = 2;
         RevokeOperation revoke = TimeOut(f);
         attachment.EndOfDeadUser(StopCause.ProcessDead, "pidfd of process 4711");
+        f.ExpectViolation(ViolationKind.LateUnmap); // and that nobody showed the gate empty is none: it need not
         Assert.Equal((RevokeState.Retired, RetirementGrade.Retired), (revoke.State, revoke.Proof!.Grade));
         Assert.Equal((MappingState.Unmapped, 0), (attachment.State, f.Exporter.PinCount));
         FenceProof fence = Assert.Single(revoke.Proof.Fences);
