@@ -23,6 +23,7 @@ public sealed class HostContext
     private readonly long _epoch;
     private List<Action> _deferred = [];
     private List<Action>? _spare; // an emptied list, for the next one who defers
+    private readonly Func<bool> _isFree;
     private volatile bool _isTaken; // for a scheduler's eyes: the lock itself says only whether this thread holds it
     private ulong _nextContext = 1; // 0 belongs to stub fences, as in dma-fence.c
     private ulong _nextId = 1;
@@ -37,6 +38,7 @@ public sealed class HostContext
     {
         (_clock, _trace, _epoch) = (clock, trace, clock.GetTimestamp());
         Checker = new Checker(this, checks ?? new CheckerOptions());
+        _isFree = () => !_isTaken; // one for all acquires: a scheduler asks at each
     }
 
     /// <summary>Watches what the objects of this host wait for, and keeps the contracts that were broken.</summary>
@@ -68,7 +70,7 @@ public sealed class HostContext
 
         if (Interleave.Enabled)
         {
-            Interleave.Wait("host lock", () => !_isTaken);
+            Interleave.Wait("host lock", _isFree);
         }
 
         _lock.Enter();

@@ -185,7 +185,10 @@ internal sealed partial class RunDriver(
     private bool TryLook(Choices choices, Scenario scenario, out bool isKnown)
     {
         isKnown = false;
-        if (scenario.Fingerprint is not { } fingerprint || (Seen is null && Audit is null))
+
+        // A state within the repeated prefix is known by definition: an earlier run passed it on its way elsewhere.
+        bool mayBeNew = Seen is not null && _log.Count > 0 && !choices.IsReplayingPrefix;
+        if (scenario.Fingerprint is not { } fingerprint || (!mayBeNew && Audit is null))
         {
             return true;
         }
@@ -200,8 +203,7 @@ internal sealed partial class RunDriver(
             return false;
         }
 
-        // A state within the repeated prefix is known by definition: an earlier run passed it on its way elsewhere.
-        isKnown = Seen is not null && _log.Count > 0 && !choices.IsReplayingPrefix && !Seen.Add(_state);
+        isKnown = mayBeNew && !Seen!.Add(_state);
         if (Audit is null || _edge == 0 || Audit.TryAdd(_edge, _state) || Audit[_edge] == _state)
         {
             return true;
