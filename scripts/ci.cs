@@ -109,9 +109,11 @@ string? Demo(string output, bool isBroken)
 void Lab()
 {
     (int exit, string output) =
-        Run(Path.Combine(root, "lab", "run"), ["--all", "--json"], TimeSpan.FromMinutes(20), show: true);
-    string? report = output.Split('\n').FirstOrDefault(
+        Run(Path.Combine(root, "lab", "run"), ["--all", "--json"], TimeSpan.FromMinutes(20), show: false);
+    ILookup<bool, string> lines = output.Split('\n').ToLookup(
         l => l.StartsWith("{\"schema\":\"wayleave.lab/1\"", StringComparison.Ordinal));
+    Console.WriteLine(string.Join('\n', lines[false]));
+    string? report = lines[true].FirstOrDefault();
     if (report is null)
     {
         Fail($"the lab left no report: exit {exit}");
