@@ -120,5 +120,10 @@ internal sealed unsafe class KernelBuffer(int fd, int size) : IDisposable
         }
     }
 
+    /// <summary>What /proc says of it under that key, or <c>none</c>.</summary>
+    internal string FdInfo(string key) => File.ReadLines($"/proc/self/fdinfo/{Fd}")
+        .Where(l => l.StartsWith(key, StringComparison.Ordinal)).Select(l => l[key.Length..].Trim())
+        .FirstOrDefault() ?? "none";
+
     public void Dispose() => Libc.close(Fd);
 }

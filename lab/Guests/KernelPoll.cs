@@ -23,30 +23,37 @@ internal static unsafe class KernelPoll
     }
 
     /// <summary>
-    /// Runs a system call that may sleep on a thread of its own; meanwhile <paramref name="release"/> lets it go on,
-    /// once it is seen to sleep.
+    /// Runs system calls that may sleep, each on a thread of its own; meanwhile <paramref name="release"/> lets them go
+    /// on, once each has ended or is seen to sleep.
     /// </summary>
-    /// <returns><c>at once: RESULT</c>, or <c>after the signal: RESULT</c> when it slept until then.</returns>
-    internal static string Blocking(Func<string> call, Action release)
+    /// <returns>For each <c>at once: RESULT</c>, or <c>after the signal: RESULT</c> when it slept until then.</returns>
+    internal static IReadOnlyList<string> Blocking(IReadOnlyList<Func<string>> calls, Action release)
     {
-        string result = "";
-        int thread = 0;
-        Thread worker = new(() =>
+        string[] results = new string[calls.Count];
+        int[] ids = new int[calls.Count];
+        Thread[] workers = [.. calls.Select((call, i) => new Thread(() =>
         {
-            Volatile.Write(ref thread, Libc.gettid());
-            result = call();
-        });
-        worker.Start();
-        bool sleeps = false;
-        while (!sleeps && !worker.Join(5))
+            Volatile.Write(ref ids[i], Libc.gettid());
+            results[i] = call();
+        }))];
+        bool[] sleep = new bool[calls.Count];
+        for (int i = 0; i < workers.Length; i++)
         {
-            int id = Volatile.Read(ref thread);
-            sleeps = id != 0 && IsInCall(id);
+            workers[i].Start();
+            while (!sleep[i] && !workers[i].Join(5))
+            {
+                int id = Volatile.Read(ref ids[i]);
+                sleep[i] = id != 0 && IsInCall(id);
+            }
         }
 
         release();
-        worker.Join();
-        return (sleeps ? "after the signal: " : "at once: ") + result;
+        foreach (Thread worker in workers)
+        {
+            worker.Join();
+        }
+
+        return [.. results.Select((result, i) => (sleep[i] ? "after the signal: " : "at once: ") + result)];
     }
 
     // /proc/.../syscall begins with the number of the call in which a thread sleeps; 16 is ioctl and 7 is poll.

@@ -1,0 +1,37 @@
+using Wayleave.Scenarios.Conformance;
+using Xunit;
+
+namespace Wayleave.Tests.Recorded;
+
+/// <summary>Our buffers, fences and sync files beside a kernel's: the same calls, the same answers.</summary>
+public sealed class BufferRecordTests
+{
+    public static TheoryData<string> Exporters => ["udmabuf", "dma-heap", "vgem"];
+
+    [Theory]
+    [MemberData(nameof(Exporters))]
+    public void Every_call_answers_as_the_kernels(string exporter) =>
+        Assert.Equal(Kernel(exporter), Ask(new SoftwareBackend()));
+
+    [Fact]
+    public void A_backend_that_forgets_readers_is_told_from_the_kernel() =>
+        Assert.NotEqual(Kernel("udmabuf"), Ask(new SoftwareBackend(forgetsReaders: true)));
+
+    [Fact]
+    public void No_two_steps_have_the_same_text()
+    {
+        IReadOnlyList<string> steps = [.. Ask(new SoftwareBackend()).Select(s => s[..s.LastIndexOf(" = ")])];
+        Assert.Equal(steps.Distinct(), steps);
+    }
+
+    private static List<string> Ask(IBufferBackend backend)
+    {
+        List<string> steps = [];
+        new BufferConformance(backend, (name, what, result) => steps.Add($"{name} {what} = {result}")).Run();
+        return steps;
+    }
+
+    private static IEnumerable<string> Kernel(string exporter) => KernelRecord.Read("dmabuf")
+        .Where(r => r.Text("exporter") == exporter && r.Text("part") == "common")
+        .Select(r => $"{r.Text("case")} {r.Text("do")} = {r.Text("result")}");
+}
