@@ -16,6 +16,7 @@ public sealed class TransferTests : IAsyncLifetime, IDisposable
     private const ulong Size = 1 << 20;
 
     private readonly ControlTestFolder _folder = new();
+    private readonly LeaseWatch _leases = new();
     private ServedHost _a = null!;
     private ServedHost _b = null!;
 
@@ -24,7 +25,8 @@ public sealed class TransferTests : IAsyncLifetime, IDisposable
     public async ValueTask InitializeAsync()
     {
         _a = await ServedHost.StartAsync(_folder, "127.0.73.1", TimeProvider.System);
-        _b = await ServedHost.StartAsync(_folder, "127.0.73.2", TimeProvider.System);
+        WayleaveHostOptions traced = new() { Trace = _leases };
+        _b = await ServedHost.StartAsync(_folder, "127.0.73.2", TimeProvider.System, traced);
     }
 
     public async ValueTask DisposeAsync()
@@ -123,19 +125,17 @@ public sealed class TransferTests : IAsyncLifetime, IDisposable
     {
         await MakeAsync();
         DirectCopy copy = new(_a.Client, _b.Client) { StallMax = TimeSpan.FromMilliseconds(300) };
-        Task<CopyResult> running = copy.CopyAsync(_a.UrlOf("object"), _b.UrlOf("copy"), Cancellation);
         AcquireTicket? held = null;
         GpuBuffer? buffer = null;
-        while (held is null && !running.IsCompleted)
+        _leases.Then = () =>
         {
-            // As soon as it is there, and before the first packet or between two of them.
-            buffer = _b.Host.Objects.List() is [{ } target] ? target.Buffer : null;
-            held = buffer is not null && _b.Host.Leases.List().Count == 1 ? TryHold(_b.Host, buffer) : null;
-        }
-
-        Assert.NotNull(held);
+            // Before the source is told the key: every packet will find the memory moved away.
+            buffer = Assert.Single(_b.Host.Objects.List()).Buffer;
+            held = Hold(_b.Host, buffer);
+        };
+        Task<CopyResult> running = copy.CopyAsync(_a.UrlOf("object"), _b.UrlOf("copy"), Cancellation);
         WayleaveException e = await RefusedAsync(() => running);
-        Release(_b.Host, buffer!, held);
+        Release(_b.Host, buffer!, held!);
         Assert.Equal(Errno.ETIMEDOUT, e.Errno);
         Assert.Matches(
             $"^copy wl://127\\.0\\.73\\.1:.* to wl://127\\.0\\.73\\.2:.*: 127\\.0\\.73\\.2:\\d+: no byte of its region "
@@ -207,17 +207,12 @@ public sealed class TransferTests : IAsyncLifetime, IDisposable
         }
     }
 
-    private static AcquireTicket? TryHold(WayleaveHost host, GpuBuffer buffer)
+    private static AcquireTicket Hold(WayleaveHost host, GpuBuffer buffer)
     {
         using (host.Context.Enter())
         {
             AcquireTicket ticket = new(host.Context, "test");
-            if (buffer.IsFreed || buffer.Shared.Reservation.Owner is not null
-                || buffer.Shared.Reservation.TryLock(ticket).Kind != LockOutcomeKind.Acquired)
-            {
-                return null;
-            }
-
+            Assert.Equal(LockOutcomeKind.Acquired, buffer.Shared.Reservation.TryLock(ticket).Kind);
             buffer.Shared.InvalidateMappings(ticket);
             return ticket;
         }
@@ -228,6 +223,20 @@ public sealed class TransferTests : IAsyncLifetime, IDisposable
         using (host.Context.Enter())
         {
             buffer.Shared.Reservation.Unlock(ticket);
+        }
+    }
+
+    /// <summary>Runs something once, when a lease has been made and before its holder learns of it.</summary>
+    private sealed class LeaseWatch : ITraceSink
+    {
+        public Action? Then { get; set; }
+
+        public void Emit(in TraceEvent traceEvent)
+        {
+            if (traceEvent.Name == "lease.start")
+            {
+                Then?.Invoke();
+            }
         }
     }
 }

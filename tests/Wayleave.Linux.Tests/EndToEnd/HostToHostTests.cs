@@ -11,7 +11,7 @@ namespace Wayleave.Linux.Tests.EndToEnd;
 /// </summary>
 public class HostToHostTests : EndToEndTest
 {
-    private const long LengthBytes = 64 << 20;
+    private const long LengthBytes = 192 << 20;
     private const string Died = "the host died or cut the connection; look at its output, then try again";
 
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
@@ -260,8 +260,8 @@ public class HostToHostTests : EndToEndTest
     /// </summary>
     private async Task<(HostProcess A, HostProcess B, CliProcess Copy)> CopyInTheMiddleAsync()
     {
-        HostProcess a = await StartHostAsync("a", "128MiB", "--mtu", "256");
-        HostProcess b = await StartHostAsync("b", "128MiB", "--mtu", "256");
+        HostProcess a = await StartHostAsync("a", "256MiB", "--mtu", "256");
+        HostProcess b = await StartHostAsync("b", "256MiB", "--mtu", "256");
         CreateObjectDocument create = new() { Device = "gpu0", Name = "object", SizeBytes = LengthBytes };
         ObjectDocument made = await a.Client.CreateObjectAsync(create, Cancellation);
         await a.Client.CommitObjectAsync(made.Id, null, Cancellation);
