@@ -10,7 +10,6 @@ namespace Wayleave.Host.Control;
 public sealed class HeldAudit : IAsyncDisposable
 {
     private readonly LineReader _lines;
-    private int _disposed;
 
     private HeldAudit(LineReader lines, AuditDocument audit)
     {
@@ -35,19 +34,7 @@ public sealed class HeldAudit : IAsyncDisposable
     }
 
     /// <summary>Ends the audit. Its end at the host is not waited for. Disposing twice is fine.</summary>
-    public async ValueTask DisposeAsync()
-    {
-        if (Interlocked.Exchange(ref _disposed, 1) != 0)
-        {
-            return;
-        }
-
-        await _lines.StopAsync().ConfigureAwait(false);
-
-        // Whoever awaits Completion has seen how it ended.
-        await Completion.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        await _lines.DisposeAsync().ConfigureAwait(false);
-    }
+    public ValueTask DisposeAsync() => _lines.CloseAsync(Completion);
 
     private async Task WatchAsync()
     {

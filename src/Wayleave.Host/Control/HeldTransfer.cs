@@ -10,7 +10,6 @@ public sealed class HeldTransfer : IAsyncDisposable
 {
     private readonly LineReader _lines;
     private readonly Action<ulong>? _progress;
-    private int _disposed;
 
     private HeldTransfer(LineReader lines, TransferDocument transfer, Action<ulong>? progress)
     {
@@ -37,19 +36,7 @@ public sealed class HeldTransfer : IAsyncDisposable
     }
 
     /// <summary>Ends the transfer. Its end at the host is not waited for. Disposing twice is fine.</summary>
-    public async ValueTask DisposeAsync()
-    {
-        if (Interlocked.Exchange(ref _disposed, 1) != 0)
-        {
-            return;
-        }
-
-        await _lines.StopAsync().ConfigureAwait(false);
-
-        // Whoever awaits Completion has seen how it ended.
-        await ((Task)Completion).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        await _lines.DisposeAsync().ConfigureAwait(false);
-    }
+    public ValueTask DisposeAsync() => _lines.CloseAsync(Completion);
 
     private async Task<TransferEventDocument> WatchAsync()
     {

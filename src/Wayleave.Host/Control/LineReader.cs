@@ -19,6 +19,7 @@ internal sealed class LineReader : IAsyncDisposable
     private readonly CancellationTokenSource _stopping = new();
     private readonly string _operation;
     private readonly TimeSpan _silenceMax;
+    private int _closed;
 
     private LineReader(HttpResponseMessage response, Stream stream, string operation, TimeSpan silenceMax)
     {
@@ -70,7 +71,7 @@ internal sealed class LineReader : IAsyncDisposable
         }
     }
 
-    /// <summary>The next line, or null once <see cref="StopAsync"/> was called.</summary>
+    /// <summary>The next line, or null once <see cref="CloseAsync"/> was called.</summary>
     /// <exception cref="WayleaveException">
     /// ETIMEDOUT: the host has fallen silent. ECONNRESET: it died. EPROTO: it sent something else.
     /// </exception>
@@ -99,14 +100,29 @@ internal sealed class LineReader : IAsyncDisposable
         }
     }
 
-    /// <summary>Ends <see cref="ReadNextAsync"/>, now and later.</summary>
-    public Task StopAsync() => _stopping.CancelAsync();
+    /// <summary>
+    /// Ends <see cref="ReadNextAsync"/>, waits for who reads, and closes the connection, by which the host learns that
+    /// we left. Closing twice is fine.
+    /// </summary>
+    /// <param name="reading">Who reads; how it ends is known to whoever awaits it.</param>
+    public async ValueTask CloseAsync(Task reading)
+    {
+        if (Interlocked.Exchange(ref _closed, 1) != 0)
+        {
+            return;
+        }
 
-    /// <summary>Closes the connection, by which the host learns that we left. Not while a read is under way.</summary>
+        await _stopping.CancelAsync().ConfigureAwait(false);
+        await reading.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await DisposeAsync().ConfigureAwait(false);
+    }
+
+    /// <summary>Closes the connection of a stream that nobody reads.</summary>
     public async ValueTask DisposeAsync()
     {
         await _reader.CompleteAsync().ConfigureAwait(false);
         _response.Dispose();
+        _stopping.Dispose();
     }
 
     private T Parse<T>(byte[] line, JsonTypeInfo<T> type)

@@ -82,29 +82,38 @@ public sealed class DirectCopy(ControlClient source, ControlClient target)
         StallTimeoutMs = StallMax == Timeout.InfiniteTimeSpan ? -1 : (int)Math.Ceiling(StallMax.TotalMilliseconds),
     };
 
-    // What a host says on its stream is more exact than the time-outs that the other one reports afterwards.
-    private static async Task<TransferEventDocument> AwaitEndAsync(
+    // A lease that ends, because its owner or its host is gone, says more than the time-outs that the source reports
+    // afterwards.
+    private async Task<TransferEventDocument> AwaitEndAsync(
         HeldTransfer transfer, HeldLease lease, string operation, CancellationToken cancellation)
     {
+        Task first = await Task
+            .WhenAny(transfer.Completion, lease.Completion).WaitAsync(cancellation).ConfigureAwait(false);
+        if (first == lease.Completion)
+        {
+            try
+            {
+                await first.ConfigureAwait(false);
+            }
+            catch (WayleaveException e)
+            {
+                throw Retell(e, operation, target.HostName);
+            }
+        }
+
         try
         {
-            Task first = await Task
-                .WhenAny(transfer.Completion, lease.Completion).WaitAsync(cancellation).ConfigureAwait(false);
-            await first.ConfigureAwait(false);
             return await transfer.Completion.WaitAsync(cancellation).ConfigureAwait(false);
         }
         catch (WayleaveException e)
         {
-            // The user asked for a copy and has never heard of a lease; which host it was stands in the operation.
-            throw new WayleaveException(e.Errno, operation, $"{HostOf(e)}{e.Reason}", e.Remedy, e);
+            throw Retell(e, operation, source.HostName);
         }
     }
 
-    private static string HostOf(WayleaveException e)
-    {
-        int at = e.Operation.LastIndexOf(" on ", StringComparison.Ordinal);
-        return at < 0 ? "" : e.Operation[(at + " on ".Length)..] + ": ";
-    }
+    // The user asked for a copy and has never heard of leases and transfers.
+    private static WayleaveException Retell(WayleaveException e, string operation, string host) =>
+        new(e.Errno, operation, $"{host}: {e.Reason}", e.Remedy, e);
 
     private void ThrowIfFailed(TransferEventDocument end, string operation)
     {
