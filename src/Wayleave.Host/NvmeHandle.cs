@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using Wayleave.Core;
+using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Nvme;
 using Wayleave.Host.Configuration;
@@ -45,6 +46,14 @@ public sealed class NvmeHandle : IDisposable
             NvmeControllerOptions options = new() { SerialNumber = $"WL-{config.Name}", RequestsMax = Requests };
             Memory<byte> memoryBuffer = _memoryBuffer?.Memory ?? default;
             Controller = new NvmeController(fabric, Function, options, _buffers.Memory, memoryBuffer);
+            if (_memoryBuffer is not null)
+            {
+                // Whoever asks for memory of the drive gets it here; the drive itself keeps none.
+                PeerDevice.TryAddResource(
+                    host, fabric.Topology, function, NvmeController.MemoryBufferBar, 0, 0, out _).ThrowIfFailed(
+                    $"offer the memory buffer of {Name}");
+            }
+
             Driver = new NvmeDriver(host, fabric, Controller, _queues.Memory);
         }
 

@@ -18,6 +18,7 @@ public sealed class WayleaveHost : IAsyncDisposable
     private readonly List<GpuHandle> _gpus = [];
     private readonly List<NicHandle> _nics = [];
     private readonly List<NvmeHandle> _nvmes = [];
+    private long _stagedBytes;
     private bool _disposed;
 
     private WayleaveHost(HostConfig config, WayleaveHostOptions options)
@@ -49,6 +50,12 @@ public sealed class WayleaveHost : IAsyncDisposable
     /// <summary>Objects that are sent to other hosts.</summary>
     public TransferService Transfers { get; private set; } = null!;
 
+    /// <summary>
+    /// Bytes on their way from one device to another that passed through system memory, because nothing shorter was
+    /// allowed. Each is counted once.
+    /// </summary>
+    public long StagedBytes => Interlocked.Read(ref _stagedBytes);
+
     /// <summary>What the rules say about the way from a device to the memory of a GPU. Host lock not held.</summary>
     public PeerVerdict VerdictFor(GpuHandle gpu, PciFunction client)
     {
@@ -58,6 +65,9 @@ public sealed class WayleaveHost : IAsyncDisposable
             return gpu.Device.Function.PeerDevice!.VerdictFor(client);
         }
     }
+
+    /// <summary>Whoever stages counts each byte when it is in system memory.</summary>
+    internal void CountStaged(ulong bytes) => Interlocked.Add(ref _stagedBytes, (long)bytes);
 
     /// <summary>Makes the devices, starts their threads and checks once that memory can be taken back.</summary>
     /// <exception cref="ConfigurationException">

@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
+using Wayleave.Devices.Nvme;
 
 namespace Wayleave.Host.Configuration;
 
@@ -52,7 +53,9 @@ public static class TopologyPlacement
         return false;
     }
 
-    private sealed record Device(string Path, string Name, string? Function, ulong VramBytes);
+    private sealed record Device(string Path, string Name, string? Function, DeviceMemory? Memory);
+
+    private sealed record DeviceMemory(string Name, int Bar, long SizeBytes);
 
     private sealed class Placement(HostConfig config, List<ConfigProblem> problems)
     {
@@ -77,9 +80,9 @@ public static class TopologyPlacement
 
         // Two devices of one name are told elsewhere, and here one of them is enough.
         private IEnumerable<Device> Devices() => config.Gpus
-            .Select((g, i) => new Device($"gpus[{i}]", g.Name, g.Function, (ulong)g.VramBytes))
-            .Concat(config.Nics.Select((n, i) => new Device($"nics[{i}]", n.Name, n.Function, 0)))
-            .Concat(config.Nvmes.Select((n, i) => new Device($"nvmes[{i}]", n.Name, n.Function, 0)))
+            .Select((g, i) => new Device($"gpus[{i}]", g.Name, g.Function, new("VRAM", GpuDevice.VramBar, g.VramBytes)))
+            .Concat(config.Nics.Select((n, i) => new Device($"nics[{i}]", n.Name, n.Function, null)))
+            .Concat(config.Nvmes.Select((n, i) => new Device($"nvmes[{i}]", n.Name, n.Function, MemoryOf(n))))
             .Where(d => d.Name.Length > 0)
             .DistinctBy(d => d.Name);
 
@@ -107,21 +110,24 @@ public static class TopologyPlacement
             else
             {
                 _functions[index] = _functions[index] with { Name = device.Name };
-                CheckVram(device, _functions[index]);
+                CheckMemory(device, _functions[index]);
             }
         }
 
-        private void CheckVram(Device device, FunctionDescription function)
+        private static DeviceMemory? MemoryOf(NvmeConfig nvme) => nvme.MemoryBufferBytes == 0
+            ? null
+            : new DeviceMemory("memory buffer", NvmeController.MemoryBufferBar, nvme.MemoryBufferBytes);
+
+        private void CheckMemory(Device device, FunctionDescription function)
         {
-            const int VramBar = GpuDevice.VramBar;
-            BarDescription? bar = function.Bars.FirstOrDefault(b => b.Index == VramBar);
-            if (device.VramBytes > 0 && bar is not null
-                && (bar.Kind != PciBarKind.Memory || bar.SizeBytes < device.VramBytes))
+            if (device.Memory is { SizeBytes: > 0 } memory
+                && function.Bars.FirstOrDefault(b => b.Index == memory.Bar) is { } bar
+                && (bar.Kind != PciBarKind.Memory || bar.SizeBytes < (ulong)memory.SizeBytes))
             {
-                string vram = ByteSize.ToText((long)device.VramBytes);
                 Report(
                     $"topology.{bar.Path ?? function.Path + ".bars"}.size_bytes",
-                    $"BAR 0 of {device.Name} is where its {vram} of VRAM answer: make it memory of at least that size");
+                    $"BAR {memory.Bar} of {device.Name} is where its {ByteSize.ToText(memory.SizeBytes)} of "
+                        + $"{memory.Name} answer: make it memory of at least that size");
             }
         }
 

@@ -33,7 +33,8 @@ public static class LinkReports
                         .Select(p => new PathDocument(
                             p.Client.Name, p.Owner?.Name, p.Route, p.ReadBytes, p.WrittenBytes)),
                 ],
-                StagingBytes = fabric.Traffic.Where(p => p.Route == PeerRoute.Staging).Sum(p => p.WrittenBytes),
+                StagingBytes = host.StagedBytes
+                    + fabric.Traffic.Where(p => p.Route == PeerRoute.Staging).Sum(p => p.WrittenBytes),
                 IommuFaults = fabric.Topology.Functions.Sum(fabric.IommuFaults),
             };
         }

@@ -47,10 +47,10 @@ public sealed class ProbeService(WayleaveHost host)
         List<ProbedRouteDocument> routes = [];
         foreach ((PciFunction owner, PciFunction client) in ways)
         {
-            if (host.Gpus.FirstOrDefault(g => ReferenceEquals(g.Device.Function, owner)) is { } gpu)
+            if (OffersMemory(owner))
             {
                 routes.Add(
-                    await ProbeAsync(gpu, client, start.SizeBytes, start.Again, cancellation).ConfigureAwait(false));
+                    await ProbeAsync(owner, client, start.SizeBytes, start.Again, cancellation).ConfigureAwait(false));
             }
         }
 
@@ -60,7 +60,7 @@ public sealed class ProbeService(WayleaveHost host)
                 Errno.EOPNOTSUPP,
                 operation,
                 "neither offers memory to peers, so there is no route between them",
-                "name a GPU as one of the two");
+                "name a GPU, or a drive with a memory buffer, as one of the two");
         }
 
         return new ProbeDocument
@@ -73,8 +73,9 @@ public sealed class ProbeService(WayleaveHost host)
 
     private PciFunction FindDevice(string operation, string name)
     {
-        IEnumerable<PciFunction> devices =
-            host.Gpus.Select(g => g.Device.Function).Concat(host.Nics.Select(n => n.Device.Function));
+        IEnumerable<PciFunction> devices = host.Gpus.Select(g => g.Device.Function)
+            .Concat(host.Nics.Select(n => n.Device.Function))
+            .Concat(host.Nvmes.Select(n => n.Function));
         bool isAddress = PciAddress.TryParse(name, out PciAddress address);
         return devices.FirstOrDefault(d => d.Name == name || (isAddress && d.Address == address))
             ?? throw new WayleaveException(
@@ -84,13 +85,25 @@ public sealed class ProbeService(WayleaveHost host)
                 $"it has {string.Join(", ", devices.Select(d => d.Name))}");
     }
 
+    // A GPU hands its memory out as objects, whoever else has some by a pool.
+    private bool OffersMemory(PciFunction owner)
+    {
+        using (host.Context.Enter())
+        {
+            return FindGpu(owner) is not null || owner.PeerDevice?.Pool is not null;
+        }
+    }
+
+    private GpuHandle? FindGpu(PciFunction function) =>
+        host.Gpus.FirstOrDefault(g => ReferenceEquals(g.Device.Function, function));
+
     private async Task<ProbedRouteDocument> ProbeAsync(
-        GpuHandle owner, PciFunction client, ulong sizeBytes, bool isAgain, CancellationToken cancellation)
+        PciFunction owner, PciFunction client, ulong sizeBytes, bool isAgain, CancellationToken cancellation)
     {
         PeerVerdict verdict;
         using (host.Context.Enter())
         {
-            PeerDevice peer = owner.Device.Function.PeerDevice!;
+            PeerDevice peer = owner.PeerDevice!;
             if (isAgain)
             {
                 peer.ClearFault(client);
@@ -115,6 +128,38 @@ public sealed class ProbeService(WayleaveHost host)
         DmaPort port = new(client);
         RouteProbe probe = new(
             port, new DmaPort(host.Fabric.Processor), BitConverter.ToUInt64(RandomNumberGenerator.GetBytes(8)));
+        if (FindGpu(owner) is { } gpu)
+        {
+            await MoveInObjectAsync(gpu, client, probe, sizeBytes, cancellation).ConfigureAwait(false);
+        }
+        else
+        {
+            MoveInPool(owner, client, probe, sizeBytes, cancellation);
+        }
+
+        string? failure = DescribeFailure(probe, port.LostBytes);
+        if (failure is not null)
+        {
+            using (host.Context.Enter())
+            {
+                RouteFault fault = new(client, failure, host.Context.Now);
+                owner.PeerDevice?.MarkBad(fault);
+            }
+        }
+
+        return route with
+        {
+            Write = ToDocument(probe.Write),
+            Read = ToDocument(probe.Read),
+            LostBytes = port.LostBytes,
+            MarkedBad = failure is not null,
+            Reason = failure,
+        };
+    }
+
+    private async Task MoveInObjectAsync(
+        GpuHandle owner, PciFunction client, RouteProbe probe, ulong sizeBytes, CancellationToken cancellation)
+    {
         DeviceObject memory = await host.Objects
             .CreateAsync(owner.Name, $"probe-by-{client.Name}", sizeBytes, StorageKind.Revocable, cancellation)
             .ConfigureAwait(false);
@@ -127,25 +172,45 @@ public sealed class ProbeService(WayleaveHost host)
         {
             await host.Objects.AbortAsync(memory, "probe ended").ConfigureAwait(false);
         }
+    }
 
-        string? failure = DescribeFailure(probe, port.LostBytes);
-        if (failure is not null)
+    // What is taken from a pool keeps the driver of its owner from letting go, so that nobody takes it back meanwhile.
+    private void MoveInPool(
+        PciFunction owner, PciFunction client, RouteProbe probe, ulong sizeBytes, CancellationToken cancellation)
+    {
+        PeerAllocation? memory;
+        DmaAddressList? mapped;
+        PeerPool pool;
+        using (host.Context.Enter())
         {
-            using (host.Context.Enter())
+            pool = owner.PeerDevice?.Pool
+                ?? throw new WayleaveException(Errno.ENODEV, $"probe {owner.Name}", "its driver has let go");
+            pool.TryAllocate(sizeBytes, $"probe by {client.Name}", out memory).ThrowIfFailed(
+                $"take {ByteSize.ToText((long)sizeBytes)} of {owner.Name}", "give a smaller --size");
+            Errno errno = host.Fabric.TryMap(client, memory!.Addresses, out mapped);
+            if (errno != Errno.Success)
             {
-                RouteFault fault = new(client, failure, host.Context.Now);
-                owner.Device.Function.PeerDevice?.MarkBad(fault);
+                pool.Free(memory);
+                errno.ThrowIfFailed($"map {owner.Name} for {client.Name}");
             }
         }
 
-        return route with
+        try
         {
-            Write = ToDocument(probe.Write),
-            Read = ToDocument(probe.Read),
-            LostBytes = port.LostBytes,
-            MarkedBad = failure is not null,
-            Reason = failure,
-        };
+            for (ulong offset = 0; offset < sizeBytes; offset += OwnerAccess.PieceBytes)
+            {
+                cancellation.ThrowIfCancellationRequested();
+                Move(mapped!, memory.Addresses, offset, sizeBytes, probe);
+            }
+        }
+        finally
+        {
+            using (host.Context.Enter())
+            {
+                host.Fabric.Unmap(client, mapped!);
+                pool.Free(memory);
+            }
+        }
     }
 
     // As the owner of the memory does: with the reservation held nobody moves it or takes it back, so the mapping needs
@@ -212,7 +277,7 @@ public sealed class ProbeService(WayleaveHost host)
 
             try
             {
-                Move(addresses, buffer.Placement.Addresses, offset, probe);
+                Move(addresses, buffer.Placement.Addresses, offset, buffer.SizeBytes, probe);
             }
             finally
             {
@@ -233,9 +298,10 @@ public sealed class ProbeService(WayleaveHost host)
         }
     }
 
-    private static void Move(DmaAddressList mapped, DmaAddressList physical, ulong offset, RouteProbe probe)
+    private static void Move(
+        DmaAddressList mapped, DmaAddressList physical, ulong offset, ulong sizeBytes, RouteProbe probe)
     {
-        ulong end = Math.Min(offset + OwnerAccess.PieceBytes, physical.LengthBytes);
+        ulong end = Math.Min(offset + OwnerAccess.PieceBytes, sizeBytes);
         while (offset < end && mapped.TryLocate(offset, out DeviceAddress address, out ulong mappedBytes)
             && physical.TryLocate(offset, out DeviceAddress at, out ulong physicalBytes))
         {

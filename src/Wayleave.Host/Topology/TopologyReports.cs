@@ -30,7 +30,7 @@ public static class TopologyReports
         Iommu = bridge.Iommu,
         NumaNode = bridge.NumaNode,
         BusOffset = bridge.BusOffset,
-        Identity = bridge.Identity is { } identity ? identity.Id.ToString() : null,
+        Identity = bridge.Identity is { } identity && identity.Id != default ? identity.Id.ToString() : null,
         Listing = ListingOf(bridge),
         ForwardsPeerRequests = bridge.ForwardsPeerRequests,
         LosesPeerRequests = bridge.LosesPeerRequests,

@@ -156,6 +156,11 @@ public sealed record TopologyView(
             Add(nic.Name, new FunctionFacts { Type = "rdma", OffersMemory = false });
         }
 
+        foreach (NvmeConfig nvme in config.Nvmes)
+        {
+            Add(nvme.Name, new FunctionFacts { Type = "nvme", OffersMemory = nvme.MemoryBufferBytes > 0 });
+        }
+
         // What the file describes and no device takes is still something that one asks about.
         foreach (PciFunction other in topology.Functions)
         {

@@ -61,7 +61,9 @@ public sealed class DriveCopy(WayleaveHost host, NvmeHandle drive)
                     await host.Objects.EvictAsync(made).ConfigureAwait(false);
                 }
 
-                await MoveAsync(made, source, NvmeOpcode.Read, length, operation, cancellation).ConfigureAwait(false);
+                Action<ulong> count = verdict.IsSupported ? static _ => { } : host.CountStaged;
+                await MoveAsync(made, source, NvmeOpcode.Read, length, operation, count, cancellation)
+                    .ConfigureAwait(false);
                 if (!verdict.IsSupported)
                 {
                     await host.Objects.RestoreAsync(made).ConfigureAwait(false);
@@ -92,6 +94,7 @@ public sealed class DriveCopy(WayleaveHost host, NvmeHandle drive)
         NvmeOpcode opcode,
         ulong length,
         string operation,
+        Action<ulong> moved,
         CancellationToken cancellation)
     {
         NvmeBufferUser user = Attach(o, operation);
@@ -102,7 +105,7 @@ public sealed class DriveCopy(WayleaveHost host, NvmeHandle drive)
             {
                 await commands.WaitForRoomAsync(cancellation).ConfigureAwait(false);
                 ulong bytes = Math.Min(CommandBytes, length - offset);
-                Errno errno = await StartAsync(o, user, medium, opcode, offset, bytes, commands.HandleEnded)
+                Errno errno = await StartAsync(o, user, medium, opcode, offset, bytes, HandleEnded)
                     .ConfigureAwait(false);
                 if (errno == Errno.Success)
                 {
@@ -117,6 +120,12 @@ public sealed class DriveCopy(WayleaveHost host, NvmeHandle drive)
                 }
 
                 await Task.Delay(1, cancellation).ConfigureAwait(false); // another copy has the slots
+
+                void HandleEnded(Errno error)
+                {
+                    moved(error == Errno.Success ? bytes : 0);
+                    commands.HandleEnded(error);
+                }
             }
         }
         finally

@@ -32,7 +32,7 @@ public sealed class TopologyCommandTests : IDisposable
               { "name": "rdma0", "address": "04:00.0", "below": "sw0.1" },
               { "name": "nvme0", "address": "81:00.0", "below": "rp8",
                 "bars": [ { "size_bytes": "16KiB", "address": "0xfe000000" },
-                          { "index": 2, "size_bytes": "4MiB", "address": "0x3800000000", "prefetchable": true },
+                          { "index": 2, "size_bytes": "16MiB", "address": "0x3800000000", "prefetchable": true },
                           { "index": 4, "size_bytes": 32, "kind": "io_port" } ] } ] } }
         """;
 
@@ -48,7 +48,7 @@ public sealed class TopologyCommandTests : IDisposable
          |           |                               \-01.0-[04]----00.0  rdma0 (rdma)
          |           \-02.0-[]--
          \-[0000:80]-+-00.0  pci0000:80 [8086:2030]
-                     \-01.0-[81]----00.0  nvme0
+                     \-01.0-[81]----00.0  nvme0 (nvme)
 
         ROOT BUS    IOMMU   NUMA  IDENTITY   PEER REQUESTS BETWEEN ITS PORTS
         pci0000:00  strict     0  8086:1237  refused: not on the list
@@ -65,8 +65,8 @@ public sealed class TopologyCommandTests : IDisposable
         0000:00:02.0  rp1         root port          -          -                      -
         0000:80:00.0  pci0000:80  host bridge        8086:2030  -                      -
         0000:80:01.0  rp8         root port          -          -                      -
-        0000:81:00.0  nvme0       endpoint           -          -                      0: 16KiB at 0xfe000000
-                                                                                       2: 4MiB at 0x3800000000 pref
+        0000:81:00.0  nvme0       nvme               -          -                      0: 16KiB at 0xfe000000
+                                                                                       2: 16MiB at 0x3800000000 pref
                                                                                        4: 32 at 0x1000 ports
 
         """.ReplaceLineEndings("\n"),
@@ -262,11 +262,14 @@ public sealed class TopologyCommandTests : IDisposable
         await using RunningHost host = await RunningHost.StartAsync(ControlTestFolder.Config, _folder);
 
         Assert.StartsWith(
-            "-[0000:00]---01.0-[01-04]----00.0-[02-04]--+-00.0-[03]----00.0  gpu0 (gpu)\n",
+            "-[0000:00]---01.0-[01-05]----00.0-[02-05]--+-00.0-[03]----00.0  gpu0 (gpu)\n",
             await RunWellAsync(["topo", .. host.Options]),
             StringComparison.Ordinal);
         string matrix = await RunWellAsync(["topo", "-m", .. host.Options]);
-        Assert.Contains("gpu0   X     BUS\nrdma0  -     X\n", matrix, StringComparison.Ordinal);
+        Assert.Contains(
+            "gpu0   X     BUS    BUS\nrdma0  -     X      -\nnvme0  BUS   BUS    X\n",
+            matrix,
+            StringComparison.Ordinal);
         Assert.Contains(
             "        route:       bus address: the request stays below a common bridge\n",
             await RunWellAsync(["explain", "gpu0", "rdma0", .. host.Options]),
@@ -274,6 +277,18 @@ public sealed class TopologyCommandTests : IDisposable
         Assert.Equal(
             "rdma0 to memory of gpu0: good\n        write:  64.0 KiB intact\n        read:   64.0 KiB intact\n",
             await RunWellAsync(["probe", "gpu0", "rdma0", "--size", "64K", .. host.Options]));
+
+        Assert.Equal(
+            """
+            nvme0 to memory of gpu0: good
+                    write:  64.0 KiB intact
+                    read:   64.0 KiB intact
+            gpu0 to memory of nvme0: good
+                    write:  64.0 KiB intact
+                    read:   64.0 KiB intact
+
+            """.ReplaceLineEndings("\n"),
+            await RunWellAsync(["probe", "gpu0", "nvme0", "--size", "64K", .. host.Options]));
 
         string links = await RunWellAsync(["links", .. host.Options]);
 
@@ -315,7 +330,7 @@ public sealed class TopologyCommandTests : IDisposable
             """.ReplaceLineEndings("\n"),
             output);
         Assert.Contains(
-            "gpu0   X     BAD\n", await RunWellAsync(["topo", "-m", .. host.Options]), StringComparison.Ordinal);
+            "gpu0   X     BAD    BUS\n", await RunWellAsync(["topo", "-m", .. host.Options]), StringComparison.Ordinal);
         (code, output, _) = await RunAsync(["explain", "gpu0", "rdma0", .. host.Options]);
         Assert.Equal(1, code);
         Assert.Contains("        reason:      a probe wrote 64KiB of which", output, StringComparison.Ordinal);
@@ -370,11 +385,11 @@ public sealed class TopologyCommandTests : IDisposable
         await using RunningHost host = await RunningHost.StartAsync(ControlTestFolder.Config, _folder);
         string name = host.Url[5..];
         Assert.Equal(
-            (1, $"wayleave: {name}: probe gpu0 x: x is no device of this host; it has gpu0, rdma0\n"),
+            (1, $"wayleave: {name}: probe gpu0 x: x is no device of this host; it has gpu0, rdma0, nvme0\n"),
             await FailAsync(["probe", "gpu0", "x", .. host.Options]));
         Assert.Equal(
             (3, $"wayleave: {name}: probe rdma0 rdma0: neither offers memory to peers, so there is no route between "
-                + "them; name a GPU as one of the two\n"),
+                + "them; name a GPU, or a drive with a memory buffer, as one of the two\n"),
             await FailAsync(["probe", "rdma0", "rdma0", .. host.Options]));
         Assert.Equal(
             (1, $"wayleave: {name}: probe gpu0 gpu0: 3 bytes are no multiple of 8 up to 1GiB\n"),
