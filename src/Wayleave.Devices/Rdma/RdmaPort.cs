@@ -63,10 +63,9 @@ public sealed class RdmaPort
     public TimeSpan? NextDeadline => _nextDeadline == TimeSpan.MaxValue ? null : _nextDeadline;
 
     /// <summary>
-    /// An acknowledgement since the last <see cref="PollTransmit"/> let requests out: a driver sends them before it
-    /// looks for more datagrams. Port token held by the caller.
+    /// What the datagrams since the last <see cref="PollTransmit"/> ask for. Port token held by the caller.
     /// </summary>
-    public bool HasRoomToSend { get; internal set; }
+    public TransmitUrgency Urgency { get; private set; }
 
     /// <summary>The sockets that queue pairs were ever connected to. Port token held by the caller.</summary>
     public IReadOnlyList<PeerStatus> GetPeers() => [.. _peers.Select(p => p.Status)];
@@ -130,7 +129,7 @@ public sealed class RdmaPort
     /// <param name="transmit">How to send it.</param>
     public bool PollTransmit(TimeSpan now, Span<byte> buffer, out Transmit transmit)
     {
-        HasRoomToSend = false;
+        Urgency = TransmitUrgency.None;
         AnswerDoorbells();
         WakeStalled();
         for (int i = 0; i < _peers.Count; i++)
@@ -188,6 +187,8 @@ public sealed class RdmaPort
 
     /// <summary>The queue pair of that number, or null.</summary>
     public QueuePair? FindQueuePair(uint number) => (QueuePair?)_pairs.Find(number);
+
+    internal void Urge(TransmitUrgency urgency) => Urgency = urgency > Urgency ? urgency : Urgency;
 
     internal void AssertHeld()
     {

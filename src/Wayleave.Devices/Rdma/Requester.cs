@@ -439,9 +439,10 @@ internal sealed class Requester
             return false;
         }
 
-        // First is longer than Middle, so a super-packet that it opens ends with the second packet.
+        // First is longer than Middle, so the super-packet that it opens ends with the second packet: it is not worth a
+        // start if the next one cannot follow.
         _superPacketPackets = superPacket.CapacityFor(PayloadPacket.SizeOf(Bth.Size, _pair.MtuBytes));
-        int wanted = _progress.CursorPacket == 0 ? 2 : Math.Min(left, _superPacketPackets);
+        int wanted = Math.Min(left, _superPacketPackets + (_progress.CursorPacket == 0 ? 2 : 0));
         return _pair.Peer.Window.IsWorthWaiting(Worthwhile(wanted));
     }
 
@@ -658,7 +659,7 @@ internal sealed class Requester
         if (_progress.HasWork)
         {
             RdmaPort.ScheduleRequests(_pair);
-            _port.HasRoomToSend = true;
+            _port.Urge(TransmitUrgency.Now);
         }
     }
 

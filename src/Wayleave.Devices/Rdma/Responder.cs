@@ -362,6 +362,7 @@ internal sealed class Responder
             _isAnswerPending = false;
         }
 
+        _port.Urge(TransmitUrgency.Now);
         RdmaPort.ScheduleResponses(_pair);
     }
 
@@ -372,6 +373,7 @@ internal sealed class Responder
         {
             if (_reads.TryRepeat(packet.Psn, packet.Reth, _pair.MtuBytes, _msn))
             {
+                _port.Urge(TransmitUrgency.Now);
                 RdmaPort.ScheduleResponses(_pair);
             }
 
@@ -479,6 +481,7 @@ internal sealed class Responder
     private void Answer(uint psn, byte syndrome)
     {
         (_isAnswerPending, _answerPsn, _answerSyndrome, _answerMsn) = (true, psn, syndrome, _msn);
+        _port.Urge(syndrome == Aeth.AckUnlimited ? TransmitUrgency.Soon : TransmitUrgency.Now);
         RdmaPort.ScheduleResponses(_pair);
     }
 

@@ -22,6 +22,7 @@ namespace Wayleave.Host.Runners;
 public sealed class PortDriver : IDisposable
 {
     private const int SuperPacketBytes = 65536;
+    private const int AnswerAtOnceBytes = 4096;
     private const long Awake = long.MinValue;
 
     private readonly RdmaPort _port;
@@ -36,6 +37,10 @@ public sealed class PortDriver : IDisposable
     private readonly Action<Errno> _handleRemapped;
     private Transmit _pending; // a super-packet that the socket did not take; its bytes are in _transmit
     private bool _hasPending;
+    private bool _isStreaming; // the last look at the socket found something
+    private bool _awaitsSendRoom; // _hasPending, for the engine; written under the token
+    private bool _engineAwaitsSendRoom; // what the engine's sleep watches
+    private int _controlWaiters;
     private long _applicationPolls;
     private long _engineSeenPolls; // engine thread
     private long _deadline = long.MaxValue; // the port's, in ticks of the host's clock; written under the token
@@ -89,11 +94,15 @@ public sealed class PortDriver : IDisposable
     public bool TryProgress()
     {
         _applicationPolls++; // a lost count only lets the engine look once more
-        bool worked = Drive();
+        bool worked = Drive(byApplication: true);
 
         // The deadline was written before the token was given back, a full barrier; see SleepUntilWork for the other
-        // half.
-        if (Volatile.Read(ref _deadline) < Volatile.Read(ref _engineSleepsUntil))
+        // half. Work that was left has a deadline that is over: we may not come back.
+        long sleepsUntil = Volatile.Read(ref _engineSleepsUntil);
+        if (Volatile.Read(ref _deadline) < sleepsUntil
+            || (sleepsUntil != Awake
+                && Volatile.Read(ref _awaitsSendRoom)
+                && !Volatile.Read(ref _engineAwaitsSendRoom)))
         {
             _endpoint.Wake();
         }
@@ -102,17 +111,25 @@ public sealed class PortDriver : IDisposable
     }
 
     /// <summary>
-    /// Runs control work that needs the port token, such as making a queue pair; waits for it in short turns, because
-    /// every holder gives it back after a few super-packets. Never with the host lock held.
+    /// Runs control work that needs the port token, such as making a queue pair. It waits for the turn in progress, a
+    /// few super-packets at most: while somebody waits, nobody begins another. Never with the host lock held.
     /// </summary>
     public void WithToken(Action action)
     {
         ArgumentNullException.ThrowIfNull(action);
-        SpinWait spin = default;
-        while (!_port.TryEnter())
+        Interlocked.Increment(ref _controlWaiters);
+        try
         {
-            ObjectDisposedException.ThrowIf(_closed, this);
-            spin.SpinOnce(sleep1Threshold: -1);
+            SpinWait spin = default;
+            while (!_port.TryEnter())
+            {
+                ObjectDisposedException.ThrowIf(_closed, this);
+                spin.SpinOnce(sleep1Threshold: -1);
+            }
+        }
+        finally
+        {
+            Interlocked.Decrement(ref _controlWaiters);
         }
 
         try
@@ -155,40 +172,58 @@ public sealed class PortDriver : IDisposable
         ((IDisposable)_buffers).Dispose();
     }
 
-    private bool Drive()
+    // One turn after the other, until there is nothing that only we know of. A turn sends first: what was posted should
+    // not wait for a look at an empty socket, which costs as much as a small packet.
+    private bool Drive(bool byApplication)
     {
         bool worked = false;
-        while (_port.TryEnter())
+        while (Volatile.Read(ref _controlWaiters) == 0 && _port.TryEnter())
         {
-            bool isStuck = false;
+            bool leavesWork = false;
             try
             {
-                worked |= Receive();
-                TimeSpan now = _host.Now;
-                if (_port.NextDeadline is { } deadline && deadline <= now)
-                {
-                    _port.HandleTimeout(now);
-                    worked = true;
-                }
-
-                worked |= Transmit(now);
-                StartRemaps();
-                isStuck = _hasPending;
+                worked |= TakeTurn(byApplication, out leavesWork);
             }
             finally
             {
-                Volatile.Write(ref _deadline, _port.NextDeadline?.Ticks ?? long.MaxValue);
+                Volatile.Write(ref _deadline, leavesWork ? 0 : _port.NextDeadline?.Ticks ?? long.MaxValue);
+                Volatile.Write(ref _awaitsSendRoom, _hasPending);
                 _port.Exit();
             }
 
             // Somebody who found the token taken left a doorbell: it is ours to answer, unless the socket takes nothing
             // more.
-            if (!_port.HasDoorbell || isStuck)
+            if (!_port.HasDoorbell || Volatile.Read(ref _awaitsSendRoom))
             {
                 return worked;
             }
         }
 
+        return worked;
+    }
+
+    private bool TakeTurn(bool byApplication, out bool leavesWork)
+    {
+        int room = _options.BatchSuperPackets;
+        TimeSpan now = _host.Now;
+        bool worked = Transmit(now, ref room);
+        if (Receive())
+        {
+            worked = true;
+            now = _host.Now;
+        }
+
+        if (_port.NextDeadline is { } deadline && deadline <= now)
+        {
+            _port.HandleTimeout(now);
+            worked = true;
+        }
+
+        // An application that polls may be about to answer what has just come, and the acknowledgement rides with that.
+        bool waits = byApplication && _port.Urgency == TransmitUrgency.Soon;
+        worked |= !waits && Transmit(now, ref room);
+        StartRemaps();
+        leavesWork = waits || (room == 0 && !_hasPending);
         return worked;
     }
 
@@ -201,6 +236,7 @@ public sealed class PortDriver : IDisposable
                 buffer, out int length, out int segmentBytes, out EndpointAddress source, out byte trafficClass);
             if (errno != Errno.Success)
             {
+                _isStreaming = false;
                 return i > 0;
             }
 
@@ -208,23 +244,34 @@ public sealed class PortDriver : IDisposable
             Gid gid = new(source.High, source.Low);
             _tap?.Received(gid, source.Port, datagrams, segmentBytes, _host.Now);
             _port.HandleDatagrams(gid, source.Port, datagrams, segmentBytes, trafficClass, _host.Now);
-            if (_port.HasRoomToSend)
+
+            // The peer waits for what is sent now. An acknowledgement can speak for what is in the socket already, if
+            // that is small and there is something: after an empty socket one datagram usually comes alone.
+            bool endsTurn = _port.Urgency switch
             {
-                return true; // the peer would wait for it, and to find the socket empty costs half a packet
+                TransmitUrgency.Now => true,
+                TransmitUrgency.Soon => length >= AnswerAtOnceBytes || !_isStreaming,
+                _ => false,
+            };
+            _isStreaming = true;
+            if (endsTurn)
+            {
+                return true;
             }
         }
 
         return true;
     }
 
-    private bool Transmit(TimeSpan now)
+    private bool Transmit(TimeSpan now, ref int room)
     {
         Span<byte> buffer = _transmit.Span;
-        for (int i = 0; i < _options.BatchSuperPackets; i++)
+        bool worked = false;
+        for (; room > 0; room--)
         {
             if (!_hasPending && !_port.PollTransmit(now, buffer, out _pending))
             {
-                return i > 0;
+                return worked;
             }
 
             Gid to = _pending.Destination;
@@ -236,15 +283,17 @@ public sealed class PortDriver : IDisposable
             if (_hasPending)
             {
                 SendStalls++;
-                return i > 0;
+                room = 0;
+                return worked;
             }
 
             // Any other error is a packet lost on the wire (no route, peer's ICMP): the retransmit timer is the answer
             // to that.
+            worked = true;
             _tap?.Sent(to, _pending.DestinationPort, buffer[.._pending.LengthBytes], _pending.SegmentBytes, now);
         }
 
-        return true;
+        return worked;
     }
 
     private void StartRemaps()
@@ -275,7 +324,7 @@ public sealed class PortDriver : IDisposable
             while (!_stopping)
             {
                 long polls = Volatile.Read(ref _applicationPolls);
-                if (StandBackWhilePolled(polls) || Drive())
+                if (StandBackWhilePolled(polls) || Drive(byApplication: false))
                 {
                     continue;
                 }
@@ -288,7 +337,8 @@ public sealed class PortDriver : IDisposable
         }
         catch (Exception e) when (e is not OutOfMemoryException)
         {
-            // Seen by whoever polls this port next; an engine that died silently would look like a lossy network.
+            // Named by Failure and in the trace. Who polls still drives the port; a passive one looks like a peer that
+            // is gone.
             _failure = e;
             _host.Trace("port.engine_failed", e.Message);
         }
@@ -312,7 +362,7 @@ public sealed class PortDriver : IDisposable
         long polls = Volatile.Read(ref _applicationPolls);
         while (Stopwatch.GetElapsedTime(start) < _options.EngineIdleSpin && !_stopping)
         {
-            if (Drive() || polls != Volatile.Read(ref _applicationPolls))
+            if (Drive(byApplication: false) || polls != Volatile.Read(ref _applicationPolls))
             {
                 return true;
             }
@@ -334,10 +384,15 @@ public sealed class PortDriver : IDisposable
         }
 
         // Announced before the last look at the deadline: a poster either sees the announcement or was seen.
+        bool awaitsSendRoom = Volatile.Read(ref _awaitsSendRoom);
+        Volatile.Write(ref _engineAwaitsSendRoom, awaitsSendRoom);
         Interlocked.Exchange(ref _engineSleepsUntil, until);
-        if (Volatile.Read(ref _deadline) == deadline && !_stopping)
+        bool isUnchanged = Volatile.Read(ref _deadline) == deadline
+            && Volatile.Read(ref _awaitsSendRoom) == awaitsSendRoom;
+        if (isUnchanged && !_stopping)
         {
-            _endpoint.Wait(TimeSpan.FromTicks(until - now));
+            TimeSpan timeout = TimeSpan.FromTicks(until - now);
+            _ = awaitsSendRoom ? _endpoint.WaitForSendRoom(timeout) : _endpoint.Wait(timeout);
         }
 
         Volatile.Write(ref _engineSleepsUntil, Awake);

@@ -88,6 +88,40 @@ public class PortTests
     }
 
     [Fact]
+    public void A_driver_is_told_how_soon_the_peer_waits_for_an_answer()
+    {
+        Conversation c = new(a => a with { MaxDestRdAtomic = 1 });
+        RdmaPort port = c.Node.Port;
+        c.SendWrite(Conversation.First, 0, new byte[8], ack: false);
+        Assert.Equal(TransmitUrgency.None, port.Urgency);
+        c.SendWrite(Conversation.First + 1, 0, new byte[8]);
+        Assert.Equal(TransmitUrgency.Soon, port.Urgency);
+        c.SendRead(Conversation.First + 2, 0, 8);
+        Assert.Equal(TransmitUrgency.Now, port.Urgency);
+        c.SendWrite(Conversation.First + 3, 0, new byte[8]);
+        Assert.Equal(TransmitUrgency.Now, port.Urgency);
+        c.Expect("RC_READ_RESP_ONLY a00002 1f msn=3");
+        Assert.Equal(TransmitUrgency.None, port.Urgency);
+        c.SendWrite(Conversation.First + 9, 0, new byte[8]); // a gap: the NAK says so
+        Assert.Equal(TransmitUrgency.Now, port.Urgency);
+    }
+
+    [Fact]
+    public void An_acknowledgement_that_lets_requests_out_is_urgent_and_one_that_does_not_is_not()
+    {
+        Conversation c = new(options: o => o with { WindowBytes = 2 * (1024 + 60 + 900), AcknowledgeShare = 1 });
+        c.Post(1, WorkRequestOpcode.RdmaWrite, 0, 4096);
+        c.Expect("RC_WRITE_FIRST b00000");
+        c.Expect("RC_WRITE_MIDDLE b00001 A");
+        c.SendAck(Conversation.OwnFirst + 1);
+        Assert.Equal(TransmitUrgency.Now, c.Node.Port.Urgency);
+        c.Expect("RC_WRITE_MIDDLE b00002");
+        c.Expect("RC_WRITE_LAST b00003 A");
+        c.SendAck(Conversation.OwnFirst + 3);
+        Assert.Equal(TransmitUrgency.None, c.Node.Port.Urgency);
+    }
+
+    [Fact]
     public void An_acknowledgement_rides_at_the_end_of_data_in_the_other_direction()
     {
         TestLink link = new();
