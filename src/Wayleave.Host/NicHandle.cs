@@ -56,6 +56,7 @@ public sealed class NicHandle : IDisposable
             UdpPort = UdpPort,
             SuperPacketSegments = UdpEndpoint.SegmentsMax,
             ReadWindowBytes = WindowOf(ReceiveBufferBytes),
+            WillRead = CacheHint.WillRead,
         };
         if (options.Defences is { } defences)
         {

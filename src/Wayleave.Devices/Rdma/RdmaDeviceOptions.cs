@@ -2,6 +2,9 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
+/// <summary>Hears about memory. The bytes are only those of the call.</summary>
+public delegate void MemoryHint(ReadOnlySpan<byte> bytes);
+
 /// <summary>How an RDMA device is made. Copied at construction.</summary>
 public sealed record RdmaDeviceOptions
 {
@@ -56,6 +59,12 @@ public sealed record RdmaDeviceOptions
     /// Async events kept until polled; later ones are lost and counted by nobody but the log of the edge.
     /// </summary>
     public int AsyncEventCapacity { get; init; } = 1024;
+
+    /// <summary>
+    /// Told what will be read next, one packet ahead, when the memory is probably in no cache of the processor; null
+    /// for nobody. Inside a gate: it returns at once and touches nothing but those bytes.
+    /// </summary>
+    public MemoryHint? WillRead { get; init; }
 
     public ResponderDefences Defences { get; init; } = ResponderDefences.All;
 

@@ -11,6 +11,10 @@ namespace Wayleave.Devices.Rdma;
 /// <summary>The sending half of an RC queue pair. Port token held by the caller.</summary>
 internal sealed class Requester
 {
+    // A region up to this size is likely to be in a cache of the processor: to ask for its bytes ahead costs more than
+    // it saves.
+    private const ulong CachedBytes = 8 << 20;
+
     private readonly QueuePair _pair;
     private readonly SendQueue _queue;
     private readonly RdmaPort _port;
@@ -341,11 +345,13 @@ internal sealed class Requester
             PKey = _port.Options.PKey,
             DestQp = _pair.DestQpNumber,
         };
+        MemoryHint? hint = region!.LengthBytes > CachedBytes ? _port.Options.WillRead : null;
         uint psn = _progress.CursorPsn;
         long unasked = _progress.UnaskedBytes;
         int built = 0;
         for (; built < count && (built == 0 || !translation.Gate.IsClosed); built++)
         {
+            hint?.Invoke(bytes.Slice(Math.Min(built + 1, count - 1) * mtu, mtu));
             // The last one of the super-packet, unless the end of the message comes behind it and asks anyway.
             unasked += charge;
             bool asks = built == count - 1 && count < left

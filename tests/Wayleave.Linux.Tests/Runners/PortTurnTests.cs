@@ -13,7 +13,8 @@ namespace Wayleave.Linux.Tests.Runners;
 /// <summary>What a turn leaves behind is done by somebody: the socket was full, or the application went away.</summary>
 public sealed class PortTurnTests
 {
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30); // a driver that sleeps on would sleep an hour
+    // A driver that sleeps on would sleep for an hour.
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
 
     // Nobody answers for 192.0.2.2: what is sent queues behind the address resolution and fills the socket.
     private static readonly string[] s_deadEnd =
