@@ -8,8 +8,9 @@ namespace Wayleave.Host.Benchmarks;
 /// <summary>Runs one benchmark: this process is the active side, a process of its own the passive one.</summary>
 public sealed class Benchmark : IAsyncDisposable
 {
-    // Long enough for the second compilation of the hot path.
-    private static readonly TimeSpan s_warmUp = TimeSpan.FromMilliseconds(400);
+    // Long enough for the second compilation of the hot path at both ends: the compiler's threads share two processors
+    // with two that poll.
+    private static readonly TimeSpan s_warmUp = TimeSpan.FromMilliseconds(1200);
     private static readonly TimeSpan s_refusalPatience = TimeSpan.FromSeconds(20);
     private const int LatencyIterations = 10_000;
     private const int TakeBacks = 5000;
