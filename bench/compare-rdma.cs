@@ -2,19 +2,33 @@
 #:property PublishAot=false
 #:property RestorePackagesWithLockFile=false
 
-// wayleave bench beside ucx_perftest over TCP and iperf3, all on the loopback of this machine. The programs take turns,
-// round by round, so that what the machine does meanwhile meets all of them; medians of the rounds and of the rounds'
-// ratios are printed. Installs nothing. Exit codes: 0 measured, 1 a program failed, 2 usage, 3 a peer is missing.
+// wayleave bench beside ucx_perftest and fi_pingpong over TCP and iperf3, all on the loopback of this machine. The
+// programs take turns, round by round, so that what the machine does meanwhile meets all of them; medians of the rounds
+// and of the rounds' ratios are printed. Installs nothing. Exit codes: 0 measured, 1 a program failed, 2 usage, 3 a
+// peer is missing.
 
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
 
-const int BandwidthBytes = 64 * 1024;
-const int LatencyBytes = 8;
+const int Small = 8;
+const int Large = 64 * 1024;
+
+Comparison[] all =
+[
+    new("write-bw", Large, "ucx_perftest ucp_put_bw", () => MeasureUcx("ucp_put_bw", Large).Bandwidth, ">= 2.5"),
+    new("write-bw", Large, "iperf3", MeasureIperf),
+    new("read-bw", Large, "ucx_perftest ucp_get", () => MeasureUcx("ucp_get", Large).Bandwidth),
+    new("send-bw", Large, "ucx_perftest tag_bw", () => MeasureUcx("tag_bw", Large).Bandwidth),
+    new("write-lat", Small, "ucx_perftest ucp_put_lat", () => MeasureUcx("ucp_put_lat", Small).Latency, "<= 0.8"),
+    new("send-lat", Small, "ucx_perftest tag_lat", () => MeasureUcx("tag_lat", Small).Latency),
+    new("send-lat", Small, "fi_pingpong", () => MeasurePingPong(Small, 20_000)),
+    new("send-lat", Large, "fi_pingpong", () => MeasurePingPong(Large, 5_000)),
+];
 
 int rounds = 5;
 bool json = false;
+HashSet<string> wanted = [];
 for (int i = 0; i < args.Length; i++)
 {
     if (args[i] == "--json")
@@ -24,14 +38,20 @@ for (int i = 0; i < args.Length; i++)
     else if (args[i] == "--rounds" && i + 1 < args.Length && int.TryParse(args[++i], out rounds) && rounds > 0)
     {
     }
+    else if (all.Any(c => c.Test == args[i]))
+    {
+        wanted.Add(args[i]);
+    }
     else
     {
-        Console.Error.WriteLine("usage: compare-rdma [--rounds N] [--json]");
+        string tests = string.Join('|', all.Select(c => c.Test).Distinct());
+        Console.Error.WriteLine($"usage: compare-rdma [--rounds N] [--json] [{tests}]...");
         return 2;
     }
 }
 
-(string Program, string Package)[] peers = [("ucx_perftest", "ucx-utils"), ("iperf3", "iperf3")];
+(string Program, string Package)[] peers =
+    [("ucx_perftest", "ucx-utils"), ("fi_pingpong", "libfabric-bin"), ("iperf3", "iperf3")];
 string[] missing = [.. peers.Where(p => FindProgram(p.Program) is null).Select(p => p.Package)];
 if (missing.Length > 0)
 {
@@ -41,37 +61,24 @@ if (missing.Length > 0)
 
 string root = Path.GetFullPath(Path.Combine(AppContext.GetData("EntryPointFileDirectoryPath") as string ?? ".", ".."));
 string wayleave = Path.Combine(root, "wayleave");
-List<Row> rows = [];
+Comparison[] comparisons = [.. all.Where(c => wanted.Count == 0 || wanted.Contains(c.Test))];
+List<(double Ours, double Theirs)>[] measured = [.. comparisons.Select(_ => new List<(double, double)>())];
 try
 {
     Run(wayleave, ["--version"]); // builds it, if it has to be built
-    List<Round> measured = [];
     for (int round = 0; round < rounds; round++)
     {
-        measured.Add(new Round(
-            MeasureWayleaveBandwidth(), MeasureUcx("ucp_put_bw", BandwidthBytes, 20_000).Bandwidth, MeasureIperf(),
-            MeasureWayleaveLatency(), MeasureUcx("ucp_put_lat", LatencyBytes, 20_000).Latency));
+        for (int i = 0; i < comparisons.Length; i++)
+        {
+            // One measurement of ours for all its peers, which follow at once.
+            Comparison c = comparisons[i];
+            bool isSame = i > 0 && (c.Test, c.SizeBytes) == (comparisons[i - 1].Test, comparisons[i - 1].SizeBytes);
+            double ours = isSame ? measured[i - 1][^1].Ours : c.IsLatency ? MeasureLatency(c) : MeasureBandwidth(c);
+            measured[i].Add((ours, c.Measure()));
+        }
+
         Console.Error.WriteLine($"round {round + 1} of {rounds}");
     }
-
-    rows.Add(Compare(
-        "write-bw 64 KiB",
-        "ucx_perftest ucp_put_bw, tcp",
-        "GB/s",
-        measured,
-        r => r.WriteBw / 1e9,
-        r => r.UcxBw / 1e9,
-        ">= 2.5"));
-    rows.Add(
-        Compare("write-bw 64 KiB", "iperf3, tcp", "GB/s", measured, r => r.WriteBw / 1e9, r => r.Iperf / 1e9, null));
-    rows.Add(Compare(
-        "write-lat 8 B",
-        "ucx_perftest ucp_put_lat, tcp",
-        "us",
-        measured,
-        r => r.WriteLat,
-        r => r.UcxLat,
-        "<= 0.8"));
 }
 catch (PeerException e)
 {
@@ -79,6 +86,7 @@ catch (PeerException e)
     return 1;
 }
 
+List<Row> rows = [.. comparisons.Select((c, i) => Summarize(c, measured[i]))];
 if (json)
 {
     Print(rows, rounds);
@@ -91,8 +99,8 @@ else
     {
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
-            $"{row.Test,-18} {row.Ours,10:F2} {row.Theirs,10:F2} {row.Unit,-5} {row.Ratio,6:F2}  {row.Bar ?? "-",-7} "
-            + $"{row.Peer}"));
+            $"{row.Test,-18} {row.Ours,10:F2} {row.Theirs,10:F2} {row.Unit,-5} {row.Ratio,6:F2}  ")
+            + $"{row.Bar ?? "-",-7} {row.Peer}");
     }
 }
 
@@ -129,22 +137,18 @@ static void Print(List<Row> rows, int rounds)
     output.WriteByte((byte)'\n');
 }
 
-static Row Compare(
-    string test,
-    string peer,
-    string unit,
-    List<Round> rounds,
-    Func<Round, double> ours,
-    Func<Round, double> theirs,
-    string? bar) =>
-    new(
-        test,
-        peer,
-        unit,
-        Median(rounds.Select(ours)),
-        Median(rounds.Select(theirs)),
-        Median(rounds.Select(r => ours(r) / theirs(r))),
-        bar);
+static Row Summarize(Comparison c, List<(double Ours, double Theirs)> rounds)
+{
+    double scale = c.IsLatency ? 1 : 1e9;
+    return new Row(
+        c.SizeBytes == Small ? $"{c.Test} 8 B" : $"{c.Test} 64 KiB",
+        c.Peer,
+        c.IsLatency ? "us" : "GB/s",
+        Median(rounds.Select(r => r.Ours)) / scale,
+        Median(rounds.Select(r => r.Theirs)) / scale,
+        Median(rounds.Select(r => r.Ours / r.Theirs)),
+        c.Bar);
+}
 
 static double Median(IEnumerable<double> values)
 {
@@ -154,23 +158,26 @@ static double Median(IEnumerable<double> values)
         : (sorted[sorted.Length / 2 - 1] + sorted[sorted.Length / 2]) / 2;
 }
 
-double MeasureWayleaveBandwidth()
+double MeasureBandwidth(Comparison c)
 {
-    using JsonDocument report = JsonDocument.Parse(
-        Run(wayleave, ["bench", "write-bw", "--size", "64KiB", "--rounds", "1", "--duration", "1s", "--json"]));
+    string[] arguments =
+        ["bench", c.Test, "--size", Text(c.SizeBytes), "--rounds", "1", "--duration", "1s", "--json"];
+    using JsonDocument report = JsonDocument.Parse(Run(wayleave, arguments));
     return report.RootElement.GetProperty("bandwidth").GetProperty("median_bytes_per_s").GetDouble();
 }
 
-double MeasureWayleaveLatency()
+double MeasureLatency(Comparison c)
 {
-    using JsonDocument report = JsonDocument.Parse(
-        Run(wayleave, ["bench", "write-lat", "--size", "8", "--rounds", "1", "--iterations", "20000", "--json"]));
+    string[] arguments =
+        ["bench", c.Test, "--size", Text(c.SizeBytes), "--rounds", "1", "--iterations", "20000", "--json"];
+    using JsonDocument report = JsonDocument.Parse(Run(wayleave, arguments));
     return report.RootElement.GetProperty("latency").GetProperty("median_us").GetDouble();
 }
 
 // Bandwidth in bytes per second (UCX prints MiB), latency in microseconds: half a round trip, the median.
-static (double Bandwidth, double Latency) MeasureUcx(string test, int sizeBytes, int iterations)
+static (double Bandwidth, double Latency) MeasureUcx(string test, int sizeBytes)
 {
+    const int Iterations = 20_000;
     string port = FreePort();
     (string, string)[] environment = [("UCX_TLS", "tcp"), ("UCX_NET_DEVICES", "lo")];
     using Process server = Start("ucx_perftest", ["-p", port], environment);
@@ -181,7 +188,7 @@ static (double Bandwidth, double Latency) MeasureUcx(string test, int sizeBytes,
             "ucx_perftest",
             [
                 "127.0.0.1", "-p", port, "-t", test,
-                "-s", Text(sizeBytes), "-n", Text(iterations), "-w", "2000", "-f", "-v",
+                "-s", Text(sizeBytes), "-n", Text(Iterations), "-w", "2000", "-f", "-v",
             ],
             environment);
         string[] values = csv.Trim().Split('\n')[^1].Split(',');
@@ -190,6 +197,27 @@ static (double Bandwidth, double Latency) MeasureUcx(string test, int sizeBytes,
             : (
                 double.Parse(values[5], CultureInfo.InvariantCulture) * (1 << 20),
                 double.Parse(values[1], CultureInfo.InvariantCulture));
+    }
+    finally
+    {
+        End(server);
+    }
+}
+
+// Microseconds for half a round trip: its last column but one.
+static double MeasurePingPong(int sizeBytes, int iterations)
+{
+    string port = FreePort();
+    string[] common = ["-p", "tcp", "-e", "msg", "-I", Text(iterations), "-S", Text(sizeBytes)];
+    using Process server = Start("fi_pingpong", [.. common, "-B", port], []);
+    try
+    {
+        AwaitListener(port, server);
+        string table = Run("fi_pingpong", [.. common, "-P", port, "127.0.0.1"]);
+        string[] values = table.Trim().Split('\n')[^1].Split(' ', StringSplitOptions.RemoveEmptyEntries);
+        return values.Length == 8 && double.TryParse(values[6], CultureInfo.InvariantCulture, out double us)
+            ? us
+            : throw new PeerException($"fi_pingpong said: {table}");
     }
     finally
     {
@@ -288,7 +316,10 @@ static string? FindProgram(string name) => (Environment.GetEnvironmentVariable("
 
 static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
 
-internal sealed record Round(double WriteBw, double UcxBw, double Iperf, double WriteLat, double UcxLat);
+internal sealed record Comparison(string Test, int SizeBytes, string Peer, Func<double> Measure, string? Bar = null)
+{
+    public bool IsLatency => Test.EndsWith("-lat", StringComparison.Ordinal);
+}
 
 internal sealed record Row(
     string Test, string Peer, string Unit, double Ours, double Theirs, double Ratio, string? Bar);
