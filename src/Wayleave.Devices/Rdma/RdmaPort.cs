@@ -28,7 +28,7 @@ public sealed class RdmaPort
     private readonly List<QueuePair> _stalled = [];
     private readonly Queue<MemoryRegion> _faults = [];
     private readonly Queue<AsyncEvent> _events = [];
-    private QueuePair? _doorbells; // stack, pushed by any thread
+    private readonly DoorbellStack _doorbells = new();
     private QueuePair? _last; // of the last packet: a batch is usually one queue pair's
     private int _token;
     private int _nextPeer;
@@ -54,7 +54,7 @@ public sealed class RdmaPort
     internal ref RdmaStats Counters => ref _stats;
 
     /// <summary>A post waits for a driver, or a region changed. Readable without the token.</summary>
-    public bool HasDoorbell => Volatile.Read(ref _doorbells) is not null
+    public bool HasDoorbell => !_doorbells.IsEmpty
         || Volatile.Read(ref _mapGeneration) != Volatile.Read(ref _seenMapGeneration);
 
     /// <summary>
@@ -130,7 +130,7 @@ public sealed class RdmaPort
     public bool PollTransmit(TimeSpan now, Span<byte> buffer, out Transmit transmit)
     {
         Urgency = TransmitUrgency.None;
-        AnswerDoorbells();
+        _doorbells.Answer();
         WakeStalled();
         for (int i = 0; i < _peers.Count; i++)
         {
@@ -138,7 +138,7 @@ public sealed class RdmaPort
             Peer peer = _peers[_nextPeer];
             Span<byte> room = buffer[..Math.Min(buffer.Length, Options.SuperPacketBytes)];
             SuperPacket superPacket = new(room, Options.SuperPacketSegments);
-            Fill(peer, ref superPacket, now);
+            SendOrder.Fill(peer, ref superPacket, now);
             if (superPacket.Count > 0)
             {
                 _stats.SuperPacketsSent++;
@@ -207,7 +207,7 @@ public sealed class RdmaPort
     internal void Remove(QueuePair pair)
     {
         Forget(pair);
-        AnswerDoorbells();
+        _doorbells.Answer();
         _pairs.Remove(pair);
         _pairList.Remove(pair);
         _last = null;
@@ -253,54 +253,10 @@ public sealed class RdmaPort
     }
 
     /// <summary>A post happened. Any thread.</summary>
-    internal void RingDoorbell(QueuePair pair)
-    {
-        if (Interlocked.Exchange(ref pair.DoorbellRung, 1) != 0)
-        {
-            return;
-        }
-
-        QueuePair? top = Volatile.Read(ref _doorbells);
-        while (true)
-        {
-            pair.NextDoorbell = top;
-            QueuePair? before = Interlocked.CompareExchange(ref _doorbells, pair, top);
-            if (ReferenceEquals(before, top))
-            {
-                return;
-            }
-
-            top = before;
-        }
-    }
+    internal void RingDoorbell(QueuePair pair) => _doorbells.Ring(pair);
 
     /// <summary>A region was mapped, or died. Host lock held, any thread.</summary>
     internal void NotifyChanged() => Interlocked.Increment(ref _mapGeneration);
-
-    internal static void ScheduleRequests(QueuePair pair)
-    {
-        if (!pair.Link(QueuePairListKind.Requests).IsLinked && pair.HasPeer)
-        {
-            pair.Peer.Requests.Add(pair);
-        }
-    }
-
-    internal static void ScheduleResponses(QueuePair pair)
-    {
-        if (!pair.Link(QueuePairListKind.Responses).IsLinked && pair.HasPeer)
-        {
-            pair.Peer.Responses.Add(pair);
-        }
-    }
-
-    internal static void WakeReadWaiters(Peer peer)
-    {
-        while (peer.ReadWaiters.Head is { } pair)
-        {
-            peer.ReadWaiters.RemoveHead();
-            ScheduleRequests(pair);
-        }
-    }
 
     internal void Fault(MemoryRegion region, QueuePair pair)
     {
@@ -467,93 +423,6 @@ public sealed class RdmaPort
     // The low 15 bits name the partition; two limited members do not talk to each other.
     private bool IsOurPartition(ushort key) =>
         ((key ^ Options.PKey) & 0x7FFF) == 0 && ((key | Options.PKey) & 0x8000) != 0;
-
-    // Requests and responses take turns at being first. What comes second still gets on if it is no longer than what is
-    // there: an acknowledgement rides at the end of the data.
-    private static void Fill(Peer peer, ref SuperPacket superPacket, TimeSpan now)
-    {
-        peer.ResponsesGoFirst = !peer.ResponsesGoFirst;
-        if (peer.ResponsesGoFirst)
-        {
-            FillResponses(peer, ref superPacket);
-            FillRequests(peer, ref superPacket, now);
-        }
-        else
-        {
-            FillRequests(peer, ref superPacket, now);
-            FillResponses(peer, ref superPacket);
-        }
-    }
-
-    private static void FillResponses(Peer peer, ref SuperPacket superPacket)
-    {
-        while (peer.Responses.Head is { } pair)
-        {
-            BuildResult result = pair.Responder.BuildNext(ref superPacket);
-            if (result == BuildResult.DoesNotFit)
-            {
-                // A long READ response takes turns with the others, one super-packet each.
-                peer.Responses.Rotate();
-                return;
-            }
-
-            if (result != BuildResult.Built)
-            {
-                peer.Responses.RemoveHead();
-            }
-        }
-    }
-
-    private static void FillRequests(Peer peer, ref SuperPacket superPacket, TimeSpan now)
-    {
-        bool hasSent = false;
-        while (peer.Requests.Head is { } pair)
-        {
-            switch (pair.Requester.BuildNext(ref superPacket, now))
-            {
-                case BuildResult.Built:
-                    hasSent = true;
-                    continue;
-                case BuildResult.DoesNotFit:
-                    peer.Requests.Rotate();
-                    return;
-                case BuildResult.WindowClosed:
-                    // Who closed the window goes behind the others: what an acknowledgement opens is theirs.
-                    if (hasSent)
-                    {
-                        peer.Requests.Rotate();
-                    }
-
-                    return;
-                case BuildResult.ReadWindowClosed:
-                    peer.Requests.RemoveHead();
-                    peer.ReadWaiters.Add(pair);
-                    continue;
-                default:
-                    peer.Requests.RemoveHead();
-                    continue;
-            }
-        }
-    }
-
-    private void AnswerDoorbells()
-    {
-        if (Volatile.Read(ref _doorbells) is null)
-        {
-            return;
-        }
-
-        QueuePair? pair = Interlocked.Exchange(ref _doorbells, null);
-        while (pair is not null)
-        {
-            // The link is read before the bell is re-armed: from then on a poster may push this pair again.
-            QueuePair? next = pair.NextDoorbell;
-            pair.NextDoorbell = null;
-            Interlocked.Exchange(ref pair.DoorbellRung, 0);
-            pair.Wake();
-            pair = next;
-        }
-    }
 
     private void WakeStalled()
     {

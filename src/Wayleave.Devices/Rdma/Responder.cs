@@ -6,14 +6,6 @@ namespace Wayleave.Devices.Rdma;
 // Read roce.md A5 first; rxe_resp.c is its longer form. The order of the checks R1 to R13 is the specification's, and
 // each step says which it is. Nothing is sent from here: a check leaves one pending answer, and BuildNext sends it when
 // its turn comes.
-//
-// One slot for the answer is enough, because an answer for PSN n speaks for all before it:
-//
-//   an ACK replaces an older ACK            a NAK or RNR NAK replaces an ACK, for it acknowledges what came before its
-// PSN
-//   an ACK replaces a NAK only when the     a NAK that ends the queue pair is final: requests are ignored until it is
-// out
-//   expected packet has come after all
 
 /// <summary>The receiving half of an RC queue pair. Port token held by the caller.</summary>
 internal sealed class Responder
@@ -21,6 +13,7 @@ internal sealed class Responder
     private readonly QueuePair _pair;
     private readonly ReceiveQueue _receives;
     private readonly RdmaPort _port;
+    private readonly PendingAnswer _answer;
     private readonly ReadResponses _reads = new();
     private readonly ReadResponseBuilder _readBuilder;
     private uint _expectedPsn;
@@ -28,10 +21,6 @@ internal sealed class Responder
     private OpenMessage _message;
     private bool _awaitsExpected; // a NAK or RNR NAK is out: silence until the expected packet comes
     private bool _ends; // the pending answer is the last one
-    private bool _isAnswerPending;
-    private uint _answerPsn;
-    private uint _answerMsn;
-    private byte _answerSyndrome;
     private MemoryRegion? _region; // of the open WRITE, or the last one used
     private ulong _address;
     private uint _remainingBytes;
@@ -44,6 +33,7 @@ internal sealed class Responder
         _pair = pair;
         _receives = receives;
         _port = port;
+        _answer = new PendingAnswer(pair, port);
         _readBuilder = new ReadResponseBuilder(pair, port);
     }
 
@@ -65,7 +55,8 @@ internal sealed class Responder
         _expectedPsn = firstPsn;
         _msn = 0;
         _message = OpenMessage.None;
-        _awaitsExpected = _ends = _isAnswerPending = _receiveOpen = false;
+        _awaitsExpected = _ends = _receiveOpen = false;
+        _answer.Clear();
         _region = null;
         _reads.Reset(_pair.MaxDestRdAtomic);
     }
@@ -104,20 +95,20 @@ internal sealed class Responder
         }
 
         // Responses leave in the order of their requests.
-        if (!_reads.IsEmpty && (!_isAnswerPending || Psn.Compare(_answerPsn, _reads.Head.NextPsn) >= 0))
+        if (!_reads.IsEmpty && (!_answer.IsPending || Psn.Compare(_answer.Psn, _reads.Head.NextPsn) >= 0))
         {
             return BuildReadResponse(ref superPacket);
         }
 
-        return _isAnswerPending ? BuildAnswer(ref superPacket) : BuildResult.Nothing;
+        return _answer.IsPending ? BuildAnswer(ref superPacket) : BuildResult.Nothing;
     }
 
     /// <summary>A region was mapped, or died: look again.</summary>
     public void Wake()
     {
-        if (_isAnswerPending || !_reads.IsEmpty)
+        if (_answer.IsPending || !_reads.IsEmpty)
         {
-            RdmaPort.ScheduleResponses(_pair);
+            SendOrder.ScheduleResponses(_pair);
         }
     }
 
@@ -125,7 +116,8 @@ internal sealed class Responder
     public void Flush()
     {
         _reads.Clear();
-        _isAnswerPending = _receiveOpen = false;
+        _answer.Clear();
+        _receiveOpen = false;
         _message = OpenMessage.None;
         while (!_receives.IsEmpty)
         {
@@ -137,13 +129,13 @@ internal sealed class Responder
     {
         _awaitsExpected = false;
         OpcodeTraits traits = packet.Traits;
-        if (!IsInSequence(packet.Opcode, traits) || !IsSupported(packet.Opcode))
+        if (!IsInSequence(packet.Opcode, traits) || !RequestRules.IsSupported(packet.Opcode))
         {
             End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R3
             return;
         }
 
-        if (!MayPeer(packet.Opcode))
+        if (!RequestRules.MayPeer(packet.Opcode, _pair.Access))
         {
             End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R4
             return;
@@ -167,15 +159,12 @@ internal sealed class Responder
             return;
         }
 
-        bool isWrite = IsWrite(packet.Opcode);
+        bool isWrite = RequestRules.IsWrite(packet.Opcode);
         if (isWrite ? PlaceWrite(packet, traits) : PlaceSend(packet, traits))
         {
             Finish(packet, traits, isWrite);
         }
     }
-
-    private static bool IsWrite(Opcode opcode) =>
-        opcode is >= Opcode.RcWriteFirst and <= Opcode.RcWriteOnlyWithImmediate;
 
     // R3. A message is First, Middle..., Last of one kind, or an Only; nothing else may come inside it.
     private bool IsInSequence(Opcode opcode, in OpcodeTraits traits)
@@ -185,21 +174,8 @@ internal sealed class Responder
             return _message == OpenMessage.None;
         }
 
-        return _message == (IsWrite(opcode) ? OpenMessage.Write : OpenMessage.Send);
+        return _message == (RequestRules.IsWrite(opcode) ? OpenMessage.Write : OpenMessage.Send);
     }
-
-    // Atomics, FLUSH, ATOMIC WRITE and remote invalidation are not part of this responder: an unsupported opcode is an
-    // invalid request (IBTA 9.7.5.2.6), as it is for rxe with a device that lacks them.
-    private static bool IsSupported(Opcode opcode) =>
-        opcode is <= Opcode.RcWriteOnlyWithImmediate or Opcode.RcReadRequest;
-
-    // R4: what the queue pair, not the region, allows.
-    private bool MayPeer(Opcode opcode) => opcode switch
-    {
-        >= Opcode.RcWriteFirst and <= Opcode.RcWriteOnlyWithImmediate => (_pair.Access & AccessFlags.RemoteWrite) != 0,
-        Opcode.RcReadRequest => (_pair.Access & AccessFlags.RemoteRead) != 0,
-        _ => true,
-    };
 
     private bool PlaceSend(in PacketView packet, in OpcodeTraits traits)
     {
@@ -318,9 +294,9 @@ internal sealed class Responder
         {
             Answer(packet.Psn, Aeth.AckUnlimited); // R13
         }
-        else if (_isAnswerPending && _answerSyndrome != Aeth.AckUnlimited)
+        else
         {
-            _isAnswerPending = false; // the packet it complained about has come
+            _answer.ClearRefusal(); // the packet it complained about has come
         }
     }
 
@@ -357,13 +333,10 @@ internal sealed class Responder
         // The MSN goes up at the start: all responses of this READ carry the raised one.
         _msn = operation.Msn;
         _expectedPsn = Psn.Add(_expectedPsn, (uint)packets);
-        if (_isAnswerPending && _answerSyndrome != Aeth.AckUnlimited)
-        {
-            _isAnswerPending = false;
-        }
+        _answer.ClearRefusal();
 
         _port.Urge(TransmitUrgency.Now);
-        RdmaPort.ScheduleResponses(_pair);
+        SendOrder.ScheduleResponses(_pair);
     }
 
     private void HandleDuplicate(in PacketView packet)
@@ -374,7 +347,7 @@ internal sealed class Responder
             if (_reads.TryRepeat(packet.Psn, packet.Reth, _pair.MtuBytes, _msn))
             {
                 _port.Urge(TransmitUrgency.Now);
-                RdmaPort.ScheduleResponses(_pair);
+                SendOrder.ScheduleResponses(_pair);
             }
 
             return;
@@ -391,7 +364,7 @@ internal sealed class Responder
 
         // A pending NAK acknowledges the same packets and says more.
         bool asks = packet.AckRequest || _pair.Profile.AcknowledgesEveryDuplicate;
-        if (asks && !(_isAnswerPending && _answerSyndrome != Aeth.AckUnlimited))
+        if (asks && !_answer.IsRefusal)
         {
             Answer(Psn.Add(_expectedPsn, uint.MaxValue), Aeth.AckUnlimited);
         }
@@ -478,12 +451,7 @@ internal sealed class Responder
         Answer(packet.Psn, syndrome);
     }
 
-    private void Answer(uint psn, byte syndrome)
-    {
-        (_isAnswerPending, _answerPsn, _answerSyndrome, _answerMsn) = (true, psn, syndrome, _msn);
-        _port.Urge(syndrome == Aeth.AckUnlimited ? TransmitUrgency.Soon : TransmitUrgency.Now);
-        RdmaPort.ScheduleResponses(_pair);
-    }
+    private void Answer(uint psn, byte syndrome) => _answer.Set(psn, syndrome, _msn);
 
     private void CompleteReceive(WorkCompletionStatus failure) =>
         CompleteReceive(new WorkCompletion { Status = failure }, isSolicited: false);
@@ -497,30 +465,13 @@ internal sealed class Responder
 
     private BuildResult BuildAnswer(ref SuperPacket superPacket)
     {
-        const int PacketBytes = Bth.Size + Aeth.Size + PacketView.IcrcSize;
-        if (!superPacket.TryReserve(PacketBytes, out Span<byte> packet))
-        {
-            return BuildResult.DoesNotFit;
-        }
-
-        new Bth
-        {
-            Opcode = Opcode.RcAcknowledge,
-            PKey = _port.Options.PKey,
-            DestQp = _pair.DestQpNumber,
-            Psn = _answerPsn,
-        }.WriteTo(packet);
-        new Aeth(_answerSyndrome, _answerMsn).WriteTo(packet[Bth.Size..]);
-        Icrc.Seal(_pair.Peer.Outbound, (ushort)superPacket.Count, packet);
-        superPacket.Commit(PacketBytes);
-        _isAnswerPending = false;
-        _port.CountAnswer(_answerSyndrome);
-        if (_ends)
+        BuildResult result = _answer.Build(ref superPacket);
+        if (result == BuildResult.Built && _ends)
         {
             _pair.EnterError();
         }
 
-        return BuildResult.Built;
+        return result;
     }
 
     private BuildResult BuildReadResponse(ref SuperPacket superPacket)

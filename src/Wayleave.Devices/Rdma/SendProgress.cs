@@ -301,7 +301,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         {
             TakeBackSends();
             pair.Peer.ReadWindow.Release(_readCharged);
-            RdmaPort.WakeReadWaiters(pair.Peer);
+            SendOrder.WakeReadWaiters(pair.Peer);
         }
 
         _readCharged = 0;

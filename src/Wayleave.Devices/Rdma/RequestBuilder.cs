@@ -1,0 +1,262 @@
+using Wayleave.Core.Buffers;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>
+/// Makes the packets of requests, charges them to the window, and decides which of them ask for an acknowledgement.
+/// Port token held by the caller.
+/// </summary>
+internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort port, SendProgress progress)
+{
+    // A region up to this size is likely to be in a cache of the processor: to ask for its bytes ahead costs more than
+    // it saves.
+    private const ulong CachedBytes = 8 << 20;
+
+    private int _superPacketPackets = 1; // of the path MTU that fit one super-packet
+
+    /// <summary>After an RNR NAK one packet at a time goes out, until one is taken.</summary>
+    public bool Probes { get; set; }
+
+    /// <summary>
+    /// Adds the next packet, or the next few, of the request at the cursor to a super-packet. The request has started.
+    /// </summary>
+    /// <param name="superPacket">Takes them.</param>
+    /// <param name="isFailing">A later request has failed: nothing will be sent behind those before it.</param>
+    /// <param name="outcome">Done, or why the own memory gave nothing when the result is Nothing.</param>
+    /// <param name="region">The region that refused, if there is one.</param>
+    public BuildResult Build(
+        ref SuperPacket superPacket, bool isFailing, out AccessOutcome outcome, out MemoryRegion? region)
+    {
+        (outcome, region) = (AccessOutcome.Done, null);
+        return progress.CursorSlot.IsRead ? BuildReadRequest(ref superPacket)
+            : MustHoldBack(superPacket) ? BuildResult.WindowClosed
+            : Probes ? BuildData(ref superPacket, isFailing, out outcome, out region)
+            : BuildMiddles(ref superPacket, isFailing, out outcome, out region);
+    }
+
+    private BuildResult BuildData(
+        ref SuperPacket superPacket, bool isFailing, out AccessOutcome outcome, out MemoryRegion? region)
+    {
+        (outcome, region) = (AccessOutcome.Done, null);
+        ref SendSlot slot = ref progress.CursorSlot;
+        int mtu = pair.MtuBytes;
+        bool isLast = progress.CursorPacket == slot.PacketCount - 1;
+        uint offset = (uint)progress.CursorPacket * (uint)mtu;
+        int payloadBytes = (int)Math.Min((uint)mtu, slot.LengthBytes - offset);
+        DestinationWindow window = pair.Peer.Window;
+        bool opens = superPacket.Count == 0;
+        int charge = progress.ChargeOf(payloadBytes);
+        if (!window.Admits(charge + (opens ? window.SuperPacketChargeBytes : 0)))
+        {
+            return BuildResult.WindowClosed;
+        }
+
+        Opcode opcode = RequestHeaders.OpcodeOf(slot.Opcode, progress.CursorPacket == 0, isLast);
+        int headerBytes = OpcodeTraits.Of(opcode).HeaderBytes;
+        int packetBytes = PayloadPacket.SizeOf(headerBytes, payloadBytes);
+        if (!superPacket.TryReserve(packetBytes, out Span<byte> packet))
+        {
+            return BuildResult.DoesNotFit;
+        }
+
+        long unasked = progress.UnaskedBytes + charge;
+        bool asks = Probes
+            || (isLast && (isFailing || !IsFollowed))
+            || MustAsk(window.InFlightBytes + charge, unasked);
+        Bth bth = new()
+        {
+            Opcode = opcode,
+            Solicited = isLast && (slot.Flags & SendFlags.Solicited) != 0 && slot.Opcode != WorkRequestOpcode.RdmaWrite,
+            PadCount = -payloadBytes & 3,
+            PKey = port.Options.PKey,
+            DestQp = pair.DestQpNumber,
+            AckRequest = asks,
+            Psn = progress.CursorPsn,
+        };
+        RequestHeaders.Write(packet, bth, slot);
+        uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, superPacket.Count, packet, headerBytes);
+        Span<byte> payload = packet.Slice(headerBytes, payloadBytes);
+        outcome = Gather(slot, offset, payload, ref icrc, out region);
+        if (outcome != AccessOutcome.Done)
+        {
+            return BuildResult.Nothing;
+        }
+
+        PayloadPacket.End(icrc, packet, headerBytes, payloadBytes);
+        superPacket.Commit(packetBytes);
+        port.Counters.Retransmits += progress.NoteSent(1, charge, opens, asks ? 0 : unasked);
+        return BuildResult.Built;
+    }
+
+    /// <summary>
+    /// As many packets from the middle of a message as fit, out of one piece of memory: they have the same size and
+    /// almost the same headers, and the memory is looked up once. Anything else is left to <see cref="BuildData"/>.
+    /// </summary>
+    private BuildResult BuildMiddles(
+        ref SuperPacket superPacket, bool isFailing, out AccessOutcome outcome, out MemoryRegion? region)
+    {
+        ref SendSlot slot = ref progress.CursorSlot;
+        int first = progress.CursorPacket;
+        int mtu = pair.MtuBytes;
+        int charge = progress.ChargeOf(mtu);
+        int packetBytes = PayloadPacket.SizeOf(Bth.Size, mtu);
+        DestinationWindow window = pair.Peer.Window;
+        bool opens = superPacket.Count == 0;
+        int left = slot.PacketCount - 1 - first;
+        int count = Math.Min(left, window.RoomFor(charge, opens ? window.SuperPacketChargeBytes : 0));
+        count = Math.Min(count, superPacket.RoomFor(packetBytes));
+        if (first == 0 || count < 2 || (slot.Flags & SendFlags.Inline) != 0)
+        {
+            return BuildData(ref superPacket, isFailing, out outcome, out region);
+        }
+
+        outcome = pair.Memory.TryOpen(
+            queue.Sges(progress.Cursor),
+            (ulong)first * (ulong)mtu,
+            count * mtu,
+            out ReadOnlySpan<byte> bytes,
+            out Translation? translation,
+            out region);
+        if (translation is null)
+        {
+            return BuildResult.Nothing;
+        }
+
+        count = Math.Min(count, bytes.Length / mtu);
+        Bth bth = new()
+        {
+            Opcode = RequestHeaders.OpcodeOf(slot.Opcode, isFirst: false, isLast: false),
+            PKey = port.Options.PKey,
+            DestQp = pair.DestQpNumber,
+        };
+        MemoryHint? hint = region!.LengthBytes > CachedBytes ? port.Options.WillRead : null;
+        uint psn = progress.CursorPsn;
+        long unasked = progress.UnaskedBytes;
+        int built = 0;
+        for (; built < count && (built == 0 || !translation.Gate.IsClosed); built++)
+        {
+            hint?.Invoke(bytes.Slice(Math.Min(built + 1, count - 1) * mtu, mtu));
+
+            // The last one of the super-packet, unless the end of the message comes behind it and asks anyway.
+            unasked += charge;
+            bool asks = built == count - 1 && count < left
+                && MustAsk(window.InFlightBytes + count * charge, unasked);
+            superPacket.TryReserve(packetBytes, out Span<byte> packet);
+            (bth with { AckRequest = asks, Psn = psn }).WriteTo(packet);
+            uint icrc = Icrc.AppendBth(pair.Peer.Outbound.Seed(packetBytes, (ushort)superPacket.Count), packet);
+            icrc = Icrc.AppendCopy(icrc, bytes.Slice(built * mtu, mtu), packet.Slice(Bth.Size, mtu));
+            Icrc.Finish(icrc, packet[^PacketView.IcrcSize..]);
+            superPacket.Commit(packetBytes);
+            psn = Psn.Next(psn);
+            unasked = asks ? 0 : unasked;
+        }
+
+        pair.Memory.Leave(translation);
+        if (built == 0)
+        {
+            return BuildData(ref superPacket, isFailing, out outcome, out region); // the packet lies in two pieces
+        }
+
+        port.Counters.Retransmits += progress.NoteSent(built, built * charge, opens, unasked);
+        return BuildResult.Built;
+    }
+
+    private BuildResult BuildReadRequest(ref SuperPacket superPacket)
+    {
+        if (progress.ReadsOutstanding >= pair.MaxRdAtomic)
+        {
+            return BuildResult.Nothing;
+        }
+
+        ref SendSlot slot = ref progress.CursorSlot;
+        (int end, uint lengthBytes) = progress.ReadPiece(slot, progress.CursorPacket);
+        int charge = progress.ChargeOfRead(end, lengthBytes);
+        if (!pair.Peer.ReadWindow.Admits(charge))
+        {
+            return BuildResult.ReadWindowClosed;
+        }
+
+        if (!superPacket.TryReserve(RequestHeaders.ReadRequestBytes, out Span<byte> packet))
+        {
+            return BuildResult.DoesNotFit;
+        }
+
+        Bth bth = new()
+        {
+            Opcode = Opcode.RcReadRequest,
+            PKey = port.Options.PKey,
+            DestQp = pair.DestQpNumber,
+            AckRequest = true,
+            Psn = progress.CursorPsn,
+        };
+        bth.WriteTo(packet);
+        ulong address = slot.RemoteAddress + (uint)progress.CursorPacket * (uint)pair.MtuBytes;
+        new Reth(address, slot.RKey, lengthBytes).WriteTo(packet[Bth.Size..]);
+        Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
+        superPacket.Commit(RequestHeaders.ReadRequestBytes);
+        port.Counters.Retransmits += progress.NoteReadSent(end, charge);
+        return BuildResult.Built;
+    }
+
+    // So many requests are queued behind the one at the cursor that one acknowledgement for some of them keeps nobody
+    // waiting: there are three for each that it will speak for. Short ones share a super-packet and its answer anyway.
+    private bool IsFollowed => !pair.Profile.AsksAtEveryMessage
+        && progress.CursorPacket > 0
+        && pair.State == QueuePairState.ReadyToSend
+        && queue.Tail - progress.Cursor > 3 * (progress.Cursor - progress.AskedPosition + 1);
+
+    // Besides the last packet of a message: the one behind which nothing worth sending fits the window, for nothing
+    // more would ask, and one now and then.
+    private bool MustAsk(long inFlightBytes, long unaskedBytes)
+    {
+        DestinationWindow window = pair.Peer.Window;
+        return inFlightBytes + Worthwhile(_superPacketPackets) > window.LimitBytes
+            || unaskedBytes >= window.LimitBytes / port.Options.AcknowledgeShare;
+    }
+
+    // A super-packet is opened when there is room for all that this request would put into it.
+    private bool MustHoldBack(in SuperPacket superPacket)
+    {
+        if (superPacket.Count != 0)
+        {
+            return false;
+        }
+
+        ref SendSlot slot = ref progress.CursorSlot;
+        int left = slot.PacketCount - progress.CursorPacket;
+        if (left == 1 || Probes)
+        {
+            return false;
+        }
+
+        // First is longer than Middle, so the super-packet that it opens ends with the second packet: it is not worth a
+        // start if the next one cannot follow.
+        _superPacketPackets = superPacket.CapacityFor(PayloadPacket.SizeOf(Bth.Size, pair.MtuBytes));
+        int wanted = Math.Min(left, _superPacketPackets + (progress.CursorPacket == 0 ? 2 : 0));
+        return pair.Peer.Window.IsWorthWaiting(Worthwhile(wanted));
+    }
+
+    private long Worthwhile(int packets)
+    {
+        DestinationWindow window = pair.Peer.Window;
+        int charge = progress.ChargeOf(pair.MtuBytes);
+        long all = (long)packets * charge + window.SuperPacketChargeBytes;
+        return Math.Clamp(all, charge, Math.Max(charge, window.WorthwhileBytes));
+    }
+
+    private AccessOutcome Gather(
+        in SendSlot slot, uint offset, Span<byte> payload, ref uint icrc, out MemoryRegion? region)
+    {
+        uint position = progress.Cursor;
+        if ((slot.Flags & SendFlags.Inline) == 0)
+        {
+            return pair.Memory.Gather(queue.Sges(position), offset, payload, ref icrc, out region);
+        }
+
+        region = null;
+        icrc = Icrc.AppendCopy(icrc, queue.Inline(position).Slice((int)offset, payload.Length), payload);
+        return AccessOutcome.Done;
+    }
+}

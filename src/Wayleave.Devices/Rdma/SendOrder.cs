@@ -1,0 +1,100 @@
+using Wayleave.Devices.Rdma.Verbs;
+
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>Who sends next to a socket. Port token held by the caller.</summary>
+internal static class SendOrder
+{
+    // Requests and responses take turns at being first. What comes second still gets on if it is no longer than what is
+    // there: an acknowledgement rides at the end of the data.
+    public static void Fill(Peer peer, ref SuperPacket superPacket, TimeSpan now)
+    {
+        peer.ResponsesGoFirst = !peer.ResponsesGoFirst;
+        if (peer.ResponsesGoFirst)
+        {
+            FillResponses(peer, ref superPacket);
+            FillRequests(peer, ref superPacket, now);
+        }
+        else
+        {
+            FillRequests(peer, ref superPacket, now);
+            FillResponses(peer, ref superPacket);
+        }
+    }
+
+    private static void FillResponses(Peer peer, ref SuperPacket superPacket)
+    {
+        while (peer.Responses.Head is { } pair)
+        {
+            BuildResult result = pair.Responder.BuildNext(ref superPacket);
+            if (result == BuildResult.DoesNotFit)
+            {
+                // A long READ response takes turns with the others, one super-packet each.
+                peer.Responses.Rotate();
+                return;
+            }
+
+            if (result != BuildResult.Built)
+            {
+                peer.Responses.RemoveHead();
+            }
+        }
+    }
+
+    private static void FillRequests(Peer peer, ref SuperPacket superPacket, TimeSpan now)
+    {
+        bool hasSent = false;
+        while (peer.Requests.Head is { } pair)
+        {
+            switch (pair.Requester.BuildNext(ref superPacket, now))
+            {
+                case BuildResult.Built:
+                    hasSent = true;
+                    continue;
+                case BuildResult.DoesNotFit:
+                    peer.Requests.Rotate();
+                    return;
+                case BuildResult.WindowClosed:
+                    // Who closed the window goes behind the others: what an acknowledgement opens is theirs.
+                    if (hasSent)
+                    {
+                        peer.Requests.Rotate();
+                    }
+
+                    return;
+                case BuildResult.ReadWindowClosed:
+                    peer.Requests.RemoveHead();
+                    peer.ReadWaiters.Add(pair);
+                    continue;
+                default:
+                    peer.Requests.RemoveHead();
+                    continue;
+            }
+        }
+    }
+
+    public static void ScheduleRequests(QueuePair pair)
+    {
+        if (!pair.Link(QueuePairListKind.Requests).IsLinked && pair.HasPeer)
+        {
+            pair.Peer.Requests.Add(pair);
+        }
+    }
+
+    public static void ScheduleResponses(QueuePair pair)
+    {
+        if (!pair.Link(QueuePairListKind.Responses).IsLinked && pair.HasPeer)
+        {
+            pair.Peer.Responses.Add(pair);
+        }
+    }
+
+    public static void WakeReadWaiters(Peer peer)
+    {
+        while (peer.ReadWaiters.Head is { } pair)
+        {
+            peer.ReadWaiters.RemoveHead();
+            ScheduleRequests(pair);
+        }
+    }
+}
