@@ -88,6 +88,9 @@ internal sealed class LocalMemory(RdmaDevice device, ProtectionDomain domain, Re
         return AccessOutcome.Refused;
     }
 
+    /// <summary>As <see cref="RegionMemory.MustStop"/>.</summary>
+    public bool MustStop(Translation translation) => memory.MustStop(translation);
+
     /// <summary>Ends a run.</summary>
     public void Leave(Translation translation) => memory.Leave(translation);
 

@@ -33,6 +33,9 @@ internal enum AccessOutcome
 /// <summary>Copies packets in and out of regions. Port token held by the caller.</summary>
 internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
 {
+    // What somebody who takes memory back may have to wait for (architecture.md, Locks and their order).
+    private const int BlockBytes = 64 << 10;
+
     /// <summary>Places a packet. Range and rights were checked for its whole message.</summary>
     public AccessOutcome Write(MemoryRegion region, ulong address, ReadOnlySpan<byte> bytes)
     {
@@ -97,7 +100,7 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
     /// <param name="region">Key, range and rights were checked.</param>
     /// <param name="address">Of the first byte.</param>
     /// <param name="lengthBytes">How much the caller would read.</param>
-    /// <param name="bytes">As much of it as lies in one piece; used only until Leave.</param>
+    /// <param name="bytes">As much of it as lies in one piece, 64 KiB at most; used only until Leave.</param>
     /// <param name="translation">What to look at and to leave; null unless the outcome is Done.</param>
     public AccessOutcome TryOpen(
         MemoryRegion region, ulong address, int lengthBytes, out ReadOnlySpan<byte> bytes, out Translation? translation)
@@ -110,8 +113,9 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         }
 
         ulong offset = region.Offset + (address - region.Iova);
+        int length = Math.Min(lengthBytes, BlockBytes);
         if (translation.Addresses.TryLocate(offset, out DeviceAddress source, out ulong contiguous)
-            && dma.TryRead(source, (int)Math.Min((ulong)lengthBytes, contiguous), out bytes) == Errno.Success)
+            && dma.TryRead(source, Clamp(contiguous, length), out bytes) == Errno.Success)
         {
             return AccessOutcome.Done;
         }
@@ -120,6 +124,9 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         translation = null;
         return AccessOutcome.Aborted;
     }
+
+    /// <summary>Whether a run has to end: asked before each of its packets but the first.</summary>
+    public bool MustStop(Translation translation) => defences.EndsRuns && translation.Gate.IsClosed;
 
     /// <summary>Whether a key may still be used at all. The port asks before it looks at ranges.</summary>
     public bool IsDead(MemoryRegion region) => region.State == MemoryRegionState.Dead && defences.RefusesDeadKeys;

@@ -135,7 +135,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         uint psn = progress.CursorPsn;
         long unasked = progress.UnaskedBytes;
         int built = 0;
-        for (; built < count && (built == 0 || !translation.Gate.IsClosed); built++)
+        for (; built < count && (built == 0 || !pair.Memory.MustStop(translation)); built++)
         {
             hint?.Invoke(bytes.Slice(Math.Min(built + 1, count - 1) * mtu, mtu));
 

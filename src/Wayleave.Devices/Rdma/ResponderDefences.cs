@@ -31,6 +31,11 @@ public sealed record ResponderDefences
     /// <summary>Every access goes through the gate of its translation.</summary>
     public bool EntersGate { get; init; } = true;
 
+    /// <summary>
+    /// A run of packets out of one piece of memory ends when its gate was closed, not when it is over.
+    /// </summary>
+    public bool EndsRuns { get; init; } = true;
+
     /// <summary>A dead key is refused.</summary>
     public bool RefusesDeadKeys { get; init; } = true;
 

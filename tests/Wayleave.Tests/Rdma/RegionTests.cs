@@ -52,6 +52,63 @@ public class RegionTests
         Assert.Equal(expected == Errno.Success ? 1 : 0, memory.Buffer.Attachments.Count);
     }
 
+    // Of 62 packets that fit the super-packet. The owner waits for the one in hand, or for the whole run.
+    [Theory]
+    [InlineData(true, 3)]
+    [InlineData(false, 62)]
+    public void A_run_ends_behind_the_packet_during_which_its_gate_was_closed_unless_it_does_not_look(
+        bool endsRuns, int packets)
+    {
+        Action? beforePacket = null;
+        int asked = 0;
+        TestLink link = new(o => o with
+        {
+            Defences = new ResponderDefences { EndsRuns = endsRuns },
+            SuperPacketSegments = 64,
+            WillRead = _ =>
+            {
+                asked++;
+                beforePacket?.Invoke();
+            },
+        });
+        TestMemory memory = link.A.Allocate(16 << 20); // larger than a cache, so that the hint is asked for
+        MemoryRegion local = link.A.Register(memory), remote = link.B.Register(link.B.Allocate(1 << 20));
+        (QueuePair a, _) = link.Connect();
+        SendWorkRequest write = new()
+        {
+            Opcode = WorkRequestOpcode.RdmaWrite,
+            RemoteAddress = remote.Iova,
+            RKey = remote.Key,
+        };
+        Assert.Equal(Errno.Success, a.PostSend(write, new Sge(local.Iova, 1 << 17, local.Key)));
+        RevokeOperation? revoke = null;
+        beforePacket = () =>
+        {
+            if (asked == 3)
+            {
+                revoke = Revoke(link.A, memory);
+                Assert.NotEqual(RevokeState.Retired, revoke.State);
+            }
+        };
+
+        byte[] buffer = new byte[65536];
+        Assert.True(link.A.Port.PollTransmit(link.Now, buffer, out _)); // First and the Middle behind it
+        Assert.True(link.A.Port.PollTransmit(link.Now, buffer, out Transmit run));
+        Assert.Equal((packets, packets), (asked, run.LengthBytes / run.SegmentBytes));
+        Assert.Equal(RevokeState.Retired, revoke!.State);
+    }
+
+    [Fact]
+    public void A_run_lends_64_KiB_at_most()
+    {
+        TestNode node = new("10.77.0.1", 1);
+        MemoryRegion region = node.Register(node.Allocate(1 << 20));
+        AccessOutcome outcome = node.Port.Memory.TryOpen(
+            region, region.Iova, 1 << 20, out ReadOnlySpan<byte> bytes, out Translation? translation);
+        Assert.Equal((AccessOutcome.Done, 64 << 10), (outcome, bytes.Length));
+        node.Port.Memory.Leave(translation!);
+    }
+
     [Fact]
     public void A_region_whose_drain_was_forced_is_neither_unmapped_nor_deregistered_while_the_port_is_inside()
     {
