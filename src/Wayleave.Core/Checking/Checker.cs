@@ -11,8 +11,8 @@ public sealed class Checker
 {
     private readonly HostContext _host;
     private readonly List<Violation> _violations = [];
-    private readonly WaitGraph _graph = new();
-    private readonly LockOrder _order = new();
+    private WaitGraph? _graph; // both are made when they are needed: most hosts of an exploration never do
+    private LockOrder? _order;
 
     internal Checker(HostContext host, CheckerOptions options)
     {
@@ -35,17 +35,19 @@ public sealed class Checker
     public bool IsTainted { get; private set; }
 
     /// <summary>How many waits were looked at.</summary>
-    public long WaitsChecked => _graph.SearchCount;
+    public long WaitsChecked => _graph?.SearchCount ?? 0;
 
     /// <summary>How many nodes of the graph that took, over all waits.</summary>
-    public long NodesVisited => _graph.NodeCount;
+    public long NodesVisited => _graph?.NodeCount ?? 0;
+
+    private LockOrder Order => _order ??= new LockOrder();
 
     /// <summary>A kind of lock of the caller's own; it takes part in the order from now on.</summary>
     /// <exception cref="InvalidOperationException">There are <see cref="LockClass.CountMax"/> already.</exception>
     public LockClass DefineClass(string name)
     {
         _host.AssertHeld();
-        return _order.Define(name);
+        return Order.Define(name);
     }
 
     /// <summary>Keeps a broken contract and traces <c>violation.KIND</c>; goes on, as the kernel's WARN does.</summary>
@@ -72,6 +74,7 @@ public sealed class Checker
             return null;
         }
 
+        _graph ??= new WaitGraph();
         WaitCycle? cycle = _graph.Find(waiter, verb, target);
         if (cycle is not null)
         {
@@ -86,21 +89,21 @@ public sealed class Checker
     /// <summary>One class is taken while another is held.</summary>
     internal void CheckOrder(string who, LockClass held, string heldFor, LockClass taken, string takenFor)
     {
-        bool isInverted = held == taken || _order.IsBefore(taken, held);
+        bool isInverted = held == taken || Order.IsBefore(taken, held);
         if (!isInverted)
         {
-            _order.Learn(held, taken, who);
+            Order.Learn(held, taken, who);
             return;
         }
 
-        if (!_order.TryMarkReported(held, taken))
+        if (!Order.TryMarkReported(held, taken))
         {
             return;
         }
 
         string why = held == taken
             ? $"one {taken} inside another"
-            : $"elsewhere it is the other way round: {_order.Explain(taken, held)}";
+            : $"elsewhere it is the other way round: {Order.Explain(taken, held)}";
         ViolationKind kind = held == LockClass.FenceSignaling
             ? ViolationKind.SignalingSection
             : ViolationKind.LockOrder;

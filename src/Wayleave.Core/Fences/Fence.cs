@@ -23,6 +23,9 @@ public class Fence : IWaitNode
     private List<Action<Fence>>? _observers;
     private List<Action<Fence>>? _endObservers;
     private List<Action<Fence>>? _callbacks;
+    private Fence? _standsFor; // an earlier fence whose place this one took, until that has ended
+    private List<Fence>? _standsForMore;
+    private bool _isOver; // the owner said so
     private Errno _errorToCome;
     private bool _isEnabled;
     private int _signaled;
@@ -77,14 +80,15 @@ public class Fence : IWaitNode
     public Errno Error { get; private set; }
 
     /// <summary>
-    /// Signalled by somebody else than its owner, because the owner hangs or is gone. A forced fence lets waiters go on
-    /// with an error; it is never evidence that the work has stopped: <see cref="HasEnded"/> is.
+    /// Signalled by somebody else than its owner, because the owner hangs or is gone; or by its owner, in the place of
+    /// an earlier fence that was. A forced fence lets waiters go on with an error; it is never evidence that the work
+    /// has stopped: <see cref="HasEnded"/> is.
     /// </summary>
     public bool IsForced { get; private set; }
 
     /// <summary>
-    /// The owner itself said that the work has ended, perhaps after somebody had forced the fence. Readable without the
-    /// lock.
+    /// The owner itself said that the work has ended, perhaps after somebody had forced the fence, and so has the work
+    /// of every fence whose place this one took. Readable without the lock.
     /// </summary>
     public bool HasEnded => Volatile.Read(ref _ended) != 0;
 
@@ -271,19 +275,10 @@ public class Fence : IWaitNode
     {
         _host.AssertHeld();
         ThrowIfContainer();
-        if (HasEnded)
+        if (!_isOver)
         {
-            return;
+            SignalByOwner(error == Errno.Success ? _errorToCome : error);
         }
-
-        if (IsSignaled)
-        {
-            MarkEnded(); // forced before
-            return;
-        }
-
-        Complete(error == Errno.Success ? _errorToCome : error, forced: false, ended: true);
-        RunEndObservers();
     }
 
     /// <summary>
@@ -364,6 +359,27 @@ public class Fence : IWaitNode
         return true;
     }
 
+    /// <summary>
+    /// This fence takes the place of an earlier one of its context, in a reservation or a merge: from now on it ends
+    /// only after that. Who looks for evidence finds this one alone, and the earlier one may yet have to be forced.
+    /// </summary>
+    internal void StandFor(Fence earlier)
+    {
+        if (earlier.HasEnded || HasEnded || ReferenceEquals(earlier, this))
+        {
+            return;
+        }
+
+        if (_standsFor is null or { HasEnded: true })
+        {
+            _standsFor = earlier;
+        }
+        else if (!ReferenceEquals(_standsFor, earlier))
+        {
+            (_standsForMore ??= []).Add(earlier);
+        }
+    }
+
     /// <summary>The pending fences of this one's queue up to this one, oldest first.</summary>
     internal IReadOnlyList<Fence> PendingUpToThis() => _timeline?.PendingUpTo(this) ?? [this];
 
@@ -407,11 +423,7 @@ public class Fence : IWaitNode
     private protected virtual void ForwardDeadline(TimeSpan deadline) => _operations?.SetDeadline(this, deadline);
 
     /// <summary>The work was found to have ended, without a signal from outside.</summary>
-    private protected virtual void CompleteFromWithin()
-    {
-        Complete(_errorToCome, forced: false, ended: true);
-        RunEndObservers();
-    }
+    private protected virtual void CompleteFromWithin() => SignalByOwner(_errorToCome);
 
     private protected void Complete(Errno error, bool forced, bool ended)
     {
@@ -439,9 +451,35 @@ public class Fence : IWaitNode
 
     private protected void MarkEnded()
     {
+        (_standsFor, _standsForMore) = (null, null);
         Volatile.Write(ref _ended, 1);
         RunEndObservers();
     }
+
+    private void SignalByOwner(Errno error)
+    {
+        if (!IsSignaled)
+        {
+            bool isForced = FindOpenPredecessor() is not null;
+            Complete(error, isForced, ended: !isForced);
+        }
+
+        _isOver = true; // not before: a signal out of order has thrown and may come again
+        EndAfterPredecessors();
+    }
+
+    private void EndAfterPredecessors()
+    {
+        if (FindOpenPredecessor() is { } open && open.TryObserveEnd(_ => EndAfterPredecessors()))
+        {
+            return;
+        }
+
+        MarkEnded();
+    }
+
+    private Fence? FindOpenPredecessor() =>
+        _standsFor is { HasEnded: false } ? _standsFor : _standsForMore?.Find(f => !f.HasEnded);
 
     private protected void RunEndObservers()
     {

@@ -64,13 +64,21 @@ public static class FenceUnwrap
 
         open.Sort(CompareByContext);
         List<Fence> kept = [];
+        Fence? newest = null; // of its context
         foreach (Fence fence in open)
         {
-            bool isNew = kept.Count == 0 || kept[^1].Context != fence.Context;
-            bool isForced = fence.IsSignaled && !kept.Contains(fence);
-            if (isNew || isForced)
+            if (newest?.Context != fence.Context)
             {
                 kept.Add(fence);
+                newest = fence;
+            }
+            else if (fence.IsSignaled && !kept.Contains(fence))
+            {
+                kept.Add(fence);
+            }
+            else
+            {
+                newest.StandFor(fence);
             }
         }
 

@@ -170,9 +170,14 @@ public sealed class Reservation(HostContext host, string name) : IWaitNode
             ref Entry old = ref _entries[i];
             bool replaces = old.Fence.HasEnded
                 || (old.Fence.Context == fence.Context && old.Usage >= usage && fence.IsLaterOrSame(old.Fence)
-                    && (!old.Fence.IsForced || ReferenceEquals(old.Fence, fence)));
+                    && ((!old.Fence.IsForced && !fence.HasEnded) || ReferenceEquals(old.Fence, fence)));
             if (replaces)
             {
+                if (!old.Fence.HasEnded)
+                {
+                    fence.StandFor(old.Fence);
+                }
+
                 old = new Entry(fence, usage);
                 return;
             }

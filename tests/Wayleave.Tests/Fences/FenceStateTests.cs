@@ -245,6 +245,28 @@ public class FenceStateTests : FenceScenario
     }
 
     [Fact]
+    public void A_fence_that_took_the_place_of_one_that_was_forced_ends_after_that()
+    {
+        using (Host.Enter())
+        {
+            Timeline ring = new(Host, "ring");
+            Fence first = ring.CreateFence(), second = ring.CreateFence(), third = ring.CreateFence();
+            bool ended = false;
+            Assert.Same(third, FenceUnwrap.Merge(Host, first, second, third));
+            third.TryAddEndCallback(_ => ended = true);
+            first.Force(Errno.ETIME);
+            second.Signal();
+            third.Signal();
+            third.Signal();
+            Assert.Equal((true, false), (second.HasEnded, second.IsForced));
+            Assert.Equal((true, false, true), (third.IsSignaled, third.HasEnded, third.IsForced));
+            first.Signal();
+            Assert.True(third.HasEnded);
+            Assert.False(ended, "callbacks run after the lock");
+        }
+    }
+
+    [Fact]
     public void The_earliest_deadline_wins_and_only_it_reaches_the_driver()
     {
         using (Host.Enter())
