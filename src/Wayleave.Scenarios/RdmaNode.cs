@@ -40,6 +40,7 @@ internal sealed class RdmaNode
     private readonly byte[] _buffer = new byte[65536];
     private QueuePair _pair;
     private RdmaNode? _peer;
+    private int _remaps; // under way
     private ulong _posted; // a hash of all requests so far
     private bool _poked;
 
@@ -220,7 +221,7 @@ internal sealed class RdmaNode
         hash.Add(expectedPsn + ((ulong)msn << 32));
         hash.Add(_pair.OldestUnansweredPsn + ((ulong)_pair.QpNumber << 32));
         hash.Add((ulong)(NextDeadline?.Ticks ?? -1));
-        hash.Add(_posted);
+        hash.Add(_posted + ((ulong)_remaps << 56));
         foreach (MemoryRegion region in _regions)
         {
             hash.Add(region.Key + ((ulong)region.State << 32));
@@ -289,7 +290,8 @@ internal sealed class RdmaNode
         {
             using (_world.Host.Enter())
             {
-                RegionRemap.Start(region);
+                _remaps++;
+                RegionRemap.Start(region, _ => _remaps--);
             }
         }
     }

@@ -45,25 +45,13 @@ internal static class RdmaScenarios
 
     private static Scenario Build(Choices choices, ResponderDefences defences, bool takesBack)
     {
-        VirtualClock clock = new();
-        World writer = new(choices, bufferBytes: MessageBytes, clock: clock);
-        World owner = new(choices, bufferBytes: MessageBytes, clock: clock);
-        RdmaNode from = new(writer, 0x0A4D0001, seed: 1, ResponderDefences.All);
-        RdmaNode to = new(owner, 0x0A4D0002, seed: 2, defences);
-        RdmaNode.Connect(from, to);
-        Service time = RdmaNode.Clock(clock, owner, from, to);
-        Writer application = new(writer, owner, from);
-        Service[] services = [from.Service, to.Service, time];
+        TwoHosts hosts = new(choices, MessageBytes, defences: defences);
+        Writer application = new(hosts.User, hosts.Owner, hosts.UserNode);
         IEnumerable<Step> writing = application.Run(messages: 4);
         Scenario scenario = takesBack
-            ? owner.ToScenario(services, ("writer", writing), ("gpu", Move(owner)), ("owner", TakeBack(owner)))
-            : owner.ToScenario(services, ("writer", writing), ("gpu", Move(owner)));
-        return scenario with
-        {
-            Fingerprint = null,
-            AtEnd = scenario.AtEnd + application.CheckEnd,
-            Narrate = () => Story.Join(owner.Story, writer.Story),
-        };
+            ? hosts.ToScenario(("writer", writing), ("gpu", Move(hosts.Owner)), ("owner", TakeBack(hosts.Owner)))
+            : hosts.ToScenario(("writer", writing), ("gpu", Move(hosts.Owner)));
+        return scenario with { AtEnd = scenario.AtEnd + application.CheckEnd };
     }
 
     private static IEnumerable<Step> Move(World world)
