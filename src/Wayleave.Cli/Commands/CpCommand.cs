@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Net;
 using System.Net.Sockets;
+using System.Text.Json;
 using System.Text.Json.Serialization;
 using Wayleave.Cli.Output;
 using Wayleave.Core;
@@ -36,10 +37,11 @@ internal static class CpCommand
         {
             Description = "From a drive to a device: fail rather than pass through system memory",
         };
+        Option<bool> explain = new("--explain") { Description = "Say by which way the bytes went at each end" };
         Command command =
             new("cp", "Copy a file into the device memory of a host, or back, or from one host straight to another")
             {
-                source, target, stall, sourceToken, targetToken, denyStaging,
+                source, target, stall, sourceToken, targetToken, denyStaging, explain,
             };
         command.AddClientOptions();
         command.SetAction((parsed, cancellation) =>
@@ -51,7 +53,8 @@ internal static class CpCommand
                 options with { TokenFile = parsed.GetValue(sourceToken) ?? options.TokenFile },
                 options with { TokenFile = parsed.GetValue(targetToken) ?? options.TokenFile },
                 ReadStallTimeout(parsed.GetValue(stall)),
-                parsed.GetValue(denyStaging));
+                parsed.GetValue(denyStaging),
+                parsed.GetValue(explain) ? new CopyExplanation() : null);
             return RunAsync(new CommandContext(parsed), request, cancellation);
         });
         return command;
@@ -67,7 +70,8 @@ internal static class CpCommand
         ControlClientOptions SourceHost,
         ControlClientOptions TargetHost,
         TimeSpan StallMax,
-        bool DeniesStaging);
+        bool DeniesStaging,
+        CopyExplanation? Explanation);
 
     private static async Task<int> RunAsync(
         CommandContext context, CopyRequest request, CancellationToken cancellation)
@@ -76,8 +80,13 @@ internal static class CpCommand
         if (!isFromHost && !isToHost && DriveCopyCommand.IsDevice(request.Target))
         {
             return await DriveCopyCommand.RunAsync(
-                context, request.Source, request.Target, request.DeniesStaging, request.TargetHost, cancellation)
-                .ConfigureAwait(false);
+                context,
+                request.Source,
+                request.Target,
+                request.DeniesStaging,
+                request.TargetHost,
+                request.Explanation,
+                cancellation).ConfigureAwait(false);
         }
 
         if (!isFromHost && !isToHost)
@@ -99,8 +108,13 @@ internal static class CpCommand
                 Sha256 = result.Sha256,
                 ElapsedUs = (long)result.Elapsed.TotalMicroseconds,
                 BytesPerS = result.Bytes / result.Elapsed.TotalSeconds,
+                Explanation = request.Explanation?.ToJson(),
             };
             context.WriteJson(document, CopyJson.Default.CopyDocument);
+        }
+        else
+        {
+            request.Explanation?.Write(context.Out);
         }
 
         return ExitCode.Done;
@@ -131,9 +145,16 @@ internal static class CpCommand
                 Progress = (bytes, _) => progress.Report((long)bytes),
                 StallMax = request.StallMax,
             };
-            return isPush
+            CopyResult result = isPush
                 ? await copy.PushAsync(path, url, cancellation).ConfigureAwait(false)
                 : await copy.PullAsync(url, path, cancellation).ConfigureAwait(false);
+            if (request.Explanation is { } explanation)
+            {
+                explanation.AddOwn(host);
+                await explanation.AddRemoteAsync(client, url.Device!, cancellation).ConfigureAwait(false);
+            }
+
+            return result;
         }
     }
 
@@ -162,7 +183,14 @@ internal static class CpCommand
             Progress = (bytes, _) => progress.Report((long)bytes),
             StallMax = request.StallMax,
         };
-        return await copy.CopyAsync(from, to, cancellation).ConfigureAwait(false);
+        CopyResult result = await copy.CopyAsync(from, to, cancellation).ConfigureAwait(false);
+        if (request.Explanation is { } explanation)
+        {
+            await explanation.AddRemoteAsync(source, from.Device!, cancellation).ConfigureAwait(false);
+            await explanation.AddRemoteAsync(target, to.Device!, cancellation).ConfigureAwait(false);
+        }
+
+        return result;
     }
 
     private static TimeSpan ReadStallTimeout(TimeSpan? typed)
@@ -249,8 +277,13 @@ internal sealed record CopyDocument
     public required long ElapsedUs { get; init; }
 
     public required double BytesPerS { get; init; }
+
+    /// <summary>A <c>TransferExplanationDocument</c>, with --explain.</summary>
+    public JsonElement? Explanation { get; init; }
 }
 
-[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(CopyDocument))]
 internal sealed partial class CopyJson : JsonSerializerContext;

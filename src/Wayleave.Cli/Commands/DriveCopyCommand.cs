@@ -21,6 +21,7 @@ internal static class DriveCopyCommand
         string target,
         bool deniesStaging,
         ControlClientOptions options,
+        CopyExplanation? explanation,
         CancellationToken cancellation)
     {
         string path = Path.GetFullPath(source);
@@ -41,6 +42,12 @@ internal static class DriveCopyCommand
         else
         {
             Write(context, loaded);
+            if (explanation is not null)
+            {
+                await explanation.AddRemoteAsync(
+                    client, loaded.Device, loaded.Drive, (long)loaded.StagingBytes, cancellation).ConfigureAwait(false);
+                explanation.Write(context.Out);
+            }
         }
 
         return ExitCode.Done;

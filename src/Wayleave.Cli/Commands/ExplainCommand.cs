@@ -33,7 +33,8 @@ internal static class ExplainCommand
             }
             else
             {
-                Print(context.Out, route);
+                context.Out.WriteLine(Headline(route));
+                WriteDetails(context.Out, route);
             }
 
             return route.Supported ? ExitCode.Done : ExitCode.Failed;
@@ -41,10 +42,17 @@ internal static class ExplainCommand
         return command;
     }
 
-    private static void Print(TextWriter output, RouteDocument route)
+    /// <summary>Who to whose memory.</summary>
+    public static string Headline(RouteDocument route) =>
+        $"{Label(route.Client, route.ClientAddress)} to memory of {Label(route.Owner, route.OwnerAddress)}";
+
+    /// <summary>One more value of the block.</summary>
+    public static void WriteStaging(TextWriter output, long bytes) =>
+        Write(output, "staged", string.Create(CultureInfo.InvariantCulture, $"{bytes} bytes"));
+
+    /// <summary>The block below the headline.</summary>
+    public static void WriteDetails(TextWriter output, RouteDocument route)
     {
-        string client = Label(route.Client, route.ClientAddress);
-        output.WriteLine($"{client} to memory of {Label(route.Owner, route.OwnerAddress)}");
         Write(output, "route", route.MapType switch
         {
             PeerMapType.BusAddress when route.Owner == route.Client => "its own memory",

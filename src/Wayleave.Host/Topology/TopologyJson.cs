@@ -28,6 +28,7 @@ namespace Wayleave.Host.Topology;
 [JsonSerializable(typeof(LinksDocument))]
 [JsonSerializable(typeof(StartProbeDocument))]
 [JsonSerializable(typeof(ProbeDocument))]
+[JsonSerializable(typeof(TransferExplanationDocument))]
 public sealed partial class TopologyJson : JsonSerializerContext
 {
     private sealed class WordConverter<T>()

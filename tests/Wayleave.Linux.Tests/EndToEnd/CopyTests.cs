@@ -56,6 +56,38 @@ public class CopyTests : EndToEndTest
         Assert.Equal(Sha256(source), root.GetProperty("sha256").GetString());
         Assert.True(root.GetProperty("elapsed_us").GetInt64() > 0);
         Assert.True(root.GetProperty("bytes_per_s").GetDouble() > 0);
+        Assert.False(root.TryGetProperty("explanation", out _));
+    }
+
+    [Fact]
+    public async Task A_copy_explains_by_which_way_its_bytes_went_and_what_crossed_each_link()
+    {
+        HostProcess host = await StartHostAsync();
+        string source = MakeFile("source", 1 << 20);
+
+        string text = await RunWellAsync("cp", "--explain", source, host.UrlOf("object"));
+        Assert.StartsWith(
+            """
+            at this process: rdma0 (0000:04:00.0) to memory of gpu0 (0000:03:00.0)
+                    route:       bus address: the request stays below a common bridge
+                    distance:    4
+
+            """.ReplaceLineEndings("\n"),
+            text,
+            StringComparison.Ordinal);
+        Assert.Contains("\nstaging_bytes: 0\n", text, StringComparison.Ordinal);
+
+        using JsonDocument copy =
+            JsonDocument.Parse(await RunWellAsync("cp", "--explain", "--json", source, host.UrlOf("object")));
+        JsonElement ends = copy.RootElement.GetProperty("explanation").GetProperty("ends");
+        Assert.Equal(2, ends.GetArrayLength());
+        Assert.Equal("bus_address", ends[1].GetProperty("route").GetProperty("map_type").GetString());
+        JsonElement path = ends[0].GetProperty("links").GetProperty("paths").EnumerateArray()
+            .Single(p => p.GetProperty("client").GetString() == "rdma0");
+        Assert.Equal(
+            ("gpu0", "bus_address"), (path.GetProperty("owner").GetString(), path.GetProperty("route").GetString()));
+        Assert.True(path.GetProperty("read_bytes").GetInt64() >= 1 << 20); // more when packets were sent again
+        Assert.Equal(0, ends[0].GetProperty("staging_bytes").GetInt64());
     }
 
     [Fact]
