@@ -10,12 +10,13 @@ internal sealed class CommandContext
 {
     public CommandContext(ParseResult parsed)
     {
-        Out = parsed.InvocationConfiguration.Output;
-        Error = parsed.InvocationConfiguration.Error;
         IsJson = parsed.GetValue<bool>("--json");
+        TextWriter output = parsed.InvocationConfiguration.Output;
+        Out = IsJson ? output : new PlainTextWriter(output); // JSON escapes what is not plain
+        Error = parsed.InvocationConfiguration.Error;
     }
 
-    /// <summary>For data; a pipe may be behind it.</summary>
+    /// <summary>For data; a pipe may be behind it. No control character of a name reaches the terminal by it.</summary>
     public TextWriter Out { get; }
 
     /// <summary>For talk: progress, hints, failures.</summary>

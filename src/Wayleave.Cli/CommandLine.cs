@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
 using Wayleave.Cli.Commands;
+using Wayleave.Cli.Output;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 
@@ -63,7 +64,8 @@ internal static class CommandLine
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or UsageException)
         {
-            error.WriteLine($"{Name}: {ErrnoMap.FirstLine(e.Message)}");
+            // In a host's own words, perhaps.
+            new PlainTextWriter(error).WriteLine($"{Name}: {ErrnoMap.FirstLine(e.Message)}");
             return ExitCode.From(e);
         }
         catch (Exception e)

@@ -108,10 +108,10 @@ internal static class ProofCommand
             string verdict = proof.Problems.Count > 0 ? "does not hold"
                 : proof.Sufficient ? "holds"
                 : $"holds, and {proof.RequiredGrade} is needed: the memory is in quarantine";
-            output.WriteLine(Clean($"{proof.Buffer} of {proof.Exporter}: {proof.Grade}, {importers}: {verdict}"));
+            output.WriteLine($"{proof.Buffer} of {proof.Exporter}: {proof.Grade}, {importers}: {verdict}");
             foreach (string problem in proof.Problems)
             {
-                output.WriteLine(Clean($"  {problem}"));
+                output.WriteLine($"  {problem}");
             }
         }
 
@@ -120,9 +120,6 @@ internal static class ProofCommand
             output.WriteLine(problem);
         }
     }
-
-    // The names come from the file, and an escape sequence in one would reach the terminal.
-    private static string Clean(string text) => string.Concat(text.Select(c => char.IsControl(c) ? '?' : c));
 
     private static byte[] ReadFile(string path)
     {

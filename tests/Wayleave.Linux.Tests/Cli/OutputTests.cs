@@ -141,6 +141,18 @@ public class OutputTests
     }
 
     [Fact]
+    public void No_escape_sequence_of_a_name_reaches_the_terminal()
+    {
+        StringWriter inner = new(CultureInfo.InvariantCulture) { NewLine = "\n" };
+        PlainTextWriter plain = new(inner);
+        plain.WriteLine("a\u001b[2Jb\r\tc");
+        plain.Write('\u0007');
+        plain.Write("d\n");
+        plain.WriteLine("e {0}\u009b", 1);
+        Assert.Equal("a?[2Jb?\tc\n?d\ne 1?\n", inner.ToString());
+    }
+
+    [Fact]
     public void Time_before_a_restart_is_not_part_of_the_rate()
     {
         ManualClock clock = new();
