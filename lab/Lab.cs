@@ -12,21 +12,30 @@ internal static class Lab
     /// </summary>
     internal static string Program { get; } = Path.ChangeExtension(typeof(Lab).Assembly.Location, null);
 
-    /// <summary>Gives a kernel, and the programs for it as far as the machine lacks them.</summary>
+    /// <summary>
+    /// Gives a kernel, the programs that every run needs, and those of one test; as far as the machine lacks them.
+    /// </summary>
     /// <param name="cache">Where they are kept.</param>
     /// <param name="packages">Debian packages that the guest needs beyond the base.</param>
     /// <param name="refresh">Ask for a newer kernel, although there is one.</param>
     /// <param name="say">Takes what it does, when it does something.</param>
     /// <exception cref="LabException">It cannot be had here.</exception>
-    internal static (KernelImage Kernel, ToolLayer Tools) Open(
+    internal static (KernelImage Kernel, ToolLayer Tools, ToolLayer Extra) Open(
         LabCache cache, IReadOnlyList<string> packages, bool refresh, Action<string> say)
     {
         using IDisposable hold = cache.Lock();
-        ToolLayer tools = ToolLayer.Open(cache, [.. ToolLayer.Base, .. packages], say);
+        if (refresh)
+        {
+            // Unpacked anew: the packages may be newer, and what no test needs any more goes.
+            PackageTree.Delete(cache.Of("tools"));
+        }
+
+        ToolLayer tools = ToolLayer.Open(cache, ToolLayer.Base, say);
+        ToolLayer extra = ToolLayer.Open(cache, packages, say);
         KernelImage? kernel = refresh ? null : KernelImage.Cached(cache);
         kernel ??= KernelImage.Fetch(cache, tools, say);
         Initramfs.Build(cache, kernel, tools);
-        return (kernel, tools);
+        return (kernel, tools, extra);
     }
 
     /// <summary>

@@ -101,7 +101,7 @@ static int List(IReadOnlyList<LabTest> tests, bool json)
 int Fetch(IReadOnlyList<LabTest> tests)
 {
     LabCache cache = new();
-    (KernelImage kernel, _) = Lab.Open(cache, [], refresh: true, Say);
+    (KernelImage kernel, _, _) = Lab.Open(cache, [], refresh: true, Say);
     foreach (LabTest test in tests)
     {
         Lab.Open(cache, test.Packages, refresh: false, Say);
@@ -114,13 +114,13 @@ int Fetch(IReadOnlyList<LabTest> tests)
 int Command(CommandLine line, string root)
 {
     LabCache cache = new();
-    (KernelImage kernel, ToolLayer tools) = Lab.Open(cache, line.Packages, refresh: false, Say);
+    (KernelImage kernel, ToolLayer tools, ToolLayer extra) = Lab.Open(cache, line.Packages, refresh: false, Say);
     string share = Directory.CreateTempSubdirectory("wayleave-lab.").FullName;
     try
     {
         GuestOptions options = new() { Environment = Lab.Environment(root, root) };
         options = options with { TimeLimit = line.TimeLimit ?? options.TimeLimit };
-        GuestResult result = new Guest(cache, kernel, tools).Run(
+        GuestResult result = new Guest(cache, kernel, tools, extra).Run(
             options, Shell.Quote(line.Command), share, beside: null,
             (text, isError) => (isError ? Console.Error : Console.Out).WriteLine(text), interrupt.Token);
         if (result.TimedOut)

@@ -15,12 +15,18 @@ internal sealed class Guest
 
     private readonly KernelImage _kernel;
     private readonly ToolLayer _tools;
+    private readonly ToolLayer _extra;
     private readonly string _initramfs;
 
-    internal Guest(LabCache cache, KernelImage kernel, ToolLayer tools)
+    /// <param name="cache">Where the initial memory file system is kept.</param>
+    /// <param name="kernel">What it boots.</param>
+    /// <param name="tools">What the host needs for it, QEMU among it.</param>
+    /// <param name="extra">What only the guest needs.</param>
+    internal Guest(LabCache cache, KernelImage kernel, ToolLayer tools, ToolLayer extra)
     {
         _kernel = kernel;
         _tools = tools;
+        _extra = extra;
         _initramfs = Initramfs.Build(cache, kernel, tools);
     }
 
@@ -175,10 +181,10 @@ internal sealed class Guest
         ]);
         Share("lab-root", "/", ",readonly=on,multidevs=remap");
         Share("lab-share", share, "");
-        Share("lab-layer0", _kernel.Tree, ",readonly=on");
-        if (_tools.Tree is not null)
+        string[] layers = [.. ((string?[])[_kernel.Tree, _extra.Tree, _tools.Tree]).OfType<string>()];
+        for (int i = 0; i < layers.Length; i++)
         {
-            Share("lab-layer1", _tools.Tree, ",readonly=on");
+            Share($"lab-layer{i}", layers[i], ",readonly=on");
         }
 
         foreach ((string name, int size) in options.Images)

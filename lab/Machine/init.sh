@@ -28,7 +28,7 @@ busybox mount -t 9p -o $share,ro,cache=loose lab-root /ro || stop "no root"
 busybox mount -t tmpfs tmpfs /rw
 busybox mkdir -p /rw/upper /rw/work
 lower=
-for layer in 0 1; do
+for layer in 0 1 2; do
     busybox mkdir -p /layers/$layer
     if busybox mount -t 9p -o $share,ro,cache=loose lab-layer$layer /layers/$layer 2>/dev/null; then
         lower=$lower/layers/$layer:

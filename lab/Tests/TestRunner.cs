@@ -24,8 +24,9 @@ internal sealed class TestRunner(LabCache cache, string root, TestRunnerOptions 
                 return End(LabOutcome.Skipped, why);
             }
 
-            (KernelImage kernel, ToolLayer tools) = Lab.Open(cache, test.Packages, refresh: false, say);
-            Guest guest = new(cache, kernel, tools);
+            (KernelImage kernel, ToolLayer tools, ToolLayer extra) =
+                Lab.Open(cache, test.Packages, refresh: false, say);
+            Guest guest = new(cache, kernel, tools, extra);
             List<string> records = [];
             foreach (LabBoot boot in test.Boots)
             {

@@ -31,6 +31,35 @@ public sealed class LabRunTests
         Assert.True(status == "passed", $"{reason}\n{outcome.GetProperty("output").GetString()}");
     }
 
+    [Fact]
+    public void A_command_gives_its_exit_code_and_both_its_outputs()
+    {
+        SkipUnlessBooted();
+        (int code, string output, string error) = LabProcess.Run("--", "bash", "-c", "uname -r; echo no >&2; exit 7");
+        Assert.Equal(7, code);
+        Assert.Matches(@"^\d+\.\d+\.\d+", output);
+        Assert.Contains("no", error.Split('\n'));
+    }
+
+    [Fact]
+    public void A_command_that_takes_too_long_is_stopped_and_said_so()
+    {
+        SkipUnlessBooted();
+        (int code, _, string error) = LabProcess.Run("--time-limit", "3", "--", "sleep", "1000");
+        Assert.Equal(124, code);
+        Assert.Contains("the time limit", error, StringComparison.Ordinal);
+    }
+
+    // What the other tests need has been fetched, and works, when the test "boot" passed.
+    private static void SkipUnlessBooted()
+    {
+        Assert.SkipWhen(s_report.Value is null, "the lab did not run: WAYLEAVE_LAB=1 dotnet test, or lab/run --all");
+        using JsonDocument report = JsonDocument.Parse(s_report.Value!);
+        JsonElement boot = report.RootElement.GetProperty("tests").EnumerateArray()
+            .Single(t => t.GetProperty("name").GetString() == "boot");
+        Assert.SkipWhen(boot.GetProperty("status").GetString() != "passed", "the lab's test boot did not pass");
+    }
+
     private static string? ReadReport()
     {
         if (Environment.GetEnvironmentVariable("WAYLEAVE_LAB_REPORT") is { Length: > 0 } path)
