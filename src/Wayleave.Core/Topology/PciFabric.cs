@@ -27,7 +27,7 @@ public sealed class PciFabric
     private readonly List<PathTraffic> _traffic = [];
     private readonly Dictionary<PciFunction, IommuDomain> _domains = [];
     private MemoryWindow[] _windows = [];
-    private PciBridge? _defaultSwitch;
+    private SpareSwitch? _spare;
     private ulong _nextMemory = WindowAlignmentBytes;
     private ulong _nextBar = FirstBarAddress;
 
@@ -72,7 +72,7 @@ public sealed class PciFabric
 
         if (function.Root is null)
         {
-            Topology.Add(function, AddDownstreamPort());
+            Topology.Add(function, (_spare ??= new SpareSwitch(Topology)).AddPort());
         }
         else if (!Topology.Contains(function))
         {
@@ -448,36 +448,6 @@ public sealed class PciFabric
     {
         _windows = [.. _windows, window];
         Rebuild();
-    }
-
-    // 0000:00:1f.7 and buses fe and ff: out of the way of what users name.
-    private PciBridge AddDownstreamPort()
-    {
-        if (_defaultSwitch is null)
-        {
-            HostBridge? bridge = Topology.HostBridges.Count > 0 ? Topology.HostBridges[0] : null;
-            if (bridge is null)
-            {
-                bridge = new HostBridge(0, 0);
-                Topology.Add(bridge);
-            }
-
-            PciBridge port = new(new PciAddress(bridge.Domain, bridge.RootBus, 31, 7), "rp0", PciBridgeKind.RootPort);
-            _defaultSwitch = new(new PciAddress(bridge.Domain, 0xfe, 0, 0), "sw0", PciBridgeKind.SwitchUpstream);
-            Topology.Add(port, bridge);
-            Topology.Add(_defaultSwitch, port);
-        }
-
-        int number = _defaultSwitch.Below.Count;
-        if (number == PciAddress.DevicesPerBus * PciAddress.FunctionsPerDevice)
-        {
-            throw new InvalidOperationException("the switch for functions without a place is full: 256 ports");
-        }
-
-        PciAddress address = new(_defaultSwitch.Address.Domain, 0xff, (byte)(number / 8), (byte)(number % 8));
-        PciBridge downstream = new(address, $"sw0.{number}", PciBridgeKind.SwitchDownstream);
-        Topology.Add(downstream, _defaultSwitch);
-        return downstream;
     }
 
     private void Rebuild()

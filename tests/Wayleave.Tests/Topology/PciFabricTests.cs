@@ -330,6 +330,20 @@ public sealed class PciFabricTests
     }
 
     [Fact]
+    public void The_switch_of_the_fabric_takes_names_that_the_tree_leaves_free()
+    {
+        Tree tree = Trees.RootPorts(Trees.AnyPair);
+        PciBridge taken = new(PciAddress.Parse("00:05.0"), "rp0", PciBridgeKind.RootPort);
+        tree.Topology.Add(taken, tree.Topology.HostBridges[0]);
+        PciFabric fabric = new(tree.Topology);
+
+        fabric.Plug(new PciFunction("0000:0a:00.0", "late"));
+
+        Assert.Equal("sw0.0", tree["late"].Upstream!.Name);
+        Assert.NotNull(tree.Topology.Find("rp1"));
+    }
+
+    [Fact]
     public void A_function_without_a_place_of_its_own_is_put_below_the_switch_of_the_fabric()
     {
         PciFabric fabric = new();
