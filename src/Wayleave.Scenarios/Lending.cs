@@ -22,8 +22,7 @@ internal sealed class Lending : SimulatedOwner
     {
         using (Host.Enter())
         {
-            return new LendingUser(
-                this, new Importer(Host, Fabric, Shared, name, kind, faults ?? new ImporterFaults()), offset);
+            return new LendingUser(this, new SimulatedImporter(Host, Fabric, Shared, name, kind, faults), offset);
         }
     }
 

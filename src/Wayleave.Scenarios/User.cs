@@ -10,7 +10,7 @@ namespace Wayleave.Scenarios;
 /// A device that uses the lent buffer: map, wait for the owner's copy, enter the gate, write, leave; map again when it
 /// was told to stop; end when the buffer is gone for good.
 /// </summary>
-internal sealed class User(World world, Importer importer, int offset)
+internal sealed class User(World world, SimulatedImporter importer, int offset)
 {
     private LockWait? _wait;
     private Translation? _inside;

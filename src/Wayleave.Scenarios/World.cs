@@ -76,7 +76,7 @@ internal sealed class World
     {
         using (Host.Enter())
         {
-            User user = new(this, new Importer(this, name, kind, faults ?? new ImporterFaults()), offset);
+            User user = new(this, new SimulatedImporter(Host, Fabric, Lent.Shared, name, kind, faults), offset);
             _users.Add(user);
             return user;
         }

@@ -45,8 +45,8 @@ public class TakeBackStressTests(ITestOutputHelper output)
         World world = new(Choices.Exhaustive());
         bool isOver = false;
         long late = 0, writes = 0;
-        Importer[] importers = world.Host.Locked(() => s_users
-            .Select(n => new Importer(world, n, ImporterKind.Dynamic, new ImporterFaults())).ToArray());
+        SimulatedImporter[] importers = world.Host.Locked(() => s_users
+            .Select(n => new SimulatedImporter(world.Host, world.Fabric, world.Lent.Shared, n)).ToArray());
         Task[] threads =
         [
             .. importers.Select((importer, i) => Start(() =>
@@ -94,7 +94,7 @@ public class TakeBackStressTests(ITestOutputHelper output)
     }
 
     // One access; false when the buffer is gone.
-    private static bool Use(World world, Importer importer, int offset, ref long late)
+    private static bool Use(World world, SimulatedImporter importer, int offset, ref long late)
     {
         if (importer.Current is not { } translation)
         {
@@ -117,7 +117,7 @@ public class TakeBackStressTests(ITestOutputHelper output)
         return true;
     }
 
-    private static bool Map(World world, Importer importer)
+    private static bool Map(World world, SimulatedImporter importer)
     {
         AcquireTicket? ticket = null;
         LockWait? wait = null;

@@ -1,7 +1,9 @@
-namespace Wayleave.Scenarios;
+namespace Wayleave.Simulation;
 
-/// <summary>Defences of an importer that a scenario takes away, to see that their absence is noticed.</summary>
-internal sealed record ImporterFaults
+/// <summary>
+/// Defences of a <see cref="SimulatedImporter"/> that a scenario takes away, to see that their absence is noticed.
+/// </summary>
+public sealed record ImporterFaults
 {
     /// <summary>Off leaves the old translation usable after an invalidation.</summary>
     public bool ClosesGate { get; init; } = true;
