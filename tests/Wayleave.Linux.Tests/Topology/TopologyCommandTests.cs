@@ -307,6 +307,28 @@ public sealed class TopologyCommandTests : IDisposable
     }
 
     [Fact]
+    public async Task Links_watched_are_a_line_of_JSON_each_until_somebody_interrupts()
+    {
+        await using RunningHost host = await RunningHost.StartAsync(ControlTestFolder.Config, _folder);
+        using CancellationTokenSource interrupt = new();
+        using LineWriter output = new(lines =>
+        {
+            if (lines == 3)
+            {
+                interrupt.Cancel();
+            }
+        });
+        using StringWriter error = new(CultureInfo.InvariantCulture) { NewLine = "\n" };
+
+        int code = await CommandLine.RunAsync(
+            ["links", "--watch", "1ms", "--json", .. host.Options], output, error, interrupt.Token);
+
+        Assert.Equal((130, "wayleave: interrupted\n"), (code, error.ToString()));
+        Assert.Equal(3, output.Lines.Count);
+        Assert.All(output.Lines, l => JsonDocument.Parse(l).Dispose());
+    }
+
+    [Fact]
     public async Task Probe_finds_the_strict_IOMMU_that_loses_requests_and_later_maps_are_refused()
     {
         HostBridgeDescription loses = new() { Iommu = IommuMode.Strict, LosesPeerRequests = true };
@@ -423,6 +445,18 @@ public sealed class TopologyCommandTests : IDisposable
         using StringWriter error = new(CultureInfo.InvariantCulture) { NewLine = "\n" };
         int code = await CommandLine.RunAsync(arguments, output, error, TestContext.Current.CancellationToken);
         return (code, output.ToString(), error.ToString());
+    }
+
+    /// <summary>Says after each line how many there are.</summary>
+    private sealed class LineWriter(Action<int> written) : StringWriter(CultureInfo.InvariantCulture)
+    {
+        public List<string> Lines { get; } = [];
+
+        public override void WriteLine(string? value)
+        {
+            Lines.Add(value ?? "");
+            written(Lines.Count);
+        }
     }
 
     private sealed class RunningHost(WayleaveHost host, ControlServer server) : IAsyncDisposable
