@@ -228,6 +228,32 @@ public class WaitGraphTests(ITestOutputHelper output) : FenceScenario
     }
 
     [Fact]
+    public void A_wait_that_is_looked_at_allocates_nothing_until_something_is_found()
+    {
+        using (Host.Enter())
+        {
+            Activity thread = new(Host, ActivityKind.Thread, "thread");
+            Fence[] jobs = New(8);
+            for (int i = 1; i < jobs.Length; i++)
+            {
+                jobs[i].TryRunAfter([jobs[i - 1]], out _);
+            }
+
+            thread.TryBeginWait(jobs[^1], out _);
+            thread.EndWait(jobs[^1]);
+            long visited = Host.Checker.NodesVisited, before = GC.GetAllocatedBytesForCurrentThread();
+            for (int i = 0; i < 100; i++)
+            {
+                thread.TryBeginWait(jobs[^1], out _);
+                thread.EndWait(jobs[^1]);
+            }
+
+            Assert.Equal(0, GC.GetAllocatedBytesForCurrentThread() - before);
+            Assert.Equal(100L * jobs.Length, Host.Checker.NodesVisited - visited);
+        }
+    }
+
+    [Fact]
     public void A_long_chain_of_waits_is_walked_without_recursion()
     {
         const int Length = 100_000;
