@@ -1,12 +1,14 @@
 using System.Globalization;
 using System.Text;
+using System.Text.RegularExpressions;
 using Wayleave.Scenarios;
+using Wayleave.Simulation;
 using Xunit;
 
 namespace Wayleave.Tests.Scenarios;
 
 /// <summary>docs/scenarios.md is what the catalogue says and what the explorer finds.</summary>
-public class ScenarioPageTests
+public partial class ScenarioPageTests
 {
     private const string Page = "docs/scenarios.md";
 
@@ -77,6 +79,26 @@ public class ScenarioPageTests
         Assert.EndsWith(".", s.Description, StringComparison.Ordinal);
         Assert.All(s.Reports, r => Assert.Matches("^[A-Za-z0-9-]+/[A-Za-z0-9-]+#[0-9]+$", r));
     });
+
+    [Fact]
+    public void A_trail_in_a_document_replays()
+    {
+        string document = SourceTree.Read("docs/testing.md");
+        MatchCollection trails = Replay().Matches(document);
+        Assert.NotEmpty(trails);
+        Assert.All(trails, match =>
+        {
+            NamedScenario scenario = ScenarioCatalog.Find(match.Groups["name"].Value)!;
+            ScenarioTrail trail = ScenarioTrail.Parse(match.Groups["trail"].Value);
+            BrokenVariant? broken = scenario.Broken.FirstOrDefault(b => b.Name == trail.Break);
+            Assert.Equal(ScenarioTrail.VersionOf(scenario, broken), trail.Version);
+            FailedRun failure = Explorer.TryReplay(broken?.Build ?? scenario.Build, trail.Decisions, out _)!;
+            Assert.Contains($"\n{failure.Problem}\n", document, StringComparison.Ordinal);
+        });
+    }
+
+    [GeneratedRegex("wayleave check replay (?<name>[a-z-]+) (?<trail>[a-z0-9:.-]+)")]
+    private static partial Regex Replay();
 
     private static string Link(string report)
     {
