@@ -83,10 +83,13 @@ public sealed class HangDetector
     }
 
     /// <summary>From now on <paramref name="engine"/> has the time-out to signal <paramref name="fence"/>.</summary>
-    public void Add(Fence fence, IStoppableEngine engine)
+    /// <param name="fence">What is watched, until it has ended.</param>
+    /// <param name="engine">Who signals it.</param>
+    /// <param name="extra">More time, for a job that is larger than others.</param>
+    public void Add(Fence fence, IStoppableEngine engine, TimeSpan extra = default)
     {
         _host.AssertHeld();
-        Watch watch = new(fence, engine) { Due = _host.Now + _timeout };
+        Watch watch = new(fence, engine) { Due = _host.Now + _timeout + extra };
         if (fence.TryObserveEnd(_ => _watches.Remove(watch)))
         {
             _watches.Add(watch);

@@ -22,6 +22,9 @@ namespace Wayleave.Devices.Gpu;
 /// </summary>
 public sealed class CopyEngine : IStoppableEngine
 {
+    // Slower than this is hung: memory that is touched for the first time on a machine that is busy elsewhere is not.
+    private const double SlowBytesPerSecond = 64 << 20;
+
     private readonly HostContext _host;
     private readonly GpuOptions _options;
     private readonly List<CopyJob> _ring; // host lock
@@ -217,7 +220,7 @@ public sealed class CopyEngine : IStoppableEngine
             CopyJob? job = _ring.Find(CanStart);
             if (job is not null)
             {
-                Hangs.Add(job.Fence, this);
+                Hangs.Add(job.Fence, this, TimeSpan.FromSeconds((double)job.Target.LengthBytes / SlowBytesPerSecond));
             }
 
             return job;

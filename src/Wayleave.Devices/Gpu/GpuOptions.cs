@@ -35,7 +35,10 @@ public sealed record GpuOptions
     /// <summary>Bytes that the copy engine moves in one step.</summary>
     public int CopyBlockBytes { get; init; } = BlockBytesMax;
 
-    /// <summary>How long a copy may take from its first block before the engine is told to stop.</summary>
+    /// <summary>
+    /// How long a copy may take from its first block before the engine is told to stop, besides a second for each
+    /// 64 MiB.
+    /// </summary>
     public TimeSpan CopyTimeout { get; init; } = TimeSpan.FromSeconds(10);
 
     /// <summary>

@@ -8,7 +8,10 @@ namespace Wayleave.Tests.Gpu;
 
 public class CopyEngineHangTests
 {
-    private static readonly TimeSpan s_timeout = new GpuOptions().CopyTimeout;
+    // What a copy of one page is given.
+    private static readonly TimeSpan s_timeout =
+        new GpuOptions().CopyTimeout + TimeSpan.FromSeconds((double)GpuFixture.Page / (64 << 20));
+
     private static readonly TimeSpan s_grace = new GpuOptions().CopyStopGrace;
 
     [Fact]
