@@ -2,8 +2,8 @@ using System.Text.Json;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Nvme;
-using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Host.Leases;
 
 namespace Wayleave.Host.Control;
