@@ -26,23 +26,15 @@ public sealed class NvmeController
     public const int MemoryBufferBar = 2;
 
     private const int RegisterBytes = 16 * 1024;
-    private const uint MemoryBufferUses = 0x1F; // CMBSZ: queues, lists, read and write data
 
     private readonly NvmeRequest[] _requests;
     private readonly Queue<NvmeMediaRequest> _media = new(); // token
     private readonly NvmeSubmissionQueue?[] _submissions;
     private readonly NvmeCompletionQueue?[] _completions;
-    private readonly int[] _tails; // doorbells
-    private readonly int[] _heads;
+    private readonly NvmeRegisterFile _registers;
     private readonly NvmeAdmin _admin;
-    private readonly int _memoryBufferPages;
+    private readonly NvmeIo _io;
     private NvmeNamespace[] _namespaces = [];
-    private uint _configuration;
-    private uint _status;
-    private uint _interruptMask;
-    private uint _adminAttributes;
-    private ulong _adminSubmission;
-    private ulong _adminCompletion;
     private int _nextRequest; // token: whose turn it is
     private int _nextQueue;
     private int _token;
@@ -85,14 +77,11 @@ public sealed class NvmeController
             PciBar bar = function.Bars[MemoryBufferBar]
                 ?? fabric.AddBar(function, MemoryBufferBar, PciBarKind.Memory, (ulong)memoryBuffer.Length);
             fabric.AddWindow(memoryBuffer, bar, 0);
-            _memoryBufferPages = memoryBuffer.Length / 4096;
         }
 
         Port = new DmaPort(function);
         _submissions = new NvmeSubmissionQueue?[options.QueuesMax + 1];
         _completions = new NvmeCompletionQueue?[options.QueuesMax + 1];
-        _tails = new int[options.QueuesMax + 1];
-        _heads = new int[options.QueuesMax + 1];
         _requests = new NvmeRequest[options.RequestsMax];
         for (int i = 0; i < _requests.Length; i++)
         {
@@ -100,7 +89,9 @@ public sealed class NvmeController
             _requests[i] = new NvmeRequest(this, buffers.Slice(offset, NvmeControllerOptions.TransferBytesMax));
         }
 
+        _registers = new NvmeRegisterFile(options, memoryBuffer.Length / 4096);
         _admin = new NvmeAdmin(this);
+        _io = new NvmeIo(this);
     }
 
     public PciFunction Function { get; }
@@ -160,56 +151,12 @@ public sealed class NvmeController
     public void Detach(uint id) => Volatile.Write(ref _namespaces, [.. _namespaces.Where(n => n.Id != id)]);
 
     /// <summary>Reads 4 or 8 bytes of a register. Any thread. What is not there reads as zero.</summary>
-    public ulong ReadRegister(int offset) => offset switch
-    {
-        NvmeRegister.Capabilities => CapabilityBits(),
-        NvmeRegister.Version => 0x0002_0000,
-        NvmeRegister.InterruptMaskSet or NvmeRegister.InterruptMaskClear => Volatile.Read(ref _interruptMask),
-        NvmeRegister.Configuration => Volatile.Read(ref _configuration),
-        NvmeRegister.Status => Volatile.Read(ref _status),
-        NvmeRegister.AdminQueueAttributes => Volatile.Read(ref _adminAttributes),
-        NvmeRegister.AdminSubmissionQueue => Volatile.Read(ref _adminSubmission),
-        NvmeRegister.AdminCompletionQueue => Volatile.Read(ref _adminCompletion),
-        NvmeRegister.MemoryBufferLocation => _memoryBufferPages == 0 ? 0 : (uint)MemoryBufferBar,
-        NvmeRegister.MemoryBufferSize =>
-            _memoryBufferPages == 0 ? 0 : ((uint)_memoryBufferPages << 12) | MemoryBufferUses,
-        _ => 0,
-    };
+    public ulong ReadRegister(int offset) => _registers.Read(offset);
 
     /// <summary>Writes a register or doorbell. Any thread. What cannot be written stays as it is.</summary>
     public void WriteRegister(int offset, ulong value)
     {
-        switch (offset)
-        {
-            case NvmeRegister.InterruptMaskSet:
-                Interlocked.Or(ref _interruptMask, (uint)value);
-                break;
-            case NvmeRegister.InterruptMaskClear:
-                Interlocked.And(ref _interruptMask, ~(uint)value);
-                break;
-            case NvmeRegister.Configuration:
-                Volatile.Write(ref _configuration, (uint)value);
-                break;
-            case NvmeRegister.AdminQueueAttributes:
-                Volatile.Write(ref _adminAttributes, (uint)value);
-                break;
-            case NvmeRegister.AdminSubmissionQueue:
-                Volatile.Write(ref _adminSubmission, value);
-                break;
-            case NvmeRegister.AdminCompletionQueue:
-                Volatile.Write(ref _adminCompletion, value);
-                break;
-            case >= NvmeRegister.Doorbells when (offset & 3) == 0:
-                int index = (offset - NvmeRegister.Doorbells) / 8;
-                if (index <= Options.QueuesMax)
-                {
-                    ref int doorbell = ref (offset & 4) == 0 ? ref _tails[index] : ref _heads[index];
-                    Volatile.Write(ref doorbell, (int)(value & 0xFFFF));
-                }
-
-                break;
-        }
-
+        _registers.Write(offset, value);
         RingInternally();
     }
 
@@ -229,9 +176,8 @@ public sealed class NvmeController
 
     /// <summary>
     /// Runs up to <paramref name="stepsMax"/> steps if nobody else drives the controller, then hands its media requests
-    /// to
-    /// <paramref name="media"/>. Leaves nothing ready behind unless the limit says so. Callable by any thread that does
-    /// not hold the host lock.
+    /// to <paramref name="media"/>. Leaves nothing ready behind unless the limit says so. Callable by any thread that
+    /// does not hold the host lock.
     /// </summary>
     /// <returns>How many steps did something.</returns>
     public int Drive(int stepsMax, Action<NvmeMediaRequest> media)
@@ -279,7 +225,7 @@ public sealed class NvmeController
             return true;
         }
 
-        if ((_status & (NvmeRegister.Ready | NvmeRegister.Fatal)) != NvmeRegister.Ready)
+        if ((_registers.Status & (NvmeRegister.Ready | NvmeRegister.Fatal)) != NvmeRegister.Ready)
         {
             return false;
         }
@@ -313,36 +259,32 @@ public sealed class NvmeController
         WorkAvailable?.Invoke();
     }
 
+    internal void Submit(NvmeMediaRequest request) => _media.Enqueue(request);
+
     internal NvmeNamespace? FindNamespace(uint id) => Array.Find(Volatile.Read(ref _namespaces), n => n.Id == id);
 
     internal void ResetDoorbells(int queue, bool isSubmission) =>
-        Volatile.Write(ref isSubmission ? ref _tails[queue] : ref _heads[queue], 0);
-
-    private ulong CapabilityBits() =>
-        (ulong)(Options.QueueEntriesMax - 1) // MQES
-        | (1UL << 16) // CQR: queues are contiguous
-        | (20UL << 24) // TO: 10 s
-        | (1UL << 37); // CSS: the NVM command set
+        _registers.SetDoorbell(queue, isSubmission, 0);
 
     private bool FollowConfiguration()
     {
-        uint configuration = Volatile.Read(ref _configuration);
+        uint configuration = _registers.Configuration;
         bool isEnabled = (configuration & NvmeRegister.Enable) != 0;
-        if (isEnabled && _status == 0)
+        if (isEnabled && _registers.Status == 0)
         {
             return Enable();
         }
 
-        if (!isEnabled && _status != 0)
+        if (!isEnabled && _registers.Status != 0)
         {
             return Disable();
         }
 
-        if ((configuration & NvmeRegister.ShutdownMask) != 0 && (_status & NvmeRegister.ShutdownComplete) == 0
-            && (_status & NvmeRegister.Ready) != 0
+        if ((configuration & NvmeRegister.ShutdownMask) != 0 && (_registers.Status & NvmeRegister.ShutdownComplete) == 0
+            && (_registers.Status & NvmeRegister.Ready) != 0
             && Array.TrueForAll(_requests, IsFree))
         {
-            Volatile.Write(ref _status, _status | NvmeRegister.ShutdownComplete);
+            _registers.Status = _registers.Status | NvmeRegister.ShutdownComplete;
             return true;
         }
 
@@ -351,19 +293,19 @@ public sealed class NvmeController
 
     private bool Enable()
     {
-        uint attributes = Volatile.Read(ref _adminAttributes);
+        uint attributes = _registers.AdminAttributes;
         (int submission, int completion) = ((int)(attributes & 0xFFF) + 1, (int)((attributes >> 16) & 0xFFF) + 1);
-        (ulong sq, ulong cq) = (Volatile.Read(ref _adminSubmission), Volatile.Read(ref _adminCompletion));
-        uint sizes = (Volatile.Read(ref _configuration) >> 7) & 0xF; // MPS: 2^(12 + n)
+        (ulong sq, ulong cq) = (_registers.AdminSubmission, _registers.AdminCompletion);
+        uint sizes = (_registers.Configuration >> 7) & 0xF; // MPS: 2^(12 + n)
         if (submission < 2 || completion < 2 || sq % 4096 != 0 || cq % 4096 != 0 || sizes != 0)
         {
-            Volatile.Write(ref _status, NvmeRegister.Fatal);
+            _registers.Status = NvmeRegister.Fatal;
             return true;
         }
 
         _completions[0] = new NvmeCompletionQueue(0, new DeviceAddress(cq), completion, true, 0) { Users = 1 };
         _submissions[0] = new NvmeSubmissionQueue(0, new DeviceAddress(sq), submission, _completions[0]!);
-        Volatile.Write(ref _status, NvmeRegister.Ready);
+        _registers.Status = NvmeRegister.Ready;
         return true;
     }
 
@@ -390,9 +332,8 @@ public sealed class NvmeController
         _admin.Reset();
         Array.Clear(_submissions);
         Array.Clear(_completions);
-        Array.Clear(_tails);
-        Array.Clear(_heads);
-        Volatile.Write(ref _status, 0);
+        _registers.ClearDoorbells();
+        _registers.Status = 0;
         return true;
     }
 
@@ -457,7 +398,7 @@ public sealed class NvmeController
 
         if (isIn)
         {
-            BeginMedia(request, NvmeMediaKind.Write);
+            _io.BeginMedia(request, NvmeMediaKind.Write);
         }
         else
         {
@@ -487,7 +428,7 @@ public sealed class NvmeController
     private bool TryPost(NvmeRequest request)
     {
         NvmeCompletionQueue queue = request.Queue.Completions;
-        if (!_admin.MayPost(request) || !queue.HasRoom(Volatile.Read(ref _heads[queue.Id])))
+        if (!_admin.MayPost(request) || !queue.HasRoom(_registers.Head(queue.Id)))
         {
             return false;
         }
@@ -504,7 +445,7 @@ public sealed class NvmeController
         if (Port.TryWrite(queue.TailAddress, NvmeCompletion.SizeBytes, out Span<byte> entry) != Errno.Success
             || entry.Length < NvmeCompletion.SizeBytes)
         {
-            Volatile.Write(ref _status, _status | NvmeRegister.Fatal);
+            _registers.Status = _registers.Status | NvmeRegister.Fatal;
             return true;
         }
 
@@ -515,7 +456,7 @@ public sealed class NvmeController
         request.Queue.Outstanding--;
         request.State = NvmeRequestState.Free;
         (Completed, Failed) = request.Status == NvmeStatus.Success ? (Completed + 1, Failed) : (Completed, Failed + 1);
-        if (queue.Interrupts && (Volatile.Read(ref _interruptMask) >> (queue.Vector & 31) & 1) == 0)
+        if (queue.Interrupts && !_registers.IsMasked(queue.Vector))
         {
             Interrupt?.Invoke(queue.Vector);
         }
@@ -540,7 +481,7 @@ public sealed class NvmeController
 
     private bool TryFetch(NvmeSubmissionQueue queue)
     {
-        int tail = Volatile.Read(ref _tails[queue.Id]);
+        int tail = _registers.Tail(queue.Id);
         if (queue.IsDeleted || tail == queue.Head)
         {
             return false;
@@ -549,7 +490,7 @@ public sealed class NvmeController
         if (tail >= queue.Entries)
         {
             InvalidDoorbells++;
-            Volatile.Write(ref _tails[queue.Id], queue.Head);
+            _registers.SetDoorbell(queue.Id, isSubmission: true, queue.Head);
             return false;
         }
 
@@ -569,7 +510,7 @@ public sealed class NvmeController
         if (Port.TryRead(queue.HeadAddress, NvmeCommand.SizeBytes, out ReadOnlySpan<byte> entry) != Errno.Success
             || entry.Length < NvmeCommand.SizeBytes)
         {
-            Volatile.Write(ref _status, _status | NvmeRegister.Fatal);
+            _registers.Status = _registers.Status | NvmeRegister.Fatal;
             return;
         }
 
@@ -589,80 +530,7 @@ public sealed class NvmeController
         }
         else
         {
-            BeginIo(request);
+            _io.Begin(request);
         }
-    }
-
-    private void BeginIo(NvmeRequest request)
-    {
-        NvmeCommand command = request.Command;
-        if ((NvmeOpcode)command.Opcode is not (NvmeOpcode.Flush or NvmeOpcode.Read or NvmeOpcode.Write))
-        {
-            request.End(NvmeStatus.InvalidOpcode);
-        }
-        else if (FindNamespace(command.NamespaceId) is not NvmeNamespace @namespace)
-        {
-            request.End(NvmeStatus.InvalidNamespace);
-        }
-        else if ((NvmeOpcode)command.Opcode == NvmeOpcode.Flush)
-        {
-            BeginMedia(request, NvmeMediaKind.Flush);
-        }
-        else
-        {
-            BeginTransfer(request, command, @namespace);
-        }
-    }
-
-    private void BeginTransfer(NvmeRequest request, in NvmeCommand command, NvmeNamespace @namespace)
-    {
-        long length = (long)command.BlockCount << @namespace.BlockShift;
-        bool isWrite = (NvmeOpcode)command.Opcode == NvmeOpcode.Write;
-        if (length > NvmeControllerOptions.TransferBytesMax)
-        {
-            request.End(NvmeStatus.InvalidField);
-        }
-        else if (command.StartLba >= @namespace.BlockCount
-            || @namespace.BlockCount - command.StartLba < (ulong)command.BlockCount)
-        {
-            request.End(NvmeStatus.LbaOutOfRange);
-        }
-        else if (isWrite && @namespace.IsReadOnly)
-        {
-            request.End(NvmeStatus.WriteFault);
-        }
-        else
-        {
-            NvmeStatus status = request.Pointer.Fetch(command, (int)length, Port);
-            if (status != NvmeStatus.Success)
-            {
-                request.End(status);
-                return;
-            }
-
-            request.LengthBytes = (int)length;
-            if (isWrite)
-            {
-                request.State = NvmeRequestState.CopyIn;
-            }
-            else
-            {
-                BeginMedia(request, NvmeMediaKind.Read);
-            }
-        }
-    }
-
-    private void BeginMedia(NvmeRequest request, NvmeMediaKind kind)
-    {
-        if (FindNamespace(request.Command.NamespaceId) is not NvmeNamespace @namespace)
-        {
-            request.End(NvmeStatus.InvalidNamespace); // taken away since
-            return;
-        }
-
-        request.State = NvmeRequestState.Media;
-        long offset = kind == NvmeMediaKind.Flush ? 0 : (long)(request.Command.StartLba << @namespace.BlockShift);
-        request.Media.Begin(kind, @namespace, offset, request.LengthBytes);
-        _media.Enqueue(request.Media);
     }
 }
