@@ -340,9 +340,6 @@ internal sealed class Requester
         if (_progress.AckPsn != start)
         {
             HandleProgress(now);
-
-            // Not so when the data of a READ comes: others are on their way, and the next few are asked for together.
-            _port.Urge(_progress.HasWork ? TransmitUrgency.Now : TransmitUrgency.None);
         }
 
         return _progress.AckPsn == end;
@@ -418,6 +415,7 @@ internal sealed class Requester
         if (_progress.HasWork)
         {
             SendOrder.ScheduleRequests(_pair);
+            _port.Urge(TransmitUrgency.Now);
         }
     }
 
