@@ -75,6 +75,7 @@ internal static unsafe class KernelPeer
         }
 
         wrong = Dialog.Check(device.Memory.Slice(Dialog.ReadAt, Dialog.Bytes), ourSeed, "READ by the kernel");
+        Rendezvous.Leave($"{dialog.Name}.done", "");
         Rendezvous.Await<string>($"{dialog.Name}.refused");
         Verbs.ibv_destroy_qp(pair);
         return wrong;

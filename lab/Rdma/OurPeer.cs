@@ -107,6 +107,13 @@ internal static class OurPeer
             ?? Dialog.Check(bytes.AsSpan(Dialog.WrittenAt, Dialog.Bytes), KernelSeed + 1, "WRITE by the kernel")
             ?? Dialog.Check(bytes.AsSpan(Dialog.ReceivedAt, Dialog.SendBytes), KernelSeed + 1, "SEND by the kernel"))
             .ConfigureAwait(false);
+
+        // The wrong key ends the kernel's queue pair, and with it whatever it has not seen acknowledged.
+        if (wrong is null)
+        {
+            Rendezvous.Await<string>($"{dialog.Name}.done");
+        }
+
         wrong ??= IsRefused(nic, pair, completions, request, peer, Part(Dialog.OwnAt, 64));
         Rendezvous.Leave($"{dialog.Name}.refused", "");
         await nic.DeregisterAsync(region).ConfigureAwait(false);
