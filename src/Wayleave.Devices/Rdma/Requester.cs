@@ -340,6 +340,9 @@ internal sealed class Requester
         if (_progress.AckPsn != start)
         {
             HandleProgress(now);
+
+            // Not so when the data of a READ comes: others are on their way, and the next few are asked for together.
+            _port.Urge(_progress.HasWork ? TransmitUrgency.Now : TransmitUrgency.None);
         }
 
         return _progress.AckPsn == end;
@@ -415,7 +418,6 @@ internal sealed class Requester
         if (_progress.HasWork)
         {
             SendOrder.ScheduleRequests(_pair);
-            _port.Urge(TransmitUrgency.Now);
         }
     }
 

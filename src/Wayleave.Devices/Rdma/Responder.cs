@@ -335,7 +335,7 @@ internal sealed class Responder
         _expectedPsn = Psn.Add(_expectedPsn, (uint)packets);
         _answer.ClearRefusal();
 
-        _port.Urge(TransmitUrgency.Now);
+        // Not urgent: READs that are in the socket already share super-packets with this one.
         SendOrder.ScheduleResponses(_pair);
     }
 
@@ -346,7 +346,6 @@ internal sealed class Responder
         {
             if (_reads.TryRepeat(packet.Psn, packet.Reth, _pair.MtuBytes, _msn))
             {
-                _port.Urge(TransmitUrgency.Now);
                 SendOrder.ScheduleResponses(_pair);
             }
 

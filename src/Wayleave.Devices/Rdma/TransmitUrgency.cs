@@ -5,7 +5,7 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 public enum TransmitUrgency
 {
-    /// <summary>What came asks for nothing.</summary>
+    /// <summary>What came asks for nothing, or for data, which is not smaller for being sent at once.</summary>
     None,
 
     /// <summary>
@@ -13,6 +13,6 @@ public enum TransmitUrgency
     /// </summary>
     Soon,
 
-    /// <summary>The peer waits: requests that an acknowledgement let out, data that was read, a refusal.</summary>
+    /// <summary>The peer waits: requests that an acknowledgement let out, or a refusal.</summary>
     Now,
 }
