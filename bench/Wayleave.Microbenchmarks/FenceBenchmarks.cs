@@ -39,6 +39,14 @@ public class FenceBenchmarks
         }
     }
 
+    /// <summary>What a step of an engine, or a drain, says of itself.</summary>
+    [Benchmark(Description = "signalling section")]
+    public bool Section()
+    {
+        using SignalingSection section = new("engine", "ring");
+        return SignalingSection.IsInside;
+    }
+
     [Benchmark(Description = "create+signal to callback")]
     public long SignalToCallback()
     {

@@ -154,6 +154,7 @@ public sealed class HostContext
     // What was deferred belongs to different waiters: one that fails must not leave the others waiting for ever.
     private static void Run(List<Action> actions)
     {
+        using SignalingSection suspended = SignalingSection.Suspend(); // others' callbacks, on the thread that was here
         List<Exception>? failures = null;
         foreach (Action action in actions)
         {

@@ -1,4 +1,6 @@
+using System.Diagnostics;
 using Wayleave.Core;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Topology;
 using Wayleave.Host.Audits;
 using Wayleave.Host.Configuration;
@@ -63,6 +65,18 @@ public sealed class WayleaveHost : IAsyncDisposable
         using (Context.Enter())
         {
             return gpu.Device.Function.PeerDevice!.VerdictFor(client);
+        }
+    }
+
+    /// <summary>
+    /// The contracts that were broken so far, as the checker keeps them: in a host that runs well, none but importers
+    /// that were told to stop and took longer than their owner's patience. Host lock not held.
+    /// </summary>
+    public IReadOnlyList<Violation> GetViolations()
+    {
+        using (Context.Enter())
+        {
+            return [.. Context.Checker.Violations];
         }
     }
 
@@ -160,5 +174,9 @@ public sealed class WayleaveHost : IAsyncDisposable
         {
             gpu.Dispose();
         }
+
+        // So that every test of a running host is a test of its locks and signalling sections too.
+        IEnumerable<Violation> broken = GetViolations().Where(v => v.Kind != ViolationKind.LateUnmap);
+        Debug.Assert(!broken.Any(), string.Join('\n', broken));
     }
 }

@@ -1,4 +1,5 @@
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Simulation;
 
 namespace Wayleave.Scenarios;
@@ -41,7 +42,7 @@ internal sealed class Lending : SimulatedOwner
         Story.Take();
         return new Scenario(
             all,
-            Invariant: () => { },
+            Invariant: () => Contracts.Require(Host, ViolationKind.LateUnmap),
             Fingerprint: () =>
             {
                 StateHash hash = new();

@@ -132,7 +132,7 @@ internal static class LockFreeScenarios
                 Actor.OnThread("thread 1", () => SubmitAndDrive("one")),
                 Actor.OnThread("thread 2", () => SubmitAndDrive("two")),
             ],
-            Invariant: () => { },
+            Invariant: () => Contracts.Require(host),
             AtEnd: () =>
             {
                 if (gpu.CopyEngine.QueuedCount != 0)

@@ -16,6 +16,7 @@ public static class ScenarioCatalog
         TakeBackScenarios.ForcedFence,
         RdmaScenarios.WriteUnderMoves,
         RdmaScenarios.WriteAgainstTakeBack,
+        SignalingScenarios.Path,
         LockFreeScenarios.Gate,
         LockFreeScenarios.Engine,
         AbortUnderWrite.Scenario,

@@ -40,7 +40,16 @@ internal sealed class TwoHosts
         Service[] services = [UserNode.Service, OwnerNode.Service, RdmaNode.Clock(Clock, Owner, UserNode, OwnerNode)];
         Scenario scenario = Owner.ToScenario(services, actors);
         User.Story.Take();
-        return scenario with { Fingerprint = Fingerprint, Narrate = () => Story.Join(Owner.Story, User.Story) };
+        return scenario with
+        {
+            Invariant = () =>
+            {
+                scenario.Invariant();
+                Contracts.Require(User.Host);
+            },
+            Fingerprint = Fingerprint,
+            Narrate = () => Story.Join(Owner.Story, User.Story),
+        };
     }
 
     private ulong Fingerprint()

@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
@@ -198,6 +199,7 @@ internal sealed class World
 
     private void Check()
     {
+        Contracts.Require(Host, ViolationKind.LateUnmap); // an owner may lose patience with a user
         if (Lent.Freeing?.State != RevokeState.Retired)
         {
             return;

@@ -19,4 +19,10 @@ public sealed record ImporterFaults
 
     /// <summary>Off never says that the last user has left.</summary>
     public bool ReportsDrain { get; init; } = true;
+
+    /// <summary>
+    /// Off takes the reservation to unmap before it says that the last user has left: whoever waits for that may hold
+    /// it (linux.md 3.8).
+    /// </summary>
+    public bool UnmapsWithoutLock { get; init; } = true;
 }

@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
@@ -194,6 +195,8 @@ public sealed class SimulatedImporter : IRevocableImporter
             return InvalidateOutcome.Done;
         }
 
+        using SignalingSection section = new(Name, "drain");
+
         // Told before, and somebody is still inside, even if the fence was forced since.
         if (_drain is { HasEnded: false } pending)
         {
@@ -258,15 +261,36 @@ public sealed class SimulatedImporter : IRevocableImporter
     {
         using (_host.Enter())
         {
+            using SignalingSection section = new(Name, "drain");
             if (_drain is { HasEnded: false } drain && _attachment.State == MappingState.Invalidated)
             {
                 _attachment.Evidence!.RecordDrained();
+                if (!_faults.UnmapsWithoutLock)
+                {
+                    TouchReservation();
+                }
+
                 _attachment.UnmapInvalidated();
                 if (_faults.ReportsDrain)
                 {
                     drain.Signal();
                 }
             }
+        }
+    }
+
+    private void TouchReservation()
+    {
+        Reservation reservation = _attachment.Buffer.Reservation;
+        AcquireTicket ticket = new(_host, $"drain of {Name}");
+        LockOutcome outcome = reservation.TryLock(ticket);
+        if (outcome.Wait is { } wait)
+        {
+            reservation.TryCancel(wait); // it is the asking that is wrong
+        }
+        else
+        {
+            reservation.Unlock(ticket);
         }
     }
 }

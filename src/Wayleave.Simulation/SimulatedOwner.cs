@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
@@ -155,8 +156,9 @@ public class SimulatedOwner : IPinningExporter
         {
             Shared.InvalidateMappings(ticket);
             waits = reservation.GetFences(usage);
-            copied = new Timeline(Host, "copy").CreateFence(); // signalled by the last step
             reservation.ReserveFences(ticket, 1);
+            using SignalingSection section = new("move", "submission");
+            copied = new Timeline(Host, "copy").CreateFence(); // signalled by the last step
             reservation.AddFence(ticket, copied, ReservationUsage.Kernel);
             Place = 1 - old;
             _owners[Place] = Lent;

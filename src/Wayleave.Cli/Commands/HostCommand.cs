@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Wayleave.Core.Checking;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
@@ -51,6 +52,11 @@ internal static class HostCommand
         {
             Task eof = run.UntilEof ? ReadToEndAsync() : Task.Delay(Timeout.Infinite, cancellation);
             await Task.WhenAny(stop.Task, eof).ConfigureAwait(false);
+        }
+
+        foreach (Violation violation in host.GetViolations())
+        {
+            context.Error.WriteLine($"broken contract: {violation}");
         }
 
         if (trace is not null)

@@ -50,6 +50,34 @@ public sealed class Checker
         return Order.Define(name);
     }
 
+    /// <summary>
+    /// A lock of that class may be waited for here; a violation inside a <see cref="SignalingSection"/> if fences are
+    /// waited for under it.
+    /// </summary>
+    /// <param name="lockClass">Which kind.</param>
+    /// <param name="what">Which one, for people.</param>
+    public void MightLock(LockClass lockClass, string what)
+    {
+        _host.AssertHeld();
+        if (SignalingSection.Who is { } who && Options.ChecksLockOrder)
+        {
+            CheckOrder(who, LockClass.FenceSignaling, SignalingSection.What, lockClass, what);
+        }
+    }
+
+    /// <summary>
+    /// Memory may have to be taken from somebody here (<c>might_alloc</c> with GFP_KERNEL): a buffer is evicted, a page
+    /// reclaimed. In the end that waits for fences.
+    /// </summary>
+    /// <param name="what">For people.</param>
+    public void MightReclaim(string what) => MightLock(LockClass.Reclaim, what);
+
+    /// <summary>
+    /// A fence may be waited for here (<c>__dma_fence_might_wait</c>), whether or not one is pending.
+    /// </summary>
+    /// <param name="what">Which, or whose, for people.</param>
+    public void MightWaitForFence(string what) => MightLock(LockClass.FenceSignaling, what);
+
     /// <summary>Keeps a broken contract and traces <c>violation.KIND</c>; goes on, as the kernel's WARN does.</summary>
     public void Report(ViolationKind kind, string subject, string message)
     {
@@ -104,11 +132,12 @@ public sealed class Checker
         string why = held == taken
             ? $"one {taken} inside another"
             : $"elsewhere it is the other way round: {Order.Explain(taken, held)}";
+        string takes = taken == LockClass.FenceSignaling ? "waits for a fence" : $"takes {taken}";
         ViolationKind kind = held == LockClass.FenceSignaling
             ? ViolationKind.SignalingSection
             : ViolationKind.LockOrder;
         Report(kind, who, string.Create(
-            CultureInfo.InvariantCulture, $"takes {taken} ({takenFor}) inside {held} ({heldFor}); {why}"));
+            CultureInfo.InvariantCulture, $"{takes} ({takenFor}) inside {held} ({heldFor}); {why}"));
     }
 
     private static string Mark(ViolationKind kind) => kind switch

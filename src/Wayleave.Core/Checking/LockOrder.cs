@@ -76,7 +76,10 @@ internal sealed class LockOrder
         for (int at = first.Number; at != second.Number;)
         {
             int next = Step(at, second.Number);
-            steps.Add($"{_names[next]} inside {_names[at]} ({_witnesses[(at, next)]})");
+            string witness = _witnesses[(at, next)];
+            bool isLast = next == second.Number;
+            bool saysMore = isLast || _witnesses[(next, Step(next, second.Number))] != witness;
+            steps.Add($"{_names[next]} inside {_names[at]}{(saysMore ? $" ({witness})" : "")}");
             at = next;
         }
 

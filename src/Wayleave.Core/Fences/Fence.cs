@@ -491,6 +491,7 @@ public class Fence : IWaitNode
     {
         if (observers is not null)
         {
+            using SignalingSection suspended = SignalingSection.Suspend(); // waiters go on, not who signals
             foreach (Action<Fence> observer in observers)
             {
                 observer(this);

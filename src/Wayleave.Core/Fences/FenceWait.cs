@@ -181,6 +181,7 @@ public sealed class FenceWait
 
         // Before it is known whether there is anything to wait for: an order that is wrong is wrong every time.
         (_waiter as Activity)?.MightWaitForFence(what);
+        _host.Checker.MightWaitForFence(what);
         WaitForNext();
     }
 

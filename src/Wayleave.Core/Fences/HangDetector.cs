@@ -1,4 +1,5 @@
 using System.Globalization;
+using Wayleave.Core.Checking;
 
 namespace Wayleave.Core.Fences;
 
@@ -100,6 +101,7 @@ public sealed class HangDetector
     public void HandleTimeout(TimeSpan now)
     {
         _host.AssertHeld();
+        using SignalingSection section = new("hang detector", "time-out");
         foreach (Watch watch in _watches.Where(w => !w.Fence.IsSignaled && w.Due <= now).ToArray())
         {
             if (watch.Fence.IsSignaled)
@@ -125,6 +127,7 @@ public sealed class HangDetector
     public void HandleStopped(IStoppableEngine engine)
     {
         _host.AssertHeld();
+        using SignalingSection section = new(engine.Name, "end of a hang");
         _host.Trace("fence.engine_stopped", engine.Name);
         foreach (Watch watch in _watches.Where(w => ReferenceEquals(w.Engine, engine)).ToArray())
         {

@@ -137,6 +137,7 @@ public sealed class AcquireTicket : Waiter
         }
 
         Activity?.Touch(LockClass.Reservation, reservation.Label);
+        Host.Checker.MightLock(LockClass.Reservation, reservation.Label);
     }
 
     /// <summary>Whether this lock, just granted, is to be given back as if somebody older had wanted it.</summary>

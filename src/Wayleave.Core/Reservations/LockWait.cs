@@ -1,3 +1,5 @@
+using Wayleave.Core.Checking;
+
 namespace Wayleave.Core.Reservations;
 
 /// <summary>
@@ -46,7 +48,12 @@ public sealed class LockWait
     internal void Complete(LockOutcomeKind result)
     {
         Result = result;
-        _observer?.Invoke();
+        if (_observer is { } observer)
+        {
+            using SignalingSection suspended = SignalingSection.Suspend(); // the waiter goes on, not who let it
+            observer();
+        }
+
         if (_callback is { } callback)
         {
             _host.Defer(callback);

@@ -143,6 +143,7 @@ public sealed class Reservation(HostContext host, string name) : IWaitNode
         }
 
         ticket.Activity?.Allocate(mayReclaim: true, $"fence slots of {name}");
+        host.Checker.MightReclaim("fence slots");
         DropEnded();
         int needed = _count + count;
         if (needed > _entries.Length)

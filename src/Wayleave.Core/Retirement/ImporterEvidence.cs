@@ -1,3 +1,4 @@
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 
 namespace Wayleave.Core.Retirement;
@@ -71,7 +72,7 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
     public void RecordKeyDead(uint key)
     {
         (Key, KeyDeadAt) = (key, host.Now);
-        _changed?.Invoke();
+        Changed();
     }
 
     /// <summary>The gate of the mapping is closed, with <paramref name="inside"/> users still in it.</summary>
@@ -81,7 +82,7 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
     public void RecordDrained()
     {
         DrainedAt = host.Now;
-        _changed?.Invoke();
+        Changed();
     }
 
     /// <summary>Runs at every new line, with the host lock held. It may hand the memory to somebody else.</summary>
@@ -91,13 +92,13 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
     {
         AcknowledgedAt ??= host.Now;
         _fence = Drain is DrainState.None or DrainState.Ended ? fence : _fence;
-        _changed?.Invoke();
+        Changed();
     }
 
     internal void RecordUnmapped()
     {
         UnmappedAt = host.Now;
-        _changed?.Invoke();
+        Changed();
     }
 
     internal void RecordStopped(StopCause cause, string witness)
@@ -107,7 +108,7 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
         {
             (StoppedBy, Witness, StoppedAt) = (cause, witness, host.Now);
             host.Trace("evidence.stopped", witness, (long)cause);
-            _changed?.Invoke();
+            Changed();
         }
     }
 
@@ -115,4 +116,13 @@ public sealed class ImporterEvidence(HostContext host, bool wasMapped)
     /// Signals the drain in place of a user that is gone: nobody else ever would, and that the work has ended is known.
     /// </summary>
     internal void EndDrain() => _fence?.Signal(Errno.ECANCELED);
+
+    private void Changed()
+    {
+        if (_changed is { } changed)
+        {
+            using SignalingSection suspended = SignalingSection.Suspend(); // the owner goes on, not the importer
+            changed();
+        }
+    }
 }

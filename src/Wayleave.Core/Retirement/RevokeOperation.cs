@@ -142,6 +142,7 @@ public sealed class RevokeOperation
                 "a revoke that requires no grade would give memory out on time alone", nameof(policy));
         }
 
+        buffer.Host.Checker.MightWaitForFence(buffer.Reservation.Label);
         RevokeOperation operation = new(buffer, policy);
         buffer.MarkRevoked();
         buffer.PendingRevokes++;

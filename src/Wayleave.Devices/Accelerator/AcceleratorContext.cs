@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Reservations;
@@ -227,6 +228,7 @@ public sealed class AcceleratorContext
             return Errno.EFAULT;
         }
 
+        using SignalingSection section = new(_device.Function.Name, "submission");
         Fence fence = new Timeline(_device.Host, $"{_device.Function.Name} copies for {Holder}").CreateFence();
         Errno errno = _device.Engine.TrySubmit(new CopyJob
         {

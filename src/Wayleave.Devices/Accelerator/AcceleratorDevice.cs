@@ -1,6 +1,7 @@
 using System.Numerics;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Topology;
@@ -196,6 +197,7 @@ public sealed class AcceleratorDevice
         }
 
         // One timeline per job: jobs end in any order.
+        using SignalingSection section = new(Function.Name, "submission");
         Fence fence = new Timeline(Host, $"{Function.Name} clears for {name}").CreateFence();
         errno = Engine.TrySubmit(new CopyJob
         {

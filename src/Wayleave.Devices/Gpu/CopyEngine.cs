@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Topology;
 
@@ -37,12 +38,13 @@ public sealed class CopyEngine : IStoppableEngine
     internal CopyEngine(HostContext host, DmaPort port, GpuOptions options)
     {
         (_host, Port, _options) = (host, port, options);
+        Name = $"{port.Function.Name} copy engine";
         _ring = new List<CopyJob>(options.CopyRingSlots);
         Hangs = new HangDetector(host, options.CopyTimeout, options.CopyStopGrace);
     }
 
     /// <summary>For people and traces.</summary>
-    public string Name => $"{Port.Function.Name} copy engine";
+    public string Name { get; }
 
     /// <summary>
     /// Watches each job from its first block. The edge calls <see cref="HangDetector.HandleTimeout"/> when
@@ -145,6 +147,8 @@ public sealed class CopyEngine : IStoppableEngine
             throw new InvalidOperationException("the engine token is not held: call TryEnter first");
         }
 
+        // Every fence of the ring needs this thread, so all of a step is between publishing and signalling.
+        using SignalingSection section = new(Name, "ring");
         if (Volatile.Read(ref _stopRequested) != 0)
         {
             StandStill();

@@ -1,6 +1,7 @@
 using System.Numerics;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Reservations;
@@ -222,6 +223,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
     public Errno TryMakeRoom(ulong sizeBytes, out IReadOnlyList<MoveOperation> evictions)
     {
         Host.AssertHeld();
+        Host.Checker.MightReclaim("room in VRAM");
         List<MoveOperation> pending = [.. _moves.Where(m => m.Target == GpuDomain.System)];
         evictions = pending;
         ulong size = sizeBytes + ((0 - sizeBytes) & ((ulong)_options.GranularityBytes - 1));
@@ -424,6 +426,11 @@ public sealed class GpuDevice : IPeerMemoryOwner
         AcquireTicket ticket = new(Host, $"clear of {buffer.Shared.Name}");
         Reservation reservation = buffer.Shared.Reservation;
         reservation.TryLock(ticket); // nobody else knows the buffer yet
+
+        // As dma_resv_reserve_fences() asks: the slot first, for once the engine has the job nothing may fail. Whether
+        // it has room was asked in the same hold of the host lock, and without that lock its fence cannot signal.
+        reservation.ReserveFences(ticket, 1);
+        using SignalingSection section = new(ticket.Owner, "submission");
         CopyJob job = new()
         {
             Name = $"clear {buffer.Shared.Name}",
@@ -431,9 +438,6 @@ public sealed class GpuDevice : IPeerMemoryOwner
             Fence = buffer.Timeline.CreateFence(),
             Ended = j => _clearedBytes += j.DoneBytes,
         };
-        // As dma_resv_reserve_fences() asks: the slot first, for once the engine has the job nothing may fail. Whether
-        // it has room was asked in the same hold of the host lock, and without that lock its fence cannot signal.
-        reservation.ReserveFences(ticket, 1);
         CopyEngine.TrySubmit(job);
         reservation.AddFence(ticket, job.Fence, ReservationUsage.Kernel);
         reservation.Unlock(ticket);

@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 
@@ -148,6 +149,8 @@ public sealed class MoveOperation
         Reservation reservation = Buffer.Shared.Reservation;
         Buffer.Shared.InvalidateMappings(_ticket);
         _old = Buffer.Placement;
+        reservation.ReserveFences(_ticket, 1); // the last that may allocate: from here on others see the fence
+        using SignalingSection section = new(_ticket.Owner, "submission");
         CopyJob job = new()
         {
             Name = $"move {Buffer.Shared.Name} to {Target}",
@@ -158,7 +161,6 @@ public sealed class MoveOperation
             Ended = HandleEnded,
         };
         _device.CopyEngine.TrySubmit(job);
-        reservation.ReserveFences(_ticket, 1);
         reservation.AddFence(_ticket, job.Fence, ReservationUsage.Kernel);
         Fence = job.Fence;
         Buffer.Placement = placement;

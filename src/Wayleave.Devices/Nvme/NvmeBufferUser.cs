@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
@@ -118,6 +119,8 @@ public sealed class NvmeBufferUser : IRevocableImporter
             return Errno.EAGAIN;
         }
 
+        _attachment.Buffer.Reservation.ReserveFences(ticket, 1);
+        using SignalingSection section = new(Name, "submission");
         if (!_idle.TryPop(out Timeline? timeline))
         {
             timeline = new Timeline(_host, Name);
@@ -135,7 +138,6 @@ public sealed class NvmeBufferUser : IRevocableImporter
             Offset = offset,
             Ended = t => HandleEnded(t, ended, timeline),
         };
-        _attachment.Buffer.Reservation.ReserveFences(ticket, 1);
         Errno sent = _driver.TrySubmit(transfer);
         if (sent != Errno.Success)
         {
@@ -181,6 +183,7 @@ public sealed class NvmeBufferUser : IRevocableImporter
             return InvalidateOutcome.Done;
         }
 
+        using SignalingSection section = new(Name, "drain");
         if (_drain is { HasEnded: false } pending)
         {
             return InvalidateOutcome.Draining(pending);

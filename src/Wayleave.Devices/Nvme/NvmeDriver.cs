@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Topology;
 
 namespace Wayleave.Devices.Nvme;
@@ -55,6 +56,7 @@ public sealed class NvmeDriver
 
     private readonly HostContext _host;
     private readonly NvmeController _controller;
+    private readonly string _completions;
     private readonly Memory<byte> _memory;
     private readonly DmaAddressList _addresses;
     private readonly NvmeTransfer?[] _transfers = new NvmeTransfer?[CommandsMax];
@@ -73,6 +75,7 @@ public sealed class NvmeDriver
         host.AssertHeld();
         ArgumentOutOfRangeException.ThrowIfLessThan(memory.Length, MemoryBytes);
         (_host, _controller, _memory) = (host, controller, memory);
+        _completions = $"{controller.Function.Name} completions";
         DmaAddressList physical = new([fabric.AddWindow(memory, owner: null).Range]);
         Errno errno = fabric.TryMap(controller.Function, physical, out DmaAddressList? addresses);
         _addresses = errno == Errno.Success
@@ -128,6 +131,7 @@ public sealed class NvmeDriver
     public bool Poll()
     {
         _host.AssertHeld();
+        using SignalingSection section = new(_completions, "interrupt"); // each command has a fence somewhere
         ulong status = _controller.ReadRegister(NvmeRegister.Status);
         switch (State)
         {

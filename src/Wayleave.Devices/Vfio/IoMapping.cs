@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
@@ -113,6 +114,7 @@ public sealed class IoMapping : IRevocableImporter
             return InvalidateOutcome.Done;
         }
 
+        using SignalingSection section = new(Name, "drain");
         State = State == IoMappingState.Mapped ? IoMappingState.Dead : State;
         bool isDrained = CloseGate(out long inside);
         attachment.Evidence!.RecordGateClosed(inside);
@@ -216,19 +218,25 @@ public sealed class IoMapping : IRevocableImporter
     {
         using (_host.Enter())
         {
-            if (_attachment!.State == MappingState.Invalidated)
-            {
-                _attachment.Evidence!.RecordDrained();
-                _attachment.UnmapInvalidated();
-            }
-
-            (Fence? drain, _drain) = (_drain, null);
-            drain?.Signal();
+            SignalDrain();
             if (State == IoMappingState.Releasing)
             {
                 Lock(UnmapLocked);
             }
         }
+    }
+
+    private void SignalDrain()
+    {
+        using SignalingSection section = new(Name, "drain");
+        if (_attachment!.State == MappingState.Invalidated)
+        {
+            _attachment.Evidence!.RecordDrained();
+            _attachment.UnmapInvalidated();
+        }
+
+        (Fence? drain, _drain) = (_drain, null);
+        drain?.Signal();
     }
 
     private bool CloseGate(out long inside)

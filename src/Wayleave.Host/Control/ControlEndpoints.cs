@@ -103,6 +103,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
             UptimeUs = (long)host.Context.Now.TotalMicroseconds,
             Control = Listener?.EndPoint.ToString() ?? "",
             Socket = Listener?.SocketPath,
+            Violations = host.GetViolations() is { Count: > 0 } found ? [.. found.Select(v => v.ToString())] : null,
         };
         return WriteAsync(context, document, Json.HostDocument);
     }

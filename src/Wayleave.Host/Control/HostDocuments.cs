@@ -24,6 +24,12 @@ public sealed record HostDocument
 
     /// <summary>The Unix socket, if there is one.</summary>
     public string? Socket { get; init; }
+
+    /// <summary>
+    /// What the checker found since the host runs, each a contract that somebody broke, in words; absent when there is
+    /// nothing, as it should be.
+    /// </summary>
+    public IReadOnlyList<string>? Violations { get; init; }
 }
 
 /// <summary>A running host as its user's other programs find it: <c>NAME.json</c> in the runtime directory.</summary>

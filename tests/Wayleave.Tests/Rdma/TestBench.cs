@@ -82,6 +82,9 @@ internal sealed class TestMemory : IPinningExporter
 
     public Errno MapResult { get; set; }
 
+    /// <summary>What an unmap does besides.</summary>
+    public Action? Unmapping { get; set; }
+
     public byte this[int offset]
     {
         get => At(Place, offset);
@@ -167,7 +170,11 @@ internal sealed class TestMemory : IPinningExporter
         return MapResult;
     }
 
-    public void Unmap(Attachment attachment, DmaAddressList addresses) => Mapped--;
+    public void Unmap(Attachment attachment, DmaAddressList addresses)
+    {
+        Mapped--;
+        Unmapping?.Invoke();
+    }
 
     public void Release(SharedBuffer buffer)
     {

@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
@@ -256,6 +257,8 @@ public sealed class MemoryRegion : Numbered
 
     internal InvalidateOutcome HandleInvalidate(Attachment attachment)
     {
+        using SignalingSection section = new(Name, "drain");
+
         // The key of a pinned region dies whatever the reason: nobody maps it again.
         bool dies = attachment.Buffer.IsRevoked || Kind != ImporterKind.Dynamic;
         bool wasAlive = _state != MemoryRegionState.Dead;
@@ -335,6 +338,7 @@ public sealed class MemoryRegion : Numbered
     {
         using (_host.Enter())
         {
+            using SignalingSection section = new(Name, "drain");
             _host.Trace("rdma.gate_drained", Name, Key, LastPlacedPsn);
             if (_attachment is { } attachment)
             {
