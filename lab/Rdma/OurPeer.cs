@@ -58,7 +58,7 @@ internal static class OurPeer
             Dialog.Fill(bytes.AsSpan(Dialog.OwnAt, Dialog.Bytes), OurSeed + 1);
         }).ConfigureAwait(false);
         ProtectionDomain domain = nic.Device.CreateProtectionDomain();
-        MemoryRegion region = await nic.RegisterAsync(domain, memory.Buffer.Shared, new MemoryRegionRequest(
+        MemoryRegion region = await nic.RegisterAsync(domain, memory.Buffer, new MemoryRegionRequest(
             0, Size, 0, AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead,
             ImporterKind.Dynamic)).ConfigureAwait(false);
         CompletionQueue completions = nic.CreateCompletionQueue(64);

@@ -89,6 +89,7 @@ internal static class CommandLine
             ExplainCommand.Create(),
             LinksCommand.Create(),
             ProbeCommand.Create(),
+            ResetCommand.Create(),
             LsCommand.Create(),
             RevokeCommand.Create(),
             ProofCommand.Create(),

@@ -5,7 +5,6 @@ using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
-using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
@@ -206,10 +205,10 @@ public sealed class NicHandle : IDisposable
     /// <summary>Ends a queue pair; what was queued makes no completions.</summary>
     public void Destroy(QueuePair pair) => Control(() => Device.DestroyQueuePair(pair));
 
-    private void ThrowIfOutOfReach(Errno errno, SharedBuffer buffer)
+    private void ThrowIfOutOfReach(Errno errno, SharedBuffer buffer, PciFunction? owner)
     {
-        if (errno is Errno.EBUSY or Errno.EREMOTEIO or Errno.EINVAL && buffer.Exporter is GpuBuffer gpu
-            && gpu.Device.Function.PeerDevice?.VerdictFor(Device.Function) is { IsSupported: false } verdict)
+        if (errno is Errno.EBUSY or Errno.EREMOTEIO or Errno.EINVAL or Errno.EPERM
+            && owner?.PeerDevice?.VerdictFor(Device.Function) is { IsSupported: false } verdict)
         {
             throw new WayleaveException(
                 Errno.EREMOTEIO,
@@ -220,9 +219,13 @@ public sealed class NicHandle : IDisposable
     }
 
     /// <summary>Registers a range of a buffer and waits until its memory may be touched.</summary>
+    /// <param name="domain">Of this NIC.</param>
+    /// <param name="buffer">Whose memory.</param>
+    /// <param name="request">What of it, for whom.</param>
+    /// <param name="owner">Whose memory it is, so that a refusal can say why there is no way to it.</param>
     /// <exception cref="WayleaveException">What the request gets wrong, or why the exporter refuses.</exception>
     public async Task<MemoryRegion> RegisterAsync(
-        ProtectionDomain domain, SharedBuffer buffer, MemoryRegionRequest request)
+        ProtectionDomain domain, SharedBuffer buffer, MemoryRegionRequest request, PciFunction? owner = null)
     {
         ArgumentNullException.ThrowIfNull(buffer);
         AcquireTicket ticket = NewTicket($"registration of {buffer.Name}");
@@ -233,7 +236,7 @@ public sealed class NicHandle : IDisposable
         {
             Errno errno = Device.RegisterLocked(ticket, domain, buffer, request, out region, out Fence? wait);
             buffer.Reservation.Unlock(ticket);
-            ThrowIfOutOfReach(errno, buffer);
+            ThrowIfOutOfReach(errno, buffer, owner);
             errno.ThrowIfFailed($"register {buffer.Name} on {Name}", errno switch
             {
                 Errno.ENODEV => "it was revoked; ask its owner for a new object",

@@ -39,7 +39,7 @@ internal static class TakeBackCheck
             .CreateAsync(gpu.Name, "take-back-check", PageBytes, storage).ConfigureAwait(false);
         MemoryRegion region = await nic.RegisterAsync(
             nic.AuditDomain,
-            page.Buffer.Shared,
+            page.Buffer,
             new MemoryRegionRequest(
                 0, PageBytes, 0, AccessFlags.LocalWrite | AccessFlags.RemoteWrite, kind)).ConfigureAwait(false);
         RetirementProof proof = await host.Objects

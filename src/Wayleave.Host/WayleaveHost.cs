@@ -6,6 +6,7 @@ using Wayleave.Host.Audits;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
+using Wayleave.Host.Runners;
 using Wayleave.Host.Transfers;
 
 namespace Wayleave.Host;
@@ -20,6 +21,8 @@ public sealed class WayleaveHost : IAsyncDisposable
     private readonly List<GpuHandle> _gpus = [];
     private readonly List<NicHandle> _nics = [];
     private readonly List<NvmeHandle> _nvmes = [];
+    private readonly List<AcceleratorHandle> _accelerators = [];
+    private readonly List<VfioHandle> _vfios = [];
     private long _stagedBytes;
     private bool _disposed;
 
@@ -28,6 +31,7 @@ public sealed class WayleaveHost : IAsyncDisposable
         Config = config;
         _fabric = new PciFabric(TopologyPlacement.Build(config));
         Context = new HostContext(options.Clock, options.Trace);
+        Deadlines = new DeadlineWatch(Context, options.Clock);
     }
 
     public HostConfig Config { get; }
@@ -41,6 +45,16 @@ public sealed class WayleaveHost : IAsyncDisposable
     public IReadOnlyList<NicHandle> Nics => _nics;
 
     public IReadOnlyList<NvmeHandle> Nvmes => _nvmes;
+
+    public IReadOnlyList<AcceleratorHandle> Accelerators => _accelerators;
+
+    public IReadOnlyList<VfioHandle> Vfios => _vfios;
+
+    /// <summary>Every device whose memory objects are made of: GPUs first.</summary>
+    public IReadOnlyList<IObjectDevice> MemoryDevices => [.. _gpus, .. _accelerators, .. _vfios];
+
+    /// <summary>Tells what has a deadline when that is over.</summary>
+    internal DeadlineWatch Deadlines { get; }
 
     public ObjectStore Objects { get; private set; } = null!;
 
@@ -58,13 +72,26 @@ public sealed class WayleaveHost : IAsyncDisposable
     /// </summary>
     public long StagedBytes => Interlocked.Read(ref _stagedBytes);
 
-    /// <summary>What the rules say about the way from a device to the memory of a GPU. Host lock not held.</summary>
-    public PeerVerdict VerdictFor(GpuHandle gpu, PciFunction client)
+    /// <summary>What the rules say about the way from a device to the memory of another. Host lock not held.</summary>
+    /// <exception cref="WayleaveException">ENODEV: the owner was pulled out.</exception>
+    public PeerVerdict VerdictFor(IObjectDevice owner, PciFunction client)
     {
-        ArgumentNullException.ThrowIfNull(gpu);
+        ArgumentNullException.ThrowIfNull(owner);
         using (Context.Enter())
         {
-            return gpu.Device.Function.PeerDevice!.VerdictFor(client);
+            return owner.Function.PeerDevice?.VerdictFor(client) ?? throw Gone(owner);
+        }
+    }
+
+    /// <summary>The function of a device by its name; null when there is none, or it was pulled out.</summary>
+    public PciFunction? FindFunction(string device)
+    {
+        using (Context.Enter())
+        {
+            return MemoryDevices.Select(d => d.Function)
+                .Concat(_nics.Select(n => n.Device.Function))
+                .Concat(_nvmes.Select(n => n.Function))
+                .FirstOrDefault(f => f.Name == device && f.Root is not null);
         }
     }
 
@@ -114,8 +141,21 @@ public sealed class WayleaveHost : IAsyncDisposable
                 host._nvmes.Add(new NvmeHandle(host.Context, host._fabric, topology.Find(nvme.Name)!, nvme));
             }
 
-            host.Objects = new ObjectStore(host.Context, host._fabric, host._gpus, options.Clock);
+            foreach (AcceleratorConfig accelerator in config.Accelerators)
+            {
+                host._accelerators.Add(new AcceleratorHandle(
+                    host.Context, host._fabric, topology.Find(accelerator.Name)!, accelerator, options.Clock));
+            }
+
+            foreach (VfioConfig vfio in config.Vfios)
+            {
+                host._vfios.Add(new VfioHandle(
+                    host.Context, host._fabric, topology.Find(vfio.Name)!, vfio, host.Deadlines));
+            }
+
+            host.Objects = new ObjectStore(host.Context, host._fabric, host.MemoryDevices, options.Clock);
             host.Leases = new LeaseService(host.Context, host._nics);
+            host.Objects.EndUses = host.Leases.EndAllAsync;
             host.Audits = new AuditService(host.Context, host.Objects, host.Leases, host._nics[0]);
             host.Transfers = new TransferService(host);
             await TakeBackCheck.RunAsync(host).ConfigureAwait(false);
@@ -140,6 +180,7 @@ public sealed class WayleaveHost : IAsyncDisposable
         }
 
         _disposed = true;
+        Deadlines.Dispose();
         if (Transfers is not null)
         {
             foreach (OutgoingTransfer transfer in Transfers.List())
@@ -170,13 +211,16 @@ public sealed class WayleaveHost : IAsyncDisposable
             nvme.Dispose();
         }
 
-        foreach (GpuHandle gpu in _gpus)
+        foreach (IDisposable device in MemoryDevices.Cast<IDisposable>())
         {
-            gpu.Dispose();
+            device.Dispose();
         }
 
         // So that every test of a running host is a test of its locks and signalling sections too.
         IEnumerable<Violation> broken = GetViolations().Where(v => v.Kind != ViolationKind.LateUnmap);
         Debug.Assert(!broken.Any(), string.Join('\n', broken));
     }
+
+    private static WayleaveException Gone(IObjectDevice owner) =>
+        new(Core.Errno.ENODEV, $"reach {owner.Name}", "it was pulled out");
 }

@@ -44,11 +44,15 @@ internal static class DevicesCommand
             Gpus = [.. devices.Gpus.Where(g => g.Name == device)],
             Nics = [.. devices.Nics.Where(n => n.Name == device)],
             Nvmes = [.. devices.Nvmes.Where(n => n.Name == device)],
+            Accelerators = [.. devices.Accelerators.Where(a => a.Name == device)],
+            Vfios = [.. devices.Vfios.Where(v => v.Name == device)],
         };
         IEnumerable<string> names = devices.Gpus.Select(g => g.Name)
             .Concat(devices.Nics.Select(n => n.Name))
-            .Concat(devices.Nvmes.Select(n => n.Name));
-        return selected.Gpus.Count + selected.Nics.Count + selected.Nvmes.Count != 0
+            .Concat(devices.Nvmes.Select(n => n.Name))
+            .Concat(devices.Accelerators.Select(a => a.Name))
+            .Concat(devices.Vfios.Select(v => v.Name));
+        return names.Contains(device)
             ? selected
             : throw new WayleaveException(
                 Core.Errno.ENODEV, url.ToString(), "the host has no such device", $"it has {string.Join(", ", names)}");
@@ -76,6 +80,16 @@ internal static class DevicesCommand
         {
             WriteNvme(context.Out, drive, isVerbose);
         }
+
+        foreach (AcceleratorDocument accelerator in devices.Accelerators)
+        {
+            WriteAccelerator(context.Out, accelerator, isVerbose);
+        }
+
+        foreach (VfioDocument vfio in devices.Vfios)
+        {
+            WriteVfio(context.Out, vfio, isVerbose);
+        }
     }
 
     private static void WriteGpu(TextWriter output, GpuDocument gpu, bool isVerbose)
@@ -86,6 +100,11 @@ internal static class DevicesCommand
         Write(output, "vram", ByteSize.Format(gpu.VramTotalBytes));
         Write(output, "vram_used", ByteSize.Format(gpu.VramUsedBytes));
         Write(output, "vram_quarantined", ByteSize.Format(gpu.VramQuarantinedBytes));
+        if (gpu.HiddenVramTotalBytes > 0)
+        {
+            Write(output, "vram_hidden", ByteSize.Format(gpu.HiddenVramTotalBytes));
+        }
+
         Write(output, "system", ByteSize.Format(gpu.SystemTotalBytes));
         Write(output, "system_used", ByteSize.Format(gpu.SystemUsedBytes));
         WriteFailure(output, gpu.Failure);
@@ -142,6 +161,49 @@ internal static class DevicesCommand
             Write(output, "failed", drive.Failed);
             Write(output, "peer_bytes", drive.PeerBytes);
             Write(output, "host_bytes", drive.HostBytes);
+        }
+
+        output.WriteLine();
+    }
+
+    private static void WriteAccelerator(TextWriter output, AcceleratorDocument accelerator, bool isVerbose)
+    {
+        output.WriteLine(accelerator.Name);
+        Write(output, "type", "accelerator");
+        Write(output, "pci", accelerator.PciAddress);
+        Write(output, "memory", ByteSize.Format(accelerator.MemoryTotalBytes));
+        Write(output, "memory_visible", ByteSize.Format(accelerator.VisibleBytes));
+        Write(output, "memory_used", ByteSize.Format(accelerator.MemoryUsedBytes));
+        Write(output, "memory_quarantined", ByteSize.Format(accelerator.MemoryQuarantinedBytes));
+        WriteFailure(output, accelerator.Failure);
+        if (isVerbose)
+        {
+            Write(output, "memory_free_bytes", accelerator.MemoryFreeBytes);
+            Write(output, "exports", accelerator.Exports);
+        }
+
+        output.WriteLine();
+    }
+
+    private static void WriteVfio(TextWriter output, VfioDocument vfio, bool isVerbose)
+    {
+        output.WriteLine(vfio.Name);
+        Write(output, "type", "vfio");
+        Write(output, "pci", vfio.PciAddress);
+        Write(output, "memory_enable", vfio.MemoryEnabled ? "on" : "off");
+        Write(output, "power_state", vfio.PowerState);
+        if (vfio.Transition is { } transition)
+        {
+            Write(output, "transition", transition);
+        }
+
+        Write(output, "bars", ByteSize.Format(vfio.BarTotalBytes));
+        Write(output, "bars_free", ByteSize.Format(vfio.BarFreeBytes));
+        Write(output, "bars_quarantined", ByteSize.Format(vfio.BarQuarantinedBytes));
+        if (isVerbose)
+        {
+            Write(output, "buffers", vfio.Buffers);
+            Write(output, "resets", vfio.Resets);
         }
 
         output.WriteLine();

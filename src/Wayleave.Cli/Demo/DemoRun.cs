@@ -4,7 +4,6 @@ using Microsoft.Win32.SafeHandles;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
-using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
 using Wayleave.Host.Audits;
@@ -239,7 +238,7 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
                             ? await peer.EvictAsync("gpu0", ObjectName, cancellation).ConfigureAwait(false)
                             : await peer.RestoreAsync("gpu0", ObjectName, cancellation).ConfigureAwait(false);
                         story.Moved(
-                            moved.Placement == GpuDomain.Vram ? "restored to VRAM" : "evicted to system memory",
+                            moved.Placement == ObjectPlace.Vram ? "restored to VRAM" : "evicted to system memory",
                             Volatile.Read(ref completed),
                             length);
                         Volatile.Write(ref moves, moves + 1);

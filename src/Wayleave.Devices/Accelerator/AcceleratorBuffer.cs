@@ -35,6 +35,15 @@ public sealed class AcceleratorBuffer : IExporter
 
     public StorageKind Storage => StorageKind.Static;
 
+    /// <summary>Physical addresses: where the range is for as long as the buffer lives.</summary>
+    public DmaAddressList Addresses => _physical;
+
+    /// <summary>
+    /// Runs once with the host lock held, when the last user has let go: what the buffer kept can be unmapped and freed
+    /// from then on.
+    /// </summary>
+    public Action? Released { get; set; }
+
     internal AcceleratorMapping? Mapping { get; }
 
     // Never refuses: who has no path learns of it at the map (hl_dmabuf_attach).
@@ -71,7 +80,11 @@ public sealed class AcceleratorBuffer : IExporter
     void IExporter.Unmap(Attachment attachment, DmaAddressList addresses) =>
         _provider.Unmap(_device.Fabric, attachment.Device, addresses);
 
-    void IExporter.Release(SharedBuffer buffer) => _context.HandleReleased(this);
+    void IExporter.Release(SharedBuffer buffer)
+    {
+        _context.HandleReleased(this);
+        Released?.Invoke();
+    }
 
     public override string ToString() => $"{Name} ({_physical.LengthBytes} bytes)";
 

@@ -53,11 +53,13 @@ public sealed class AcceleratorDevice
         options.Validate();
         (Host, Fabric, Function, _options) = (host, fabric, function, options);
         MemoryBytes = memory.Aggregate(0UL, (sum, m) => sum + (ulong)m.Length);
-        Bar = fabric.AddBar(
-            function,
-            MemoryBar,
-            PciBarKind.Memory,
-            options.VisibleBytes ?? BitOperations.RoundUpToPowerOf2(MemoryBytes));
+        fabric.Plug(function);
+        Bar = function.Bars[MemoryBar]
+            ?? fabric.AddBar(
+                function,
+                MemoryBar,
+                PciBarKind.Memory,
+                options.VisibleBytes ?? BitOperations.RoundUpToPowerOf2(MemoryBytes));
         ulong offset = 0;
         foreach (Memory<byte> window in memory)
         {

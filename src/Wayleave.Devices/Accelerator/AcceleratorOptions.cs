@@ -12,7 +12,10 @@ public sealed record AcceleratorOptions
     /// </summary>
     public bool HasVirtualMemory { get; init; } = true;
 
-    /// <summary>How much of the memory the BAR shows; a power of two. Null shows all.</summary>
+    /// <summary>
+    /// How much of the memory the BAR shows; a power of two. Null shows all. A function that comes with a BAR shows as
+    /// much as that holds.
+    /// </summary>
     public ulong? VisibleBytes { get; init; }
 
     /// <summary>The address of the first byte of memory in the device.</summary>

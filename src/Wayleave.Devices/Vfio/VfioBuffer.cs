@@ -28,12 +28,25 @@ public sealed class VfioBuffer : IExporter
     /// <summary>What others attach to.</summary>
     public SharedBuffer Shared { get; internal set; } = null!;
 
-    internal DmaAddressList Physical { get; }
+    /// <summary>Physical addresses, in the order of the buffer's bytes.</summary>
+    public DmaAddressList Physical { get; }
+
+    /// <summary>
+    /// Its owner gives the ranges to somebody else: however it was stopped, it does not come back with the BARs.
+    /// </summary>
+    public bool IsGivenUp { get; private set; }
 
     /// <summary>
     /// Whether the device itself took it back, because its BARs went away: only then does it come back with them.
     /// </summary>
     internal bool IsStopped { get; set; }
+
+    /// <summary>Ends its lives: see <see cref="IsGivenUp"/>. Its importers are told by a revoke of the owner.</summary>
+    public void GiveUp()
+    {
+        _device.Host.AssertHeld();
+        IsGivenUp = true;
+    }
 
     // In the kernel's order; Core has refused those that cannot stop, for whom it makes no difference.
     Errno IExporter.Attach(Attachment attachment) =>
@@ -69,7 +82,7 @@ public sealed class VfioBuffer : IExporter
     }
 
     Errno IExporter.Unrevoke(SharedBuffer buffer) =>
-        IsStopped && _device.IsMemoryEnabled ? Errno.Success : Errno.ENODEV;
+        IsStopped && !IsGivenUp && _device.IsMemoryEnabled ? Errno.Success : Errno.ENODEV;
 
     void IExporter.Release(SharedBuffer buffer) => _device.HandleReleased(this);
 

@@ -2,7 +2,6 @@ using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
-using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Objects;
 
@@ -88,7 +87,7 @@ public sealed class TakeBackAudit
     {
         ArgumentNullException.ThrowIfNull(objects);
         ArgumentNullException.ThrowIfNull(o);
-        GpuPlacement old = o.Buffer.Placement;
+        DmaAddressList old = o.Memory.Addresses;
         RetirementProof proof = await objects.RevokeAsync(o, policy).ConfigureAwait(false);
         if (!proof.IsSufficient)
         {
@@ -113,7 +112,7 @@ public sealed class TakeBackAudit
             throw;
         }
 
-        ulong overlap = Overlap(old.Addresses.Entries, owner.Buffer.Placement.Addresses.Entries);
+        ulong overlap = Overlap(old.Entries, owner.Memory.Addresses.Entries);
         return new TakeBackAudit(objects, host, nic, owner, proof, before, seed, overlap);
     }
 
@@ -146,7 +145,7 @@ public sealed class TakeBackAudit
             MemoryRegionRequest request = new(
                 0, Math.Min(ProbeBytes, _newOwner.SizeBytes), 0, AccessFlags.LocalWrite, ImporterKind.Dynamic);
             MemoryRegion probe = await _nic
-                .RegisterAsync(_nic.AuditDomain, _newOwner.Buffer.Shared, request).ConfigureAwait(false);
+                .RegisterAsync(_nic.AuditDomain, _newOwner.Buffer, request).ConfigureAwait(false);
             reused = _regions.Any(r => r.Region.Key == probe.Key);
             await _nic.DeregisterAsync(probe).ConfigureAwait(false);
         }
@@ -163,7 +162,7 @@ public sealed class TakeBackAudit
         try
         {
             MemoryRegion probe = await _nic
-                .RegisterAsync(_nic.AuditDomain, _newOwner.Buffer.Shared, request).ConfigureAwait(false);
+                .RegisterAsync(_nic.AuditDomain, _newOwner.Buffer, request).ConfigureAwait(false);
             await _nic.DeregisterAsync(probe).ConfigureAwait(false);
         }
         catch (WayleaveException e) when (e.Errno == Errno.EEXIST)

@@ -94,7 +94,7 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
             ProtectionDomain domain = nic.Device.CreateProtectionDomain();
             MemoryRegion region = await nic.RegisterAsync(
                 domain,
-                o.Buffer.Shared,
+                o.Buffer,
                 new MemoryRegionRequest(
                     0,
                     o.SizeBytes,
@@ -141,7 +141,7 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
     public Span<byte> Bytes(int lengthBytes)
     {
         Span<byte> bytes = default;
-        bool found = Object.Buffer.Placement.Addresses.TryLocate(0, out DeviceAddress start, out ulong contiguous)
+        bool found = Object.Memory.Addresses.TryLocate(0, out DeviceAddress start, out ulong contiguous)
             && contiguous >= (ulong)lengthBytes
             && _processor.TryWrite(start, lengthBytes, out bytes) == Errno.Success;
         return found && bytes.Length == lengthBytes

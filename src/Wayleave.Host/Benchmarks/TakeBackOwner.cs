@@ -40,7 +40,7 @@ internal sealed class TakeBackOwner(BenchmarkEnd end, BenchmarkOptions options)
             StorageKind.Movable).ConfigureAwait(false);
         _region = await end.Nic.RegisterAsync(
             end.Region.Domain,
-            _lent.Buffer.Shared,
+            _lent.Buffer,
             new MemoryRegionRequest(
                 0, _lent.SizeBytes, 0, AccessFlags.LocalWrite | AccessFlags.RemoteWrite, ImporterKind.Dynamic))
             .ConfigureAwait(false);
@@ -90,7 +90,7 @@ internal sealed class TakeBackOwner(BenchmarkEnd end, BenchmarkOptions options)
     {
         (long voluntary, long involuntary) = ReadContextSwitches();
         long start = Stopwatch.GetTimestamp();
-        RetirementProof proof = OwnerWait.Revoke(lent.Buffer.Shared, new RevokePolicy { Reason = "benchmark" });
+        RetirementProof proof = OwnerWait.Revoke(lent.Buffer, new RevokePolicy { Reason = "benchmark" });
         TimeSpan elapsed = Stopwatch.GetElapsedTime(start);
         (long voluntaryAfter, long involuntaryAfter) = ReadContextSwitches();
         return new TakeBackSample(

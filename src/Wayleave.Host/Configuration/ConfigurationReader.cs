@@ -17,13 +17,15 @@ internal sealed class ConfigurationReader(
     public HostConfig Read()
     {
         HostConfig defaults = new();
-        CheckKeys(tree, "", "name", "gpus", "nics", "nvmes", "control", "topology");
+        CheckKeys(tree, "", "name", "gpus", "nics", "nvmes", "accelerators", "vfios", "control", "topology");
         return new HostConfig
         {
             Name = ReadText(tree, "", "name") ?? defaults.Name,
             Gpus = ReadList("gpus", ReadGpu) ?? defaults.Gpus,
             Nics = ReadList("nics", ReadNic) ?? defaults.Nics,
             Nvmes = ReadList("nvmes", ReadNvme) ?? defaults.Nvmes,
+            Accelerators = ReadList("accelerators", ReadAccelerator) ?? defaults.Accelerators,
+            Vfios = ReadList("vfios", ReadVfio) ?? defaults.Vfios,
             Control = ReadControl(),
             Topology = new TopologyReader(this).Read(tree),
         };
@@ -39,6 +41,7 @@ internal sealed class ConfigurationReader(
             Add($"gpus[{i}].name", config.Gpus[i].Name);
             Add($"gpus[{i}].vram_bytes", ByteSize.ToText(config.Gpus[i].VramBytes));
             Add($"gpus[{i}].system_pool_bytes", ByteSize.ToText(config.Gpus[i].SystemPoolBytes));
+            Add($"gpus[{i}].visible_bytes", ToText(config.Gpus[i].VisibleBytes));
         }
 
         for (int i = 0; i < config.Nics.Count; i++)
@@ -53,6 +56,25 @@ internal sealed class ConfigurationReader(
         {
             Add($"nvmes[{i}].name", config.Nvmes[i].Name);
             Add($"nvmes[{i}].memory_buffer_bytes", ByteSize.ToText(config.Nvmes[i].MemoryBufferBytes));
+        }
+
+        for (int i = 0; i < config.Accelerators.Count; i++)
+        {
+            Add($"accelerators[{i}].name", config.Accelerators[i].Name);
+            Add($"accelerators[{i}].memory_bytes", ByteSize.ToText(config.Accelerators[i].MemoryBytes));
+            Add($"accelerators[{i}].page_bytes", ByteSize.ToText(config.Accelerators[i].PageBytes));
+            Add($"accelerators[{i}].visible_bytes", ToText(config.Accelerators[i].VisibleBytes));
+        }
+
+        for (int i = 0; i < config.Vfios.Count; i++)
+        {
+            Add($"vfios[{i}].name", config.Vfios[i].Name);
+            Add($"vfios[{i}].patience_ms", ToText((int)config.Vfios[i].Patience.TotalMilliseconds));
+            for (int j = 0; j < config.Vfios[i].Bars.Count; j++)
+            {
+                Add($"vfios[{i}].bars[{j}].index", ToText(config.Vfios[i].Bars[j].Index));
+                Add($"vfios[{i}].bars[{j}].size_bytes", ByteSize.ToText(config.Vfios[i].Bars[j].SizeBytes));
+            }
         }
 
         if (config.Topology is { } topology)
@@ -84,12 +106,13 @@ internal sealed class ConfigurationReader(
     private GpuConfig ReadGpu(JsonObject gpu, string path, int index)
     {
         GpuConfig defaults = new();
-        CheckKeys(gpu, path, "name", "vram_bytes", "system_pool_bytes", "function");
+        CheckKeys(gpu, path, "name", "vram_bytes", "system_pool_bytes", "visible_bytes", "function");
         return new GpuConfig
         {
             Name = ReadText(gpu, path, "name") ?? "gpu" + ToText(index),
             VramBytes = ReadSize(gpu, path, "vram_bytes") ?? defaults.VramBytes,
             SystemPoolBytes = ReadSize(gpu, path, "system_pool_bytes") ?? defaults.SystemPoolBytes,
+            VisibleBytes = ReadSize(gpu, path, "visible_bytes"),
             Function = ReadText(gpu, path, "function"),
         };
     }
@@ -120,6 +143,46 @@ internal sealed class ConfigurationReader(
         };
     }
 
+    private AcceleratorConfig ReadAccelerator(JsonObject accelerator, string path, int index)
+    {
+        AcceleratorConfig defaults = new();
+        CheckKeys(accelerator, path, "name", "memory_bytes", "page_bytes", "visible_bytes", "function");
+        return new AcceleratorConfig
+        {
+            Name = ReadText(accelerator, path, "name") ?? "accel" + ToText(index),
+            MemoryBytes = ReadSize(accelerator, path, "memory_bytes") ?? defaults.MemoryBytes,
+            PageBytes = ReadSize(accelerator, path, "page_bytes") ?? defaults.PageBytes,
+            VisibleBytes = ReadSize(accelerator, path, "visible_bytes"),
+            Function = ReadText(accelerator, path, "function"),
+        };
+    }
+
+    private VfioConfig ReadVfio(JsonObject vfio, string path, int index)
+    {
+        VfioConfig defaults = new();
+        CheckKeys(vfio, path, "name", "bars", "patience_ms", "function");
+        return new VfioConfig
+        {
+            Name = ReadText(vfio, path, "name") ?? "vfio" + ToText(index),
+            Bars = ReadList(vfio, path, "bars", ReadVfioBar) ?? defaults.Bars,
+            Patience = ReadInteger(vfio, path, "patience_ms") is { } patience
+                ? TimeSpan.FromMilliseconds(patience)
+                : defaults.Patience,
+            Function = ReadText(vfio, path, "function"),
+        };
+    }
+
+    private VfioBarConfig ReadVfioBar(JsonObject bar, string path, int index)
+    {
+        VfioBarConfig defaults = new();
+        CheckKeys(bar, path, "index", "size_bytes");
+        return new VfioBarConfig
+        {
+            Index = ReadInteger(bar, path, "index") ?? index,
+            SizeBytes = ReadSize(bar, path, "size_bytes") ?? defaults.SizeBytes,
+        };
+    }
+
     private ControlConfig ReadControl()
     {
         if (!tree.TryGetPropertyValue("control", out JsonNode? node))
@@ -145,30 +208,34 @@ internal sealed class ConfigurationReader(
         };
     }
 
-    private List<T>? ReadList<T>(string key, Func<JsonObject, string, int, T> read)
+    private List<T>? ReadList<T>(string key, Func<JsonObject, string, int, T> read) => ReadList(tree, "", key, read);
+
+    private List<T>? ReadList<T>(
+        JsonObject parent, string parentPath, string key, Func<JsonObject, string, int, T> read)
     {
-        if (!tree.TryGetPropertyValue(key, out JsonNode? node))
+        string listPath = parentPath;
+        if (!TryGet(parent, ref listPath, key, out JsonNode? node))
         {
             return null;
         }
 
         if (node is not JsonArray array)
         {
-            Report(key, "must be a list: [ { \"name\": ... } ]");
+            Report(listPath, "must be a list: [ { ... } ]");
             return null;
         }
 
         List<T> list = [];
         for (int i = 0; i < array.Count; i++)
         {
-            string path = string.Create(CultureInfo.InvariantCulture, $"{key}[{i}]");
+            string path = string.Create(CultureInfo.InvariantCulture, $"{listPath}[{i}]");
             if (array[i] is JsonObject item)
             {
                 list.Add(read(item, path, i));
             }
             else
             {
-                Report(path, "must be an object: { \"name\": ... }");
+                Report(path, "must be an object: { ... }");
             }
         }
 
@@ -296,6 +363,8 @@ internal sealed class ConfigurationReader(
 
     internal void Report(string path, string message) =>
         problems.Add(new ConfigProblem(origins.GetValueOrDefault(path, path), message));
+
+    private static string ToText(long? bytes) => bytes is { } known ? ByteSize.ToText(known) : "(all)";
 
     private static string ToText(int number) => number.ToString(CultureInfo.InvariantCulture);
 }

@@ -24,6 +24,12 @@ public sealed record HostConfig
     /// <summary>May be empty.</summary>
     public IReadOnlyList<NvmeConfig> Nvmes { get; init; } = [new NvmeConfig()];
 
+    /// <summary>None unless some are asked for.</summary>
+    public IReadOnlyList<AcceleratorConfig> Accelerators { get; init; } = [];
+
+    /// <summary>None unless some are asked for.</summary>
+    public IReadOnlyList<VfioConfig> Vfios { get; init; } = [];
+
     public ControlConfig Control { get; init; } = new();
 
     /// <summary>
@@ -77,6 +83,18 @@ public sealed record HostConfig
         {
             CheckDevice(problems, devices, $"nvmes[{i}]", Nvmes[i].Name);
             Nvmes[i].Validate(problems, $"nvmes[{i}]");
+        }
+
+        for (int i = 0; i < Accelerators.Count; i++)
+        {
+            CheckDevice(problems, devices, $"accelerators[{i}]", Accelerators[i].Name);
+            Accelerators[i].Validate(problems, $"accelerators[{i}]");
+        }
+
+        for (int i = 0; i < Vfios.Count; i++)
+        {
+            CheckDevice(problems, devices, $"vfios[{i}]", Vfios[i].Name);
+            Vfios[i].Validate(problems, $"vfios[{i}]");
         }
 
         Control.Validate(problems);
@@ -163,26 +181,20 @@ public sealed record GpuConfig
     /// </summary>
     public long SystemPoolBytes { get; init; } = 1L << 30;
 
+    /// <summary>
+    /// How much of the memory the BAR shows: a power of two. Peers do not reach the rest. Null shows all, or as much as
+    /// the BAR that the topology gives the function.
+    /// </summary>
+    public long? VisibleBytes { get; init; }
+
     /// <inheritdoc cref="NicConfig.Function"/>
     public string? Function { get; init; }
 
     internal void Validate(List<ConfigProblem> problems, string path)
     {
-        CheckSize(problems, path + ".vram_bytes", VramBytes, GranuleBytes);
-        CheckSize(problems, path + ".system_pool_bytes", SystemPoolBytes, 0);
-    }
-
-    private static void CheckSize(List<ConfigProblem> problems, string path, long bytes, long minimum)
-    {
-        if (bytes < minimum || bytes > MemoryBytesMax)
-        {
-            string allowed = $"{ByteSize.ToText(minimum)} to {ByteSize.ToText(MemoryBytesMax)}";
-            problems.Add(new ConfigProblem(path, $"{bytes} is out of range; allowed are {allowed}"));
-        }
-        else if (bytes % GranuleBytes != 0)
-        {
-            problems.Add(new ConfigProblem(path, $"{bytes} is not a multiple of {ByteSize.ToText(GranuleBytes)}"));
-        }
+        MemorySize.Check(problems, path + ".vram_bytes", VramBytes, GranuleBytes, GranuleBytes);
+        MemorySize.Check(problems, path + ".system_pool_bytes", SystemPoolBytes, GranuleBytes, 0);
+        MemorySize.CheckVisible(problems, path + ".visible_bytes", VisibleBytes, VramBytes, GranuleBytes);
     }
 }
 

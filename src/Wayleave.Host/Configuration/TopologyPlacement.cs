@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Accelerator;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Nvme;
 
@@ -19,6 +20,8 @@ namespace Wayleave.Host.Configuration;
 /// <summary>Makes the PCI trees of a host from its configuration, each device in its place.</summary>
 public static class TopologyPlacement
 {
+    private static readonly string[] s_deviceLists = ["gpus[", "nics[", "nvmes[", "accelerators[", "vfios["];
+
     /// <summary>The trees of a valid configuration: one function per device, of the device's name.</summary>
     /// <exception cref="ConfigurationException">It is not valid; the message names every problem.</exception>
     public static PciTopology Build(HostConfig config)
@@ -44,18 +47,18 @@ public static class TopologyPlacement
         topology = null;
         foreach (TopologyProblem problem in found)
         {
-            bool isDevice = problem.Where.StartsWith("gpus[", StringComparison.Ordinal)
-                || problem.Where.StartsWith("nics[", StringComparison.Ordinal)
-                || problem.Where.StartsWith("nvmes[", StringComparison.Ordinal);
+            bool isDevice = Array.Exists(
+                s_deviceLists, l => problem.Where.StartsWith(l, StringComparison.Ordinal));
             problems.Add(new ConfigProblem(isDevice ? problem.Where : $"topology.{problem.Where}", problem.Message));
         }
 
         return false;
     }
 
-    private sealed record Device(string Path, string Name, string? Function, DeviceMemory? Memory);
+    private sealed record Device(string Path, string Name, string? Function, params DeviceMemory[] Memories);
 
-    private sealed record DeviceMemory(string Name, int Bar, long SizeBytes);
+    /// <summary>What answers at a BAR; a smaller BAR is no mistake where it says how much peers reach.</summary>
+    private sealed record DeviceMemory(string Name, int Bar, long SizeBytes, bool IsExact = false);
 
     private sealed class Placement(HostConfig config, List<ConfigProblem> problems)
     {
@@ -80,9 +83,19 @@ public static class TopologyPlacement
 
         // Two devices of one name are told elsewhere, and here one of them is enough.
         private IEnumerable<Device> Devices() => config.Gpus
-            .Select((g, i) => new Device($"gpus[{i}]", g.Name, g.Function, new("VRAM", GpuDevice.VramBar, g.VramBytes)))
-            .Concat(config.Nics.Select((n, i) => new Device($"nics[{i}]", n.Name, n.Function, null)))
+            .Select((g, i) => new Device(
+                $"gpus[{i}]",
+                g.Name,
+                g.Function,
+                MemoryOf("VRAM", GpuDevice.VramBar, g.VramBytes, g.VisibleBytes)))
+            .Concat(config.Nics.Select((n, i) => new Device($"nics[{i}]", n.Name, n.Function)))
             .Concat(config.Nvmes.Select((n, i) => new Device($"nvmes[{i}]", n.Name, n.Function, MemoryOf(n))))
+            .Concat(config.Accelerators.Select((a, i) => new Device(
+                $"accelerators[{i}]",
+                a.Name,
+                a.Function,
+                MemoryOf("memory", AcceleratorDevice.MemoryBar, a.MemoryBytes, a.VisibleBytes))))
+            .Concat(config.Vfios.Select((v, i) => new Device($"vfios[{i}]", v.Name, v.Function, MemoryOf(v))))
             .Where(d => d.Name.Length > 0)
             .DistinctBy(d => d.Name);
 
@@ -114,20 +127,38 @@ public static class TopologyPlacement
             }
         }
 
-        private static DeviceMemory? MemoryOf(NvmeConfig nvme) => nvme.MemoryBufferBytes == 0
-            ? null
-            : new DeviceMemory("memory buffer", NvmeController.MemoryBufferBar, nvme.MemoryBufferBytes);
+        private static DeviceMemory MemoryOf(string name, int bar, long sizeBytes, long? visibleBytes) =>
+            new(name, bar, visibleBytes ?? sizeBytes, IsExact: visibleBytes is not null);
+
+        private static DeviceMemory[] MemoryOf(NvmeConfig nvme) => nvme.MemoryBufferBytes == 0
+            ? []
+            : [new DeviceMemory("memory buffer", NvmeController.MemoryBufferBar, nvme.MemoryBufferBytes)];
+
+        private static DeviceMemory[] MemoryOf(VfioConfig vfio) =>
+            [.. vfio.Bars.Select(b => new DeviceMemory($"BAR {b.Index}", b.Index, b.SizeBytes, IsExact: true))];
 
         private void CheckMemory(Device device, FunctionDescription function)
         {
-            if (device.Memory is { SizeBytes: > 0 } memory
-                && function.Bars.FirstOrDefault(b => b.Index == memory.Bar) is { } bar
-                && (bar.Kind != PciBarKind.Memory || bar.SizeBytes < (ulong)memory.SizeBytes))
+            foreach (DeviceMemory memory in device.Memories.Where(m => m.SizeBytes > 0))
             {
-                Report(
-                    $"topology.{bar.Path ?? function.Path + ".bars"}.size_bytes",
-                    $"BAR {memory.Bar} of {device.Name} is where its {ByteSize.ToText(memory.SizeBytes)} of "
-                        + $"{memory.Name} answer: make it memory of at least that size");
+                if (function.Bars.FirstOrDefault(b => b.Index == memory.Bar) is not { } bar)
+                {
+                    continue;
+                }
+
+                string path = $"topology.{bar.Path ?? function.Path + ".bars"}.size_bytes";
+                string size = ByteSize.ToText(memory.SizeBytes);
+                if (bar.Kind != PciBarKind.Memory || bar.SizeBytes < (ulong)memory.SizeBytes)
+                {
+                    Report(
+                        path,
+                        $"BAR {memory.Bar} of {device.Name} is where its {size} of {memory.Name} answer: make it "
+                            + "memory of at least that size");
+                }
+                else if (memory.IsExact && bar.SizeBytes != (ulong)memory.SizeBytes)
+                {
+                    Report(path, $"BAR {memory.Bar} of {device.Name} is to show {size}: make it of that size");
+                }
             }
         }
 

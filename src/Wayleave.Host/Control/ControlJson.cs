@@ -2,7 +2,6 @@ using System.Text.Json;
 using System.Text.Json.Serialization;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
-using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
@@ -22,7 +21,7 @@ namespace Wayleave.Host.Control;
     [
         typeof(SnakeCaseEnumConverter<ImporterKind>),
         typeof(SnakeCaseEnumConverter<StorageKind>),
-        typeof(SnakeCaseEnumConverter<GpuDomain>),
+        typeof(SnakeCaseEnumConverter<ObjectPlace>),
         typeof(SnakeCaseEnumConverter<ObjectState>),
         typeof(SnakeCaseEnumConverter<LeaseAccess>),
         typeof(SnakeCaseEnumConverter<LeaseEventKind>),
@@ -41,6 +40,7 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(RegistrationDocument))]
 [JsonSerializable(typeof(ProblemDocument))]
 [JsonSerializable(typeof(DevicesDocument))]
+[JsonSerializable(typeof(ResetDocument))]
 [JsonSerializable(typeof(StatsDocument))]
 [JsonSerializable(typeof(ObjectsDocument))]
 [JsonSerializable(typeof(CreateObjectDocument))]

@@ -14,6 +14,66 @@ public sealed record DevicesDocument
     public required IReadOnlyList<NicDocument> Nics { get; init; }
 
     public required IReadOnlyList<NvmeDocument> Nvmes { get; init; }
+
+    public IReadOnlyList<AcceleratorDocument> Accelerators { get; init; } = [];
+
+    public IReadOnlyList<VfioDocument> Vfios { get; init; } = [];
+}
+
+/// <summary>
+/// An accelerator. Used and free bytes add up to the total; what the host keeps back is among the used.
+/// </summary>
+public sealed record AcceleratorDocument
+{
+    public required string Name { get; init; }
+
+    public required string PciAddress { get; init; }
+
+    public required ulong MemoryTotalBytes { get; init; }
+
+    /// <summary>What the BAR shows: only that is lent.</summary>
+    public required ulong VisibleBytes { get; init; }
+
+    public required ulong MemoryUsedBytes { get; init; }
+
+    public required ulong MemoryFreeBytes { get; init; }
+
+    /// <summary>Taken back without sufficient proof so far, and part of the used.</summary>
+    public required ulong MemoryQuarantinedBytes { get; init; }
+
+    /// <summary>Ranges that are exported: each keeps its memory until its last user has let go.</summary>
+    public required int Exports { get; init; }
+
+    /// <summary>What stopped the engine, if anything did.</summary>
+    public string? Failure { get; init; }
+}
+
+/// <summary>A function in the hands of VFIO.</summary>
+public sealed record VfioDocument
+{
+    public required string Name { get; init; }
+
+    public required string PciAddress { get; init; }
+
+    /// <summary>Whether the BARs answer; off during a reset and after a removal.</summary>
+    public required bool MemoryEnabled { get; init; }
+
+    /// <summary><c>D0</c> to <c>D3Cold</c>.</summary>
+    public required string PowerState { get; init; }
+
+    /// <summary>The change under way and what it waits for, or null: <c>reset of vfio0, stopping</c>.</summary>
+    public string? Transition { get; init; }
+
+    public required int Resets { get; init; }
+
+    public required ulong BarTotalBytes { get; init; }
+
+    public required ulong BarFreeBytes { get; init; }
+
+    /// <summary>Taken back without sufficient proof so far.</summary>
+    public required ulong BarQuarantinedBytes { get; init; }
+
+    public required int Buffers { get; init; }
 }
 
 /// <summary>An NVMe drive.</summary>
@@ -60,6 +120,11 @@ public sealed record GpuDocument
 
     /// <summary>Taken back without sufficient proof, so neither in use nor free.</summary>
     public required ulong VramQuarantinedBytes { get; init; }
+
+    /// <summary>Memory beyond what the BAR shows, which peers do not reach; not part of the total.</summary>
+    public required ulong HiddenVramTotalBytes { get; init; }
+
+    public required ulong HiddenVramUsedBytes { get; init; }
 
     public required ulong SystemTotalBytes { get; init; }
 

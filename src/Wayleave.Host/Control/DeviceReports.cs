@@ -20,6 +20,8 @@ internal static class DeviceReports
             Gpus = [.. host.Gpus.Select(g => Describe(host, g))],
             Nics = [.. host.Nics.Select(n => Describe(n, leases))],
             Nvmes = [.. host.Nvmes.Select(d => Describe(host, d))],
+            Accelerators = [.. host.Accelerators.Select(a => Describe(host, a))],
+            Vfios = [.. host.Vfios.Select(v => Describe(host, v))],
         };
     }
 
@@ -57,6 +59,8 @@ internal static class DeviceReports
             VramUsedBytes = stats.VramUsedBytes,
             VramFreeBytes = stats.VramFreeBytes,
             VramQuarantinedBytes = stats.VramQuarantinedBytes,
+            HiddenVramTotalBytes = stats.HiddenVramTotalBytes,
+            HiddenVramUsedBytes = stats.HiddenVramUsedBytes,
             SystemTotalBytes = stats.SystemTotalBytes,
             SystemUsedBytes = stats.SystemUsedBytes,
             SystemQuarantinedBytes = stats.SystemQuarantinedBytes,
@@ -97,6 +101,47 @@ internal static class DeviceReports
             HostBytes = port.BytesRead(PeerRoute.HostMemory) + port.BytesWritten(PeerRoute.HostMemory),
             Failure = drive.Failure?.Message,
         };
+    }
+
+    private static AcceleratorDocument Describe(WayleaveHost host, AcceleratorHandle accelerator)
+    {
+        using (host.Context.Enter())
+        {
+            return new AcceleratorDocument
+            {
+                Name = accelerator.Name,
+                PciAddress = accelerator.Function.Address.ToString(),
+                MemoryTotalBytes = accelerator.Device.MemoryBytes,
+                VisibleBytes = Math.Min(accelerator.Device.MemoryBytes, accelerator.Device.Bar.Range.LengthBytes),
+                MemoryUsedBytes = accelerator.Device.Memory.UsedBytes,
+                MemoryFreeBytes = accelerator.Device.Memory.FreeBytes,
+                MemoryQuarantinedBytes = accelerator.Quarantine.Bytes,
+                Exports = accelerator.Device.Context?.ExportCount ?? 0,
+                Failure = accelerator.Failure?.Message,
+            };
+        }
+    }
+
+    private static VfioDocument Describe(WayleaveHost host, VfioHandle vfio)
+    {
+        using (host.Context.Enter())
+        {
+            return new VfioDocument
+            {
+                Name = vfio.Name,
+                PciAddress = vfio.Function.Address.ToString(),
+                MemoryEnabled = vfio.Device.IsMemoryEnabled && vfio.Function.Root is not null,
+                PowerState = vfio.Device.PowerState.ToString(),
+                Transition = vfio.Device.Transition is { } change
+                    ? $"{change}, {change.State.ToString().ToLowerInvariant()}"
+                    : null,
+                Resets = vfio.Resets,
+                BarTotalBytes = vfio.TotalBytes,
+                BarFreeBytes = vfio.FreeBytes,
+                BarQuarantinedBytes = vfio.Quarantine.Bytes,
+                Buffers = vfio.Device.Buffers.Count,
+            };
+        }
     }
 
     private static NicDocument Describe(NicHandle nic, IReadOnlyList<Lease> leases) => new()

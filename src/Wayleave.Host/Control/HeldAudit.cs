@@ -7,14 +7,13 @@ namespace Wayleave.Host.Control;
 /// long as this object lives, and is given up when it is disposed, when this process dies, or after
 /// <see cref="ControlClient.EndAuditAsync"/>.
 /// </summary>
-public sealed class HeldAudit : IAsyncDisposable
+public sealed class HeldAudit : HeldGrant<AuditEventDocument>
 {
-    private readonly LineReader _lines;
-
     private HeldAudit(LineReader lines, AuditDocument audit)
+        : base(lines, ControlJson.Default.AuditEventDocument)
     {
-        (_lines, Audit) = (lines, audit);
-        Completion = WatchAsync();
+        Audit = audit;
+        Completion = Reading;
     }
 
     public AuditDocument Audit { get; }
@@ -33,20 +32,10 @@ public sealed class HeldAudit : IAsyncDisposable
         return new HeldAudit(lines, audit);
     }
 
-    /// <summary>Ends the audit. Its end at the host is not waited for. Disposing twice is fine.</summary>
-    public ValueTask DisposeAsync() => _lines.CloseAsync(Completion);
-
-    private async Task WatchAsync()
+    private protected override bool IsLast(AuditEventDocument line) => line.Event switch
     {
-        while (await _lines.ReadNextAsync(ControlJson.Default.AuditEventDocument).ConfigureAwait(false) is { } line)
-        {
-            switch (line.Event)
-            {
-                case AuditEventKind.Ended:
-                    return;
-                case AuditEventKind.HostStops:
-                    throw _lines.Fail(Errno.ENODEV, "the host stops");
-            }
-        }
-    }
+        AuditEventKind.Ended => true,
+        AuditEventKind.HostStops => throw Lines.Fail(Errno.ENODEV, "the host stops"),
+        _ => false,
+    };
 }

@@ -6,21 +6,20 @@ namespace Wayleave.Host.Control;
 /// A lease that a host granted, and the stream that keeps it. As long as this object lives the host keeps the lease;
 /// disposing ends it, and so does the death of this process.
 /// </summary>
-public sealed class HeldLease : IAsyncDisposable
+public sealed class HeldLease : HeldGrant<LeaseEventDocument>
 {
-    private readonly LineReader _lines;
-
     private HeldLease(LineReader lines, LeaseDocument lease)
+        : base(lines, ControlJson.Default.LeaseEventDocument)
     {
-        (_lines, Lease) = (lines, lease);
-        Completion = WatchAsync();
+        Lease = lease;
+        Completion = Reading;
     }
 
     public LeaseDocument Lease { get; }
 
     /// <summary>
-    /// Ends when the lease is of no more use: normally after a commit or <see cref="DisposeAsync"/>, with a
-    /// <see cref="WayleaveException"/> when the owner took the memory back or ended the lease (ENODEV), when the host
+    /// Ends when the lease is of no more use: normally after a commit or <see cref="HeldGrant{T}.DisposeAsync"/>, with
+    /// a <see cref="WayleaveException"/> when the owner took the memory back or ended the lease (ENODEV), when the host
     /// died (ECONNRESET) or when it fell silent (ETIMEDOUT).
     /// </summary>
     public Task Completion { get; }
@@ -33,20 +32,11 @@ public sealed class HeldLease : IAsyncDisposable
         return new HeldLease(lines, lease);
     }
 
-    /// <summary>Ends the lease. Its end at the host is not waited for. Disposing twice is fine.</summary>
-    public ValueTask DisposeAsync() => _lines.CloseAsync(Completion);
-
-    private async Task WatchAsync()
+    private protected override bool IsLast(LeaseEventDocument line) => line.Event switch
     {
-        while (await _lines.ReadNextAsync(ControlJson.Default.LeaseEventDocument).ConfigureAwait(false) is { } line)
-        {
-            switch (line.Event)
-            {
-                case LeaseEventKind.Committed:
-                    return;
-                case LeaseEventKind.Revoked or LeaseEventKind.Ended:
-                    throw _lines.Fail(Errno.ENODEV, line.Reason ?? "the owner ended the lease");
-            }
-        }
-    }
+        LeaseEventKind.Committed => true,
+        LeaseEventKind.Revoked or LeaseEventKind.Ended =>
+            throw Lines.Fail(Errno.ENODEV, line.Reason ?? "the owner ended the lease"),
+        _ => false,
+    };
 }

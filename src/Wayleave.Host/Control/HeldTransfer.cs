@@ -6,22 +6,22 @@ namespace Wayleave.Host.Control;
 /// A transfer that a host made ready, and the stream that keeps it: disposing ends it, and so does the death of this
 /// process. Nothing of what is sent passes this process.
 /// </summary>
-public sealed class HeldTransfer : IAsyncDisposable
+public sealed class HeldTransfer : HeldGrant<TransferEventDocument>
 {
-    private readonly LineReader _lines;
     private readonly Action<ulong>? _progress;
 
     private HeldTransfer(LineReader lines, TransferDocument transfer, Action<ulong>? progress)
+        : base(lines, ControlJson.Default.TransferEventDocument)
     {
-        (_lines, Transfer, _progress) = (lines, transfer, progress);
-        Completion = WatchAsync();
+        (Transfer, _progress) = (transfer, progress);
+        Completion = AwaitLastAsync();
     }
 
     public TransferDocument Transfer { get; }
 
     /// <summary>
     /// The last line: done, or failed with its reason. With a <see cref="WayleaveException"/> when the host stops
-    /// (ENODEV), died (ECONNRESET) or fell silent (ETIMEDOUT); cancelled by <see cref="DisposeAsync"/>.
+    /// (ENODEV), died (ECONNRESET) or fell silent (ETIMEDOUT); cancelled by disposing.
     /// </summary>
     public Task<TransferEventDocument> Completion { get; }
 
@@ -35,25 +35,20 @@ public sealed class HeldTransfer : IAsyncDisposable
         return new HeldTransfer(lines, transfer, progress);
     }
 
-    /// <summary>Ends the transfer. Its end at the host is not waited for. Disposing twice is fine.</summary>
-    public ValueTask DisposeAsync() => _lines.CloseAsync(Completion);
-
-    private async Task<TransferEventDocument> WatchAsync()
+    private protected override bool IsLast(TransferEventDocument line)
     {
-        while (await _lines.ReadNextAsync(ControlJson.Default.TransferEventDocument).ConfigureAwait(false) is { } line)
+        switch (line.Event)
         {
-            switch (line.Event)
-            {
-                case TransferEventKind.Progress:
-                    _progress?.Invoke(line.CompletedBytes);
-                    break;
-                case TransferEventKind.Done or TransferEventKind.Failed:
-                    return line;
-                case TransferEventKind.HostStops:
-                    throw _lines.Fail(Errno.ENODEV, "the host stops");
-            }
+            case TransferEventKind.Progress:
+                _progress?.Invoke(line.CompletedBytes);
+                return false;
+            case TransferEventKind.HostStops:
+                throw Lines.Fail(Errno.ENODEV, "the host stops");
+            default:
+                return line.Event is TransferEventKind.Done or TransferEventKind.Failed;
         }
-
-        throw new OperationCanceledException("the transfer was given up");
     }
+
+    private async Task<TransferEventDocument> AwaitLastAsync() =>
+        await Reading.ConfigureAwait(false) ?? throw new OperationCanceledException("the transfer was given up");
 }

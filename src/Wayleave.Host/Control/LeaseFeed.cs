@@ -1,3 +1,4 @@
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 
@@ -43,9 +44,11 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
         // The lease is looked at first: a state that is read after its end says which end it was.
         bool isOver = host.Leases.Find(lease.Id) is null;
         ObjectState state;
+        bool isDead;
         using (host.Context.Enter())
         {
             state = lease.Target.State;
+            isDead = lease.Region.State == MemoryRegionState.Dead;
         }
 
         // While what was written is being checked, it is not known yet which of the two ends this is.
@@ -58,7 +61,8 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
             return true;
         }
 
-        if (!_isRevoked && state is ObjectState.Revoked or ObjectState.Quarantined)
+        // A reset of the device takes the memory back and leaves the object.
+        if (!_isRevoked && (isDead || state is ObjectState.Revoked or ObjectState.Quarantined))
         {
             _isRevoked = true;
             await WriteAsync(LeaseEventKind.Revoked, "the owner took the memory back").ConfigureAwait(false);

@@ -1,7 +1,6 @@
 using System.Text.Json.Serialization;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
-using Wayleave.Devices.Gpu;
 using Wayleave.Host.Objects;
 
 namespace Wayleave.Host.Control;
@@ -32,7 +31,7 @@ public sealed record ObjectDocument
 
     public required StorageKind Storage { get; init; }
 
-    public required GpuDomain Placement { get; init; }
+    public required ObjectPlace Placement { get; init; }
 
     /// <summary>Evictions and restores so far.</summary>
     public required int Moves { get; init; }
@@ -55,7 +54,8 @@ public sealed record CreateObjectDocument
 
     public required ulong SizeBytes { get; init; }
 
-    public StorageKind Storage { get; set; } = StorageKind.Movable;
+    /// <summary>Null for what the device has: movable on a GPU.</summary>
+    public StorageKind? Storage { get; init; }
 }
 
 /// <summary><c>POST /v1/objects/{id}/commit</c>.</summary>

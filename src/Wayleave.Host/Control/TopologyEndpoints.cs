@@ -21,13 +21,13 @@ internal sealed class TopologyEndpoints(WayleaveHost host)
 
     public void Map(IEndpointRouteBuilder routes)
     {
-        routes.MapGet("/v1/topology", c => ControlEndpoints.WriteAsync(
+        routes.MapGet("/v1/topology", c => ControlRequest.WriteAsync(
             c, Look(TopologyReports.Describe), Json.TopologyDocument));
-        routes.MapGet("/v1/routes", c => ControlEndpoints.WriteAsync(
+        routes.MapGet("/v1/routes", c => ControlRequest.WriteAsync(
             c, Look(v => RouteReports.ExplainAll(v, v.Devices)), Json.RoutesDocument));
-        routes.MapGet("/v1/routes/{owner}/{client}", c => ControlEndpoints.WriteAsync(
+        routes.MapGet("/v1/routes/{owner}/{client}", c => ControlRequest.WriteAsync(
             c, Look(v => RouteReports.Explain(v, Find(v, c, "owner"), Find(v, c, "client"))), Json.RouteDocument));
-        routes.MapGet("/v1/links", c => ControlEndpoints.WriteAsync(
+        routes.MapGet("/v1/links", c => ControlRequest.WriteAsync(
             c, LinkReports.Describe(host), Json.LinksDocument));
         routes.MapPost("/v1/probes", ProbeAsync);
     }
@@ -45,9 +45,9 @@ internal sealed class TopologyEndpoints(WayleaveHost host)
 
     private async Task ProbeAsync(HttpContext context)
     {
-        StartProbeDocument start = await ControlEndpoints
+        StartProbeDocument start = await ControlRequest
             .ReadAsync(context, Json.StartProbeDocument).ConfigureAwait(false);
         ProbeDocument found = await _probes.RunAsync(start, context.RequestAborted).ConfigureAwait(false);
-        await ControlEndpoints.WriteAsync(context, found, Json.ProbeDocument).ConfigureAwait(false);
+        await ControlRequest.WriteAsync(context, found, Json.ProbeDocument).ConfigureAwait(false);
     }
 }

@@ -58,8 +58,9 @@ public sealed class LeaseService
         ProtectionDomain domain = DomainOf(nic, request.Peer.Gid);
         MemoryRegion region = await nic.RegisterAsync(
             domain,
-            o.Buffer.Shared,
-            new MemoryRegionRequest(0, o.SizeBytes, 0, access, request.Region)).ConfigureAwait(false);
+            o.Buffer,
+            new MemoryRegionRequest(0, o.SizeBytes, 0, access, request.Region),
+            o.Owner.Function).ConfigureAwait(false);
         Lease lease;
         using (_host.Enter())
         {
@@ -158,6 +159,43 @@ public sealed class LeaseService
 
         _ = EndAsync(lease, pairs, ended); // reports by the completion source alone
         return ended.Task;
+    }
+
+    /// <summary>Ends all leases of an object: nobody of them uses its memory when this returns.</summary>
+    public async Task EndAllAsync(DeviceObject o)
+    {
+        foreach (Lease lease in List(o))
+        {
+            await EndAsync(lease).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>
+    /// Memory of an accelerator stays with its users until they let go: an owner does not take it from them.
+    /// </summary>
+    /// <exception cref="WayleaveException">EBUSY: somebody uses such memory; says who.</exception>
+    public void ThrowIfCannotBeTakenBack(DeviceObject o)
+    {
+        ArgumentNullException.ThrowIfNull(o);
+        if (o.Storage != StorageKind.Static)
+        {
+            return;
+        }
+
+        string[] users;
+        using (_host.Enter())
+        {
+            users = [.. o.Buffer.Attachments.Select(a => a.Name)];
+        }
+
+        if (users.Length > 0)
+        {
+            throw new WayleaveException(
+                Errno.EBUSY,
+                $"revoke {o}",
+                $"{o.Device} does not take memory back from its users, and {string.Join(", ", users)} use it",
+                "wait until they let go, or pull the device out: wayleave unplug");
+        }
     }
 
     private async Task EndAsync(Lease lease, QueuePair[] pairs, TaskCompletionSource ended)

@@ -1,6 +1,5 @@
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
-using Wayleave.Devices.Gpu;
 
 namespace Wayleave.Host.Objects;
 
@@ -32,31 +31,36 @@ public enum ObjectState
 /// </summary>
 public sealed class DeviceObject
 {
-    internal DeviceObject(ulong id, GpuHandle gpu, string name, GpuBuffer buffer, DateTimeOffset createdAt)
+    internal DeviceObject(
+        ulong id, IObjectDevice owner, string name, ObjectMemory memory, DateTimeOffset createdAt)
     {
         Id = id;
-        Gpu = gpu;
+        Owner = owner;
         Name = name;
-        Buffer = buffer;
+        Memory = memory;
         CreatedAt = createdAt;
     }
 
     /// <summary>Unique in the host, never used again; names an object that has no name yet.</summary>
     public ulong Id { get; }
 
-    public GpuHandle Gpu { get; }
+    /// <summary>The device that has the memory.</summary>
+    public IObjectDevice Owner { get; }
 
-    public string Device => Gpu.Name;
+    public string Device => Owner.Name;
 
     public string Name { get; }
 
-    public GpuBuffer Buffer { get; }
+    public ObjectMemory Memory { get; }
 
-    public ulong SizeBytes => Buffer.SizeBytes;
+    /// <summary>What others attach to.</summary>
+    public SharedBuffer Buffer => Memory.Shared;
 
-    public StorageKind Storage => Buffer.Storage;
+    public ulong SizeBytes => Memory.SizeBytes;
 
-    public GpuDomain Placement => Buffer.Placement.Domain;
+    public StorageKind Storage => Memory.Storage;
+
+    public ObjectPlace Placement => Memory.Place;
 
     public ObjectState State { get; internal set; }
 

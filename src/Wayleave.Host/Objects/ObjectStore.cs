@@ -15,76 +15,67 @@ namespace Wayleave.Host.Objects;
 public sealed class ObjectStore
 {
     private readonly HostContext _host;
-    private readonly IReadOnlyList<GpuHandle> _gpus;
+    private readonly IReadOnlyList<IObjectDevice> _devices;
     private readonly OwnerAccess _access;
     private readonly TimeProvider _clock;
     private readonly Dictionary<ulong, DeviceObject> _objects = []; // all that are not Revoked; host lock
 
-    internal ObjectStore(HostContext host, PciFabric fabric, IReadOnlyList<GpuHandle> gpus, TimeProvider clock)
+    internal ObjectStore(
+        HostContext host, PciFabric fabric, IReadOnlyList<IObjectDevice> devices, TimeProvider clock)
     {
         _host = host;
-        _gpus = gpus;
+        _devices = devices;
         _clock = clock;
         _access = new OwnerAccess(host, fabric);
     }
+
+    /// <summary>Ends whatever the host itself has lent an object for; set once, by the host.</summary>
+    internal Func<DeviceObject, Task>? EndUses { get; set; }
 
     /// <summary>
     /// Makes an object that nobody finds by its name until <see cref="CommitAsync"/>. Its memory is cleared. When VRAM
     /// is full the least recently used movable objects are evicted first.
     /// </summary>
+    /// <param name="device">By its name.</param>
+    /// <param name="name">Of the object.</param>
+    /// <param name="sizeBytes">Positive.</param>
+    /// <param name="storage">Null for what the device has.</param>
+    /// <param name="cancellation">Ends the wait for room.</param>
     /// <exception cref="WayleaveException">
-    /// No such device, a bad name or size, or no room; says which and what to do.
+    /// No such device, a bad name or size, a kind that the device has not, or no room; says which and what to do.
     /// </exception>
     public async Task<DeviceObject> CreateAsync(
-        string device, string name, ulong sizeBytes, StorageKind storage, CancellationToken cancellation = default)
+        string device, string name, ulong sizeBytes, StorageKind? storage, CancellationToken cancellation = default)
     {
-        GpuHandle gpu = FindGpu(device);
+        IObjectDevice owner = FindDevice(device);
         string operation = $"create {device}/{name} of {ByteSize.ToText((long)sizeBytes)}";
         if (WlUrl.DescribeProblemOfName(name, "object") is { } problem)
         {
             throw new WayleaveException(Errno.EINVAL, operation, problem);
         }
 
-        if (sizeBytes == 0)
+        if (sizeBytes is 0 or > long.MaxValue)
         {
             throw new WayleaveException(Errno.EINVAL, operation, "an object has at least one byte");
         }
 
-        while (true)
+        StorageKind kind = storage ?? owner.DefaultStorage;
+        if (!owner.CanStore(kind))
         {
-            cancellation.ThrowIfCancellationRequested();
-            Errno errno;
-            IReadOnlyList<MoveOperation> evictions = [];
-            using (_host.Enter())
-            {
-                errno = gpu.Device.TryCreate(new GpuBufferInfo(name, sizeBytes, storage), out GpuBuffer? buffer);
-                if (buffer is not null)
-                {
-                    DeviceObject made = new(_host.AllocateId(), gpu, name, buffer, _clock.GetUtcNow());
-                    _objects.Add(made.Id, made);
-                    return made;
-                }
+            throw new WayleaveException(
+                Errno.EOPNOTSUPP,
+                operation,
+                $"{device} has no {Word(kind)} memory",
+                $"ask for {Word(owner.DefaultStorage)} memory, or for none in particular");
+        }
 
-                if (errno == Errno.ENOSPC)
-                {
-                    errno = gpu.Device.TryMakeRoom(sizeBytes, out evictions);
-                }
-            }
-
-            if (errno is not (Errno.Success or Errno.EAGAIN) || (errno == Errno.Success && evictions.Count == 0))
-            {
-                throw NoRoom(errno == Errno.Success ? Errno.ENOSPC : errno, operation, gpu);
-            }
-
-            foreach (MoveOperation eviction in evictions)
-            {
-                await WaitAsync(eviction).ConfigureAwait(false);
-            }
-
-            if (errno == Errno.EAGAIN)
-            {
-                await Task.Yield();
-            }
+        ObjectMemory memory = await owner
+            .TakeAsync(new ObjectRequest(name, sizeBytes, kind), operation, cancellation).ConfigureAwait(false);
+        using (_host.Enter())
+        {
+            DeviceObject made = new(_host.AllocateId(), owner, name, memory, _clock.GetUtcNow());
+            _objects.Add(made.Id, made);
+            return made;
         }
     }
 
@@ -142,7 +133,7 @@ public sealed class ObjectStore
             }
 
             // In the same hold of the lock as the question, or a commit could come between the two.
-            made.Gpu.Device.Free(made.Buffer, policy);
+            made.Memory.Free(policy);
         }
 
         await RevokeAsync(made, policy).ConfigureAwait(false);
@@ -157,7 +148,7 @@ public sealed class ObjectStore
         {
             return _objects.Values
                 .Where(o => IsReady(o, device, name))
-                .MinBy(o => o.Buffer.IsFreed);
+                .MinBy(o => o.Memory.IsFreed);
         }
     }
 
@@ -199,14 +190,19 @@ public sealed class ObjectStore
     public async Task<RetirementProof> RevokeAsync(DeviceObject o, RevokePolicy policy)
     {
         ArgumentNullException.ThrowIfNull(o);
+        if (o.Storage == StorageKind.Static && EndUses is { } endUses)
+        {
+            await endUses(o).ConfigureAwait(false); // its device tells nobody: who uses it lets go first
+        }
+
         RevokeOperation? operation = null;
         RetirementProof proof = await OwnerWait
-            .AwaitAsync(_host, () => operation = o.Gpu.Device.Free(o.Buffer, policy)).ConfigureAwait(false);
+            .AwaitAsync(_host, () => operation = o.Memory.Free(policy)).ConfigureAwait(false);
         using (_host.Enter())
         {
             // Evidence may have come between the proof and this lock; and memory that somebody else asked more for than
             // this policy waits for that.
-            bool isQuarantined = o.Buffer.Held?.TryAddRelease(() => HandleLateRetirement(o)) == true;
+            bool isQuarantined = o.Memory.Held?.TryAddRelease(() => HandleLateRetirement(o)) == true;
             proof = operation?.Proof ?? proof;
             o.Proof = proof;
             o.State = isQuarantined ? ObjectState.Quarantined : ObjectState.Revoked;
@@ -227,7 +223,7 @@ public sealed class ObjectStore
         ArgumentNullException.ThrowIfNull(o);
         using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         await _access.ForEachPieceAsync(
-            o.Buffer, 0, o.SizeBytes, (_, bytes) => hash.AppendData(bytes), cancellation).ConfigureAwait(false);
+            o.Memory, 0, o.SizeBytes, (_, bytes) => hash.AppendData(bytes), cancellation).ConfigureAwait(false);
         return Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
@@ -235,7 +231,21 @@ public sealed class ObjectStore
     public Task ForEachPieceAsync(DeviceObject o, PieceHandler handler, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(o);
-        return _access.ForEachPieceAsync(o.Buffer, 0, o.SizeBytes, handler, cancellation);
+        return _access.ForEachPieceAsync(o.Memory, 0, o.SizeBytes, handler, cancellation);
+    }
+
+    /// <summary>
+    /// The bytes of every object of a device have changed: what they hashed to says nothing any more.
+    /// </summary>
+    public void ForgetDigests(IObjectDevice device)
+    {
+        using (_host.Enter())
+        {
+            foreach (DeviceObject o in _objects.Values.Where(o => ReferenceEquals(o.Owner, device)))
+            {
+                o.Sha256 = null;
+            }
+        }
     }
 
     private static bool IsReady(DeviceObject o, string device, string name) =>
@@ -244,14 +254,23 @@ public sealed class ObjectStore
     private async Task MoveAsync(DeviceObject o, GpuDomain target)
     {
         ArgumentNullException.ThrowIfNull(o);
+        string verb = target == GpuDomain.Vram ? "restore" : "evict";
+        if (o.Memory is not GpuObjectMemory { Buffer: { } buffer } || o.Owner is not GpuHandle gpu)
+        {
+            throw new WayleaveException(
+                Errno.EOPNOTSUPP,
+                $"{verb} {o}",
+                $"memory of {o.Device} stays where it is",
+                "only objects of GPUs move");
+        }
+
         MoveOperation move;
         using (_host.Enter())
         {
-            move = o.Gpu.Device.Move(o.Buffer, target);
+            move = gpu.Device.Move(buffer, target);
         }
 
-        await WaitAsync(move).ConfigureAwait(false);
-        string verb = target == GpuDomain.Vram ? "restore" : "evict";
+        await gpu.WaitAsync(move).ConfigureAwait(false);
         move.Error.ThrowIfFailed($"{verb} {o}", move.Error switch
         {
             Errno.EBUSY => "a pinned region holds it in place; end the lease or revoke it",
@@ -265,25 +284,11 @@ public sealed class ObjectStore
         }
     }
 
-    private async Task WaitAsync(MoveOperation move)
-    {
-        TaskCompletionSource ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        using (_host.Enter())
-        {
-            if (!move.TryAddCompletion(ended.SetResult))
-            {
-                return;
-            }
-        }
-
-        await ended.Task.ConfigureAwait(false);
-    }
-
     private void HandleLateRetirement(DeviceObject o)
     {
         using (_host.Enter())
         {
-            o.Proof = o.Buffer.Freeing!.Proof;
+            o.Proof = o.Memory.Freeing!.Proof;
             o.State = ObjectState.Revoked;
             _objects.Remove(o.Id);
         }
@@ -292,36 +297,20 @@ public sealed class ObjectStore
     // One whose revoke is under way is lost already, whatever its state still says.
     private static void ThrowUnless(DeviceObject made, bool isOpen)
     {
-        if (!isOpen || made.Buffer.IsFreed)
+        if (!isOpen || made.Memory.IsFreed)
         {
             string reason = isOpen ? "it is being taken back" : $"it is {made.State}";
             throw new WayleaveException(Errno.ENODEV, $"commit {made}", reason, "start the transfer again");
         }
     }
 
-    private GpuHandle FindGpu(string device) =>
-        _gpus.FirstOrDefault(g => g.Name == device)
+    private IObjectDevice FindDevice(string device) =>
+        _devices.FirstOrDefault(g => g.Name == device)
         ?? throw new WayleaveException(
             Errno.ENODEV,
             $"find device {device}",
-            "this host has no such GPU",
-            $"it has {string.Join(", ", _gpus.Select(g => g.Name))}");
+            "this host has no such device with memory",
+            $"it has {string.Join(", ", _devices.Select(g => g.Name))}");
 
-    private WayleaveException NoRoom(Errno errno, string operation, GpuHandle gpu)
-    {
-        GpuStats stats;
-        using (_host.Enter())
-        {
-            stats = gpu.Device.Stats;
-        }
-
-        string free =
-            $"{ByteSize.ToText((long)stats.VramFreeBytes)} of {ByteSize.ToText((long)stats.VramTotalBytes)} are free "
-            + $"on {gpu.Name}";
-        string held = stats.VramQuarantinedBytes == 0
-            ? ""
-            : $", {ByteSize.ToText((long)stats.VramQuarantinedBytes)} in quarantine";
-        return new WayleaveException(
-            errno, operation, free + held, "revoke an object, or start the host with a larger --vram");
-    }
+    private static string Word(StorageKind storage) => storage.ToString().ToLowerInvariant();
 }

@@ -1,7 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
-using Wayleave.Devices.Gpu;
 
 namespace Wayleave.Host.Objects;
 
@@ -26,13 +25,13 @@ public sealed class OwnerAccess(HostContext host, PciFabric fabric)
     /// ENODEV: the buffer was freed meanwhile; what is at its place may be somebody else's.
     /// </exception>
     public async Task ForEachPieceAsync(
-        GpuBuffer buffer,
+        ObjectMemory memory,
         ulong offset,
         ulong lengthBytes,
         PieceHandler handler,
         CancellationToken cancellation = default)
     {
-        ArgumentNullException.ThrowIfNull(buffer);
+        ArgumentNullException.ThrowIfNull(memory);
         ArgumentNullException.ThrowIfNull(handler);
         DmaPort port = new(fabric.Processor);
         for (ulong end = offset + lengthBytes; offset < end;)
@@ -42,21 +41,21 @@ public sealed class OwnerAccess(HostContext host, PciFabric fabric)
             AcquireTicket ticket;
             using (host.Enter())
             {
-                ticket = new AcquireTicket(host, $"owner of {buffer.Name}");
+                ticket = new AcquireTicket(host, $"owner of {memory.Shared.Name}");
             }
 
-            await buffer.Shared.Reservation.LockAsync(host, ticket).ConfigureAwait(false);
+            await memory.Shared.Reservation.LockAsync(host, ticket).ConfigureAwait(false);
             try
             {
-                await buffer.Shared.Reservation.WaitAsync(host, ReservationUsage.Kernel, ticket).ConfigureAwait(false);
-                ThrowIfFreed(buffer);
-                Visit(buffer, port, offset, length, handler);
+                await memory.Shared.Reservation.WaitAsync(host, ReservationUsage.Kernel, ticket).ConfigureAwait(false);
+                ThrowIfFreed(memory);
+                Visit(memory, port, offset, length, handler);
             }
             finally
             {
                 using (host.Enter())
                 {
-                    buffer.Shared.Reservation.Unlock(ticket);
+                    memory.Shared.Reservation.Unlock(ticket);
                 }
             }
 
@@ -65,28 +64,29 @@ public sealed class OwnerAccess(HostContext host, PciFabric fabric)
     }
 
     // Asked with the reservation held: a free that comes later waits for it before it gives the memory away.
-    private void ThrowIfFreed(GpuBuffer buffer)
+    private void ThrowIfFreed(ObjectMemory memory)
     {
         using (host.Enter())
         {
-            if (buffer.IsFreed)
+            if (memory.IsFreed)
             {
-                throw new WayleaveException(Errno.ENODEV, $"reach {buffer.Name}", "its owner has taken it back");
+                throw new WayleaveException(Errno.ENODEV, $"reach {memory.Shared.Name}", "its owner has taken it back");
             }
         }
     }
 
-    private static void Visit(GpuBuffer buffer, DmaPort port, ulong offset, int length, PieceHandler handler)
+    private static void Visit(ObjectMemory memory, DmaPort port, ulong offset, int length, PieceHandler handler)
     {
         while (length > 0)
         {
-            if (!buffer.Placement.Addresses.TryLocate(offset, out DeviceAddress address, out ulong contiguous))
+            if (!memory.Addresses.TryLocate(offset, out DeviceAddress address, out ulong contiguous))
             {
-                throw new ArgumentOutOfRangeException(nameof(offset), $"0x{offset:x} is outside {buffer.Name}");
+                throw new ArgumentOutOfRangeException(nameof(offset), $"0x{offset:x} is outside {memory.Shared.Name}");
             }
 
             int part = (int)Math.Min((ulong)length, contiguous);
-            port.TryWrite(address, part, out Span<byte> bytes).ThrowIfFailed($"reach {buffer.Name} at {address}");
+            port.TryWrite(address, part, out Span<byte> bytes)
+                .ThrowIfFailed($"reach {memory.Shared.Name} at {address}");
             handler(offset, bytes);
             offset += (ulong)bytes.Length;
             length -= bytes.Length;

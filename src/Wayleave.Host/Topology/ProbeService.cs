@@ -4,7 +4,6 @@ using Wayleave.Core.Buffers;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
-using Wayleave.Devices.Gpu;
 using Wayleave.Host.Objects;
 
 namespace Wayleave.Host.Topology;
@@ -73,7 +72,7 @@ public sealed class ProbeService(WayleaveHost host)
 
     private PciFunction FindDevice(string operation, string name)
     {
-        IEnumerable<PciFunction> devices = host.Gpus.Select(g => g.Device.Function)
+        IEnumerable<PciFunction> devices = host.MemoryDevices.Select(d => d.Function)
             .Concat(host.Nics.Select(n => n.Device.Function))
             .Concat(host.Nvmes.Select(n => n.Function));
         bool isAddress = PciAddress.TryParse(name, out PciAddress address);
@@ -85,17 +84,17 @@ public sealed class ProbeService(WayleaveHost host)
                 $"it has {string.Join(", ", devices.Select(d => d.Name))}");
     }
 
-    // A GPU hands its memory out as objects, whoever else has some by a pool.
+    // Most hand their memory out as objects, a drive by a pool.
     private bool OffersMemory(PciFunction owner)
     {
         using (host.Context.Enter())
         {
-            return FindGpu(owner) is not null || owner.PeerDevice?.Pool is not null;
+            return FindOwner(owner) is not null || owner.PeerDevice?.Pool is not null;
         }
     }
 
-    private GpuHandle? FindGpu(PciFunction function) =>
-        host.Gpus.FirstOrDefault(g => ReferenceEquals(g.Device.Function, function));
+    private IObjectDevice? FindOwner(PciFunction function) =>
+        host.MemoryDevices.FirstOrDefault(d => ReferenceEquals(d.Function, function));
 
     private async Task<ProbedRouteDocument> ProbeAsync(
         PciFunction owner, PciFunction client, ulong sizeBytes, bool isAgain, CancellationToken cancellation)
@@ -128,9 +127,9 @@ public sealed class ProbeService(WayleaveHost host)
         DmaPort port = new(client);
         RouteProbe probe = new(
             port, new DmaPort(host.Fabric.Processor), BitConverter.ToUInt64(RandomNumberGenerator.GetBytes(8)));
-        if (FindGpu(owner) is { } gpu)
+        if (FindOwner(owner) is { } device)
         {
-            await MoveInObjectAsync(gpu, client, probe, sizeBytes, cancellation).ConfigureAwait(false);
+            await MoveInObjectAsync(device, client, probe, sizeBytes, cancellation).ConfigureAwait(false);
         }
         else
         {
@@ -157,15 +156,19 @@ public sealed class ProbeService(WayleaveHost host)
         };
     }
 
+    // Memory that stays where it is, so that the route is tried and not a way around it.
+    private static StorageKind KindOf(IObjectDevice owner) =>
+        owner.CanStore(StorageKind.Revocable) ? StorageKind.Revocable : owner.DefaultStorage;
+
     private async Task MoveInObjectAsync(
-        GpuHandle owner, PciFunction client, RouteProbe probe, ulong sizeBytes, CancellationToken cancellation)
+        IObjectDevice owner, PciFunction client, RouteProbe probe, ulong sizeBytes, CancellationToken cancellation)
     {
         DeviceObject memory = await host.Objects
-            .CreateAsync(owner.Name, $"probe-by-{client.Name}", sizeBytes, StorageKind.Revocable, cancellation)
+            .CreateAsync(owner.Name, $"probe-by-{client.Name}", sizeBytes, KindOf(owner), cancellation)
             .ConfigureAwait(false);
         try
         {
-            Errno errno = await MoveAsync(memory.Buffer, client, probe, cancellation).ConfigureAwait(false);
+            Errno errno = await MoveAsync(memory.Memory, client, probe, cancellation).ConfigureAwait(false);
             errno.ThrowIfFailed($"map {owner.Name} for {client.Name}", "its owner took the memory back");
         }
         finally
@@ -216,12 +219,12 @@ public sealed class ProbeService(WayleaveHost host)
     // As the owner of the memory does: with the reservation held nobody moves it or takes it back, so the mapping needs
     // no gate; between two pieces everybody gets a turn, and nothing is mapped.
     private async Task<Errno> MoveAsync(
-        GpuBuffer buffer, PciFunction client, RouteProbe probe, CancellationToken cancellation)
+        ObjectMemory memory, PciFunction client, RouteProbe probe, CancellationToken cancellation)
     {
         Attachment? attachment;
         using (host.Context.Enter())
         {
-            Errno errno = buffer.Shared.TryAttach(client, new ProbeImporter(client), out attachment);
+            Errno errno = memory.Shared.TryAttach(client, new ProbeImporter(client), out attachment);
             if (errno != Errno.Success)
             {
                 return errno;
@@ -230,10 +233,10 @@ public sealed class ProbeService(WayleaveHost host)
 
         try
         {
-            for (ulong offset = 0; offset < buffer.SizeBytes; offset += OwnerAccess.PieceBytes)
+            for (ulong offset = 0; offset < memory.SizeBytes; offset += OwnerAccess.PieceBytes)
             {
                 cancellation.ThrowIfCancellationRequested();
-                Errno errno = await MovePieceAsync(buffer, attachment!, offset, probe).ConfigureAwait(false);
+                Errno errno = await MovePieceAsync(memory, attachment!, offset, probe).ConfigureAwait(false);
                 if (errno != Errno.Success)
                 {
                     return errno;
@@ -246,20 +249,20 @@ public sealed class ProbeService(WayleaveHost host)
         {
             using (host.Context.Enter())
             {
-                buffer.Shared.Detach(attachment!);
+                memory.Shared.Detach(attachment!);
             }
         }
     }
 
-    private async Task<Errno> MovePieceAsync(GpuBuffer buffer, Attachment attachment, ulong offset, RouteProbe probe)
+    private async Task<Errno> MovePieceAsync(ObjectMemory memory, Attachment attachment, ulong offset, RouteProbe probe)
     {
         AcquireTicket ticket;
         using (host.Context.Enter())
         {
-            ticket = new AcquireTicket(host.Context, $"probe of {buffer.Name}");
+            ticket = new AcquireTicket(host.Context, $"probe of {memory.Shared.Name}");
         }
 
-        Reservation reservation = buffer.Shared.Reservation;
+        Reservation reservation = memory.Shared.Reservation;
         await reservation.LockAsync(host.Context, ticket).ConfigureAwait(false);
         try
         {
@@ -277,7 +280,7 @@ public sealed class ProbeService(WayleaveHost host)
 
             try
             {
-                Move(addresses, buffer.Placement.Addresses, offset, buffer.SizeBytes, probe);
+                Move(addresses, memory.Addresses, offset, memory.SizeBytes, probe);
             }
             finally
             {

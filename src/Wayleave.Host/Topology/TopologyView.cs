@@ -161,6 +161,16 @@ public sealed record TopologyView(
             Add(nvme.Name, new FunctionFacts { Type = "nvme", OffersMemory = nvme.MemoryBufferBytes > 0 });
         }
 
+        foreach (AcceleratorConfig accelerator in config.Accelerators)
+        {
+            Add(accelerator.Name, new FunctionFacts { Type = "accelerator", OffersMemory = true });
+        }
+
+        foreach (VfioConfig vfio in config.Vfios)
+        {
+            Add(vfio.Name, new FunctionFacts { Type = "vfio", OffersMemory = true });
+        }
+
         // What the file describes and no device takes is still something that one asks about.
         foreach (PciFunction other in topology.Functions)
         {

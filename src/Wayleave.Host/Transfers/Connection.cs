@@ -48,8 +48,9 @@ public sealed class Connection : IAsyncDisposable
         ArgumentNullException.ThrowIfNull(o);
         MemoryRegion region = await nic.RegisterAsync(
             nic.Device.CreateProtectionDomain(),
-            o.Buffer.Shared,
-            new MemoryRegionRequest(0, o.SizeBytes, 0, access, kind)).ConfigureAwait(false);
+            o.Buffer,
+            new MemoryRegionRequest(0, o.SizeBytes, 0, access, kind),
+            o.Owner.Function).ConfigureAwait(false);
         CompletionQueue completions = nic.CreateCompletionQueue(Depth);
         return new Connection(
             nic, region, completions, nic.CreateQueuePair(region.Domain, completions), nic.ChoosePsn());

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using Wayleave.Core;
-using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
@@ -43,11 +42,11 @@ public sealed class DriveCopy(WayleaveHost host, NvmeHandle drive)
         {
             ulong length = (ulong)drive.LengthBytes(source);
             DeviceObject made = await host.Objects
-                .CreateAsync(device, name, length, StorageKind.Movable, cancellation)
+                .CreateAsync(device, name, length, storage: null, cancellation)
                 .ConfigureAwait(false);
             try
             {
-                PeerVerdict verdict = host.VerdictFor(made.Gpu, drive.Function);
+                PeerVerdict verdict = host.VerdictFor(made.Owner, drive.Function);
                 string operation = $"copy {path} to {made}";
                 if (!verdict.IsSupported && deniesStaging)
                 {
@@ -142,7 +141,7 @@ public sealed class DriveCopy(WayleaveHost host, NvmeHandle drive)
         using (host.Context.Enter())
         {
             NvmeBufferUser.TryCreate(
-                host.Context, drive.Driver, drive.Function, o.Buffer.Shared, out NvmeBufferUser? user)
+                host.Context, drive.Driver, drive.Function, o.Buffer, out NvmeBufferUser? user)
                 .ThrowIfFailed(operation);
             return user!;
         }
@@ -157,7 +156,7 @@ public sealed class DriveCopy(WayleaveHost host, NvmeHandle drive)
         ulong bytes,
         Action<Errno> ended)
     {
-        Reservation reservation = o.Buffer.Shared.Reservation;
+        Reservation reservation = o.Buffer.Reservation;
         AcquireTicket ticket;
         using (host.Context.Enter())
         {
@@ -192,7 +191,7 @@ public sealed class DriveCopy(WayleaveHost host, NvmeHandle drive)
 
     private async Task DetachAsync(DeviceObject o, NvmeBufferUser user)
     {
-        Reservation reservation = o.Buffer.Shared.Reservation;
+        Reservation reservation = o.Buffer.Reservation;
         while (true)
         {
             AcquireTicket ticket;

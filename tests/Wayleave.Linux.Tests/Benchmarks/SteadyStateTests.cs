@@ -99,7 +99,7 @@ public sealed class SteadyStateTests
         ProtectionDomain domain = nic.Device.CreateProtectionDomain();
         AccessFlags access = AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead;
         MemoryRegion region = await nic.RegisterAsync(
-            domain, o.Buffer.Shared, new MemoryRegionRequest(0, o.SizeBytes, 0, access, ImporterKind.Dynamic));
+            domain, o.Buffer, new MemoryRegionRequest(0, o.SizeBytes, 0, access, ImporterKind.Dynamic));
         CompletionQueue completions = nic.CreateCompletionQueue(4 * Depth);
         return (region, completions, nic.CreateQueuePair(domain, completions));
     }

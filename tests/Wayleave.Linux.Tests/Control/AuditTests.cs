@@ -2,9 +2,9 @@ using System.Net;
 using System.Net.Sockets;
 using System.Text;
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
-using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Rdma;
 using Wayleave.Host;
 using Wayleave.Host.Control;
@@ -111,10 +111,10 @@ public sealed class AuditTests : IAsyncLifetime, IDisposable
     public async Task An_object_is_audited_once()
     {
         ObjectDocument made = await MakeAsync("a");
-        GpuBuffer buffer = _served.Host.Objects.Find(made.Id)!.Buffer;
+        SharedBuffer buffer = _served.Host.Objects.Find(made.Id)!.Buffer;
         AcquireTicket held = Hold(buffer); // the first audit waits for it in its revoke
         Task<HeldAudit> first = StartAsync("a");
-        await UntilAsync(() => buffer.IsFreed);
+        await UntilAsync(() => buffer.IsRevoked);
         WayleaveException e = await RefusedAsync(() => StartAsync("a"));
         Assert.Equal((Errno.EALREADY, "another audit is taking it back"), (e.Errno, e.Reason));
         Release(buffer, held);
@@ -131,7 +131,7 @@ public sealed class AuditTests : IAsyncLifetime, IDisposable
     public async Task Memory_without_a_sufficient_proof_gets_no_new_owner()
     {
         ObjectDocument made = await MakeAsync("a");
-        GpuBuffer buffer = _served.Host.Objects.Find(made.Id)!.Buffer;
+        SharedBuffer buffer = _served.Host.Objects.Find(made.Id)!.Buffer;
         AcquireTicket held = Hold(buffer);
         StartAuditDocument start = new() { Seed = 7, TimeoutMs = 1 };
         WayleaveException e = await RefusedAsync(() => Client.StartAuditAsync("gpu0", "a", start, Cancellation));
@@ -235,21 +235,21 @@ public sealed class AuditTests : IAsyncLifetime, IDisposable
         Assert.Equal((0UL, 0UL), (gpu.VramUsedBytes, gpu.VramQuarantinedBytes));
     }
 
-    private AcquireTicket Hold(GpuBuffer buffer)
+    private AcquireTicket Hold(SharedBuffer buffer)
     {
         using (_served.Host.Context.Enter())
         {
             AcquireTicket ticket = new(_served.Host.Context, "test");
-            Assert.Equal(LockOutcomeKind.Acquired, buffer.Shared.Reservation.TryLock(ticket).Kind);
+            Assert.Equal(LockOutcomeKind.Acquired, buffer.Reservation.TryLock(ticket).Kind);
             return ticket;
         }
     }
 
-    private void Release(GpuBuffer buffer, AcquireTicket ticket)
+    private void Release(SharedBuffer buffer, AcquireTicket ticket)
     {
         using (_served.Host.Context.Enter())
         {
-            buffer.Shared.Reservation.Unlock(ticket);
+            buffer.Reservation.Unlock(ticket);
         }
     }
 

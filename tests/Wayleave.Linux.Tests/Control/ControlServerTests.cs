@@ -5,7 +5,6 @@ using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
-using Wayleave.Devices.Gpu;
 using Wayleave.Host;
 using Wayleave.Host.Control;
 using Wayleave.Host.Leases;
@@ -93,7 +92,7 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     {
         ObjectDocument made = await CreateAsync("model.bin");
         Assert.Equal(
-            (ObjectState.Writing, StorageKind.Movable, GpuDomain.Vram), (made.State, made.Storage, made.Placement));
+            (ObjectState.Writing, StorageKind.Movable, ObjectPlace.Vram), (made.State, made.Storage, made.Placement));
         WayleaveException invisible = await Assert
             .ThrowsAsync<WayleaveException>(() => _client.GetObjectAsync("gpu0", "model.bin", Cancellation));
         Assert.Equal(Errno.ENOENT, invisible.Errno);
@@ -104,9 +103,9 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         Assert.Equal(ready.Id, (await _client.GetObjectAsync("gpu0", "model.bin", Cancellation)).Id);
         Assert.Equal(ready.Id, Assert.Single((await _client.GetObjectsAsync(Cancellation)).Objects).Id);
 
-        Assert.Equal(GpuDomain.System, (await _client.EvictAsync("gpu0", "model.bin", Cancellation)).Placement);
+        Assert.Equal(ObjectPlace.System, (await _client.EvictAsync("gpu0", "model.bin", Cancellation)).Placement);
         ObjectDocument restored = await _client.RestoreAsync("gpu0", "model.bin", Cancellation);
-        Assert.Equal((GpuDomain.Vram, 2), (restored.Placement, restored.Moves));
+        Assert.Equal((ObjectPlace.Vram, 2), (restored.Placement, restored.Moves));
         DigestDocument digest = await _client.GetSha256Async("gpu0", "model.bin", Cancellation);
         Assert.Equal((Size, zeros), (digest.SizeBytes, digest.Sha256));
 
@@ -198,7 +197,7 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     {
         ObjectDocument made = await CreateAsync("a");
         await using HeldLease held = await LeaseAsync(made);
-        GpuBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
+        SharedBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
         AcquireTicket ticket = HoldReservation(buffer); // the checksum cannot begin
         string zeros = Convert.ToHexStringLower(SHA256.HashData(new byte[Size]));
         Task<ObjectDocument> commit = _client.CommitObjectAsync(made.Id, zeros, Cancellation);
@@ -219,7 +218,7 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     public async Task A_commit_whose_client_leaves_gives_the_object_up()
     {
         ObjectDocument made = await CreateAsync("a");
-        GpuBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
+        SharedBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
         AcquireTicket ticket = HoldReservation(buffer);
         using CancellationTokenSource leaving = new();
         Task<ObjectDocument> commit = _client.CommitObjectAsync(made.Id, new string('0', 64), leaving.Token);
@@ -235,10 +234,10 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     {
         ObjectDocument first = await _client.CommitObjectAsync((await CreateAsync("a")).Id, null, Cancellation);
         ObjectDocument made = await CreateAsync("a");
-        GpuBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
+        SharedBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
         AcquireTicket ticket = HoldReservation(buffer); // the revoke cannot end
         Task<ProofDocument> deleted = _client.DeleteObjectAsync(made.Id, Cancellation);
-        await UntilAsync(() => buffer.IsFreed);
+        await UntilAsync(() => buffer.IsRevoked);
         WayleaveException e = await Assert
             .ThrowsAsync<WayleaveException>(() => _client.CommitObjectAsync(made.Id, null, Cancellation));
         Assert.Equal(Errno.ENODEV, e.Errno);
@@ -252,11 +251,11 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     public async Task Of_two_commits_of_one_name_at_a_time_one_object_is_left()
     {
         ObjectDocument first = await _client.CommitObjectAsync((await CreateAsync("a")).Id, null, Cancellation);
-        GpuBuffer buffer = _host.Objects.Find(first.Id)!.Buffer;
+        SharedBuffer buffer = _host.Objects.Find(first.Id)!.Buffer;
         AcquireTicket ticket = HoldReservation(buffer); // its successor cannot finish taking it back
         ObjectDocument second = await CreateAsync("a");
         Task<ObjectDocument> slow = _client.CommitObjectAsync(second.Id, null, Cancellation);
-        await UntilAsync(() => buffer.IsFreed);
+        await UntilAsync(() => buffer.IsRevoked);
         Assert.Equal(second.Id, (await _client.GetObjectAsync("gpu0", "a", Cancellation)).Id);
         Task<ObjectDocument> third = _client.CommitObjectAsync((await CreateAsync("a")).Id, null, Cancellation);
         ReleaseReservation(buffer, ticket);
@@ -367,10 +366,10 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     {
         ObjectDocument made = await CreateAsync("a");
         await _client.CommitObjectAsync(made.Id, null, Cancellation);
-        GpuBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
+        SharedBuffer buffer = _host.Objects.Find(made.Id)!.Buffer;
         AcquireTicket held = HoldReservation(buffer); // every revoke waits for it
         Task<ProofDocument> first = RevokeAsync(RetirementGrade.Drained, 30_000);
-        await UntilAsync(() => buffer.IsFreed);
+        await UntilAsync(() => buffer.IsRevoked);
         ProofDocument impatient = await RevokeAsync(RetirementGrade.Retired, 1);
         Assert.Equal(
             (RetirementGrade.Retired, false, QuarantineCause.ReservationHeld),
@@ -388,7 +387,7 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
     public static TheoryData<string, string, string, int, string> Refusals => new()
     {
         { "POST", "/v1/objects", """{"device":"gpu9","name":"a","size_bytes":1}""",
-            410, "find device gpu9: this host has no such GPU; it has gpu0" },
+            410, "find device gpu9: this host has no such device with memory; it has gpu0" },
         { "POST", "/v1/objects", """{"device":"gpu0","name":"../a","size_bytes":1}""",
             400, "the object name contains '/'" },
         { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":0}""",
@@ -505,21 +504,21 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         Assert.Equal(Errno.EOPNOTSUPP, e.Errno);
     }
 
-    private AcquireTicket HoldReservation(GpuBuffer buffer)
+    private AcquireTicket HoldReservation(SharedBuffer buffer)
     {
         using (_host.Context.Enter())
         {
             AcquireTicket ticket = new(_host.Context, "test");
-            Assert.Equal(LockOutcomeKind.Acquired, buffer.Shared.Reservation.TryLock(ticket).Kind);
+            Assert.Equal(LockOutcomeKind.Acquired, buffer.Reservation.TryLock(ticket).Kind);
             return ticket;
         }
     }
 
-    private void ReleaseReservation(GpuBuffer buffer, AcquireTicket ticket)
+    private void ReleaseReservation(SharedBuffer buffer, AcquireTicket ticket)
     {
         using (_host.Context.Enter())
         {
-            buffer.Shared.Reservation.Unlock(ticket);
+            buffer.Reservation.Unlock(ticket);
         }
     }
 

@@ -20,8 +20,8 @@ public sealed class ServedHost : IAsyncDisposable
 
     public ControlClient Client { get; }
 
-    public WlUrl UrlOf(string name) => WlUrl.Create(
-        Server.EndPoint.Address.ToString(), Server.EndPoint.Port, "gpu0", name);
+    public WlUrl UrlOf(string name, string device = "gpu0") => WlUrl.Create(
+        Server.EndPoint.Address.ToString(), Server.EndPoint.Port, device, name);
 
     /// <summary>What the host wrote to its token file.</summary>
     public string Token => File.ReadAllText(Server.TokenFile!).Trim();
@@ -31,10 +31,15 @@ public sealed class ServedHost : IAsyncDisposable
     /// <param name="address">Of the host; one that no other test uses.</param>
     /// <param name="clock">Of the server's streams and timers.</param>
     /// <param name="options">Of the host.</param>
+    /// <param name="devices">What it is made of besides; its name and NIC are as above.</param>
     public static async Task<ServedHost> StartAsync(
-        ControlTestFolder folder, string address, TimeProvider clock, WayleaveHostOptions? options = null)
+        ControlTestFolder folder,
+        string address,
+        TimeProvider clock,
+        WayleaveHostOptions? options = null,
+        HostConfig? devices = null)
     {
-        HostConfig config = ControlTestFolder.Config with
+        HostConfig config = (devices ?? ControlTestFolder.Config) with
         {
             Name = "host-" + address,
             Nics = [new NicConfig { Address = IPAddress.Parse(address), UdpPort = 0 }],

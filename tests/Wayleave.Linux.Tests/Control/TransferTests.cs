@@ -1,6 +1,6 @@
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 using Wayleave.Core.Reservations;
-using Wayleave.Devices.Gpu;
 using Wayleave.Host;
 using Wayleave.Host.Control;
 using Wayleave.Host.Leases;
@@ -126,7 +126,7 @@ public sealed class TransferTests : IAsyncLifetime, IDisposable
         await MakeAsync();
         DirectCopy copy = new(_a.Client, _b.Client) { StallMax = TimeSpan.FromMilliseconds(300) };
         AcquireTicket? held = null;
-        GpuBuffer? buffer = null;
+        SharedBuffer? buffer = null;
         _leases.Then = () =>
         {
             // Before the source is told the key: every packet will find the memory moved away.
@@ -207,22 +207,22 @@ public sealed class TransferTests : IAsyncLifetime, IDisposable
         }
     }
 
-    private static AcquireTicket Hold(WayleaveHost host, GpuBuffer buffer)
+    private static AcquireTicket Hold(WayleaveHost host, SharedBuffer buffer)
     {
         using (host.Context.Enter())
         {
             AcquireTicket ticket = new(host.Context, "test");
-            Assert.Equal(LockOutcomeKind.Acquired, buffer.Shared.Reservation.TryLock(ticket).Kind);
-            buffer.Shared.InvalidateMappings(ticket);
+            Assert.Equal(LockOutcomeKind.Acquired, buffer.Reservation.TryLock(ticket).Kind);
+            buffer.InvalidateMappings(ticket);
             return ticket;
         }
     }
 
-    private static void Release(WayleaveHost host, GpuBuffer buffer, AcquireTicket ticket)
+    private static void Release(WayleaveHost host, SharedBuffer buffer, AcquireTicket ticket)
     {
         using (host.Context.Enter())
         {
-            buffer.Shared.Reservation.Unlock(ticket);
+            buffer.Reservation.Unlock(ticket);
         }
     }
 

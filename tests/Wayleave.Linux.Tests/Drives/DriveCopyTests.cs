@@ -75,7 +75,7 @@ public sealed class DriveCopyTests : IAsyncLifetime
         Assert.Equal(3_000_000UL, result.StagingBytes);
         Assert.Equal(3_000_000, host.StagedBytes); // what was refused moved nothing
         Assert.Equal(sha256, await host.Objects.Sha256Async(o, Cancellation));
-        Assert.Equal(Devices.Gpu.GpuDomain.Vram, o.Placement);
+        Assert.Equal(ObjectPlace.Vram, o.Placement);
     }
 
     [Fact]

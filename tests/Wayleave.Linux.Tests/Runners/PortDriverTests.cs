@@ -2,7 +2,6 @@ using System.Net;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Reservations;
-using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
@@ -35,7 +34,7 @@ public sealed class PortDriverTests
             .CreateAsync("gpu0", "target", Size, StorageKind.Movable, Cancellation);
         MemoryRegion local = await nic.RegisterAsync(
             nic.Device.CreateProtectionDomain(),
-            target.Buffer.Shared,
+            target.Buffer,
             new MemoryRegionRequest(0, Size, 0, AccessFlags.LocalWrite, ImporterKind.Dynamic));
         CompletionQueue completions = nic.CreateCompletionQueue(16);
         QueuePair pair = nic.CreateQueuePair(local.Domain, completions);
@@ -58,7 +57,7 @@ public sealed class PortDriverTests
         owner.Nics[0].Device.Port.Exit();
         using (owner.Context.Enter())
         {
-            source.Buffer.Shared.Reservation.Unlock(ticket); // the map that waited for this ends on our thread
+            source.Buffer.Reservation.Unlock(ticket); // the map that waited for this ends on our thread
         }
 
         WorkCompletion[] found = new WorkCompletion[1];
@@ -110,13 +109,13 @@ public sealed class PortDriverTests
             Errno.Success, pair.Modify(attributes with { State = state }, mask | QueuePairAttributeMask.State));
     }
 
-    private static AcquireTicket Invalidate(HostContext host, GpuBuffer buffer)
+    private static AcquireTicket Invalidate(HostContext host, SharedBuffer buffer)
     {
         using (host.Enter())
         {
             AcquireTicket ticket = new(host, "test");
-            Assert.Equal(LockOutcomeKind.Acquired, buffer.Shared.Reservation.TryLock(ticket).Kind);
-            buffer.Shared.InvalidateMappings(ticket);
+            Assert.Equal(LockOutcomeKind.Acquired, buffer.Reservation.TryLock(ticket).Kind);
+            buffer.InvalidateMappings(ticket);
             return ticket;
         }
     }

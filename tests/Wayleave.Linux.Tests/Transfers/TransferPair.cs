@@ -65,8 +65,8 @@ public sealed class TransferPair : IAsyncDisposable
         using (Owner.Context.Enter())
         {
             AcquireTicket ticket = new(Owner.Context, "test");
-            Assert.Equal(LockOutcomeKind.Acquired, Lent.Buffer.Shared.Reservation.TryLock(ticket).Kind);
-            Lent.Buffer.Shared.InvalidateMappings(ticket);
+            Assert.Equal(LockOutcomeKind.Acquired, Lent.Buffer.Reservation.TryLock(ticket).Kind);
+            Lent.Buffer.InvalidateMappings(ticket);
             return new Hold(this, ticket);
         }
     }
@@ -84,7 +84,7 @@ public sealed class TransferPair : IAsyncDisposable
         {
             using (pair.Owner.Context.Enter())
             {
-                pair.Lent.Buffer.Shared.Reservation.Unlock(ticket);
+                pair.Lent.Buffer.Reservation.Unlock(ticket);
             }
         }
     }
