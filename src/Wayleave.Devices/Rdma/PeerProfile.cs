@@ -37,6 +37,7 @@ public sealed record PeerProfile
         ProbesAfterRnr = false,
         CompletionsCarryRxeFlags = true,
         AsksAtEveryMessage = true,
+        FlushChecksumRunsTwice = true,
         RetransmitFloor = TimeSpan.Zero,
     };
 
@@ -77,6 +78,9 @@ public sealed record PeerProfile
     /// are queued behind them.
     /// </summary>
     public bool AsksAtEveryMessage { get; init; }
+
+    /// <summary>A FLUSH has the ICRC that only rxe computes and takes (Q17).</summary>
+    public bool FlushChecksumRunsTwice { get; init; }
 
     /// <summary>
     /// The acknowledge timeout is never shorter: a peer that is merely descheduled must not be asked again. Null takes

@@ -5,6 +5,7 @@ using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
+using MemoryWindow = Wayleave.Devices.Rdma.Verbs.MemoryWindow;
 
 namespace Wayleave.Devices.Rdma;
 
@@ -20,7 +21,7 @@ public sealed class RdmaDevice
     private const ulong PageBytes = 4096;
 
     private readonly IKeySource _keys;
-    private readonly NumberTable _regions = new();
+    private readonly NumberTable _keyed = new(); // regions and windows
     private uint _nextDomain = 1;
 
     /// <param name="host">Whose lock guards it; not held by the caller.</param>
@@ -60,7 +61,7 @@ public sealed class RdmaDevice
     /// <summary>
     /// Regions whose key is in use, dead ones included; in no promised order. Host lock held by the caller.
     /// </summary>
-    public IEnumerable<MemoryRegion> Regions => _regions.All().Cast<MemoryRegion>();
+    public IEnumerable<MemoryRegion> Regions => _keyed.All().OfType<MemoryRegion>();
 
     public ProtectionDomain CreateProtectionDomain()
     {
@@ -154,8 +155,9 @@ public sealed class RdmaDevice
     /// cref="MemoryRegion.RemapLocked"/>. Until then peers are told to try again later.
     /// </param>
     /// <returns>
-    /// <see cref="Errno.EINVAL"/> for what the request itself gets wrong, <see cref="Errno.EEXIST"/> for a key in use,
-    /// then what the exporter says to attach, pin and map. After an error nothing is left behind.
+    /// <see cref="Errno.EINVAL"/> for what the request itself gets wrong, <see cref="Errno.EOPNOTSUPP"/> for on-demand
+    /// paging, or persistence where there is none, <see cref="Errno.EEXIST"/> for a key in use, then
+    /// what the exporter says to attach, pin and map. After an error nothing is left behind.
     /// </returns>
     public Errno RegisterLocked(
         AcquireTicket ticket,
@@ -187,7 +189,7 @@ public sealed class RdmaDevice
             return mapped.Errno;
         }
 
-        _regions.Add(made);
+        _keyed.Add(made);
         (region, wait) = (made, mapped.Fence);
         return Errno.Success;
     }
@@ -202,37 +204,140 @@ public sealed class RdmaDevice
     /// again with the reservation locked once the fence has ended (<see cref="Fence.TryAddEndCallback"/>; one that was
     /// only forced has not).
     /// </returns>
-    public Fence? DeregisterLocked(AcquireTicket ticket, MemoryRegion region)
+    /// <exception cref="InvalidOperationException">
+    /// A window is bound to it. Only a region over own memory can have one: see <see cref="TryDeregisterLocked"/>.
+    /// </exception>
+    public Fence? DeregisterLocked(AcquireTicket ticket, MemoryRegion region) =>
+        TryDeregisterLocked(ticket, region, out Fence? drain) == Errno.Success
+            ? drain
+            : throw new InvalidOperationException($"a window is bound to {region.Name}");
+
+    /// <summary>As <see cref="DeregisterLocked"/>, for a region that may have windows.</summary>
+    /// <returns><see cref="Errno.EINVAL"/> while a window is bound to it; then nothing changed.</returns>
+    public Errno TryDeregisterLocked(AcquireTicket ticket, MemoryRegion region, out Fence? drain)
     {
         Host.AssertHeld();
-        Fence? drain = region.ReleaseLocked(ticket);
-        if (drain is null && ReferenceEquals(_regions.Find(region.Key), region))
+        drain = null;
+        if (!region.TryRefuseWindows())
         {
-            _regions.Remove(region);
+            return Errno.EINVAL;
         }
 
-        return drain;
+        drain = region.ReleaseLocked(ticket);
+        if (drain is null && ReferenceEquals(_keyed.Find(region.Number), region))
+        {
+            _keyed.Remove(region);
+        }
+
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// A window that leads nowhere yet (<c>ibv_alloc_mw</c>), with a random key. Port token held by the caller.
+    /// </summary>
+    /// <param name="domain">Whose regions it may be bound to, and by whose queue pairs.</param>
+    /// <param name="type">How it is bound.</param>
+    /// <param name="key">For replays; null takes a random one.</param>
+    /// <param name="window">Owned by the caller until <see cref="DeallocateWindow"/>.</param>
+    /// <returns><see cref="Errno.EINVAL"/> for a type or key that does not exist,
+    /// <see cref="Errno.EEXIST"/> for one in use.</returns>
+    public Errno TryAllocateWindow(
+        ProtectionDomain domain, MemoryWindowType type, out MemoryWindow? window, uint? key = null)
+    {
+        Port.AssertHeld();
+        window = null;
+        if (type is not (MemoryWindowType.Type1 or MemoryWindowType.Type2) || key >> KeyTag.Bits == 0)
+        {
+            return Errno.EINVAL;
+        }
+
+        using (Host.Enter())
+        {
+            if (key is { } wanted && !IsFree(wanted))
+            {
+                return Errno.EEXIST;
+            }
+
+            window = new MemoryWindow(domain, type, key ?? RandomKey());
+            _keyed.Add(window);
+            return Errno.Success;
+        }
+    }
+
+    /// <summary>
+    /// Ends a window, bound or not (<c>ibv_dealloc_mw</c>): no packet goes through it afterwards. A bind of it that is
+    /// still queued fails. Port token held by the caller.
+    /// </summary>
+    public void DeallocateWindow(MemoryWindow window)
+    {
+        Port.AssertHeld();
+        window.Deallocate();
+        using (Host.Enter())
+        {
+            if (ReferenceEquals(_keyed.Find(window.Number), window))
+            {
+                _keyed.Remove(window);
+            }
+        }
     }
 
     /// <summary>The region of a key, dead or alive, or null. Needs no lock.</summary>
-    public MemoryRegion? FindRegion(uint key) => (MemoryRegion?)_regions.Find(key);
+    public MemoryRegion? FindRegion(uint key) => FindKey(key) as MemoryRegion;
+
+    /// <summary>
+    /// The region of that key, dead or alive, or the window that is bound under it. One look-up, whatever the key
+    /// names. The port token is held by whoever uses a window.
+    /// </summary>
+    internal Numbered? FindKey(uint key)
+    {
+        Numbered? found = _keyed.Find(key >> KeyTag.Bits);
+        return found is MemoryRegion region ? (region.Key == key ? region : null)
+            : found is MemoryWindow window && window.IsKey(key) ? window
+            : null;
+    }
+
+    /// <summary>
+    /// Ends a binding by its key. EINVAL when it is none that this queue pair may end. Port token held.
+    /// </summary>
+    internal Errno InvalidateWindow(QueuePair pair, uint key) =>
+        FindKey(key) is MemoryWindow window ? window.Invalidate(pair, key) : Errno.EINVAL;
+
+    /// <summary>The queue pair is reset or destroyed: what is bound to it is free. Port token held.</summary>
+    internal void ReleaseWindows(QueuePair pair)
+    {
+        foreach (Numbered keyed in _keyed.All())
+        {
+            if (keyed is MemoryWindow window)
+            {
+                window.HandleReset(pair);
+            }
+        }
+    }
 
     internal void NotifyChanged() => Port.NotifyChanged();
 
     private Errno Check(in MemoryRegionRequest request, SharedBuffer buffer)
     {
         bool isSane = request.Offset % PageBytes == request.Iova % PageBytes
-            && (request.Access & ~AccessRules.SharedBufferFlags) == 0
+            && (request.Access & AccessRules.Refused(request.Registration)) == 0
+            && ((request.Access & AccessFlags.ZeroBased) == 0 || request.Iova == 0)
             && AccessRules.IsConsistent(request.Access)
             && request.Offset <= ulong.MaxValue - request.LengthBytes
             && request.LengthBytes != 0
             && request.Iova <= ulong.MaxValue - (request.LengthBytes - 1)
             && request.Offset + request.LengthBytes <= buffer.SizeBytes
             && request.Kind != ImporterKind.Static
-            && request.Key != 0;
+            && (request.Key is not { } wanted || wanted >> KeyTag.Bits != 0);
         if (!isSane)
         {
             return Errno.EINVAL;
+        }
+
+        AccessFlags absent = AccessFlags.OnDemand
+            | (Options.Persist is null ? AccessFlags.FlushPersistent : AccessFlags.None);
+        if ((request.Access & absent) != 0)
+        {
+            return Errno.EOPNOTSUPP;
         }
 
         return request.Key is { } key && !IsFree(key) ? Errno.EEXIST : Errno.Success;
@@ -240,18 +345,15 @@ public sealed class RdmaDevice
 
     private bool IsFree(uint key)
     {
-        if (FindRegion(key) is not { } holder)
+        Numbered? holder = _keyed.Find(key >> KeyTag.Bits);
+        bool isLeft = holder is MemoryRegion { State: MemoryRegionState.Dead }
+            && !Port.Options.Defences.HoldsDeadNumbers;
+        if (isLeft)
         {
-            return true;
+            _keyed.Remove(holder!);
         }
 
-        if (holder.State != MemoryRegionState.Dead || Port.Options.Defences.HoldsDeadNumbers)
-        {
-            return false;
-        }
-
-        _regions.Remove(holder);
-        return true;
+        return holder is null || isLeft;
     }
 
     // Key 0 is what a forgotten field holds, and rxe's local key of last resort: never ours (roce.md A10).
@@ -262,7 +364,7 @@ public sealed class RdmaDevice
         {
             key = _keys.NextUInt32();
         }
-        while (key == 0 || _regions.Find(key) is not null);
+        while (key >> KeyTag.Bits == 0 || _keyed.Find(key >> KeyTag.Bits) is not null);
         return key;
     }
 

@@ -1,9 +1,16 @@
+using Wayleave.Core;
 using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>Hears about memory. The bytes are only those of the call.</summary>
 public delegate void MemoryHint(ReadOnlySpan<byte> bytes);
+
+/// <summary>
+/// Makes the bytes survive a power failure, as far as the memory can. Inside a gate, under the port token: 64 KiB at
+/// most, and it returns at once.
+/// </summary>
+public delegate Errno MemoryPersist(ReadOnlySpan<byte> bytes);
 
 /// <summary>How an RDMA device is made. Copied at construction.</summary>
 public sealed record RdmaDeviceOptions
@@ -65,6 +72,12 @@ public sealed record RdmaDeviceOptions
     /// for nobody. Inside a gate: it returns at once and touches nothing but those bytes.
     /// </summary>
     public MemoryHint? WillRead { get; init; }
+
+    /// <summary>
+    /// What FLUSH to persistence does; null when the device has none. Then regions with
+    /// <see cref="Verbs.AccessFlags.FlushPersistent"/> are refused.
+    /// </summary>
+    public MemoryPersist? Persist { get; init; }
 
     public ResponderDefences Defences { get; init; } = ResponderDefences.All;
 

@@ -399,9 +399,9 @@ public sealed class RdmaPort
         {
             pair.Requester.HandleAcknowledge(packet.Psn, packet.Aeth, now);
         }
-        else if (packet.Opcode != Opcode.RcAtomicAcknowledge)
+        else
         {
-            pair.Requester.HandleReadResponse(packet, now);
+            pair.Requester.HandleResponse(packet, now);
         }
 
         return DropReason.None;

@@ -1,4 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
+using System.Runtime.InteropServices;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
@@ -61,6 +62,64 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         }
 
         Leave(translation);
+        return outcome;
+    }
+
+    /// <summary>
+    /// Swaps eight bytes, a number in the host's byte order, if they hold what was expected. One step for everybody who
+    /// shares the memory, other devices and the host's processors included.
+    /// </summary>
+    public AccessOutcome CompareSwap(
+        MemoryRegion region, ulong address, ulong expected, ulong desired, out ulong original)
+    {
+        AccessOutcome outcome = TryOpenWord(region, address, out Span<ulong> word, out Translation? translation);
+        original = outcome == AccessOutcome.Done ? Interlocked.CompareExchange(ref word[0], desired, expected) : 0;
+        LeaveIfEntered(translation);
+        return outcome;
+    }
+
+    /// <summary>Adds to eight bytes, modulo 2^64. As <see cref="CompareSwap"/>.</summary>
+    public AccessOutcome FetchAdd(MemoryRegion region, ulong address, ulong addend, out ulong original)
+    {
+        AccessOutcome outcome = TryOpenWord(region, address, out Span<ulong> word, out Translation? translation);
+        original = outcome == AccessOutcome.Done ? Interlocked.Add(ref word[0], addend) - addend : 0;
+        LeaveIfEntered(translation);
+        return outcome;
+    }
+
+    /// <summary>Places eight bytes in one store: nobody sees some of them without the others.</summary>
+    public AccessOutcome WriteAtomic(MemoryRegion region, ulong address, ReadOnlySpan<byte> bytes)
+    {
+        AccessOutcome outcome = TryOpenWord(region, address, out Span<ulong> word, out Translation? translation);
+        if (outcome == AccessOutcome.Done)
+        {
+            Volatile.Write(ref word[0], MemoryMarshal.Read<ulong>(bytes));
+        }
+
+        LeaveIfEntered(translation);
+        return outcome;
+    }
+
+    /// <summary>
+    /// Makes everything placed before visible to all (the barrier), and lasting if <paramref name="persist"/> is given:
+    /// block by block, each inside the gate.
+    /// </summary>
+    public AccessOutcome Flush(MemoryRegion region, ulong address, ulong lengthBytes, MemoryPersist? persist)
+    {
+        Interlocked.MemoryBarrier();
+        AccessOutcome outcome = AccessOutcome.Done;
+        for (ulong done = 0; persist is not null && done < lengthBytes && outcome == AccessOutcome.Done;)
+        {
+            int wanted = (int)Math.Min(lengthBytes - done, BlockBytes);
+            outcome = TryOpen(region, address + done, wanted, out ReadOnlySpan<byte> bytes, out Translation? entered);
+            if (entered is not null)
+            {
+                outcome = persist(bytes) == Errno.Success ? outcome : AccessOutcome.Aborted;
+                done += (ulong)bytes.Length;
+                Leave(entered);
+            }
+        }
+
         return outcome;
     }
 
@@ -136,6 +195,38 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         !defences.ChecksRange || region.Permits(domain, need, address, lengthBytes);
 
     private static int Clamp(ulong contiguous, int wanted) => (int)Math.Min((ulong)wanted, contiguous);
+
+    // The address is a multiple of eight in the terms of the region and, since regions begin where pages do, in memory.
+    private AccessOutcome TryOpenWord(
+        MemoryRegion region, ulong address, out Span<ulong> word, out Translation? translation)
+    {
+        word = default;
+        if (!TryEnter(region, out translation))
+        {
+            translation = null;
+            return WhyRefused(region);
+        }
+
+        ulong offset = region.Offset + (address - region.Iova);
+        if (!translation.Addresses.TryLocate(offset, out DeviceAddress target, out ulong contiguous)
+            || contiguous < sizeof(ulong)
+            || dma.TryWrite(target, sizeof(ulong), out Span<byte> bytes) != Errno.Success
+            || bytes.Length < sizeof(ulong))
+        {
+            return AccessOutcome.Aborted;
+        }
+
+        word = MemoryMarshal.Cast<byte, ulong>(bytes);
+        return AccessOutcome.Done;
+    }
+
+    private void LeaveIfEntered(Translation? translation)
+    {
+        if (translation is not null)
+        {
+            Leave(translation);
+        }
+    }
 
     private bool TryEnter(MemoryRegion region, [NotNullWhen(true)] out Translation? translation)
     {

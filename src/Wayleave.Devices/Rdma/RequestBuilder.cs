@@ -14,6 +14,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
     // it saves.
     private const ulong CachedBytes = 8 << 20;
 
+    private readonly AnsweredRequestBuilder _answered = new(pair, queue, port, progress);
     private int _superPacketPackets = 1; // of the path MTU that fit one super-packet
 
     /// <summary>After an RNR NAK one packet at a time goes out, until one is taken.</summary>
@@ -30,7 +31,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         ref SuperPacket superPacket, bool isFailing, out AccessOutcome outcome, out MemoryRegion? region)
     {
         (outcome, region) = (AccessOutcome.Done, null);
-        return progress.CursorSlot.IsRead ? BuildReadRequest(ref superPacket)
+        return progress.CursorSlot.IsAnswered ? _answered.Build(ref superPacket, out outcome, out region)
             : MustHoldBack(superPacket) ? BuildResult.WindowClosed
             : Probes ? BuildData(ref superPacket, isFailing, out outcome, out region)
             : BuildMiddles(ref superPacket, isFailing, out outcome, out region);
@@ -163,49 +164,13 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         return BuildResult.Built;
     }
 
-    private BuildResult BuildReadRequest(ref SuperPacket superPacket)
-    {
-        if (progress.ReadsOutstanding >= pair.MaxRdAtomic)
-        {
-            return BuildResult.Nothing;
-        }
-
-        ref SendSlot slot = ref progress.CursorSlot;
-        (int end, uint lengthBytes) = progress.ReadPiece(slot, progress.CursorPacket);
-        int charge = progress.ChargeOfRead(end, lengthBytes);
-        if (!pair.Peer.ReadWindow.Admits(charge))
-        {
-            return BuildResult.ReadWindowClosed;
-        }
-
-        if (!superPacket.TryReserve(RequestHeaders.ReadRequestBytes, out Span<byte> packet))
-        {
-            return BuildResult.DoesNotFit;
-        }
-
-        Bth bth = new()
-        {
-            Opcode = Opcode.RcReadRequest,
-            PKey = port.Options.PKey,
-            DestQp = pair.DestQpNumber,
-            AckRequest = true,
-            Psn = progress.CursorPsn,
-        };
-        bth.WriteTo(packet);
-        ulong address = slot.RemoteAddress + (uint)progress.CursorPacket * (uint)pair.MtuBytes;
-        new Reth(address, slot.RKey, lengthBytes).WriteTo(packet[Bth.Size..]);
-        Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
-        superPacket.Commit(RequestHeaders.ReadRequestBytes);
-        port.Counters.Retransmits += progress.NoteReadSent(end, charge);
-        return BuildResult.Built;
-    }
-
     // So many requests are queued behind the one at the cursor that one acknowledgement for some of them keeps nobody
     // waiting: there are three for each that it will speak for. Short ones share a super-packet and its answer anyway.
     private bool IsFollowed => !pair.Profile.AsksAtEveryMessage
         && progress.CursorPacket > 0
         && pair.State == QueuePairState.ReadyToSend
-        && queue.Tail - progress.Cursor > 3 * (progress.Cursor - progress.AskedPosition + 1);
+        && queue.Tail - progress.Cursor > 3 * (progress.Cursor - progress.AskedPosition + 1)
+        && !queue[progress.Cursor + 1].IsLocal; // waits for everything before it
 
     // Besides the last packet of a message: the one behind which nothing worth sending fits the window, for nothing
     // more would ask, and one now and then.

@@ -6,9 +6,6 @@ namespace Wayleave.Devices.Rdma;
 /// <summary>The headers of request packets. Pure: values in, bytes out.</summary>
 internal static class RequestHeaders
 {
-    /// <summary>Bytes of a READ request, BTH to ICRC.</summary>
-    public const int ReadRequestBytes = Bth.Size + Reth.Size + PacketView.IcrcSize;
-
     /// <summary>Writes what comes before the payload of a SEND or WRITE packet.</summary>
     /// <param name="packet">Room for the headers of <paramref name="bth"/>'s opcode.</param>
     /// <param name="bth">Complete but for nothing.</param>
@@ -26,7 +23,43 @@ internal static class RequestHeaders
 
         if (traits.Has(ExtensionHeaders.ImmDt))
         {
-            new ImmDt(slot.Immediate).WriteTo(packet[at..]);
+            new ImmDt(slot.Data).WriteTo(packet[at..]);
+        }
+
+        if (traits.Has(ExtensionHeaders.Ieth))
+        {
+            new Ieth(slot.Data).WriteTo(packet[at..]);
+        }
+    }
+
+    /// <summary>Writes the headers of a request that is answered: of a READ, for a piece of it.</summary>
+    /// <param name="packet">Room for the headers of <paramref name="bth"/>'s opcode.</param>
+    /// <param name="bth">As it is sent.</param>
+    /// <param name="slot">The request.</param>
+    /// <param name="offset">READ: where the piece starts.</param>
+    /// <param name="readBytes">READ: its length.</param>
+    public static void WriteAnswered(Span<byte> packet, in Bth bth, in SendSlot slot, uint offset, uint readBytes)
+    {
+        bth.WriteTo(packet);
+        Span<byte> rest = packet[Bth.Size..];
+        switch (slot.Opcode)
+        {
+            case WorkRequestOpcode.AtomicCompareSwap:
+                new AtomicEth(slot.RemoteAddress, slot.RKey, slot.Swap, slot.CompareAdd).WriteTo(rest);
+                break;
+            case WorkRequestOpcode.AtomicFetchAdd:
+                new AtomicEth(slot.RemoteAddress, slot.RKey, slot.CompareAdd, 0).WriteTo(rest);
+                break;
+            case WorkRequestOpcode.Flush:
+                new Feth(slot.Data).WriteTo(rest);
+                new Reth(slot.RemoteAddress, slot.RKey, slot.LengthBytes).WriteTo(rest[Feth.Size..]);
+                break;
+            case WorkRequestOpcode.AtomicWrite:
+                new Reth(slot.RemoteAddress, slot.RKey, slot.LengthBytes).WriteTo(rest);
+                break;
+            default:
+                new Reth(slot.RemoteAddress + offset, slot.RKey, readBytes).WriteTo(rest);
+                break;
         }
     }
 
@@ -39,20 +72,35 @@ internal static class RequestHeaders
         (WorkRequestOpcode.SendWithImmediate, true, true) => Opcode.RcSendOnlyWithImmediate,
         (WorkRequestOpcode.RdmaWrite or WorkRequestOpcode.RdmaWriteWithImmediate, true, false) => Opcode.RcWriteFirst,
         (WorkRequestOpcode.Send or WorkRequestOpcode.SendWithImmediate, true, false) => Opcode.RcSendFirst,
+        (WorkRequestOpcode.SendWithInvalidate, true, true) => Opcode.RcSendOnlyWithInvalidate,
+        (WorkRequestOpcode.SendWithInvalidate, false, true) => Opcode.RcSendLastWithInvalidate,
+        (WorkRequestOpcode.SendWithInvalidate, true, false) => Opcode.RcSendFirst,
+        (WorkRequestOpcode.SendWithInvalidate, false, false) => Opcode.RcSendMiddle,
         (WorkRequestOpcode.RdmaWrite, false, true) => Opcode.RcWriteLast,
         (WorkRequestOpcode.RdmaWriteWithImmediate, false, true) => Opcode.RcWriteLastWithImmediate,
         (WorkRequestOpcode.Send, false, true) => Opcode.RcSendLast,
         (WorkRequestOpcode.SendWithImmediate, false, true) => Opcode.RcSendLastWithImmediate,
         (WorkRequestOpcode.RdmaWrite or WorkRequestOpcode.RdmaWriteWithImmediate, false, false) => Opcode.RcWriteMiddle,
         (WorkRequestOpcode.Send or WorkRequestOpcode.SendWithImmediate, false, false) => Opcode.RcSendMiddle,
+        (WorkRequestOpcode.AtomicCompareSwap, _, _) => Opcode.RcCompareSwap,
+        (WorkRequestOpcode.AtomicFetchAdd, _, _) => Opcode.RcFetchAdd,
+        (WorkRequestOpcode.AtomicWrite, _, _) => Opcode.RcAtomicWrite,
+        (WorkRequestOpcode.Flush, _, _) => Opcode.RcFlush,
         _ => Opcode.RcReadRequest,
     };
 
     /// <summary>What the completion of a request says it was.</summary>
     public static WorkCompletionOpcode CompletionOf(WorkRequestOpcode request) => request switch
     {
-        WorkRequestOpcode.Send or WorkRequestOpcode.SendWithImmediate => WorkCompletionOpcode.Send,
+        WorkRequestOpcode.Send or WorkRequestOpcode.SendWithImmediate or WorkRequestOpcode.SendWithInvalidate =>
+            WorkCompletionOpcode.Send,
         WorkRequestOpcode.RdmaRead => WorkCompletionOpcode.RdmaRead,
+        WorkRequestOpcode.AtomicCompareSwap => WorkCompletionOpcode.CompareSwap,
+        WorkRequestOpcode.AtomicFetchAdd => WorkCompletionOpcode.FetchAdd,
+        WorkRequestOpcode.BindWindow => WorkCompletionOpcode.BindWindow,
+        WorkRequestOpcode.LocalInvalidate => WorkCompletionOpcode.LocalInvalidate,
+        WorkRequestOpcode.Flush => WorkCompletionOpcode.Flush,
+        WorkRequestOpcode.AtomicWrite => WorkCompletionOpcode.AtomicWrite,
         _ => WorkCompletionOpcode.RdmaWrite,
     };
 }

@@ -7,18 +7,34 @@ namespace Wayleave.Devices.Rdma;
 internal static class RequestRules
 {
     public static bool IsWrite(Opcode opcode) =>
-        opcode is >= Opcode.RcWriteFirst and <= Opcode.RcWriteOnlyWithImmediate;
+        ((byte)opcode & 0x1F) is >= (byte)Opcode.RcWriteFirst and <= (byte)Opcode.RcWriteOnlyWithImmediate;
 
-    // Atomics, FLUSH, ATOMIC WRITE and remote invalidation are not part of this responder: an unsupported opcode is an
-    // invalid request (IBTA 9.7.5.2.6), as it is for rxe with a device that lacks them.
-    public static bool IsSupported(Opcode opcode) =>
-        opcode is <= Opcode.RcWriteOnlyWithImmediate or Opcode.RcReadRequest;
+    /// <summary>Answered with more than an acknowledgement, out of responder resources.</summary>
+    public static bool IsAnswered(Opcode opcode) => opcode is Opcode.RcReadRequest or Opcode.RcCompareSwap
+        or Opcode.RcFetchAdd or Opcode.RcFlush or Opcode.RcAtomicWrite;
 
-    // R4: what the queue pair, not the region, allows.
-    public static bool MayPeer(Opcode opcode, AccessFlags access) => opcode switch
+    // R4: what the queue pair, not the region, allows (rxe_resp.c: check_qp_attr_access).
+    public static bool MayPeer(in PacketView packet, AccessFlags access)
     {
-        >= Opcode.RcWriteFirst and <= Opcode.RcWriteOnlyWithImmediate => (access & AccessFlags.RemoteWrite) != 0,
-        Opcode.RcReadRequest => (access & AccessFlags.RemoteRead) != 0,
-        _ => true,
-    };
+        AccessFlags need = packet.Opcode switch
+        {
+            >= Opcode.RcWriteFirst and <= Opcode.RcWriteOnlyWithImmediate => AccessFlags.RemoteWrite,
+            >= Opcode.UcWriteFirst and <= Opcode.UcWriteOnlyWithImmediate => AccessFlags.RemoteWrite,
+            Opcode.RcAtomicWrite => AccessFlags.RemoteWrite,
+            Opcode.RcReadRequest => AccessFlags.RemoteRead,
+            Opcode.RcCompareSwap or Opcode.RcFetchAdd => AccessFlags.RemoteAtomic,
+            Opcode.RcFlush => FlushRights((FlushPlacement)packet.Feth.PlacementType),
+            _ => AccessFlags.None,
+        };
+        return (access & need) == need;
+    }
+
+    public static AccessFlags FlushRights(FlushPlacement placement) =>
+        ((placement & FlushPlacement.Global) != 0 ? AccessFlags.FlushGlobal : AccessFlags.None)
+        | ((placement & FlushPlacement.Persistent) != 0 ? AccessFlags.FlushPersistent : AccessFlags.None);
+
+    /// <summary>It asks for something, and for nothing that is reserved.</summary>
+    public static bool IsFlushKnown(in Feth header) =>
+        header.PlacementType is > 0 and <= (int)(FlushPlacement.Global | FlushPlacement.Persistent)
+        && header.Selectivity <= (int)FlushSelectivity.MemoryRegion;
 }

@@ -15,7 +15,7 @@ internal sealed class Requester
     private readonly RdmaPort _port;
     private readonly SendProgress _progress;
     private readonly RequestBuilder _builder;
-    private readonly ReadPlacement _reads;
+    private readonly ResponsePlacement _responses;
     private bool _readGapSeen;
     private uint _failedPosition;
     private WorkCompletionStatus _failedStatus; // for _failedPosition, once it is the oldest; Success is none
@@ -28,7 +28,7 @@ internal sealed class Requester
         _port = port;
         _progress = new SendProgress(pair, queue, port.Options);
         _builder = new RequestBuilder(pair, queue, port, _progress);
-        _reads = new ReadPlacement(pair, queue, _progress);
+        _responses = new ResponsePlacement(pair, queue, _progress);
     }
 
     public RetransmitTimer Timer { get; } = new();
@@ -42,7 +42,7 @@ internal sealed class Requester
     public void Reset(uint firstPsn)
     {
         _progress.Reset(firstPsn);
-        _reads.RestartPsn = firstPsn;
+        _responses.RestartPsn = firstPsn;
         _readGapSeen = _builder.Probes = false;
         _failedStatus = WorkCompletionStatus.Success;
         _drainReported = false;
@@ -62,9 +62,27 @@ internal sealed class Requester
             return BuildResult.Nothing;
         }
 
-        if (_progress.IsCursorNew && TryStart() is { } refusal)
+        while (_progress.IsCursorNew)
         {
-            return refusal;
+            if (!_progress.HasWork || MustWait())
+            {
+                return BuildResult.Nothing;
+            }
+
+            if (!_progress.CursorSlot.IsLocal)
+            {
+                if (TryStart() is { } refusal)
+                {
+                    return refusal;
+                }
+
+                break;
+            }
+
+            if (!TryExecute())
+            {
+                return BuildResult.Nothing;
+            }
         }
 
         BuildResult result = _builder.Build(
@@ -120,9 +138,10 @@ internal sealed class Requester
     }
 
     /// <summary>
-    /// A READ response. Its place follows from its PSN alone, so both forms of a repetition are taken.
+    /// What a READ, an atomic, an ATOMIC WRITE or a FLUSH is answered with. Its place follows from its PSN alone, so
+    /// both forms of a repetition are taken.
     /// </summary>
-    public void HandleReadResponse(in PacketView packet, TimeSpan now)
+    public void HandleResponse(in PacketView packet, TimeSpan now)
     {
         uint psn = packet.Psn;
         if (!_progress.IsOnTheWay(psn) || !TryAcknowledgeBeforeRead(psn, now))
@@ -131,7 +150,7 @@ internal sealed class Requester
         }
 
         ref SendSlot slot = ref _progress.HeadSlot;
-        if (!slot.IsRead)
+        if (!slot.IsAnswered)
         {
             FailHead(WorkCompletionStatus.BadResponse);
             return;
@@ -153,7 +172,7 @@ internal sealed class Requester
             return;
         }
 
-        WorkCompletionStatus status = _reads.Place(packet, out bool endsPiece, out MemoryRegion? faulted);
+        WorkCompletionStatus status = _responses.Place(packet, out bool endsPiece, out MemoryRegion? faulted);
         if (faulted is not null)
         {
             // Nothing is kept for later: it is asked for again once the region is mapped (linux.md 5.7).
@@ -222,24 +241,41 @@ internal sealed class Requester
         _progress.Abandon();
     }
 
-    /// <summary>Gives the request at the cursor its PSNs, or says why it does not start now.</summary>
-    private BuildResult? TryStart()
+    // A local request waits for everything before it (rxe_req.c), others only if they are fenced.
+    private bool MustWait()
     {
         ref SendSlot slot = ref _progress.CursorSlot;
-        bool mustWait = _pair.State == QueuePairState.SendQueueDrained
-            || ((slot.Flags & SendFlags.Fence) != 0 && _progress.ReadsIncomplete > 0);
-        if (mustWait)
-        {
-            return BuildResult.Nothing;
-        }
+        return _pair.State == QueuePairState.SendQueueDrained
+            || ((slot.Flags & SendFlags.Fence) != 0 && _progress.AnswersIncomplete > 0)
+            || (slot.IsLocal && !_progress.IsIdle);
+    }
 
-        if (slot.IsRead && _pair.MaxRdAtomic == 0)
+    /// <summary>Gives the request at the cursor its PSNs, or says why it does not start.</summary>
+    private BuildResult? TryStart()
+    {
+        if (_progress.CursorSlot.IsAnswered && _pair.MaxRdAtomic == 0)
         {
             return FailAtCursor(WorkCompletionStatus.LocalQpOperationError);
         }
 
         _progress.Start();
         return null;
+    }
+
+    /// <summary>Does what needs no peer. False when it failed, and with it the queue pair.</summary>
+    private bool TryExecute()
+    {
+        ref SendSlot slot = ref _progress.CursorSlot;
+        WorkCompletionStatus status = LocalRequests.Execute(_pair, slot);
+        if (status != WorkCompletionStatus.Success)
+        {
+            FailHead(status);
+            return false;
+        }
+
+        _progress.PassLocal();
+        CompleteHead(WorkCompletionStatus.Success);
+        return true;
     }
 
     private BuildResult HandleLocalRefusal(AccessOutcome outcome, MemoryRegion? region)
@@ -329,7 +365,7 @@ internal sealed class Requester
     private bool TryAcknowledge(uint end, TimeSpan now)
     {
         uint start = _progress.AckPsn;
-        while (_progress.AckPsn != end && !_progress.IsIdle && !_progress.HeadSlot.IsRead)
+        while (_progress.AckPsn != end && !_progress.IsIdle && !_progress.HeadSlot.IsAnswered)
         {
             if (_progress.AcknowledgeHead(end))
             {
@@ -352,7 +388,7 @@ internal sealed class Requester
     // answers, or a SEND or WRITE that it cannot answer: the caller calls that what it is.
     private bool TryAcknowledgeBeforeRead(uint psn, TimeSpan now)
     {
-        while (!_progress.IsIdle && !_progress.HeadSlot.IsRead)
+        while (!_progress.IsIdle && !_progress.HeadSlot.IsAnswered)
         {
             if (_progress.IsInHead(psn))
             {
@@ -425,7 +461,7 @@ internal sealed class Requester
     {
         _progress.GoBack();
         Timer.StopAcknowledge();
-        _reads.RestartPsn = _progress.AckPsn;
+        _responses.RestartPsn = _progress.AckPsn;
     }
 
     private void GoBackAndSend()

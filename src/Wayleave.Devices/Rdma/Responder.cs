@@ -6,6 +6,11 @@ namespace Wayleave.Devices.Rdma;
 // Read roce.md A5 first; rxe_resp.c is its longer form. The order of the checks R1 to R13 is the specification's, and
 // each step says which it is. Nothing is sent from here: a check leaves one pending answer, and BuildNext sends it when
 // its turn comes.
+//
+//   Responder          PSN, opcode, rights of the queue pair, resources; what an outcome means for the peer
+//   MessagePlacement   SEND and WRITE: length, key, place the bytes
+//   AnsweredRequests   READ, atomics, ATOMIC WRITE, FLUSH: length, key, execute once
+//   ResponderResources what those are answered with, and again if asked again
 
 /// <summary>The receiving half of an RC queue pair. Port token held by the caller.</summary>
 internal sealed class Responder
@@ -14,19 +19,14 @@ internal sealed class Responder
     private readonly ReceiveQueue _receives;
     private readonly RdmaPort _port;
     private readonly PendingAnswer _answer;
-    private readonly ReadResponses _reads = new();
-    private readonly ReadResponseBuilder _readBuilder;
+    private readonly MessagePlacement _message;
+    private readonly AnsweredRequests _answered;
+    private readonly ResponderResources _resources = new();
+    private readonly ResponseBuilder _builder;
     private uint _expectedPsn;
     private uint _msn;
-    private OpenMessage _message;
     private bool _awaitsExpected; // a NAK or RNR NAK is out: silence until the expected packet comes
     private bool _ends; // the pending answer is the last one
-    private MemoryRegion? _region; // of the open WRITE, or the last one used
-    private ulong _address;
-    private uint _remainingBytes;
-    private uint _messageBytes;
-    private bool _receiveOpen;
-    private ulong _receiveOffset;
 
     public Responder(QueuePair pair, ReceiveQueue receives, RdmaPort port)
     {
@@ -34,14 +34,9 @@ internal sealed class Responder
         _receives = receives;
         _port = port;
         _answer = new PendingAnswer(pair, port);
-        _readBuilder = new ReadResponseBuilder(pair, port);
-    }
-
-    private enum OpenMessage
-    {
-        None,
-        Send,
-        Write,
+        _message = new MessagePlacement(pair, receives, port, pair.Remote);
+        _answered = new AnsweredRequests(pair, port, pair.Remote);
+        _builder = new ResponseBuilder(pair, port, pair.Remote);
     }
 
     /// <summary>PSN of the next packet in order.</summary>
@@ -54,11 +49,10 @@ internal sealed class Responder
     {
         _expectedPsn = firstPsn;
         _msn = 0;
-        _message = OpenMessage.None;
-        _awaitsExpected = _ends = _receiveOpen = false;
+        _awaitsExpected = _ends = false;
         _answer.Clear();
-        _region = null;
-        _reads.Reset(_pair.MaxDestRdAtomic);
+        _message.Reset();
+        _resources.Reset(_pair.MaxDestRdAtomic);
     }
 
     /// <summary>A request packet that passed D1 to D8.</summary>
@@ -95,9 +89,9 @@ internal sealed class Responder
         }
 
         // Responses leave in the order of their requests.
-        if (!_reads.IsEmpty && (!_answer.IsPending || Psn.Compare(_answer.Psn, _reads.Head.NextPsn) >= 0))
+        if (!_resources.IsEmpty && (!_answer.IsPending || Psn.Compare(_answer.Psn, _resources.Head.NextPsn) >= 0))
         {
-            return BuildReadResponse(ref superPacket);
+            return BuildResponse(ref superPacket);
         }
 
         return _answer.IsPending ? BuildAnswer(ref superPacket) : BuildResult.Nothing;
@@ -106,7 +100,7 @@ internal sealed class Responder
     /// <summary>A region was mapped, or died: look again.</summary>
     public void Wake()
     {
-        if (_answer.IsPending || !_reads.IsEmpty)
+        if (_answer.IsPending || !_resources.IsEmpty)
         {
             SendOrder.ScheduleResponses(_pair);
         }
@@ -115,10 +109,9 @@ internal sealed class Responder
     /// <summary>ERR: every receive is flushed, in order.</summary>
     public void Flush()
     {
-        _reads.Clear();
+        _resources.Clear();
         _answer.Clear();
-        _receiveOpen = false;
-        _message = OpenMessage.None;
+        _message.Reset();
         while (!_receives.IsEmpty)
         {
             CompleteReceive(WorkCompletionStatus.WorkRequestFlushed);
@@ -129,159 +122,48 @@ internal sealed class Responder
     {
         _awaitsExpected = false;
         OpcodeTraits traits = packet.Traits;
-        if (!IsInSequence(packet.Opcode, traits) || !RequestRules.IsSupported(packet.Opcode))
+        if (!_message.IsInSequence(packet.Opcode, traits) || !RequestRules.MayPeer(packet, _pair.Access))
         {
-            End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R3
-            return;
+            End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R3, R4
         }
-
-        if (!RequestRules.MayPeer(packet.Opcode, _pair.Access))
+        else if (RequestRules.IsAnswered(packet.Opcode))
         {
-            End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R4
-            return;
+            HandleAnswered(packet);
         }
-
-        if (packet.Opcode == Opcode.RcReadRequest)
-        {
-            HandleRead(packet);
-            return;
-        }
-
-        if (traits.ConsumesReceive && _receives.IsEmpty)
+        else if (traits.ConsumesReceive && _receives.IsEmpty)
         {
             RefuseForNow(_pair.MinRnrTimer); // R6
-            return;
         }
-
-        if (!traits.AllowsPayload(packet.PayloadBytes, _pair.MtuBytes) || !packet.HasProperPad)
+        else if (!traits.AllowsPayload(packet.PayloadBytes, _pair.MtuBytes) || !packet.HasProperPad)
         {
             End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.LocalLengthError); // R7
+        }
+        else
+        {
+            Verdict verdict = _message.Place(packet, traits);
+            if (verdict.IsAccepted)
+            {
+                Finish(packet, traits);
+            }
+            else
+            {
+                Refuse(packet, verdict);
+            }
+        }
+    }
+
+    private void Finish(in PacketView packet, in OpcodeTraits traits)
+    {
+        if (traits.Has(ExtensionHeaders.Ieth) && _pair.Device.InvalidateWindow(_pair, packet.InvalidateKey) != 0)
+        {
+            // R11. rxe acknowledges and then ends; hfi1 says nothing at all.
+            End(packet, Aeth.NakRemoteOperation, WorkCompletionStatus.RemoteInvalidRequest);
             return;
         }
 
-        bool isWrite = RequestRules.IsWrite(packet.Opcode);
-        if (isWrite ? PlaceWrite(packet, traits) : PlaceSend(packet, traits))
-        {
-            Finish(packet, traits, isWrite);
-        }
-    }
-
-    // R3. A message is First, Middle..., Last of one kind, or an Only; nothing else may come inside it.
-    private bool IsInSequence(Opcode opcode, in OpcodeTraits traits)
-    {
-        if (traits.StartsMessage)
-        {
-            return _message == OpenMessage.None;
-        }
-
-        return _message == (RequestRules.IsWrite(opcode) ? OpenMessage.Write : OpenMessage.Send);
-    }
-
-    private bool PlaceSend(in PacketView packet, in OpcodeTraits traits)
-    {
-        if (traits.StartsMessage)
-        {
-            (_receiveOpen, _receiveOffset) = (true, 0);
-        }
-
-        ref ReceiveSlot receive = ref _receives[_receives.Head];
-        if (_receiveOffset + (ulong)packet.PayloadBytes > receive.LengthBytes)
-        {
-            // R7; rxe calls the receiver's shortage an operational error (Q7).
-            bool isOperational = _pair.Profile.ReceiveTooSmallIsOperationError;
-            End(
-                packet,
-                isOperational ? Aeth.NakRemoteOperation : Aeth.NakInvalidRequest,
-                isOperational ? WorkCompletionStatus.LocalQpOperationError : WorkCompletionStatus.LocalLengthError);
-            return false;
-        }
-
-        AccessOutcome outcome = _pair.Memory.Scatter(
-            _receives.Sges(_receives.Head), _receiveOffset, packet.Payload, out MemoryRegion? region);
-        if (outcome == AccessOutcome.Done)
-        {
-            _receiveOffset += (ulong)packet.PayloadBytes;
-            _message = traits.EndsMessage ? OpenMessage.None : OpenMessage.Send;
-            return true;
-        }
-
-        if (outcome == AccessOutcome.Faulted)
-        {
-            _receiveOpen &= !traits.StartsMessage;
-            Fault(region!);
-            return false;
-        }
-
-        End(packet, Aeth.NakRemoteOperation, WorkCompletionStatus.LocalProtectionError); // R10
-        return false;
-    }
-
-    private bool PlaceWrite(in PacketView packet, in OpcodeTraits traits)
-    {
-        int payloadBytes = packet.PayloadBytes;
-        if (traits.StartsMessage)
-        {
-            Reth reth = packet.Reth;
-            bool fits = reth.Length <= Reth.LengthMax
-                && (traits.EndsMessage ? reth.Length == (uint)payloadBytes : reth.Length > (uint)payloadBytes);
-            if (!fits)
-            {
-                End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R7
-                return false;
-            }
-
-            // R8, for the whole message before its first byte; a message without bytes needs no key.
-            MemoryRegion? region = null;
-            if (reth.Length != 0 && !TryFindRemote(packet, reth, AccessFlags.RemoteWrite, out region))
-            {
-                return false;
-            }
-
-            (_region, _address, _remainingBytes, _messageBytes) = (region, reth.Va, reth.Length, reth.Length);
-        }
-        else if (traits.EndsMessage ? (uint)payloadBytes != _remainingBytes : (uint)payloadBytes >= _remainingBytes)
-        {
-            End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R7
-            return false;
-        }
-
-        if (payloadBytes != 0)
-        {
-            AccessOutcome outcome = _port.Memory.Write(_region!, _address, packet.Payload);
-            if (outcome != AccessOutcome.Done)
-            {
-                Refuse(packet, _region!, outcome);
-                return false;
-            }
-
-            _region!.BytesPlaced += payloadBytes;
-            _region.LastPlacedPsn = packet.Psn;
-            _port.Counters.BytesPlaced += payloadBytes;
-        }
-
-        _address += (ulong)payloadBytes;
-        _remainingBytes -= (uint)payloadBytes;
-        _message = traits.EndsMessage ? OpenMessage.None : OpenMessage.Write;
-        return true;
-    }
-
-    private void Finish(in PacketView packet, in OpcodeTraits traits, bool isWrite)
-    {
         if (traits.CompletesReceive)
         {
-            bool hasImmediate = traits.Has(ExtensionHeaders.ImmDt);
-            CompleteReceive(
-                new WorkCompletion
-                {
-                    Status = WorkCompletionStatus.Success,
-                    Opcode = isWrite ? WorkCompletionOpcode.ReceiveRdmaWithImmediate : WorkCompletionOpcode.Receive,
-                    ByteLength = isWrite ? _messageBytes : (uint)_receiveOffset,
-                    Immediate = hasImmediate ? packet.Immediate : 0,
-                    Flags = (hasImmediate ? WorkCompletionFlags.WithImmediate : WorkCompletionFlags.None)
-                        | (_pair.Profile.CompletionsCarryRxeFlags ? WorkCompletionFlags.Grh : WorkCompletionFlags.None),
-                },
-                packet.Solicited);
-            _receiveOpen = false;
+            CompleteReceive(packet, traits);
         }
 
         _expectedPsn = Psn.Next(_expectedPsn);
@@ -300,40 +182,31 @@ internal sealed class Responder
         }
     }
 
-    private void HandleRead(in PacketView packet)
+    private void HandleAnswered(in PacketView packet)
     {
-        Reth reth = packet.Reth;
-        if (_reads.Granted == 0 || reth.Length > Reth.LengthMax || packet.PayloadBytes != 0)
-        {
-            End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R5, R7
-            return;
-        }
-
-        if (reth.Length != 0 && !TryFindRemote(packet, reth, AccessFlags.RemoteRead, out _))
-        {
-            return;
-        }
-
-        int packets = Math.Max(1, (int)((reth.Length + (uint)_pair.MtuBytes - 1) / (uint)_pair.MtuBytes));
-        ReadOperation operation = new()
-        {
-            FirstPsn = packet.Psn,
-            PacketCount = packets,
-            Address = reth.Va,
-            LengthBytes = reth.Length,
-            Key = reth.RKey,
-            Msn = Psn.Next(_msn),
-        };
-        if (!_reads.TryAdd(operation))
+        if (_resources.IsExhausted)
         {
             End(packet, Aeth.NakInvalidRequest, WorkCompletionStatus.RemoteInvalidRequest); // R5
             return;
         }
 
-        // The MSN goes up at the start: all responses of this READ carry the raised one.
-        _msn = operation.Msn;
-        _expectedPsn = Psn.Add(_expectedPsn, (uint)packets);
+        Verdict verdict = _answered.Execute(packet, out StoredRequest request);
+        if (!verdict.IsAccepted)
+        {
+            Refuse(packet, verdict);
+            return;
+        }
+
+        // The MSN goes up at the start: all responses of a READ carry the raised one.
+        _msn = Psn.Next(_msn);
+        request.Msn = _msn;
+        _resources.Add(request);
+        _expectedPsn = Psn.Add(_expectedPsn, (uint)request.PacketCount);
         _answer.ClearRefusal();
+        if (!request.IsRead)
+        {
+            _port.Urge(TransmitUrgency.Soon);
+        }
 
         // Not urgent: READs that are in the socket already share super-packets with this one.
         SendOrder.ScheduleResponses(_pair);
@@ -342,9 +215,14 @@ internal sealed class Responder
     private void HandleDuplicate(in PacketView packet)
     {
         _port.Counters.Duplicates++;
-        if (packet.Opcode == Opcode.RcReadRequest)
+        if (RequestRules.IsAnswered(packet.Opcode))
         {
-            if (_reads.TryRepeat(packet.Psn, packet.Reth, _pair.MtuBytes, _msn))
+            if (!_port.Options.Defences.ReplaysAtomics && packet.Traits.Has(ExtensionHeaders.AtomicEth))
+            {
+                _answered.Execute(packet, out _);
+            }
+
+            if (_resources.TryRepeat(packet, _pair.MtuBytes, _msn))
             {
                 SendOrder.ScheduleResponses(_pair);
             }
@@ -352,13 +230,10 @@ internal sealed class Responder
             return;
         }
 
-        if (!_port.Options.Defences.RefusesDuplicates && packet.Traits.Has(ExtensionHeaders.Reth))
+        if (!_port.Options.Defences.RefusesDuplicates && packet.Traits.Has(ExtensionHeaders.Reth)
+            && _pair.Device.FindRegion(packet.Reth.RKey) is { } region)
         {
-            MemoryRegion? region = _pair.Device.FindRegion(packet.Reth.RKey);
-            if (region is not null)
-            {
-                _port.Memory.Write(region, packet.Reth.Va, packet.Payload);
-            }
+            _port.Memory.Write(region, packet.Reth.Va, packet.Payload);
         }
 
         // A pending NAK acknowledges the same packets and says more.
@@ -369,60 +244,45 @@ internal sealed class Responder
         }
     }
 
-    private bool TryFindRemote(in PacketView packet, in Reth reth, AccessFlags need, out MemoryRegion? region)
+    private void Refuse(in PacketView packet, in Verdict verdict)
     {
-        region = _region is { } last && last.Key == reth.RKey && last.State != MemoryRegionState.Dead
-            ? last
-            : _pair.Device.FindRegion(reth.RKey);
-        if (region is null)
+        switch (verdict.Outcome)
         {
-            Refuse(packet, null, AccessOutcome.Dead);
-            return false;
+            case AccessOutcome.Done:
+                End(packet, verdict.Syndrome, verdict.ReceiveStatus);
+                break;
+            case AccessOutcome.Faulted:
+                _port.Fault(verdict.Region!, _pair);
+                RefuseForNow(_port.Options.FaultRnrTimer);
+                break;
+            case AccessOutcome.Aborted:
+                End(packet, Aeth.NakRemoteOperation, WorkCompletionStatus.LocalQpOperationError);
+                break;
+            default:
+                RefuseAccess(packet, verdict);
+                break;
         }
-
-        if (_port.Memory.IsDead(region) || !_port.Memory.Permits(region, _pair.Domain, need, reth.Va, reth.Length))
-        {
-            Refuse(packet, region, _port.Memory.IsDead(region) ? AccessOutcome.Dead : AccessOutcome.Refused);
-            return false;
-        }
-
-        return true;
     }
 
-    private void Refuse(in PacketView packet, MemoryRegion? region, AccessOutcome outcome)
+    private void RefuseAccess(in PacketView packet, in Verdict verdict)
     {
-        if (outcome == AccessOutcome.Faulted)
-        {
-            Fault(region!);
-            return;
-        }
-
-        if (outcome == AccessOutcome.Aborted)
-        {
-            End(packet, Aeth.NakRemoteOperation, WorkCompletionStatus.LocalQpOperationError);
-            return;
-        }
-
+        MemoryRegion? region = verdict.Region;
         _port.Counters.BytesRejected += packet.PayloadBytes;
-        if (region is not null && outcome == AccessOutcome.Dead)
+        if (region is not null && verdict.Outcome == AccessOutcome.Dead)
         {
             region.BytesRejected += packet.PayloadBytes;
             region.FirstRejectedPsn ??= packet.Psn;
         }
 
-        if (!_receiveOpen && !packet.Traits.ConsumesReceive)
+        if (!_message.IsReceiveOpen && !packet.Traits.ConsumesReceive)
         {
-            uint key = region?.Key ?? (packet.Traits.Has(ExtensionHeaders.Reth) ? packet.Reth.RKey : 0);
+            uint key = packet.Traits.Has(ExtensionHeaders.Reth) ? packet.Reth.RKey
+                : packet.Traits.Has(ExtensionHeaders.AtomicEth) ? packet.AtomicEth.RKey
+                : region?.Key ?? 0;
             _port.RaiseEvent(new AsyncEvent(AsyncEventType.QueuePairAccessError, _pair.QpNumber, key));
         }
 
-        End(packet, Aeth.NakRemoteAccess, WorkCompletionStatus.LocalAccessError);
-    }
-
-    private void Fault(MemoryRegion region)
-    {
-        _port.Fault(region, _pair);
-        RefuseForNow(_port.Options.FaultRnrTimer);
+        End(packet, Aeth.NakRemoteAccess, verdict.ReceiveStatus);
     }
 
     private void RefuseForNow(int timerCode)
@@ -434,11 +294,11 @@ internal sealed class Responder
     // The last answer of this queue pair: it leaves before the pair enters ERR, and nothing after it does.
     private void End(in PacketView packet, byte syndrome, WorkCompletionStatus receiveStatus)
     {
-        bool holdsReceive = _receiveOpen || (packet.Traits.ConsumesReceive && !_receives.IsEmpty);
+        bool holdsReceive = _message.IsReceiveOpen || (packet.Traits.ConsumesReceive && !_receives.IsEmpty);
         if (holdsReceive)
         {
             CompleteReceive(receiveStatus);
-            _receiveOpen = false;
+            _message.CloseReceive();
         }
         else if (syndrome == Aeth.NakInvalidRequest)
         {
@@ -451,6 +311,26 @@ internal sealed class Responder
     }
 
     private void Answer(uint psn, byte syndrome) => _answer.Set(psn, syndrome, _msn);
+
+    private void CompleteReceive(in PacketView packet, in OpcodeTraits traits)
+    {
+        bool isWrite = RequestRules.IsWrite(packet.Opcode);
+        bool hasImmediate = traits.Has(ExtensionHeaders.ImmDt);
+        bool hasInvalidate = traits.Has(ExtensionHeaders.Ieth);
+        CompleteReceive(
+            new WorkCompletion
+            {
+                Status = WorkCompletionStatus.Success,
+                Opcode = isWrite ? WorkCompletionOpcode.ReceiveRdmaWithImmediate : WorkCompletionOpcode.Receive,
+                ByteLength = _message.MessageBytes,
+                Immediate = hasImmediate ? packet.Immediate : hasInvalidate ? packet.InvalidateKey : 0,
+                Flags = (hasImmediate ? WorkCompletionFlags.WithImmediate : WorkCompletionFlags.None)
+                    | (hasInvalidate ? WorkCompletionFlags.WithInvalidate : WorkCompletionFlags.None)
+                    | (_pair.Profile.CompletionsCarryRxeFlags ? WorkCompletionFlags.Grh : WorkCompletionFlags.None),
+            },
+            packet.Solicited);
+        _message.CloseReceive();
+    }
 
     private void CompleteReceive(WorkCompletionStatus failure) =>
         CompleteReceive(new WorkCompletion { Status = failure }, isSolicited: false);
@@ -473,14 +353,14 @@ internal sealed class Responder
         return result;
     }
 
-    private BuildResult BuildReadResponse(ref SuperPacket superPacket)
+    private BuildResult BuildResponse(ref SuperPacket superPacket)
     {
-        ref ActiveRead read = ref _reads.Head;
-        BuildResult result = _readBuilder.Build(
-            read, ref superPacket, out AccessOutcome outcome, out MemoryRegion? region);
+        ref ActiveResponse response = ref _resources.Head;
+        BuildResult result = _builder.Build(
+            response, ref superPacket, out AccessOutcome outcome, out MemoryRegion? region);
         if (result == BuildResult.Built)
         {
-            _reads.Advance();
+            _resources.Advance();
             return result;
         }
 
@@ -494,18 +374,18 @@ internal sealed class Responder
                 _port.Stall(_pair);
                 return BuildResult.Nothing;
             default:
-                return EndRead(ref superPacket, read.NextPsn, outcome, region);
+                return EndRead(ref superPacket, response.NextPsn, outcome, response.Request.Key);
         }
     }
 
-    private BuildResult EndRead(ref SuperPacket superPacket, uint psn, AccessOutcome outcome, MemoryRegion? region)
+    private BuildResult EndRead(ref SuperPacket superPacket, uint psn, AccessOutcome outcome, uint key)
     {
-        _reads.Clear();
+        _resources.Clear();
         _ends = true;
         bool isAccess = outcome != AccessOutcome.Aborted;
         if (isAccess)
         {
-            _port.RaiseEvent(new AsyncEvent(AsyncEventType.QueuePairAccessError, _pair.QpNumber, region?.Key ?? 0));
+            _port.RaiseEvent(new AsyncEvent(AsyncEventType.QueuePairAccessError, _pair.QpNumber, key));
         }
 
         byte syndrome = isAccess ? Aeth.NakRemoteAccess : Aeth.NakRemoteOperation;

@@ -45,6 +45,15 @@ public sealed record ResponderDefences
     /// <summary>The range and rights of a message are checked on its first packet, before a byte is placed.</summary>
     public bool ChecksRange { get; init; } = true;
 
+    /// <summary>
+    /// Every packet of a WRITE looks whether the window that its First named is still bound; without it, the First
+    /// decides for all of them.
+    /// </summary>
+    public bool ChecksWindowPerPacket { get; init; } = true;
+
+    /// <summary>An atomic that was seen before is answered with what was stored, not executed again.</summary>
+    public bool ReplaysAtomics { get; init; } = true;
+
     /// <summary>A packet that was seen before is not placed again.</summary>
     public bool RefusesDuplicates { get; init; } = true;
 }

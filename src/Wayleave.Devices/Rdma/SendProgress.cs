@@ -36,11 +36,13 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     /// <summary>The oldest PSN without an answer.</summary>
     public uint AckPsn { get; private set; }
 
-    /// <summary>READ requests on the wire, in pieces.</summary>
-    public int ReadsOutstanding { get; private set; }
+    /// <summary>
+    /// Requests on the wire that will be answered (<see cref="SendSlot.IsAnswered"/>); of a READ, pieces.
+    /// </summary>
+    public int AnswersOutstanding { get; private set; }
 
-    /// <summary>READ work requests started and not completed.</summary>
-    public int ReadsIncomplete { get; private set; }
+    /// <summary>Work requests of that kind that were started and have not completed: a fence waits for them.</summary>
+    public int AnswersIncomplete { get; private set; }
 
     public ref SendSlot HeadSlot => ref queue[Head];
 
@@ -68,7 +70,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     {
         TakeBackCharges();
         Head = Cursor = _started = AskedPosition = 0;
-        CursorPacket = ReadsIncomplete = 0;
+        CursorPacket = AnswersIncomplete = 0;
         AckPsn = _nextPsn = _sentPsn = firstPsn;
     }
 
@@ -76,13 +78,20 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     public void Start()
     {
         ref SendSlot slot = ref queue[Cursor];
-        uint mtu = (uint)pair.MtuBytes;
         slot.FirstPsn = _nextPsn;
         slot.SuperPackets = 0;
-        slot.PacketCount = Math.Max(1, (int)((slot.LengthBytes + mtu - 1) / mtu));
+        slot.PacketCount = slot.PacketsAt(pair.MtuBytes);
         _nextPsn = Psn.Add(_nextPsn, (uint)slot.PacketCount);
-        ReadsIncomplete += slot.IsRead ? 1 : 0;
+        AnswersIncomplete += slot.IsAnswered ? 1 : 0;
         _started++;
+    }
+
+    /// <summary>The request at the cursor needs no packet, and nothing before it is outstanding.</summary>
+    public void PassLocal()
+    {
+        _started++;
+        Cursor++;
+        AskedPosition = Cursor;
     }
 
     /// <summary>What a packet with that payload is charged, whatever super-packet it is in.</summary>
@@ -124,7 +133,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         int piece = PiecePackets;
         int end = Math.Min((packet / piece + 1) * piece, slot.PacketCount);
         uint from = (uint)packet * (uint)pair.MtuBytes;
-        uint to = (uint)Math.Min((ulong)end * (uint)pair.MtuBytes, slot.LengthBytes);
+        uint to = (uint)Math.Min((ulong)end * (uint)pair.MtuBytes, slot.ResponseBytes);
         return (end, to - from);
     }
 
@@ -152,7 +161,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     {
         pair.Peer.ReadWindow.Charge(chargeBytes);
         _readCharged += chargeBytes;
-        ReadsOutstanding++;
+        AnswersOutstanding++;
         int repeated = Math.Min(Advance(end), 1);
         SetUnasked(0);
         return repeated;
@@ -162,8 +171,8 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     public bool IsOnTheWay(uint psn) => Ahead(psn) < Ahead(_sentPsn);
 
     /// <summary>
-    /// Takes the SENDs and WRITEs at the head for acknowledged, up to and without <paramref name="end"/>, as far as no
-    /// READ stands in the way: one request at most, so that the caller can complete it.
+    /// Takes the SENDs and WRITEs at the head for acknowledged, up to and without <paramref name="end"/>, as far as
+    /// nothing that is answered stands in the way: one request at most, so that the caller can complete it.
     /// </summary>
     /// <returns>Whether the request at the head is complete.</returns>
     public bool AcknowledgeHead(uint end)
@@ -190,10 +199,10 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         long charge = Math.Min(payloadBytes + ChargeOfReadPacket(index), _readCharged);
         _readCharged -= charge;
         pair.Peer.ReadWindow.Release(charge);
-        ReadsOutstanding -= endsPiece && ReadsOutstanding > 0 ? 1 : 0;
+        AnswersOutstanding -= endsPiece && AnswersOutstanding > 0 ? 1 : 0;
         AckPsn = Psn.Next(AckPsn);
         bool isComplete = Psn.Compare(AckPsn, queue[Head].LastPsn) > 0;
-        ReadsIncomplete -= isComplete ? 1 : 0;
+        AnswersIncomplete -= isComplete ? 1 : 0;
         return isComplete;
     }
 
@@ -224,7 +233,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     {
         TakeBackCharges();
         Cursor = _started = AskedPosition = Head;
-        CursorPacket = ReadsIncomplete = 0;
+        CursorPacket = AnswersIncomplete = 0;
     }
 
     private uint Ahead(uint psn) => (psn - AckPsn) & Psn.Mask;
@@ -305,7 +314,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         }
 
         _readCharged = 0;
-        ReadsOutstanding = 0;
+        AnswersOutstanding = 0;
     }
 
     private void TakeBackSends()

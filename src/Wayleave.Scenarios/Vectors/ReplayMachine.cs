@@ -129,6 +129,8 @@ internal sealed class ReplayMachine
             Immediate = (uint)(request.Imm?.Value ?? 0),
             RemoteAddress = request.RemoteAddr?.Value ?? 0,
             RKey = (uint)(request.RKey?.Value ?? 0),
+            CompareAdd = (opcode == WorkRequestOpcode.AtomicFetchAdd ? request.SwapOrAdd : request.Compare)?.Value ?? 0,
+            Swap = opcode == WorkRequestOpcode.AtomicCompareSwap ? request.SwapOrAdd?.Value ?? 0 : 0,
         };
         return (flags & SendFlags.Inline) != 0
             ? _pair.PostSendInline(made, InlineData(request))

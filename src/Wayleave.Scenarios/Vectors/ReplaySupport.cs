@@ -3,7 +3,7 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>
-/// What can be replayed: SEND, WRITE and READ on a reliable connection, with a requester on one side only.
+/// What can be replayed: everything of a reliable connection but memory windows, with a requester on one side only.
 /// </summary>
 internal static class ReplaySupport
 {
@@ -83,9 +83,9 @@ internal static class ReplaySupport
 
     private static string? WhyNot(VectorPacket packet)
     {
-        for (Opcode opcode = Opcode.RcSendFirst; opcode <= Opcode.RcAcknowledge; opcode++)
+        for (Opcode opcode = Opcode.RcSendFirst; opcode <= Opcode.RcAtomicWrite; opcode++)
         {
-            if (packet.Opcode == OpcodeTraits.NameOf(opcode))
+            if (packet.Opcode == OpcodeTraits.NameOf(opcode) && OpcodeTraits.Of(opcode).IsDefined)
             {
                 return null;
             }

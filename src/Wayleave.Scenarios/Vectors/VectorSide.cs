@@ -159,6 +159,12 @@ public sealed record VectorWorkRequest
 
     public HexNumber? Imm { get; init; }
 
+    /// <summary>Compare-and-swap: what the peer's eight bytes must hold.</summary>
+    public HexNumber? Compare { get; init; }
+
+    /// <summary>What they become, or what is added to them.</summary>
+    public HexNumber? SwapOrAdd { get; init; }
+
     public required VectorPost Post { get; init; }
 }
 

@@ -25,6 +25,11 @@ internal static class VerbsNames
         ["IBV_WR_SEND"] = WorkRequestOpcode.Send,
         ["IBV_WR_SEND_WITH_IMM"] = WorkRequestOpcode.SendWithImmediate,
         ["IBV_WR_RDMA_READ"] = WorkRequestOpcode.RdmaRead,
+        ["IBV_WR_ATOMIC_CMP_AND_SWP"] = WorkRequestOpcode.AtomicCompareSwap,
+        ["IBV_WR_ATOMIC_FETCH_AND_ADD"] = WorkRequestOpcode.AtomicFetchAdd,
+        ["IBV_WR_LOCAL_INV"] = WorkRequestOpcode.LocalInvalidate,
+        ["IBV_WR_SEND_WITH_INV"] = WorkRequestOpcode.SendWithInvalidate,
+        ["IBV_WR_ATOMIC_WRITE"] = WorkRequestOpcode.AtomicWrite,
     };
 
     private static readonly Dictionary<string, SendFlags> s_sendFlags = new()
@@ -53,6 +58,12 @@ internal static class VerbsNames
         WorkCompletionOpcode.Send => "IBV_WC_SEND",
         WorkCompletionOpcode.RdmaWrite => "IBV_WC_RDMA_WRITE",
         WorkCompletionOpcode.RdmaRead => "IBV_WC_RDMA_READ",
+        WorkCompletionOpcode.CompareSwap => "IBV_WC_COMP_SWAP",
+        WorkCompletionOpcode.FetchAdd => "IBV_WC_FETCH_ADD",
+        WorkCompletionOpcode.BindWindow => "IBV_WC_BIND_MW",
+        WorkCompletionOpcode.LocalInvalidate => "IBV_WC_LOCAL_INV",
+        WorkCompletionOpcode.Flush => "IBV_WC_FLUSH",
+        WorkCompletionOpcode.AtomicWrite => "IBV_WC_ATOMIC_WRITE",
         WorkCompletionOpcode.Receive => "IBV_WC_RECV",
         WorkCompletionOpcode.ReceiveRdmaWithImmediate => "IBV_WC_RECV_RDMA_WITH_IMM",
         _ => opcode.ToString(),

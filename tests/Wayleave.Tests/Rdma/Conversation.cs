@@ -27,7 +27,8 @@ internal sealed class Conversation
         QueuePairState upTo = QueuePairState.ReadyToSend,
         int depth = 64,
         QueuePairCapabilities? capabilities = null,
-        AccessFlags access = AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead)
+        AccessFlags access = AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead,
+        RegistrationKind registration = RegistrationKind.SharedBuffer)
     {
         Node = new TestNode("10.77.0.2", 3, options);
         Assert.True(Gid.TryParse("10.77.0.1", out Gid peer));
@@ -43,7 +44,7 @@ internal sealed class Conversation
         };
         new Connection { Attributes = configure?.Invoke(attributes) ?? attributes }.Apply(Pair, upTo);
         Memory = Node.Allocate(MemoryBytes);
-        Region = Node.Register(Memory, access);
+        Region = Node.Register(Memory, access, registration: registration);
         _flow = new IcrcFlow(peer, Node.Gid, 4791, 4791);
     }
 

@@ -21,6 +21,17 @@ internal sealed record RawPacket(Opcode Opcode, uint Psn)
 
     public Aeth Aeth { get; init; } = new(Aeth.AckUnlimited, 0);
 
+    public AtomicEth Atomic { get; init; }
+
+    /// <summary>Of an atomic acknowledgement.</summary>
+    public ulong Original { get; init; }
+
+    public Feth Feth { get; init; }
+
+    public Deth Deth { get; init; }
+
+    public uint InvalidateKey { get; init; }
+
     public uint Immediate { get; init; }
 
     public byte[] Payload { get; init; } = [];
@@ -43,8 +54,15 @@ internal sealed record RawPacket(Opcode Opcode, uint Psn)
             Psn = Psn,
         }.WriteTo(packet);
         int at = Bth.Size;
+        if (traits.Has(ExtensionHeaders.Deth))
+        {
+            Deth.WriteTo(packet.AsSpan(at));
+            at += Deth.Size;
+        }
+
         if (traits.Has(ExtensionHeaders.Feth))
         {
+            Feth.WriteTo(packet.AsSpan(at));
             at += Feth.Size;
         }
 
@@ -56,6 +74,7 @@ internal sealed record RawPacket(Opcode Opcode, uint Psn)
 
         if (traits.Has(ExtensionHeaders.AtomicEth))
         {
+            Atomic.WriteTo(packet.AsSpan(at));
             at += AtomicEth.Size;
         }
 
@@ -67,6 +86,7 @@ internal sealed record RawPacket(Opcode Opcode, uint Psn)
 
         if (traits.Has(ExtensionHeaders.AtomicAckEth))
         {
+            new AtomicAckEth(Original).WriteTo(packet.AsSpan(at));
             at += AtomicAckEth.Size;
         }
 
@@ -74,6 +94,11 @@ internal sealed record RawPacket(Opcode Opcode, uint Psn)
         {
             new ImmDt(Immediate).WriteTo(packet.AsSpan(at));
             at += ImmDt.Size;
+        }
+
+        if (traits.Has(ExtensionHeaders.Ieth))
+        {
+            new Ieth(InvalidateKey).WriteTo(packet.AsSpan(at));
         }
 
         Payload.CopyTo(packet.AsSpan(traits.HeaderBytes));

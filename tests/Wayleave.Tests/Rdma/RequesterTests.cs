@@ -557,6 +557,18 @@ public class RequesterTests
     }
 
     [Fact]
+    public void H_09_An_atomic_acknowledgement_of_a_READ_is_a_bad_response()
+    {
+        Conversation c = new();
+        c.Post(1, WorkRequestOpcode.RdmaRead, 0, 8);
+        c.Expect("RC_READ_REQUEST b00000 A");
+        c.Send(new RawPacket(Opcode.RcAtomicAcknowledge, Own) { Original = ulong.MaxValue });
+        c.ExpectCompletion(1, WorkCompletionStatus.BadResponse);
+        c.ExpectUntouched();
+        c.ExpectState(QueuePairState.Error);
+    }
+
+    [Fact]
     public void H_08_H_09_Responses_that_nobody_asked_for_are_dropped()
     {
         Conversation c = new();
@@ -564,7 +576,6 @@ public class RequesterTests
         c.SendAck(Own);
         c.Post(1, WorkRequestOpcode.RdmaRead, 0, 8);
         c.Expect("RC_READ_REQUEST b00000 A");
-        c.Send(new RawPacket(Opcode.RcAtomicAcknowledge, Own));
         c.SendAck(Own, 0x40);
         c.SendAck(Own, 0xFF);
         c.ExpectUntouched();

@@ -25,7 +25,7 @@ public class StateMachineFuzzTests
             Conversation c = new(
                 a => a with
                 {
-                    AccessFlags = (AccessFlags)(random.Next(4) == 0 ? random.Next(8) : 6),
+                    AccessFlags = (AccessFlags)(random.Next(4) == 0 ? random.Next(16) : 0x10E),
                     MaxDestRdAtomic = random.Next(4),
                 },
                 depth: 4096);
@@ -37,7 +37,7 @@ public class StateMachineFuzzTests
                 4096,
                 1024,
                 0x5000_0000,
-                AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead,
+                AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead | AccessFlags.RemoteAtomic,
                 Core.Buffers.ImporterKind.Dynamic);
             Assert.Equal(Core.Errno.Success, c.Node.TryRegister(fence, request, out MemoryRegion? small));
             MemoryRegion readOnly = c.Node.Register(c.Memory, AccessFlags.RemoteRead, iova: 0x6000_0000);
@@ -100,8 +100,9 @@ public class StateMachineFuzzTests
                 if (random.Next(4) == 0 && posted - completed < 16)
                 {
                     // READs may only touch the second half.
-                    WorkRequestOpcode opcode = (WorkRequestOpcode)random.Next(5);
-                    c.Post(posted++, opcode, 0x8000 + (ulong)random.Next(0x1000), (uint)random.Next(4000));
+                    WorkRequestOpcode opcode = (WorkRequestOpcode)random.Next(7);
+                    uint length = (uint)(opcode >= WorkRequestOpcode.AtomicCompareSwap ? 8 : random.Next(4000));
+                    c.Post(posted++, opcode, 0x8000 + (ulong)random.Next(0x1000), length);
                 }
 
                 List<string> sent = Drain(c);
@@ -173,7 +174,8 @@ public class StateMachineFuzzTests
             Opcode.RcSendFirst, Opcode.RcSendMiddle, Opcode.RcSendLast, Opcode.RcSendOnly,
             Opcode.RcSendOnlyWithImmediate, Opcode.RcSendOnlyWithInvalidate, Opcode.RcWriteFirst, Opcode.RcWriteMiddle,
             Opcode.RcWriteLast, Opcode.RcWriteLastWithImmediate, Opcode.RcWriteOnly, Opcode.RcWriteOnlyWithImmediate,
-            Opcode.RcReadRequest, Opcode.RcCompareSwap, Opcode.RcFlush, Opcode.RcAtomicWrite,
+            Opcode.RcReadRequest, Opcode.RcCompareSwap, Opcode.RcFetchAdd, Opcode.RcFlush, Opcode.RcAtomicWrite,
+            Opcode.RcSendLastWithInvalidate, Opcode.RcSendOnlyWithInvalidate,
         ];
 
         // Mostly sensible, so that states behind the first packet are reached.
@@ -181,7 +183,9 @@ public class StateMachineFuzzTests
         MemoryRegion region = keys[random.Next(20) == 0 ? random.Next(keys.Length) : random.Next(2)];
         int payload = opcode switch
         {
-            Opcode.RcReadRequest or Opcode.RcCompareSwap or Opcode.RcFlush => random.Next(20) == 0 ? 4 : 0,
+            Opcode.RcReadRequest or Opcode.RcCompareSwap or Opcode.RcFetchAdd or Opcode.RcFlush =>
+                random.Next(20) == 0 ? 4 : 0,
+            Opcode.RcAtomicWrite => random.Next(20) == 0 ? 4 : 8,
             Opcode.RcSendFirst or Opcode.RcWriteFirst or Opcode.RcSendMiddle or Opcode.RcWriteMiddle =>
                 random.Next(20) == 0 ? 1000 : Conversation.Mtu,
             _ => random.Next(Conversation.Mtu + (random.Next(20) == 0 ? 8 : 1)),
@@ -203,6 +207,9 @@ public class StateMachineFuzzTests
             Solicited = random.Next(2) == 0,
             Pad = random.Next(50) == 0 ? random.Next(4) : null,
             Reth = new Reth(address, random.Next(40) == 0 ? (uint)random.NextUInt64() : region.Key, length),
+            Atomic = new AtomicEth(
+                address & ~(random.Next(20) == 0 ? 0UL : 7UL), region.Key, random.NextUInt64(), 0),
+            Feth = new Feth(random.Next(20) == 0 ? (uint)random.NextUInt64() : 1),
             Payload = bytes,
         };
     }

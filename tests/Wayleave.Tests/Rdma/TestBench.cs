@@ -8,6 +8,7 @@ using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Simulation;
 using Xunit;
+using MemoryWindow = Wayleave.Devices.Rdma.Verbs.MemoryWindow;
 
 namespace Wayleave.Tests.Rdma;
 
@@ -231,11 +232,13 @@ internal sealed class TestNode
         AccessFlags access = AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead,
         ImporterKind kind = ImporterKind.Dynamic,
         ulong iova = Iova,
-        ProtectionDomain? domain = null)
+        ProtectionDomain? domain = null,
+        RegistrationKind registration = RegistrationKind.SharedBuffer)
     {
         Errno errno = TryRegister(
             memory,
-            new MemoryRegionRequest(0, memory.Buffer.SizeBytes, iova, access, kind),
+            new MemoryRegionRequest(
+                0, memory.Buffer.SizeBytes, iova, access, kind, Registration: registration),
             out MemoryRegion? region,
             domain);
         Assert.Equal(Errno.Success, errno);
@@ -279,6 +282,26 @@ internal sealed class TestNode
             buffer.Reservation.Unlock(ticket);
             return fence;
         }
+    }
+
+    public Errno TryDeregister(MemoryRegion region)
+    {
+        using (Host.Enter())
+        {
+            AcquireTicket ticket = new(Host, "deregister");
+            SharedBuffer buffer = region.Buffer!;
+            Assert.Equal(LockOutcomeKind.Acquired, buffer.Reservation.TryLock(ticket).Kind);
+            Errno errno = Device.TryDeregisterLocked(ticket, region, out Fence? drain);
+            buffer.Reservation.Unlock(ticket);
+            Assert.Null(drain);
+            return errno;
+        }
+    }
+
+    public MemoryWindow AllocateWindow(MemoryWindowType type, ProtectionDomain? domain = null)
+    {
+        Assert.Equal(Errno.Success, Device.TryAllocateWindow(domain ?? Domain, type, out MemoryWindow? window));
+        return window!;
     }
 
     /// <summary>What the edge's fault service does, in one go.</summary>

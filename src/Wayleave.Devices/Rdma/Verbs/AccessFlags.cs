@@ -28,9 +28,23 @@ public static class AccessRules
     public const AccessFlags SharedBufferFlags = AccessFlags.LocalWrite | AccessFlags.RemoteWrite
         | AccessFlags.RemoteRead | AccessFlags.RemoteAtomic | AccessFlags.RelaxedOrdering;
 
+    /// <summary>What a region over own memory may ask for (<c>ib_uverbs_reg_mr</c>).</summary>
+    public const AccessFlags OwnMemoryFlags = SharedBufferFlags | AccessFlags.WindowBind | AccessFlags.ZeroBased
+        | AccessFlags.HugePages | AccessFlags.FlushGlobal | AccessFlags.FlushPersistent;
+
+    /// <summary>
+    /// Hints that a device may not know: of own memory those are ignored (<c>IB_ACCESS_OPTIONAL</c>).
+    /// </summary>
+    public const AccessFlags OptionalFlags = (AccessFlags)0x3FF0_0000;
+
     /// <summary>What a queue pair lets its peer do; other bits are refused.</summary>
     public const AccessFlags QueuePairFlags = AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead
         | AccessFlags.RemoteAtomic | AccessFlags.FlushGlobal | AccessFlags.FlushPersistent;
+
+    /// <summary>Which flags a kind of registration refuses with EINVAL.</summary>
+    public static AccessFlags Refused(RegistrationKind kind) => kind == RegistrationKind.OwnMemory
+        ? ~(OwnMemoryFlags | OptionalFlags | AccessFlags.OnDemand)
+        : ~SharedBufferFlags;
 
     /// <summary>
     /// Whether the combination makes sense (<c>ib_check_mr_access</c>): who lets others write must be allowed to write.

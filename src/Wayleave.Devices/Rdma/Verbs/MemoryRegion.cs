@@ -38,6 +38,8 @@ public enum MemoryRegionState
 /// </summary>
 public sealed class MemoryRegion : Numbered
 {
+    private const int NoWindows = int.MinValue;
+
     private readonly HostContext _host;
     private readonly RdmaDevice _device;
     private readonly Timeline _timeline;
@@ -49,11 +51,14 @@ public sealed class MemoryRegion : Numbered
     private Fence? _drain; // has not ended exactly while a closed gate still has users; somebody may have forced it
     private InFlightGate? _closing;
     private int _faulted;
+    private int _windows; // bound to it; NoWindows once it may have no more
     private int _mapRefused; // set by a refused map, taken by the port, which turns it into an access error
 
     internal MemoryRegion(RdmaDevice device, ProtectionDomain domain, uint key, in MemoryRegionRequest request)
-        : base(key)
+        : base(key >> KeyTag.Bits)
     {
+        Key = key;
+        Registration = request.Registration;
         _device = device;
         _host = device.Host;
         Domain = domain;
@@ -70,7 +75,10 @@ public sealed class MemoryRegion : Numbered
     public ProtectionDomain Domain { get; }
 
     /// <summary>The number of the key, for local (lkey) and remote (rkey) use.</summary>
-    public uint Key => Number;
+    public uint Key { get; }
+
+    /// <summary>Whose memory it was registered as.</summary>
+    public RegistrationKind Registration { get; }
 
     /// <summary>Address of the first byte, as scatter/gather lists and the peer name it.</summary>
     public ulong Iova { get; }
@@ -184,6 +192,21 @@ public sealed class MemoryRegion : Numbered
         && address >= Iova
         && lengthBytes <= LengthBytes
         && address - Iova <= LengthBytes - lengthBytes;
+
+    /// <summary>A window is bound to it. False when it is being deregistered. Port token held.</summary>
+    internal bool TryAddWindow()
+    {
+        int windows = Volatile.Read(ref _windows);
+        return windows != NoWindows
+            && (Interlocked.CompareExchange(ref _windows, windows + 1, windows) == windows || TryAddWindow());
+    }
+
+    /// <summary>A window was unbound. Port token held.</summary>
+    internal void RemoveWindow() => Interlocked.Decrement(ref _windows);
+
+    /// <summary>Lets no more windows in; false while one is bound.</summary>
+    internal bool TryRefuseWindows() =>
+        Interlocked.CompareExchange(ref _windows, NoWindows, 0) is 0 or NoWindows;
 
     /// <summary>
     /// Whether the last map was refused and no access has been told so yet: the port takes the answer as it asks.
@@ -392,20 +415,3 @@ public sealed class MemoryRegion : Numbered
         public InvalidateOutcome InvalidateMappings(Attachment attachment) => region.HandleInvalidate(attachment);
     }
 }
-
-/// <summary>What to register (<c>ibv_reg_dmabuf_mr</c>).</summary>
-/// <param name="Offset">First byte within the buffer.</param>
-/// <param name="LengthBytes">Not zero.</param>
-/// <param name="Iova">
-/// Address under which the first byte is known; same offset within a 4 KiB page as <paramref name="Offset"/>.
-/// </param>
-/// <param name="Access">Who may do what.</param>
-/// <param name="Kind">Dynamic follows moves; pinned kinds hold the memory in place.</param>
-/// <param name="Key">The key's number, for replays; null takes a random one.</param>
-public readonly record struct MemoryRegionRequest(
-    ulong Offset,
-    ulong LengthBytes,
-    ulong Iova,
-    AccessFlags Access,
-    ImporterKind Kind,
-    uint? Key = null);

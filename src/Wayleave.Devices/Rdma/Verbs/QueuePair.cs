@@ -35,9 +35,10 @@ public sealed class QueuePair : Numbered
         ReceiveCompletionQueue = receiveCompletions;
         Capabilities = capabilities;
         Name = $"{domain.Device.Name} qp 0x{number:x6}";
-        _sends = new SendQueue(capabilities);
+        _sends = new SendQueue(Type, capabilities);
         _receives = new ReceiveQueue(capabilities);
         Memory = new LocalMemory(domain.Device, domain, port.Memory);
+        Remote = new RemoteMemory(this, port.Memory, port.Options.Defences);
         Requester = new Requester(this, _sends, port);
         Responder = new Responder(this, _receives, port);
     }
@@ -78,6 +79,8 @@ public sealed class QueuePair : Numbered
     internal RdmaDevice Device => Domain.Device;
 
     internal LocalMemory Memory { get; }
+
+    internal RemoteMemory Remote { get; }
 
     internal Requester Requester { get; }
 
@@ -152,13 +155,8 @@ public sealed class QueuePair : Numbered
     /// </returns>
     public Errno PostSend(in SendWorkRequest request, ReadOnlySpan<Sge> sges)
     {
-        Errno errno = MaySend ? _sends.TryPost(request, sges) : Errno.EINVAL;
-        if (errno == Errno.Success)
-        {
-            Port.RingDoorbell(this);
-        }
-
-        return errno;
+        using SendPost post = BeginSend();
+        return post.Add(request, sges);
     }
 
     /// <summary>As the other form, with one piece of memory.</summary>
@@ -172,13 +170,40 @@ public sealed class QueuePair : Numbered
     /// </returns>
     public Errno PostSendInline(in SendWorkRequest request, ReadOnlySpan<byte> data)
     {
-        Errno errno = MaySend ? _sends.TryPostInline(request, data) : Errno.EINVAL;
-        if (errno == Errno.Success)
-        {
-            Port.RingDoorbell(this);
-        }
+        using SendPost post = BeginSend();
+        return post.AddInline(request, data);
+    }
 
-        return errno;
+    /// <summary>
+    /// Begins a chain of requests that are handed over together (a list of <c>ibv_send_wr</c>, or <c>ibv_wr_start</c>).
+    /// Other threads that post to this queue pair wait until its end, so be brief.
+    /// </summary>
+    public SendPost BeginSend() => new(this, _sends);
+
+    /// <summary>
+    /// Queues a bind of a window (<c>ibv_bind_mw</c>, or IBV_WR_BIND_MW). It is done once everything posted before has
+    /// completed, and before anything posted later starts. Any thread.
+    /// </summary>
+    /// <param name="window">Of this device.</param>
+    /// <param name="bind">To what.</param>
+    /// <param name="wrId">Comes back in the completion.</param>
+    /// <param name="flags">Of those of a send: Signaled and Fence.</param>
+    /// <param name="key">
+    /// The window's key from then on: it may differ from the present one in its tag. Null takes the next tag.
+    /// </param>
+    /// <returns>
+    /// As <see cref="PostSend(in SendWorkRequest, ReadOnlySpan{Sge})"/>. What is wrong with the bind itself is found
+    /// when it is executed, and ends with <see cref="WorkCompletionStatus.MemoryWindowBindError"/> and in ERR.
+    /// </returns>
+    public Errno PostBind(
+        MemoryWindow window,
+        in WindowBind bind,
+        ulong wrId,
+        SendFlags flags = SendFlags.Signaled,
+        uint? key = null)
+    {
+        using SendPost post = BeginSend();
+        return post.AddBind(window, bind, wrId, flags, key);
     }
 
     /// <summary>
@@ -239,7 +264,8 @@ public sealed class QueuePair : Numbered
         }
     }
 
-    private bool MaySend => _state >= QueuePairState.ReadyToSend;
+    /// <summary>RTS or later. Readable from any thread.</summary>
+    internal bool MaySend => _state >= QueuePairState.ReadyToSend;
 
     private static bool IsInRange(QueuePairAttributes attributes, QueuePairAttributeMask mask)
     {
@@ -317,6 +343,7 @@ public sealed class QueuePair : Numbered
             Responder.Reset(0);
             Port.Forget(this);
             LeavePeer();
+            Device.ReleaseWindows(this);
         }
         else if (to == QueuePairState.ReadyToReceive)
         {

@@ -55,7 +55,8 @@ internal sealed class ReceiveQueue : WorkQueue
             slot.WrId = request.WrId;
             slot.LengthBytes = length;
             slot.SgeCount = sges.Length;
-            Publish();
+            Added();
+            PublishAdded();
         }
 
         Posting.Exit();

@@ -10,8 +10,11 @@ internal struct SendSlot
 {
     public ulong WrId;
     public ulong RemoteAddress;
-    public uint RKey;
-    public uint Immediate;
+    public ulong CompareAdd; // of an atomic; of a bind, how many bytes
+    public ulong Swap; // of an atomic; of a bind, the rights
+    public MemoryWindow? Window; // of a bind
+    public uint RKey; // the peer's; of a bind, the window's
+    public uint Data; // the immediate, the key to invalidate or, of a bind, the region's; of a FLUSH, its FETH
     public uint LengthBytes;
     public uint FirstPsn;
     public int PacketCount;
@@ -22,19 +25,38 @@ internal struct SendSlot
 
     public readonly bool IsRead => Opcode == WorkRequestOpcode.RdmaRead;
 
+    public readonly bool IsAtomic =>
+        Opcode is WorkRequestOpcode.AtomicCompareSwap or WorkRequestOpcode.AtomicFetchAdd;
+
+    /// <summary>See <see cref="WorkRequestRules.IsAnswered"/>.</summary>
+    public readonly bool IsAnswered => WorkRequestRules.IsAnswered(Opcode);
+
+    /// <summary>See <see cref="WorkRequestRules.IsLocal"/>.</summary>
+    public readonly bool IsLocal => WorkRequestRules.IsLocal(Opcode);
+
+    /// <summary>Bytes of payload that its answer brings in packets of its own size.</summary>
+    public readonly uint ResponseBytes => IsRead ? LengthBytes : 0;
+
+    /// <summary>Packets of its request or, of a READ, of its answer.</summary>
+    public readonly int PacketsAt(int mtuBytes) => Opcode == WorkRequestOpcode.Flush
+        ? 1
+        : Math.Max(1, (int)((LengthBytes + (uint)mtuBytes - 1) / (uint)mtuBytes));
+
     public readonly uint LastPsn => Psn.Add(FirstPsn, (uint)PacketCount - 1);
 }
 
 /// <summary>The ring of send requests of a queue pair. Posted to from any thread; read by the port.</summary>
 internal sealed class SendQueue : WorkQueue
 {
+    private readonly QueuePairType _type;
     private readonly SendSlot[] _slots;
     private readonly Sge[] _sges;
     private readonly byte[] _inline;
 
-    public SendQueue(QueuePairCapabilities capabilities)
+    public SendQueue(QueuePairType type, QueuePairCapabilities capabilities)
         : base(capabilities.MaxSendWr, capabilities.MaxSendSge)
     {
+        _type = type;
         InlineMax = capabilities.MaxInlineData;
         _slots = new SendSlot[Capacity];
         _sges = new Sge[Capacity * SgeMax];
@@ -52,8 +74,25 @@ internal sealed class SendQueue : WorkQueue
     public ReadOnlySpan<byte> Inline(uint position) =>
         _inline.AsSpan(SlotOf(position) * InlineMax, (int)_slots[SlotOf(position)].LengthBytes);
 
-    /// <summary>Adds a request whose data stays in registered memory until it completes.</summary>
-    public Errno TryPost(in SendWorkRequest request, ReadOnlySpan<Sge> sges)
+    /// <summary>Nobody else posts from here to <see cref="End"/>.</summary>
+    public void Begin() => Posting.Enter();
+
+    /// <summary>Hands over what was added since <see cref="Begin"/>.</summary>
+    public void End()
+    {
+        PublishAdded();
+        Posting.Exit();
+    }
+
+    /// <summary>Forgets what was added since <see cref="Begin"/>.</summary>
+    public void Abort()
+    {
+        DropAdded();
+        Posting.Exit();
+    }
+
+    /// <summary>Adds a request whose data stays in registered memory until it completes. Begun.</summary>
+    public Errno TryAdd(in SendWorkRequest request, ReadOnlySpan<Sge> sges)
     {
         ulong length = 0;
         foreach (ref readonly Sge sge in sges)
@@ -62,60 +101,104 @@ internal sealed class SendQueue : WorkQueue
         }
 
         bool isInline = (request.Flags & SendFlags.Inline) != 0;
-        if (sges.Length > SgeMax || length > Reth.LengthMax || !IsKnown(request.Opcode) || isInline)
+        bool isBind = request.Opcode == WorkRequestOpcode.BindWindow; // has a post of its own
+        bool isValid = sges.Length <= SgeMax && !isInline && !isBind
+            && WorkRequestRules.IsAllowed(_type, request.Opcode)
+            && WorkRequestRules.IsLengthAllowed(request.Opcode, length);
+        if (!isValid)
         {
             return Errno.EINVAL;
         }
 
-        Posting.Enter();
-        bool fits = !IsFull;
-        if (fits)
+        if (IsFull)
         {
-            sges.CopyTo(_sges.AsSpan(SlotOf(NextPosition) * SgeMax));
-            Fill(request, request.Flags, (uint)length, sges.Length);
-            Publish();
+            return Errno.ENOMEM;
         }
 
-        Posting.Exit();
-        return fits ? Errno.Success : Errno.ENOMEM;
+        sges.CopyTo(_sges.AsSpan(SlotOf(NextPosition) * SgeMax));
+        Fill(request, request.Flags, (uint)length, sges.Length);
+        return Errno.Success;
     }
 
-    /// <summary>Adds a request whose data is copied now.</summary>
-    public Errno TryPostInline(in SendWorkRequest request, ReadOnlySpan<byte> data)
+    /// <summary>Adds a request whose data is copied now. Begun.</summary>
+    public Errno TryAddInline(in SendWorkRequest request, ReadOnlySpan<byte> data)
     {
-        if (data.Length > InlineMax || !IsKnown(request.Opcode) || request.Opcode == WorkRequestOpcode.RdmaRead)
+        bool isValid = data.Length <= InlineMax
+            && WorkRequestRules.IsAllowed(_type, request.Opcode)
+            && WorkRequestRules.MayBeInline(request.Opcode)
+            && WorkRequestRules.IsLengthAllowed(request.Opcode, (ulong)data.Length);
+        if (!isValid)
         {
             return Errno.EINVAL;
         }
 
-        Posting.Enter();
-        bool fits = !IsFull;
-        if (fits)
+        if (IsFull)
         {
-            data.CopyTo(_inline.AsSpan(SlotOf(NextPosition) * InlineMax));
-            Fill(request, request.Flags | SendFlags.Inline, (uint)data.Length, sgeCount: 0);
-            Publish();
+            return Errno.ENOMEM;
         }
 
-        Posting.Exit();
-        return fits ? Errno.Success : Errno.ENOMEM;
+        data.CopyTo(_inline.AsSpan(SlotOf(NextPosition) * InlineMax));
+        Fill(request, request.Flags | SendFlags.Inline, (uint)data.Length, sgeCount: 0);
+        return Errno.Success;
+    }
+
+    /// <summary>Adds a bind of a window under a key. Begun.</summary>
+    public Errno TryAddBind(in SendWorkRequest request, MemoryWindow window, in WindowBind bind, uint key)
+    {
+        if (!WorkRequestRules.IsAllowed(_type, WorkRequestOpcode.BindWindow))
+        {
+            return Errno.EINVAL;
+        }
+
+        if (IsFull)
+        {
+            return Errno.ENOMEM;
+        }
+
+        ref SendSlot slot = ref _slots[SlotOf(NextPosition)];
+        slot.Window = window;
+        slot.RemoteAddress = bind.Address;
+        slot.CompareAdd = bind.LengthBytes;
+        slot.Swap = (ulong)bind.Access;
+        slot.RKey = key;
+        slot.Data = bind.LKey;
+        FillRest(ref slot, request.WrId, WorkRequestOpcode.BindWindow, request.Flags & ~SendFlags.Inline);
+        return Errno.Success;
     }
 
     public void Clear() => Rewind();
 
-    private static bool IsKnown(WorkRequestOpcode opcode) =>
-        opcode is >= WorkRequestOpcode.RdmaWrite and <= WorkRequestOpcode.RdmaRead;
-
     private void Fill(in SendWorkRequest request, SendFlags flags, uint lengthBytes, int sgeCount)
     {
         ref SendSlot slot = ref _slots[SlotOf(NextPosition)];
-        slot.WrId = request.WrId;
         slot.RemoteAddress = request.RemoteAddress;
+        slot.CompareAdd = request.CompareAdd;
+        slot.Swap = request.Swap;
         slot.RKey = request.RKey;
-        slot.Immediate = request.Immediate;
-        slot.LengthBytes = lengthBytes;
-        slot.Opcode = request.Opcode;
+        slot.Data = request.Opcode switch
+        {
+            WorkRequestOpcode.LocalInvalidate or WorkRequestOpcode.SendWithInvalidate => request.InvalidateKey,
+            WorkRequestOpcode.Flush => Feth.Of((int)request.FlushPlacement, (int)request.FlushSelectivity).Bits,
+            _ => request.Immediate,
+        };
+        bool isFlush = request.Opcode == WorkRequestOpcode.Flush;
+        FillRest(
+            ref slot, request.WrId, request.Opcode, flags, isFlush ? request.FlushBytes : lengthBytes, sgeCount);
+    }
+
+    private void FillRest(
+        ref SendSlot slot,
+        ulong wrId,
+        WorkRequestOpcode opcode,
+        SendFlags flags,
+        uint lengthBytes = 0,
+        int sgeCount = 0)
+    {
+        slot.WrId = wrId;
+        slot.Opcode = opcode;
         slot.Flags = flags;
+        slot.LengthBytes = lengthBytes;
         slot.SgeCount = sgeCount;
+        Added();
     }
 }

@@ -33,6 +33,12 @@ public enum WorkCompletionOpcode
     Send = 0,
     RdmaWrite = 1,
     RdmaRead = 2,
+    CompareSwap = 3,
+    FetchAdd = 4,
+    BindWindow = 5,
+    LocalInvalidate = 6,
+    Flush = 8,
+    AtomicWrite = 9,
     Receive = 128,
     ReceiveRdmaWithImmediate = 129,
 }
@@ -53,6 +59,8 @@ public enum WorkCompletionFlags
 /// </summary>
 public readonly record struct WorkCompletion
 {
+    private readonly uint _data; // one field for two meanings, as in the union of ibv_wc
+
     public ulong WrId { get; init; }
 
     public WorkCompletionStatus Status { get; init; }
@@ -63,7 +71,20 @@ public readonly record struct WorkCompletion
     public uint ByteLength { get; init; }
 
     /// <summary>The immediate as a number; valid with <see cref="WorkCompletionFlags.WithImmediate"/>.</summary>
-    public uint Immediate { get; init; }
+    public uint Immediate
+    {
+        get => _data;
+        init => _data = value;
+    }
+
+    /// <summary>
+    /// The own key that the peer's SEND ended; valid with <see cref="WorkCompletionFlags.WithInvalidate"/>.
+    /// </summary>
+    public uint InvalidatedKey
+    {
+        get => _data;
+        init => _data = value;
+    }
 
     /// <summary>The local queue pair.</summary>
     public uint QpNumber { get; init; }

@@ -15,6 +15,7 @@ internal abstract class WorkQueue(int capacity, int sgeMax)
 {
     private protected SpinFlag Posting;
     private uint _tail;
+    private uint _added; // behind the tail, not handed over yet
     private uint _free;
 
     public int Capacity { get; } = (int)BitOperations.RoundUpToPowerOf2((uint)Math.Max(capacity, 1));
@@ -32,15 +33,25 @@ internal abstract class WorkQueue(int capacity, int sgeMax)
     }
 
     /// <summary>Posting flag held.</summary>
-    private protected bool IsFull => _tail - Volatile.Read(ref _free) >= (uint)Capacity;
+    private protected bool IsFull => NextPosition - Volatile.Read(ref _free) >= (uint)Capacity;
 
     /// <summary>Posting flag held.</summary>
-    private protected uint NextPosition => _tail;
+    private protected uint NextPosition => _tail + _added;
 
     private protected int SlotOf(uint position) => (int)(position & (uint)(Capacity - 1));
 
-    /// <summary>Posting flag held: hands the slot at <see cref="NextPosition"/> to the port.</summary>
-    private protected void Publish() => Volatile.Write(ref _tail, _tail + 1);
+    /// <summary>Posting flag held: the slot at <see cref="NextPosition"/> is filled.</summary>
+    private protected void Added() => _added++;
+
+    /// <summary>Posting flag held: hands what was added to the port.</summary>
+    private protected void PublishAdded()
+    {
+        Volatile.Write(ref _tail, _tail + _added);
+        _added = 0;
+    }
+
+    /// <summary>Posting flag held: what was added was not meant.</summary>
+    private protected void DropAdded() => _added = 0;
 
     /// <summary>
     /// Empties the queue without completions (RESET). Port token held; the application does not post meanwhile.

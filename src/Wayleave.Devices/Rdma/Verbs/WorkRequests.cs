@@ -8,6 +8,27 @@ public enum WorkRequestOpcode
     Send = 2,
     SendWithImmediate = 3,
     RdmaRead = 4,
+
+    /// <summary>Swaps eight bytes of the peer if they hold what was expected; what they held comes back.</summary>
+    AtomicCompareSwap = 5,
+
+    /// <summary>Adds to eight bytes of the peer, modulo 2^64; what they held comes back.</summary>
+    AtomicFetchAdd = 6,
+
+    /// <summary>Ends the binding of an own window of type 2.</summary>
+    LocalInvalidate = 7,
+
+    /// <summary>Binds a window.</summary>
+    BindWindow = 8,
+
+    /// <summary>SEND whose arrival ends the binding of a window of the peer.</summary>
+    SendWithInvalidate = 9,
+
+    /// <summary>Completes when what was written before is visible, or lasting, at the peer.</summary>
+    Flush = 14,
+
+    /// <summary>Writes eight bytes that nobody sees in part.</summary>
+    AtomicWrite = 15,
 }
 
 /// <summary><c>enum ibv_send_flags</c>, same numbers.</summary>
@@ -16,7 +37,9 @@ public enum SendFlags
 {
     None = 0,
 
-    /// <summary>Starts only after every earlier READ of the queue pair has completed.</summary>
+    /// <summary>
+    /// Starts only after every earlier READ, atomic, ATOMIC WRITE and FLUSH of the queue pair has completed.
+    /// </summary>
     Fence = 1 << 0,
 
     /// <summary>
@@ -52,11 +75,29 @@ public readonly record struct SendWorkRequest
     /// <summary>For the opcodes with immediate: the number whose big-endian form travels.</summary>
     public uint Immediate { get; init; }
 
-    /// <summary>RDMA WRITE and READ: where in the peer's region.</summary>
+    /// <summary>
+    /// LOCAL INVALIDATE: the own key to end. SEND with invalidate: the peer's.
+    /// </summary>
+    public uint InvalidateKey { get; init; }
+
+    /// <summary>Where in the peer's region, for everything that goes there.</summary>
     public ulong RemoteAddress { get; init; }
 
-    /// <summary>RDMA WRITE and READ: the peer's key.</summary>
+    /// <summary>The peer's key.</summary>
     public uint RKey { get; init; }
+
+    /// <summary>Compare-and-swap: what the peer's eight bytes must hold. Fetch-and-add: what is added.</summary>
+    public ulong CompareAdd { get; init; }
+
+    /// <summary>Compare-and-swap: what they then become.</summary>
+    public ulong Swap { get; init; }
+
+    /// <summary>FLUSH: how many bytes; not looked at for a whole region.</summary>
+    public uint FlushBytes { get; init; }
+
+    public FlushPlacement FlushPlacement { get; init; }
+
+    public FlushSelectivity FlushSelectivity { get; init; }
 }
 
 /// <summary>A request to the receive queue (<c>struct ibv_recv_wr</c>).</summary>

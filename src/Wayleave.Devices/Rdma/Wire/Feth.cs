@@ -17,6 +17,10 @@ public readonly record struct Feth(uint Bits)
     /// <summary>0: the range of the RETH; 1: the whole memory region, VA and length ignored.</summary>
     public int Selectivity => (int)(Bits >> 4) & 3;
 
+    /// <summary>The header of those values, reserved bits zero.</summary>
+    public static Feth Of(int placementType, int selectivity) =>
+        new((uint)(selectivity & 3) << 4 | (uint)(placementType & 0xF));
+
     /// <summary>Reads the first <see cref="Size"/> bytes; false when there are fewer.</summary>
     public static bool TryParse(ReadOnlySpan<byte> bytes, out Feth header)
     {

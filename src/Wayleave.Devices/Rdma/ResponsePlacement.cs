@@ -1,26 +1,48 @@
+using System.Runtime.InteropServices;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// Puts the data of a READ where its PSN says: the READ was asked for in pieces that are multiples of the MTU, so the
-/// place does not depend on which request or repetition is answered. Port token held by the caller.
+/// Puts what answers a READ or an atomic where the work request wants it. A READ was asked for in pieces that are
+/// multiples of the MTU, so the place of a packet follows from its PSN, whatever request or repetition it answers. Port
+/// token held by the caller.
 /// </summary>
-internal sealed class ReadPlacement(QueuePair pair, SendQueue queue, SendProgress progress)
+internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendProgress progress)
 {
     /// <summary>Where the oldest READ was asked for again: the answer may begin there.</summary>
     public uint RestartPsn { get; set; }
 
-    /// <summary>Places the response that is next, of the READ at the head of the queue.</summary>
+    /// <summary>Places the response that is next, of the request at the head of the queue.</summary>
     /// <param name="packet">Its PSN is the oldest without an answer.</param>
     /// <param name="endsPiece">It is the last one that its request asked for.</param>
     /// <param name="faulted">The region that has to be mapped first; nothing was placed then.</param>
     /// <returns>Success, or what the request ends with.</returns>
     public WorkCompletionStatus Place(in PacketView packet, out bool endsPiece, out MemoryRegion? faulted)
     {
-        faulted = null;
         ref SendSlot slot = ref progress.HeadSlot;
+        if (!slot.IsAtomic)
+        {
+            return PlaceRead(packet, slot, out endsPiece, out faulted);
+        }
+
+        (endsPiece, faulted) = (true, null);
+        if (packet.Opcode != Opcode.RcAtomicAcknowledge || packet.Aeth.Kind != AethKind.Acknowledge)
+        {
+            return WorkCompletionStatus.BadResponse;
+        }
+
+        // The value is a number in the order of the host that asked (IBTA 9.4.5).
+        Span<byte> original = stackalloc byte[sizeof(ulong)];
+        MemoryMarshal.Write(original, packet.AtomicAck);
+        return Scatter(0, original, out faulted);
+    }
+
+    private WorkCompletionStatus PlaceRead(
+        in PacketView packet, in SendSlot slot, out bool endsPiece, out MemoryRegion? faulted)
+    {
+        faulted = null;
         int index = Psn.Distance(slot.FirstPsn, packet.Psn);
         endsPiece = index == progress.ReadPiece(slot, index).End - 1;
         if (!IsExpectedForm(packet.Opcode, index, packet.Psn, endsPiece))
@@ -29,13 +51,15 @@ internal sealed class ReadPlacement(QueuePair pair, SendQueue queue, SendProgres
         }
 
         uint offset = (uint)index * (uint)pair.MtuBytes;
-        if ((uint)packet.PayloadBytes != Math.Min((uint)pair.MtuBytes, slot.LengthBytes - offset))
-        {
-            return WorkCompletionStatus.LocalLengthError;
-        }
+        return (uint)packet.PayloadBytes != Math.Min((uint)pair.MtuBytes, slot.ResponseBytes - offset)
+            ? WorkCompletionStatus.LocalLengthError
+            : Scatter(offset, packet.Payload, out faulted);
+    }
 
+    private WorkCompletionStatus Scatter(uint offset, ReadOnlySpan<byte> bytes, out MemoryRegion? faulted)
+    {
         AccessOutcome outcome = pair.Memory.Scatter(
-            queue.Sges(progress.Head), offset, packet.Payload, out MemoryRegion? region);
+            queue.Sges(progress.Head), offset, bytes, out MemoryRegion? region);
         faulted = outcome == AccessOutcome.Faulted ? region : null;
         return outcome is AccessOutcome.Done or AccessOutcome.Faulted
             ? WorkCompletionStatus.Success
@@ -50,7 +74,8 @@ internal sealed class ReadPlacement(QueuePair pair, SendQueue queue, SendProgres
             Opcode.RcReadResponseOnly => endsPiece && mayStart,
             Opcode.RcReadResponseFirst => !endsPiece && mayStart,
             Opcode.RcReadResponseMiddle => !endsPiece && !progress.StartsPiece(index),
-            _ => endsPiece && !progress.StartsPiece(index),
+            Opcode.RcReadResponseLast => endsPiece && !progress.StartsPiece(index),
+            _ => false,
         };
     }
 }

@@ -1,0 +1,197 @@
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>
+/// A request that the responder accepted and that is answered with more than an acknowledgement: READ, the atomics,
+/// ATOMIC WRITE and FLUSH.
+/// </summary>
+internal struct StoredRequest
+{
+    public Opcode Opcode;
+    public uint FirstPsn;
+
+    /// <summary>Packets of the answer.</summary>
+    public int PacketCount;
+    public ulong Address;
+
+    /// <summary>Bytes of the answer: those of a READ, else none.</summary>
+    public uint LengthBytes;
+    public uint Key;
+    public uint Msn;
+
+    /// <summary>Of an atomic: what the memory held before it was executed, once.</summary>
+    public ulong Original;
+
+    public readonly bool IsRead => Opcode == Opcode.RcReadRequest;
+
+    public readonly bool IsAtomic => Opcode is Opcode.RcCompareSwap or Opcode.RcFetchAdd;
+
+    public readonly bool Covers(uint psn) => ((psn - FirstPsn) & Psn.Mask) < (uint)PacketCount;
+}
+
+/// <summary>An answer on its way out, one packet a turn.</summary>
+internal struct ActiveResponse
+{
+    public StoredRequest Request;
+
+    /// <summary>The next packet to send.</summary>
+    public int Next;
+
+    /// <summary>The packet at which this answer began: it decides between First and Middle.</summary>
+    public int Start;
+
+    /// <summary>The answer repeats the rest of an older one.</summary>
+    public bool IsRest;
+
+    /// <summary>Answered before: it does not count against what the peer may have outstanding.</summary>
+    public bool IsRepetition;
+
+    public readonly uint NextPsn => Psn.Add(Request.FirstPsn, (uint)Next);
+}
+
+/// <summary>
+/// The responder resources of one queue pair: the answers under way, in PSN order, and the last requests granted, so
+/// that a duplicate is answered from what was stored and never by trusting it (roce.md A5.1). Both are bounded by what
+/// the peer was granted.
+/// </summary>
+internal sealed class ResponderResources
+{
+    private StoredRequest[] _stored = [];
+    private ActiveResponse[] _active = [];
+    private int _storedNext;
+    private int _storedCount;
+    private int _count;
+    private int _repetitions;
+
+    public bool IsEmpty => _count == 0;
+
+    /// <summary>The one to be answered next. Not empty.</summary>
+    public ref ActiveResponse Head => ref _active[0];
+
+    /// <summary>
+    /// The peer has as many outstanding as it was granted, which may be none: one more is an invalid request.
+    /// </summary>
+    // A late copy of an old request must not make a new one look like too many.
+    public bool IsExhausted => _count - _repetitions >= _stored.Length;
+
+    public void Reset(int granted)
+    {
+        _stored = granted == _stored.Length ? _stored : new StoredRequest[granted];
+        _active = _active.Length == 2 * granted ? _active : new ActiveResponse[2 * granted];
+        _storedNext = _storedCount = _count = _repetitions = 0;
+    }
+
+    /// <summary>A new request; not exhausted.</summary>
+    public void Add(in StoredRequest request)
+    {
+        _stored[_storedNext] = request;
+        _storedNext = (_storedNext + 1) % _stored.Length;
+        _storedCount = Math.Min(_storedCount + 1, _stored.Length);
+        _active[_count++] = new ActiveResponse { Request = request };
+    }
+
+    /// <summary>
+    /// A request that was seen before: answers it again, a READ from that packet on, anything else without executing
+    /// it. False when it is not one that was granted, or asks for more than that. The answers carry the present MSN,
+    /// not the one of the first time (<c>rxe_resp.c: prepare_ack_packet</c>).
+    /// </summary>
+    public bool TryRepeat(in PacketView packet, int mtuBytes, uint msn)
+    {
+        for (int i = 0; i < _storedCount; i++)
+        {
+            StoredRequest stored = _stored[i];
+            if (stored.Covers(packet.Psn))
+            {
+                stored.Msn = msn;
+                return stored.Opcode == packet.Opcode
+                    && (stored.IsRead ? TryRepeatRead(stored, packet, mtuBytes) : TryRepeatOther(stored, packet));
+            }
+        }
+
+        return false;
+    }
+
+    /// <summary>The head has sent a packet.</summary>
+    public void Advance()
+    {
+        if (++_active[0].Next == _active[0].Request.PacketCount)
+        {
+            _repetitions -= _active[0].IsRepetition ? 1 : 0;
+            _count--;
+            Array.Copy(_active, 1, _active, 0, _count);
+        }
+    }
+
+    /// <summary>Nothing more is answered: the queue pair is about to end.</summary>
+    public void Clear() => _count = _repetitions = 0;
+
+    private bool TryRepeatRead(in StoredRequest stored, in PacketView packet, int mtuBytes)
+    {
+        Reth reth = packet.Reth;
+        uint offset = (uint)Psn.Distance(stored.FirstPsn, packet.Psn) * (uint)mtuBytes;
+        bool isInside = reth.RKey == stored.Key
+            && reth.Va == stored.Address + offset
+            && reth.Length <= stored.LengthBytes - offset;
+        if (!isInside)
+        {
+            return false;
+        }
+
+        StoredRequest repeated = stored;
+        repeated.FirstPsn = packet.Psn;
+        repeated.Address = reth.Va;
+        repeated.LengthBytes = reth.Length;
+        repeated.PacketCount = Math.Max(1, (int)((reth.Length + (uint)mtuBytes - 1) / (uint)mtuBytes));
+        return IsUnderWay(packet.Psn) || TryInsert(repeated, isRest: offset != 0);
+    }
+
+    private bool TryRepeatOther(in StoredRequest stored, in PacketView packet)
+    {
+        bool isSame = packet.Traits.Has(ExtensionHeaders.AtomicEth)
+            ? packet.AtomicEth.RKey == stored.Key && packet.AtomicEth.Va == stored.Address
+            : packet.Reth.RKey == stored.Key && packet.Reth.Va == stored.Address;
+        return isSame && (IsUnderWay(packet.Psn) || TryInsert(stored, isRest: false));
+    }
+
+    // Still on its way out: what lies ahead comes anyway, what lies behind is sent again.
+    private bool IsUnderWay(uint psn)
+    {
+        for (int i = 0; i < _count; i++)
+        {
+            ref ActiveResponse active = ref _active[i];
+            if (active.Request.Covers(psn))
+            {
+                int index = Psn.Distance(active.Request.FirstPsn, psn);
+                if (index < active.Next)
+                {
+                    (active.Next, active.Start) = (index, index);
+                }
+
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    private bool TryInsert(in StoredRequest request, bool isRest)
+    {
+        if (_repetitions == _stored.Length)
+        {
+            return false;
+        }
+
+        int place = 0;
+        while (place < _count && Psn.Compare(_active[place].Request.FirstPsn, request.FirstPsn) < 0)
+        {
+            place++;
+        }
+
+        Array.Copy(_active, place, _active, place + 1, _count - place);
+        _count++;
+        _repetitions++;
+        _active[place] = new ActiveResponse { Request = request, IsRest = isRest, IsRepetition = true };
+        return true;
+    }
+}

@@ -1,0 +1,115 @@
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>
+/// Makes the packets that answer READs, atomics, ATOMIC WRITEs and FLUSHes, one at a time. Of a READ key, domain, right
+/// and range are looked at for every packet: a region or window that goes away stops a long one (H-12). Port token held
+/// by the caller.
+/// </summary>
+internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemory remote)
+{
+    private const int AtomicBytes = Bth.Size + Aeth.Size + AtomicAckEth.Size + PacketView.IcrcSize;
+
+    /// <summary>Adds the next packet of an answer to a super-packet; does not advance it.</summary>
+    /// <param name="response">Which answer.</param>
+    /// <param name="superPacket">Takes the packet.</param>
+    /// <param name="outcome">Done, or why there is no packet when the result is Nothing.</param>
+    /// <param name="region">The region that refused, if there is one.</param>
+    public BuildResult Build(
+        in ActiveResponse response, ref SuperPacket superPacket, out AccessOutcome outcome, out MemoryRegion? region)
+    {
+        (outcome, region) = (AccessOutcome.Done, null);
+        return response.Request.IsAtomic
+            ? BuildAtomic(response, ref superPacket)
+            : BuildRead(response, ref superPacket, out outcome, out region);
+    }
+
+    private BuildResult BuildAtomic(in ActiveResponse response, ref SuperPacket superPacket)
+    {
+        if (!superPacket.TryReserve(AtomicBytes, out Span<byte> packet))
+        {
+            return BuildResult.DoesNotFit;
+        }
+
+        BthOf(Opcode.RcAtomicAcknowledge, response).WriteTo(packet);
+        new Aeth(Aeth.AckUnlimited, response.Request.Msn).WriteTo(packet[Bth.Size..]);
+        new AtomicAckEth(response.Request.Original).WriteTo(packet[(Bth.Size + Aeth.Size)..]);
+        Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
+        superPacket.Commit(AtomicBytes);
+        return BuildResult.Built;
+    }
+
+    // ATOMIC WRITE and FLUSH are answered like a READ of nothing.
+    private BuildResult BuildRead(
+        in ActiveResponse response, ref SuperPacket superPacket, out AccessOutcome outcome, out MemoryRegion? region)
+    {
+        (outcome, region) = (AccessOutcome.Done, null);
+        uint offset = (uint)response.Next * (uint)pair.MtuBytes;
+        int payloadBytes = (int)Math.Min((uint)pair.MtuBytes, response.Request.LengthBytes - offset);
+        Opcode opcode = OpcodeOf(response);
+        int headerBytes = OpcodeTraits.Of(opcode).HeaderBytes;
+        int packetBytes = PayloadPacket.SizeOf(headerBytes, payloadBytes);
+        if (!superPacket.TryReserve(packetBytes, out Span<byte> packet))
+        {
+            return BuildResult.DoesNotFit;
+        }
+
+        (BthOf(opcode, response) with { PadCount = -payloadBytes & 3 }).WriteTo(packet);
+        if (headerBytes > Bth.Size)
+        {
+            new Aeth(Aeth.AckUnlimited, response.Request.Msn).WriteTo(packet[Bth.Size..]);
+        }
+
+        uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, superPacket.Count, packet, headerBytes);
+        outcome = CopyOut(response.Request, offset, packet.Slice(headerBytes, payloadBytes), ref icrc, out region);
+        if (outcome != AccessOutcome.Done)
+        {
+            return BuildResult.Nothing;
+        }
+
+        PayloadPacket.End(icrc, packet, headerBytes, payloadBytes);
+        superPacket.Commit(packetBytes);
+        return BuildResult.Built;
+    }
+
+    private Bth BthOf(Opcode opcode, in ActiveResponse response) => new()
+    {
+        Opcode = opcode,
+        PKey = port.Options.PKey,
+        DestQp = pair.DestQpNumber,
+        Psn = response.NextPsn,
+    };
+
+    private Opcode OpcodeOf(in ActiveResponse response)
+    {
+        bool isLast = response.Next == response.Request.PacketCount - 1;
+        bool isFirst = response.Next == response.Start
+            && ((response.Next == 0 && !response.IsRest) || !pair.Profile.AnswersReadRetryWithMiddle);
+        return (isFirst, isLast) switch
+        {
+            (true, true) => Opcode.RcReadResponseOnly,
+            (true, false) => Opcode.RcReadResponseFirst,
+            (false, true) => Opcode.RcReadResponseLast,
+            _ => Opcode.RcReadResponseMiddle,
+        };
+    }
+
+    private AccessOutcome CopyOut(
+        in StoredRequest read, uint offset, Span<byte> payload, ref uint icrc, out MemoryRegion? region)
+    {
+        region = null;
+        if (payload.Length == 0)
+        {
+            return AccessOutcome.Done;
+        }
+
+        AccessOutcome outcome = remote.Find(
+            read.Key, AccessFlags.RemoteRead, read.Address + offset, (ulong)payload.Length, out RemoteTarget target);
+        region = target.Region;
+        return outcome == AccessOutcome.Done
+            ? port.Memory.Read(region!, target.Address, payload, ref icrc)
+            : outcome;
+    }
+}

@@ -1,0 +1,38 @@
+using Wayleave.Core.Buffers;
+
+namespace Wayleave.Devices.Rdma.Verbs;
+
+/// <summary>Whose memory is registered.</summary>
+public enum RegistrationKind
+{
+    /// <summary>
+    /// A buffer that somebody exported (<c>ibv_reg_dmabuf_mr</c>): only the flags of
+    /// <see cref="AccessRules.SharedBufferFlags"/>.
+    /// </summary>
+    SharedBuffer,
+
+    /// <summary>
+    /// The registrant's own memory, which is behind the buffer (<c>ibv_reg_mr</c>): may carry windows, be counted from
+    /// zero, and be flushed.
+    /// </summary>
+    OwnMemory,
+}
+
+/// <summary>What to register (<c>ibv_reg_dmabuf_mr</c>).</summary>
+/// <param name="Offset">First byte within the buffer.</param>
+/// <param name="LengthBytes">Not zero.</param>
+/// <param name="Iova">
+/// Address under which the first byte is known; same offset within a 4 KiB page as <paramref name="Offset"/>.
+/// </param>
+/// <param name="Access">Who may do what.</param>
+/// <param name="Kind">Dynamic follows moves; pinned kinds hold the memory in place.</param>
+/// <param name="Key">The key's number, for replays; null takes a random one.</param>
+/// <param name="Registration">Whose memory it is: that decides which access flags make sense.</param>
+public readonly record struct MemoryRegionRequest(
+    ulong Offset,
+    ulong LengthBytes,
+    ulong Iova,
+    AccessFlags Access,
+    ImporterKind Kind,
+    uint? Key = null,
+    RegistrationKind Registration = RegistrationKind.SharedBuffer);
