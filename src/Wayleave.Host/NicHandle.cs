@@ -29,6 +29,9 @@ public sealed class NicHandle : IDisposable
     /// </summary>
     public const int AcknowledgeTimeoutCode = 16;
 
+    // Much shorter than the time-out of a drain, so that a hang is noticed about when it says.
+    private static readonly TimeSpan s_watchInterval = TimeSpan.FromSeconds(1);
+
     private const int RetryCountMax = 7;
     private const int ReadDepth = 16;
     private const int RnrTimerCode = 12; // 0.64 ms
@@ -37,6 +40,7 @@ public sealed class NicHandle : IDisposable
 
     private readonly HostContext _host;
     private readonly IDatagramTap? _tap;
+    private readonly ITimer _watchdog;
 
     internal NicHandle(
         HostContext host, PciFabric fabric, PciFunction function, NicConfig config, WayleaveHostOptions options)
@@ -68,6 +72,7 @@ public sealed class NicHandle : IDisposable
         Driver = new PortDriver(Device.Port, endpoint, host, options.Driver, _tap);
         PassiveCompletions = CreateCompletionQueue(PassiveDepth);
         AuditDomain = Device.CreateProtectionDomain();
+        _watchdog = options.Clock.CreateTimer(_ => Watch(), null, s_watchInterval, s_watchInterval);
     }
 
     public string Name { get; }
@@ -305,6 +310,7 @@ public sealed class NicHandle : IDisposable
 
     public void Dispose()
     {
+        _watchdog.Dispose();
         Driver.Dispose();
         (_tap as IDisposable)?.Dispose();
     }
@@ -359,6 +365,15 @@ public sealed class NicHandle : IDisposable
         using (_host.Enter())
         {
             return new AcquireTicket(_host, owner);
+        }
+    }
+
+    // On a thread of the pool: the one that drives the port may be the one that hangs inside a gate.
+    private void Watch()
+    {
+        using (_host.Enter())
+        {
+            Device.Hangs.HandleTimeout(_host.Now);
         }
     }
 

@@ -20,6 +20,7 @@ public sealed class NvmeHandle : IDisposable
 
     private const int Requests = 16;
     private const int Workers = 4;
+    private static readonly TimeSpan s_watchInterval = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_readyMax = TimeSpan.FromSeconds(10); // CAP.TO
 
     private readonly HostContext _host;
@@ -27,10 +28,12 @@ public sealed class NvmeHandle : IDisposable
     private readonly MappedMemory _queues;
     private readonly MappedMemory? _memoryBuffer;
     private readonly NvmeRunner _runner;
+    private readonly ITimer _watchdog;
     private readonly ConcurrentDictionary<uint, DirectFile> _media = new();
     private uint _nextNamespace = 1; // host lock
 
-    internal NvmeHandle(HostContext host, PciFabric fabric, PciFunction function, NvmeConfig config)
+    internal NvmeHandle(
+        HostContext host, PciFabric fabric, PciFunction function, NvmeConfig config, TimeProvider clock)
     {
         _host = host;
         Name = config.Name;
@@ -57,6 +60,7 @@ public sealed class NvmeHandle : IDisposable
             Driver = new NvmeDriver(host, fabric, Controller, _queues.Memory);
         }
 
+        _watchdog = clock.CreateTimer(_ => Watch(), null, s_watchInterval, s_watchInterval);
         _runner = new NvmeRunner(Controller, Driver, host, Serve, Workers, $"wayleave {config.Name}");
         using (host.Enter())
         {
@@ -162,6 +166,7 @@ public sealed class NvmeHandle : IDisposable
     /// </summary>
     public void Dispose()
     {
+        _watchdog.Dispose();
         using (_host.Enter())
         {
             Driver.Reset();
@@ -177,6 +182,15 @@ public sealed class NvmeHandle : IDisposable
         foreach (IDisposable? memory in new IDisposable?[] { _buffers, _queues, _memoryBuffer })
         {
             memory?.Dispose();
+        }
+    }
+
+    // On a thread of the pool: the drive's own may be the one that hangs.
+    private void Watch()
+    {
+        using (_host.Enter())
+        {
+            Driver.Hangs.HandleTimeout(_host.Now);
         }
     }
 

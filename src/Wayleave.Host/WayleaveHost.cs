@@ -138,7 +138,8 @@ public sealed class WayleaveHost : IAsyncDisposable
 
             foreach (NvmeConfig nvme in config.Nvmes)
             {
-                host._nvmes.Add(new NvmeHandle(host.Context, host._fabric, topology.Find(nvme.Name)!, nvme));
+                PciFunction function = topology.Find(nvme.Name)!;
+                host._nvmes.Add(new NvmeHandle(host.Context, host._fabric, function, nvme, options.Clock));
             }
 
             foreach (AcceleratorConfig accelerator in config.Accelerators)

@@ -3,34 +3,6 @@ using Wayleave.Core.Checking;
 
 namespace Wayleave.Core.Fences;
 
-/// <summary>What an engine answered when it was told to stop.</summary>
-public enum EngineStop
-{
-    /// <summary>
-    /// It stands still and touches no memory: it was seen to, by its own registers or its thread's end.
-    /// </summary>
-    Stopped,
-
-    /// <summary>It will say so later, by <see cref="HangDetector.HandleStopped"/>.</summary>
-    Stopping,
-
-    /// <summary>Nobody can tell whether it still runs.</summary>
-    Unknown,
-}
-
-/// <summary>An engine that can be told to stop (a GPU ring with a reset). Called with the host lock held.</summary>
-public interface IStoppableEngine
-{
-    /// <summary>For people and traces.</summary>
-    string Name { get; }
-
-    /// <summary>
-    /// Begins to stop, and never blocks. <see cref="EngineStop.Stopped"/> is a promise that no access is under way and
-    /// none will start for any job submitted so far.
-    /// </summary>
-    EngineStop Stop();
-}
-
 /// <summary>A fence whose engine hung.</summary>
 /// <param name="Fence">Name, context and sequence number.</param>
 /// <param name="Engine">Who should have signalled it.</param>
@@ -54,6 +26,7 @@ public sealed class HangDetector
     private readonly TimeSpan _stopGrace;
     private readonly List<Watch> _watches = [];
     private readonly List<EngineHang> _hangs = [];
+    private readonly HashSet<IStoppableEngine> _lost = [];
 
     /// <param name="host">Of the fences.</param>
     /// <param name="timeout">How long a job may take, from <see cref="Add"/>.</param>
@@ -66,6 +39,12 @@ public sealed class HangDetector
 
     /// <summary>Fences that have not ended, forced ones among them.</summary>
     public int WatchedCount => _watches.Count;
+
+    /// <summary>
+    /// Whether the engine was given up: it was told to stop and nobody knows that it did. Until it is seen to stand
+    /// still, nothing that is submitted to it can be promised to signal.
+    /// </summary>
+    public bool HasLost(IStoppableEngine engine) => _lost.Contains(engine);
 
     /// <summary>When <see cref="HandleTimeout"/> has something to do; null while nothing is pending.</summary>
     public TimeSpan? NextDeadline
@@ -129,6 +108,7 @@ public sealed class HangDetector
         _host.AssertHeld();
         using SignalingSection section = new(engine.Name, "end of a hang");
         _host.Trace("fence.engine_stopped", engine.Name);
+        _lost.Remove(engine);
         foreach (Watch watch in _watches.Where(w => ReferenceEquals(w.Engine, engine)).ToArray())
         {
             Note(watch, wasStopped: true);
@@ -161,11 +141,22 @@ public sealed class HangDetector
         }
     }
 
-    // Fences of one queue signal in order, so the earlier ones are given up with it.
+    // Fences of one queue signal in order, so the earlier ones are given up with it; and nobody gets to what else was
+    // submitted to an engine that is lost.
     private void Force(Watch watch)
     {
         Note(watch, wasStopped: false);
-        foreach (Fence fence in watch.Fence.PendingUpToThis())
+        Force(watch.Fence);
+        _lost.Add(watch.Engine);
+        foreach (Fence fence in watch.Engine.Submitted.ToArray())
+        {
+            Force(fence);
+        }
+    }
+
+    private static void Force(Fence last)
+    {
+        foreach (Fence fence in last.PendingUpToThis())
         {
             fence.Force(Errno.ETIME);
         }

@@ -33,6 +33,7 @@ public sealed class CopyEngine : IStoppableEngine
     private CopyJob? _current; // token
     private int _token;
     private int _doorbell;
+    private bool _isDead; // host lock
     private int _stopRequested; // set under the host lock, read by the holder of the token
 
     internal CopyEngine(HostContext host, DmaPort port, GpuOptions options)
@@ -64,8 +65,21 @@ public sealed class CopyEngine : IStoppableEngine
     /// <summary>Jobs in the ring. Callable without the lock.</summary>
     public int QueuedCount => Volatile.Read(ref _queued);
 
-    /// <summary>Whether the ring takes another job. Host lock held by the caller.</summary>
-    public bool HasRoom => _ring.Count < _options.CopyRingSlots;
+    /// <summary>
+    /// Whether the ring takes another job; none while the engine is given up as hung. Host lock held by the caller.
+    /// </summary>
+    public bool HasRoom => Refusal == Errno.Success;
+
+    IEnumerable<Fence> IStoppableEngine.Submitted => _ring.Select(j => j.Fence);
+
+    /// <summary>
+    /// Why the ring takes no job, as <see cref="TrySubmit"/> says it; Success when it does. Host lock held by the
+    /// caller.
+    /// </summary>
+    public Errno Refusal =>
+        _isDead ? Errno.ENODEV
+        : _ring.Count == _options.CopyRingSlots || Hangs.HasLost(this) ? Errno.EAGAIN
+        : Errno.Success;
 
     /// <summary>The jobs that have not ended, oldest first. Host lock held by the caller.</summary>
     public IReadOnlyList<CopyJob> Jobs => _ring;
@@ -78,7 +92,8 @@ public sealed class CopyEngine : IStoppableEngine
 
     /// <summary>Puts a job into the ring. Host lock held by the caller.</summary>
     /// <returns>
-    /// <see cref="Errno.EAGAIN"/> when the ring is full: ask again after the oldest job's fence.
+    /// <see cref="Errno.EAGAIN"/> when the ring is full, or the engine hangs and was given up: ask again after the
+    /// oldest job has ended. <see cref="Errno.ENODEV"/> after <see cref="HandleDriverEnded"/>.
     /// <see cref="Errno.EDEADLK"/> when the job would wait for itself; the violation says how.
     /// </returns>
     /// <exception cref="ArgumentException">Source and target differ in length.</exception>
@@ -91,12 +106,13 @@ public sealed class CopyEngine : IStoppableEngine
                 $"{job.Name}: {source.LengthBytes} bytes do not fit {job.Target.LengthBytes}", nameof(job));
         }
 
-        if (!HasRoom)
+        Errno errno = Refusal;
+        if (errno != Errno.Success)
         {
-            return Errno.EAGAIN;
+            return errno;
         }
 
-        Errno errno = job.Fence.TryRunAfter(job.Waits, out _);
+        errno = job.Fence.TryRunAfter(job.Waits, out _);
         if (errno != Errno.Success)
         {
             return errno;
@@ -208,6 +224,27 @@ public sealed class CopyEngine : IStoppableEngine
         Interlocked.Exchange(ref _stopRequested, 1);
         _host.Defer(RingDoorbell);
         return EngineStop.Stopping;
+    }
+
+    /// <summary>
+    /// The thread that has the token has ended by a fault and never gives it back: no access is under way and none will
+    /// start, so every job ends with EIO, and none is taken any more. Host lock held by the caller.
+    /// </summary>
+    public void HandleDriverEnded()
+    {
+        _host.AssertHeld();
+        if (Volatile.Read(ref _token) == 0)
+        {
+            throw new InvalidOperationException($"nobody has the token of {Name}: another thread may drive it");
+        }
+
+        using SignalingSection section = new(Name, "end");
+        (_isDead, _current) = (true, null);
+        Hangs.HandleStopped(this);
+        foreach (CopyJob job in _ring.ToArray())
+        {
+            EndLocked(job, Errno.EIO);
+        }
     }
 
     private void RingDoorbell()

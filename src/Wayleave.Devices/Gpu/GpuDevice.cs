@@ -164,7 +164,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
 
         if (!CopyEngine.HasRoom)
         {
-            return Errno.EAGAIN;
+            return CopyEngine.Refusal;
         }
 
         Errno errno =

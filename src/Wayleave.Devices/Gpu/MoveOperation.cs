@@ -137,7 +137,7 @@ public sealed class MoveOperation
         // What can fail comes before the importers are told.
         if (!_device.CopyEngine.HasRoom)
         {
-            return Errno.EAGAIN;
+            return _device.CopyEngine.Refusal;
         }
 
         Errno errno = _device.TryPlace(Buffer, Target, out GpuPlacement? placement);

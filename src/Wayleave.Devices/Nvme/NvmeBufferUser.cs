@@ -147,6 +147,7 @@ public sealed class NvmeBufferUser : IRevocableImporter
         }
 
         _transfers.Add(transfer);
+        _driver.Hangs.Add(ended, _driver);
         ReservationUsage usage = opcode == NvmeOpcode.Read ? ReservationUsage.Write : ReservationUsage.Read;
         if (WaitsForCommands)
         {
@@ -207,6 +208,7 @@ public sealed class NvmeBufferUser : IRevocableImporter
         }
 
         _drain = _drains.CreateFence();
+        _driver.Hangs.Add(_drain, _driver);
         return InvalidateOutcome.Draining(_drain);
     }
 
@@ -215,8 +217,9 @@ public sealed class NvmeBufferUser : IRevocableImporter
         _transfers.Remove(transfer);
         ended.Signal(transfer.Errno);
         _idle.Push(timeline);
-        if (_transfers.Count == 0 && _drain is { HasEnded: false } drain)
+        if (_transfers.Count == 0 && _drain is { } drain)
         {
+            _drain = null; // a drive that was stopped has signalled it before: the mapping ends all the same
             if (_attachment.State == MappingState.Invalidated)
             {
                 _attachment.Evidence!.RecordDrained();

@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Checking;
+using Wayleave.Core.Fences;
 using Wayleave.Core.Topology;
 
 namespace Wayleave.Devices.Nvme;
@@ -33,11 +34,15 @@ public enum NvmeDriverState
 //   0x0000 admin submissions (64)   0x1000 admin completions (64)   0x2000 submissions (128)   0x4000 completions (128)
 //   0x5000 one page of PRP or SGL entries for each of 127 commands
 
+// A command that is late is not asked about: nvme_timeout() first sends an Abort, which a controller may ignore, and in
+// the end resets. Here the first late command resets at once; the reset waits until the medium has let go of every
+// buffer, which is the proof that no command does DMA, and then the driver starts again.
+
 /// <summary>
 /// The host's driver of an <see cref="NvmeController"/>: enables it, makes a queue pair, sends commands and tells how
 /// they ended. Every member is called with the host lock held.
 /// </summary>
-public sealed class NvmeDriver
+public sealed class NvmeDriver : IStoppableEngine
 {
     /// <summary>Commands that may be under way at once; a ring has one empty slot.</summary>
     public const int CommandsMax = Depth - 1;
@@ -63,6 +68,7 @@ public sealed class NvmeDriver
     private readonly Stack<int> _slots = new(Enumerable.Range(0, CommandsMax).Reverse());
     private Ring _admin = new(AdminDepth);
     private Ring _io = new(Depth);
+    private bool _restarts; // after a reset that a late command brought about
 
     /// <param name="host">Whose lock guards it; held by the caller.</param>
     /// <param name="fabric">Where the queue memory becomes reachable for the controller.</param>
@@ -76,6 +82,7 @@ public sealed class NvmeDriver
         ArgumentOutOfRangeException.ThrowIfLessThan(memory.Length, MemoryBytes);
         (_host, _controller, _memory) = (host, controller, memory);
         _completions = $"{controller.Function.Name} completions";
+        Hangs = new HangDetector(host, CommandTimeout, ResetTimeout);
         DmaAddressList physical = new([fabric.AddWindow(memory, owner: null).Range]);
         Errno errno = fabric.TryMap(controller.Function, physical, out DmaAddressList? addresses);
         _addresses = errno == Errno.Success
@@ -83,7 +90,22 @@ public sealed class NvmeDriver
             : throw new InvalidOperationException($"the queues of {controller.Function} cannot be mapped: {errno}");
     }
 
+    /// <summary>How long a command may take (<c>nvme_core.io_timeout</c>).</summary>
+    public static readonly TimeSpan CommandTimeout = TimeSpan.FromSeconds(30);
+
+    /// <summary>How long a reset may take (CAP.TO).</summary>
+    public static readonly TimeSpan ResetTimeout = TimeSpan.FromSeconds(10);
+
     public NvmeDriverState State { get; private set; }
+
+    /// <summary>
+    /// Watches the fences of those who send commands, who add theirs. The edge calls
+    /// <see cref="HangDetector.HandleTimeout"/> when <see cref="HangDetector.NextDeadline"/> has passed, from another
+    /// thread than the one that polls.
+    /// </summary>
+    public HangDetector Hangs { get; }
+
+    string IStoppableEngine.Name => _controller.Function.Name;
 
     /// <summary>Transfers that have not ended.</summary>
     public int Outstanding => CommandsMax - _slots.Count;
@@ -137,7 +159,14 @@ public sealed class NvmeDriver
         {
             case NvmeDriverState.Resetting when status == 0:
                 State = NvmeDriverState.Stopped;
+                Hangs.HandleStopped(this);
                 EndAll(NvmeStatus.AbortRequested);
+                if (_restarts)
+                {
+                    _restarts = false;
+                    Start();
+                }
+
                 return true;
             case NvmeDriverState.Stopped or NvmeDriverState.Failed or NvmeDriverState.Resetting:
                 return false;
@@ -208,6 +237,13 @@ public sealed class NvmeDriver
                 Dword10 = 1 | ((uint)transfer.Slot << 16),
             });
         }
+    }
+
+    EngineStop IStoppableEngine.Stop()
+    {
+        _restarts = State == NvmeDriverState.Ready;
+        Reset();
+        return State == NvmeDriverState.Stopped ? EngineStop.Stopped : EngineStop.Stopping;
     }
 
     private ulong AddressAt(int offset)

@@ -46,6 +46,8 @@ public sealed class RdmaDevice
         }
 
         Port = new RdmaPort(host, function, options);
+        Users = new UnstoppableEngine($"{Name} port");
+        Hangs = new HangDetector(host, options.DrainTimeout, stopGrace: TimeSpan.Zero);
     }
 
     public HostContext Host { get; }
@@ -57,6 +59,15 @@ public sealed class RdmaDevice
     public RdmaPort Port { get; }
 
     public string Name => Function.Name;
+
+    /// <summary>
+    /// Watches the drains of all regions. The edge calls <see cref="HangDetector.HandleTimeout"/> when
+    /// <see cref="HangDetector.NextDeadline"/> has passed, from another thread than those that drive the port.
+    /// </summary>
+    public HangDetector Hangs { get; }
+
+    /// <summary>Whoever is inside a gate of a region.</summary>
+    internal UnstoppableEngine Users { get; }
 
     /// <summary>
     /// Regions whose key is in use, dead ones included; in no promised order. Host lock held by the caller.

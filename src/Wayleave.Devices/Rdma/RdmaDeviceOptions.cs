@@ -59,6 +59,12 @@ public sealed record RdmaDeviceOptions
     /// <summary>RNR timer code sent when a region must be mapped first: 1 to 12, that is 0.01 to 0.64 ms.</summary>
     public int FaultRnrTimer { get; init; } = 12;
 
+    /// <summary>
+    /// How long a user inside the gate of a region may keep a drain waiting: one packet or one block. Later the fence
+    /// of the drain is forced with ETIME, which lets waiters go on and is evidence of nothing.
+    /// </summary>
+    public TimeSpan DrainTimeout { get; init; } = TimeSpan.FromSeconds(10);
+
     /// <summary>The one partition key.</summary>
     public ushort PKey { get; init; } = Bth.DefaultPKey;
 

@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
 using Wayleave.Core.Topology;
 
 namespace Wayleave.Devices.Vfio;
@@ -17,7 +18,18 @@ public sealed class IoAddressSpace(HostContext host, string name)
 
     private volatile IoMapping[] _mappings = [];
 
+    /// <summary>How long a device may be inside a mapping that is being taken away: a block.</summary>
+    public static readonly TimeSpan DrainTimeout = TimeSpan.FromSeconds(10);
+
     public HostContext Host { get; } = host;
+
+    /// <summary>
+    /// Watches the drains of all mappings. The edge calls <see cref="HangDetector.HandleTimeout"/> when
+    /// <see cref="HangDetector.NextDeadline"/> has passed, from another thread than those that use the mappings.
+    /// </summary>
+    public HangDetector Hangs { get; } = new(host, DrainTimeout, stopGrace: TimeSpan.Zero);
+
+    internal UnstoppableEngine Users { get; } = new($"devices in {name}");
 
     public string Name { get; } = name;
 

@@ -125,7 +125,12 @@ public sealed class IoMapping : IRevocableImporter
             return InvalidateOutcome.Done;
         }
 
-        _drain ??= _timeline.CreateFence();
+        if (_drain is null)
+        {
+            _drain = _timeline.CreateFence();
+            _space.Hangs.Add(_drain, _space.Users);
+        }
+
         return InvalidateOutcome.Draining(_drain);
     }
 

@@ -58,10 +58,14 @@ public sealed class CopyEngineRunner : IDisposable
         }
         catch (Exception e) when (e is not OutOfMemoryException)
         {
-            // Jobs stay in the ring and their fences stay pending: memory they use is never given out. The status says
-            // why.
+            // Nobody drives the engine from now on, and a thread that has ended touches no memory: its jobs end with an
+            // error. The status says why.
             _failure = e;
             _host.Trace("copy.engine_failed", e.Message);
+            using (_host.Enter())
+            {
+                _engine.HandleDriverEnded();
+            }
         }
     }
 }

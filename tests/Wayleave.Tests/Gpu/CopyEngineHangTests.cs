@@ -70,6 +70,49 @@ public class CopyEngineHangTests
     }
 
     [Fact]
+    public void Jobs_that_a_lost_engine_never_started_are_given_up_with_it_and_run_when_it_is_back()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create(), other = f.Create("other");
+        MoveOperation late = f.Evict(buffer), queued = f.Evict(other);
+        f.Gpu.CopyEngine.Drive(1);
+        Assert.True(f.Gpu.CopyEngine.TryEnter());
+        f.Clock.Advance(s_timeout);
+        Watch(f);
+        Assert.False(queued.Fence!.IsSignaled);
+        f.Clock.Advance(s_grace);
+        Watch(f);
+        Assert.Equal((true, true, false), (late.Fence!.IsForced, queued.Fence.IsForced, queued.Fence.HasEnded));
+        Assert.Equal(Errno.EAGAIN, f.TryCreate("more", 1, out _)); // whose clear nobody could promise to signal
+        Assert.True(f.Gpu.CopyEngine.Step());
+        f.Gpu.CopyEngine.Exit();
+        f.Run();
+        Assert.Equal((true, true), (late.Fence.HasEnded, queued.Fence.HasEnded));
+        Assert.Equal(Errno.Success, f.TryCreate("more", 1, out _));
+        Assert.Equal(0, f.Host.Checker.ViolationCount);
+    }
+
+    [Fact]
+    public void Jobs_of_an_engine_whose_driver_has_ended_end_with_an_error_and_that_is_evidence()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create(), other = f.Create("other"), third = f.Create("third");
+        MoveOperation first = f.Evict(buffer), second = f.Evict(other);
+        f.Gpu.CopyEngine.Drive(1);
+        Assert.Throws<InvalidOperationException>(() => f.Locked(f.Gpu.CopyEngine.HandleDriverEnded));
+        Assert.True(f.Gpu.CopyEngine.TryEnter()); // the thread that has it is gone
+        f.Locked(f.Gpu.CopyEngine.HandleDriverEnded);
+        Assert.Equal((Errno.ETIME, Errno.EIO), (first.Fence!.Error, second.Fence!.Error));
+        Assert.Equal(
+            (true, true, false, false),
+            (first.Fence.HasEnded, second.Fence.HasEnded, first.Fence.IsForced, second.Fence.IsForced));
+        Assert.Equal(0, f.Gpu.CopyEngine.QueuedCount);
+        Assert.Equal(RevokeState.Retired, f.Free(buffer).State);
+        Assert.Equal(Errno.ENODEV, f.TryCreate("more", 1, out _));
+        Assert.Equal(Errno.ENODEV, f.Evict(third).Error);
+    }
+
+    [Fact]
     public void A_stop_that_comes_when_the_job_has_just_ended_harms_nobody()
     {
         GpuFixture f = new();

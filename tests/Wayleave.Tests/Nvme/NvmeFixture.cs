@@ -20,6 +20,7 @@ internal sealed class NvmeFixture
 
     public NvmeFixture(HostBridge? bridge = null, int mediumBytes = 4 << 20, Action<PciTopology>? arrange = null)
     {
+        Host = new HostContext(Clock);
         PciTopology topology = new();
         topology.Add(bridge ?? new HostBridge(0, 0));
         arrange?.Invoke(topology);
@@ -46,7 +47,9 @@ internal sealed class NvmeFixture
         }
     }
 
-    public HostContext Host { get; } = new(new VirtualClock());
+    public VirtualClock Clock { get; } = new();
+
+    public HostContext Host { get; }
 
     public PciFabric Fabric { get; }
 

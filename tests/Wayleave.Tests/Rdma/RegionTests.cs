@@ -131,6 +131,29 @@ public class RegionTests
     }
 
     [Fact]
+    public void A_drain_that_takes_too_long_is_forced_and_the_memory_waits_for_who_is_inside()
+    {
+        Conversation c = new();
+        Translation inside = c.Region.Current!;
+        Assert.True(inside.Gate.TryEnter());
+        RevokeOperation revoke = Revoke(c.Node, c.Memory);
+        HangDetector hangs = c.Node.Device.Hangs;
+        using (c.Node.Host.Enter())
+        {
+            TimeSpan due = hangs.NextDeadline!.Value;
+            Assert.Equal(c.Node.Host.Now + c.Node.Device.Options.DrainTimeout, due);
+            hangs.HandleTimeout(due);
+            Assert.False(Assert.Single(hangs.Hangs).WasStopped);
+            Assert.True(c.Memory.Buffer.Reservation.TestSignaled(ReservationUsage.Bookkeep));
+        }
+
+        Assert.NotEqual(RevokeState.Retired, revoke.State);
+        inside.Gate.Exit();
+        Assert.Equal((RevokeState.Retired, 0), (revoke.State, hangs.WatchedCount));
+        Assert.Equal(0, c.Node.Host.Checker.ViolationCount);
+    }
+
+    [Fact]
     public void A_region_whose_drain_was_forced_is_mapped_again_once_the_port_has_left_after_all()
     {
         Conversation c = new();

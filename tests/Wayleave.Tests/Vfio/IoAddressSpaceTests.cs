@@ -121,6 +121,24 @@ public sealed class IoAddressSpaceTests
     }
 
     [Fact]
+    public void A_drain_that_takes_too_long_is_forced_and_the_reset_waits_for_who_is_inside()
+    {
+        VfioFixture f = new();
+        IoAddressSpace space = new(f.Host, "vm 1");
+        SharedBuffer buffer = f.Export();
+        TryMap(f, space, buffer, 0, Page, out _);
+        Assert.True(space.TryTranslate(Iova, out Translation? translation, out _, out _));
+        Assert.True(translation!.Gate.TryEnter());
+        VfioTransition reset = f.Locked(f.Device.Reset);
+        f.Locked(() => space.Hangs.HandleTimeout(f.Host.Now + IoAddressSpace.DrainTimeout));
+
+        Assert.True(f.Locked(() => buffer.Reservation.TestSignaled(ReservationUsage.Bookkeep)));
+        Assert.False(reset.IsCompleted);
+        translation.Gate.Exit();
+        Assert.True(reset.IsCompleted);
+    }
+
+    [Fact]
     public void A_release_waits_for_the_access_that_is_inside_and_for_the_reservation()
     {
         VfioFixture f = new();

@@ -353,6 +353,7 @@ public sealed class MemoryRegion : Numbered
             // The last user reports through HandleDrained, which waits for the lock that is held here.
             _closing = current.Gate;
             _drain = _timeline.CreateFence();
+            _device.Hangs.Add(_drain, _device.Users);
         }
     }
 
