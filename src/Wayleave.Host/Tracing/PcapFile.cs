@@ -114,8 +114,8 @@ public sealed class PcapFile : IDatagramTap, IDisposable
                     nanoseconds,
                     header with
                     {
-                        SourceMac = MacAddress.ForGid(header.Source),
-                        DestinationMac = MacAddress.ForGid(header.Destination),
+                        SourceMac = header.Source.ToMacAddress(),
+                        DestinationMac = header.Destination.ToMacAddress(),
                         Identification = identification++,
                     },
                     segment);

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Wayleave.Devices.Link;
 
 namespace Wayleave.Devices.Rdma.Wire;
 

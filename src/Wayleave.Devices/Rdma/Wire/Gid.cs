@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Globalization;
 using System.Net;
+using Wayleave.Devices.Link;
 
 namespace Wayleave.Devices.Rdma.Wire;
 
@@ -53,6 +54,12 @@ public readonly record struct Gid(ulong High, ulong Low)
         gid = FromBytes(bytes);
         return true;
     }
+
+    /// <summary>
+    /// A locally administered Ethernet address made of the last four bytes, for captures of packets that never saw an
+    /// Ethernet.
+    /// </summary>
+    public MacAddress ToMacAddress() => new(0x0200UL << 32 | (uint)Low);
 
     /// <summary>Writes <see cref="Size"/> bytes, in network order.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The destination is shorter.</exception>

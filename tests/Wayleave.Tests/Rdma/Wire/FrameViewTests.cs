@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Wayleave.Devices.Link;
 using Wayleave.Devices.Rdma.Wire;
 using Xunit;
 
@@ -162,7 +163,7 @@ public class FrameViewTests
     [Fact]
     public void A_mac_address_is_written_with_colons()
     {
-        Assert.Equal("02:00:0a:4d:00:01", MacAddress.ForGid(Gid.FromIPv4(0x0A4D0001)).ToString());
+        Assert.Equal("02:00:0a:4d:00:01", Gid.FromIPv4(0x0A4D0001).ToMacAddress().ToString());
         byte[] bytes = new byte[MacAddress.Size];
         new MacAddress(0x0123456789AB).WriteTo(bytes);
         Assert.Equal("0123456789AB", Convert.ToHexString(bytes));

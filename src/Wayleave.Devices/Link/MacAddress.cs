@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using System.Globalization;
 
-namespace Wayleave.Devices.Rdma.Wire;
+namespace Wayleave.Devices.Link;
 
 /// <summary>
 /// An Ethernet address; <paramref name="Value"/> holds its six bytes as the low 48 bits, first byte highest.
@@ -11,11 +11,11 @@ public readonly record struct MacAddress(ulong Value)
     /// <summary>Bytes on the wire.</summary>
     public const int Size = 6;
 
-    /// <summary>
-    /// A locally administered address made of the last four bytes of a GID, for captures of packets that never saw an
-    /// Ethernet.
-    /// </summary>
-    public static MacAddress ForGid(Gid gid) => new(0x0200UL << 32 | (uint)gid.Low);
+    /// <summary>All stations: <c>ff:ff:ff:ff:ff:ff</c>.</summary>
+    public static MacAddress Broadcast => new(0xFFFF_FFFF_FFFF);
+
+    /// <summary>A group address, <see cref="Broadcast"/> included: never the source of a frame.</summary>
+    public bool IsMulticast => (Value >> 40 & 1) != 0;
 
     /// <summary>Reads the first <see cref="Size"/> bytes.</summary>
     /// <exception cref="ArgumentOutOfRangeException">Fewer bytes than that.</exception>
@@ -29,6 +29,32 @@ public readonly record struct MacAddress(ulong Value)
     {
         BinaryPrimitives.WriteUInt16BigEndian(destination, (ushort)(Value >> 32));
         BinaryPrimitives.WriteUInt32BigEndian(destination[2..], (uint)Value);
+    }
+
+    /// <summary>Parses six hexadecimal bytes with colons, two digits each.</summary>
+    public static bool TryParse(ReadOnlySpan<char> text, out MacAddress address)
+    {
+        address = default;
+        if (text.Length != (3 * Size) - 1)
+        {
+            return false;
+        }
+
+        ulong value = 0;
+        for (int i = 0; i < Size; i++)
+        {
+            ReadOnlySpan<char> octet = text.Slice(3 * i, 2);
+            if ((i > 0 && text[(3 * i) - 1] != ':')
+                || !byte.TryParse(octet, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out byte part))
+            {
+                return false;
+            }
+
+            value = value << 8 | part;
+        }
+
+        address = new MacAddress(value);
+        return true;
     }
 
     /// <summary>Six hexadecimal bytes with colons.</summary>
