@@ -9,9 +9,11 @@ namespace Wayleave.Lab.Guests;
 /// The cases of docs/cases.md that user space can ask the kernel: each step is a record of the case, the exporter,
 /// what was done and what came of it.
 /// </summary>
-internal sealed unsafe class DmaBufCases(Records records, Vgem vgem)
+internal sealed unsafe class DmaBufCases(Records records, Vgem vgem, AdapterDevices adapters)
 {
     private const int Size = 65536;
+
+    private readonly List<string> _different = [];
 
     private string _exporter = "";
     private string _part = "";
@@ -25,20 +27,62 @@ internal sealed unsafe class DmaBufCases(Records records, Vgem vgem)
         }
 
         using Vgem vgem = new();
-        DmaBufCases cases = new(new Records(), vgem);
+        using AdapterDevices adapters = new();
+        DmaBufCases cases = new(new Records(), vgem, adapters);
+        using AdapterCases own = new(adapters, (name, what, result) => cases.Step(name, what, result));
+        own.Begin();
         cases.Ask("udmabuf", KernelBuffer.Udmabuf, cases.UdmabufRules);
         cases.Ask("dma-heap", KernelBuffer.Heap, cases.HeapRules);
         cases.Ask("vgem", vgem.Create, cases.VgemRules);
-        return ExitCodes.Done;
+        cases._part = "adapter";
+        own.End("vgem");
+        foreach (string line in cases._different)
+        {
+            Console.Error.WriteLine(line);
+        }
+
+        return cases._different.Count == 0 ? ExitCodes.Done : ExitCodes.Failed;
     }
 
     private void Ask(string exporter, Func<int, KernelBuffer> make, Action own)
     {
-        (_exporter, _part) = (exporter, "common");
-        new BufferConformance(new KernelBackend(vgem, make), Step).Run();
+        _exporter = exporter;
+        List<(string Case, string What, string Result)> kernel = Asked(new KernelBackend(vgem, make));
+        _part = "common";
+        foreach ((string name, string what, string result) in kernel)
+        {
+            Step(name, what, result);
+        }
+
         _part = "kernel";
         FileRules(make);
         own();
+        Hold("adapter", kernel, Asked(new AdapterBackend(adapters, exporter)));
+        using KernelParts parts = new(adapters, exporter);
+        Hold("core", kernel, Asked(parts.CreateBackend()));
+    }
+
+    private static List<(string Case, string What, string Result)> Asked(IBufferBackend backend)
+    {
+        List<(string, string, string)> steps = [];
+        new BufferConformance(backend, (name, what, result) => steps.Add((name, what, result))).Run();
+        return steps;
+    }
+
+    // One record for each case: how many of its steps answer as the kernel's own system calls do.
+    private void Hold(
+        string part, List<(string Case, string What, string Result)> kernel,
+        List<(string Case, string What, string Result)> ours)
+    {
+        _part = part;
+        foreach (IGrouping<string, (string Case, string What, string Result)> steps in kernel.GroupBy(s => s.Case))
+        {
+            int same = steps.Count(ours.Contains);
+            Step(steps.Key, "all steps of the case", $"{same} of {steps.Count()} as by system calls");
+        }
+
+        _different.AddRange(ours.Except(kernel)
+            .Select(s => $"{_exporter} by {part}: {s.Case} {s.What}: {s.Result}"));
     }
 
     private void Step(string name, string what, string result) => records.Add(new JsonObject
@@ -213,11 +257,11 @@ internal sealed unsafe class DmaBufCases(Records records, Vgem vgem)
 
         // Close of the device signals; a fence that nobody signals does so by itself after ten seconds.
         Vgem other = new();
-        (KernelSyncFile orphan, _) = other.Pending();
+        (RawSyncFile orphan, _) = other.Pending();
         other.Dispose();
         Step("FENCE-56", "the file when its device was closed", orphan.Status());
         orphan.Dispose();
-        (KernelSyncFile forgotten, uint fence) = vgem.Pending();
+        (RawSyncFile forgotten, uint fence) = vgem.Pending();
         Step("FENCE-56", "poll of a fence that nobody signals, for 30 s",
             KernelPoll.Wait(forgotten.Fd, Libc.POLLIN, timeoutMs: 30000));
         Step("FENCE-56", "its file then", forgotten.Status());

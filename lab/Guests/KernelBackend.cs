@@ -15,7 +15,7 @@ internal sealed class KernelBackend(Vgem vgem, Func<int, KernelBuffer> make) : I
 
     public (ISyncFileUnderTest File, IPendingWork Work) Pending()
     {
-        (KernelSyncFile file, uint fence) = vgem.Pending();
+        (RawSyncFile file, uint fence) = vgem.Pending();
         return (new SyncFile(file), new Work(vgem, fence));
     }
 
@@ -51,7 +51,7 @@ internal sealed class KernelBackend(Vgem vgem, Func<int, KernelBuffer> make) : I
         {
             int fd = kernel.TryExport((uint)flags);
             result = KernelResult.Ok(fd);
-            return fd < 0 ? null : new SyncFile(new KernelSyncFile(fd));
+            return fd < 0 ? null : new SyncFile(new RawSyncFile(fd));
         }
 
         // The buffer itself is a descriptor that is no sync_file.
@@ -61,9 +61,9 @@ internal sealed class KernelBackend(Vgem vgem, Func<int, KernelBuffer> make) : I
         public void Dispose() => kernel.Dispose();
     }
 
-    private sealed class SyncFile(KernelSyncFile kernel) : ISyncFileUnderTest
+    private sealed class SyncFile(RawSyncFile kernel) : ISyncFileUnderTest
     {
-        public KernelSyncFile Kernel => kernel;
+        public RawSyncFile Kernel => kernel;
 
         public string Status() => kernel.Status();
 
@@ -75,7 +75,7 @@ internal sealed class KernelBackend(Vgem vgem, Func<int, KernelBuffer> make) : I
         {
             int fd = kernel.TryMerge(other is null ? -1 : ((SyncFile)other).Kernel.Fd, flags);
             result = KernelResult.Ok(fd);
-            return fd < 0 ? null : new SyncFile(new KernelSyncFile(fd));
+            return fd < 0 ? null : new SyncFile(new RawSyncFile(fd));
         }
 
         public string Poll() => kernel.Poll();

@@ -89,7 +89,7 @@ internal sealed unsafe class KernelBuffer(int fd, int size) : IDisposable
     }
 
     /// <summary>The fences that an access of this kind waits for, as a file.</summary>
-    internal KernelSyncFile Export(ulong flags) =>
+    internal RawSyncFile Export(ulong flags) =>
         new(KernelResult.Required(TryExport((uint)flags), "EXPORT_SYNC_FILE"));
 
     /// <summary>DMA_BUF_IOCTL_IMPORT_SYNC_FILE.</summary>

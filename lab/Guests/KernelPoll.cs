@@ -56,12 +56,12 @@ internal static unsafe class KernelPoll
         return [.. results.Select((result, i) => (sleep[i] ? "after the signal: " : "at once: ") + result)];
     }
 
-    // /proc/.../syscall begins with the number of the call in which a thread sleeps; 16 is ioctl and 7 is poll.
+    // /proc/.../syscall begins with the number of the call in which a thread sleeps: ioctl, poll or ppoll of x86-64.
     private static bool IsInCall(int thread)
     {
         try
         {
-            return File.ReadAllText($"/proc/self/task/{thread}/syscall").Split(' ')[0] is "16" or "7";
+            return File.ReadAllText($"/proc/self/task/{thread}/syscall").Split(' ')[0] is "16" or "7" or "271";
         }
         catch (IOException)
         {

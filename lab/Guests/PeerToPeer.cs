@@ -1,5 +1,7 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
+using Wayleave.Core.Topology;
+using Wayleave.Host.Topology;
 using Wayleave.Lab.Interop;
 
 namespace Wayleave.Lab.Guests;
@@ -15,10 +17,12 @@ internal static unsafe class PeerToPeer
     private const int Block = 4096;
     private const long WriteOffset = 1 << 20;
 
-    /// <summary>Writes a record of the machine and one of each pair.</summary>
+    /// <summary>
+    /// Writes a record of the machine and one of each pair; with the argument <c>pool</c>, what a pool answers too.
+    /// </summary>
     internal static int Run(string[] arguments)
     {
-        if (arguments.Length != 0)
+        if (arguments is not ([] or ["pool"]))
         {
             return ExitCodes.Usage;
         }
@@ -41,6 +45,13 @@ internal static unsafe class PeerToPeer
             ["iommu"] = Iommu(drives[0]),
             ["functions"] = PciTree.Describe(drives.ToDictionary(d => d.Address, d => d.Role)),
         });
+        if (arguments is ["pool"])
+        {
+            new PoolCases(records, drives.First(d => d.IsProvider).Folder).Ask();
+        }
+
+        PciTopology live = TopologyView.OfMachine().Topology;
+        bool isAgreed = true;
         MapTypeProbe.Start();
         byte* memory = Libc.mmap(
             null, Bytes, Libc.PROT_READ | Libc.PROT_WRITE, Libc.MAP_SHARED | Libc.MAP_ANONYMOUS, -1, 0);
@@ -49,11 +60,37 @@ internal static unsafe class PeerToPeer
         {
             foreach (Drive client in drives)
             {
-                records.Add(Pair(provider, client, staging, memory));
+                JsonObject pair = Pair(provider, client, staging, memory);
+                isAgreed &= Hold(live, provider, client, pair);
+                records.Add(pair);
             }
         }
 
-        return ExitCodes.Done;
+        return isAgreed ? ExitCodes.Done : ExitCodes.Failed;
+    }
+
+    // The route as `wayleave topo --live` and `explain --live` would print it, from what sysfs says in this guest.
+    private static bool Hold(PciTopology live, Drive provider, Drive client, JsonObject pair)
+    {
+        PeerVerdict verdict = PeerPath.Calculate(live, live.Find(provider.Address)!, live.Find(client.Address)!);
+        string ours = verdict.MapType switch
+        {
+            PeerMapType.NotSupported => "not-supported",
+            PeerMapType.BusAddress => "bus-address",
+            PeerMapType.ThroughHostBridge => "through-host-bridge",
+            _ => verdict.MapType.ToString(),
+        };
+        pair["live_map_type"] = ours;
+        pair["live_distance"] = verdict.Distance;
+        bool isAgreed = ours == (string?)pair["map_type"] && verdict.Distance == (int?)pair["distance"];
+        if (!isAgreed)
+        {
+            Console.Error.WriteLine(
+                $"{provider.Role} to {client.Role}: {ours} {verdict.Distance} of sysfs, the kernel {pair["map_type"]} "
+                + $"{pair["distance"]}: {verdict.Refusal}");
+        }
+
+        return isAgreed;
     }
 
     private static JsonObject Pair(Drive provider, Drive client, Span<byte> staging, byte* staged)

@@ -53,7 +53,7 @@ internal sealed unsafe class Vgem : IDisposable
     }
 
     /// <summary>A pending fence that no other buffer knows, as a file, and its number.</summary>
-    internal (KernelSyncFile File, uint Fence) Pending()
+    internal (RawSyncFile File, uint Fence) Pending()
     {
         using KernelBuffer own = Create(4096);
         uint fence = Attach(Import(own), isWriter: true);

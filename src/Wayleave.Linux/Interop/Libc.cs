@@ -60,6 +60,9 @@ internal static unsafe partial class Libc
     internal static partial int madvise(void* addr, nuint length, int advice);
 
     [LibraryImport(Library, SetLastError = true)]
+    internal static partial int ioctl(FileDescriptor fd, nuint request, void* argp);
+
+    [LibraryImport(Library, SetLastError = true)]
     internal static partial FileDescriptor eventfd(uint initval, int flags);
 
     [LibraryImport(Library, SetLastError = true)]

@@ -29,19 +29,68 @@ public class LayoutTests
         ("sys/stat.h", [typeof(stat), typeof(statx)]),
         ("linux/tcp.h", [typeof(tcp)]),
         ("sys/syscall.h", [typeof(unistd)]),
+        ("asm-generic/ioctl.h", [typeof(ioctl)]),
+        ("linux/dma-buf.h", [
+            typeof(dma_buf), typeof(dma_buf_sync), typeof(dma_buf_export_sync_file), typeof(dma_buf_import_sync_file),
+        ]),
+        ("linux/sync_file.h", [
+            typeof(sync_file), typeof(sync_merge_data), typeof(sync_fence_info), typeof(sync_file_info),
+        ]),
+        ("linux/udmabuf.h", [typeof(udmabuf), typeof(udmabuf_create)]),
+        ("linux/dma-heap.h", [typeof(dma_heap), typeof(dma_heap_allocation_data)]),
+    ];
+
+    // Headers that a machine may lack, or whose installed version may be older than what stands behind the last word.
+    private static readonly (string Header, Type[] Types, string Newest)[] s_rareHeaders =
+    [
+        ("linux/sync_file.h", [typeof(sync_file_deadline), typeof(sync_set_deadline)], "SYNC_IOC_SET_DEADLINE"),
+        ("drm/drm.h", [
+            typeof(drm), typeof(drm_version), typeof(drm_gem_close), typeof(drm_get_cap), typeof(drm_prime_handle),
+            typeof(drm_mode_create_dumb),
+        ], "DRM_IOCTL_PRIME_FD_TO_HANDLE"),
+        ("drm/vgem_drm.h", [
+            typeof(vgem_drm), typeof(drm_vgem_fence_attach), typeof(drm_vgem_fence_signal),
+        ], "DRM_IOCTL_VGEM_FENCE_SIGNAL"),
     ];
 
     public static TheoryData<string> Headers => [.. s_headers.Select(h => h.Header)];
 
+    public static TheoryData<string> RareHeaders => [.. s_rareHeaders.Select(h => h.Newest)];
+
     [Theory]
     [MemberData(nameof(Headers))]
-    public void Matches_the_header(string header) => Compile(Describe(header));
+    public void Matches_the_header(string header) =>
+        Compile(Describe(header, s_headers.Single(h => h.Header == header).Types));
+
+    [Theory]
+    [MemberData(nameof(RareHeaders))]
+    public void Matches_the_header_where_it_is_installed_and_new_enough(string newest)
+    {
+        (string header, Type[] types, _) = s_rareHeaders.Single(h => h.Newest == newest);
+
+        // libdrm puts the kernel's DRM headers into a folder of its own.
+        string[] places = [header, header.Replace("drm/", "libdrm/", StringComparison.Ordinal)];
+        string? found = places.FirstOrDefault(p => File.Exists($"/usr/include/{p}"));
+        Assert.SkipWhen(found is null, $"no <{header}> is installed");
+        string program = Describe(found!, types);
+        try
+        {
+            Compile($"#include <{found}>\n#ifndef {newest}\n#error old\n#endif\n");
+        }
+        catch (InvalidOperationException)
+        {
+            Assert.Skip($"the installed <{found}> is older than {newest}");
+        }
+
+        Compile(program);
+    }
 
     [Fact]
     public void A_wrong_number_is_noticed()
     {
         string program =
-            Describe("linux/udp.h").Replace("(UDP_GRO) == 104", "(UDP_GRO) == 105", StringComparison.Ordinal);
+            Describe("linux/udp.h", [typeof(udp)])
+                .Replace("(UDP_GRO) == 104", "(UDP_GRO) == 105", StringComparison.Ordinal);
         Assert.Contains("UDP_GRO", Assert.Throws<InvalidOperationException>(
             () => Compile(program)).Message, StringComparison.Ordinal);
     }
@@ -53,16 +102,18 @@ public class LayoutTests
             .Where(t => t.Namespace == typeof(udp).Namespace && !t.IsNested && t != typeof(Libc))
             .Select(t => t.Name)
             .Order(StringComparer.Ordinal);
-        Assert.Equal(all, s_headers.SelectMany(h => h.Types).Select(t => t.Name).Order(StringComparer.Ordinal));
+        IEnumerable<string> compared = s_headers.SelectMany(h => h.Types)
+            .Concat(s_rareHeaders.SelectMany(h => h.Types)).Select(t => t.Name);
+        Assert.Equal(all, compared.Order(StringComparer.Ordinal));
     }
 
-    private static string Describe(string header)
+    private static string Describe(string header, Type[] types)
     {
         const BindingFlags Declared = BindingFlags.Instance | BindingFlags.Static | BindingFlags.NonPublic;
         StringBuilder c = new();
         c.Append("#define _GNU_SOURCE\n#include <stddef.h>\n");
         c.Append(CultureInfo.InvariantCulture, $"#include <{header}>\n");
-        foreach (Type type in s_headers.Single(h => h.Header == header).Types)
+        foreach (Type type in types)
         {
             if (type.IsValueType)
             {

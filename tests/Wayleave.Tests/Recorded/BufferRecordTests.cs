@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Wayleave.Scenarios.Conformance;
 using Xunit;
 
@@ -11,16 +12,34 @@ public sealed class BufferRecordTests
     [Theory]
     [MemberData(nameof(Exporters))]
     public void Every_call_answers_as_the_kernels(string exporter) =>
-        Assert.Equal(Kernel(exporter), Ask(new SoftwareBackend()));
+        Assert.Equal(Kernel(exporter), Ask(SoftwareParts.CreateBackend()));
+
+    [Theory]
+    [InlineData("adapter")]
+    [InlineData("core")]
+    public void Through_the_adapters_every_case_answers_as_by_system_calls(string part)
+    {
+        int cases = 0;
+        foreach (JsonElement record in KernelRecord.Read("dmabuf").Where(
+            r => r.Text("part") == part && r.Text("do") == "all steps of the case"))
+        {
+            string[] words = record.Text("result").Split(' ');
+            Assert.True(words[0] == words[2], $"{record.Text("exporter")} {record.Text("case")}: {words[0]} steps");
+            cases++;
+        }
+
+        int asked = Ask(SoftwareParts.CreateBackend()).DistinctBy(s => s.Split(' ')[0]).Count();
+        Assert.Equal(Exporters.Count * asked, cases);
+    }
 
     [Fact]
     public void A_backend_that_forgets_readers_is_told_from_the_kernel() =>
-        Assert.NotEqual(Kernel("udmabuf"), Ask(new SoftwareBackend(forgetsReaders: true)));
+        Assert.NotEqual(Kernel("udmabuf"), Ask(SoftwareParts.CreateBackend(forgetsReaders: true)));
 
     [Fact]
     public void No_two_steps_have_the_same_text()
     {
-        IReadOnlyList<string> steps = [.. Ask(new SoftwareBackend()).Select(s => s[..s.LastIndexOf(" = ")])];
+        IReadOnlyList<string> steps = [.. Ask(SoftwareParts.CreateBackend()).Select(s => s[..s.LastIndexOf(" = ")])];
         Assert.Equal(steps.Distinct(), steps);
     }
 

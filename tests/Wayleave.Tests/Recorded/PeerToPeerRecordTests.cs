@@ -24,6 +24,14 @@ public sealed class PeerToPeerRecordTests
     public void Map_type_and_distance_are_the_kernels(string boot) => Assert.Empty(Differences(boot, Machine(boot)));
 
     [Fact]
+    public void What_topo_live_read_in_the_guest_gave_the_kernels_verdicts() =>
+        Assert.All(s_records.Where(r => r.Text("record") == "pair"), pair =>
+        {
+            Assert.Equal(pair.Text("map_type"), pair.Text("live_map_type"));
+            Assert.Equal(pair.GetProperty("distance").GetInt32(), pair.GetProperty("live_distance").GetInt32());
+        });
+
+    [Fact]
     public void A_machine_without_its_ACS_or_with_another_processor_is_told_from_the_kernels()
     {
         Assert.NotEmpty(Differences("iommu-strict", Machine("iommu-strict", hasAcs: false)));

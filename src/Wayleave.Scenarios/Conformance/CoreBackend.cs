@@ -3,65 +3,89 @@ using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
-using Wayleave.Scenarios.Conformance;
-using Wayleave.Simulation;
-using Wayleave.Tests.Buffers;
 
-namespace Wayleave.Tests.Recorded;
+namespace Wayleave.Scenarios.Conformance;
 
 /// <summary>
-/// Our own buffers and fences, answering as a kernel would. Core never blocks: what would sleep says what it waits for,
+/// What stands behind the buffers of a <see cref="CoreBackend"/>: our own storage and fences, or those of a kernel's.
+/// Called with the host lock held, unless a member says otherwise.
+/// </summary>
+public interface ICoreParts
+{
+    /// <summary>Storage for one buffer of that many bytes.</summary>
+    IExporter CreateStorage(int size);
+
+    /// <summary>A fence of a context of its own, as vgem's fences are.</summary>
+    /// <param name="name">For people.</param>
+    /// <param name="storage">Of the buffer that the job uses, which gets the fence from the caller; null: none.</param>
+    /// <param name="isWriter">Whether the job writes.</param>
+    Fence CreateFence(string name, IExporter? storage, bool isWriter);
+
+    /// <summary>Ends the job: returns when its fence has signalled. Without the lock.</summary>
+    void Signal(Fence fence);
+
+    /// <summary>
+    /// What was signalled may still have to become known to this host. Returns when it has. Without the lock.
+    /// </summary>
+    void Settle();
+}
+
+/// <summary>
+/// Core's buffers and fences, answering as a kernel would. Core never blocks: what would sleep says what it waits for,
 /// and is asked again when that has signalled.
 /// </summary>
-internal sealed class SoftwareBackend(bool forgetsReaders = false) : IBufferBackend
+/// <param name="host">Of the buffers.</param>
+/// <param name="parts">What stands behind them.</param>
+/// <param name="forgetsReaders">Loses the fences of jobs that read: a twin, to be told from the rest.</param>
+public sealed class CoreBackend(HostContext host, ICoreParts parts, bool forgetsReaders = false) : IBufferBackend
 {
-    private readonly HostContext _host = new(new VirtualClock(), new TraceLog());
     private int _works;
 
     public IBufferUnderTest Create(int size)
     {
-        using HostContext.Scope held = _host.Enter();
-        ExportInfo info = new(new BareExporter(), "lent", (ulong)size);
-        Errno errno = SharedBuffer.TryExport(_host, info, out SharedBuffer? buffer);
-        return errno == Errno.Success ? new Buffer(_host, buffer!) : throw new InvalidOperationException($"{errno}");
+        using HostContext.Scope held = host.Enter();
+        ExportInfo info = new(parts.CreateStorage(size), "lent", (ulong)size);
+        Errno errno = SharedBuffer.TryExport(host, info, out SharedBuffer? buffer);
+        return errno == Errno.Success
+            ? new Buffer(host, parts, buffer!)
+            : throw new InvalidOperationException($"{errno}");
     }
 
     public IPendingWork Attach(IBufferUnderTest buffer, bool isWriter)
     {
-        using HostContext.Scope held = _host.Enter();
-        Fence fence = NewFence();
+        using HostContext.Scope held = host.Enter();
+        Buffer used = (Buffer)buffer;
+        Fence fence = NewFence(used.Storage, isWriter);
         if (isWriter || !forgetsReaders)
         {
-            ((Buffer)buffer).Add(fence, isWriter ? ReservationUsage.Write : ReservationUsage.Read);
+            used.Add(fence, isWriter ? ReservationUsage.Write : ReservationUsage.Read);
         }
 
-        return new Work(_host, fence);
+        return new Work(parts, fence);
     }
 
     public (ISyncFileUnderTest File, IPendingWork Work) Pending()
     {
-        using HostContext.Scope held = _host.Enter();
-        Fence fence = NewFence();
-        return (new File(_host, new SyncFile(_host, fence)), new Work(_host, fence));
+        using HostContext.Scope held = host.Enter();
+        Fence fence = NewFence(storage: null, isWriter: true);
+        return (new File(host, new SyncFile(host, fence)), new Work(parts, fence));
     }
 
-    // A context of its own for each, as vgem's fences have.
-    private Fence NewFence() => new Timeline(_host, $"work {++_works}").CreateFence();
+    private Fence NewFence(IExporter? storage, bool isWriter) =>
+        parts.CreateFence($"work {++_works}", storage, isWriter);
 
     private static string Name(Errno errno) => errno == Errno.Success ? "ok" : errno.ToString();
 
-    private sealed class Work(HostContext host, Fence fence) : IPendingWork
+    private sealed class Work(ICoreParts parts, Fence fence) : IPendingWork
     {
-        public void Signal()
-        {
-            using HostContext.Scope held = host.Enter();
-            fence.Signal();
-        }
+        public void Signal() => parts.Signal(fence);
     }
 
-    private sealed class Buffer(HostContext host, SharedBuffer buffer) : IBufferUnderTest
+    private sealed class Buffer(HostContext host, ICoreParts parts, SharedBuffer buffer) : IBufferUnderTest
     {
         private readonly BufferFile _file = new(buffer);
+
+        public IExporter Storage => buffer.Exporter;
 
         public string Name
         {
@@ -91,9 +115,9 @@ internal sealed class SoftwareBackend(bool forgetsReaders = false) : IBufferBack
         {
             using HostContext.Scope held = host.Enter();
             Errno errno = _file.TrySync((BufferSync)flags, out CpuAccess? access, out _);
-            bool mustWait = errno == Errno.Success && (flags & (ulong)BufferSync.End) == 0
-                && access!.FirstUnsignaled() is not null;
-            return mustWait ? "has to wait" : SoftwareBackend.Name(errno);
+            bool mustWait = access is not null && (flags & (ulong)BufferSync.End) == 0
+                && access.FirstUnsignaled() is not null;
+            return mustWait ? "has to wait" : CoreBackend.Name(errno);
         }
 
         public string SyncWhile(ulong flags, Action release)
@@ -108,15 +132,16 @@ internal sealed class SoftwareBackend(bool forgetsReaders = false) : IBufferBack
             }
 
             release();
+            parts.Settle();
             using HostContext.Scope held = host.Enter();
-            string result = access?.FirstUnsignaled() is null ? SoftwareBackend.Name(errno) : "still has to wait";
+            string result = access?.FirstUnsignaled() is null ? CoreBackend.Name(errno) : "still has to wait";
             return (mustWait ? "after the signal: " : "at once: ") + result;
         }
 
         public string SetName(string name)
         {
             using HostContext.Scope held = host.Enter();
-            return SoftwareBackend.Name(buffer.SetName(name));
+            return CoreBackend.Name(buffer.SetName(name));
         }
 
         public string Poll(bool isForIn = true, bool isForOut = true)
@@ -150,7 +175,7 @@ internal sealed class SoftwareBackend(bool forgetsReaders = false) : IBufferBack
         {
             using HostContext.Scope held = host.Enter();
             Errno errno = _file.TryExportSyncFile((BufferSync)flags, out SyncFile? file);
-            result = SoftwareBackend.Name(errno);
+            result = CoreBackend.Name(errno);
             return file is null ? null : new File(host, file);
         }
 
@@ -160,13 +185,13 @@ internal sealed class SoftwareBackend(bool forgetsReaders = false) : IBufferBack
             AcquireTicket ticket = Lock();
             Errno errno = _file.TryImportSyncFileLocked(ticket, (BufferSync)flags, ((File?)file)?.Sync);
             buffer.Reservation.Unlock(ticket);
-            return SoftwareBackend.Name(errno);
+            return CoreBackend.Name(errno);
         }
 
         public void Dispose()
         {
             using HostContext.Scope held = host.Enter();
-            buffer.Put();
+            buffer.Release();
         }
 
         private static string Text(PollEvents events) => events switch
@@ -211,14 +236,14 @@ internal sealed class SoftwareBackend(bool forgetsReaders = false) : IBufferBack
         public string SetDeadline(ulong padding)
         {
             using HostContext.Scope held = host.Enter();
-            return SoftwareBackend.Name(Sync.TrySetDeadline(TimeSpan.FromTicks(1), padding));
+            return CoreBackend.Name(Sync.TrySetDeadline(TimeSpan.FromTicks(1), padding));
         }
 
         public ISyncFileUnderTest? TryMerge(ISyncFileUnderTest? other, uint flags, out string result)
         {
             using HostContext.Scope held = host.Enter();
             Errno errno = Sync.TryMerge(((File?)other)?.Sync, "merged", flags, out SyncFile? merged);
-            result = SoftwareBackend.Name(errno);
+            result = CoreBackend.Name(errno);
             return merged is null ? null : new File(host, merged);
         }
 

@@ -4,7 +4,7 @@ using Wayleave.Lab.Interop;
 namespace Wayleave.Lab.Guests;
 
 /// <summary>A sync_file of the kernel's.</summary>
-internal sealed unsafe class KernelSyncFile(int fd) : IDisposable
+internal sealed unsafe class RawSyncFile(int fd) : IDisposable
 {
     internal int Fd { get; } = fd;
 
@@ -53,7 +53,7 @@ internal sealed unsafe class KernelSyncFile(int fd) : IDisposable
         return result < 0 ? result : argument.Fence;
     }
 
-    internal KernelSyncFile Merge(KernelSyncFile other) =>
+    internal RawSyncFile Merge(RawSyncFile other) =>
         new(KernelResult.Required(TryMerge(other.Fd), "SYNC_IOC_MERGE"));
 
     /// <summary>SYNC_IOC_SET_DEADLINE.</summary>
