@@ -160,6 +160,8 @@ public sealed class Checker
         ViolationKind.ExporterAnswer => "violation.exporter_answer",
         ViolationKind.LateUnmap => "violation.late_unmap",
         ViolationKind.UndrainedUnmap => "violation.undrained_unmap",
+        ViolationKind.Notifier => "violation.notifier",
+        ViolationKind.PagePin => "violation.page_pin",
         _ => throw new ArgumentOutOfRangeException(nameof(kind), kind, null),
     };
 }

@@ -66,6 +66,12 @@ public enum ViolationKind
 
     /// <summary>An importer that unmapped and had not shown that the gate it closed is empty.</summary>
     UndrainedUnmap,
+
+    /// <summary>A mirror of an address space that did not keep to the protocol (<c>mmu_notifier.c</c>).</summary>
+    Notifier,
+
+    /// <summary>A pin of pages with flags that do not go together (<c>gup.c</c>).</summary>
+    PagePin,
 }
 
 /// <summary>A contract that somebody broke.</summary>

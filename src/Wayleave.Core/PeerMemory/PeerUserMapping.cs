@@ -16,6 +16,8 @@ public sealed class PeerUserMapping
     private readonly PeerAllocation _allocation;
     private readonly DmaPort _port;
     private readonly InFlightGate _gate;
+    private int _holds; // pages that somebody pinned: the driver waits for them, as memunmap_pages does
+    private bool _isReturned;
 
     internal PeerUserMapping(HostContext host, PeerPool pool, PeerAllocation allocation, PciFunction processor)
     {
@@ -118,6 +120,21 @@ public sealed class PeerUserMapping
 
     public override string ToString() => $"mapping of {_allocation}";
 
+    /// <summary>Where the pages are, as the processor says it.</summary>
+    internal DeviceRange Range => _allocation.Range;
+
+    /// <summary>
+    /// A page of it is held by somebody who will let it go: the pages stay out of the pool meanwhile.
+    /// </summary>
+    internal void Hold() => _holds++;
+
+    /// <summary>Ends a <see cref="Hold"/>; the last one after the end gives the pages back.</summary>
+    internal void LetGo()
+    {
+        _holds--;
+        ReturnPages();
+    }
+
     internal void Zap()
     {
         _host.Trace("p2pmem.zap", Holder, (long)LengthBytes);
@@ -138,7 +155,14 @@ public sealed class PeerUserMapping
         }
     }
 
-    private void ReturnPages() => _pool.Free(_allocation);
+    private void ReturnPages()
+    {
+        if (_holds == 0 && !_isReturned && _gate.IsDrained)
+        {
+            _isReturned = true;
+            _pool.Free(_allocation);
+        }
+    }
 
     private bool IsInside(ulong offset, int length) =>
         offset <= LengthBytes && (ulong)length <= LengthBytes - offset;

@@ -1,0 +1,148 @@
+using Wayleave.Core.Topology;
+
+namespace Wayleave.Core.AddressSpaces;
+
+/// <summary>
+/// A device's memory as pages of processes (<c>struct dev_pagemap</c> of <c>MEMORY_DEVICE_PRIVATE</c> or
+/// <c>MEMORY_DEVICE_COHERENT</c>). Host lock held by the caller.
+/// </summary>
+public sealed class DeviceMemory : IFrameSource
+{
+    private readonly MemorySystem _memory;
+    private readonly Memory<byte> _bytes;
+    private readonly DeviceAddress _physical;
+    private readonly PageFrame?[] _frames;
+    private readonly Stack<int> _free = new();
+    private readonly ulong _firstNumber;
+
+    /// <param name="memory">Whose processes use it.</param>
+    /// <param name="driver">Copies, and hears of free pages.</param>
+    /// <param name="bytes">Whole pages; the caller keeps it alive.</param>
+    /// <param name="kind">
+    /// <see cref="PageFrameKind.DevicePrivate"/> or <see cref="PageFrameKind.DeviceCoherent"/>.
+    /// </param>
+    /// <param name="physical">Where the fabric has it, or default.</param>
+    public DeviceMemory(
+        MemorySystem memory,
+        IDeviceMemoryDriver driver,
+        Memory<byte> bytes,
+        PageFrameKind kind = PageFrameKind.DevicePrivate,
+        DeviceAddress physical = default)
+    {
+        ArgumentNullException.ThrowIfNull(memory);
+        memory.Host.AssertHeld();
+        if (kind is not (PageFrameKind.DevicePrivate or PageFrameKind.DeviceCoherent))
+        {
+            throw new ArgumentException($"{kind} is no memory that pages migrate to", nameof(kind));
+        }
+
+        (_memory, Driver, _bytes, Kind, _physical) = (memory, driver, bytes, kind, physical);
+        _frames = new PageFrame?[bytes.Length / PageFrame.SizeBytes];
+        _firstNumber = memory.TakeNumbers(_frames.Length);
+        for (int i = _frames.Length - 1; i >= 0; i--)
+        {
+            _free.Push(i);
+        }
+    }
+
+    public IDeviceMemoryDriver Driver { get; }
+
+    public PageFrameKind Kind { get; }
+
+    public int PageCount => _frames.Length;
+
+    public int FreePages => _free.Count;
+
+    /// <summary>
+    /// The driver brings everything home without knowing any address (<c>migrate_device_range</c>): before it is
+    /// unloaded, or before the device sleeps. A page that somebody holds stays, and is counted.
+    /// </summary>
+    public EvictOperation Evict(Checking.Activity? activity = null) => new(_memory, this, activity);
+
+    public override string ToString() => $"memory of {Driver.Name}";
+
+    void IFrameSource.Free(PageFrame frame)
+    {
+        frame.IsAllocated = false;
+        frame.Generation++;
+        frame.IsAnonymous = frame.IsDirty = false;
+        _free.Push((int)(frame.Number - _firstNumber));
+        Driver.HandleFree(frame);
+        _memory.HandleProgress();
+    }
+
+    void IFrameSource.HandleProgress() => _memory.HandleProgress();
+
+    internal IEnumerable<PageFrame> InUse()
+    {
+        foreach (PageFrame? frame in _frames)
+        {
+            if (frame is { IsAllocated: true })
+            {
+                yield return frame;
+            }
+        }
+    }
+
+    /// <summary>A page held by one reference, its content whatever was there last; null when all are in use.</summary>
+    internal PageFrame? TryAllocate()
+    {
+        if (!_free.TryPop(out int index))
+        {
+            return null;
+        }
+
+        PageFrame frame = _frames[index] ??= new PageFrame(
+            this, Kind, _firstNumber + (ulong)index, _bytes.Slice(index * PageFrame.SizeBytes, PageFrame.SizeBytes),
+            _physical.Value == 0 ? default : _physical + ((ulong)index * PageFrame.SizeBytes));
+        frame.IsAllocated = true;
+        frame.ReferenceCount = 1;
+        return frame;
+    }
+
+    /// <summary>
+    /// The processor touched a page that it does not reach (<c>migrate_to_ram</c>). On failure
+    /// <see cref="SpaceOperation.StepErrno"/> is ENOMEM or EFAULT, a SIGBUS.
+    /// </summary>
+    internal IEnumerable<Pause> BringHome(
+        SpaceOperation operation, AddressSpace space, ulong page, PageFrame frame)
+    {
+        MigrationSet set = new(operation, Driver.Owner);
+        try
+        {
+            foreach (Pause pause in set.Collect(space, AddressRange.OfPage(page), MigrationSelect.DevicePrivate))
+            {
+                yield return pause;
+            }
+
+            foreach (Pause pause in set.Isolate())
+            {
+                yield return pause;
+            }
+
+            foreach (Pause pause in set.CopyHome(this))
+            {
+                yield return pause;
+            }
+
+            foreach (Pause pause in set.MovePages())
+            {
+                yield return pause;
+            }
+        }
+        finally
+        {
+            set.FinishAll();
+        }
+
+        // Collected by somebody else between the decision and the walk: the fault looks again. Not brought home
+        // although nobody else has it: the process gets SIGBUS.
+        if (operation.StepErrno == Errno.Success && set.Count > 0 && set.MigratedCount == 0)
+        {
+            operation.StepErrno = Errno.EFAULT;
+        }
+
+        _memory.Stats.MigratedHome += set.MigratedCount;
+        _memory.Host.Trace("memory.home", frame.Label, set.MigratedCount);
+    }
+}

@@ -1,0 +1,52 @@
+using Wayleave.Core.Fences;
+using Wayleave.Core.Topology;
+
+namespace Wayleave.Core.AddressSpaces;
+
+/// <summary>One page on its way. A page that was never written has no source: the driver clears the target.</summary>
+/// <param name="Source">Where the bytes are; null for zeroes.</param>
+/// <param name="Destination">Where they go.</param>
+public readonly record struct PageCopy(PageFrame? Source, PageFrame Destination);
+
+/// <summary>
+/// What a driver does for its memory (<c>struct dev_pagemap_ops</c>). Called with the host lock held.
+/// </summary>
+public interface IDeviceMemoryDriver
+{
+    string Name { get; }
+
+    /// <summary>
+    /// Who may ask for pages of this memory: the same object in a <see cref="MirrorRange"/> or a migration
+    /// (<c>pgmap-&gt;owner</c>). Devices that can reach each other's memory share one.
+    /// </summary>
+    object Owner { get; }
+
+    /// <summary>
+    /// Copies pages, to or from the device. No page table shows them meanwhile, and both sides are locked.
+    /// </summary>
+    /// <param name="copies">Valid until the copy has ended.</param>
+    /// <param name="fence">
+    /// Signals when the bytes are there, with the error if there was one; null when they are there on return.
+    /// </param>
+    /// <returns>Anything but success: no page migrates.</returns>
+    Errno Copy(IReadOnlyList<PageCopy> copies, out Fence? fence);
+
+    /// <summary>A page of the device is free again (<c>folio_free</c>).</summary>
+    void HandleFree(PageFrame frame);
+}
+
+/// <summary>
+/// A driver that lets another device reach its private pages where they are. No kernel of today has this: a foreign
+/// device's fault brings the page home. An extension, in use only where the mirror asks for it too
+/// (<see cref="MirrorRange.AllowsPeerToPeer"/>).
+/// </summary>
+public interface IPeerReachableMemory : IDeviceMemoryDriver
+{
+    /// <summary>
+    /// The address at which <paramref name="client"/> reaches a page of this device.
+    /// </summary>
+    /// <returns>
+    /// False when there is no route or the page is in no BAR: then the page is brought home as ever.
+    /// </returns>
+    bool TryGetPeerAddress(PageFrame frame, PciFunction client, out DeviceAddress address);
+}

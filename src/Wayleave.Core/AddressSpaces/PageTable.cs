@@ -1,0 +1,190 @@
+namespace Wayleave.Core.AddressSpaces;
+
+// Every change of an entry goes through here, so that an entry and its frame's own list of entries never differ.
+
+/// <summary>
+/// The entries of an address space, in leaves of 512 that are made when they are touched. Host lock held.
+/// </summary>
+internal sealed class PageTable(AddressSpace space)
+{
+    private const int LeafBits = 9;
+    private const ulong LeafMask = (1UL << LeafBits) - 1;
+
+    private readonly Dictionary<ulong, PageEntry[]> _leaves = [];
+    private ulong _lastKey = ulong.MaxValue;
+    private PageEntry[] _last = [];
+
+    /// <summary>The entry of a page; its leaf is made if need be.</summary>
+    public ref PageEntry this[ulong page]
+    {
+        get
+        {
+            ulong key = page >> LeafBits;
+            if (key != _lastKey)
+            {
+                if (!_leaves.TryGetValue(key, out PageEntry[]? leaf))
+                {
+                    _leaves.Add(key, leaf = new PageEntry[1 << LeafBits]);
+                }
+
+                (_lastKey, _last) = (key, leaf);
+            }
+
+            return ref _last[page & LeafMask];
+        }
+    }
+
+    /// <summary>A copy of the entry; a page whose leaf does not exist has none.</summary>
+    public PageEntry Peek(ulong page)
+    {
+        ulong key = page >> LeafBits;
+        if (key == _lastKey)
+        {
+            return _last[page & LeafMask];
+        }
+
+        if (!_leaves.TryGetValue(key, out PageEntry[]? leaf))
+        {
+            return default;
+        }
+
+        (_lastKey, _last) = (key, leaf);
+        return leaf[page & LeafMask];
+    }
+
+    /// <summary>
+    /// The first page at or after <paramref name="page"/> whose leaf exists; the end if there is none.
+    /// </summary>
+    public ulong SkipHoles(ulong page, ulong end)
+    {
+        while (page < end && !_leaves.ContainsKey(page >> LeafBits))
+        {
+            page = ((page >> LeafBits) + 1) << LeafBits;
+        }
+
+        return Math.Min(page, end);
+    }
+
+    /// <summary>
+    /// An entry shows a frame from now on. What it held before was cleared; the caller's reference stays the caller's.
+    /// </summary>
+    internal void Install(
+        ulong page, PageFrame frame, EntryState state, bool isWritable, bool isExclusive = false, byte order = 0)
+    {
+        this[page] = new PageEntry
+        {
+            Frame = frame,
+            State = state,
+            IsWritable = isWritable,
+            IsExclusive = isExclusive,
+            Order = order,
+        };
+        if (!frame.IsZeroPage)
+        {
+            (state == EntryState.Migration ? frame.MigrationEntries : frame.Mappings).Add(space, page);
+            space.Memory.Touch(frame);
+        }
+    }
+
+    /// <summary>Lets go of what an entry holds; nothing is in it afterwards.</summary>
+    internal void Clear(ulong page)
+    {
+        ref PageEntry entry = ref this[page];
+        PageEntry was = entry;
+        entry = default;
+        switch (was.State)
+        {
+            case EntryState.Swap:
+                space.Memory.Swap.Put(was.Slot);
+                break;
+            case EntryState.Migration:
+                was.Frame!.MigrationEntries.Remove(space, page);
+                break;
+            case EntryState.None or EntryState.Poison:
+                break;
+            default:
+                if (!was.Frame!.IsZeroPage)
+                {
+                    was.Frame.Mappings.Remove(space, page);
+                    was.Frame.FreeIfUnused();
+                }
+
+                break;
+        }
+    }
+
+    /// <summary>
+    /// Reclaim: the content of an anonymous page is in a slot; that of a file's page is the file's affair.
+    /// </summary>
+    internal void ReplaceBySlot(ulong page, long slot)
+    {
+        PageEntry was = Peek(page);
+        was.Frame!.Mappings.Remove(space, page);
+        if (slot == 0)
+        {
+            this[page] = default;
+            return;
+        }
+
+        space.Memory.Swap.Get(slot);
+        this[page] = new PageEntry { State = EntryState.Swap, Slot = slot, IsWritable = was.IsWritable };
+    }
+
+    /// <summary>The same page, for others to come: between two places (<c>set_migration_entry</c>).</summary>
+    internal void ReplaceByMigration(ulong page)
+    {
+        PageEntry was = Peek(page);
+        was.Frame!.Mappings.Remove(space, page);
+        Install(page, was.Frame, EntryState.Migration, was.IsWritable, was.IsExclusive, was.Order);
+    }
+
+    /// <summary>Where a page migrated to, or that it did not (<c>remove_migration_ptes</c>).</summary>
+    internal void RestoreFromMigration(ulong page, PageFrame frame)
+    {
+        PageEntry was = Peek(page);
+        was.Frame!.MigrationEntries.Remove(space, page);
+        EntryState state = frame.Kind == PageFrameKind.DevicePrivate ? EntryState.DevicePrivate : EntryState.Present;
+        Install(page, frame, state, was.IsWritable, was.IsExclusive, frame.Order == 0 ? (byte)0 : was.Order);
+    }
+
+    /// <summary>Clears every entry of a range.</summary>
+    internal void ClearRange(AddressRange range)
+    {
+        for (ulong page = range.FirstPage; page < range.EndPage; page++)
+        {
+            page = SkipHoles(page, range.EndPage);
+            if (page < range.EndPage && Peek(page).State != EntryState.None)
+            {
+                Clear(page);
+            }
+        }
+    }
+
+    /// <summary>A region of less than all rights: no entry of it may have more.</summary>
+    internal void RestrictRange(AddressRange range, SpaceProtection protection)
+    {
+        for (ulong page = range.FirstPage; page < range.EndPage; page++)
+        {
+            page = SkipHoles(page, range.EndPage);
+            if (page < range.EndPage && (protection & SpaceProtection.Write) == 0)
+            {
+                this[page].IsWritable = false;
+            }
+        }
+    }
+
+    /// <summary>Moves an entry to another page; whoever waits for a migration of it finds it there.</summary>
+    internal void MoveEntry(ulong from, ulong to)
+    {
+        PageEntry entry = Peek(from);
+        this[from] = default;
+        this[to] = entry;
+        if (entry.Frame is { IsZeroPage: false } frame)
+        {
+            FrameMappings mappings =
+                entry.State == EntryState.Migration ? frame.MigrationEntries : frame.Mappings;
+            mappings.Remove(space, from);
+            mappings.Add(space, to);
+        }
+    }
+}
