@@ -20,11 +20,9 @@ public class Fence : IWaitNode
     private readonly Timeline? _timeline;
     private IFenceOperations? _operations; // gone once signalled
     private IReadOnlyList<Fence> _runsAfter = [];
-    private List<Action<Fence>>? _observers;
-    private List<Action<Fence>>? _endObservers;
-    private List<Action<Fence>>? _callbacks;
-    private Fence? _standsFor; // an earlier fence whose place this one took, until that has ended
-    private List<Fence>? _standsForMore;
+    private FenceWatchers _ofSignal;
+    private FenceWatchers _ofEnd;
+    private FencePredecessors _predecessors;
     private bool _isOver; // the owner said so
     private Errno _errorToCome;
     private bool _isEnabled;
@@ -193,7 +191,7 @@ public class Fence : IWaitNode
             return Errno.ENOENT;
         }
 
-        (_callbacks ??= []).Add(callback);
+        _ofSignal.AddCallback(callback);
         return Errno.Success;
     }
 
@@ -201,7 +199,7 @@ public class Fence : IWaitNode
     public bool TryRemoveCallback(Action<Fence> callback)
     {
         _host.AssertHeld();
-        return _callbacks?.Remove(callback) ?? false;
+        return _ofSignal.TryRemoveCallback(callback);
     }
 
     /// <summary>
@@ -209,8 +207,16 @@ public class Fence : IWaitNode
     /// was forced may end much later, or never.
     /// </summary>
     /// <returns><see cref="Errno.ENOENT"/> when it has ended already: the callback will never run.</returns>
-    public Errno TryAddEndCallback(Action<Fence> callback) =>
-        TryObserveEnd(fence => _host.Defer(() => callback(fence))) ? Errno.Success : Errno.ENOENT;
+    public Errno TryAddEndCallback(Action<Fence> callback)
+    {
+        if (!IsOpenOnceEnabled())
+        {
+            return Errno.ENOENT;
+        }
+
+        _ofEnd.AddCallback(callback);
+        return Errno.Success;
+    }
 
     /// <summary>
     /// Somebody would like the fence signalled by then, on the host's clock (<c>dma_fence_set_deadline</c>): a hint.
@@ -308,7 +314,7 @@ public class Fence : IWaitNode
         Complete(error, forced: true, ended: isEvidence);
         if (isEvidence)
         {
-            RunEndObservers();
+            _ofEnd.Tell(this);
         }
     }
 
@@ -339,23 +345,21 @@ public class Fence : IWaitNode
             return false;
         }
 
-        (_observers ??= []).Add(observer);
+        _ofSignal.Observe(observer);
         return true;
     }
 
-    internal bool TryStopObserving(Action<Fence> observer) => _observers?.Remove(observer) ?? false;
+    internal bool TryStopObserving(Action<Fence> observer) => _ofSignal.TryStopObserving(observer);
 
     /// <summary>As <see cref="TryObserve"/>, for the end of the work.</summary>
     internal bool TryObserveEnd(Action<Fence> observer)
     {
-        _host.AssertHeld();
-        IsPendingOnceEnabled(); // a container that nobody waits for does not hear of its parts
-        if (HasEnded)
+        if (!IsOpenOnceEnabled())
         {
             return false;
         }
 
-        (_endObservers ??= []).Add(observer);
+        _ofEnd.Observe(observer);
         return true;
     }
 
@@ -365,18 +369,9 @@ public class Fence : IWaitNode
     /// </summary>
     internal void StandFor(Fence earlier)
     {
-        if (earlier.HasEnded || HasEnded || ReferenceEquals(earlier, this))
+        if (!earlier.HasEnded && !HasEnded && !ReferenceEquals(earlier, this))
         {
-            return;
-        }
-
-        if (_standsFor is null or { HasEnded: true })
-        {
-            _standsFor = earlier;
-        }
-        else if (!ReferenceEquals(_standsFor, earlier))
-        {
-            (_standsForMore ??= []).Add(earlier);
+            _predecessors.Add(earlier);
         }
     }
 
@@ -438,29 +433,21 @@ public class Fence : IWaitNode
         }
 
         Volatile.Write(ref _signaled, 1);
-
-        // Both lists are taken before anything runs: what runs may look at this fence, or drop it.
-        (List<Action<Fence>>? observers, _observers) = (_observers, null);
-        (List<Action<Fence>>? callbacks, _callbacks) = (_callbacks, null);
-        Run(observers);
-        if (callbacks is not null)
-        {
-            Defer(callbacks);
-        }
+        _ofSignal.Tell(this);
     }
 
     private protected void MarkEnded()
     {
-        (_standsFor, _standsForMore) = (null, null);
+        _predecessors = default;
         Volatile.Write(ref _ended, 1);
-        RunEndObservers();
+        _ofEnd.Tell(this);
     }
 
     private void SignalByOwner(Errno error)
     {
         if (!IsSignaled)
         {
-            bool isForced = FindOpenPredecessor() is not null;
+            bool isForced = _predecessors.FindOpen() is not null;
             Complete(error, isForced, ended: !isForced);
         }
 
@@ -470,7 +457,7 @@ public class Fence : IWaitNode
 
     private void EndAfterPredecessors()
     {
-        if (FindOpenPredecessor() is { } open && open.TryObserveEnd(_ => EndAfterPredecessors()))
+        if (_predecessors.FindOpen() is { } open && open.TryObserveEnd(_ => EndAfterPredecessors()))
         {
             return;
         }
@@ -478,33 +465,11 @@ public class Fence : IWaitNode
         MarkEnded();
     }
 
-    private Fence? FindOpenPredecessor() =>
-        _standsFor is { HasEnded: false } ? _standsFor : _standsForMore?.Find(f => !f.HasEnded);
-
-    private protected void RunEndObservers()
+    // A container that nobody waits for does not hear of its parts, so that counts as a wait too.
+    private bool IsOpenOnceEnabled()
     {
-        (List<Action<Fence>>? observers, _endObservers) = (_endObservers, null);
-        Run(observers);
-    }
-
-    private void Run(List<Action<Fence>>? observers)
-    {
-        if (observers is not null)
-        {
-            using SignalingSection suspended = SignalingSection.Suspend(); // waiters go on, not who signals
-            foreach (Action<Fence> observer in observers)
-            {
-                observer(this);
-            }
-        }
-    }
-
-    private void Defer(List<Action<Fence>> callbacks)
-    {
-        foreach (Action<Fence> callback in callbacks)
-        {
-            _host.Defer(() => callback(this));
-        }
+        IsPendingOnceEnabled();
+        return !HasEnded;
     }
 
     private bool IsPendingOnceEnabled()
