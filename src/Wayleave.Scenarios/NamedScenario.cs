@@ -22,8 +22,8 @@ public sealed record NamedScenario(
     public const int DrawnRuns = 1000;
 
     /// <summary>
-    /// The public report of the fault that this is about, such as <c>ydb-platform/nbs#5708</c>; empty when it is about
-    /// a rule and not about one report.
+    /// The public report of the fault that this is about: <c>ydb-platform/nbs#5708</c> on GitHub, or an address
+    /// elsewhere. Empty for what is no known fault.
     /// </summary>
     public IReadOnlyList<string> Reports { get; init; } = [];
 

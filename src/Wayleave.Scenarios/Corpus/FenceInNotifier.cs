@@ -1,9 +1,11 @@
 namespace Wayleave.Scenarios.Corpus;
 
-// The argument of 2020 between graphics and RDMA, by which the kernel's rules for dma_fence were written down
-// (dma-fence.c, "fence cross-driver contract"; docs/internals/linux.md 3.8 to 3.10). Device A runs a job; device B runs
-// one that needs A's result and reads a page of a program's memory. The kernel wants that page back, holds a lock, and
-// asks B's notifier, which waits until B's job is done. A's completion needs the same lock. Nobody is wrong alone.
+// Report: https://lkml.iu.edu/hypermail/linux/kernel/2006.2/05860.html (Re: [PATCH 04/18] dma-fence: prime lockdep
+// annotations), the argument of 2020 between graphics and RDMA, by which the kernel's rules for dma_fence were written
+// down (dma-fence.c, "fence cross-driver contract"; docs/internals/linux.md 3.8 to 3.10). Device A runs a job;
+// device B runs one that needs A's result and reads a page of a program's memory. The kernel wants that page back,
+// holds a lock, and asks B's notifier, which waits until B's job is done. A's completion needs the same lock. Nobody
+// is wrong alone.
 //
 // Faithful: fences, their order across devices, the lock with its queue, the gate of the mapping and the checker are
 // those of the shipped core; who waits for what is step 1 to 6 of the digest.
@@ -67,6 +69,7 @@ internal static class FenceInNotifier
         string name, string description, string defence, NotifierDesign design, params BrokenVariant[] broken) =>
         new(name, description, c => new NotifierModel(c, design).ToScenario(), broken)
         {
+            Reports = ["https://lkml.iu.edu/hypermail/linux/kernel/2006.2/05860.html"],
             Defence = defence,
             MeasureCosts = () => NotifierModel.Measure(design),
         };

@@ -5,16 +5,20 @@ using Wayleave.Simulation;
 
 namespace Wayleave.Scenarios.Corpus;
 
-// No single report: why dma_resv is a ww_mutex (docs/internals/linux.md 2.4). A job that needs two buffers locks both,
-// and nobody can tell in which order another job names the same two.
+// Report: https://lwn.net/Articles/548909/ (Wait/wound mutexes), the problem for which the kernel got them, and why
+// dma_resv is one (docs/internals/linux.md 2.4). A job that needs two buffers locks both, and nobody can tell in which
+// order another job names the same two.
 //
 // Faithful: the reservations, the tickets and the recipe after -EDEADLK (let go of everything, take the contended lock
 // first, then the rest) are those of the shipped core, and so is the lock without a ticket, which waits in line like
 // any mutex. The checker, which sees it all the same, is off where nothing is to help.
+// Not faithful: a job does nothing with the two buffers but hold them.
 
 /// <summary>Two buffers are locked in opposite orders.</summary>
 internal static class LockOrder
 {
+    private static readonly string[] s_reports = ["https://lwn.net/Articles/548909/"];
+
     private static readonly BrokenVariant s_noTickets = new(
         "no-tickets", "Each buffer is locked by itself, so that nobody knows who is older, and nobody looks.",
         c => Build(c, hasTickets: false, hasChecker: false));
@@ -25,6 +29,7 @@ internal static class LockOrder
         c => Build(c, hasTickets: true, hasChecker: false),
         [s_noTickets])
     {
+        Reports = s_reports,
         Defence = "one ticket for all locks of a job: Wait-Die sends the younger back",
     };
 
@@ -35,6 +40,7 @@ internal static class LockOrder
         c => Build(c, hasTickets: false, hasChecker: true),
         [s_noTickets])
     {
+        Reports = s_reports,
         Defence = "the checker looks at each wait before it begins",
     };
 

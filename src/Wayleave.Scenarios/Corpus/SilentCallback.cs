@@ -4,11 +4,16 @@ using Wayleave.Simulation;
 
 namespace Wayleave.Scenarios.Corpus;
 
-// No single report: the rule is that of dma_buf_attach_revocable (semantics of importers, docs/internals/linux.md 1.4).
-// Whether an importer can be made to stop is read off its having a callback. An importer may have one that does
-// nothing, as a stub that makes an exporter accept it; it pins, maps, says at once that it has stopped, and goes on.
+// Report: https://lore.kernel.org/all/20260112170434.GH745888@ziepe.ca/ (Re: [PATCH 0/4] dma-buf: add revoke
+// mechanism to invalidate shared buffers). Pinned RDMA regions had a callback, because a dynamic attach asked for
+// one, and all that ib_umem_dmabuf_unsupported_move_notify() did was to print a warning: an exporter that took
+// memory back at such an importer was ignored. The rule that came of it is dma_buf_attach_revocable
+// (docs/internals/linux.md 1.4): whether an importer can be made to stop is read off its having a callback, which a
+// stub has as well.
 //
-// Faithful: to the exporter such an importer looks exactly like an honest one until the proof is looked at.
+// Faithful: the importer pins, maps, says at once that it has stopped, and goes on; to the exporter it looks exactly
+// like an honest one until the proof is looked at.
+// Not faithful: the memory is given away by an owner that asks for it, not by a device that was pulled out or reset.
 
 /// <summary>A pinned importer whose callback does nothing.</summary>
 internal static class SilentCallback
@@ -23,6 +28,7 @@ internal static class SilentCallback
                 c => Build(c, RetirementGrade.Acknowledged)),
         ])
     {
+        Reports = ["https://lore.kernel.org/all/20260112170434.GH745888@ziepe.ca/"],
         Defence = "a word is the grade Acknowledged; memory needs Retired, which an unmap alone can give",
     };
 

@@ -7,14 +7,14 @@ using Wayleave.Simulation;
 
 namespace Wayleave.Scenarios.Corpus;
 
-// Report: https://github.com/openucx/ucx/issues/5910. It could not be read when this was written; the scenario follows
-// the class of faults as openucx/ucx issue 4269 and ofi-cray/libfabric-cray issue 1350 describe it. A library caches
-// registrations by address. The memory is freed, the address is given to other memory, and a lookup by address finds
-// the registration of the old: it is pinned and quite alive, so that the transfer succeeds, with the bytes of the old
-// memory.
+// Report: https://github.com/openucx/ucx/pull/5910 (Use CUDA buffer IDs to validate rcache entries; related: issue
+// 4269). A library caches registrations by address. Where its hooks could not be installed it does not hear of a
+// free; memory that is allocated later at the same address finds the registration of the old. That is pinned and
+// quite alive, so that the transfer succeeds, with the bytes of the old memory.
 //
-// Faithful: the cache is by address, the old registration stays usable, and what tells the cache of a free comes from
-// elsewhere (a hook, an event) and may come late.
+// Faithful: the cache is by address, the old registration stays usable, and what tells the cache of a free comes
+// from elsewhere (a hook, an event) and may come late. What the report proposes, to compare the identity of the
+// memory at each hit, is here the region itself: a free revokes it, and a dead region is no hit.
 // Not faithful: the two memories are VRAM and system memory of a GPU instead of two sets of pages.
 
 /// <summary>A registration found by address belongs to memory that was there before.</summary>

@@ -4,12 +4,15 @@ using Wayleave.Simulation;
 
 namespace Wayleave.Scenarios.Corpus;
 
-// No single report: the rule of enum dma_resv_usage (docs/internals/linux.md 2.1). What importers still do to a buffer
-// stands in its reservation as BOOKKEEP, which implicit synchronisation does not see. A mover that asks for WRITE, as a
+// Report: http://mail.spinics.net/lists/dri-devel/msg323906.html, the cover letter of the rework that made enum
+// dma_resv_usage (docs/internals/linux.md 2.1): until then every driver had to say what memory management must wait
+// for, and one that got it wrong led to corruption of freed memory. What importers still do to a buffer stands in
+// its reservation as BOOKKEEP, which implicit synchronisation does not see. A mover that asks for WRITE, as a
 // renderer does, finds nothing to wait for, and copies while an importer still writes to the old place.
 //
 // Faithful: invalidation, the fence of the drain, its class and the query are those of the shipped core; the mover is
 // that of SimulatedOwner, because the GPU's cannot be told to ask for the wrong class.
+// Not faithful: the report names no driver and no trace; this is the shortest mistake of the kind it describes.
 
 /// <summary>A mover waits for WRITE where it must wait for BOOKKEEP.</summary>
 internal static class WrongUsage
@@ -24,6 +27,7 @@ internal static class WrongUsage
                 c => Build(c, ReservationUsage.Write)),
         ])
     {
+        Reports = ["http://mail.spinics.net/lists/dri-devel/msg323906.html"],
         Defence = "memory management asks for BOOKKEEP, which is everything",
     };
 

@@ -77,8 +77,26 @@ public partial class ScenarioPageTests
         Assert.NotEmpty(s.Defence);
         Assert.NotEmpty(s.Broken);
         Assert.EndsWith(".", s.Description, StringComparison.Ordinal);
-        Assert.All(s.Reports, r => Assert.Matches("^[A-Za-z0-9-]+/[A-Za-z0-9-]+#[0-9]+$", r));
+        Assert.All(s.Reports, r => Assert.Matches("^([A-Za-z0-9-]+/[A-Za-z0-9-]+#[0-9]+|https?://[^ ]+)$", r));
     });
+
+    [Fact]
+    public void A_file_of_the_corpus_cites_its_report_and_says_in_what_it_is_faithful()
+    {
+        string[] files = [.. SourceTree.Files
+            .Where(f => f.StartsWith("src/Wayleave.Scenarios/Corpus/", StringComparison.Ordinal))
+            .Where(f => SourceTree.Read(f).Contains("NamedScenario", StringComparison.Ordinal))];
+        Assert.NotEmpty(files);
+        Assert.All(files, f =>
+        {
+            string header = SourceTree.Read(f).Split("/// <summary>")[0];
+            Assert.Matches("// Reports?: https?://", header);
+            Assert.Contains("// Faithful: ", header, StringComparison.Ordinal);
+            Assert.Contains("Not faithful: ", header, StringComparison.Ordinal);
+        });
+        IEnumerable<NamedScenario> corpus = ScenarioCatalog.All.SkipWhile(s => s.Name != "abort-under-write");
+        Assert.All(corpus, s => Assert.NotEmpty(s.Reports));
+    }
 
     [Fact]
     public void A_trail_in_a_document_replays()
@@ -102,6 +120,11 @@ public partial class ScenarioPageTests
 
     private static string Link(string report)
     {
+        if (Uri.TryCreate(report, UriKind.Absolute, out Uri? address))
+        {
+            return $"[{address.Host}]({report})";
+        }
+
         string[] parts = report.Split('#');
         return $"[{report}](https://github.com/{parts[0]}/issues/{parts[1]})";
     }
