@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
+using System.Text.RegularExpressions;
 using Wayleave.Cli.Commands;
 using Wayleave.Cli.Output;
 using Wayleave.Host;
@@ -12,7 +13,7 @@ namespace Wayleave.Cli;
 // command: a file in Commands/ with `public static Command Create()`, and its line in the list below.
 
 /// <summary>The program, without the process around it: tests run it with writers of their own.</summary>
-internal static class CommandLine
+internal static partial class CommandLine
 {
     private const string Name = "wayleave";
 
@@ -111,11 +112,26 @@ internal static class CommandLine
         string command = string.Join(' ', CommandPath(parsed));
         string problem = parsed.UnmatchedTokens is [{ } unknown, ..]
             ? $"{command} knows no '{unknown}'"
-            : string.Join(' ', parsed.Errors[0].Message.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries))
-                .TrimEnd('.');
+            : InWords(
+                string.Join(' ', parsed.Errors[0].Message.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries))
+                    .TrimEnd('.'));
         error.WriteLine($"{Name}: {problem}; see {command} --help");
         return ExitCode.Usage;
     }
+
+    // "Cannot parse argument 'abc' for option '--seed' as expected type 'System.UInt64'": people know no such types.
+    private static string InWords(string message)
+    {
+        Match match = UnparsedArgument().Match(message);
+        return match.Success
+            ? $"{match.Groups["option"].Value}: '{match.Groups["value"].Value}' is not a number that it takes"
+            : message;
+    }
+
+    [GeneratedRegex(
+        "^Cannot parse argument '(?<value>.*)' for (option|argument|command) '(?<option>[^']*)' as expected type '.*"
+        + "(Int|Double|Single|Decimal|Byte)")]
+    private static partial Regex UnparsedArgument();
 
     private static IEnumerable<string> CommandPath(ParseResult parsed)
     {

@@ -23,6 +23,8 @@ public class CheckCommandTests
             $"check: {Move} has no defence gate-stay-open; did you mean gate-stays-open?" },
         { $"check run {Move} --schedules 0", "--schedules: 0 is too few; at least 1" },
         { $"check run {Move} --schedules -5", "--schedules: -5 is too few; at least 1" },
+        { $"check run {Move} --schedules many", NoNumber("--schedules", "many") },
+        { $"check run {Move} --seed -1", NoNumber("--seed", "-1") },
         { $"check run {Move} --steps 0", "--steps: 0 is too few; at least 1" },
         { $"check replay {Move} 0.1", "check replay: '0.1' is no trail: it looks like [BREAK:]1f2e3d4c:0.2.1" },
         { $"check replay {Move} 12345678:0.z",
@@ -178,4 +180,7 @@ public class CheckCommandTests
         int code = await CommandLine.RunAsync(arguments, output, error, token);
         return (code, output.ToString(), error.ToString());
     }
+
+    private static string NoNumber(string option, string value) =>
+        $"{option}: '{value}' is not a number that it takes; see wayleave check run --help";
 }
