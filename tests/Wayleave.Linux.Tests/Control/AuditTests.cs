@@ -17,7 +17,7 @@ namespace Wayleave.Linux.Tests.Control;
 /// <summary>
 /// Audits over the control connection: who may start one, what it finds, and that it ends with its client.
 /// </summary>
-public sealed class AuditTests : IAsyncLifetime, IDisposable
+public sealed class AuditTests : IAsyncLifetime
 {
     private const ulong Size = 256 * 1024;
     private const string Start = """{"seed":7}""";
@@ -37,9 +37,11 @@ public sealed class AuditTests : IAsyncLifetime, IDisposable
         _served = await ServedHost.StartAsync(_folder, "127.0.72.1", _clock, options);
     }
 
-    public ValueTask DisposeAsync() => _served.DisposeAsync();
-
-    public void Dispose() => _folder.Dispose();
+    public async ValueTask DisposeAsync()
+    {
+        await _served.DisposeAsync();
+        _folder.Dispose();
+    }
 
     [Fact(Timeout = 60_000)]
     public async Task An_audit_finds_what_is_written_after_the_proof()

@@ -14,7 +14,7 @@ using Xunit;
 namespace Wayleave.Linux.Tests.Control;
 
 /// <summary>Every request of the API, asked of a real host by the real client.</summary>
-public sealed class ControlServerTests : IAsyncLifetime, IDisposable
+public sealed class ControlServerTests : IAsyncLifetime
 {
     private const ulong Size = 64 * 1024;
 
@@ -47,9 +47,8 @@ public sealed class ControlServerTests : IAsyncLifetime, IDisposable
         _client.Dispose();
         await _server.DisposeAsync();
         await _host.DisposeAsync();
+        _folder.Dispose();
     }
-
-    public void Dispose() => _folder.Dispose();
 
     private WlUrl Url => WlUrl.Create(_server.EndPoint.Address.ToString(), _server.EndPoint.Port);
 

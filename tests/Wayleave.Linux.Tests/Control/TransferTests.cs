@@ -11,7 +11,7 @@ using Xunit;
 namespace Wayleave.Linux.Tests.Control;
 
 /// <summary>Objects that one host sends to another, asked for by a client that both let in.</summary>
-public sealed class TransferTests : IAsyncLifetime, IDisposable
+public sealed class TransferTests : IAsyncLifetime
 {
     private const ulong Size = 1 << 20;
 
@@ -33,9 +33,8 @@ public sealed class TransferTests : IAsyncLifetime, IDisposable
     {
         await _a.DisposeAsync();
         await _b.DisposeAsync();
+        _folder.Dispose();
     }
-
-    public void Dispose() => _folder.Dispose();
 
     [Fact(Timeout = 60_000)]
     public async Task A_copy_reports_its_progress_and_leaves_nothing_behind()
