@@ -31,6 +31,7 @@ public sealed class NvmeHandle : IDisposable
     private readonly ITimer _watchdog;
     private readonly ConcurrentDictionary<uint, DirectFile> _media = new();
     private uint _nextNamespace = 1; // host lock
+    private bool _isGone; // host lock: stopped for good
 
     internal NvmeHandle(
         HostContext host, PciFabric fabric, PciFunction function, NvmeConfig config, TimeProvider clock)
@@ -108,9 +109,36 @@ public sealed class NvmeHandle : IDisposable
         }
     }
 
+    /// <summary>
+    /// Takes the controller down and up again, for commands that do not end: all of them end, those of others too, and
+    /// no DMA happens for them any more. What <c>nvme_timeout</c> does when an abort has not helped.
+    /// </summary>
+    /// <exception cref="WayleaveException">EIO: the drive does not come back.</exception>
+    public async Task ResetAsync(CancellationToken cancellation = default)
+    {
+        using (_host.Enter())
+        {
+            Driver.Reset();
+        }
+
+        // Whoever comes first starts it again: another copy, or the driver itself after a late command.
+        long start = Environment.TickCount64;
+        while (!TryStart() && Environment.TickCount64 - start < (long)s_readyMax.TotalMilliseconds)
+        {
+            await Task.Delay(1, cancellation).ConfigureAwait(false);
+        }
+
+        await WaitReadyAsync(cancellation).ConfigureAwait(false);
+    }
+
     /// <summary>Puts a file into the drive as a namespace. Give it back by <see cref="Close"/>.</summary>
+    /// <param name="path">A regular file or a block device.</param>
+    /// <param name="isWritable">Whether commands may write it.</param>
+    /// <param name="lengthBytes">
+    /// How many bytes the namespace has, rounded up to whole blocks; null for those that the file has.
+    /// </param>
     /// <exception cref="WayleaveException">The file cannot be opened, or is empty.</exception>
-    public NvmeNamespace Open(string path, bool isWritable)
+    public NvmeNamespace Open(string path, bool isWritable, long? lengthBytes = null)
     {
         DirectFile file;
         try
@@ -122,7 +150,7 @@ public sealed class NvmeHandle : IDisposable
             throw ErrnoMap.ToException(e, $"open {path} as a namespace of {Name}", "check the name and your rights");
         }
 
-        ulong blocks = ((ulong)file.LengthBytes + (1UL << BlockShift) - 1) >> BlockShift;
+        ulong blocks = ((ulong)(lengthBytes ?? file.LengthBytes) + (1UL << BlockShift) - 1) >> BlockShift;
         if (blocks == 0)
         {
             file.Dispose();
@@ -162,24 +190,34 @@ public sealed class NvmeHandle : IDisposable
     }
 
     /// <summary>
-    /// Resets the controller, so that it does no DMA any more, then ends the threads and unmaps the memory.
+    /// Takes the controller down for good: when this returns it does no DMA any more, and every command has ended.
     /// </summary>
-    public void Dispose()
+    public void Stop()
     {
         _watchdog.Dispose();
         using (_host.Enter())
         {
+            _isGone = true;
             Driver.Reset();
         }
 
         SpinWait.SpinUntil(IsStopped, s_readyMax);
+    }
+
+    /// <summary>
+    /// <see cref="Stop"/>, then ends the threads and unmaps the memory; not the buffers that a file has not given back.
+    /// </summary>
+    public void Dispose()
+    {
+        Stop();
         _runner.Dispose();
         foreach (DirectFile file in _media.Values)
         {
             file.Dispose();
         }
 
-        foreach (IDisposable? memory in new IDisposable?[] { _buffers, _queues, _memoryBuffer })
+        IDisposable? buffers = _runner.Unanswered == 0 ? _buffers : null;
+        foreach (IDisposable? memory in new[] { buffers, _queues, _memoryBuffer })
         {
             memory?.Dispose();
         }
@@ -194,6 +232,19 @@ public sealed class NvmeHandle : IDisposable
         }
     }
 
+    private bool TryStart()
+    {
+        using (_host.Enter())
+        {
+            if (Driver.State == NvmeDriverState.Stopped && !_isGone)
+            {
+                Driver.Start();
+            }
+
+            return Driver.State != NvmeDriverState.Resetting;
+        }
+    }
+
     private bool IsStopped()
     {
         using (_host.Enter())
@@ -202,8 +253,16 @@ public sealed class NvmeHandle : IDisposable
         }
     }
 
+    /// <summary>Does a request in place of the file; null does the file's. For tests of files that hang.</summary>
+    internal Func<NvmeMediaRequest, Errno?>? Medium { get; set; }
+
     private Errno Serve(NvmeMediaRequest request)
     {
+        if (Medium?.Invoke(request) is { } answer)
+        {
+            return answer;
+        }
+
         if (!_media.TryGetValue(request.Namespace.Id, out DirectFile? file))
         {
             return Errno.ENODEV;

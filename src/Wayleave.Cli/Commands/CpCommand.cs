@@ -24,7 +24,10 @@ internal static class CpCommand
 
     public static Command Create()
     {
-        Argument<string> source = new("SRC") { Description = "A file, or wl://HOST[:PORT]/DEVICE/NAME" };
+        Argument<string> source = new("SRC")
+        {
+            Description = "A file, wl://HOST[:PORT]/DEVICE/NAME, or DEVICE/NAME of the host that runs here",
+        };
         Argument<string> target = new("DST")
         {
             Description = "A file, wl://HOST[:PORT]/DEVICE/NAME, or DEVICE[/NAME] of the host that runs here",
@@ -35,7 +38,7 @@ internal static class CpCommand
         Option<string?> targetToken = TokenOption("--dst-token-file", "The file with the token of the host of DST");
         Option<bool> denyStaging = new("--deny-staging")
         {
-            Description = "From a drive to a device: fail rather than pass through system memory",
+            Description = "Between a drive and a device: fail rather than pass through system memory",
         };
         Option<bool> explain = new("--explain") { Description = "Say by which way the bytes went at each end" };
         Command command =
@@ -77,16 +80,17 @@ internal static class CpCommand
         CommandContext context, CopyRequest request, CancellationToken cancellation)
     {
         bool isFromHost = WlUrl.HasScheme(request.Source), isToHost = WlUrl.HasScheme(request.Target);
-        if (!isFromHost && !isToHost && DriveCopyCommand.IsDevice(request.Target))
+        if (!isFromHost && !isToHost
+            && (DriveCopyCommand.IsDevice(request.Target) || DriveCopyCommand.IsObject(request.Source)))
         {
-            return await DriveCopyCommand.RunAsync(
-                context,
+            DriveCopyRequest byDrive = new(
                 request.Source,
                 request.Target,
                 request.DeniesStaging,
+                request.StallMax,
                 request.TargetHost,
-                request.Explanation,
-                cancellation).ConfigureAwait(false);
+                request.Explanation);
+            return await DriveCopyCommand.RunAsync(context, byDrive, cancellation).ConfigureAwait(false);
         }
 
         if (!isFromHost && !isToHost)

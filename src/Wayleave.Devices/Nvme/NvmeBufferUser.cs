@@ -158,6 +158,18 @@ public sealed class NvmeBufferUser : IRevocableImporter
         return Errno.Success;
     }
 
+    /// <summary>
+    /// Asks the drive to stop every command: each ends soon, whatever the medium does. Fences signal as each ends.
+    /// </summary>
+    public void Abort()
+    {
+        _host.AssertHeld();
+        foreach (NvmeTransfer transfer in _transfers)
+        {
+            _driver.Abort(transfer);
+        }
+    }
+
     /// <summary>Lets go of the buffer. Reservation held by the ticket; no command is under way.</summary>
     public void DetachLocked(AcquireTicket ticket)
     {
@@ -201,10 +213,7 @@ public sealed class NvmeBufferUser : IRevocableImporter
         // A move waits for the commands; only an owner who takes the memory back is in a hurry.
         if (attachment.Buffer.IsRevoked)
         {
-            foreach (NvmeTransfer transfer in _transfers)
-            {
-                _driver.Abort(transfer);
-            }
+            Abort();
         }
 
         _drain = _drains.CreateFence();

@@ -7,10 +7,11 @@ namespace Wayleave.Devices.Nvme;
 // holder of the controller's token, who holds no host lock. The medium: whoever took a request, on any thread. All
 // control state of a command belongs to the token.
 //
-//   disabled --CC.EN=1--> ready --CC.EN=0--> draining --no media request out--> disabled
-//                           |--queue memory does not answer--> failed (CSTS.CFS) --CC.EN=0--> draining
+//   disabled --CC.EN=1--> ready --CC.EN=0--> disabled
+//                           |--queue memory does not answer--> failed (CSTS.CFS) --CC.EN=0--> disabled
 //
 // Once CSTS.RDY is 0, or the completion of a command is posted, no DMA happens for it: that is what a revoke relies on.
+// Neither waits for the medium, which may never answer: it has a buffer of the drive's own, and that one stays with it.
 
 /// <summary>
 /// An NVMe controller (NVM Express Base 2.0): queues in memory that it reaches by DMA, PRP and SGL, namespaces, and a
@@ -34,6 +35,7 @@ public sealed class NvmeController
     private readonly NvmeRegisterFile _registers;
     private readonly NvmeAdmin _admin;
     private readonly NvmeIo _io;
+    private readonly NvmeMover _mover;
     private NvmeNamespace[] _namespaces = [];
     private int _nextRequest; // token: whose turn it is
     private int _nextQueue;
@@ -92,6 +94,7 @@ public sealed class NvmeController
         _registers = new NvmeRegisterFile(options, memoryBuffer.Length / 4096);
         _admin = new NvmeAdmin(this);
         _io = new NvmeIo(this);
+        _mover = new NvmeMover(this, _io);
     }
 
     public PciFunction Function { get; }
@@ -311,22 +314,9 @@ public sealed class NvmeController
 
     private bool Disable()
     {
-        bool isQuiet = true;
         foreach (NvmeRequest request in _requests)
         {
-            if (request.State == NvmeRequestState.Media && !request.Media.IsComplete)
-            {
-                isQuiet = false; // its buffer is the medium's until then
-            }
-            else
-            {
-                request.State = NvmeRequestState.Free;
-            }
-        }
-
-        if (!isQuiet)
-        {
-            return false;
+            request.Release(); // a buffer that the medium has stays the medium's
         }
 
         _admin.Reset();
@@ -337,93 +327,7 @@ public sealed class NvmeController
         return true;
     }
 
-    private bool Advance(NvmeRequest request)
-    {
-        switch (request.State)
-        {
-            case NvmeRequestState.CopyIn or NvmeRequestState.CopyOut when request.IsAborted:
-                request.End(request.Queue.IsDeleted ? NvmeStatus.QueueDeleted : NvmeStatus.AbortRequested);
-                return true;
-            case NvmeRequestState.CopyIn or NvmeRequestState.CopyOut:
-                CopyBlock(request);
-                return true;
-            case NvmeRequestState.Media when request.Media.IsComplete:
-                HandleMedia(request);
-                return true;
-            case NvmeRequestState.Done:
-                return TryPost(request);
-            default:
-                return false;
-        }
-    }
-
-    private void CopyBlock(NvmeRequest request)
-    {
-        bool isIn = request.State == NvmeRequestState.CopyIn;
-        DeviceAddress? wanted = request.Next(Options.BlockBytes, out int length);
-        Span<byte> buffer = request.Buffer.Slice(request.DoneBytes, length);
-        int copied;
-        if (wanted is not DeviceAddress address)
-        {
-            copied = length; // into the bit bucket
-        }
-        else if (isIn)
-        {
-            if (Port.TryRead(address, length, out ReadOnlySpan<byte> source) != Errno.Success)
-            {
-                request.End(NvmeStatus.DataTransferError);
-                return;
-            }
-
-            source.CopyTo(buffer);
-            copied = source.Length;
-        }
-        else
-        {
-            if (Port.TryWrite(address, length, out Span<byte> target) != Errno.Success)
-            {
-                request.End(NvmeStatus.DataTransferError);
-                return;
-            }
-
-            buffer[..target.Length].CopyTo(target);
-            copied = target.Length;
-        }
-
-        request.Advance(copied);
-        if (request.DoneBytes < request.LengthBytes)
-        {
-            return;
-        }
-
-        if (isIn)
-        {
-            _io.BeginMedia(request, NvmeMediaKind.Write);
-        }
-        else
-        {
-            request.End(NvmeStatus.Success);
-        }
-    }
-
     private static bool IsFree(NvmeRequest request) => request.State == NvmeRequestState.Free;
-
-    private static void HandleMedia(NvmeRequest request)
-    {
-        if (request.Media.Errno != Errno.Success)
-        {
-            bool isRead = request.Media.Kind == NvmeMediaKind.Read;
-            request.End(isRead ? NvmeStatus.UnrecoveredReadError : NvmeStatus.WriteFault);
-        }
-        else if (request.Media.Kind == NvmeMediaKind.Read)
-        {
-            request.State = NvmeRequestState.CopyOut;
-        }
-        else
-        {
-            request.End(NvmeStatus.Success);
-        }
-    }
 
     private bool TryPost(NvmeRequest request)
     {
@@ -454,7 +358,7 @@ public sealed class NvmeController
         completion.WritePhase(entry);
         queue.Advance();
         request.Queue.Outstanding--;
-        request.State = NvmeRequestState.Free;
+        request.Release();
         (Completed, Failed) = request.Status == NvmeStatus.Success ? (Completed + 1, Failed) : (Completed, Failed + 1);
         if (queue.Interrupts && !_registers.IsMasked(queue.Vector))
         {
@@ -463,6 +367,13 @@ public sealed class NvmeController
 
         return true;
     }
+
+    // What moves bytes or waits for the medium is the mover's; the end of a command is the controller's.
+    private bool Advance(NvmeRequest request) => request.State switch
+    {
+        NvmeRequestState.Done => TryPost(request),
+        _ => _mover.Advance(request),
+    };
 
     private bool Fetch()
     {
@@ -518,7 +429,7 @@ public sealed class NvmeController
         queue.Advance();
         bool isConflict = Array.Exists(
             _requests,
-            r => r.State != NvmeRequestState.Free && r.Queue == queue && r.Command.CommandId == command.CommandId);
+            r => r.IsOpen && r.Queue == queue && r.Command.CommandId == command.CommandId);
         request.Begin(command, queue);
         if (isConflict)
         {

@@ -22,7 +22,7 @@ public enum NvmeDriverState
     CreatingSubmissions,
     Ready,
 
-    /// <summary>CC.EN is cleared; the controller still waits for its medium.</summary>
+    /// <summary>CC.EN is cleared; CSTS.RDY is not read as 0 yet.</summary>
     Resetting,
 
     /// <summary>The controller failed, or refused what every controller must do.</summary>
@@ -32,7 +32,7 @@ public enum NvmeDriverState
 // The host's side of a controller, as drivers/nvme/host/pci.c: one I/O queue pair, its memory in one window:
 //
 //   0x0000 admin submissions (64)   0x1000 admin completions (64)   0x2000 submissions (128)   0x4000 completions (128)
-//   0x5000 one page of PRP or SGL entries for each of 127 commands
+//   0x5000 one page of PRP or SGL entries for each of 127 commands, and behind them a page of zeros
 
 // A command that is late is not asked about: nvme_timeout() first sends an Abort, which a controller may ignore, and in
 // the end resets. Here the first late command resets at once; the reset waits until the medium has let go of every
@@ -48,7 +48,7 @@ public sealed class NvmeDriver : IStoppableEngine
     public const int CommandsMax = Depth - 1;
 
     /// <summary>What the queues and lists need.</summary>
-    public const int MemoryBytes = ListsOffset + (CommandsMax * PageBytes);
+    public const int MemoryBytes = ZerosOffset + PageBytes;
 
     private const int AdminDepth = 64;
     private const int Depth = 128;
@@ -56,6 +56,7 @@ public sealed class NvmeDriver : IStoppableEngine
     private const int SubmissionsOffset = 0x2000;
     private const int CompletionsOffset = 0x4000;
     private const int ListsOffset = 0x5000;
+    private const int ZerosOffset = ListsOffset + (CommandsMax * PageBytes);
     private const int PageBytes = 4096;
     private const int DescriptorBytes = 16;
 
@@ -134,11 +135,12 @@ public sealed class NvmeDriver : IStoppableEngine
     /// <summary>
     /// Takes the controller down, whatever it does: once <see cref="Poll"/> has come to
     /// <see cref="NvmeDriverState.Stopped"/>, it does no DMA and every transfer has ended, those under way with
-    /// ECANCELED.
+    /// ECANCELED. It stays down until <see cref="Start"/>.
     /// </summary>
     public void Reset()
     {
         _host.AssertHeld();
+        _restarts = false;
         if (State is not (NvmeDriverState.Stopped or NvmeDriverState.Resetting))
         {
             _controller.WriteRegister(NvmeRegister.Configuration, 0);
@@ -189,7 +191,8 @@ public sealed class NvmeDriver : IStoppableEngine
     /// <returns>
     /// <see cref="Errno.EAGAIN"/> when all slots are in use, <see cref="Errno.ENODEV"/> when the drive is not ready,
     /// <see cref="Errno.EINVAL"/> for an empty transfer, one over <see cref="NvmeControllerOptions.TransferBytesMax"/>,
-    /// and one whose list is too short or too much broken up for one page of entries.
+    /// and one whose list is shorter than all blocks but the last, or too much broken up for one page of entries. What
+    /// the last block has beyond the list is dropped by a read, and zero for a write.
     /// </returns>
     public Errno TrySubmit(NvmeTransfer transfer)
     {
@@ -241,8 +244,9 @@ public sealed class NvmeDriver : IStoppableEngine
 
     EngineStop IStoppableEngine.Stop()
     {
-        _restarts = State == NvmeDriverState.Ready;
+        bool restarts = _restarts || State == NvmeDriverState.Ready; // told once for each late command
         Reset();
+        _restarts = restarts;
         return State == NvmeDriverState.Stopped ? EngineStop.Stopped : EngineStop.Stopping;
     }
 
@@ -374,7 +378,7 @@ public sealed class NvmeDriver : IStoppableEngine
         }
 
         ulong surplus = length - Math.Min(length, transfer.Addresses.LengthBytes - transfer.Offset);
-        if (surplus >= (ulong)transfer.BlockBytes || (surplus > 0 && transfer.Opcode != NvmeOpcode.Read))
+        if (surplus >= (ulong)transfer.BlockBytes)
         {
             return false;
         }
@@ -431,7 +435,7 @@ public sealed class NvmeDriver : IStoppableEngine
         return true;
     }
 
-    private static bool TryPointBySgl(
+    private bool TryPointBySgl(
         NvmeTransfer transfer, ulong length, ulong surplus, Span<byte> list, ulong listAddress, ref NvmeCommand command)
     {
         int count = 0;
@@ -458,10 +462,18 @@ public sealed class NvmeDriver : IStoppableEngine
                 return false;
             }
 
-            Span<byte> bucket = list.Slice(count++ * DescriptorBytes, DescriptorBytes);
-            bucket.Clear();
-            BinaryPrimitives.WriteUInt32LittleEndian(bucket[8..], (uint)surplus);
-            bucket[15] = 0x10;
+            // What is read beyond the end is dropped; what is written there is zero.
+            Span<byte> last = list.Slice(count++ * DescriptorBytes, DescriptorBytes);
+            last.Clear();
+            BinaryPrimitives.WriteUInt32LittleEndian(last[8..], (uint)surplus);
+            if (transfer.Opcode == NvmeOpcode.Read)
+            {
+                last[15] = 0x10; // a bit bucket
+            }
+            else
+            {
+                BinaryPrimitives.WriteUInt64LittleEndian(last, AddressAt(ZerosOffset));
+            }
         }
 
         command = command with

@@ -21,7 +21,7 @@ public sealed class NvmeMediaRequest
 {
     private readonly Memory<byte> _slot;
     private readonly NvmeController _controller;
-    private int _state; // 0 idle or handed out, 1 complete
+    private int _state = 1; // 0 handed out, 1 complete or never used
 
     internal NvmeMediaRequest(NvmeController controller, Memory<byte> slot) =>
         (_controller, _slot) = (controller, slot);
@@ -41,7 +41,8 @@ public sealed class NvmeMediaRequest
     /// <summary>Set by <see cref="Complete"/>.</summary>
     public Errno Errno { get; private set; }
 
-    internal bool IsComplete => Volatile.Read(ref _state) != 0;
+    /// <summary>Whether the medium has the buffer.</summary>
+    internal bool IsOut => Volatile.Read(ref _state) == 0;
 
     /// <summary>The request has ended, all of it; the buffer belongs to the drive again.</summary>
     public void Complete(Errno errno)

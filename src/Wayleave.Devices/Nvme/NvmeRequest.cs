@@ -7,7 +7,8 @@ namespace Wayleave.Devices.Nvme;
 //         --Flush-> media ---------------+
 //         --admin, bad, aborted----------+
 //
-// No DMA happens for a request once it is done.
+// No DMA happens for a request once it is done. One that was aborted, or ended by a reset, while the medium had its
+// buffer is not free afterwards: the buffer is lent until the medium gives it back.
 
 /// <summary>Where a request is.</summary>
 internal enum NvmeRequestState
@@ -17,6 +18,9 @@ internal enum NvmeRequestState
     Media,
     CopyOut,
     Done,
+
+    /// <summary>The command has ended, and the medium still has the buffer.</summary>
+    Lent,
 }
 
 /// <summary>A command inside the controller, with its buffer. One of a fixed number, used again and again.</summary>
@@ -62,6 +66,13 @@ internal sealed class NvmeRequest(NvmeController controller, Memory<byte> slot)
         Status = status;
         State = NvmeRequestState.Done;
     }
+
+    /// <summary>Whether there is a command that has not ended.</summary>
+    public bool IsOpen => State is not (NvmeRequestState.Free or NvmeRequestState.Lent);
+
+    /// <summary>The command has ended: the request takes another one as soon as its buffer is here.</summary>
+    public void Release() =>
+        State = Media.IsOut ? NvmeRequestState.Lent : NvmeRequestState.Free;
 
     /// <summary>The next piece of memory and how much of it is left; null for bytes that are dropped.</summary>
     public DeviceAddress? Next(int blockBytes, out int length)

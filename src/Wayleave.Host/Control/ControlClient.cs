@@ -142,7 +142,7 @@ public sealed class ControlClient : IDisposable
     /// <exception cref="WayleaveException">
     /// EPERM: not by the Unix socket. EREMOTEIO: it would have to be staged. Or what the file or the device says.
     /// </exception>
-    public Task<LoadedDocument> LoadAsync(
+    public Task<DriveCopyDocument> LoadAsync(
         string device, string name, LoadObjectDocument load, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(load);
@@ -150,8 +150,24 @@ public sealed class ControlClient : IDisposable
             $"load {load.Path} into {device}/{name}",
             HttpMethod.Post,
             ObjectPath(device, name) + "/load",
-            Json.LoadedDocument,
+            Json.DriveCopyDocument,
             ControlChannel.ToContent(load, Json.LoadObjectDocument),
+            Timeout.InfiniteTimeSpan,
+            cancellation);
+    }
+
+    /// <summary>Has a drive of the host write an object to a file of this machine; returns when it is whole.</summary>
+    /// <exception cref="WayleaveException">As <see cref="LoadAsync"/>.</exception>
+    public Task<DriveCopyDocument> SaveAsync(
+        string device, string name, SaveObjectDocument save, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(save);
+        return _channel.SendAsync(
+            $"save {device}/{name} to {save.Path}",
+            HttpMethod.Post,
+            ObjectPath(device, name) + "/save",
+            Json.DriveCopyDocument,
+            ControlChannel.ToContent(save, Json.SaveObjectDocument),
             Timeout.InfiniteTimeSpan,
             cancellation);
     }

@@ -2,6 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Serialization;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
+using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
@@ -23,6 +24,7 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<StorageKind>),
         typeof(SnakeCaseEnumConverter<ObjectPlace>),
         typeof(SnakeCaseEnumConverter<ObjectState>),
+        typeof(SnakeCaseEnumConverter<PeerMapType>),
         typeof(SnakeCaseEnumConverter<LeaseAccess>),
         typeof(SnakeCaseEnumConverter<LeaseEventKind>),
         typeof(SnakeCaseEnumConverter<QuarantineCause>),
@@ -55,7 +57,8 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(ConnectionEndDocument))]
 [JsonSerializable(typeof(ObjectDocument))]
 [JsonSerializable(typeof(LoadObjectDocument))]
-[JsonSerializable(typeof(LoadedDocument))]
+[JsonSerializable(typeof(SaveObjectDocument))]
+[JsonSerializable(typeof(DriveCopyDocument))]
 [JsonSerializable(typeof(OpenTransferDocument))]
 [JsonSerializable(typeof(StartTransferDocument))]
 [JsonSerializable(typeof(TransferEventDocument))]

@@ -2,20 +2,25 @@ using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using Wayleave.Core;
+using Wayleave.Host.Objects;
 using Wayleave.Host.Transfers;
 
 namespace Wayleave.Host.Control;
 
-// POST   /v1/objects/DEVICE/NAME/load        LoadObjectDocument -> LoadedDocument; by the Unix socket only
+// POST   /v1/objects/DEVICE/NAME/load        LoadObjectDocument -> DriveCopyDocument; by the Unix socket only
+// POST   /v1/objects/DEVICE/NAME/save        SaveObjectDocument -> DriveCopyDocument; by the Unix socket only
 
 /// <summary>What the drives of a host do with files of its machine, for its own user alone.</summary>
 internal sealed class DriveEndpoints(WayleaveHost host, CancellationToken stopping)
 {
+    internal const int StallTimeoutMsDefault = 30_000;
+
     private static ControlJson Json => ControlJson.Default;
 
     public void Map(IEndpointRouteBuilder routes)
     {
         routes.MapPost("/v1/objects/{device}/{name}/load", LoadAsync);
+        routes.MapPost("/v1/objects/{device}/{name}/save", SaveAsync);
     }
 
     private async Task LoadAsync(HttpContext context)
@@ -24,29 +29,62 @@ internal sealed class DriveEndpoints(WayleaveHost host, CancellationToken stoppi
         LoadObjectDocument load = await ControlRequest
             .ReadAsync(context, Json.LoadObjectDocument).ConfigureAwait(false);
         string operation = $"load {load.Path} into {device}/{name}";
+        Check(context, operation, load.Path);
+        (NvmeHandle drive, DriveCopy copy) = Prepare(operation, load.Drive, load.StallTimeoutMs);
+        using CancellationTokenSource over = UntilOver(context);
+        (_, DriveCopyResult result) = await copy
+            .LoadAsync(load.Path, device, name, load.DenyStaging, over.Token).ConfigureAwait(false);
+        await AnswerAsync(context, Describe("wayleave.load.v1", drive, device, name, result)).ConfigureAwait(false);
+    }
+
+    private async Task SaveAsync(HttpContext context)
+    {
+        (string device, string name) = ControlRequest.ReadName(context);
+        SaveObjectDocument save = await ControlRequest
+            .ReadAsync(context, Json.SaveObjectDocument).ConfigureAwait(false);
+        string operation = $"save {device}/{name} to {save.Path}";
+        Check(context, operation, save.Path);
+        (NvmeHandle drive, DriveCopy copy) = Prepare(operation, save.Drive, save.StallTimeoutMs);
+        DeviceObject o = ControlRequest.FindByName(host, context);
+        using CancellationTokenSource over = UntilOver(context);
+        DriveCopyResult result = await copy
+            .SaveAsync(o, save.Path, save.DenyStaging, over.Token).ConfigureAwait(false);
+        await AnswerAsync(context, Describe("wayleave.save.v1", drive, device, name, result)).ConfigureAwait(false);
+    }
+
+    private static void Check(HttpContext context, string operation, string path)
+    {
         if (!Doorkeeper.IsLocalUser(context))
         {
             throw new WayleaveException(
                 Errno.EPERM, operation, "only the user of the host may name its files", "ask by its Unix socket");
         }
 
-        if (!Path.IsPathFullyQualified(load.Path))
+        if (!Path.IsPathFullyQualified(path))
         {
             throw new WayleaveException(Errno.EINVAL, operation, "the path is not absolute");
         }
+    }
 
-        NvmeHandle drive = host.Nvmes.FirstOrDefault(n => load.Drive is null || n.Name == load.Drive)
+    private (NvmeHandle Drive, DriveCopy Copy) Prepare(string operation, string? name, int stallTimeoutMs)
+    {
+        HoldEndpoints.CheckStallTimeout(operation, stallTimeoutMs);
+        NvmeHandle drive = host.Nvmes.FirstOrDefault(n => name is null || n.Name == name)
             ?? throw new WayleaveException(
                 Errno.ENODEV,
                 operation,
-                load.Drive is null ? "the host has no drive" : $"the host has no drive {load.Drive}",
+                name is null ? "the host has no drive" : $"the host has no drive {name}",
                 host.Nvmes.Count == 0 ? null : $"it has {string.Join(", ", host.Nvmes.Select(n => n.Name))}");
-        using CancellationTokenSource over = CancellationTokenSource
-            .CreateLinkedTokenSource(context.RequestAborted, stopping);
-        (_, DriveCopyResult result) = await new DriveCopy(host, drive)
-            .LoadAsync(load.Path, device, name, load.DenyStaging, over.Token).ConfigureAwait(false);
-        LoadedDocument document = new()
+        return (drive, new DriveCopy(host, drive) { StallMax = TimeSpan.FromMilliseconds(stallTimeoutMs) });
+    }
+
+    private CancellationTokenSource UntilOver(HttpContext context) =>
+        CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, stopping);
+
+    private static DriveCopyDocument Describe(
+        string schema, NvmeHandle drive, string device, string name, DriveCopyResult result) => new()
         {
+            Schema = schema,
             Drive = drive.Name,
             Device = device,
             Name = name,
@@ -54,9 +92,10 @@ internal sealed class DriveEndpoints(WayleaveHost host, CancellationToken stoppi
             StagingBytes = result.StagingBytes,
             Route = result.Verdict.MapType,
             Distance = result.Verdict.Distance,
-            StagingReason = result.Verdict.IsSupported ? null : result.Verdict.Refusal,
+            StagingReason = result.StagingBytes == 0 ? null : result.Verdict.Refusal,
             ElapsedUs = (long)result.Elapsed.TotalMicroseconds,
         };
-        await ControlRequest.WriteAsync(context, document, Json.LoadedDocument).ConfigureAwait(false);
-    }
+
+    private static Task AnswerAsync(HttpContext context, DriveCopyDocument document) =>
+        ControlRequest.WriteAsync(context, document, Json.DriveCopyDocument);
 }

@@ -40,6 +40,17 @@ internal sealed class HoldEndpoints(
         routes.MapDelete("/v1/audits/{id}", EndAuditAsync);
     }
 
+    internal static void CheckStallTimeout(string operation, int stallTimeoutMs)
+    {
+        if (stallTimeoutMs is not -1 and (<= 0 or > StallTimeoutMsMax))
+        {
+            throw new WayleaveException(
+                Errno.EINVAL,
+                operation,
+                $"stall_timeout_ms is {stallTimeoutMs}; 1 to {StallTimeoutMsMax} are allowed, and -1 for none");
+        }
+    }
+
     private async Task LeaseAsync(HttpContext context)
     {
         DeviceObject o = ControlRequest.FindById(host, context);
@@ -172,14 +183,7 @@ internal sealed class HoldEndpoints(
                 Errno.ERANGE, operation, $"{start.LengthBytes} bytes do not hold {transfer.Source.SizeBytes}");
         }
 
-        if (start.StallTimeoutMs is not -1 and (<= 0 or > StallTimeoutMsMax))
-        {
-            throw new WayleaveException(
-                Errno.EINVAL,
-                operation,
-                $"stall_timeout_ms is {start.StallTimeoutMs}; 1 to {StallTimeoutMsMax} are allowed, and -1 for none");
-        }
-
+        CheckStallTimeout(operation, start.StallTimeoutMs);
         TransferTarget target = new(start.Peer.ToEnd(), start.Rkey, start.Va);
         transfer.Start(target, TimeSpan.FromMilliseconds(start.StallTimeoutMs));
         await ControlRequest

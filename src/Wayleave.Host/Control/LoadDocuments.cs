@@ -18,12 +18,36 @@ public sealed record LoadObjectDocument
 
     /// <summary>Fail rather than let bytes pass through system memory.</summary>
     public bool DenyStaging { get; set; }
+
+    /// <summary>Fail when no command ends for so long; -1 for no limit.</summary>
+    public int StallTimeoutMs { get; set; } = DriveEndpoints.StallTimeoutMsDefault;
 }
 
-/// <summary>What a load did.</summary>
-public sealed record LoadedDocument
+/// <summary>
+/// <c>POST /v1/objects/{device}/{name}/save</c>, from the Unix socket only: the object, written by a drive of the host
+/// into a file of this machine, which appears under its name when it is whole.
+/// </summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+public sealed record SaveObjectDocument
 {
-    public string Schema { get; set; } = "wayleave.load.v1";
+    /// <summary>Absolute.</summary>
+    public required string Path { get; init; }
+
+    /// <summary>Which drive; absent for the first.</summary>
+    public string? Drive { get; init; }
+
+    /// <summary>Fail rather than let bytes pass through system memory.</summary>
+    public bool DenyStaging { get; set; }
+
+    /// <summary>Fail when no command ends for so long; -1 for no limit.</summary>
+    public int StallTimeoutMs { get; set; } = DriveEndpoints.StallTimeoutMsDefault;
+}
+
+/// <summary>What a load or a save did.</summary>
+public sealed record DriveCopyDocument
+{
+    /// <summary><c>wayleave.load.v1</c> or <c>wayleave.save.v1</c>.</summary>
+    public required string Schema { get; init; }
 
     public required string Drive { get; init; }
 

@@ -13,6 +13,9 @@ public sealed class NvmeRunner : IDisposable
 {
     private const int StepsPerTurn = 64;
 
+    // What a disk may need to give up on a block, and more than a file system on one needs to answer.
+    private static readonly TimeSpan s_mediumMax = TimeSpan.FromSeconds(5);
+
     private readonly NvmeController _controller;
     private readonly NvmeDriver _driver;
     private readonly HostContext _host;
@@ -56,7 +59,14 @@ public sealed class NvmeRunner : IDisposable
     public Exception? Failure => _failure;
 
     /// <summary>
-    /// Ends the threads after the requests in hand. The driver was reset before, or nobody waits for it.
+    /// Requests that a medium has not answered when the runner was disposed; each keeps its buffer of the drive, which
+    /// therefore stays mapped.
+    /// </summary>
+    public int Unanswered { get; private set; }
+
+    /// <summary>
+    /// Ends the threads after the requests in hand. The driver was reset before, or nobody waits for it. A medium that
+    /// does not answer is waited for no longer than a few seconds: <see cref="Unanswered"/>.
     /// </summary>
     public void Dispose()
     {
@@ -69,12 +79,20 @@ public sealed class NvmeRunner : IDisposable
         _work.Set();
         _threads[0].Join();
         _requests.CompleteAdding();
-        foreach (Thread thread in _threads)
+        long end = Environment.TickCount64 + (long)s_mediumMax.TotalMilliseconds;
+        foreach (Thread thread in _threads.Skip(1))
         {
-            thread.Join();
+            long left = Math.Max(0, end - Environment.TickCount64);
+            Unanswered += thread.Join((int)left) ? 0 : 1;
         }
 
         _controller.WorkAvailable = null;
+        if (Unanswered > 0)
+        {
+            _host.Trace("nvme.medium_unanswered", _threads[0].Name ?? "", Unanswered);
+            return; // what such a thread still uses is the collector's, once it comes back
+        }
+
         _requests.Dispose();
         _work.Dispose();
     }

@@ -149,6 +149,8 @@ public static class LocalFile
                 errno, operation, $"no file can be made in {folder}", "name another folder", e),
             Errno.ENOSPC => new WayleaveException(
                 errno, operation, ErrnoMap.Describe(errno), "free some space, or name another folder", e),
+            Errno.EFBIG => new WayleaveException(
+                errno, operation, ErrnoMap.Describe(errno), "raise the limit: ulimit -f", e),
             Errno.EACCES => new WayleaveException(
                 errno,
                 operation,

@@ -73,6 +73,20 @@ public sealed class WholeFile : IDisposable
     public Stream OpenStream() =>
         new FileStream(new SafeFileHandle(Handle.DangerousGetHandle(), ownsHandle: false), FileAccess.Write);
 
+    /// <summary>Cuts the file to a length: what was written was whole blocks.</summary>
+    /// <exception cref="WayleaveException">As <see cref="Create"/>.</exception>
+    public void Truncate(long lengthBytes)
+    {
+        try
+        {
+            RandomAccess.SetLength(Handle, lengthBytes);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw LocalFile.ToTargetFailure(e, _operation, _path);
+        }
+    }
+
     /// <summary>
     /// Writes through to the disk, gives the file its name and closes it; what had the name before is gone.
     /// </summary>

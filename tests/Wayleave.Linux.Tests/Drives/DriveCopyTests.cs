@@ -103,6 +103,109 @@ public sealed class DriveCopyTests : IAsyncLifetime
         Assert.Equal(0UL, host.Gpus[0].Device.Quarantine.Bytes);
     }
 
+    [Theory]
+    [InlineData(1)]
+    [InlineData(4096)]
+    [InlineData(1_048_577)]
+    [InlineData(5_000_003)]
+    public async Task An_object_is_written_from_VRAM_to_a_file_with_no_byte_staged(int length)
+    {
+        await using WayleaveHost host = await StartAsync(new HostBridgeDescription());
+        (string path, string sha256) = NewFile(length);
+        DriveCopy copy = new(host, host.Nvmes[0]);
+        (DeviceObject o, _) = await copy.LoadAsync(path, "gpu0", "file", deniesStaging: true, Cancellation);
+        long before = host.Nvmes[0].Controller.Port.BytesRead(PeerRoute.BusAddress);
+        string saved = Path.Combine(_folder, "saved");
+
+        DriveCopyResult result = await copy.SaveAsync(o, saved, deniesStaging: true, Cancellation);
+
+        Assert.Equal(((ulong)length, 0UL), (result.Bytes, result.StagingBytes));
+        Assert.Equal(length, new FileInfo(saved).Length);
+        Assert.Equal(sha256, Sha256(saved));
+        Assert.Equal(length, host.Nvmes[0].Controller.Port.BytesRead(PeerRoute.BusAddress) - before);
+        Assert.Equal(0, host.StagedBytes);
+    }
+
+    [Fact]
+    public async Task An_object_without_a_way_to_the_drive_is_staged_and_counted_or_refused_and_the_file_stays()
+    {
+        await using WayleaveHost host = await StartAsync(new HostBridgeDescription(), apart: true);
+        (string path, string sha256) = NewFile(3_000_000);
+        DriveCopy copy = new(host, host.Nvmes[0]);
+        (DeviceObject o, _) = await copy.LoadAsync(path, "gpu0", "file", deniesStaging: false, Cancellation);
+        string saved = Path.Combine(_folder, "saved");
+        await File.WriteAllTextAsync(saved, "as it was", Cancellation);
+
+        WayleaveException refused = await Assert.ThrowsAsync<WayleaveException>(
+            () => copy.SaveAsync(o, saved, deniesStaging: true, Cancellation));
+        Assert.Equal(Errno.EREMOTEIO, refused.Errno);
+        Assert.Contains("have no bridge in common", refused.Message, StringComparison.Ordinal);
+        Assert.Equal("as it was", await File.ReadAllTextAsync(saved, Cancellation));
+        Assert.Equal(3_000_000, host.StagedBytes);
+
+        DriveCopyResult result = await copy.SaveAsync(o, saved, deniesStaging: false, Cancellation);
+        Assert.Equal((3_000_000UL, 6_000_000), (result.StagingBytes, host.StagedBytes));
+        Assert.Equal(sha256, Sha256(saved));
+        Assert.Equal(ObjectPlace.Vram, o.Placement);
+
+        // What was evicted before is in nobody's way.
+        await host.Objects.EvictAsync(o);
+        Assert.Equal(0UL, (await copy.SaveAsync(o, saved, deniesStaging: true, Cancellation)).StagingBytes);
+    }
+
+    [Fact]
+    public async Task An_object_that_is_taken_back_while_it_is_saved_leaves_no_half_written_file()
+    {
+        await using WayleaveHost host = await StartAsync(new HostBridgeDescription());
+        (string path, _) = NewFile(48 << 20);
+        DriveCopy copy = new(host, host.Nvmes[0]);
+        (DeviceObject o, _) = await copy.LoadAsync(path, "gpu0", "file", deniesStaging: true, Cancellation);
+        string saved = Path.Combine(_folder, "saved");
+        long before = host.Nvmes[0].Controller.Port.BytesRead(PeerRoute.BusAddress);
+
+        Task<DriveCopyResult> save = copy.SaveAsync(o, saved, deniesStaging: true, Cancellation);
+        while (host.Nvmes[0].Controller.Port.BytesRead(PeerRoute.BusAddress) - before < 4 << 20)
+        {
+            Assert.False(save.IsCompleted, "the copy was over before it could be taken back");
+            await Task.Yield();
+        }
+
+        RetirementProof proof = await host.Objects.RevokeAsync(o, new RevokePolicy());
+
+        Assert.Equal(RetirementGrade.Retired, proof.Grade);
+        await Assert.ThrowsAsync<WayleaveException>(() => save);
+        Assert.Equal([path], Directory.GetFileSystemEntries(_folder));
+    }
+
+    [Fact]
+    public async Task A_file_that_does_not_answer_ends_the_copy_and_keeps_no_memory()
+    {
+        WayleaveHost host = await StartAsync(new HostBridgeDescription());
+        using ManualResetEventSlim answers = new();
+        NvmeHandle drive = host.Nvmes[0];
+        drive.Medium = _ =>
+        {
+            answers.Wait();
+            return Errno.EIO;
+        };
+        (string path, _) = NewFile(8 << 20);
+        DriveCopy copy = new(host, drive) { StallMax = TimeSpan.FromMilliseconds(50) };
+
+        WayleaveException ended = await Assert.ThrowsAsync<WayleaveException>(
+            () => copy.LoadAsync(path, "gpu0", "file", deniesStaging: true, Cancellation));
+
+        Assert.Equal(Errno.ETIMEDOUT, ended.Errno);
+        Assert.Contains("no command of nvme0 ended for 0.05 s", ended.Message, StringComparison.Ordinal);
+        Assert.Empty(host.Objects.List());
+        Assert.Equal(0UL, host.Gpus[0].Device.Quarantine.Bytes);
+
+        // The medium still has its buffers, and nobody waits for it.
+        await host.DisposeAsync();
+        answers.Set();
+    }
+
+    private static string Sha256(string path) => Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(path)));
+
     private static async Task<WayleaveHost> StartAsync(HostBridgeDescription bridge, bool apart = false)
     {
         TopologyDescription topology = new() { HostBridges = [bridge] };

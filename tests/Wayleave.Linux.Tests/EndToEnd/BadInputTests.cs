@@ -50,6 +50,35 @@ public class BadInputTests : EndToEndTest
     }
 
     [Fact]
+    public async Task A_file_that_may_not_grow_so_far_is_a_failure_and_no_crash()
+    {
+        HostProcess host = await StartHostAsync();
+        await RunWellAsync("cp", MakeFile("source", 1 << 20), host.UrlOf("object"));
+        string program = Path.Combine(AppContext.BaseDirectory, "wayleave");
+        string target = InFolder("target");
+
+        // 512 blocks of 1 KiB. The runtime's own double mapping needs a file of 2 GiB, so it goes without.
+        ProcessStartInfo start = new("/bin/bash")
+        {
+            ArgumentList = { "-c", "ulimit -f 512; exec \"$@\"", "bash", program, "cp", host.UrlOf("object"), target },
+            RedirectStandardError = true,
+            Environment = { ["DOTNET_EnableWriteXorExecute"] = "0" },
+        };
+        foreach ((string name, string value) in Variables)
+        {
+            start.Environment[name] = value;
+        }
+
+        using Process process = Process.Start(start)!;
+        string error = await process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
+        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        Assert.Equal(
+            (1, $"wayleave: write {target}: the file is too large; raise the limit: ulimit -f\n"),
+            (process.ExitCode, error));
+        Assert.False(File.Exists(target));
+    }
+
+    [Fact]
     public async Task A_target_that_cannot_be_written_is_named()
     {
         HostProcess host = await StartHostAsync();

@@ -124,8 +124,29 @@ public sealed class NvmeBufferUserTests
         Assert.Equal(waits, late == 0);
     }
 
+    [Theory]
+    [InlineData(1)]
+    [InlineData(512)]
+    [InlineData(3 * Page + 1)]
+    public void A_buffer_that_ends_inside_a_block_is_written_with_zeros_behind_it(int bytes)
+    {
+        NvmeFixture f = new();
+        f.Ready();
+        GpuBuffer buffer = f.Create(bytes);
+        f.Fill(buffer, 0x5A);
+        f.Medium.AsSpan().Fill(0xEE);
+        NvmeBufferUser user = f.Use(buffer);
+        int blocks = (bytes + 511) / 512;
+
+        Assert.Equal(Errno.Success, f.Start(user, buffer, NvmeOpcode.Write, 0, blocks, 0));
+        f.Run();
+
+        Assert.True(f.Medium.AsSpan(0, bytes).IndexOfAnyExcept((byte)0x5A) < 0, "the content differs");
+        Assert.True(f.Medium.AsSpan(bytes..(blocks * 512)).IndexOfAnyExcept((byte)0) < 0, "what follows is not zero");
+    }
+
     [Fact]
-    public void A_dead_medium_keeps_the_memory_in_quarantine_until_it_answers()
+    public void A_dead_medium_keeps_no_memory_and_what_it_reads_later_lands_nowhere()
     {
         NvmeFixture f = new() { HoldsMedium = true };
         f.Ready();
@@ -135,12 +156,13 @@ public sealed class NvmeBufferUserTests
         f.Run();
 
         f.Locked(() => f.Gpu.Free(buffer, new RevokePolicy()));
-        f.Run();
         Assert.Equal(16UL * Page, f.Locked(() => f.Gpu.Stats.VramQuarantinedBytes));
+        f.Run();
+        Assert.Equal(0UL, f.Locked(() => f.Gpu.Stats.VramQuarantinedBytes));
+        Assert.Equal(0, user.Outstanding);
 
         f.CompleteHeld();
         f.Run();
-        Assert.Equal(0UL, f.Locked(() => f.Gpu.Stats.VramQuarantinedBytes));
         Assert.True(f.Vram.AsSpan().IndexOfAnyExcept((byte)0) < 0, "an aborted read was written");
     }
 

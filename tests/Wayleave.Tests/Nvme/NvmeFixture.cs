@@ -150,6 +150,19 @@ internal sealed class NvmeFixture
         }
     }
 
+    public void Fill(GpuBuffer buffer, byte value)
+    {
+        DmaPort processor = new(Fabric.Processor);
+        for (ulong at = 0; at < buffer.SizeBytes;)
+        {
+            Assert.True(buffer.Placement.Addresses.TryLocate(at, out DeviceAddress address, out ulong contiguous));
+            int length = (int)Math.Min(contiguous, buffer.SizeBytes - at);
+            Assert.Equal(Errno.Success, processor.TryWrite(address, length, out Span<byte> part));
+            part.Fill(value);
+            at += (ulong)part.Length;
+        }
+    }
+
     public byte[] BytesOf(GpuBuffer buffer)
     {
         byte[] bytes = new byte[buffer.SizeBytes];

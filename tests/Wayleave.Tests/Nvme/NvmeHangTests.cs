@@ -28,16 +28,14 @@ public sealed class NvmeHangTests
     }
 
     [Fact]
-    public void A_late_command_resets_the_drive_and_ends_with_ETIME_once_the_medium_has_let_go()
+    public void A_late_command_resets_the_drive_and_ends_with_ETIME_whatever_the_medium_does()
     {
         (GpuBuffer buffer, NvmeBufferUser user) = Start();
         Fence fence = Pending(buffer);
         Late(NvmeDriver.CommandTimeout);
-        _f.Run();
-        Assert.Equal((NvmeDriverState.Resetting, false), (_f.Driver.State, fence.IsSignaled));
-        _f.CompleteHeld();
         _f.HoldsMedium = false;
         _f.Run();
+        Assert.Single(_f.Held);
         Assert.Equal((true, false, Errno.ETIME), (fence.HasEnded, fence.IsForced, fence.Error));
         Assert.True(Assert.Single(_f.Driver.Hangs.Hangs).WasStopped);
         Assert.Equal((NvmeDriverState.Ready, 0), (_f.Driver.State, user.Outstanding));
@@ -45,22 +43,25 @@ public sealed class NvmeHangTests
         _f.Run();
         Assert.Equal(_f.Medium[..Page], _f.BytesOf(buffer)[..Page]);
         Assert.Equal(0, _f.Host.Checker.ViolationCount);
+
+        // What the medium brings at last is in the drive's own buffer and goes nowhere.
+        byte[] before = _f.BytesOf(buffer);
+        _f.CompleteHeld();
+        _f.Run();
+        Assert.Equal(before, _f.BytesOf(buffer));
     }
 
     [Fact]
-    public void A_medium_that_never_answers_gets_the_fences_forced_and_the_memory_waits_for_it()
+    public void A_drive_that_does_not_stop_gets_the_fences_forced_and_the_memory_waits_for_it()
     {
         (GpuBuffer buffer, _) = Start();
         Fence fence = Pending(buffer);
         RevokeOperation revoke = _f.Locked(() => _f.Gpu.Free(buffer, new RevokePolicy()));
-        _f.Run();
-        Late(NvmeDriver.CommandTimeout);
-        _f.Run();
+        Late(NvmeDriver.CommandTimeout); // its thread does not run, so that it hears nothing of abort or reset
         Late(NvmeDriver.ResetTimeout);
         Assert.Equal((true, false, Errno.ETIME), (fence.IsForced, fence.HasEnded, fence.Error));
         Assert.NotEqual(RevokeState.Retired, revoke.State);
         Assert.True(_f.Gpu.Stats.VramQuarantinedBytes > 0);
-        _f.CompleteHeld();
         _f.HoldsMedium = false;
         _f.Run();
         Assert.True(fence.HasEnded);

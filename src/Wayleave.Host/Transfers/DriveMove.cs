@@ -1,0 +1,248 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Reservations;
+using Wayleave.Devices.Nvme;
+using Wayleave.Host.Objects;
+
+namespace Wayleave.Host.Transfers;
+
+/// <summary>
+/// Moves a buffer to or from the blocks of a namespace, from the first byte and the first block on, with as many
+/// commands as the drive takes. Each is sent with the reservation held for a moment; between two of them a mover or a
+/// revoke gets its turn, and waits for the fences of those under way.
+/// </summary>
+/// <param name="host">Of both.</param>
+/// <param name="drive">Ready.</param>
+/// <param name="buffer">Whose memory the commands point into.</param>
+/// <param name="medium">A namespace of the drive.</param>
+/// <param name="opcode">Read, into the buffer, or write, from it.</param>
+/// <param name="lengthBytes">Of both; what fills the last block is zero.</param>
+internal sealed class DriveMove(
+    WayleaveHost host,
+    NvmeHandle drive,
+    SharedBuffer buffer,
+    NvmeNamespace medium,
+    NvmeOpcode opcode,
+    ulong lengthBytes)
+{
+    private static readonly TimeSpan s_abortMax = TimeSpan.FromSeconds(2);
+
+    /// <summary>For failures.</summary>
+    public required string Operation { get; init; }
+
+    /// <summary>How long no command may end while some are under way.</summary>
+    public TimeSpan StallMax { get; init; } = BulkTransfer.DefaultStallMax;
+
+    /// <summary>
+    /// Called with the bytes of each command that ended well, with the host lock held, on a thread of the drive.
+    /// </summary>
+    public Action<ulong>? Moved { get; init; }
+
+    /// <summary>Where in the buffer the first byte is; a multiple of the block size.</summary>
+    public ulong BufferOffset { get; init; }
+
+    /// <summary>Where in the namespace the first byte is; a multiple of the block size.</summary>
+    public ulong MediumOffset { get; init; }
+
+    /// <summary>Moves all of it. When this returns or throws no command is under way.</summary>
+    /// <exception cref="WayleaveException">
+    /// What the drive or the owner of the memory said. ETIMEDOUT: the medium does not answer. ENODEV: the drive was
+    /// pulled out.
+    /// </exception>
+    public async Task RunAsync(CancellationToken cancellation)
+    {
+        NvmeBufferUser user = Attach();
+        using Commands commands = new();
+        bool isDone = false;
+        try
+        {
+            for (ulong offset = 0; offset < lengthBytes && commands.Failure == Errno.Success;)
+            {
+                await WaitForRoomAsync(commands, cancellation).ConfigureAwait(false);
+                ulong bytes = Math.Min(DriveCopy.CommandBytes, lengthBytes - offset);
+                Errno errno = await StartAsync(user, offset, bytes, HandleEnded).ConfigureAwait(false);
+                if (errno == Errno.Success)
+                {
+                    offset += bytes;
+                    continue;
+                }
+
+                commands.HandleEnded(Errno.Success); // it was never sent
+                if (errno != Errno.EAGAIN)
+                {
+                    ThrowIfFailed(errno);
+                }
+
+                await Task.Delay(1, cancellation).ConfigureAwait(false); // another copy has the slots
+
+                void HandleEnded(Errno error)
+                {
+                    Moved?.Invoke(error == Errno.Success ? bytes : 0);
+                    commands.HandleEnded(error);
+                }
+            }
+
+            for (int i = 0; i < NvmeDriver.CommandsMax; i++)
+            {
+                await WaitForRoomAsync(commands, cancellation).ConfigureAwait(false);
+            }
+
+            isDone = true;
+        }
+        finally
+        {
+            if (!isDone)
+            {
+                await StopAsync(user).ConfigureAwait(false);
+            }
+
+            await DetachAsync(user).ConfigureAwait(false);
+        }
+
+        ThrowIfFailed(commands.Failure);
+    }
+
+    private void ThrowIfFailed(Errno errno)
+    {
+        if (errno != Errno.Success && drive.Function.Root is null)
+        {
+            throw new WayleaveException(Errno.ENODEV, Operation, $"{drive.Name} was pulled out");
+        }
+
+        errno.ThrowIfFailed(Operation, "start again");
+    }
+
+    private async Task WaitForRoomAsync(Commands commands, CancellationToken cancellation)
+    {
+        // A command that ends gives its room back, so that to wait for room is to wait for an end.
+        if (!await commands.WaitAsync(StallMax, cancellation).ConfigureAwait(false))
+        {
+            throw new WayleaveException(
+                Errno.ETIMEDOUT,
+                Operation,
+                $"no command of {drive.Name} ended for {StallMax.TotalSeconds:0.###} s; the file does not answer",
+                "see whether its file system hangs, or wait longer: --stall-timeout");
+        }
+    }
+
+    // An abort ends what the drive has begun, a reset also what waits in its queue.
+    private async Task StopAsync(NvmeBufferUser user)
+    {
+        long start = Environment.TickCount64;
+        while (Environment.TickCount64 - start < (long)s_abortMax.TotalMilliseconds)
+        {
+            using (host.Context.Enter())
+            {
+                if (user.Outstanding == 0)
+                {
+                    return;
+                }
+
+                user.Abort();
+            }
+
+            await Task.Delay(1).ConfigureAwait(false);
+        }
+
+        host.Context.Trace("nvme.reset", drive.Name, user.Outstanding);
+        await drive.ResetAsync().ConfigureAwait(false);
+    }
+
+    private NvmeBufferUser Attach()
+    {
+        using (host.Context.Enter())
+        {
+            Errno errno = NvmeBufferUser.TryCreate(
+                host.Context, drive.Driver, drive.Function, buffer, out NvmeBufferUser? user);
+            ThrowIfFailed(errno);
+            return user!;
+        }
+    }
+
+    private async Task<Errno> StartAsync(NvmeBufferUser user, ulong offset, ulong bytes, Action<Errno> ended)
+    {
+        AcquireTicket ticket;
+        using (host.Context.Enter())
+        {
+            ticket = new AcquireTicket(host.Context, $"{drive.Name} for {buffer.Name}");
+        }
+
+        await buffer.Reservation.LockAsync(host.Context, ticket).ConfigureAwait(false);
+        try
+        {
+            await buffer.Reservation.WaitAsync(host.Context, ReservationUsage.Kernel, ticket).ConfigureAwait(false);
+            using (host.Context.Enter())
+            {
+                ulong lba = (MediumOffset + offset) >> medium.BlockShift;
+                int blocks = (int)((bytes + (ulong)medium.BlockBytes - 1) >> medium.BlockShift);
+                Errno errno = user.TryStart(
+                    ticket, opcode, medium, lba, blocks, BufferOffset + offset, out Fence? fence);
+                if (errno == Errno.Success && fence!.TryAddCallback(f => ended(f.Error)) != Errno.Success)
+                {
+                    throw new InvalidOperationException("a command ended before the host lock was given back");
+                }
+
+                return errno;
+            }
+        }
+        finally
+        {
+            using (host.Context.Enter())
+            {
+                buffer.Reservation.Unlock(ticket);
+            }
+        }
+    }
+
+    // A drive whose thread died ends nothing any more: its hold stays, and so does the memory, in quarantine.
+    private async Task DetachAsync(NvmeBufferUser user)
+    {
+        while (drive.Failure is null)
+        {
+            AcquireTicket ticket;
+            using (host.Context.Enter())
+            {
+                ticket = new AcquireTicket(host.Context, $"{drive.Name} lets go of {buffer.Name}");
+            }
+
+            await buffer.Reservation.LockAsync(host.Context, ticket).ConfigureAwait(false);
+            using (host.Context.Enter())
+            {
+                bool isIdle = user.Outstanding == 0;
+                if (isIdle)
+                {
+                    user.DetachLocked(ticket);
+                }
+
+                buffer.Reservation.Unlock(ticket);
+                if (isIdle)
+                {
+                    return;
+                }
+            }
+
+            await Task.Delay(1).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Commands under way, and the first failure among them.</summary>
+    private sealed class Commands : IDisposable
+    {
+        private readonly SemaphoreSlim _room = new(NvmeDriver.CommandsMax);
+        private int _failure;
+
+        public Errno Failure => (Errno)Volatile.Read(ref _failure);
+
+        public Task<bool> WaitAsync(TimeSpan limit, CancellationToken cancellation) =>
+            _room.WaitAsync(limit, cancellation);
+
+        public void HandleEnded(Errno errno)
+        {
+            Interlocked.CompareExchange(ref _failure, (int)errno, (int)Errno.Success);
+            _room.Release();
+        }
+
+        public void Dispose() => _room.Dispose();
+    }
+}
