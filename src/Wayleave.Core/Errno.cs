@@ -57,4 +57,10 @@ public enum Errno
     EREMOTEIO = 121,
     EDQUOT = 122,
     ECANCELED = 125,
+
+    /// <summary>
+    /// Of the kernel's own numbers (<c>include/linux/errno.h</c>), which the kernel hands out all the same: no room for
+    /// a whole control message.
+    /// </summary>
+    ETOOSMALL = 525,
 }

@@ -64,6 +64,7 @@ public static class ErrnoMap
         Errno.EREMOTEIO => "the other end reported an error",
         Errno.EDQUOT => "keeps more memory in quarantine than it may",
         Errno.ECANCELED => "cancelled",
+        Errno.ETOOSMALL => "no room for what there is",
         _ => $"error {(int)errno}",
     };
 
