@@ -15,6 +15,9 @@ internal enum BuildResult
     /// <summary>The destination's window is closed; an acknowledgement opens it.</summary>
     WindowClosed,
 
+    /// <summary>The next datagram goes to another peer; the queue pair names it already.</summary>
+    OtherPeer,
+
     /// <summary>A READ waits until the responses of others have arrived.</summary>
     ReadWindowClosed,
 }

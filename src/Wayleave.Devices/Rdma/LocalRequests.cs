@@ -18,7 +18,8 @@ internal static class LocalRequests
         }
 
         WindowBind bind = new(slot.Data, slot.RemoteAddress, slot.CompareAdd, (AccessFlags)slot.Swap);
-        return slot.Window!.Bind(pair, bind, pair.Device.FindRegion(bind.LKey), slot.RKey) == Errno.Success
+        MemoryWindow window = (MemoryWindow)slot.Target!;
+        return window.Bind(pair, bind, pair.Device.FindRegion(bind.LKey), slot.RKey) == Errno.Success
             ? WorkCompletionStatus.Success
             : WorkCompletionStatus.MemoryWindowBindError;
     }

@@ -18,11 +18,15 @@ public sealed class RdmaDevice
     /// <summary>Most READs that a queue pair may have outstanding, either way.</summary>
     public const int MaxRdAtomic = 128;
 
+    /// <summary>Most pieces of memory that a work request may have.</summary>
+    public const int MaxSge = 32;
+
     private const ulong PageBytes = 4096;
 
     private readonly IKeySource _keys;
     private readonly NumberTable _keyed = new(); // regions and windows
     private uint _nextDomain = 1;
+    private uint _nextSharedReceiveQueue = 1;
 
     /// <param name="host">Whose lock guards it; not held by the caller.</param>
     /// <param name="fabric">What it reaches memory through; the function is plugged in if it is not.</param>
@@ -112,27 +116,92 @@ public sealed class RdmaDevice
         out QueuePair? pair,
         uint? number = null)
     {
+        return TryCreateQueuePair(
+            new QueuePairRequest(domain, sendCompletions, receiveCompletions, capabilities) { Number = number },
+            out pair);
+    }
+
+    /// <summary>As the other form, of any type. Port token held by the caller.</summary>
+    /// <returns>
+    /// As the other form; <see cref="Errno.EINVAL"/> also for a type that does not exist, or a shared receive queue of
+    /// another domain.
+    /// </returns>
+    public Errno TryCreateQueuePair(QueuePairRequest request, out QueuePair? pair)
+    {
         Port.AssertHeld();
         pair = null;
+        QueuePairCapabilities capabilities = request.Capabilities;
         bool isSane = capabilities.MaxSendWr is >= 0 and <= 1 << 16
             && capabilities.MaxReceiveWr is >= 0 and <= 1 << 16
-            && capabilities.MaxSendSge is >= 0 and <= 32
-            && capabilities.MaxReceiveSge is >= 0 and <= 32
-            && capabilities.MaxInlineData is >= 0 and <= 4096;
-        if (!isSane || (number is { } wanted && !IsQueuePairNumber(wanted)))
+            && capabilities.MaxSendSge is >= 0 and <= MaxSge
+            && capabilities.MaxReceiveSge is >= 0 and <= MaxSge
+            && capabilities.MaxInlineData is >= 0 and <= 4096
+            && request.Type is >= QueuePairType.ReliableConnection and <= QueuePairType.UnreliableDatagram
+            && (request.SharedReceives is not { } shared || ReferenceEquals(shared.Domain, request.Domain));
+        if (!isSane || (request.Number is { } wanted && !IsQueuePairNumber(wanted)))
         {
             return Errno.EINVAL;
         }
 
-        uint chosen = number ?? RandomQueuePairNumber();
+        uint chosen = request.Number ?? RandomQueuePairNumber();
         if (Port.FindQueuePair(chosen) is not null)
         {
             return Errno.EEXIST;
         }
 
-        pair = new QueuePair(Port, domain, sendCompletions, receiveCompletions, capabilities, chosen);
+        pair = new QueuePair(Port, request, chosen);
         Port.Add(pair);
         return Errno.Success;
+    }
+
+    /// <summary>Receives for several queue pairs (<c>ibv_create_srq</c>). Port token held by the caller.</summary>
+    /// <param name="domain">Of the queue pairs that may use it.</param>
+    /// <param name="maxWr">Receives that may be queued; rounded up to a power of two.</param>
+    /// <param name="maxSge">Pieces of memory that each may have.</param>
+    /// <param name="queue">Null unless Success.</param>
+    /// <returns><see cref="Errno.EINVAL"/> for sizes out of range.</returns>
+    public Errno TryCreateSharedReceiveQueue(
+        ProtectionDomain domain, int maxWr, int maxSge, out SharedReceiveQueue? queue)
+    {
+        Port.AssertHeld();
+        bool isSane = maxWr is >= 1 and <= 1 << 16 && maxSge is >= 1 and <= MaxSge;
+        queue = isSane ? new SharedReceiveQueue(Port, domain, maxWr, maxSge, _nextSharedReceiveQueue++) : null;
+        return isSane ? Errno.Success : Errno.EINVAL;
+    }
+
+    /// <summary>Where datagrams go (<c>ibv_create_ah</c>). Port token held by the caller.</summary>
+    /// <param name="domain">For the caller's order; a datagram needs no right to leave.</param>
+    /// <param name="address">Of an address family that the port has.</param>
+    /// <param name="handle">
+    /// Null unless Success. Owned by the caller until <see cref="DestroyAddressHandle"/>.
+    /// </param>
+    /// <returns><see cref="Errno.EINVAL"/> for an address of the other family.</returns>
+    public Errno TryCreateAddressHandle(
+        ProtectionDomain domain, in AddressVector address, out AddressHandle? handle)
+    {
+        Port.AssertHeld();
+        handle = null;
+        if (address.Destination.IsIPv4 != Options.Gid.IsIPv4)
+        {
+            return Errno.EINVAL;
+        }
+
+        handle = new AddressHandle(domain, Port.JoinPeer(address));
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// Ends an address handle (<c>ibv_destroy_ah</c>). Datagrams that were posted with it and have not left end with
+    /// <see cref="WorkCompletionStatus.LocalQpOperationError"/>. Port token held by the caller. Idempotent.
+    /// </summary>
+    public void DestroyAddressHandle(AddressHandle handle)
+    {
+        Port.AssertHeld();
+        if (handle.Peer is { } peer)
+        {
+            handle.Destroy();
+            Port.LeavePeer(peer);
+        }
     }
 
     /// <summary>

@@ -26,6 +26,9 @@ public sealed record RdmaDeviceOptions
     /// <summary>UDP port packets leave from: part of their ICRC.</summary>
     public ushort UdpPort { get; init; } = Verbs.AddressVector.RoceUdpPort;
 
+    /// <summary>The longest datagram of a UD queue pair, and the largest path MTU of a connection.</summary>
+    public Verbs.PathMtu PortMtu { get; init; } = Verbs.PathMtu.Mtu4096;
+
     /// <summary>Largest super-packet handed out, in bytes; a UDP datagram over IPv4 carries 65507.</summary>
     public int SuperPacketBytes { get; init; } = 65507;
 
@@ -93,6 +96,7 @@ public sealed record RdmaDeviceOptions
     {
         List<string> problems = [];
         Range(SuperPacketBytes, 4144, 65507, nameof(SuperPacketBytes));
+        Range((int)PortMtu, (int)Verbs.PathMtu.Mtu256, (int)Verbs.PathMtu.Mtu4096, nameof(PortMtu));
         Range(SuperPacketSegments, 1, SuperPacketSegmentsMax, nameof(SuperPacketSegments));
         Check(WindowBytes > 0, $"{nameof(WindowBytes)} must be positive, not {WindowBytes}");
         Check(ReadWindowBytes > 0, $"{nameof(ReadWindowBytes)} must be positive, not {ReadWindowBytes}");

@@ -29,6 +29,7 @@ public sealed class RdmaPort
     private readonly Queue<MemoryRegion> _faults = [];
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
+    private readonly DatagramCheck _datagrams;
     private QueuePair? _last; // of the last packet: a batch is usually one queue pair's
     private int _token;
     private int _nextPeer;
@@ -43,6 +44,7 @@ public sealed class RdmaPort
         Options = options;
         Dma = new DmaPort(function);
         Memory = new RegionMemory(Dma, options.Defences);
+        _datagrams = new DatagramCheck(options);
     }
 
     /// <summary>The port's DMA engine, with its byte counters per route.</summary>
@@ -90,7 +92,7 @@ public sealed class RdmaPort
     /// <param name="sourcePort">UDP port it came from; part of the ICRC, checked against nothing.</param>
     /// <param name="bytes">UDP payloads, back to back.</param>
     /// <param name="segmentBytes">Length of each but the last.</param>
-    /// <param name="trafficClass">DSCP and ECN of the IP header; not used yet.</param>
+    /// <param name="trafficClass">DSCP and ECN of the IP header, for the header of datagrams.</param>
     /// <param name="now">On the clock of <see cref="HandleTimeout"/>.</param>
     /// <param name="identification">
     /// IPv4 identification of the first datagram, 0 unless the caller knows better.
@@ -104,7 +106,6 @@ public sealed class RdmaPort
         TimeSpan now,
         ushort identification = 0)
     {
-        _ = trafficClass; // congestion marks are for a later rate limiter (roce.md A11)
         segmentBytes = segmentBytes <= 0 ? bytes.Length : segmentBytes;
         for (int index = identification; bytes.Length > 0; index++)
         {
@@ -112,7 +113,8 @@ public sealed class RdmaPort
             bytes = bytes[packet.Length..];
             _stats.PacketsReceived++;
             _stats.BytesReceived += packet.Length;
-            DropReason reason = HandlePacket(source, sourcePort, packet, index, now);
+            Arrival arrival = new(source, trafficClass, (ushort)index);
+            DropReason reason = HandlePacket(arrival, sourcePort, packet, now);
             if (reason != DropReason.None)
             {
                 _stats.CountDrop(reason);
@@ -166,13 +168,12 @@ public sealed class RdmaPort
         _nextDeadline = TimeSpan.MaxValue;
         foreach (QueuePair pair in _pairList)
         {
-            RetransmitTimer timer = pair.Requester.Timer;
-            if (timer.Deadline <= now)
+            if (pair.Requester.Deadline <= now)
             {
                 pair.Requester.HandleTimeout(now);
             }
 
-            NoteDeadline(timer.Deadline);
+            NoteDeadline(pair.Requester.Deadline);
         }
     }
 
@@ -246,9 +247,18 @@ public sealed class RdmaPort
 
     internal void LeavePeer(Peer peer)
     {
-        if (--peer.QueuePairs == 0)
+        if (--peer.QueuePairs != 0)
         {
-            _peers.Remove(peer);
+            return;
+        }
+
+        _peers.Remove(peer);
+        foreach (QueuePair pair in _pairList)
+        {
+            if (pair.HasPeer && ReferenceEquals(pair.Peer, peer))
+            {
+                pair.HandlePeerGone();
+            }
         }
     }
 
@@ -342,7 +352,7 @@ public sealed class RdmaPort
 
     // D1 to D8 of roce.md A5: nothing is ever answered for these, and nothing but counters changes.
     private DropReason HandlePacket(
-        Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int identification, TimeSpan now)
+        in Arrival arrival, ushort sourcePort, ReadOnlySpan<byte> bytes, TimeSpan now)
     {
         DropReason reason = PacketView.TryParse(bytes, out PacketView packet);
         if (reason != DropReason.None)
@@ -363,7 +373,7 @@ public sealed class RdmaPort
         }
 
         OpcodeTraits traits = packet.Traits;
-        if (traits.Service != TransportService.ReliableConnection)
+        if (traits.Service != pair.Service)
         {
             return DropReason.WrongTransport;
         }
@@ -374,7 +384,12 @@ public sealed class RdmaPort
             return DropReason.WrongState;
         }
 
-        if (pair.Peer.Address.Destination != source)
+        if (traits.Service == TransportService.UnreliableDatagram)
+        {
+            return HandleDatagram(pair, arrival, sourcePort, packet);
+        }
+
+        if (pair.Peer.Address.Destination != arrival.Source)
         {
             return DropReason.WrongPeer;
         }
@@ -384,27 +399,57 @@ public sealed class RdmaPort
             return DropReason.WrongPKey;
         }
 
-        if (!pair.Peer.Verify(bytes, sourcePort, identification, out bool isFullCheck))
+        if (!pair.Peer.Verify(bytes, sourcePort, arrival.Identification, out bool isFullCheck))
         {
             return DropReason.BadIcrc;
         }
 
-        _stats.IcrcChecksFull += isFullCheck ? 1 : 0;
-        _stats.IcrcChecksSolved += isFullCheck ? 0 : 1;
+        CountCheck(isFullCheck);
         if (traits.IsRequest)
         {
-            pair.Responder.HandleRequest(packet);
+            return pair.Responder.HandleRequest(packet, arrival);
         }
-        else if (packet.Opcode == Opcode.RcAcknowledge)
+
+        if (packet.Opcode == Opcode.RcAcknowledge)
         {
-            pair.Requester.HandleAcknowledge(packet.Psn, packet.Aeth, now);
+            pair.Reliable!.HandleAcknowledge(packet.Psn, packet.Aeth, now);
         }
         else
         {
-            pair.Requester.HandleResponse(packet, now);
+            pair.Reliable!.HandleResponse(packet, now);
         }
 
         return DropReason.None;
+    }
+
+    private DropReason HandleDatagram(
+        QueuePair pair, in Arrival arrival, ushort sourcePort, in PacketView packet)
+    {
+        if (!IsOurPartition(packet.PKey))
+        {
+            return DropReason.WrongPKey;
+        }
+
+        if (packet.Deth.QKey != pair.QKey)
+        {
+            return DropReason.WrongQKey;
+        }
+
+        int identification = arrival.Identification;
+        if (!_datagrams.Verify(
+            packet.Bytes, arrival.Source, sourcePort, ref identification, out bool isFullCheck))
+        {
+            return DropReason.BadIcrc;
+        }
+
+        CountCheck(isFullCheck);
+        return pair.Responder.HandleRequest(packet, arrival with { Identification = (ushort)identification });
+    }
+
+    private void CountCheck(bool isFullCheck)
+    {
+        _stats.IcrcChecksFull += isFullCheck ? 1 : 0;
+        _stats.IcrcChecksSolved += isFullCheck ? 0 : 1;
     }
 
     private Peer? FindPeer(in AddressVector address)

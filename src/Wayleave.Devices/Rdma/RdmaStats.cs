@@ -64,7 +64,7 @@ public struct RdmaStats
         _drops[(int)reason]++;
     }
 
-    [InlineArray((int)DropReason.BadIcrc + 1)]
+    [InlineArray((int)DropReason.NotMapped + 1)]
     private struct DropCounters
     {
         private long _first;

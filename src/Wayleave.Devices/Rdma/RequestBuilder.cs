@@ -69,7 +69,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         Bth bth = new()
         {
             Opcode = opcode,
-            Solicited = isLast && (slot.Flags & SendFlags.Solicited) != 0 && slot.Opcode != WorkRequestOpcode.RdmaWrite,
+            Solicited = isLast && RequestHeaders.IsSolicited(slot),
             PadCount = -payloadBytes & 3,
             PKey = port.Options.PKey,
             DestQp = pair.DestQpNumber,

@@ -10,11 +10,18 @@ internal static class RequestHeaders
     /// <param name="packet">Room for the headers of <paramref name="bth"/>'s opcode.</param>
     /// <param name="bth">Complete but for nothing.</param>
     /// <param name="slot">The request.</param>
-    public static void Write(Span<byte> packet, in Bth bth, in SendSlot slot)
+    /// <param name="deth">For a datagram.</param>
+    public static void Write(Span<byte> packet, in Bth bth, in SendSlot slot, in Deth deth = default)
     {
         bth.WriteTo(packet);
         ref readonly OpcodeTraits traits = ref OpcodeTraits.Of(bth.Opcode);
         int at = Bth.Size;
+        if (traits.Has(ExtensionHeaders.Deth))
+        {
+            deth.WriteTo(packet[at..]);
+            at += Deth.Size;
+        }
+
         if (traits.Has(ExtensionHeaders.Reth))
         {
             new Reth(slot.RemoteAddress, slot.RKey, slot.LengthBytes).WriteTo(packet[at..]);
@@ -63,6 +70,10 @@ internal static class RequestHeaders
         }
     }
 
+    /// <summary>Whether the last packet raises the receiver's solicited event: a plain WRITE has no receiver.</summary>
+    public static bool IsSolicited(in SendSlot slot) =>
+        (slot.Flags & SendFlags.Solicited) != 0 && slot.Opcode != WorkRequestOpcode.RdmaWrite;
+
     /// <summary>Which opcode a packet of a message has.</summary>
     public static Opcode OpcodeOf(WorkRequestOpcode kind, bool isFirst, bool isLast) => (kind, isFirst, isLast) switch
     {
@@ -88,6 +99,13 @@ internal static class RequestHeaders
         (WorkRequestOpcode.Flush, _, _) => Opcode.RcFlush,
         _ => Opcode.RcReadRequest,
     };
+
+    /// <summary>The flags of a completed request: there are none but those that rxe sets.</summary>
+    public static WorkCompletionFlags SentFlags(PeerProfile profile, WorkRequestOpcode opcode) =>
+        profile.CompletionsCarryRxeFlags
+            && opcode is WorkRequestOpcode.SendWithImmediate or WorkRequestOpcode.RdmaWriteWithImmediate
+            ? WorkCompletionFlags.WithImmediate
+            : WorkCompletionFlags.None;
 
     /// <summary>What the completion of a request says it was.</summary>
     public static WorkCompletionOpcode CompletionOf(WorkRequestOpcode request) => request switch

@@ -8,7 +8,7 @@ namespace Wayleave.Devices.Rdma;
 // or repetition it belongs to.
 
 /// <summary>The sending half of an RC queue pair. Port token held by the caller.</summary>
-internal sealed class Requester
+internal sealed class Requester : SendSide
 {
     private readonly QueuePair _pair;
     private readonly SendQueue _queue;
@@ -33,13 +33,13 @@ internal sealed class Requester
 
     public RetransmitTimer Timer { get; } = new();
 
-    /// <summary>See <see cref="QueuePair.OldestUnansweredPsn"/>.</summary>
-    public uint OldestUnansweredPsn => _progress.AckPsn;
+    public override TimeSpan Deadline => Timer.Deadline;
+
+    public override uint OldestUnansweredPsn => _progress.AckPsn;
 
     private bool IsInError => _pair.State == QueuePairState.Error;
 
-    /// <summary>Forgets everything and starts at a PSN (RESET to RTS).</summary>
-    public void Reset(uint firstPsn)
+    public override void Reset(uint firstPsn)
     {
         _progress.Reset(firstPsn);
         _responses.RestartPsn = firstPsn;
@@ -49,8 +49,7 @@ internal sealed class Requester
         Timer.Reset(_pair);
     }
 
-    /// <summary>Adds the next packet to a super-packet.</summary>
-    public BuildResult BuildNext(ref SuperPacket superPacket, TimeSpan now)
+    public override BuildResult BuildNext(ref SuperPacket superPacket, TimeSpan now)
     {
         bool hasNone = _pair.State is not (QueuePairState.ReadyToSend or QueuePairState.SendQueueDrained)
             || Timer.IsWaitingForReceiver
@@ -98,8 +97,7 @@ internal sealed class Requester
         return outcome == AccessOutcome.Done ? result : HandleLocalRefusal(outcome, region);
     }
 
-    /// <summary>A doorbell, a modify or a mapped region: look again.</summary>
-    public void Wake()
+    public override void Wake()
     {
         if (IsInError)
         {
@@ -190,7 +188,7 @@ internal sealed class Requester
         }
     }
 
-    public void HandleTimeout(TimeSpan now)
+    public override void HandleTimeout(TimeSpan now)
     {
         if (Timer.TakeReceiverWait(now))
         {
@@ -212,8 +210,7 @@ internal sealed class Requester
         GoBackAndSend();
     }
 
-    /// <summary>SQD: what was started is finished, nothing new starts; the event says when (IBTA 10.3.1.5).</summary>
-    public void HandleDrain()
+    public override void HandleDrain()
     {
         // Nothing will be sent behind packets for which no acknowledgement was asked: the time-out would have to.
         if (_progress.IsCursorNew && _progress.UnaskedBytes > 0)
@@ -225,11 +222,9 @@ internal sealed class Requester
         ReportDrained();
     }
 
-    /// <summary>The peer changes: what has no answer yet is sent again, to the new one.</summary>
-    public void HandlePathChange() => GoBack();
+    public override void HandlePathChange() => GoBack();
 
-    /// <summary>ERR: everything that has not completed is flushed, in order.</summary>
-    public void Flush()
+    public override void Flush()
     {
         Timer.Stop();
         uint tail = _queue.Tail;
@@ -507,8 +502,6 @@ internal sealed class Requester
             return;
         }
 
-        bool marksImmediate = _pair.Profile.CompletionsCarryRxeFlags
-            && slot.Opcode is WorkRequestOpcode.SendWithImmediate or WorkRequestOpcode.RdmaWriteWithImmediate;
         WorkCompletion completion = new()
         {
             WrId = slot.WrId,
@@ -516,7 +509,7 @@ internal sealed class Requester
             Opcode = RequestHeaders.CompletionOf(slot.Opcode),
             ByteLength = slot.LengthBytes,
             QpNumber = _pair.QpNumber,
-            Flags = marksImmediate ? WorkCompletionFlags.WithImmediate : WorkCompletionFlags.None,
+            Flags = RequestHeaders.SentFlags(_pair.Profile, slot.Opcode),
         };
         _port.Complete(_pair.SendCompletionQueue, completion, _queue, _progress.Head, isSolicited: false, _pair);
     }

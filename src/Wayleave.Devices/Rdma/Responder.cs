@@ -13,7 +13,7 @@ namespace Wayleave.Devices.Rdma;
 //   ResponderResources what those are answered with, and again if asked again
 
 /// <summary>The receiving half of an RC queue pair. Port token held by the caller.</summary>
-internal sealed class Responder
+internal sealed class Responder : ReceiveSide
 {
     private readonly QueuePair _pair;
     private readonly ReceiveQueue _receives;
@@ -39,13 +39,11 @@ internal sealed class Responder
         _builder = new ResponseBuilder(pair, port, pair.Remote);
     }
 
-    /// <summary>PSN of the next packet in order.</summary>
-    public uint ExpectedPsn => _expectedPsn;
+    public override uint ExpectedPsn => _expectedPsn;
 
-    /// <summary>24-bit count of completed messages.</summary>
-    public uint Msn => _msn;
+    public override uint Msn => _msn;
 
-    public void Reset(uint firstPsn)
+    public override void Reset(uint firstPsn)
     {
         _expectedPsn = firstPsn;
         _msn = 0;
@@ -55,14 +53,50 @@ internal sealed class Responder
         _resources.Reset(_pair.MaxDestRdAtomic);
     }
 
-    /// <summary>A request packet that passed D1 to D8.</summary>
-    public void HandleRequest(in PacketView packet)
+    public override DropReason HandleRequest(in PacketView packet, in Arrival arrival)
     {
-        if (_ends)
+        if (!_ends)
         {
-            return;
+            Handle(packet);
         }
 
+        return DropReason.None;
+    }
+
+    public override BuildResult BuildNext(ref SuperPacket superPacket)
+    {
+        if (_pair.State is QueuePairState.Reset or QueuePairState.Init or QueuePairState.Error)
+        {
+            return BuildResult.Nothing;
+        }
+
+        // Responses leave in the order of their requests.
+        if (!_resources.IsEmpty && (!_answer.IsPending || Psn.Compare(_answer.Psn, _resources.Head.NextPsn) >= 0))
+        {
+            return BuildResponse(ref superPacket);
+        }
+
+        return _answer.IsPending ? BuildAnswer(ref superPacket) : BuildResult.Nothing;
+    }
+
+    public override void Wake()
+    {
+        if (_answer.IsPending || !_resources.IsEmpty)
+        {
+            SendOrder.ScheduleResponses(_pair);
+        }
+    }
+
+    public override void Flush()
+    {
+        _resources.Clear();
+        _answer.Clear();
+        _message.Reset();
+        _receives.Flush(_pair);
+    }
+
+    private void Handle(in PacketView packet)
+    {
         int distance = Psn.Compare(packet.Psn, _expectedPsn);
         if (distance == 0)
         {
@@ -80,44 +114,6 @@ internal sealed class Responder
         }
     }
 
-    /// <summary>Adds the next response packet to a super-packet.</summary>
-    public BuildResult BuildNext(ref SuperPacket superPacket)
-    {
-        if (_pair.State is QueuePairState.Reset or QueuePairState.Init or QueuePairState.Error)
-        {
-            return BuildResult.Nothing;
-        }
-
-        // Responses leave in the order of their requests.
-        if (!_resources.IsEmpty && (!_answer.IsPending || Psn.Compare(_answer.Psn, _resources.Head.NextPsn) >= 0))
-        {
-            return BuildResponse(ref superPacket);
-        }
-
-        return _answer.IsPending ? BuildAnswer(ref superPacket) : BuildResult.Nothing;
-    }
-
-    /// <summary>A region was mapped, or died: look again.</summary>
-    public void Wake()
-    {
-        if (_answer.IsPending || !_resources.IsEmpty)
-        {
-            SendOrder.ScheduleResponses(_pair);
-        }
-    }
-
-    /// <summary>ERR: every receive is flushed, in order.</summary>
-    public void Flush()
-    {
-        _resources.Clear();
-        _answer.Clear();
-        _message.Reset();
-        while (!_receives.IsEmpty)
-        {
-            CompleteReceive(WorkCompletionStatus.WorkRequestFlushed);
-        }
-    }
-
     private void HandleExpected(in PacketView packet)
     {
         _awaitsExpected = false;
@@ -130,7 +126,7 @@ internal sealed class Responder
         {
             HandleAnswered(packet);
         }
-        else if (traits.ConsumesReceive && _receives.IsEmpty)
+        else if (traits.ConsumesReceive && !_receives.TryReady())
         {
             RefuseForNow(_pair.MinRnrTimer); // R6
         }
@@ -163,7 +159,8 @@ internal sealed class Responder
 
         if (traits.CompletesReceive)
         {
-            CompleteReceive(packet, traits);
+            _receives.Complete(_pair, packet, _message.MessageBytes);
+            _message.CloseReceive();
         }
 
         _expectedPsn = Psn.Next(_expectedPsn);
@@ -297,7 +294,7 @@ internal sealed class Responder
         bool holdsReceive = _message.IsReceiveOpen || (packet.Traits.ConsumesReceive && !_receives.IsEmpty);
         if (holdsReceive)
         {
-            CompleteReceive(receiveStatus);
+            _receives.Complete(_pair, receiveStatus);
             _message.CloseReceive();
         }
         else if (syndrome == Aeth.NakInvalidRequest)
@@ -311,36 +308,6 @@ internal sealed class Responder
     }
 
     private void Answer(uint psn, byte syndrome) => _answer.Set(psn, syndrome, _msn);
-
-    private void CompleteReceive(in PacketView packet, in OpcodeTraits traits)
-    {
-        bool isWrite = RequestRules.IsWrite(packet.Opcode);
-        bool hasImmediate = traits.Has(ExtensionHeaders.ImmDt);
-        bool hasInvalidate = traits.Has(ExtensionHeaders.Ieth);
-        CompleteReceive(
-            new WorkCompletion
-            {
-                Status = WorkCompletionStatus.Success,
-                Opcode = isWrite ? WorkCompletionOpcode.ReceiveRdmaWithImmediate : WorkCompletionOpcode.Receive,
-                ByteLength = _message.MessageBytes,
-                Immediate = hasImmediate ? packet.Immediate : hasInvalidate ? packet.InvalidateKey : 0,
-                Flags = (hasImmediate ? WorkCompletionFlags.WithImmediate : WorkCompletionFlags.None)
-                    | (hasInvalidate ? WorkCompletionFlags.WithInvalidate : WorkCompletionFlags.None)
-                    | (_pair.Profile.CompletionsCarryRxeFlags ? WorkCompletionFlags.Grh : WorkCompletionFlags.None),
-            },
-            packet.Solicited);
-        _message.CloseReceive();
-    }
-
-    private void CompleteReceive(WorkCompletionStatus failure) =>
-        CompleteReceive(new WorkCompletion { Status = failure }, isSolicited: false);
-
-    private void CompleteReceive(WorkCompletion completion, bool isSolicited)
-    {
-        WorkCompletion whole = completion with { WrId = _receives[_receives.Head].WrId, QpNumber = _pair.QpNumber };
-        _receives.Advance();
-        _port.Complete(_pair.ReceiveCompletionQueue, whole, _receives, _receives.Head, isSolicited, _pair);
-    }
 
     private BuildResult BuildAnswer(ref SuperPacket superPacket)
     {

@@ -51,6 +51,11 @@ public sealed record ResponderDefences
     /// </summary>
     public bool ChecksWindowPerPacket { get; init; } = true;
 
+    /// <summary>
+    /// The limit of a shared receive queue is taken back only if it is still the one that was compared with.
+    /// </summary>
+    public bool TakesLimitOnce { get; init; } = true;
+
     /// <summary>An atomic that was seen before is answered with what was stored, not executed again.</summary>
     public bool ReplaysAtomics { get; init; } = true;
 

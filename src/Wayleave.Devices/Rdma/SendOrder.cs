@@ -62,6 +62,10 @@ internal static class SendOrder
                     }
 
                     return;
+                case BuildResult.OtherPeer:
+                    peer.Requests.RemoveHead();
+                    ScheduleRequests(pair);
+                    continue;
                 case BuildResult.ReadWindowClosed:
                     peer.Requests.RemoveHead();
                     peer.ReadWaiters.Add(pair);

@@ -21,6 +21,8 @@ internal sealed class ReplayMachine
     private readonly RdmaDevice _device;
     private readonly CompletionQueue _completions;
     private readonly QueuePair _pair;
+    private readonly ProtectionDomain _domain;
+    private readonly ushort _sourcePort;
     private readonly VectorSide _side;
     private readonly List<ReplayMemory> _memories = [];
     private readonly byte[] _buffer = new byte[ushort.MaxValue];
@@ -29,7 +31,7 @@ internal sealed class ReplayMachine
     /// <exception cref="FormatException">The description asks for something that verbs refuse.</exception>
     public ReplayMachine(VectorSide side, ushort sourcePort, PeerProfile profile)
     {
-        _side = side;
+        (_side, _sourcePort) = (side, sourcePort);
         LocalGid = ParseGid(side.Qp.SgidIp);
         PeerGid = ParseGid(side.Qp.DgidIp);
         if (LocalGid.IsIPv4 != PeerGid.IsIPv4)
@@ -56,7 +58,7 @@ internal sealed class ReplayMachine
             throw new InvalidOperationException("the token of a new port is taken");
         }
 
-        ProtectionDomain domain = _device.CreateProtectionDomain();
+        ProtectionDomain domain = _domain = _device.CreateProtectionDomain();
         foreach (VectorRegion region in side.Mrs)
         {
             Register(domain, fabric, region);
@@ -65,13 +67,17 @@ internal sealed class ReplayMachine
         Errno errno = RdmaDevice.TryCreateCompletionQueue(CompletionsMax(side), out CompletionQueue? completions);
         Require(errno, "a completion queue");
         _completions = completions!;
-        errno = _device.TryCreateQueuePair(
-            domain, _completions, _completions, Capabilities(side.Qp.Cap), out QueuePair? pair, side.Qp.Qpn);
+        QueuePairRequest request = new(domain, _completions, _completions, Capabilities(side.Qp.Cap))
+        {
+            Type = Needed(VerbsNames.QueuePairTypeOf(side.Qp.Type), "type"),
+            Number = side.Qp.Qpn,
+        };
+        errno = _device.TryCreateQueuePair(request, out QueuePair? pair);
         Require(errno, "the queue pair");
         _pair = pair!;
         if (side.Qp.State != "RESET")
         {
-            Connect(side.Qp, sourcePort, profile);
+            Connect(side.Qp, profile);
         }
     }
 
@@ -131,6 +137,9 @@ internal sealed class ReplayMachine
             RKey = (uint)(request.RKey?.Value ?? 0),
             CompareAdd = (opcode == WorkRequestOpcode.AtomicFetchAdd ? request.SwapOrAdd : request.Compare)?.Value ?? 0,
             Swap = opcode == WorkRequestOpcode.AtomicCompareSwap ? request.SwapOrAdd?.Value ?? 0 : 0,
+            AddressHandle = request.Ah is { } ah ? HandleOf(ah) : null,
+            RemoteQpNumber = request.Ah?.RemoteQpn ?? 0,
+            RemoteQKey = (uint)(request.Ah?.RemoteQKey.Value ?? 0),
         };
         return (flags & SendFlags.Inline) != 0
             ? _pair.PostSendInline(made, InlineData(request))
@@ -220,28 +229,54 @@ internal sealed class ReplayMachine
         return memory;
     }
 
-    private void Connect(VectorQueuePair qp, ushort sourcePort, PeerProfile profile)
+    // A capture shows the IP header, so the whole ICRC is checked.
+    private AddressVector AddressOf(Gid peer) => new(peer, FrameHeader.RocePort, IcrcMode.Full, _sourcePort);
+
+    private AddressHandle HandleOf(VectorAddressHandle ah)
     {
-        AccessFlags access = Needed(VerbsNames.AccessOf(qp.AccessFlags ?? []), "access_flags");
+        Errno errno = _device.TryCreateAddressHandle(
+            _domain, AddressOf(ParseGid(ah.DgidIp)), out AddressHandle? handle);
+        Require(errno, "an address handle");
+        return handle!;
+    }
+
+    private void Connect(VectorQueuePair qp, PeerProfile profile)
+    {
         QueuePairAttributes attributes = new()
         {
             State = QueuePairState.Init,
-            AccessFlags = access,
-
-            // A capture shows the IP header, so the whole ICRC is checked.
-            AddressVector = new AddressVector(PeerGid, FrameHeader.RocePort, IcrcMode.Full, sourcePort),
-            Profile = profile,
-            PathMtu = Mtu(Needed(qp.PathMtu, "path_mtu")),
-            DestQpNumber = Needed(qp.DestQpn, "dest_qpn"),
-            RqPsn = Needed(qp.RqPsn, "rq_psn"),
             SqPsn = Needed(qp.SqPsn, "sq_psn"),
-            MaxRdAtomic = Needed(qp.MaxRdAtomic, "max_rd_atomic"),
-            MaxDestRdAtomic = Needed(qp.MaxDestRdAtomic, "max_dest_rd_atomic"),
-            MinRnrTimer = Needed(qp.MinRnrTimerCode, "min_rnr_timer_code"),
-            Timeout = Needed(qp.TimeoutCode, "timeout_code"),
-            RetryCount = Needed(qp.RetryCnt, "retry_cnt"),
-            RnrRetry = Needed(qp.RnrRetry, "rnr_retry"),
         };
+        if (_pair.Type == QueuePairType.UnreliableDatagram)
+        {
+            attributes = attributes with { QKey = (uint)Needed(qp.QKey, "qkey").Value, Profile = profile };
+        }
+        else
+        {
+            attributes = attributes with
+            {
+                AccessFlags = Needed(VerbsNames.AccessOf(qp.AccessFlags ?? []), "access_flags"),
+                AddressVector = AddressOf(PeerGid),
+                Profile = profile,
+                PathMtu = Mtu(Needed(qp.PathMtu, "path_mtu")),
+                DestQpNumber = Needed(qp.DestQpn, "dest_qpn"),
+                RqPsn = Needed(qp.RqPsn, "rq_psn"),
+            };
+        }
+
+        if (_pair.Type == QueuePairType.ReliableConnection)
+        {
+            attributes = attributes with
+            {
+                MaxRdAtomic = Needed(qp.MaxRdAtomic, "max_rd_atomic"),
+                MaxDestRdAtomic = Needed(qp.MaxDestRdAtomic, "max_dest_rd_atomic"),
+                MinRnrTimer = Needed(qp.MinRnrTimerCode, "min_rnr_timer_code"),
+                Timeout = Needed(qp.TimeoutCode, "timeout_code"),
+                RetryCount = Needed(qp.RetryCnt, "retry_cnt"),
+                RnrRetry = Needed(qp.RnrRetry, "rnr_retry"),
+            };
+        }
+
         Step(attributes);
         Step(attributes with { State = QueuePairState.ReadyToReceive });
         Step(attributes with { State = QueuePairState.ReadyToSend });

@@ -3,7 +3,7 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>
-/// What can be replayed: everything of a reliable connection but memory windows, with a requester on one side only.
+/// What can be replayed: everything of RC, UC and UD but memory windows, with a requester on one side only.
 /// </summary>
 internal static class ReplaySupport
 {
@@ -37,7 +37,7 @@ internal static class ReplaySupport
 
     private static string? WhyNot(VectorSide side)
     {
-        if (side.Qp.Type != "RC")
+        if (VerbsNames.QueuePairTypeOf(side.Qp.Type) is null)
         {
             return $"{side.Qp.Type} queue pairs";
         }
@@ -83,9 +83,10 @@ internal static class ReplaySupport
 
     private static string? WhyNot(VectorPacket packet)
     {
-        for (Opcode opcode = Opcode.RcSendFirst; opcode <= Opcode.RcAtomicWrite; opcode++)
+        for (int opcode = 0; opcode <= byte.MaxValue; opcode++)
         {
-            if (packet.Opcode == OpcodeTraits.NameOf(opcode) && OpcodeTraits.Of(opcode).IsDefined)
+            OpcodeTraits traits = OpcodeTraits.Of((Opcode)opcode);
+            if (packet.Opcode == OpcodeTraits.NameOf((Opcode)opcode) && (traits.IsRequest || traits.IsResponse))
             {
                 return null;
             }

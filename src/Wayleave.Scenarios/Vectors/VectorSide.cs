@@ -43,6 +43,10 @@ public sealed record VectorQueuePair
 
     public required IReadOnlyList<string>? AccessFlags { get; init; }
 
+    /// <summary>UD only.</summary>
+    [JsonPropertyName("qkey")]
+    public HexNumber? QKey { get; init; }
+
     public required uint? SqPsn { get; init; }
 
     public required uint? RqPsn { get; init; }
@@ -165,7 +169,21 @@ public sealed record VectorWorkRequest
     /// <summary>What they become, or what is added to them.</summary>
     public HexNumber? SwapOrAdd { get; init; }
 
+    /// <summary>UD only: where it goes.</summary>
+    public VectorAddressHandle? Ah { get; init; }
+
     public required VectorPost Post { get; init; }
+}
+
+/// <summary>Where a datagram goes.</summary>
+public sealed record VectorAddressHandle
+{
+    public required string DgidIp { get; init; }
+
+    public required uint RemoteQpn { get; init; }
+
+    [JsonPropertyName("remote_qkey")]
+    public required HexNumber RemoteQKey { get; init; }
 }
 
 /// <summary>A piece of local memory.</summary>

@@ -49,6 +49,15 @@ internal static class VerbsNames
         ["RELAXED_ORDERING"] = AccessFlags.RelaxedOrdering,
     };
 
+    /// <summary>Null for a type that this stack does not have.</summary>
+    public static QueuePairType? QueuePairTypeOf(string name) => name switch
+    {
+        "RC" => QueuePairType.ReliableConnection,
+        "UC" => QueuePairType.UnreliableConnection,
+        "UD" => QueuePairType.UnreliableDatagram,
+        _ => null,
+    };
+
     public static string Of(WorkCompletionStatus status) => $"IBV_WC_{s_statuses[(int)status]}";
 
     public static string Of(QueuePairState state) => s_states[(int)state];

@@ -78,15 +78,18 @@ public sealed class RoceCommandTests : IDisposable
     [Fact]
     public async Task What_is_not_supported_is_decoded_and_checked_all_the_same()
     {
-        Outcome outcome = await Run("roce", "replay", Pcap("uc_send"), Json("uc_send"), "--role", "responder");
+        Outcome outcome = await Run("roce", "replay", Pcap("cm_reject"), Json("cm_reject"), "--role", "responder");
         Assert.Equal(3, outcome.ExitCode);
-        Assert.Contains(" UC_SEND_ONLY qp=127 ", outcome.Output, StringComparison.Ordinal);
-        Assert.Contains("1 packet: 1 ok\n", outcome.Output, StringComparison.Ordinal);
-        Assert.EndsWith("uc_send: not supported yet: UC queue pairs\n", outcome.Output, StringComparison.Ordinal);
+        Assert.Contains(" UD_SEND_ONLY qp=1 ", outcome.Output, StringComparison.Ordinal);
+        Assert.EndsWith(
+            "cm_reject: not supported yet: its description has no replay object\n",
+            outcome.Output,
+            StringComparison.Ordinal);
 
-        byte[] file = File.ReadAllBytes(Pcap("uc_send"));
+        byte[] file = File.ReadAllBytes(Pcap("cm_reject"));
         file[^1] ^= 1;
-        outcome = await Run("roce", "replay", Write("uc.pcap", file), Json("uc_send"), "--role", "responder", "--json");
+        outcome = await Run(
+            "roce", "replay", Write("cm.pcap", file), Json("cm_reject"), "--role", "responder", "--json");
         Assert.Equal(1, outcome.ExitCode);
     }
 

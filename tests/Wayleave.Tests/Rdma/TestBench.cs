@@ -336,6 +336,37 @@ internal sealed class TestNode
         return pair!;
     }
 
+    public QueuePair CreatePair(
+        QueuePairType type,
+        CompletionQueue completions,
+        SharedReceiveQueue? shared = null,
+        QueuePairCapabilities? capabilities = null,
+        bool signalsAll = false)
+    {
+        QueuePairRequest request = new(Domain, completions, completions, capabilities ?? new())
+        {
+            Type = type,
+            SharedReceives = shared,
+            SignalsAll = signalsAll,
+        };
+        Assert.Equal(Errno.Success, Device.TryCreateQueuePair(request, out QueuePair? pair));
+        return pair!;
+    }
+
+    public SharedReceiveQueue CreateSharedReceives(int maxWr = 16, int maxSge = 2)
+    {
+        Assert.Equal(
+            Errno.Success, Device.TryCreateSharedReceiveQueue(Domain, maxWr, maxSge, out SharedReceiveQueue? queue));
+        return queue!;
+    }
+
+    public AddressHandle CreateAddressHandle(Gid to)
+    {
+        Assert.Equal(
+            Errno.Success, Device.TryCreateAddressHandle(Domain, new AddressVector(to), out AddressHandle? handle));
+        return handle!;
+    }
+
     public static List<WorkCompletion> Poll(CompletionQueue completions)
     {
         WorkCompletion[] found = new WorkCompletion[completions.Depth];
@@ -384,6 +415,20 @@ internal sealed record Connection
         RetryCount = 7,
         RnrRetry = 7,
     };
+
+    /// <summary>Sets exactly what the type needs, step by step.</summary>
+    public void ApplyRequired(QueuePair pair)
+    {
+        foreach (QueuePairState state in new[]
+            { QueuePairState.Init, QueuePairState.ReadyToReceive, QueuePairState.ReadyToSend })
+        {
+            Assert.True(QueuePairTransitions.TryGet(
+                pair.State, state, pair.Type, out QueuePairAttributeMask required, out _));
+            Assert.Equal(
+                Errno.Success,
+                pair.Modify(Attributes with { State = state }, required | QueuePairAttributeMask.State));
+        }
+    }
 
     public void Apply(QueuePair pair, QueuePairState upTo = QueuePairState.ReadyToSend)
     {

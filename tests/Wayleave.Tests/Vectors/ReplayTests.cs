@@ -14,15 +14,9 @@ public class ReplayTests
     {
         ["cm_reject"] = "its description has no replay object",
         ["cm_rping"] = "its description has no replay object",
-        ["uc_send"] = "UC queue pairs",
-        ["ud_send"] = "UD queue pairs",
-        ["ud_send_imm"] = "UD queue pairs",
         ["userspace_peer_v4"] = "its description has no replay object",
         ["userspace_peer_v6"] = "its description has no replay object",
     };
-
-    private static readonly string[] s_supportedOpcodes =
-        ["RC_SEND_", "RC_WRITE_", "RC_READ_", "RC_ACKNOWLEDGE", "RC_CMP_SWAP", "RC_FETCH_ADD", "RC_ATOMIC_"];
 
     private static readonly string[] s_sides = ["A", "B"];
 
@@ -112,11 +106,6 @@ public class ReplayTests
         using JsonDocument json = CaptureFiles.Description(name);
         JsonElement replay = json.RootElement.GetProperty("replay");
         return replay.ValueKind != JsonValueKind.Null
-            && json.RootElement.GetProperty("qp_type").GetString() == "RC"
-            && json.RootElement.GetProperty("packets").EnumerateArray()
-                .Select(p => p.GetProperty("opcode").GetString()!)
-                .All(o => s_supportedOpcodes.Any(s => o.StartsWith(s, StringComparison.Ordinal))
-                    && !o.EndsWith("INV", StringComparison.Ordinal))
             && s_sides.All(s => replay.GetProperty(s).GetProperty("mws").GetArrayLength() == 0);
     }
 

@@ -8,10 +8,17 @@ public enum AsyncEventType
     QueuePairRequestError = 2,
     QueuePairAccessError = 3,
     SendQueueDrained = 5,
+
+    /// <summary>Fewer receives are left in a shared queue than its limit.</summary>
+    SharedReceiveQueueLimit = 15,
+
+    /// <summary>A queue pair in ERR takes no more receives from its shared queue.</summary>
+    LastReceiveReached = 16,
 }
 
 /// <summary>Something that no completion tells (<c>struct ibv_async_event</c>).</summary>
 /// <param name="Type">What happened.</param>
 /// <param name="QpNumber">Which queue pair; for a completion queue error, one that uses it.</param>
 /// <param name="Key">For an access error the key that the peer used.</param>
-public readonly record struct AsyncEvent(AsyncEventType Type, uint QpNumber, uint Key = 0);
+/// <param name="SrqNumber">Which shared receive queue, for its limit.</param>
+public readonly record struct AsyncEvent(AsyncEventType Type, uint QpNumber, uint Key = 0, uint SrqNumber = 0);

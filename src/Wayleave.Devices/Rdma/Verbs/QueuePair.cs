@@ -4,14 +4,14 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Devices.Rdma.Verbs;
 
 /// <summary>
-/// A reliable connection to one peer (<c>struct ibv_qp</c>): a send queue, a receive queue, and the machine that drives
-/// them. Posting is for any thread; everything else is called by the holder of the port token.
+/// A send queue, a receive queue, and the machines that drive them (<c>struct ibv_qp</c>). Posting is for any thread;
+/// everything else is called by the holder of the port token.
 /// </summary>
 public sealed class QueuePair : Numbered
 {
     // Attributes that IBTA has and this adapter has not.
     private const QueuePairAttributeMask NotHere = QueuePairAttributeMask.AlternatePath
-        | QueuePairAttributeMask.PathMigrationState | QueuePairAttributeMask.QKey;
+        | QueuePairAttributeMask.PathMigrationState;
 
     private readonly SendQueue _sends;
     private readonly ReceiveQueue _receives;
@@ -20,33 +20,41 @@ public sealed class QueuePair : Numbered
     private ListLink _responseLink;
     private Peer? _peer;
 
-    internal QueuePair(
-        RdmaPort port,
-        ProtectionDomain domain,
-        CompletionQueue sendCompletions,
-        CompletionQueue receiveCompletions,
-        QueuePairCapabilities capabilities,
-        uint number)
+    internal QueuePair(RdmaPort port, QueuePairRequest request, uint number)
         : base(number)
     {
         Port = port;
-        Domain = domain;
-        SendCompletionQueue = sendCompletions;
-        ReceiveCompletionQueue = receiveCompletions;
-        Capabilities = capabilities;
-        Name = $"{domain.Device.Name} qp 0x{number:x6}";
-        _sends = new SendQueue(Type, capabilities);
-        _receives = new ReceiveQueue(capabilities);
-        Memory = new LocalMemory(domain.Device, domain, port.Memory);
+        Type = request.Type;
+        Domain = request.Domain;
+        SendCompletionQueue = request.SendCompletions;
+        ReceiveCompletionQueue = request.ReceiveCompletions;
+        Capabilities = request.Capabilities;
+        SharedReceives = request.SharedReceives;
+        Name = $"{Domain.Device.Name} qp 0x{number:x6}";
+        bool isDatagram = Type == QueuePairType.UnreliableDatagram;
+        MtuBytes = isDatagram ? 128 << (int)port.Options.PortMtu : 256;
+        _sends = new SendQueue(
+            Type,
+            Capabilities,
+            isDatagram ? (uint)MtuBytes : Reth.LengthMax,
+            request.SignalsAll ? SendFlags.Signaled : SendFlags.None);
+        _receives = new ReceiveQueue(Capabilities.MaxReceiveWr, Capabilities.MaxReceiveSge, SharedReceives);
+        Memory = new LocalMemory(Domain.Device, Domain, port.Memory);
         Remote = new RemoteMemory(this, port.Memory, port.Options.Defences);
-        Requester = new Requester(this, _sends, port);
-        Responder = new Responder(this, _receives, port);
+        Reliable = Type == QueuePairType.ReliableConnection ? new Requester(this, _sends, port) : null;
+        Requester = Reliable is { } reliable ? reliable : new UnreliableRequester(this, _sends, port);
+        Responder = Type switch
+        {
+            QueuePairType.ReliableConnection => new Responder(this, _receives, port),
+            QueuePairType.UnreliableConnection => new UnreliableResponder(this, _receives, port),
+            _ => new DatagramResponder(this, _receives, port),
+        };
     }
 
     /// <summary>The number that the peer sends to; 24 bits.</summary>
     public uint QpNumber => Number;
 
-    public QueuePairType Type { get; } = QueuePairType.ReliableConnection;
+    public QueuePairType Type { get; }
 
     /// <summary>Readable from any thread.</summary>
     public QueuePairState State => _state;
@@ -58,6 +66,9 @@ public sealed class QueuePair : Numbered
     public CompletionQueue ReceiveCompletionQueue { get; }
 
     public QueuePairCapabilities Capabilities { get; }
+
+    /// <summary>Where its receives come from, if they are shared.</summary>
+    public SharedReceiveQueue? SharedReceives { get; }
 
     /// <summary>For people and traces.</summary>
     public string Name { get; }
@@ -82,13 +93,27 @@ public sealed class QueuePair : Numbered
 
     internal RemoteMemory Remote { get; }
 
-    internal Requester Requester { get; }
+    internal SendSide Requester { get; }
 
-    internal Responder Responder { get; }
+    /// <summary>The requester, where something is answered: RC.</summary>
+    internal Requester? Reliable { get; }
+
+    internal ReceiveSide Responder { get; }
+
+    /// <summary>The transport of the packets it takes.</summary>
+    internal TransportService Service => Type switch
+    {
+        QueuePairType.ReliableConnection => TransportService.ReliableConnection,
+        QueuePairType.UnreliableConnection => TransportService.UnreliableConnection,
+        _ => TransportService.UnreliableDatagram,
+    };
+
+    /// <summary>UD: what a datagram must bring.</summary>
+    internal uint QKey { get; private set; }
 
     internal AccessFlags Access { get; private set; }
 
-    internal int MtuBytes { get; private set; } = 256;
+    internal int MtuBytes { get; private set; }
 
     internal uint DestQpNumber { get; private set; }
 
@@ -110,7 +135,7 @@ public sealed class QueuePair : Numbered
 
     internal bool HasPeer => _peer is not null;
 
-    /// <summary>Set from RTR on.</summary>
+    /// <summary>Set from RTR on; of a datagram queue pair, whoever its next datagram goes to.</summary>
     internal Peer Peer => _peer!;
 
     internal bool IsStalled { get; set; }
@@ -248,6 +273,35 @@ public sealed class QueuePair : Numbered
         Port.Host.Trace("rdma.qp_error", Name, QpNumber);
         Requester.Flush();
         Responder.Flush();
+        if (SharedReceives is not null)
+        {
+            Port.RaiseEvent(new AsyncEvent(AsyncEventType.LastReceiveReached, QpNumber));
+        }
+    }
+
+    /// <summary>
+    /// A send of an unreliable queue pair failed: the others are flushed, and receives go on (SQE). Idempotent.
+    /// </summary>
+    internal void EnterSendQueueError()
+    {
+        if (_state is QueuePairState.ReadyToSend or QueuePairState.SendQueueDrained)
+        {
+            _state = QueuePairState.SendQueueError;
+            Interlocked.MemoryBarrier();
+            Port.Host.Trace("rdma.qp_send_error", Name, QpNumber);
+            Requester.Flush();
+        }
+    }
+
+    /// <summary>The next datagram goes there. The address handle keeps the peer.</summary>
+    internal void Aim(Peer peer) => _peer = peer;
+
+    /// <summary>The peer that the next datagram was to go to is gone.</summary>
+    internal void HandlePeerGone()
+    {
+        Port.Forget(this);
+        _peer = null;
+        Wake();
     }
 
     /// <summary>Work was posted, a region was mapped, or the state changed.</summary>
@@ -292,6 +346,11 @@ public sealed class QueuePair : Numbered
     private void Apply(QueuePairAttributes attributes, QueuePairAttributeMask mask)
     {
         bool Sets(QueuePairAttributeMask bit) => (mask & bit) != 0;
+        if (Sets(QueuePairAttributeMask.QKey))
+        {
+            (QKey, Profile) = (attributes.QKey, attributes.Profile);
+        }
+
         Access = Sets(QueuePairAttributeMask.AccessFlags) ? attributes.AccessFlags : Access;
         MtuBytes = Sets(QueuePairAttributeMask.PathMtu) ? 128 << (int)attributes.PathMtu : MtuBytes;
         DestQpNumber = Sets(QueuePairAttributeMask.DestQpNumber) ? attributes.DestQpNumber : DestQpNumber;
@@ -314,12 +373,17 @@ public sealed class QueuePair : Numbered
     // What is on its way is charged to the window of the peer it went to, and the lists of work are that peer's.
     private void LeavePeer()
     {
-        if (_peer is { } old)
+        if (_peer is not { } old)
         {
-            Requester.HandlePathChange();
-            Port.Forget(this);
+            return;
+        }
+
+        Requester.HandlePathChange();
+        Port.Forget(this);
+        _peer = null;
+        if (Type != QueuePairType.UnreliableDatagram)
+        {
             Port.LeavePeer(old);
-            _peer = null;
         }
     }
 

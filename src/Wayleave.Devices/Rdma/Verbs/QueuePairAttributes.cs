@@ -71,7 +71,10 @@ public sealed record QueuePairAttributes
 
     public AddressVector AddressVector { get; init; }
 
-    /// <summary>Where the peer's implementation differs from ours.</summary>
+    /// <summary>
+    /// Where the peer's implementation differs from ours. A datagram queue pair has no peer, and takes it with
+    /// <see cref="QueuePairAttributeMask.QKey"/>.
+    /// </summary>
     public PeerProfile Profile { get; init; } = PeerProfile.Default;
 
     /// <summary>
@@ -82,6 +85,9 @@ public sealed record QueuePairAttributes
     public int? PeerWindowBytes { get; init; }
 
     public PathMtu PathMtu { get; init; }
+
+    /// <summary>UD: what a datagram must bring to be received.</summary>
+    public uint QKey { get; init; }
 
     public uint DestQpNumber { get; init; }
 

@@ -9,11 +9,11 @@ namespace Wayleave.Devices.Rdma.Verbs;
 internal struct SendSlot
 {
     public ulong WrId;
-    public ulong RemoteAddress;
+    public ulong RemoteAddress; // of a datagram, the queue pair
     public ulong CompareAdd; // of an atomic; of a bind, how many bytes
     public ulong Swap; // of an atomic; of a bind, the rights
-    public MemoryWindow? Window; // of a bind
-    public uint RKey; // the peer's; of a bind, the window's
+    public object? Target; // the window of a bind, the address handle of a datagram
+    public uint RKey; // the peer's; of a bind, the window's; of a datagram, the Q_Key
     public uint Data; // the immediate, the key to invalidate or, of a bind, the region's; of a FLUSH, its FETH
     public uint LengthBytes;
     public uint FirstPsn;
@@ -49,14 +49,21 @@ internal struct SendSlot
 internal sealed class SendQueue : WorkQueue
 {
     private readonly QueuePairType _type;
+    private readonly SendFlags _always;
+    private readonly uint _messageMax;
     private readonly SendSlot[] _slots;
     private readonly Sge[] _sges;
     private readonly byte[] _inline;
 
-    public SendQueue(QueuePairType type, QueuePairCapabilities capabilities)
+    /// <param name="type">Decides which opcodes it takes.</param>
+    /// <param name="capabilities">Sizes.</param>
+    /// <param name="messageMax">Bytes of the longest message.</param>
+    /// <param name="always">Flags that every request has.</param>
+    public SendQueue(
+        QueuePairType type, QueuePairCapabilities capabilities, uint messageMax, SendFlags always)
         : base(capabilities.MaxSendWr, capabilities.MaxSendSge)
     {
-        _type = type;
+        (_type, _messageMax, _always) = (type, messageMax, always);
         InlineMax = capabilities.MaxInlineData;
         _slots = new SendSlot[Capacity];
         _sges = new Sge[Capacity * SgeMax];
@@ -102,10 +109,7 @@ internal sealed class SendQueue : WorkQueue
 
         bool isInline = (request.Flags & SendFlags.Inline) != 0;
         bool isBind = request.Opcode == WorkRequestOpcode.BindWindow; // has a post of its own
-        bool isValid = sges.Length <= SgeMax && !isInline && !isBind
-            && WorkRequestRules.IsAllowed(_type, request.Opcode)
-            && WorkRequestRules.IsLengthAllowed(request.Opcode, length);
-        if (!isValid)
+        if (sges.Length > SgeMax || isInline || isBind || !IsValid(request, length))
         {
             return Errno.EINVAL;
         }
@@ -123,11 +127,8 @@ internal sealed class SendQueue : WorkQueue
     /// <summary>Adds a request whose data is copied now. Begun.</summary>
     public Errno TryAddInline(in SendWorkRequest request, ReadOnlySpan<byte> data)
     {
-        bool isValid = data.Length <= InlineMax
-            && WorkRequestRules.IsAllowed(_type, request.Opcode)
-            && WorkRequestRules.MayBeInline(request.Opcode)
-            && WorkRequestRules.IsLengthAllowed(request.Opcode, (ulong)data.Length);
-        if (!isValid)
+        bool mayBe = data.Length <= InlineMax && WorkRequestRules.MayBeInline(request.Opcode);
+        if (!mayBe || !IsValid(request, (ulong)data.Length))
         {
             return Errno.EINVAL;
         }
@@ -156,7 +157,7 @@ internal sealed class SendQueue : WorkQueue
         }
 
         ref SendSlot slot = ref _slots[SlotOf(NextPosition)];
-        slot.Window = window;
+        slot.Target = window;
         slot.RemoteAddress = bind.Address;
         slot.CompareAdd = bind.LengthBytes;
         slot.Swap = (ulong)bind.Access;
@@ -168,13 +169,22 @@ internal sealed class SendQueue : WorkQueue
 
     public void Clear() => Rewind();
 
+    private bool IsValid(in SendWorkRequest request, ulong lengthBytes) =>
+        WorkRequestRules.IsAllowed(_type, request.Opcode)
+        && WorkRequestRules.IsLengthAllowed(request.Opcode, lengthBytes)
+        && lengthBytes <= _messageMax
+        && (_type != QueuePairType.UnreliableDatagram
+            || (request.AddressHandle is not null && request.RemoteQpNumber is > 0 and <= Psn.Mask));
+
     private void Fill(in SendWorkRequest request, SendFlags flags, uint lengthBytes, int sgeCount)
     {
         ref SendSlot slot = ref _slots[SlotOf(NextPosition)];
-        slot.RemoteAddress = request.RemoteAddress;
+        bool isDatagram = _type == QueuePairType.UnreliableDatagram;
+        slot.RemoteAddress = isDatagram ? request.RemoteQpNumber : request.RemoteAddress;
         slot.CompareAdd = request.CompareAdd;
         slot.Swap = request.Swap;
-        slot.RKey = request.RKey;
+        slot.RKey = isDatagram ? request.RemoteQKey : request.RKey;
+        slot.Target = request.AddressHandle;
         slot.Data = request.Opcode switch
         {
             WorkRequestOpcode.LocalInvalidate or WorkRequestOpcode.SendWithInvalidate => request.InvalidateKey,
@@ -196,7 +206,7 @@ internal sealed class SendQueue : WorkQueue
     {
         slot.WrId = wrId;
         slot.Opcode = opcode;
-        slot.Flags = flags;
+        slot.Flags = flags | _always;
         slot.LengthBytes = lengthBytes;
         slot.SgeCount = sgeCount;
         Added();

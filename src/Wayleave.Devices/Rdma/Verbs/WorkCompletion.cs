@@ -90,4 +90,7 @@ public readonly record struct WorkCompletion
     public uint QpNumber { get; init; }
 
     public WorkCompletionFlags Flags { get; init; }
+
+    /// <summary>Of a datagram: the queue pair that sent it.</summary>
+    public uint SourceQp { get; init; }
 }

@@ -97,6 +97,15 @@ public readonly record struct SendWorkRequest
 
     public FlushPlacement FlushPlacement { get; init; }
 
+    /// <summary>UD: where it goes. Not destroyed before the completion.</summary>
+    public AddressHandle? AddressHandle { get; init; }
+
+    /// <summary>UD: to which queue pair there.</summary>
+    public uint RemoteQpNumber { get; init; }
+
+    /// <summary>UD: its key; with the top bit set, that of the own queue pair instead.</summary>
+    public uint RemoteQKey { get; init; }
+
     public FlushSelectivity FlushSelectivity { get; init; }
 }
 

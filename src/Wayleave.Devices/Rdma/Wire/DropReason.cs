@@ -45,4 +45,16 @@ public enum DropReason
 
     /// <summary>The invariant CRC does not match.</summary>
     BadIcrc,
+
+    /// <summary>UC: it continues no message.</summary>
+    OutOfSequence,
+
+    /// <summary>UC and UD: no receive is there, or it is too small for a datagram.</summary>
+    NoReceive,
+
+    /// <summary>UC and UD: what RC would answer with a NAK.</summary>
+    NotAllowed,
+
+    /// <summary>UC and UD: the memory has to be mapped first.</summary>
+    NotMapped,
 }

@@ -1,0 +1,46 @@
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>
+/// Checks the ICRC of datagrams, which anybody may send: nothing is known of the sender but its address. Port token
+/// held by the caller.
+/// </summary>
+internal sealed class DatagramCheck(RdmaDeviceOptions options)
+{
+    private IcrcFlow _flow; // of the last sender: a batch is one's
+    private Gid _source;
+    private int _sourcePort = -1;
+
+    /// <summary>Whether the ICRC fits.</summary>
+    /// <param name="packet">BTH to ICRC.</param>
+    /// <param name="source">Of any address family.</param>
+    /// <param name="sourcePort">UDP port it came from.</param>
+    /// <param name="identification">Tried first; what it turned out to be afterwards.</param>
+    /// <param name="isFullCheck">All 32 bits were checked, not 16.</param>
+    public bool Verify(
+        ReadOnlySpan<byte> packet, Gid source, ushort sourcePort, ref int identification, out bool isFullCheck)
+    {
+        isFullCheck = true;
+        if (source.IsIPv4 != options.Gid.IsIPv4)
+        {
+            return false;
+        }
+
+        if (sourcePort != _sourcePort || source != _source)
+        {
+            (_source, _sourcePort) = (source, sourcePort);
+            _flow = new IcrcFlow(source, options.Gid, sourcePort, options.UdpPort);
+        }
+
+        if (Icrc.Verify(_flow, (ushort)identification, packet))
+        {
+            return true;
+        }
+
+        isFullCheck = false;
+        bool fits = Icrc.TrySolveIdentification(_flow, packet, out ushort solved);
+        identification = fits ? solved : identification;
+        return fits;
+    }
+}
