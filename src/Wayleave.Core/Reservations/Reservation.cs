@@ -168,6 +168,7 @@ public sealed class Reservation(HostContext host, string name) : IWaitNode
         CheckFence(fence, usage);
         for (int i = 0; i < _count; i++)
         {
+            _entries[i].Fence.CheckSignaled(); // a driver that is asked may know more than its fence
             ref Entry old = ref _entries[i];
             bool replaces = old.Fence.HasEnded
                 || (old.Fence.Context == fence.Context && old.Usage >= usage && fence.IsLaterOrSame(old.Fence)
@@ -437,6 +438,7 @@ public sealed class Reservation(HostContext host, string name) : IWaitNode
         int kept = 0;
         for (int i = 0; i < _count; i++)
         {
+            _entries[i].Fence.CheckSignaled();
             if (!_entries[i].Fence.HasEnded)
             {
                 _entries[kept++] = _entries[i];

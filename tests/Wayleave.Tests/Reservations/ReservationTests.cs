@@ -179,6 +179,26 @@ public class ReservationTests
         }
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void RESV_15_An_entry_whose_driver_says_when_asked_that_it_is_done_is_used_again_too(bool isDone)
+    {
+        using (_host.Enter())
+        {
+            PolledDriver driver = new();
+            Fence polled = new(_host, _host.AllocateFenceContexts(), 1, "polled", driver);
+            Lock();
+            _reservation.ReserveFences(_ticket, 1);
+            _reservation.AddFence(_ticket, polled, ReservationUsage.Write);
+            driver.IsDone = isDone;
+            Fence next = _timeline.CreateFence();
+            _reservation.ReserveFences(_ticket, 1);
+            _reservation.AddFence(_ticket, next, ReservationUsage.Bookkeep);
+            Assert.Equal(isDone ? [next] : [polled, next], _reservation.GetFences(ReservationUsage.Bookkeep));
+        }
+    }
+
     [Fact]
     public void RESV_20_All_fences_with_the_lock_held_include_signalled_ones_and_the_pending_query_does_not()
     {
@@ -225,4 +245,15 @@ public class ReservationTests
     }
 
     private void Lock() => Assert.Equal(LockOutcomeKind.Acquired, _reservation.TryLock(_ticket).Kind);
+
+    private sealed class PolledDriver : IFenceOperations
+    {
+        public bool IsDone { get; set; }
+
+        public string DriverName => "polled";
+
+        public string TimelineName => "ring";
+
+        public bool IsSignaled(Fence fence) => IsDone;
+    }
 }
