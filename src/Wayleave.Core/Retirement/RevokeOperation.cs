@@ -5,53 +5,6 @@ using Wayleave.Core.Reservations;
 
 namespace Wayleave.Core.Retirement;
 
-public enum RevokeState
-{
-    /// <summary>Maps are refused; somebody else, a mover perhaps, holds the reservation.</summary>
-    Locking,
-
-    /// <summary>Everybody was told; BOOKKEEP fences are pending: writes that had started may still land.</summary>
-    Draining,
-
-    /// <summary>Nobody writes; a mapping is left, so somebody may still read.</summary>
-    Unmapping,
-
-    /// <summary>The proof satisfies the owner's policy.</summary>
-    Retired,
-
-    /// <summary>
-    /// The time-out passed before that. The memory is not given out; the proof names what is missing, and evidence that
-    /// comes late still retires it.
-    /// </summary>
-    Quarantined,
-}
-
-public enum RevokeEvent
-{
-    /// <summary>The reservation is locked, every importer has been told, the lock is released again.</summary>
-    Locked,
-
-    /// <summary>Every fence is signalled, by its owner or by force.</summary>
-    FencesSignaled,
-
-    /// <summary>What is known amounts to the grade that the policy asks for.</summary>
-    Proven,
-
-    /// <summary>All mappings have ended and all fences are signalled, yet it does not amount to that grade.</summary>
-    Unproven,
-
-    /// <summary>The owner stops waiting.</summary>
-    TimedOut,
-}
-
-//   Locking --Locked--> Draining --FencesSignaled--> Unmapping --Proven--> Retired
-//      |                   |  |                          |                  ^    ^
-//      |                   |  +---Proven, at the time-out+------------------+    | Proven
-//      +-----TimedOut------+------TimedOut, Unproven-----+--> Quarantined -------+
-//
-// In Quarantined all of it goes on: the lock, the drain, the unmaps, the end of work whose fence was forced, and the
-// death of a user.
-//
 // Who runs it: Start and HandleTimeout on the owner's thread; every other step inside the signal of a fence or a new
 // line of an importer's evidence, on whatever thread that is, with the host lock held. Nothing waits; the owner's wait
 // is a completion that runs after the lock.
@@ -64,7 +17,7 @@ public enum RevokeEvent
 /// until nobody writes, wait until nobody reads, and write down why that is known. Host lock held by the caller, unless
 /// a member says otherwise.
 /// </summary>
-public sealed class RevokeOperation
+public sealed class RevokeOperation : IWaitNode
 {
     private readonly SharedBuffer _buffer;
     private readonly AcquireTicket _ticket;
@@ -90,7 +43,7 @@ public sealed class RevokeOperation
         Policy = policy;
         _epoch = buffer.Epoch;
         _startedAt = buffer.Host.Now;
-        _ticket = new AcquireTicket(buffer.Host, $"revoke of {buffer.Name}");
+        _ticket = new AcquireTicket(buffer.Host, Label);
         Deadline = _startedAt + policy.Timeout;
     }
 
@@ -111,6 +64,8 @@ public sealed class RevokeOperation
     /// lock.
     /// </summary>
     public RetirementProof? Proof => Volatile.Read(ref _proof);
+
+    public string Label => $"revoke of {_buffer.Name}";
 
     /// <summary>
     /// Whether the proof is about the buffer's present life: an exporter that lets a buffer be mapped again makes the
@@ -244,18 +199,24 @@ public sealed class RevokeOperation
         return holders;
     }
 
-    /// <summary>The state after an event, or null when the event does not apply.</summary>
-    public static RevokeState? Next(RevokeState state, RevokeEvent ev) => (state, ev) switch
+    /// <summary>
+    /// What must happen before the memory may go to somebody else, so that a wait for that is looked at.
+    /// </summary>
+    public void ListWaits(WaitEdges edges)
     {
-        (RevokeState.Locking, RevokeEvent.Locked) => RevokeState.Draining,
-        (RevokeState.Draining, RevokeEvent.FencesSignaled) => RevokeState.Unmapping,
-        (RevokeState.Draining or RevokeState.Unmapping or RevokeState.Quarantined, RevokeEvent.Proven) =>
-            RevokeState.Retired,
-        (RevokeState.Unmapping, RevokeEvent.Unproven) => RevokeState.Quarantined,
-        (RevokeState.Locking or RevokeState.Draining or RevokeState.Unmapping, RevokeEvent.TimedOut) =>
-            RevokeState.Quarantined,
-        _ => null,
-    };
+        if (_invalidatedAt is null)
+        {
+            edges.Add("locks with", _ticket);
+        }
+
+        foreach (Fence fence in _fences)
+        {
+            if (State != RevokeState.Retired && !fence.HasEnded && !fence.IsForced)
+            {
+                edges.Add("waits for", fence);
+            }
+        }
+    }
 
     private void HandleLocked()
     {
@@ -359,7 +320,7 @@ public sealed class RevokeOperation
 
     private void Advance(RevokeEvent ev)
     {
-        State = Next(State, ev)
+        State = State.Next(ev)
             ?? throw new InvalidOperationException($"revoke of {_buffer}: {ev} does not apply when {State}");
         if (State is RevokeState.Draining or RevokeState.Unmapping)
         {

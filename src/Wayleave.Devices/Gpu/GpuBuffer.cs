@@ -216,7 +216,9 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter
             return null;
         }
 
-        Fence ended = new Timeline(Device.Host, $"{Name} for the processor").CreateFence();
+        // No fence of a device may wait for a lock; this one is seen by one access of the processor alone, and the
+        // checker sees through it: a holder of the lock that waits for it is told so.
+        Fence ended = new Timeline(Device.Host, $"{Name} for the processor", move.Ticket).CreateFence();
         move.TryAddCompletion(() =>
         {
             using (Device.Host.Enter())

@@ -35,6 +35,9 @@ public sealed class MoveOperation
 
     public GpuDomain Target { get; }
 
+    /// <summary>By which it locks, for the checker.</summary>
+    internal AcquireTicket Ticket => _ticket;
+
     public MoveState State { get; private set; }
 
     /// <summary>Readable without the lock.</summary>

@@ -1,15 +1,70 @@
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
+using Wayleave.Core.Retirement;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Gpu;
 using Wayleave.Simulation;
+using Wayleave.Tests.Buffers;
 using Wayleave.Tests.Fences;
+using Wayleave.Tests.Gpu;
 using Xunit;
 
 namespace Wayleave.Tests.Checking;
 
 public class WaitGraphTests(ITestOutputHelper output) : FenceScenario
 {
+    [Fact]
+    public void An_engine_that_waits_for_the_revoke_that_waits_for_its_fence_is_refused()
+    {
+        using (Host.Enter())
+        {
+            Activity engine = new(Host, ActivityKind.Engine, "gpu0");
+            Fence job = new Timeline(Host, "gpu0 ring", engine).CreateFence();
+            ExportInfo info = new(new TestExporter(), "lent", 0x1000);
+            SharedBuffer.TryExport(Host, info, out SharedBuffer? buffer);
+            AcquireTicket ticket = new(Host, "submit");
+            buffer!.Reservation.TryLock(ticket);
+            buffer.Reservation.ReserveFences(ticket, 1);
+            buffer.Reservation.AddFence(ticket, job, ReservationUsage.Bookkeep);
+            RevokeOperation revoke = RevokeOperation.Start(buffer, new RevokePolicy());
+            Waiter submitter = ticket;
+            Assert.Equal(Errno.EDEADLK, submitter.TryBeginWait(revoke, out WaitCycle? held));
+            Assert.EndsWith($"is held by {ticket}", held!.ToString(), StringComparison.Ordinal);
+            buffer.Reservation.Unlock(ticket);
+            Assert.Equal(Errno.EDEADLK, engine.TryBeginWait(revoke, out WaitCycle? cycle));
+            Assert.Equal(
+                $"engine gpu0 waits for revoke of lent, which waits for {job.Label}, which is signalled by engine gpu0",
+                cycle!.ToString());
+            job.Signal();
+            Assert.Equal(Errno.Success, engine.TryBeginWait(revoke, out _));
+        }
+    }
+
+    [Fact]
+    public void Who_holds_the_lock_that_an_access_of_the_processor_waits_behind_may_not_wait_for_it()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create();
+        using (f.Host.Enter())
+        {
+            AcquireTicket holder = new(f.Host, "holder");
+            buffer.Shared.Reservation.TryLock(holder);
+            Assert.Equal(
+                Errno.Success, buffer.Shared.TryBeginCpuAccess(DmaDirection.FromDevice, out CpuAccess? access));
+            Fence moved = access!.FirstUnsignaled()!;
+            FenceWait wait = FenceWait.Start(f.Host, holder, moved, FenceWait.NoTimeout);
+            Assert.Equal(FenceWaitState.Deadlock, wait.State);
+            buffer.Shared.Reservation.Unlock(holder);
+            Assert.False(moved.IsSignaled);
+        }
+
+        f.Run();
+        Assert.Equal(GpuDomain.System, buffer.Placement.Domain);
+    }
+
     [Fact]
     public void Two_plain_locks_in_opposite_orders_are_refused_with_the_circle_in_words()
     {

@@ -14,7 +14,7 @@ public class RevokeOperationTests
 
     [Fact]
     public void Revoke_transitions() => Snapshot.Match(
-        TransitionTable.Of<RevokeState, RevokeEvent>(RevokeOperation.Next), "RevokeTransitions");
+        TransitionTable.Of<RevokeState, RevokeEvent>(RevokeTransitions.Next), "RevokeTransitions");
 
     [Fact]
     public void A_buffer_that_nobody_uses_retires_at_once_and_maps_are_ENODEV_from_then_on()
