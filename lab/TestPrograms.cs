@@ -10,6 +10,7 @@ internal static class TestPrograms
     {
         ["boot"] = BootReport.Run,
         ["dmabuf"] = DmaBufCases.Run,
+        ["doctor"] = DoctorReport.Run,
         ["kernel-peer"] = KernelPeer.Run,
         ["our-peer"] = OurPeer.Run,
         ["p2p"] = PeerToPeer.Run,

@@ -97,6 +97,7 @@ internal static partial class CommandLine
             BenchCommand.Create(),
             CheckCommand.Create(),
             RoceCommand.Create(),
+            DoctorCommand.Create(),
             ConfigCommand.Create(),
             CompletionCommand.Create(),
         };

@@ -89,6 +89,12 @@ internal static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     internal static partial int statx(SafeHandle dirfd, string pathname, int flags, uint mask, statx* statxbuf);
 
+    [LibraryImport(Library, SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int faccessat(int dirfd, string pathname, int mode, int flags);
+
+    [LibraryImport(Library, EntryPoint = "syscall", SetLastError = true)]
+    internal static partial nint userfaultfd(nint number, int flags);
+
     [LibraryImport(Library)]
     internal static partial uint geteuid();
 

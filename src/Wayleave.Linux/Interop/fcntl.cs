@@ -27,6 +27,7 @@ internal static class fcntl
     internal const int AT_FDCWD = -100;
     internal const int AT_SYMLINK_NOFOLLOW = 0x100;
     internal const int AT_SYMLINK_FOLLOW = 0x400;
+    internal const int AT_EACCESS = 0x200;
     internal const int AT_EMPTY_PATH = 0x1000;
 
     internal const int F_SEAL_SHRINK = 0x2;

@@ -7,6 +7,7 @@ internal static class socket
     internal const int AF_INET6 = 10;
 
     internal const int SOCK_DGRAM = 2;
+    internal const int SOCK_RAW = 3;
     internal const int SOCK_NONBLOCK = 0x800;
     internal const int SOCK_CLOEXEC = 0x80000;
 

@@ -13,5 +13,13 @@ internal static class unistd
             throw new PlatformNotSupportedException($"the number of futex(2) on {other} is not known here"),
     };
 
+    internal static readonly int SYS_userfaultfd = RuntimeInformation.ProcessArchitecture switch
+    {
+        Architecture.X64 => 323,
+        Architecture.Arm64 or Architecture.RiscV64 or Architecture.LoongArch64 => 282,
+        Architecture other =>
+            throw new PlatformNotSupportedException($"the number of userfaultfd(2) on {other} is not known here"),
+    };
+
     internal static readonly int SYS_pidfd_open = 434; // one number on every architecture since Linux 5.1
 }

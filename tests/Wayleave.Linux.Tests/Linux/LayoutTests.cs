@@ -29,6 +29,8 @@ public class LayoutTests
         ("sys/stat.h", [typeof(stat), typeof(statx)]),
         ("linux/tcp.h", [typeof(tcp)]),
         ("sys/syscall.h", [typeof(unistd)]),
+        ("unistd.h", [typeof(access)]),
+        ("linux/userfaultfd.h", [typeof(userfaultfd)]),
         ("asm-generic/ioctl.h", [typeof(ioctl)]),
         ("linux/dma-buf.h", [
             typeof(dma_buf), typeof(dma_buf_sync), typeof(dma_buf_export_sync_file), typeof(dma_buf_import_sync_file),
