@@ -277,15 +277,13 @@ public class Fence : IWaitNode
     /// The owner ends the fence (<c>dma_fence_signal</c>). The second call does nothing; after <see cref="Force"/> it
     /// changes neither error nor time, but says that the work has ended now. Containers signal by themselves.
     /// </summary>
-    public void Signal(Errno error = Errno.Success)
-    {
-        _host.AssertHeld();
-        ThrowIfContainer();
-        if (!_isOver)
-        {
-            SignalByOwner(error == Errno.Success ? _errorToCome : error);
-        }
-    }
+    public void Signal(Errno error = Errno.Success) => SignalOnce(error, timestamp: null);
+
+    /// <summary>
+    /// As <see cref="Signal"/>, with the time at which the work ended, on the host's clock
+    /// (<c>dma_fence_signal_timestamp</c>): for who ends several at once and has looked at the clock.
+    /// </summary>
+    public void SignalAt(Errno error, TimeSpan timestamp) => SignalOnce(error, timestamp);
 
     /// <summary>
     /// As <see cref="Signal"/>; true when it was signalled before (<c>dma_fence_check_and_signal</c>).
@@ -420,10 +418,10 @@ public class Fence : IWaitNode
     /// <summary>The work was found to have ended, without a signal from outside.</summary>
     private protected virtual void CompleteFromWithin() => SignalByOwner(_errorToCome);
 
-    private protected void Complete(Errno error, bool forced, bool ended)
+    private protected void Complete(Errno error, bool forced, bool ended, TimeSpan? timestamp = null)
     {
         _timeline?.HandleSignaled(this);
-        (Error, IsForced, Timestamp) = (error, forced, _host.Now);
+        (Error, IsForced, Timestamp) = (error, forced, timestamp ?? _host.Now);
         (_operations, _runsAfter) = (null, []);
         if (ended)
         {
@@ -443,12 +441,22 @@ public class Fence : IWaitNode
         _ofEnd.Tell(this);
     }
 
-    private void SignalByOwner(Errno error)
+    private void SignalOnce(Errno error, TimeSpan? timestamp)
+    {
+        _host.AssertHeld();
+        ThrowIfContainer();
+        if (!_isOver)
+        {
+            SignalByOwner(error == Errno.Success ? _errorToCome : error, timestamp);
+        }
+    }
+
+    private void SignalByOwner(Errno error, TimeSpan? timestamp = null)
     {
         if (!IsSignaled)
         {
             bool isForced = _predecessors.FindOpen() is not null;
-            Complete(error, isForced, ended: !isForced);
+            Complete(error, isForced, ended: !isForced, timestamp);
         }
 
         _isOver = true; // not before: a signal out of order has thrown and may come again

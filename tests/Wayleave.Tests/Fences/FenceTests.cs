@@ -38,6 +38,19 @@ public class FenceTests
     }
 
     [Fact]
+    public void An_owner_may_say_when_the_work_ended()
+    {
+        using (_host.Enter())
+        {
+            Fence fence = _timeline.CreateFence();
+            _clock.Advance(TimeSpan.FromSeconds(3));
+            fence.SignalAt(Errno.EIO, TimeSpan.FromSeconds(2));
+            fence.SignalAt(Errno.Success, TimeSpan.FromSeconds(1)); // the first signal counts
+            Assert.Equal((TimeSpan.FromSeconds(2), Errno.EIO), (fence.Timestamp, fence.Error));
+        }
+    }
+
+    [Fact]
     public void FENCE_03_differs_a_callback_runs_after_the_lock_was_released()
     {
         // The kernel runs it before dma_fence_signal returns, under the fence's lock. Here no user's code runs under
