@@ -81,7 +81,8 @@ public sealed class AcceleratorDevice
 
         DeviceRange[] user = [.. Locate(options.ReservedBytes, MemoryBytes - options.ReservedBytes).Entries];
         _memory = new BlockAllocator($"{function.Name} memory", user, options.PageBytes, Errno.ENOMEM);
-        Engine = new CopyEngine(host, new DmaPort(function), new GpuOptions { GranularityBytes = options.PageBytes });
+        GpuOptions engine = new() { GranularityBytes = options.PageBytes };
+        Engine = new CopyEngine(host, new DmaPort(function, isPermanent: true), engine);
     }
 
     public HostContext Host { get; }

@@ -90,7 +90,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
         _vram = new BlockAllocator($"{function.Name} vram", bar, options.GranularityBytes, Errno.ENOSPC);
         _hidden = new BlockAllocator($"{function.Name} hidden vram", hidden, options.GranularityBytes, Errno.ENOSPC);
         _system = new BlockAllocator($"{function.Name} system memory", pool, options.GranularityBytes, Errno.ENOMEM);
-        CopyEngine = new CopyEngine(host, new DmaPort(function), options);
+        CopyEngine = new CopyEngine(host, new DmaPort(function, isPermanent: true), options);
         Quarantine = new Quarantine(host, options.QuarantineLimits);
         function.PeerDevice?.SetMemoryOwner(this);
     }

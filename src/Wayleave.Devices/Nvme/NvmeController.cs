@@ -81,7 +81,7 @@ public sealed class NvmeController
             fabric.AddWindow(memoryBuffer, bar, 0);
         }
 
-        Port = new DmaPort(function);
+        Port = new DmaPort(function, isPermanent: true);
         _submissions = new NvmeSubmissionQueue?[options.QueuesMax + 1];
         _completions = new NvmeCompletionQueue?[options.QueuesMax + 1];
         _requests = new NvmeRequest[options.RequestsMax];

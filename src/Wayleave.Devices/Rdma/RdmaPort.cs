@@ -42,7 +42,7 @@ public sealed class RdmaPort
     {
         Host = host;
         Options = options;
-        Dma = new DmaPort(function);
+        Dma = new DmaPort(function, isPermanent: true);
         Memory = new RegionMemory(Dma, options.Defences);
         _datagrams = new DatagramCheck(options);
     }
