@@ -271,7 +271,7 @@ internal sealed class World
 
         foreach (CopyJob job in Gpu.CopyEngine.Jobs)
         {
-            hash.Add(job.DoneBytes + 1);
+            hash.Add(Gpu.CopyEngine.DoneBytes(job) + 1);
             hash.Add((job.IsReady ? 1UL : 0) + (job.IsCanceled ? 2UL : 0) + (job.Source is null ? 4UL : 0));
             hash.Add(job.Fence.Context);
         }

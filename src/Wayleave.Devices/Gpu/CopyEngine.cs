@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Topology;
@@ -26,11 +27,20 @@ public sealed class CopyEngine : IStoppableEngine
     // Slower than this is hung: memory that is touched for the first time on a machine that is busy elsewhere is not.
     private const double SlowBytesPerSecond = 64 << 20;
 
+    // Short jobs that start and end in one hold of the lock each: the first of them ends so many blocks late.
+    private const int BatchJobsMax = 8;
+
     private readonly HostContext _host;
     private readonly GpuOptions _options;
     private readonly List<CopyJob> _ring; // host lock
+    private readonly Action _ringDoorbell;
+    private readonly Predicate<CopyJob> _canStart;
     private int _queued; // how many are in the ring; read without the lock
-    private CopyJob? _current; // token
+    private readonly List<CopyJob> _batch = []; // token: in the ring as well, until they end together
+    private readonly Errno[] _results = new Errno[BatchJobsMax]; // token: of those of the batch that are done
+    private readonly ulong[] _doneBytes = new ulong[BatchJobsMax]; // token: of each of the batch
+    private int _batchNext; // token: the one whose block is next
+    private int _batchEnded; // host lock: how many of the batch have ended; more than 0 only while they end
     private int _token;
     private int _doorbell;
     private bool _isDead; // host lock
@@ -41,6 +51,7 @@ public sealed class CopyEngine : IStoppableEngine
         (_host, Port, _options) = (host, port, options);
         Name = $"{port.Function.Name} copy engine";
         _ring = new List<CopyJob>(options.CopyRingSlots);
+        (_ringDoorbell, _canStart) = (RingDoorbell, CanStart);
         Hangs = new HangDetector(host, options.CopyTimeout, options.CopyStopGrace);
     }
 
@@ -66,6 +77,11 @@ public sealed class CopyEngine : IStoppableEngine
     public int QueuedCount => Volatile.Read(ref _queued);
 
     /// <summary>
+    /// A job may have become ready since <see cref="Drive"/> last looked. Callable without the lock.
+    /// </summary>
+    public bool HasDoorbell => Volatile.Read(ref _doorbell) != 0;
+
+    /// <summary>
     /// Whether the ring takes another job; none while the engine is given up as hung. Host lock held by the caller.
     /// </summary>
     public bool HasRoom => Refusal == Errno.Success;
@@ -84,11 +100,18 @@ public sealed class CopyEngine : IStoppableEngine
     /// <summary>The jobs that have not ended, oldest first. Host lock held by the caller.</summary>
     public IReadOnlyList<CopyJob> Jobs => _ring;
 
+    /// <summary>Bytes done of a job that is in the ring. Exact while nobody drives the engine.</summary>
+    public ulong DoneBytes(CopyJob job)
+    {
+        int index = _batch.IndexOf(job);
+        return index < 0 ? 0 : _doneBytes[index];
+    }
+
     /// <summary>
     /// Whether <see cref="Step"/> would do something. Exact while nobody else drives the engine or submits.
     /// </summary>
     public bool HasReadyJob =>
-        _current is not null || Volatile.Read(ref _stopRequested) != 0 || _ring.Exists(CanStart);
+        _batch.Count > 0 || Volatile.Read(ref _stopRequested) != 0 || _ring.Exists(_canStart);
 
     /// <summary>Puts a job into the ring. Host lock held by the caller.</summary>
     /// <returns>
@@ -96,14 +119,14 @@ public sealed class CopyEngine : IStoppableEngine
     /// oldest job has ended. <see cref="Errno.ENODEV"/> after <see cref="HandleDriverEnded"/>.
     /// <see cref="Errno.EDEADLK"/> when the job would wait for itself; the violation says how.
     /// </returns>
-    /// <exception cref="ArgumentException">Source and target differ in length.</exception>
+    /// <exception cref="ArgumentException">The job goes beyond its source or its target.</exception>
     public Errno TrySubmit(CopyJob job)
     {
         _host.AssertHeld();
-        if (job.Source is { } source && source.LengthBytes != job.Target.LengthBytes)
+        CheckRange(job, job.Target, job.TargetOffset);
+        if (job.Source is { } source)
         {
-            throw new ArgumentException(
-                $"{job.Name}: {source.LengthBytes} bytes do not fit {job.Target.LengthBytes}", nameof(job));
+            CheckRange(job, source, job.SourceOffset);
         }
 
         Errno errno = Refusal;
@@ -120,7 +143,7 @@ public sealed class CopyEngine : IStoppableEngine
 
         _ring.Add(job);
         Volatile.Write(ref _queued, _ring.Count);
-        _host.Trace("copy.submit", job.Name, (long)job.Target.LengthBytes, _ring.Count);
+        _host.Trace("copy.submit", job.Name, (long)job.LengthBytes, _ring.Count);
         bool waits = false;
         foreach (Fence fence in job.Waits)
         {
@@ -129,7 +152,7 @@ public sealed class CopyEngine : IStoppableEngine
 
         if (!waits)
         {
-            _host.Defer(RingDoorbell);
+            _host.Defer(_ringDoorbell);
         }
 
         return Errno.Success;
@@ -171,17 +194,19 @@ public sealed class CopyEngine : IStoppableEngine
             return true;
         }
 
-        _current ??= QueuedCount == 0 ? null : FindReady();
-        if (_current is not { } job)
+        if (_batch.Count == 0 && (QueuedCount == 0 || !TakeBatch()))
         {
             return false;
         }
 
-        Errno errno = job.IsCanceled ? Errno.ECANCELED : RunBlock(job);
-        if (errno != Errno.Success || job.DoneBytes == job.Target.LengthBytes)
+        CopyJob job = _batch[_batchNext];
+        ref ulong done = ref _doneBytes[_batchNext];
+        Errno errno = job.IsCanceled ? Errno.ECANCELED : RunBlock(job, ref done);
+        _results[_batchNext] = errno;
+        _batchNext += errno != Errno.Success || done == job.LengthBytes ? 1 : 0;
+        if (_batchNext == _batch.Count)
         {
-            _current = null;
-            End(job, errno);
+            EndBatchAndTakeNext();
         }
 
         return true;
@@ -239,12 +264,16 @@ public sealed class CopyEngine : IStoppableEngine
         }
 
         using SignalingSection section = new(Name, "end");
-        (_isDead, _current) = (true, null);
-        Hangs.HandleStopped(this);
+        _isDead = true;
+        EndBatch(Errno.EIO);
+        TimeSpan now = _host.Now;
         foreach (CopyJob job in _ring.ToArray())
         {
-            EndLocked(job, Errno.EIO);
+            _ring.Remove(job);
+            End(job, doneBytes: 0, Errno.EIO, now);
         }
+
+        Volatile.Write(ref _queued, _ring.Count);
     }
 
     private void RingDoorbell()
@@ -254,26 +283,68 @@ public sealed class CopyEngine : IStoppableEngine
         WorkAvailable?.Invoke();
     }
 
-    private CopyJob? FindReady()
+    private bool TakeBatch()
     {
         using (_host.Enter())
         {
-            CopyJob? job = _ring.Find(CanStart);
-            if (job is not null)
-            {
-                Hangs.Add(job.Fence, this, TimeSpan.FromSeconds((double)job.Target.LengthBytes / SlowBytesPerSecond));
-            }
-
-            return job;
+            TakeBatchLocked();
+            return _batch.Count > 0;
         }
     }
 
+    // The oldest ready job; and if that is short, the short ones right behind it that are ready and of its timeline:
+    // for them the lock, taken for each, would cost as much as a part of the copying. One timeline, because one watch
+    // on the last of them then speaks for all.
+    private void TakeBatchLocked()
+    {
+        ulong bytes = 0;
+        foreach (CopyJob job in _ring)
+        {
+            if (_batch.Count == 0 ? CanStart(job) : Joins(job))
+            {
+                _batch.Add(job);
+                bytes += job.LengthBytes;
+            }
+            else if (_batch.Count > 0)
+            {
+                break;
+            }
+        }
+
+        if (_batch.Count > 0)
+        {
+            Hangs.Add(_batch[^1].Fence, this, TimeSpan.FromSeconds((double)bytes / SlowBytesPerSecond));
+        }
+    }
+
+    private bool Joins(CopyJob job) =>
+        _batch.Count < BatchJobsMax
+        && IsShort(_batch[0])
+        && IsShort(job)
+        && job.Fence.Context == _batch[0].Fence.Context
+        && CanStart(job);
+
+    private bool IsShort(CopyJob job) => job.LengthBytes <= (ulong)_options.CopyBlockBytes;
+
     private bool CanStart(CopyJob job) => job.IsReady || !_options.WaitsForFences;
 
-    private Errno RunBlock(CopyJob job)
+    private static void CheckRange(CopyJob job, DmaAddressList addresses, ulong offset)
     {
-        job.Target.TryLocate(job.DoneBytes, out DeviceAddress target, out ulong contiguous);
-        int length = (int)Math.Min((ulong)_options.CopyBlockBytes, contiguous);
+        if (offset > addresses.LengthBytes || job.LengthBytes > addresses.LengthBytes - offset)
+        {
+            throw new ArgumentException(
+                $"{job.Name}: {job.LengthBytes} bytes from {offset} on are not within {addresses.LengthBytes}",
+                nameof(job));
+        }
+    }
+
+    // Writes nothing to the job: another processor has just made it, and the stores of the copy would wait in their
+    // queue until this one has the cache line.
+    private Errno RunBlock(CopyJob job, ref ulong done)
+    {
+        ulong left = Math.Min((ulong)_options.CopyBlockBytes, job.LengthBytes - done);
+        job.Target.TryLocate(job.TargetOffset + done, out DeviceAddress target, out ulong contiguous);
+        int length = (int)Math.Min(left, contiguous);
         if (job.Source is null)
         {
             if (Port.TryWrite(target, length, out Span<byte> filled) != Errno.Success)
@@ -282,11 +353,11 @@ public sealed class CopyEngine : IStoppableEngine
             }
 
             filled.Fill(job.Pattern);
-            job.DoneBytes += (ulong)filled.Length;
+            done += (ulong)filled.Length;
             return Errno.Success;
         }
 
-        job.Source.TryLocate(job.DoneBytes, out DeviceAddress source, out contiguous);
+        job.Source.TryLocate(job.SourceOffset + done, out DeviceAddress source, out contiguous);
         length = (int)Math.Min((ulong)length, contiguous);
         if (Port.TryRead(source, length, out ReadOnlySpan<byte> from) != Errno.Success
             || Port.TryWrite(target, from.Length, out Span<byte> to) != Errno.Success)
@@ -295,38 +366,74 @@ public sealed class CopyEngine : IStoppableEngine
         }
 
         from[..to.Length].CopyTo(to);
-        job.DoneBytes += (ulong)to.Length;
+        done += (ulong)to.Length;
         return Errno.Success;
     }
 
     private void StandStill()
     {
-        (CopyJob? job, _current) = (_current, null);
         using (_host.Enter())
         {
             Interlocked.Exchange(ref _stopRequested, 0);
-            Hangs.HandleStopped(this);
-            if (job is not null)
-            {
-                EndLocked(job, Errno.ETIME);
-            }
+            EndBatch(Errno.ETIME);
         }
     }
 
-    private void End(CopyJob job, Errno errno)
+    private void EndBatchAndTakeNext()
     {
         using (_host.Enter())
         {
-            EndLocked(job, errno);
+            TakeOutOfRing();
+            EndUpTo(_batch.Count);
+            ForgetBatch();
+            TakeBatchLocked();
         }
     }
 
-    private void EndLocked(CopyJob job, Errno errno)
+    // The engine stands still. What was done of the batch is done; the rest of it ends with an error.
+    private void EndBatch(Errno error)
     {
-        _ring.Remove(job);
-        Volatile.Write(ref _queued, _ring.Count);
-        _host.Trace("copy.end", job.Name, (long)job.DoneBytes, (long)errno);
-        job.Fence.Signal(errno);
+        TakeOutOfRing();
+        EndUpTo(_batchNext);
+        Hangs.HandleStopped(this);
+        _results.AsSpan(_batchNext).Fill(error);
+        EndUpTo(_batch.Count);
+        ForgetBatch();
+    }
+
+    // A batch lies together in the ring: others are only added behind it. It is out already if its end was broken off.
+    private void TakeOutOfRing()
+    {
+        int first = _batch.Count == 0 ? -1 : _ring.IndexOf(_batch[0]);
+        if (first >= 0)
+        {
+            _ring.RemoveRange(first, _batch.Count);
+            Volatile.Write(ref _queued, _ring.Count);
+        }
+    }
+
+    private void EndUpTo(int end)
+    {
+        TimeSpan now = _host.Now;
+        while (_batchEnded < end)
+        {
+            int index = _batchEnded++;
+            End(_batch[index], _doneBytes[index], _results[index], now);
+        }
+    }
+
+    private void ForgetBatch()
+    {
+        _batch.Clear();
+        _doneBytes.AsSpan().Clear();
+        (_batchNext, _batchEnded) = (0, 0);
+    }
+
+    private void End(CopyJob job, ulong doneBytes, Errno errno, TimeSpan now)
+    {
+        job.DoneBytes = doneBytes;
+        _host.Trace("copy.end", job.Name, (long)doneBytes, (long)errno);
+        job.Fence.SignalAt(errno, now);
         job.Ended?.Invoke(job);
     }
 }

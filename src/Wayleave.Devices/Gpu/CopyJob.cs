@@ -10,6 +10,7 @@ namespace Wayleave.Devices.Gpu;
 /// </summary>
 public sealed class CopyJob
 {
+    private readonly ulong? _lengthBytes;
     private volatile bool _canceled;
 
     /// <summary>For people: <c>evict kv-cache</c>.</summary>
@@ -18,8 +19,21 @@ public sealed class CopyJob
     /// <summary>Where the bytes come from, or null for a fill.</summary>
     public DmaAddressList? Source { get; init; }
 
-    /// <summary>Where they go. As long as the source.</summary>
+    /// <summary>The first byte of <see cref="Source"/> that is copied.</summary>
+    public ulong SourceOffset { get; init; }
+
+    /// <summary>Where they go.</summary>
     public required DmaAddressList Target { get; init; }
+
+    /// <summary>The first byte of <see cref="Target"/> that is written.</summary>
+    public ulong TargetOffset { get; init; }
+
+    /// <summary>How many bytes; by itself all of the target from the offset on.</summary>
+    public ulong LengthBytes
+    {
+        get => _lengthBytes ?? Target.LengthBytes - TargetOffset;
+        init => _lengthBytes = value;
+    }
 
     /// <summary>What a fill writes.</summary>
     public byte Pattern { get; init; }
@@ -38,7 +52,7 @@ public sealed class CopyJob
     /// </summary>
     public Action<CopyJob>? Ended { get; init; }
 
-    /// <summary>Bytes done. Exact once the job has ended.</summary>
+    /// <summary>Bytes done, once the job has ended.</summary>
     public ulong DoneBytes { get; internal set; }
 
     public bool IsCanceled => _canceled;
