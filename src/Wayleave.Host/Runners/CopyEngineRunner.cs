@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Wayleave.Core;
 using Wayleave.Devices.Gpu;
 
@@ -12,10 +13,14 @@ public sealed class CopyEngineRunner : IDisposable
     // Blocks between two looks at the stop flag.
     private const int StepsPerTurn = 64;
 
+    // About what a sleep and a wake cost: who submits one copy after the other finds the engine awake.
+    private static readonly TimeSpan s_idleSpin = TimeSpan.FromMicroseconds(20);
+
     private readonly CopyEngine _engine;
     private readonly HostContext _host;
     private readonly AutoResetEvent _work = new(initialState: false);
     private readonly Thread _thread;
+    private bool _isAsleep; // or about to be
     private volatile bool _stopping;
     private volatile Exception? _failure;
 
@@ -24,7 +29,7 @@ public sealed class CopyEngineRunner : IDisposable
         ArgumentNullException.ThrowIfNull(engine);
         _engine = engine;
         _host = host;
-        engine.WorkAvailable = () => _work.Set();
+        engine.WorkAvailable = HandleWorkAvailable;
         _thread = new Thread(Run) { IsBackground = true, Name = name };
         _thread.Start();
     }
@@ -37,11 +42,48 @@ public sealed class CopyEngineRunner : IDisposable
         if (!_stopping)
         {
             _stopping = true;
-            _work.Set();
+            _work.Set(); // whether it sleeps or not: the event stays set for a sleep that is about to begin
             _thread.Join();
             _engine.WorkAvailable = null;
             _work.Dispose();
         }
+    }
+
+    // Called behind an interlocked operation: either it sees the announcement, or Sleep sees the job.
+    private void HandleWorkAvailable()
+    {
+        if (Volatile.Read(ref _isAsleep))
+        {
+            _work.Set();
+        }
+    }
+
+    private bool SpinForWork()
+    {
+        long start = Stopwatch.GetTimestamp();
+        while (_engine.QueuedCount == 0 || !_engine.HasDoorbell)
+        {
+            if (_stopping || Stopwatch.GetElapsedTime(start) >= s_idleSpin)
+            {
+                return false;
+            }
+
+            Thread.SpinWait(10);
+        }
+
+        return true;
+    }
+
+    private void Sleep()
+    {
+        Volatile.Write(ref _isAsleep, true);
+        Interlocked.MemoryBarrier();
+        if (!_engine.HasDoorbell && !_stopping)
+        {
+            _work.WaitOne();
+        }
+
+        Volatile.Write(ref _isAsleep, false);
     }
 
     private void Run()
@@ -50,9 +92,9 @@ public sealed class CopyEngineRunner : IDisposable
         {
             while (!_stopping)
             {
-                if (_engine.Drive(StepsPerTurn) == 0)
+                if (_engine.Drive(StepsPerTurn) == 0 && !SpinForWork())
                 {
-                    _work.WaitOne();
+                    Sleep();
                 }
             }
         }
