@@ -45,6 +45,25 @@ internal static class Parsing
         },
     };
 
+    /// <summary>Sizes, one per use of an option.</summary>
+    public static long[] Sizes(ArgumentResult result, string name)
+    {
+        List<long> sizes = [];
+        foreach (Token token in result.Tokens)
+        {
+            if (ByteSize.TryParse(token.Value, out long bytes))
+            {
+                sizes.Add(bytes);
+            }
+            else
+            {
+                result.AddError($"{name}: '{token.Value}' is not {ByteSize.Forms}");
+            }
+        }
+
+        return [.. sizes];
+    }
+
     /// <summary>A time such as 5s.</summary>
     public static Option<TimeSpan?> DurationOption(string name, string description) => new(name)
     {

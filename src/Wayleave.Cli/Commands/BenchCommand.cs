@@ -23,6 +23,7 @@ internal static class BenchCommand
             CreateTest(BenchmarkTest.SendLat, "SEND latency: half a round trip, both sides polling"),
             CreateTest(BenchmarkTest.Revoke, "Time to take memory back while a peer writes to it"),
             CreateTest(BenchmarkTest.UdpLimit, "What two sockets carry with no protocol at all"),
+            BenchCopyCommand.Create(),
             CreatePassive(),
         };
         return command;
