@@ -3,6 +3,7 @@ using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma.Connections;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 using MemoryWindow = Wayleave.Devices.Rdma.Verbs.MemoryWindow;
@@ -15,6 +16,9 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 public sealed class RdmaDevice
 {
+    /// <summary>The number of every management queue pair.</summary>
+    internal const uint ManagementNumber = 1;
+
     /// <summary>Most READs that a queue pair may have outstanding, either way.</summary>
     public const int MaxRdAtomic = 128;
 
@@ -214,6 +218,30 @@ public sealed class RdmaDevice
         pair.Modify(new QueuePairAttributes { State = QueuePairState.Reset }, QueuePairAttributeMask.State);
         Port.Remove(pair);
     }
+
+    /// <summary>
+    /// Queue pair 1, whose datagrams the agent takes. Port token held by the caller.
+    /// </summary>
+    /// <exception cref="InvalidOperationException">The port has one already.</exception>
+    internal QueuePair CreateManagementPair(QueuePairRequest request, IManagementAgent agent)
+    {
+        Port.AssertHeld();
+        if (Port.FindQueuePair(ManagementNumber) is not null)
+        {
+            throw new InvalidOperationException($"{Name} has a connection manager already");
+        }
+
+        QueuePair pair = new(Port, request, ManagementNumber, agent);
+        Port.Add(pair);
+        Port.Agent = agent;
+        return pair;
+    }
+
+    /// <summary>32 bits that nobody can guess. Port token or host lock held.</summary>
+    internal uint NextRandom() => _keys.NextUInt32();
+
+    /// <summary>64 bits that nobody can guess. As <see cref="NextRandom"/>.</summary>
+    internal ulong NextRandom64() => (ulong)NextRandom() << 32 | NextRandom();
 
     /// <summary>A start PSN that nobody can guess. Port token held by the caller.</summary>
     public uint RandomPsn() => _keys.NextUInt32() & Psn.Mask;
@@ -455,7 +483,9 @@ public sealed class RdmaDevice
         {
             number = _keys.NextUInt32() & Psn.Mask;
         }
-        while (!IsQueuePairNumber(number) || Port.FindQueuePair(number) is not null);
+        while (!IsQueuePairNumber(number)
+            || Port.FindQueuePair(number) is not null
+            || Port.Agent?.HoldsNumber(number) == true);
         return number;
     }
 

@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using Wayleave.Core;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma.Connections;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 
@@ -78,6 +79,12 @@ public sealed class RdmaPort
 
     internal RegionMemory Memory { get; }
 
+    /// <summary>Serves queue pair 1; null when nobody does. Port token held.</summary>
+    internal IManagementAgent? Agent { get; set; }
+
+    /// <summary>The time that the last driver brought. Port token held.</summary>
+    internal TimeSpan Now { get; private set; }
+
     /// <summary>Takes the token if nobody has it. Never by a thread that holds the host lock.</summary>
     public bool TryEnter() => Interlocked.CompareExchange(ref _token, 1, 0) == 0;
 
@@ -106,6 +113,7 @@ public sealed class RdmaPort
         TimeSpan now,
         ushort identification = 0)
     {
+        Now = now;
         segmentBytes = segmentBytes <= 0 ? bytes.Length : segmentBytes;
         for (int index = identification; bytes.Length > 0; index++)
         {
@@ -131,6 +139,7 @@ public sealed class RdmaPort
     /// <param name="transmit">How to send it.</param>
     public bool PollTransmit(TimeSpan now, Span<byte> buffer, out Transmit transmit)
     {
+        Now = now;
         Urgency = TransmitUrgency.None;
         _doorbells.Answer();
         WakeStalled();
@@ -165,7 +174,18 @@ public sealed class RdmaPort
             return;
         }
 
+        Now = now;
         _nextDeadline = TimeSpan.MaxValue;
+        if (Agent is { } agent)
+        {
+            if (agent.Deadline <= now)
+            {
+                agent.HandleTimeout(now);
+            }
+
+            NoteDeadline(agent.Deadline);
+        }
+
         foreach (QueuePair pair in _pairList)
         {
             if (pair.Requester.Deadline <= now)
@@ -407,6 +427,11 @@ public sealed class RdmaPort
         CountCheck(isFullCheck);
         if (traits.IsRequest)
         {
+            if (pair.AwaitsFirstPacket)
+            {
+                Agent?.HandleFirstPacket(pair);
+            }
+
             return pair.Responder.HandleRequest(packet, arrival);
         }
 

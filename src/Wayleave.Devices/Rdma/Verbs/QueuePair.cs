@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Devices.Rdma.Connections;
 using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma.Verbs;
@@ -20,7 +21,11 @@ public sealed class QueuePair : Numbered
     private ListLink _responseLink;
     private Peer? _peer;
 
-    internal QueuePair(RdmaPort port, QueuePairRequest request, uint number)
+    /// <param name="port">Drives it.</param>
+    /// <param name="request">What it is made of.</param>
+    /// <param name="number">Free.</param>
+    /// <param name="agent">For queue pair 1: who takes its datagrams.</param>
+    internal QueuePair(RdmaPort port, QueuePairRequest request, uint number, IManagementAgent? agent = null)
         : base(number)
     {
         Port = port;
@@ -47,6 +52,7 @@ public sealed class QueuePair : Numbered
         {
             QueuePairType.ReliableConnection => new Responder(this, _receives, port),
             QueuePairType.UnreliableConnection => new UnreliableResponder(this, _receives, port),
+            _ when agent is not null => new ManagementResponder(agent),
             _ => new DatagramResponder(this, _receives, port),
         };
     }
@@ -139,6 +145,9 @@ public sealed class QueuePair : Numbered
     internal Peer Peer => _peer!;
 
     internal bool IsStalled { get; set; }
+
+    /// <summary>The first request of the peer says that the connection is made.</summary>
+    internal bool AwaitsFirstPacket { get; set; }
 
     /// <summary>Next in the stack of rung doorbells; see <see cref="RdmaPort.RingDoorbell"/>.</summary>
     internal QueuePair? NextDoorbell;

@@ -1,0 +1,34 @@
+namespace Wayleave.Devices.Rdma.Connections;
+
+/// <summary>What happened to a connection (<c>enum rdma_cm_event_type</c>, those that can happen here).</summary>
+public enum CmEventKind
+{
+    /// <summary>A peer asks: accept or reject it.</summary>
+    ConnectRequest,
+
+    /// <summary>Data may flow both ways.</summary>
+    Established,
+
+    /// <summary>The peer said no; the reason says why.</summary>
+    Rejected,
+
+    /// <summary>Nobody answered.</summary>
+    Unreachable,
+
+    /// <summary>The peer disconnected, or an own disconnect is done. The queue pair is in ERR.</summary>
+    Disconnected,
+
+    /// <summary>The connection's time of waiting is over: its queue pair may be destroyed without a thought.</summary>
+    TimeWaitOver,
+}
+
+/// <summary>Something that happened to a connection.</summary>
+/// <param name="Kind">What.</param>
+/// <param name="Connection">To which.</param>
+/// <param name="Reason">Of a rejection.</param>
+/// <param name="PrivateData">What the peer's user sent with it, padded with zeros.</param>
+public readonly record struct CmEvent(
+    CmEventKind Kind,
+    CmConnection Connection,
+    CmRejectReason Reason = CmRejectReason.None,
+    ReadOnlyMemory<byte> PrivateData = default);

@@ -1,0 +1,16 @@
+namespace Wayleave.Devices.Rdma.Connections;
+
+/// <summary>A port that peers can connect to (<c>rdma_listen</c>). Port token held by the caller.</summary>
+public sealed class CmListener
+{
+    internal CmListener(ushort port, int backlog) => (Port, Backlog) = (port, backlog);
+
+    /// <summary>In the port space of rdma_cm called TCP.</summary>
+    public ushort Port { get; }
+
+    /// <summary>Requests that may wait for the application. More are dropped silently.</summary>
+    public int Backlog { get; }
+
+    /// <summary>Requests that do.</summary>
+    public int Pending { get; internal set; }
+}

@@ -1,0 +1,34 @@
+namespace Wayleave.Devices.Rdma.Connections;
+
+//   active    Idle --Connect--> RequestSent --REP: to RTS, RTU--> Established
+//   passive   RequestReceived --Accept: to RTS, REP--> ReplySent --RTU, or data--> Established
+//             RequestReceived --Reject: REJ--> Closed
+//   both      RequestSent, ReplySent --REJ, or nobody answers--> Closed
+//             Established --Disconnect: ERR, DREQ--> DisconnectSent --DREP, DREQ, or nobody answers--> TimeWait
+//             Established --DREQ: ERR, DREP--> TimeWait --time--> Closed
+
+/// <summary>Where a connection is (IBTA 12.9.7).</summary>
+public enum CmState
+{
+    /// <summary>The peer was asked.</summary>
+    RequestSent,
+
+    /// <summary>The peer asks, and the application has not said what to do.</summary>
+    RequestReceived,
+
+    /// <summary>The peer was told yes; its queue pair may send already.</summary>
+    ReplySent,
+
+    Established,
+
+    /// <summary>The queue pair is in ERR, and the peer was told.</summary>
+    DisconnectSent,
+
+    /// <summary>
+    /// Over, but a late packet may still be on its way: neither the connection's name nor its queue pair's number is
+    /// given to another.
+    /// </summary>
+    TimeWait,
+
+    Closed,
+}

@@ -1,0 +1,472 @@
+using Wayleave.Core;
+using Wayleave.Devices.Rdma.Connections;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Simulation;
+using Xunit;
+
+namespace Wayleave.Tests.Rdma.Connections;
+
+/// <summary>Connections over queue pair 1: made, refused, lost and ended.</summary>
+public class ConnectionManagerTests
+{
+    private static readonly TimeSpan s_response = TimeSpan.FromTicks((long)(40.96 * (1 << 20)));
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void ROCE_69_A_request_is_accepted_and_data_flows(bool ipv6)
+    {
+        ConnectionBench bench = new(ipv6: ipv6);
+        CmConnection a = bench.Connect(out QueuePair pairA, new CmParameters
+        {
+            ResponderResources = 3,
+            InitiatorDepth = 9,
+            PrivateData = new byte[] { 1, 2, 3 },
+        });
+        bench.Link.Run();
+        CmConnection b = bench.Accept(out QueuePair pairB, new CmParameters
+        {
+            ResponderResources = 5,
+            InitiatorDepth = 2,
+            PrivateData = new byte[] { 9, 8 },
+        });
+        Assert.Equal((QueuePairState.ReadyToSend, CmState.ReplySent), (pairB.State, b.State));
+        Assert.Equal([1, 2, 3, 0], b.Request!.PrivateData[..4].ToArray());
+        bench.Link.Run();
+        CmEvent established = ConnectionBench.Expect(bench.ManagerA, CmEventKind.Established);
+        Assert.Equal([9, 8, 0], established.PrivateData[..3].ToArray());
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.Established);
+        Assert.Equal(
+            ["A UD_SEND_ONLY", "B UD_SEND_ONLY", "A UD_SEND_ONLY"],
+            bench.Link.Log.Select(l => l[..l.LastIndexOf(' ')]));
+
+        // What one side answers is the most that the other may have outstanding.
+        Assert.Equal((5, 2), (pairA.Attributes.MaxRdAtomic, pairA.Attributes.MaxDestRdAtomic));
+        Assert.Equal((2, 5), (pairB.Attributes.MaxRdAtomic, pairB.Attributes.MaxDestRdAtomic));
+        Assert.Equal(pairA.Attributes.SqPsn, pairB.Attributes.RqPsn);
+        Assert.Equal(pairB.Attributes.SqPsn, pairA.Attributes.RqPsn);
+        Assert.Equal((CmState.Established, CmState.Established), (a.State, b.State));
+        SendBothWays(bench, pairA, pairB);
+    }
+
+    [Fact]
+    public void ROCE_69_A_reply_repeats_the_transaction_of_its_request()
+    {
+        ConnectionBench bench = new();
+        Assert.Empty(bench.Inject(ConnectionBench.Bytes(bench.Request(), 0xFEED)));
+        bench.Accept(out QueuePair pair);
+        List<(CmMessageId Id, byte[] Mad)> replies = bench.Inject(ConnectionBench.Bytes(bench.Request(), 0xFEED));
+        Assert.Equal([CmMessageId.ConnectReply, CmMessageId.ConnectReply], replies.Select(r => r.Id));
+        byte[] mad = replies[0].Mad;
+        Assert.Equal(mad, replies[1].Mad); // the request came twice
+        Assert.True(MadHeader.TryParse(mad, out MadHeader header));
+        Assert.Equal(0xFEEDUL, header.TransactionId);
+        CmReply reply = CmReply.Parse(mad);
+        Assert.Equal((0x1111u, pair.QpNumber), (reply.RemoteId, reply.QpNumber));
+        Assert.Equal((4, 1), (reply.ResponderResources, reply.InitiatorDepth));
+        Assert.Equal(pair.Attributes.RqPsn, reply.StartingPsn);
+        Assert.Equal(0x4C5E2Fu, pair.Attributes.SqPsn);
+    }
+
+    [Fact]
+    public void ROCE_70_A_request_to_a_closed_port_is_rejected_with_reason_8()
+    {
+        ConnectionBench bench = new(listens: false);
+        CmConnection a = bench.Connect(out QueuePair pair);
+        bench.Link.Run();
+        CmEvent rejected = ConnectionBench.Expect(bench.ManagerA, CmEventKind.Rejected);
+        Assert.Equal((CmRejectReason.InvalidServiceId, CmState.Closed), (rejected.Reason, a.State));
+        Assert.Equal((0, 0), (bench.ManagerA.Count, bench.ManagerB.Count));
+        Assert.Equal(QueuePairState.Error, pair.State);
+
+        (CmMessageId id, byte[] mad) = Assert.Single(bench.Inject(ConnectionBench.Bytes(bench.Request(), 7)));
+        CmNotice reject = CmNotice.Parse(mad, id);
+        Assert.Equal((CmMessageId.ConnectReject, CmSubject.Request, 0u, 0x1111u, CmRejectReason.InvalidServiceId),
+            (reject.Kind, reject.About, reject.LocalId, reject.RemoteId, reject.Reason));
+    }
+
+    [Fact]
+    public void An_application_that_refuses_tells_the_peer_why()
+    {
+        ConnectionBench bench = new();
+        bench.Connect(out _);
+        bench.Link.Run();
+        CmEvent request = ConnectionBench.Expect(bench.ManagerB, CmEventKind.ConnectRequest);
+        bench.ManagerB.Reject(request.Connection, new byte[] { 42 });
+        bench.Link.Run();
+        CmEvent rejected = ConnectionBench.Expect(bench.ManagerA, CmEventKind.Rejected);
+        Assert.Equal((CmRejectReason.ConsumerDefined, 42), (rejected.Reason, rejected.PrivateData.Span[0]));
+        Assert.Equal((0, 0, 0), (bench.ManagerA.Count, bench.ManagerB.Count, bench.Listener!.Pending));
+    }
+
+    [Theory]
+    [InlineData("ConnectRequest")]
+    [InlineData("ConnectReply")]
+    [InlineData("ReadyToUse")]
+    [InlineData("DisconnectRequest")]
+    [InlineData("DisconnectReply")]
+    public void ROCE_71_A_lost_message_is_made_good(string lost)
+    {
+        ConnectionBench bench = new();
+        int left = 2;
+        bench.Loses = (_, name) => name == lost && left-- > 0;
+        CmConnection a = bench.Connect(out _);
+        Assert.True(Until(bench, () => bench.ManagerB.PollEvent(out CmEvent e)
+            && bench.ManagerB.Accept(bench.Link.Now, e.Connection, bench.Link.B.CreatePair(), new CmParameters())
+                == Errno.Success));
+        Assert.True(Until(bench, () => bench.ManagerB.PollEvent(out CmEvent e)
+            && e.Kind == CmEventKind.Established));
+        ConnectionBench.Expect(bench.ManagerA, CmEventKind.Established);
+        bench.ManagerA.Disconnect(bench.Link.Now, a);
+        Assert.True(Until(bench, () => bench.ManagerB.PollEvent(out CmEvent e)
+            && e.Kind == CmEventKind.Disconnected));
+        Assert.True(Until(bench, () => bench.ManagerA.PollEvent(out CmEvent e)
+            && e.Kind == CmEventKind.Disconnected));
+        Assert.True(left <= 0);
+        bench.Link.RunFor(TimeSpan.FromSeconds(30));
+        Assert.Equal((0, 0), (bench.ManagerA.Count, bench.ManagerB.Count));
+    }
+
+    [Fact]
+    public void ROCE_71_Messages_are_repeated_every_4_3_seconds_and_given_up_after_15()
+    {
+        ConnectionBench bench = new();
+        bench.Loses = (_, _) => true;
+        bench.Connect(out QueuePair pair);
+        bench.Link.Run();
+        List<TimeSpan> sent = [bench.Link.Now];
+        while (bench.ManagerA.Count > 0)
+        {
+            int before = bench.Link.Log.Count;
+            bench.Link.Advance(bench.Link.NextDeadline!.Value - bench.Link.Now);
+            bench.Link.Run();
+            sent.AddRange(Enumerable.Repeat(bench.Link.Now, bench.Link.Log.Count - before));
+        }
+
+        Assert.Equal(1 + 15 + 1, sent.Count); // the last one is a REJ
+        Assert.All(sent.Zip(sent.Skip(1)), pair => Assert.Equal(s_response, pair.Second - pair.First));
+        ConnectionBench.Expect(bench.ManagerA, CmEventKind.Unreachable);
+        Assert.Equal(QueuePairState.Error, pair.State);
+    }
+
+    [Fact]
+    public void ROCE_71_H_32_Data_without_an_RTU_makes_the_connection_too()
+    {
+        ConnectionBench bench = new();
+        bench.Loses = (_, name) => name == "ReadyToUse";
+        bench.Connect(out QueuePair pairA);
+        bench.Link.Run();
+        bench.Accept(out QueuePair pairB);
+        bench.Link.Run();
+        ConnectionBench.Expect(bench.ManagerA, CmEventKind.Established);
+        ConnectionBench.ExpectNothing(bench.ManagerB);
+        SendBothWays(bench, pairA, pairB);
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.Established);
+        bench.Link.RunFor(TimeSpan.FromSeconds(90));
+        ConnectionBench.ExpectNothing(bench.ManagerB);
+        Assert.Equal(QueuePairState.ReadyToSend, pairB.State);
+    }
+
+    [Fact]
+    public void H_32_A_reply_that_nobody_confirms_is_repeated_and_then_torn_down()
+    {
+        ConnectionBench bench = new();
+        Assert.Empty(bench.Inject(ConnectionBench.Bytes(bench.Request())));
+        CmConnection b = bench.Accept(out QueuePair pair);
+        bench.Link.RunFor(TimeSpan.FromSeconds(90));
+        Assert.Equal(17, bench.Link.Log.Count(l => l.StartsWith("B UD", StringComparison.Ordinal))); // 16 REPs, a REJ
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.Unreachable);
+        Assert.Equal((CmState.Closed, QueuePairState.Error), (b.State, pair.State));
+    }
+
+    [Fact]
+    public void ROCE_71_A_repeated_request_is_answered_with_an_MRA_while_the_application_thinks()
+    {
+        ConnectionBench bench = new();
+        CmConnection a = bench.Connect(out _);
+        bench.Link.Run();
+        bench.Link.RunFor(s_response + TimeSpan.FromSeconds(1));
+        Assert.Equal(3, bench.Link.Log.Count); // REQ, REQ, MRA
+        int before = bench.Link.Log.Count;
+        bench.Link.RunFor(TimeSpan.FromSeconds(60)); // the MRA asks for 69 s
+        Assert.Equal(before, bench.Link.Log.Count);
+        bench.Accept(out _);
+        bench.Link.Run();
+        Assert.Equal(CmState.Established, a.State);
+    }
+
+    [Theory]
+    [InlineData("wrong queue pair")]
+    [InlineData("wrong name of ours")]
+    [InlineData("wrong name of the peer")]
+    [InlineData("wrong source")]
+    public void ROCE_72_A_DREQ_that_does_not_fit_ends_nothing(string what)
+    {
+        ConnectionBench bench = new();
+        (CmConnection a, CmConnection b) = bench.Establish();
+        CmNotice notice = new()
+        {
+            Kind = CmMessageId.DisconnectRequest,
+            LocalId = a.LocalId ^ (what == "wrong name of the peer" ? 1u : 0),
+            RemoteId = b.LocalId ^ (what == "wrong name of ours" ? 1u : 0),
+            RemoteQpNumber = b.Pair!.QpNumber ^ (what == "wrong queue pair" ? 1u : 0),
+        };
+        Assert.True(Gid.TryParse("10.77.0.66", out Gid stranger));
+        List<(CmMessageId Id, byte[])> answers = bench.Inject(
+            ConnectionBench.Bytes(notice), what == "wrong source" ? stranger : null);
+        Assert.Equal((CmState.Established, QueuePairState.ReadyToSend), (b.State, b.Pair.State));
+
+        // Who asks about a name that we do not know is told that it is over.
+        Assert.Equal(
+            what == "wrong name of ours" ? [CmMessageId.DisconnectReply] : [], answers.Select(x => x.Id));
+    }
+
+    [Fact]
+    public void ROCE_72_A_disconnect_stops_both_queue_pairs_and_leaves_nothing_after_its_time_of_waiting()
+    {
+        ConnectionBench bench = new();
+        (CmConnection a, CmConnection b) = bench.Establish();
+        bench.ManagerB.Disconnect(bench.Link.Now, b);
+        Assert.Equal(QueuePairState.Error, b.Pair!.State);
+        bench.Link.Run();
+        ConnectionBench.Expect(bench.ManagerA, CmEventKind.Disconnected);
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.Disconnected);
+        Assert.Equal((QueuePairState.Error, CmState.TimeWait, CmState.TimeWait), (a.Pair!.State, a.State, b.State));
+        uint number = a.Pair.QpNumber;
+        bench.Link.A.Device.DestroyQueuePair(a.Pair);
+        Assert.True(((IManagementAgent)bench.ManagerA).HoldsNumber(number));
+        bench.Link.RunFor(TimeSpan.FromSeconds(2));
+        Assert.False(((IManagementAgent)bench.ManagerA).HoldsNumber(number));
+        ConnectionBench.Expect(bench.ManagerA, CmEventKind.TimeWaitOver);
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.TimeWaitOver);
+        Assert.Equal((0, 0), (bench.ManagerA.Count, bench.ManagerB.Count));
+    }
+
+    [Fact]
+    public void ROCE_72_Both_sides_may_disconnect_at_once()
+    {
+        ConnectionBench bench = new();
+        (CmConnection a, CmConnection b) = bench.Establish();
+        bench.ManagerA.Disconnect(bench.Link.Now, a);
+        bench.ManagerB.Disconnect(bench.Link.Now, b);
+        bench.Link.RunFor(TimeSpan.FromSeconds(30));
+        Assert.Equal((0, 0), (bench.ManagerA.Count, bench.ManagerB.Count));
+    }
+
+    [Fact]
+    public void ROCE_73_Private_data_of_56_bytes_fits_a_request_and_57_do_not()
+    {
+        ConnectionBench bench = new();
+        byte[] data = TestMemory.Pattern(57, 1);
+        bench.Connect(out _, new CmParameters { PrivateData = data.AsMemory(0, 56) });
+        bench.Link.Run();
+        CmEvent request = ConnectionBench.Expect(bench.ManagerB, CmEventKind.ConnectRequest);
+        Assert.Equal(data[..56], request.PrivateData.ToArray());
+        QueuePair pair = bench.Link.A.CreatePair();
+        CmParameters parameters = new() { PrivateData = data };
+        Assert.Equal(Errno.EINVAL, bench.ManagerA.Connect(
+            bench.Link.Now, bench.Link.B.Gid, ConnectionBench.Port, pair, parameters, out _));
+        Assert.Equal(QueuePairState.Reset, pair.State);
+    }
+
+    [Fact]
+    public void A_request_of_a_peer_that_has_forgotten_ends_the_old_connection()
+    {
+        ConnectionBench bench = new();
+        (_, CmConnection b) = bench.Establish();
+        CmRequest request = bench.Request(0x9999) with { QpNumber = b.RemoteQpNumber };
+        (CmMessageId id, byte[] mad) = Assert.Single(bench.Inject(ConnectionBench.Bytes(request)));
+        Assert.Equal(CmRejectReason.StaleConnection, CmNotice.Parse(mad, id).Reason);
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.Disconnected);
+        Assert.Equal(QueuePairState.Error, b.Pair!.State);
+    }
+
+    public static TheoryData<string, CmRejectReason> BadRequests => new()
+    {
+        { "class version", CmRejectReason.InvalidClassVersion },
+        { "MTU 0", CmRejectReason.InvalidMtu },
+        { "MTU 15", CmRejectReason.InvalidMtu },
+        { "not our address", CmRejectReason.InvalidGid },
+        { "transport", CmRejectReason.InvalidTransport },
+        { "other port space", CmRejectReason.InvalidServiceId },
+        { "truncated", CmRejectReason.None },
+        { "other class", CmRejectReason.None },
+        { "QPN 0", CmRejectReason.None },
+        { "QPN of multicast", CmRejectReason.None },
+        { "IP version 5", CmRejectReason.None },
+        { "not its own address", CmRejectReason.None },
+        { "LAP", CmRejectReason.None },
+        { "unknown attribute", CmRejectReason.None },
+    };
+
+    [Theory]
+    [MemberData(nameof(BadRequests))]
+    public void H_14_A_request_that_makes_no_sense_is_dropped_or_rejected(string what, CmRejectReason reason)
+    {
+        ConnectionBench bench = new();
+        CmRequest good = bench.Request();
+        CmRequest request = what switch
+        {
+            "MTU 0" => good with { PathMtu = 0 },
+            "MTU 15" => good with { PathMtu = 15 },
+            "not our address" => good with { RemoteGid = Gid.FromIPv4(0x01020304) },
+            "transport" => good with { Transport = 3 },
+            "other port space" => good with { ServiceId = 0x0111_0000 | ConnectionBench.Port },
+            "QPN 0" => good with { QpNumber = 0 },
+            "QPN of multicast" => good with { QpNumber = 0xFFFFFF },
+            "IP version 5" => good with { IPVersion = 5 },
+            "not its own address" => good with { LocalGid = Gid.FromIPv4(0x01020304) },
+            _ => good,
+        };
+        byte[] mad = ConnectionBench.Bytes(request);
+        mad[2] = (byte)(what == "class version" ? 1 : mad[2]);
+        mad[1] = (byte)(what == "other class" ? 3 : mad[1]);
+        mad[17] = (byte)(what == "LAP" ? 0x19 : what == "unknown attribute" ? 0x77 : mad[17]);
+        List<(CmMessageId Id, byte[] Mad)> answers = bench.Inject(what == "truncated" ? mad[..255] : mad);
+        Assert.Equal(
+            reason == CmRejectReason.None ? [] : [reason], answers.Select(x => CmNotice.Parse(x.Mad, x.Id).Reason));
+        ConnectionBench.ExpectNothing(bench.ManagerB);
+        Assert.Equal(0, bench.ManagerB.Count);
+    }
+
+    [Fact]
+    public void H_15_A_flood_of_requests_fills_the_backlog_and_no_more()
+    {
+        ConnectionBench bench = new(backlog: 4);
+        for (uint i = 0; i < 1000; i++)
+        {
+            Gid source = Gid.FromIPv4(0x0A630000 | i);
+            bench.Inject(
+                ConnectionBench.Bytes(bench.Request(i + 1) with { LocalGid = source, QpNumber = 100 + i }), source);
+        }
+
+        Assert.Equal((4, 4), (bench.ManagerB.Count, bench.Listener!.Pending));
+        Assert.Equal(996, bench.ManagerB.Ignored);
+    }
+
+    [Theory]
+    [InlineData(CmMessageId.ConnectReply)]
+    [InlineData(CmMessageId.ReadyToUse)]
+    [InlineData(CmMessageId.DisconnectReply)]
+    [InlineData(CmMessageId.ConnectReject)]
+    [InlineData(CmMessageId.MessageReceipt)]
+    public void H_15_Messages_for_names_that_nobody_has_are_met_with_silence(CmMessageId id)
+    {
+        ConnectionBench bench = new();
+        byte[] mad = ConnectionBench.Bytes(new CmNotice { Kind = id, LocalId = 3, RemoteId = 4 });
+        Assert.Empty(bench.Inject(mad));
+        Assert.Equal(1, bench.ManagerB.Ignored);
+    }
+
+    [Fact]
+    public void H_15_Strangers_are_answered_so_often_a_second_and_not_with_more_than_they_sent()
+    {
+        ConnectionBench bench = new(listens: false);
+        int Flood() => Enumerable.Range(0, 100).Sum(
+            i => bench.Inject(ConnectionBench.Bytes(bench.Request((uint)i + 1))).Count);
+        Assert.Equal(10, Flood());
+        Assert.Equal(0, Flood());
+        bench.Link.Advance(TimeSpan.FromSeconds(1));
+        Assert.Equal(10, Flood());
+    }
+
+    [Fact]
+    public void A_listener_that_closes_rejects_what_waits()
+    {
+        ConnectionBench bench = new();
+        bench.Connect(out _);
+        bench.Link.Run();
+        bench.ManagerB.Close(bench.Listener!);
+        bench.Link.Run();
+        Assert.Equal(
+            CmRejectReason.InvalidServiceId,
+            ConnectionBench.Expect(bench.ManagerA, CmEventKind.Rejected).Reason);
+        Assert.Equal(0, bench.ManagerB.Count);
+        Assert.Equal(Errno.Success, bench.ManagerB.Listen(ConnectionBench.Port, 1, out _));
+        Assert.Equal(Errno.EADDRINUSE, bench.ManagerB.Listen(ConnectionBench.Port, 1, out _));
+        Assert.Equal(Errno.EINVAL, bench.ManagerB.Listen(0, 1, out _));
+    }
+
+    [Fact]
+    public void F_06_Any_datagram_leaves_the_state_bounded_and_gets_no_answer_but_REJ_DREP_and_what_is_owed()
+    {
+        ConnectionBench bench = new(new ConnectionManagerOptions { StrangerAnswersPerSecond = 10_000 });
+        (CmConnection a, CmConnection b) = bench.Establish();
+        SplitMix64 random = new(6);
+        HashSet<CmMessageId> seen = [];
+        for (int i = 0; i < 20_000; i++)
+        {
+            byte[] mad = new byte[MadHeader.MadBytes];
+            random.Fill(mad);
+            CmMessageId id = (CmMessageId)(0x10 + random.Next(12));
+            ConnectionBench.Bytes(new CmNotice
+            {
+                Kind = id,
+                LocalId = random.Next(3) == 0 ? a.LocalId : (uint)random.NextUInt64(),
+                RemoteId = random.Next(3) == 0 ? b.LocalId : (uint)random.NextUInt64(),
+            }).AsSpan(0, 32).CopyTo(mad);
+            if (random.Next(3) == 0)
+            {
+                ConnectionBench.Bytes(bench.Request((uint)random.Next(50) + 1)).CopyTo(mad, 0);
+                mad[24 + random.Next(230)] ^= (byte)(1 << random.Next(8));
+            }
+
+            seen.UnionWith(bench.Inject(mad).Select(x => x.Id));
+            Assert.True(bench.ManagerB.Count <= 16, $"{bench.ManagerB.Count} connections");
+            while (bench.ManagerB.PollEvent(out CmEvent cmEvent))
+            {
+                if (cmEvent.Kind == CmEventKind.ConnectRequest && random.Next(2) == 0)
+                {
+                    bench.ManagerB.Reject(cmEvent.Connection);
+                }
+            }
+
+            if (random.Next(50) == 0)
+            {
+                bench.Link.Advance(TimeSpan.FromSeconds(random.Next(10)));
+            }
+        }
+
+        Assert.Subset(
+            new HashSet<CmMessageId>
+            {
+                CmMessageId.ConnectReject, CmMessageId.DisconnectReply, CmMessageId.MessageReceipt,
+            },
+            seen);
+    }
+
+    private static bool Until(ConnectionBench bench, Func<bool> condition)
+    {
+        bench.Link.Run();
+        for (int i = 0; i < 100; i++)
+        {
+            if (condition())
+            {
+                return true;
+            }
+
+            bench.Link.Advance((bench.Link.NextDeadline ?? bench.Link.Now) - bench.Link.Now);
+            bench.Link.Run();
+        }
+
+        return false;
+    }
+
+    private static void SendBothWays(ConnectionBench bench, QueuePair a, QueuePair b)
+    {
+        MemoryRegion regionA = bench.Link.A.Register(bench.Link.A.Allocate(4096));
+        MemoryRegion regionB = bench.Link.B.Register(bench.Link.B.Allocate(4096));
+        Assert.Equal(Errno.Success, a.PostReceive(
+            new ReceiveWorkRequest(1), new Sge(regionA.Iova, 64, regionA.Key)));
+        Assert.Equal(Errno.Success, b.PostReceive(
+            new ReceiveWorkRequest(2), new Sge(regionB.Iova, 64, regionB.Key)));
+        SendWorkRequest send = new() { Opcode = WorkRequestOpcode.Send };
+        Assert.Equal(Errno.Success, a.PostSendInline(send, [1, 2, 3, 4]));
+        bench.Link.Run();
+        Assert.Equal(Errno.Success, b.PostSendInline(send, [5, 6, 7, 8]));
+        bench.Link.Run();
+        Assert.Equal(1UL, Assert.Single(TestNode.Poll(a.ReceiveCompletionQueue)).WrId);
+        Assert.Equal(2UL, Assert.Single(TestNode.Poll(b.ReceiveCompletionQueue)).WrId);
+    }
+}
