@@ -1,3 +1,4 @@
+using Wayleave.Scenarios.AddressSpaces;
 using Wayleave.Scenarios.Corpus;
 
 namespace Wayleave.Scenarios;
@@ -17,6 +18,11 @@ public static class ScenarioCatalog
         RdmaScenarios.WriteUnderMoves,
         RdmaScenarios.WriteAgainstTakeBack,
         SignalingScenarios.Path,
+        NotifierAgainstFault.Scenario,
+        MigrateAgainstTouch.Scenario,
+        TwoDevicesOnePage.Scenario,
+        ForkAgainstPin.Scenario,
+        ExitAgainstAll.Scenario,
         LockFreeScenarios.Gate,
         LockFreeScenarios.Engine,
         AbortUnderWrite.Scenario,

@@ -16,4 +16,7 @@ public sealed record MirrorFaults
 
     /// <summary>Off says that it has stopped while an access is under way.</summary>
     public bool Drains { get; init; } = true;
+
+    /// <summary>Off says that pages were copied while its engine has yet to begin.</summary>
+    public bool WaitsForCopy { get; init; } = true;
 }

@@ -17,6 +17,7 @@ public sealed class SimulatedMirror : IMirror, IDeviceMemoryDriver
     private readonly List<Access> _inside = [];
     private readonly Timeline _timeline;
     private MirrorDrain? _drain;
+    private MirrorRange? _unasked;
     private (Fence Fence, PageCopy[] Copies)? _copy;
 
     /// <param name="space">Whose memory the device mirrors.</param>
@@ -90,15 +91,27 @@ public sealed class SimulatedMirror : IMirror, IDeviceMemoryDriver
         }
 
         look.Sequence = Notifier.BeginRead(out _);
+        _unasked = look;
         return look.Fault();
     }
 
-    /// <summary>What a device without <see cref="MirrorFaults.AsksForRetry"/> does after its look.</summary>
-    public void ProgramUnasked(AddressRange range)
+    /// <summary>The device asks for a page for itself alone, for an atomic operation.</summary>
+    public SpaceOperation TakeExclusive(ulong address)
     {
-        MirrorRange look = new(Space, Notifier, range) { Owner = Owner, Sequence = Notifier.BeginRead(out _) };
-        using MirrorFaultOperation fault = look.Fault();
-        if (fault.Proceed())
+        FaultCount++;
+        return Space.MakeExclusive(
+            address, Owner,
+            frame => _table[address / PageFrame.SizeBytes] = new Mapping(frame, frame.Generation, IsWritable: true));
+    }
+
+    /// <summary>
+    /// After a fault of a device without <see cref="MirrorFaults.AsksForRetry"/>: what it saw goes into its table,
+    /// still true or not. Nothing for any other.
+    /// </summary>
+    public void ProgramUnasked()
+    {
+        (MirrorRange? look, _unasked) = (_unasked, null);
+        if (look is not null)
         {
             Program(look);
         }
@@ -194,8 +207,9 @@ public sealed class SimulatedMirror : IMirror, IDeviceMemoryDriver
 
         if (!CopiesAtOnce)
         {
-            fence = _timeline.CreateFence(); // signalled by FinishCopy
-            _copy = (fence, [.. copies]);
+            Fence done = _timeline.CreateFence(); // signalled by FinishCopy
+            _copy = (done, [.. copies]);
+            fence = _faults.WaitsForCopy ? done : null;
             return Errno.Success;
         }
 

@@ -82,7 +82,7 @@ public sealed class MirrorFaultOperation : SpaceOperation
         bool mustFault = (request & MirrorBits.Fault) != 0;
         bool mustWrite = mustFault && (request & MirrorBits.FaultWrite) != 0;
         SpaceRegion? region = range.Space.FindRegion(page * PageFrame.SizeBytes);
-        if (region is null || region.IsSpecial || !region.IsReadable)
+        if (region is null || region.IsSpecial || !region.IsReadable || region.Peer is { IsGone: true })
         {
             errno = mustFault ? Errno.EFAULT : Errno.Success;
             range.Set(index, new MirrorPage(MirrorBits.Error));

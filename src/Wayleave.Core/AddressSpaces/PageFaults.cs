@@ -219,7 +219,7 @@ internal sealed class PageFaults(AddressSpace space)
         {
             if (isWrite)
             {
-                return Need.Frame;
+                return TryShowHuge(region, page) ? Need.Nothing : Need.Frame;
             }
 
             space.Table.Install(page, Memory.ZeroPage, EntryState.Present, isWritable: false);
@@ -318,6 +318,41 @@ internal sealed class PageFaults(AddressSpace space)
 
         ShowSwapped(page, entry, frame);
         return Need.Nothing;
+    }
+
+    // do_huge_pmd_anonymous_page: where a whole one fits, nothing is there yet, and memory has one in one piece.
+    private bool TryShowHuge(SpaceRegion region, ulong page)
+    {
+        int order = Memory.HugeOrder;
+        ulong first = page & ~((1UL << order) - 1);
+        if (!region.Request.UsesHugePages || order == 0
+            || !region.Addresses.Contains(AddressRange.OfPages(first, first + (1UL << order))))
+        {
+            return false;
+        }
+
+        for (ulong i = 0; i < 1UL << order; i++)
+        {
+            if (space.Table.Peek(first + i).State != EntryState.None)
+            {
+                return false;
+            }
+        }
+
+        if (Memory.TryAllocateHuge(order) is not { } frames)
+        {
+            return false;
+        }
+
+        for (int i = 0; i < frames.Length; i++)
+        {
+            frames[i].IsAnonymous = true;
+            space.Table.Install(
+                first + (ulong)i, frames[i], EntryState.Present, isWritable: true, isExclusive: true, (byte)order);
+            frames[i].Put();
+        }
+
+        return true;
     }
 
     private void ShowFresh(ulong page, PageFrame fresh)

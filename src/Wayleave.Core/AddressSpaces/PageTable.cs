@@ -86,9 +86,26 @@ internal sealed class PageTable(AddressSpace space)
         }
     }
 
+    /// <summary>
+    /// One entry of a huge mapping is about to differ from the others: from now on all are mappings of one page
+    /// (<c>split_huge_pmd</c>).
+    /// </summary>
+    internal void SplitAround(ulong page)
+    {
+        if (Peek(page).Order is var order and > 0)
+        {
+            ulong first = page & ~((1UL << order) - 1);
+            for (ulong i = 0; i < 1UL << order; i++)
+            {
+                this[first + i].Order = 0;
+            }
+        }
+    }
+
     /// <summary>Lets go of what an entry holds; nothing is in it afterwards.</summary>
     internal void Clear(ulong page)
     {
+        SplitAround(page);
         ref PageEntry entry = ref this[page];
         PageEntry was = entry;
         entry = default;
@@ -118,6 +135,7 @@ internal sealed class PageTable(AddressSpace space)
     /// </summary>
     internal void ReplaceBySlot(ulong page, long slot)
     {
+        SplitAround(page);
         PageEntry was = Peek(page);
         was.Frame!.Mappings.Remove(space, page);
         if (slot == 0)
@@ -133,9 +151,10 @@ internal sealed class PageTable(AddressSpace space)
     /// <summary>The same page, for others to come: between two places (<c>set_migration_entry</c>).</summary>
     internal void ReplaceByMigration(ulong page)
     {
+        SplitAround(page);
         PageEntry was = Peek(page);
         was.Frame!.Mappings.Remove(space, page);
-        Install(page, was.Frame, EntryState.Migration, was.IsWritable, was.IsExclusive, was.Order);
+        Install(page, was.Frame, EntryState.Migration, was.IsWritable, was.IsExclusive);
     }
 
     /// <summary>Where a page migrated to, or that it did not (<c>remove_migration_ptes</c>).</summary>
@@ -144,7 +163,7 @@ internal sealed class PageTable(AddressSpace space)
         PageEntry was = Peek(page);
         was.Frame!.MigrationEntries.Remove(space, page);
         EntryState state = frame.Kind == PageFrameKind.DevicePrivate ? EntryState.DevicePrivate : EntryState.Present;
-        Install(page, frame, state, was.IsWritable, was.IsExclusive, frame.Order == 0 ? (byte)0 : was.Order);
+        Install(page, frame, state, was.IsWritable, was.IsExclusive);
     }
 
     /// <summary>Clears every entry of a range.</summary>
@@ -163,6 +182,8 @@ internal sealed class PageTable(AddressSpace space)
     /// <summary>A region of less than all rights: no entry of it may have more.</summary>
     internal void RestrictRange(AddressRange range, SpaceProtection protection)
     {
+        SplitAcross(range.FirstPage);
+        SplitAcross(range.EndPage);
         for (ulong page = range.FirstPage; page < range.EndPage; page++)
         {
             page = SkipHoles(page, range.EndPage);
@@ -176,6 +197,7 @@ internal sealed class PageTable(AddressSpace space)
     /// <summary>Moves an entry to another page; whoever waits for a migration of it finds it there.</summary>
     internal void MoveEntry(ulong from, ulong to)
     {
+        SplitAround(from);
         PageEntry entry = Peek(from);
         this[from] = default;
         this[to] = entry;
@@ -185,6 +207,15 @@ internal sealed class PageTable(AddressSpace space)
                 entry.State == EntryState.Migration ? frame.MigrationEntries : frame.Mappings;
             mappings.Remove(space, from);
             mappings.Add(space, to);
+        }
+    }
+
+    // A boundary inside a huge mapping splits it; one between two does not.
+    private void SplitAcross(ulong boundary)
+    {
+        if (Peek(boundary).Order is var order and > 0 && (boundary & ((1UL << order) - 1)) != 0)
+        {
+            SplitAround(boundary);
         }
     }
 }

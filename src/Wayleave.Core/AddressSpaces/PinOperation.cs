@@ -202,6 +202,7 @@ public sealed class PinOperation : SpaceOperation
     {
         bool isWrite = (_flags & PinMode.Write) != 0;
         if (_space.FindRegion(page * PageFrame.SizeBytes) is not { } region || region.IsSpecial
+            || region.Peer is { IsGone: true }
             || !(isWrite ? region.IsWritable : region.IsReadable))
         {
             return Errno.EFAULT;

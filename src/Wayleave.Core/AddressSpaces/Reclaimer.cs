@@ -67,7 +67,7 @@ internal static class Reclaimer
 
     private static bool CanTry(PageFrame frame)
     {
-        if (!frame.IsAllocated || frame.HolderCount > 0 || frame.IsLocked || frame.IsPoisoned || frame.Order > 0)
+        if (!frame.IsAllocated || frame.HolderCount > 0 || frame.IsLocked || frame.IsPoisoned)
         {
             return false;
         }
