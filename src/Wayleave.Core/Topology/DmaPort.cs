@@ -65,6 +65,23 @@ public sealed class DmaPort
     public Errno TryWrite(DeviceAddress address, int lengthBytes, out Span<byte> bytes) =>
         TryAccess(address, lengthBytes, _bytesWritten, isWrite: true, out bytes);
 
+    /// <summary>
+    /// Which route an access to an address would take; false when nothing answers there. Counts nothing.
+    /// </summary>
+    public bool TryRoute(DeviceAddress address, out PeerRoute route)
+    {
+        route = default;
+        if (Function.Decode is not DecodeTable table
+            || !table.TryDecode(address.Value, out DecodeEntry? entry, out _)
+            || entry is null)
+        {
+            return false;
+        }
+
+        route = entry.Traffic.Route;
+        return true;
+    }
+
     /// <summary>Bytes this engine read over a route since it was made.</summary>
     public long BytesRead(PeerRoute route) => Volatile.Read(ref _bytesRead[(int)route]);
 

@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Topology;
 
 namespace Wayleave.Devices.Ethernet;
 
@@ -43,12 +44,14 @@ public sealed class MemoryBinding
     private volatile bool _isReleased;
 
     internal MemoryBinding(
-        HostContext host, uint id, BoundMemory memory, SharedBuffer buffer, int chunkBytes, NicDefences defences)
+        HostContext host, uint id, BoundMemory memory, SharedBuffer buffer, BindRequest request, NicDefences defences)
     {
         (_host, Id, Memory, _defences) = (host, id, memory, defences);
         (BufferName, LengthBytes) = (buffer.Name, buffer.SizeBytes);
+        (LinearBelowBytes, FallsBack) = (request.LinearBelowBytes, request.FallsBack);
         _handleReleased = HandleReleased;
-        Pool = new ChunkPool(this, (int)(buffer.SizeBytes / (ulong)chunkBytes), chunkBytes);
+        int chunks = (int)(buffer.SizeBytes / (ulong)request.ChunkBytes);
+        Pool = new ChunkPool(this, chunks, request.ChunkBytes);
     }
 
     /// <summary>Positive; not used again while any binding has it. What the reader of a socket sees.</summary>
@@ -61,6 +64,17 @@ public sealed class MemoryBinding
     public string BufferName { get; }
 
     public ulong LengthBytes { get; }
+
+    /// <summary>As <see cref="BindRequest.LinearBelowBytes"/>.</summary>
+    public int LinearBelowBytes { get; }
+
+    /// <summary>As <see cref="BindRequest.FallsBack"/>.</summary>
+    public bool FallsBack { get; }
+
+    /// <summary>
+    /// How the NIC reaches the memory, as it was mapped: host memory when the exporter shows it no other.
+    /// </summary>
+    public PeerRoute Route { get; internal init; }
 
     /// <summary>Static, as in Linux, or PinnedRevocable.</summary>
     public ImporterKind Kind => Memory.Kind;
@@ -100,6 +114,9 @@ public sealed class MemoryBinding
     public long ConnectionsReset { get; private set; }
 
     internal BoundMemory Memory { get; }
+
+    // The revoke was reported to the host of the port.
+    internal bool IsReported { get; set; }
 
     /// <summary>
     /// A connection was reset because <see cref="DevmemReceiveQueue.HoldsUnreadOf"/> said so after a revoke.

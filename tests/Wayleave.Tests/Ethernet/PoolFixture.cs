@@ -41,7 +41,7 @@ internal sealed class PoolFixture
             Assert.Equal(Errno.Success, Bind().Errno);
         }
 
-        Binding = new MemoryBinding(Host, 7, Memory, Buffer.Shared, Page, defences);
+        Binding = new MemoryBinding(Host, 7, Memory, Buffer.Shared, new BindRequest(), defences);
         Queue = new DevmemReceiveQueue(defences);
     }
 
