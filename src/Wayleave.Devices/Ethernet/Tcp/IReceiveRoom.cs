@@ -1,0 +1,11 @@
+namespace Wayleave.Devices.Ethernet.Tcp;
+
+/// <summary>
+/// What may still be placed for a receive queue. A window is promised from this and not from a buffer's size: a chunk
+/// of device memory that a reader holds is not there for the next segment.
+/// </summary>
+public interface IReceiveRoom
+{
+    /// <summary>Bytes that can certainly be placed for <paramref name="queue"/>, in whole chunks. Token held.</summary>
+    long GetReceiveRoomBytes(int queue);
+}
