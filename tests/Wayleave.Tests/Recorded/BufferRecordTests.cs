@@ -43,6 +43,21 @@ public sealed class BufferRecordTests
         Assert.Equal(steps.Distinct(), steps);
     }
 
+    /// <summary>Each step beside the kernel's three exporters.</summary>
+    internal static IEnumerable<HeldRow> Rows()
+    {
+        ILookup<string, string> kernel = KernelRecord.Read("dmabuf").Where(r => r.Text("part") == "common")
+            .ToLookup(r => $"{r.Text("case")} {r.Text("do")}", r => r.Text("result"));
+        List<HeldRow> rows = [];
+        new BufferConformance(SoftwareParts.CreateBackend(), (name, what, result) =>
+        {
+            string[] its = [.. kernel[$"{name} {what}"]];
+            string verdict = its.Distinct().Count() == 1 ? its[0] : string.Join(", ", its);
+            rows.Add(new HeldRow(name, what, result, verdict, "dmabuf") { IsSame = its.All(i => i == result) });
+        }).Run();
+        return rows;
+    }
+
     private static List<string> Ask(IBufferBackend backend)
     {
         List<string> steps = [];

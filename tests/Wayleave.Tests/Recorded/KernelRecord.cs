@@ -12,5 +12,12 @@ internal static class KernelRecord
         return [.. document.RootElement.GetProperty("records").EnumerateArray().Select(r => r.Clone())];
     }
 
+    /// <summary>Which kernel it was.</summary>
+    public static string KernelVersion(string name)
+    {
+        using JsonDocument document = JsonDocument.Parse(SourceTree.Read($"tests/recorded/{name}.json"));
+        return document.RootElement.Text("kernel");
+    }
+
     public static string Text(this JsonElement record, string key) => record.GetProperty(key).GetString()!;
 }

@@ -66,6 +66,24 @@ public sealed class PeerToPeerRecordTests
             pairs.Select(p => p.Text("map_type")).Distinct().Order());
     }
 
+    /// <summary>Each pair in each machine: map type, distance, and what becomes of the bytes.</summary>
+    internal static IEnumerable<HeldRow> Rows()
+    {
+        foreach (JsonElement pair in s_records.Where(r => r.Text("record") == "pair"))
+        {
+            string boot = pair.Text("boot"), provider = pair.Text("provider"), client = pair.Text("client");
+            PciTopology topology = Machine(boot);
+            PeerVerdict verdict =
+                PeerPath.Calculate(topology, topology.Find(provider)!, topology.Find(client)!);
+            string ours = $"{NameOf(verdict.MapType)}, {verdict.Distance}; {Move(Machine(boot), provider, client)}";
+            string its = $"{pair.Text("map_type")}, {pair.GetProperty("distance").GetInt32()}; {pair.Text("verdict")}";
+            yield return new HeldRow("", $"{client} reaches {provider} ({boot})", ours, its, "p2p")
+            {
+                IsSame = ours == its,
+            };
+        }
+    }
+
     private static List<string> Differences(string boot, PciTopology topology)
     {
         List<string> different = [];

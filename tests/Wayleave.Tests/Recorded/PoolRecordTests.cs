@@ -40,6 +40,22 @@ public sealed class PoolRecordTests
         Assert.Contains("P2P-25 pages that are missing after it = 0", lent);
     }
 
+    /// <summary>Each step beside the kernel's.</summary>
+    internal static IEnumerable<HeldRow> Rows()
+    {
+        Dictionary<string, string> kernel = KernelRecord.Read("p2pdma")
+            .Where(r => r.Text("record") == "pool" && r.Text("part") == "common")
+            .ToDictionary(r => $"{r.Text("case")} {r.Text("do")}", r => r.Text("result"));
+        List<HeldRow> rows = [];
+        using PeerFixture fixture = new();
+        new PoolConformance(new SoftwarePool(fixture.Add(0, 0), fixture.Fabric.Processor), (name, what, result) =>
+        {
+            string its = kernel[$"{name} {what}"];
+            rows.Add(new HeldRow(name, what, result, its, "p2p") { IsSame = its == result });
+        }).Run();
+        return rows;
+    }
+
     private static IEnumerable<string> Kernel(string part) => KernelRecord.Read("p2pdma")
         .Where(r => r.Text("record") == "pool" && r.Text("part") == part)
         .Select(r => $"{r.Text("case")} {r.Text("do")} = {r.Text("result")}");
