@@ -76,6 +76,16 @@ public sealed class HangDetector
         }
     }
 
+    /// <summary>
+    /// The work has left its engine before it was done, and its time does not count: until it is added again, nobody
+    /// watches it.
+    /// </summary>
+    public void Remove(Fence fence)
+    {
+        _host.AssertHeld();
+        _watches.RemoveAll(w => ReferenceEquals(w.Fence, fence));
+    }
+
     /// <summary>Tells engines that are late to stop, and gives up on those that do not.</summary>
     public void HandleTimeout(TimeSpan now)
     {

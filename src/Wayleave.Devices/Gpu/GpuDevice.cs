@@ -7,6 +7,7 @@ using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Gpu.Compute;
 
 namespace Wayleave.Devices.Gpu;
 
@@ -91,6 +92,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
         _hidden = new BlockAllocator($"{function.Name} hidden vram", hidden, options.GranularityBytes, Errno.ENOSPC);
         _system = new BlockAllocator($"{function.Name} system memory", pool, options.GranularityBytes, Errno.ENOMEM);
         CopyEngine = new CopyEngine(host, new DmaPort(function, isPermanent: true), options);
+        ComputeEngine = new ComputeEngine(host, new DmaPort(function, isPermanent: true), options);
         Quarantine = new Quarantine(host, options.QuarantineLimits);
         function.PeerDevice?.SetMemoryOwner(this);
     }
@@ -102,6 +104,8 @@ public sealed class GpuDevice : IPeerMemoryOwner
     public PciFunction Function { get; }
 
     public CopyEngine CopyEngine { get; }
+
+    public ComputeEngine ComputeEngine { get; }
 
     /// <summary>
     /// Storage that may still be in use: of freed buffers whose revoke has not retired, and old places of moves whose
@@ -323,6 +327,16 @@ public sealed class GpuDevice : IPeerMemoryOwner
         return operation;
     }
 
+    /// <summary>
+    /// A process starts to use the compute engine. Owned by the caller until <see cref="GpuProcess.Close"/>.
+    /// </summary>
+    /// <param name="name">For people and proofs: <c>process 4711</c>.</param>
+    public GpuProcess OpenProcess(string name)
+    {
+        Host.AssertHeld();
+        return new GpuProcess(this, name);
+    }
+
     bool IPeerMemoryOwner.Allocates(PciBar bar) => ReferenceEquals(bar.Owner, Function) && bar.Index == VramBar;
 
     Errno IPeerMemoryOwner.TryLend(string name, ulong sizeBytes, out SharedBuffer? buffer)
@@ -334,6 +348,8 @@ public sealed class GpuDevice : IPeerMemoryOwner
 
     RevokeOperation IPeerMemoryOwner.TakeBack(SharedBuffer buffer, RevokePolicy policy) =>
         Free((GpuBuffer)buffer.Exporter, policy);
+
+    internal int ComputeBlockBytes => _options.ComputeBlockBytes;
 
     internal bool PinsInHostMemory => _options.PinPolicy == GpuPinPolicy.HostMemory;
 

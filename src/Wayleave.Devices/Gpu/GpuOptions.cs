@@ -46,6 +46,23 @@ public sealed record GpuOptions
     /// </summary>
     public TimeSpan CopyStopGrace { get; init; } = TimeSpan.FromSeconds(2);
 
+    /// <summary>
+    /// Jobs that one queue of the compute engine holds. When it is full, work is refused with EAGAIN.
+    /// </summary>
+    public int ComputeQueueSlots { get; init; } = 64;
+
+    /// <summary>Bytes of each operand that one step of the compute engine touches.</summary>
+    public int ComputeBlockBytes { get; init; } = BlockBytesMax;
+
+    /// <summary>Blocks after which a job may have to give the engine to another queue.</summary>
+    public int ComputeQuantumBlocks { get; init; } = 16;
+
+    /// <summary>
+    /// How long a job may have the engine, over all times that it got it, besides a second for each 16 MiB that it
+    /// touches or 16 Mi multiply-adds.
+    /// </summary>
+    public TimeSpan ComputeTimeout { get; init; } = TimeSpan.FromSeconds(10);
+
     /// <summary>Whether a pin may leave a buffer in VRAM.</summary>
     public GpuPinPolicy PinPolicy { get; init; }
 
@@ -95,6 +112,18 @@ public sealed record GpuOptions
         if (CopyBlockBytes is <= 0 or > BlockBytesMax)
         {
             problems.Add($"{nameof(CopyBlockBytes)} is {CopyBlockBytes}; it must be between 1 and {BlockBytesMax}");
+        }
+
+        if (ComputeQueueSlots <= 0 || ComputeQuantumBlocks <= 0 || ComputeTimeout <= TimeSpan.Zero)
+        {
+            problems.Add(
+                $"{nameof(ComputeQueueSlots)}, {nameof(ComputeQuantumBlocks)} and {nameof(ComputeTimeout)} must be "
+                + "positive");
+        }
+
+        if (ComputeBlockBytes is < 64 or > BlockBytesMax)
+        {
+            problems.Add($"{nameof(ComputeBlockBytes)} is {ComputeBlockBytes}; it must be from 64 to {BlockBytesMax}");
         }
 
         if (CopyTimeout <= TimeSpan.Zero || CopyStopGrace <= TimeSpan.Zero)

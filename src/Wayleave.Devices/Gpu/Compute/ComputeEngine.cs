@@ -1,0 +1,350 @@
+using Wayleave.Core;
+using Wayleave.Core.Checking;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Topology;
+
+namespace Wayleave.Devices.Gpu.Compute;
+
+// Who runs what. TrySubmit: anybody, host lock held. Step: the holder of the engine token, who does not hold the host
+// lock; a step takes it to choose a job and to end one, never while a kernel touches memory.
+//
+//   queued --chosen--> running --block, block, ...--> ended: fence signalled
+//                        |  ^
+//                        +--+ preempted between two blocks: another queue has had less, or is of a higher priority
+//
+// A job is watched while it has the engine, and what it has had before counts. One that is late is ended between two
+// blocks by whoever has the token, which proves that no block is under way; its queue is lost, as a guilty context is
+// in amdgpu, and the other queues go on: there is nothing else to reset.
+
+/// <summary>
+/// The compute engine of a GPU: queues of several processes, of which the one that has had least is next, driven by
+/// whoever holds its token.
+/// </summary>
+public sealed class ComputeEngine : IStoppableEngine
+{
+    // Slower than this is hung.
+    private const double SlowBytesPerSecond = 16 << 20;
+
+    private readonly HostContext _host;
+    private readonly GpuOptions _options;
+    private readonly EngineTurn _turn = new();
+    private readonly Func<bool> _step;
+    private readonly List<ComputeQueue> _queues = []; // host lock
+    private readonly List<Fence> _drains = []; // host lock
+    private ComputeJob? _current; // token
+    private int _blocksLeft; // token
+    private TimeSpan _chosenAt; // token
+    private bool _isDead; // host lock
+    private int _preempts; // set under the host lock, read by the holder of the token
+    private int _stopRequested;
+
+    internal ComputeEngine(HostContext host, DmaPort port, GpuOptions options)
+    {
+        (_host, Port, _options) = (host, port, options);
+        Name = $"{port.Function.Name} compute engine";
+        Hangs = new HangDetector(host, options.ComputeTimeout, options.CopyStopGrace);
+        _step = Step;
+    }
+
+    /// <summary>For people and traces.</summary>
+    public string Name { get; }
+
+    /// <summary>
+    /// Watches the job that has the engine. The edge calls <see cref="HangDetector.HandleTimeout"/> when
+    /// <see cref="HangDetector.NextDeadline"/> has passed, from another thread than the one that drives.
+    /// </summary>
+    public HangDetector Hangs { get; }
+
+    /// <summary>The engine's way to memory, with its byte counters.</summary>
+    public DmaPort Port { get; }
+
+    /// <summary>
+    /// Called without any lock, on any thread, when a job may have become ready: sets a flag or wakes a thread, and
+    /// returns. Set by the edge before the first job.
+    /// </summary>
+    public Action? WorkAvailable
+    {
+        get => _turn.WorkAvailable;
+        set => _turn.WorkAvailable = value;
+    }
+
+    /// <summary>How often a job had to give the engine up before it was done. Host lock held by the caller.</summary>
+    public long PreemptionCount { get; private set; }
+
+    /// <summary>Whether <see cref="Step"/> would do something. Exact while nobody else drives or submits.</summary>
+    public bool HasReadyJob
+    {
+        get
+        {
+            bool isReady = _current is not null || Volatile.Read(ref _stopRequested) != 0;
+            for (int i = 0; i < _queues.Count && !isReady; i++)
+            {
+                isReady = _queues[i].Jobs is [{ IsReady: true }, ..];
+            }
+
+            return isReady;
+        }
+    }
+
+    IEnumerable<Fence> IStoppableEngine.Submitted =>
+        _queues.SelectMany(q => q.Jobs).Select(j => j.Fence).Concat(_drains);
+
+    /// <summary>Takes the engine token; false when another thread drives the engine. Host lock not held.</summary>
+    public bool TryEnter() => _turn.TryEnter();
+
+    /// <summary>Gives the token back; see <see cref="Drive"/> for work that came meanwhile.</summary>
+    public void Exit() => _turn.Exit();
+
+    /// <summary>
+    /// Runs one block of the current job, or chooses another. Token held by the caller; host lock not held.
+    /// </summary>
+    /// <returns>False when no job is ready.</returns>
+    public bool Step()
+    {
+        if (!_turn.IsTaken)
+        {
+            throw new InvalidOperationException("the engine token is not held: call TryEnter first");
+        }
+
+        // Every fence of the queues needs this thread, so all of a step is between publishing and signalling.
+        using SignalingSection section = new(Name, "queues");
+        if (Volatile.Read(ref _stopRequested) != 0)
+        {
+            StandStill();
+            return true;
+        }
+
+        if (_current is null || _blocksLeft == 0 || Volatile.Read(ref _preempts) != 0)
+        {
+            Choose();
+        }
+
+        if (_current is not { } job)
+        {
+            return false;
+        }
+
+        _blocksLeft--;
+        bool hasEnded = true;
+        Errno errno = job.IsCanceled ? Errno.ECANCELED : job.Step(out hasEnded);
+        if (errno != Errno.Success || hasEnded)
+        {
+            _current = null;
+            using (_host.Enter())
+            {
+                EndLocked(job, errno);
+            }
+        }
+
+        return true;
+    }
+
+    /// <summary>
+    /// Runs up to <paramref name="stepsMax"/> steps if nobody else drives the engine, and leaves no ready job behind
+    /// unless the limit says so. Callable by any thread that does not hold the host lock.
+    /// </summary>
+    /// <returns>How many steps did something.</returns>
+    public int Drive(int stepsMax) => _turn.Drive(stepsMax, _step);
+
+    /// <summary>
+    /// The thread that has the token has ended by a fault and never gives it back: every job ends with EIO, and none is
+    /// taken any more. Host lock held by the caller.
+    /// </summary>
+    public void HandleDriverEnded()
+    {
+        _host.AssertHeld();
+        if (!_turn.IsTaken)
+        {
+            throw new InvalidOperationException($"nobody has the token of {Name}: another thread may drive it");
+        }
+
+        using SignalingSection section = new(Name, "end");
+        (_isDead, _current) = (true, null);
+        Hangs.HandleStopped(this);
+        foreach (ComputeJob job in _queues.SelectMany(q => q.Jobs).ToArray())
+        {
+            EndLocked(job, Errno.EIO);
+        }
+    }
+
+    EngineStop IStoppableEngine.Stop()
+    {
+        _host.AssertHeld();
+        Interlocked.Exchange(ref _stopRequested, 1);
+        _host.Defer(_turn.RingDoorbell);
+        return EngineStop.Stopping;
+    }
+
+    /// <summary>Why a queue takes no job now; Success when it does. Host lock held.</summary>
+    internal Errno RefusalOf(ComputeQueue queue) =>
+        _isDead ? Errno.ENODEV
+        : queue.IsLost ? Errno.ECANCELED
+        : queue.Count >= _options.ComputeQueueSlots || Hangs.HasLost(this) ? Errno.EAGAIN
+        : Errno.Success;
+
+    /// <summary>Puts a job into its queue, which takes it. Host lock held.</summary>
+    /// <returns>
+    /// <see cref="Errno.EDEADLK"/> when it would wait for itself; the violation says how, and its fence has ended.
+    /// </returns>
+    internal Errno TrySubmit(ComputeJob job)
+    {
+        _host.AssertHeld();
+        Errno errno = job.Fence.TryRunAfter(job.Waits, out _);
+        if (errno != Errno.Success)
+        {
+            job.Fence.Signal(errno);
+            return errno;
+        }
+
+        ComputeQueue queue = job.Queue;
+        if (queue.Count == 0)
+        {
+            // Who was idle has saved nothing up.
+            double least = _queues.Where(q => q.Count > 0).Select(q => q.Share).DefaultIfEmpty().Min();
+            queue.Share = Math.Max(queue.Share, least);
+        }
+
+        queue.Add(job);
+        _host.Trace("compute.submit", queue.Name, job.Commands.Length, queue.Count);
+        bool waits = false;
+        foreach (Fence fence in job.Waits)
+        {
+            waits |= fence.TryAddCallback(_ => HandleReady(job)) == Errno.Success;
+        }
+
+        if (!waits)
+        {
+            _host.Defer(() => HandleReady(job));
+        }
+
+        return Errno.Success;
+    }
+
+    internal void AddQueue(ComputeQueue queue) => _queues.Add(queue);
+
+    internal void RemoveQueue(ComputeQueue queue) => _queues.Remove(queue);
+
+    /// <summary>A fence that signals when jobs of this engine have ended: given up with it.</summary>
+    internal void AddDrain(Fence drain)
+    {
+        _drains.RemoveAll(d => d.HasEnded);
+        _drains.Add(drain);
+    }
+
+    private void HandleReady(ComputeJob job)
+    {
+        if (job.Queue.Priority == GpuPriority.High)
+        {
+            Interlocked.Exchange(ref _preempts, 1);
+        }
+
+        _turn.RingDoorbell();
+    }
+
+    private void Choose()
+    {
+        using (_host.Enter())
+        {
+            Interlocked.Exchange(ref _preempts, 0);
+            ComputeJob? last = _current;
+            if (last is not null)
+            {
+                last.RanFor += _host.Now - _chosenAt;
+                last.Queue.Share += (double)(_options.ComputeQuantumBlocks - _blocksLeft) / (int)last.Queue.Priority;
+                Hangs.Remove(last.Fence);
+            }
+
+            _current = FindNext();
+            if (last is not null && _current != last)
+            {
+                PreemptionCount++;
+                _host.Trace("compute.preempt", last.Queue.Name);
+            }
+
+            (_blocksLeft, _chosenAt) = (_options.ComputeQuantumBlocks, _host.Now);
+            if (_current is { } job)
+            {
+                Hangs.Add(job.Fence, this, TimeSpan.FromSeconds(WorkOf(job) / SlowBytesPerSecond) - job.RanFor);
+            }
+        }
+    }
+
+    // Who has had least, and of two that had the same, who is of the higher priority. The share of a high queue grows
+    // slowly, so it comes often; that of a low one does not grow while it waits, so its turn comes.
+    private ComputeJob? FindNext()
+    {
+        ComputeJob? best = null;
+        foreach (ComputeQueue queue in _queues)
+        {
+            if (queue.Jobs is [{ } job, ..] && (job.IsReady || !_options.WaitsForFences)
+                && (best is null || IsBefore(queue, best.Queue)))
+            {
+                best = job;
+            }
+        }
+
+        return best;
+    }
+
+    private static bool IsBefore(ComputeQueue one, ComputeQueue other) =>
+        one.Share < other.Share || (one.Share.Equals(other.Share) && one.Priority > other.Priority);
+
+    private void StandStill()
+    {
+        (ComputeJob? job, _current) = (_current, null);
+        using (_host.Enter())
+        {
+            Interlocked.Exchange(ref _stopRequested, 0);
+            Hangs.HandleStopped(this);
+            if (job is not null)
+            {
+                job.Queue.Lose();
+                EndLocked(job, Errno.ETIME);
+            }
+        }
+    }
+
+    private void EndLocked(ComputeJob job, Errno errno)
+    {
+        ComputeQueue queue = job.Queue;
+        queue.Remove(job);
+        queue.Share += (double)(_options.ComputeQuantumBlocks - _blocksLeft) / (int)queue.Priority;
+        _host.Trace("compute.end", queue.Name, (long)errno);
+        job.Fence.Signal(errno);
+        if (errno is Errno.EFAULT or Errno.EACCES)
+        {
+            queue.Lose();
+        }
+
+        foreach (GpuBinding binding in job.Bindings)
+        {
+            binding.EndJob();
+        }
+
+        if (queue is { Count: 0, Process.IsClosed: true })
+        {
+            _queues.Remove(queue);
+        }
+    }
+
+    // What a job is given time for: the bytes it touches, and a multiply-add as much as a byte.
+    private static double WorkOf(ComputeJob job)
+    {
+        double work = 0;
+        Span<GpuOperand> operands = stackalloc GpuOperand[3];
+        foreach (GpuCommand command in job.Commands)
+        {
+            command.TryGetOperands(operands, out int count);
+            for (int i = 0; i < count; i++)
+            {
+                work += operands[i].LengthBytes;
+            }
+
+            work += command.Opcode == GpuOpcode.MatrixMultiply
+                ? (double)command.Rows * command.Inner * command.Count
+                : 0;
+        }
+
+        return work;
+    }
+}

@@ -1,0 +1,158 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+
+namespace Wayleave.Devices.Gpu.Compute;
+
+/// <summary>
+/// A process's use of a GPU (<c>drm_file</c> with its VM): the buffers it has opened, by numbers that mean nothing to
+/// anybody else, its addresses and its queues. Host lock held by the caller.
+/// </summary>
+public sealed class GpuProcess
+{
+    private readonly Dictionary<uint, GpuBinding> _bindings = [];
+    private readonly List<GpuBinding> _inOrder = []; // of their numbers
+    private readonly List<ComputeQueue> _queues = [];
+    private uint _nextHandle = 1;
+
+    internal GpuProcess(GpuDevice device, string name)
+    {
+        (Device, Name) = (device, name);
+        Memory = new GpuAddressSpace(this);
+    }
+
+    public GpuDevice Device { get; }
+
+    /// <summary>For people and proofs: <c>process 4711</c>.</summary>
+    public string Name { get; }
+
+    /// <summary>What its addresses lead to.</summary>
+    public GpuAddressSpace Memory { get; }
+
+    /// <summary>In the order in which they were opened.</summary>
+    public IReadOnlyList<GpuBinding> Bindings => _inOrder;
+
+    public IReadOnlyList<ComputeQueue> Queues => _queues;
+
+    /// <summary>It has ended, or is about to: nothing more is opened, and nothing submitted.</summary>
+    public bool IsClosed { get; private set; }
+
+    /// <summary>Makes a buffer usable by the process's commands (<c>DRM_IOCTL_PRIME_FD_TO_HANDLE</c>).</summary>
+    /// <param name="buffer">Of this GPU or of another device.</param>
+    /// <param name="access">What commands may do with it at most.</param>
+    /// <param name="handle">By which commands and mappings name it.</param>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> without any access, <see cref="Errno.ENODEV"/> after <see cref="Close"/>; otherwise
+    /// what <see cref="SharedBuffer.TryAttach"/> returns.
+    /// </returns>
+    public Errno TryOpen(SharedBuffer buffer, GpuAccess access, out uint handle)
+    {
+        ArgumentNullException.ThrowIfNull(buffer);
+        Device.Host.AssertHeld();
+        handle = 0;
+        if (access == GpuAccess.None || IsClosed)
+        {
+            return IsClosed ? Errno.ENODEV : Errno.EINVAL;
+        }
+
+        GpuBinding binding = new(this, _nextHandle, buffer.Name, access);
+        Errno errno = binding.Attach(buffer, Device.Function);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        handle = _nextHandle++;
+        _bindings.Add(handle, binding);
+        _inOrder.Add(binding);
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// Ends a handle (<c>DRM_IOCTL_GEM_CLOSE</c>). The buffer is let go of when the last job that was submitted with it
+    /// has ended.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.ENOENT"/> for a number that is not the process's, <see cref="Errno.EBUSY"/> while it is mapped.
+    /// </returns>
+    public Errno TryClose(uint handle)
+    {
+        Device.Host.AssertHeld();
+        if (Find(handle) is not { } binding)
+        {
+            return Errno.ENOENT;
+        }
+
+        if (Memory.IsMapped(binding))
+        {
+            return Errno.EBUSY;
+        }
+
+        _bindings.Remove(handle);
+        _inOrder.Remove(binding);
+        binding.Release();
+        return Errno.Success;
+    }
+
+    /// <summary>Makes a queue of the process on the GPU's compute engine.</summary>
+    /// <param name="name">For people: <c>training</c>.</param>
+    /// <param name="priority">Beside other queues.</param>
+    public ComputeQueue CreateQueue(string name, GpuPriority priority = GpuPriority.Normal)
+    {
+        Device.Host.AssertHeld();
+        ObjectDisposedException.ThrowIf(IsClosed, this);
+        ComputeQueue queue = new(this, name, priority);
+        _queues.Add(queue);
+        Device.ComputeEngine.AddQueue(queue);
+        return queue;
+    }
+
+    /// <summary>
+    /// The process has ended: its jobs stop at the next block and end with ECANCELED, its mappings are gone, and its
+    /// buffers are let go of as the jobs end. The second call does nothing.
+    /// </summary>
+    public void Close()
+    {
+        Device.Host.AssertHeld();
+        if (IsClosed)
+        {
+            return;
+        }
+
+        IsClosed = true;
+        Memory.Clear();
+        foreach (ComputeQueue queue in _queues)
+        {
+            queue.CancelAll();
+            if (queue.Count == 0)
+            {
+                Device.ComputeEngine.RemoveQueue(queue);
+            }
+        }
+
+        foreach (GpuBinding binding in _inOrder)
+        {
+            binding.Release();
+        }
+
+        _bindings.Clear();
+        _inOrder.Clear();
+    }
+
+    public override string ToString() => $"{Name} on {Device.Function.Name}";
+
+    internal GpuBinding? Find(uint handle) => _bindings.GetValueOrDefault(handle);
+
+    internal void CancelJobsWith(GpuBinding binding)
+    {
+        foreach (ComputeQueue queue in _queues)
+        {
+            foreach (ComputeJob job in queue.Jobs)
+            {
+                if (job.Bindings.Contains(binding))
+                {
+                    job.Cancel();
+                }
+            }
+        }
+    }
+}
