@@ -24,6 +24,7 @@ internal static class BenchCommand
             CreateTest(BenchmarkTest.Revoke, "Time to take memory back while a peer writes to it"),
             CreateTest(BenchmarkTest.UdpLimit, "What two sockets carry with no protocol at all"),
             BenchCopyCommand.Create(),
+            BenchDriveReadCommand.Create(),
             CreatePassive(),
         };
         return command;

@@ -15,7 +15,8 @@ internal static class BenchCopyCommand
         CopyBenchmarkOptions defaults = new();
         Option<string?> config = new("--config")
         {
-            Description = "The devices and their topology; by default two GPUs and a drive below one switch",
+            Description = "The devices and their topology; by default two GPUs, an accelerator and a drive below one "
+                + "switch",
             HelpName = "F",
         };
         Option<long[]> sizes = new("--size")

@@ -17,8 +17,8 @@ public sealed class CopyBenchmarkTests
     {
         CopyBenchmarkReport report = await CopyBenchmark.RunAsync(Options(), Cancellation);
 
-        Assert.Equal(["gpu0", "gpu1", "host", "nvme0"], report.Devices);
-        Assert.Equal(16, report.Cells.Count);
+        Assert.Equal(["gpu0", "gpu1", "accel0", "host", "nvme0"], report.Devices);
+        Assert.Equal(25, report.Cells.Count);
         CopyCell peer = Find(report, "gpu0", "gpu1");
         Assert.Equal((CopyStatus.Passed, "gpu0"), (peer.Status, peer.Engine));
         Assert.Equal([PeerRoute.SameDevice, PeerRoute.BusAddress], peer.Routes);
@@ -26,6 +26,7 @@ public sealed class CopyBenchmarkTests
         Assert.All(peer.Rounds, r => Assert.True(r.BytesPerS > 0 && r.PlainBytesPerS > 0));
         Assert.Equal([PeerRoute.SameDevice, PeerRoute.HostMemory], Find(report, "host", "gpu1").Routes);
         Assert.Equal("gpu1", Find(report, "nvme0", "gpu1").Engine);
+        Assert.Equal([PeerRoute.SameDevice, PeerRoute.BusAddress], Find(report, "accel0", "gpu0").Routes);
         CopyCell without = Find(report, "host", "nvme0");
         Assert.Equal((CopyStatus.Waived, "neither has a copy engine"), (without.Status, without.Reason));
     }

@@ -67,13 +67,12 @@ public static class CopyBenchmark
 
     private static List<CopyPlace> Places(WayleaveHost host)
     {
-        List<CopyPlace> places = [.. host.Gpus.Select(g => new GpuPlace(g.Device))];
-        places.Add(new HostPlace());
+        List<CopyPlace> places = [.. host.MemoryDevices.Select(d => new DevicePlace(d)), new HostPlace()];
         using (host.Context.Enter())
         {
             foreach (NvmeHandle drive in host.Nvmes)
             {
-                if (drive.Function.PeerDevice?.Pool is PeerPool pool)
+                if (drive.Function.PeerDevice?.Pool is { } pool)
                 {
                     PeerPoolLender lender = new(host.Context, host.Fabric, pool);
                     places.Add(new PoolPlace(drive.Function, pool, lender));

@@ -13,11 +13,12 @@ public sealed record CopyBenchmarkOptions
 
     /// <summary>
     /// The host whose devices are tried. It is started for the benchmark, without a control server; its NICs take ports
-    /// that the system chooses. By default two GPUs and a drive below one switch.
+    /// that the system chooses. By default two GPUs, an accelerator and a drive below one switch.
     /// </summary>
     public HostConfig Config { get; init; } = new()
     {
         Gpus = [new GpuConfig { Name = "gpu0" }, new GpuConfig { Name = "gpu1" }],
+        Accelerators = [new AcceleratorConfig()],
     };
 
     /// <summary>Sizes of a copy, in bytes, each with a matrix of its own.</summary>

@@ -12,31 +12,24 @@ namespace Wayleave.Host.Benchmarks.Copies;
 internal sealed class CopyEnd
 {
     private readonly HostContext _host;
-    private readonly CopyPlace _place;
+    private readonly CopyMemory _memory;
     private CopyUser? _user;
 
-    private CopyEnd(HostContext host, CopyPlace place, SharedBuffer buffer) =>
-        (_host, _place, Buffer) = (host, place, buffer);
+    private CopyEnd(HostContext host, CopyMemory memory) => (_host, _memory) = (host, memory);
 
-    public SharedBuffer Buffer { get; }
+    public SharedBuffer Buffer => _memory.Shared;
 
     public CopyUser User => _user!;
 
     /// <summary>Where the processor finds the memory.</summary>
-    public DmaAddressList Physical => _place.PhysicalOf(Buffer);
+    public DmaAddressList Physical => _memory.Addresses();
 
     /// <summary>Borrows memory, waits until it is cleared, and maps it for an engine.</summary>
     /// <exception cref="WayleaveException">No room, or no way from the engine to the memory.</exception>
     public static async Task<CopyEnd> OpenAsync(HostContext host, CopyPlace place, GpuDevice engine, ulong sizeBytes)
     {
         string operation = $"take {ByteSize.ToText((long)sizeBytes)} of {place.Name} for {engine.Function.Name}";
-        SharedBuffer? buffer;
-        using (host.Enter())
-        {
-            place.TryLend(engine, sizeBytes, out buffer).ThrowIfFailed(operation);
-        }
-
-        CopyEnd end = new(host, place, buffer!);
+        CopyEnd end = new(host, await place.TakeAsync(engine, sizeBytes, operation).ConfigureAwait(false));
         try
         {
             await end.MapAsync(engine, operation).ConfigureAwait(false);
@@ -63,7 +56,7 @@ internal sealed class CopyEnd
         }
 
         RevokePolicy policy = new() { Reason = "the benchmark has ended" };
-        await OwnerWait.AwaitAsync(_host, () => _place.TakeBack(Buffer, policy)).ConfigureAwait(false);
+        await OwnerWait.AwaitAsync(_host, () => _memory.Free(policy)).ConfigureAwait(false);
     }
 
     private async Task MapAsync(GpuDevice engine, string operation)

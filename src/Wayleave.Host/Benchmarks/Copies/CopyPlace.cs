@@ -1,15 +1,20 @@
-using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
+using Wayleave.Host.Objects;
 
 namespace Wayleave.Host.Benchmarks.Copies;
 
-/// <summary>
-/// A row and column of the matrix: whose memory it is and who lends it. Host lock held by the caller.
-/// </summary>
+/// <summary>Memory that was taken for copies. Host lock held by the caller of the functions.</summary>
+/// <param name="Shared">What engines attach to.</param>
+/// <param name="Addresses">Where the processor finds it.</param>
+/// <param name="Free">Gives it back, when everybody has let go.</param>
+internal sealed record CopyMemory(
+    SharedBuffer Shared, Func<DmaAddressList> Addresses, Func<RevokePolicy, RevokeOperation> Free);
+
+/// <summary>A row and column of the matrix: whose memory it is, and who hands it out.</summary>
 internal abstract class CopyPlace(string name, PciFunction? function, GpuDevice? engine)
 {
     protected const string BufferName = "bench-copy";
@@ -23,60 +28,54 @@ internal abstract class CopyPlace(string name, PciFunction? function, GpuDevice?
     /// <summary>The GPU whose memory it is; null for those who do not copy.</summary>
     public GpuDevice? Engine => engine;
 
-    /// <summary>Lends memory for copies by an engine.</summary>
-    public abstract Errno TryLend(GpuDevice engine, ulong sizeBytes, out SharedBuffer? buffer);
-
-    /// <summary>Takes back what was lent; everybody has let go.</summary>
-    public abstract RevokeOperation TakeBack(SharedBuffer buffer, RevokePolicy policy);
-
-    /// <summary>Where the processor finds what was lent.</summary>
-    public abstract DmaAddressList PhysicalOf(SharedBuffer buffer);
+    /// <summary>Takes memory for copies by an engine. Host lock not held.</summary>
+    /// <exception cref="WayleaveException">No room.</exception>
+    public abstract Task<CopyMemory> TakeAsync(GpuDevice engine, ulong sizeBytes, string operation);
 }
 
-/// <summary>VRAM that peers reach.</summary>
-internal sealed class GpuPlace(GpuDevice gpu) : CopyPlace(gpu.Function.Name, gpu.Function, gpu)
+/// <summary>The memory of a GPU, an accelerator, or a function that VFIO has.</summary>
+internal sealed class DevicePlace(IObjectDevice device)
+    : CopyPlace(device.Name, device.Function, (device as GpuHandle)?.Device)
 {
-    public override Errno TryLend(GpuDevice engine, ulong sizeBytes, out SharedBuffer? buffer) =>
-        Owner.TryLend(BufferName, sizeBytes, out buffer);
-
-    public override RevokeOperation TakeBack(SharedBuffer buffer, RevokePolicy policy) =>
-        Owner.TakeBack(buffer, policy);
-
-    public override DmaAddressList PhysicalOf(SharedBuffer buffer) => ((GpuBuffer)buffer.Exporter).Placement.Addresses;
-
-    private IPeerMemoryOwner Owner => Engine!;
+    public override async Task<CopyMemory> TakeAsync(GpuDevice engine, ulong sizeBytes, string operation)
+    {
+        // Nobody moves it meanwhile: the processor copies there too, and has no fence.
+        StorageKind storage = device.CanStore(StorageKind.Revocable) ? StorageKind.Revocable : device.DefaultStorage;
+        ObjectMemory memory = await device
+            .TakeAsync(new ObjectRequest(BufferName, sizeBytes, storage), operation, CancellationToken.None)
+            .ConfigureAwait(false);
+        return new CopyMemory(memory.Shared, () => memory.Addresses, memory.Free);
+    }
 }
 
 /// <summary>System memory: that of the GPU whose engine copies.</summary>
 internal sealed class HostPlace() : CopyPlace("host", function: null, engine: null)
 {
-    public override Errno TryLend(GpuDevice engine, ulong sizeBytes, out SharedBuffer? buffer)
+    public override Task<CopyMemory> TakeAsync(GpuDevice engine, ulong sizeBytes, string operation)
     {
-        GpuBufferInfo info = new(BufferName, sizeBytes, StorageKind.Revocable, GpuDomain.System);
-        Errno errno = engine.TryCreate(info, out GpuBuffer? made);
-        buffer = made?.Shared;
-        return errno;
+        using (engine.Host.Enter())
+        {
+            GpuBufferInfo info = new(BufferName, sizeBytes, StorageKind.Revocable, GpuDomain.System);
+            engine.TryCreate(info, out GpuBuffer? buffer).ThrowIfFailed(operation);
+            return Task.FromResult(new CopyMemory(
+                buffer!.Shared, () => buffer.Placement.Addresses, policy => engine.Free(buffer, policy)));
+        }
     }
-
-    public override RevokeOperation TakeBack(SharedBuffer buffer, RevokePolicy policy)
-    {
-        GpuBuffer lent = (GpuBuffer)buffer.Exporter;
-        return lent.Device.Free(lent, policy);
-    }
-
-    public override DmaAddressList PhysicalOf(SharedBuffer buffer) => ((GpuBuffer)buffer.Exporter).Placement.Addresses;
 }
 
 /// <summary>A controller memory buffer, or any other memory that a pool hands out.</summary>
 internal sealed class PoolPlace(PciFunction function, PeerPool pool, PeerPoolLender lender)
     : CopyPlace(function.Name, function, engine: null)
 {
-    public override Errno TryLend(GpuDevice engine, ulong sizeBytes, out SharedBuffer? buffer) =>
-        lender.TryLend($"{BufferName}-{pool.Allocations.Count}", sizeBytes, out buffer);
-
-    public override RevokeOperation TakeBack(SharedBuffer buffer, RevokePolicy policy) =>
-        lender.TakeBack(buffer, policy);
-
-    public override DmaAddressList PhysicalOf(SharedBuffer buffer) =>
-        pool.Allocations.First(a => a.Holder == buffer.Name).Addresses;
+    public override Task<CopyMemory> TakeAsync(GpuDevice engine, ulong sizeBytes, string operation)
+    {
+        using (engine.Host.Enter())
+        {
+            string holder = $"{BufferName}-{pool.Allocations.Count}";
+            lender.TryLend(holder, sizeBytes, out SharedBuffer? buffer).ThrowIfFailed(operation);
+            PeerAllocation range = pool.Allocations.First(a => a.Holder == holder);
+            return Task.FromResult(new CopyMemory(
+                buffer!, () => range.Addresses, policy => lender.TakeBack(buffer!, policy)));
+        }
+    }
 }
