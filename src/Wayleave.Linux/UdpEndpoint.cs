@@ -399,23 +399,8 @@ public sealed unsafe class UdpEndpoint : IDisposable
 
     private bool Sleep(TimeSpan timeout, short events)
     {
-        bool finite = KernelTime.TryConvert(timeout, out timespec time);
-        using FileDescriptor.Borrowed fd = _socket.Borrow();
-        using FileDescriptor.Borrowed wake = _wake.Descriptor.Borrow();
-        if (!_wake.TryBeginSleep())
-        {
-            return true;
-        }
-
-        pollfd* polled = stackalloc pollfd[2];
-        polled[0] = new pollfd { fd = fd.Number, events = events };
-        polled[1] = new pollfd { fd = wake.Number, events = poll.POLLIN };
-        int ready = Libc.ppoll(polled, 2, finite ? &time : null, null);
-        Errno errno = ready < 0 ? LinuxException.LastErrno() : Errno.Success;
-        bool woken = _wake.EndSleep(eventReady: ready > 0 && polled[1].revents != 0);
-        return errno is Errno.Success or Errno.EINTR
-            ? ready != 0 || woken
-            : throw new LinuxException("ppoll", LocalAddress.ToString(), errno);
+        Errno errno = _wake.Sleep(_socket, events, timeout, out bool isOver);
+        return errno == Errno.Success ? isOver : throw new LinuxException("ppoll", LocalAddress.ToString(), errno);
     }
 
     private static void ReadControl(byte* control, int controlBytes, ref int segmentBytes, ref byte trafficClass)

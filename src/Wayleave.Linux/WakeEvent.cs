@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Linux.Interop;
 
 namespace Wayleave.Linux;
 
@@ -87,6 +88,35 @@ internal sealed class WakeEvent : IDisposable
         // A full barrier as well: what a waker did before its signal is seen by whoever looks after this.
         Interleave.Point("wake: take the signal");
         return Interlocked.Exchange(ref _signalled, 0) != 0 || eventReady;
+    }
+
+    /// <summary>
+    /// The one sleeper: until <paramref name="events"/> of a descriptor, until a signal, or until the time is up.
+    /// </summary>
+    /// <param name="descriptor">Open until the end of the sleep.</param>
+    /// <param name="events">Of poll(2); 0 waits for the signal alone.</param>
+    /// <param name="timeout">Infinite with <see cref="Timeout.InfiniteTimeSpan"/>.</param>
+    /// <param name="isOver">False when the time was up.</param>
+    /// <returns>What poll(2) failed with.</returns>
+    internal unsafe Errno Sleep(FileDescriptor descriptor, short events, TimeSpan timeout, out bool isOver)
+    {
+        isOver = true;
+        bool finite = KernelTime.TryConvert(timeout, out timespec time);
+        using FileDescriptor.Borrowed fd = descriptor.Borrow();
+        using FileDescriptor.Borrowed wake = Descriptor.Borrow();
+        if (!TryBeginSleep())
+        {
+            return Errno.Success;
+        }
+
+        pollfd* polled = stackalloc pollfd[2];
+        polled[0] = new pollfd { fd = fd.Number, events = events };
+        polled[1] = new pollfd { fd = wake.Number, events = poll.POLLIN };
+        int ready = Libc.ppoll(polled, 2, finite ? &time : null, null);
+        Errno errno = ready < 0 ? LinuxException.LastErrno() : Errno.Success;
+        bool woken = EndSleep(eventReady: ready > 0 && polled[1].revents != 0);
+        isOver = ready != 0 || woken;
+        return errno == Errno.EINTR ? Errno.Success : errno;
     }
 
     public void Dispose() => _event.Dispose();

@@ -394,7 +394,17 @@ public sealed class NicDevice
     private static bool IsBindable(ImporterKind kind) => kind is ImporterKind.Static or ImporterKind.PinnedRevocable;
 
     private BoundMemory NewMemory(string name, uint id, ImporterKind kind, string? holder) =>
-        new(Host, name, id, kind, holder, Options.Defences, Port.Ring);
+        new(Host, name, id, kind, holder, Options.Defences, HandleRevoked);
+
+    // Host lock held. The port may be asleep, and connections wait to be told.
+    private void HandleRevoked()
+    {
+        Port.Ring();
+        if (Port.Waker is { } waker)
+        {
+            Host.Defer(waker);
+        }
+    }
 
     private BindOutcome CheckRequest(SharedBuffer buffer, BindRequest request)
     {

@@ -71,6 +71,12 @@ public sealed class NicPort
     /// <summary>What looks at every frame; null for nobody.</summary>
     public IFrameProgram? Program { get; internal set; }
 
+    /// <summary>
+    /// Ends the sleep of whoever drives the port, when somebody rang who cannot drive it himself; set by the driver.
+    /// Any thread, without the host lock.
+    /// </summary>
+    public Action? Waker { get; set; }
+
     internal HeaderSplit Split { get; set; }
 
     internal List<MemoryBinding> BindingList => _bindings;

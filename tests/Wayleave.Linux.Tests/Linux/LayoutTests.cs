@@ -19,6 +19,8 @@ public class LayoutTests
         ("linux/in6.h", [typeof(in6), typeof(sockaddr_in6)]),
         ("sys/socket.h", [typeof(socket), typeof(iovec), typeof(msghdr), typeof(cmsghdr), typeof(ucred)]),
         ("linux/sock_diag.h", [typeof(sock_diag)]),
+        ("linux/if.h", [typeof(@if), typeof(ifreq)]),
+        ("linux/if_tun.h", [typeof(if_tun)]),
         ("poll.h", [typeof(poll), typeof(pollfd)]),
         ("time.h", [typeof(timespec)]),
         ("sys/eventfd.h", [typeof(eventfd)]),
@@ -113,7 +115,7 @@ public class LayoutTests
     {
         const BindingFlags Declared = BindingFlags.Instance | BindingFlags.Static | BindingFlags.NonPublic;
         StringBuilder c = new();
-        c.Append("#define _GNU_SOURCE\n#include <stddef.h>\n");
+        c.Append("#define _GNU_SOURCE\n#include <stddef.h>\n#include <sys/ioctl.h>\n"); // if_tun.h wants its _IOW
         c.Append(CultureInfo.InvariantCulture, $"#include <{header}>\n");
         foreach (Type type in types)
         {

@@ -1,0 +1,56 @@
+using Wayleave.Core;
+
+namespace Wayleave.Host.Runners;
+
+/// <summary>
+/// What a NIC's frames travel by: each frame with a virtio header in front, little endian. Reading and writing by
+/// whoever holds the port token; waiting by one thread at a time; waking by any.
+/// </summary>
+public interface IFrameLink : IDisposable
+{
+    /// <summary>For people: an interface, a peer.</summary>
+    string Name { get; }
+
+    /// <summary>Reads one frame with its header. Never blocks.</summary>
+    /// <returns><see cref="Errno.EAGAIN"/> when nothing is there; others when the link is down or gone.</returns>
+    Errno TryRead(Span<byte> buffer, out int lengthBytes);
+
+    /// <summary>Sends one frame with its header; copied. Never blocks.</summary>
+    /// <returns>
+    /// <see cref="Errno.EAGAIN"/> or <see cref="Errno.ENOBUFS"/> when there is no room; with any other the frame is
+    /// lost.
+    /// </returns>
+    Errno TryWrite(ReadOnlySpan<byte> frame);
+
+    /// <summary>Sleeps until a frame is there or a wake; false when the time was up.</summary>
+    bool Wait(TimeSpan timeout);
+
+    /// <summary>As <see cref="Wait"/>, and also until there is room to send.</summary>
+    bool WaitForSendRoom(TimeSpan timeout);
+
+    /// <summary>Sleeps until a wake; false when the time was up.</summary>
+    bool WaitForWake(TimeSpan timeout);
+
+    /// <summary>Ends the present sleep, or the next one.</summary>
+    void Wake();
+}
+
+/// <summary>A TAP device as the link of a NIC. Owns it.</summary>
+public sealed class TapLink(Linux.TapDevice device) : IFrameLink
+{
+    public string Name => device.Name;
+
+    public Errno TryRead(Span<byte> buffer, out int lengthBytes) => device.TryRead(buffer, out lengthBytes);
+
+    public Errno TryWrite(ReadOnlySpan<byte> frame) => device.TryWrite(frame);
+
+    public bool Wait(TimeSpan timeout) => device.Wait(timeout);
+
+    public bool WaitForSendRoom(TimeSpan timeout) => device.WaitForSendRoom(timeout);
+
+    public bool WaitForWake(TimeSpan timeout) => device.WaitForWake(timeout);
+
+    public void Wake() => device.Wake();
+
+    public void Dispose() => device.Dispose();
+}

@@ -1,0 +1,16 @@
+using System.Runtime.InteropServices;
+
+namespace Wayleave.Linux.Interop;
+
+// <linux/if.h>
+internal static class @if
+{
+    internal const int IFNAMSIZ = 16;
+}
+
+[StructLayout(LayoutKind.Sequential, Size = 40)]
+internal unsafe struct ifreq
+{
+    internal fixed byte ifr_name[@if.IFNAMSIZ];
+    internal short ifr_flags; // the first of a union
+}
