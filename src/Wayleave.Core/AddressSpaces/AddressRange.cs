@@ -15,7 +15,7 @@ public readonly record struct AddressRange(ulong Start, ulong LengthBytes)
     internal ulong FirstPage => Start / PageFrame.SizeBytes;
 
     /// <summary>Behind the last page that it touches.</summary>
-    internal ulong EndPage => (End + PageFrame.SizeBytes - 1) / PageFrame.SizeBytes;
+    internal ulong EndPage => (End / PageFrame.SizeBytes) + (End % PageFrame.SizeBytes == 0 ? 0UL : 1UL);
 
     public bool Contains(ulong address) => address >= Start && address - Start < LengthBytes;
 

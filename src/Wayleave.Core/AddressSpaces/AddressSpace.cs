@@ -1,4 +1,3 @@
-using System.Diagnostics.CodeAnalysis;
 using Wayleave.Core.Checking;
 
 namespace Wayleave.Core.AddressSpaces;
@@ -89,7 +88,7 @@ public sealed class AddressSpace
     public Errno Subscribe(
         AddressRange range,
         IMirror mirror,
-        [NotNullWhen(true)] out IntervalNotifier? notifier,
+        out IntervalNotifier? notifier,
         bool mayWaitForFences = false)
     {
         ArgumentNullException.ThrowIfNull(mirror);

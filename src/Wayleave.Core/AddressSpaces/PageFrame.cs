@@ -112,6 +112,9 @@ public sealed class PageFrame : IWaitNode
     /// <summary>How many hold it without mapping it.</summary>
     internal int HolderCount => ReferenceCount + PinCount;
 
+    /// <summary>A device wrote to it, or may have (<c>set_page_dirty</c>).</summary>
+    public void MarkDirty() => IsDirty = true;
+
     public void ListWaits(WaitEdges edges)
     {
         if (LockOwner is { } owner)

@@ -116,7 +116,9 @@ public sealed class PinOperation : SpaceOperation
             return Errno.EINVAL;
         }
 
-        return _range.LengthBytes == 0 || _range.End < _range.Start ? Errno.EINVAL : Errno.Success;
+        bool isSane = _range.LengthBytes != 0 && _range.End >= _range.Start
+            && _range.EndPage - _range.FirstPage <= int.MaxValue;
+        return isSane ? Errno.Success : Errno.EINVAL;
     }
 
     private IEnumerable<Pause> TakeAll()

@@ -7,4 +7,11 @@ namespace Wayleave.Core.Buffers;
 /// </summary>
 /// <param name="Addresses">Where the bytes are. Valid only inside <paramref name="Gate"/>.</param>
 /// <param name="Gate">Belongs to this translation alone and never reopens.</param>
-public sealed record Translation(DmaAddressList Addresses, InFlightGate Gate);
+public sealed record Translation(DmaAddressList Addresses, InFlightGate Gate)
+{
+    /// <summary>
+    /// What of it may be written, where that is less: elsewhere its entries are as if nothing were there. Null: all of
+    /// <see cref="Addresses"/>.
+    /// </summary>
+    public DmaAddressList? Writable { get; init; }
+}

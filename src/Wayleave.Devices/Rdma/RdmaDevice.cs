@@ -424,6 +424,25 @@ public sealed class RdmaDevice
 
     internal void NotifyChanged() => Port.NotifyChanged();
 
+    /// <summary>A number for a region made elsewhere: random, or the wanted one. EEXIST when that is in use.</summary>
+    internal Errno TryChooseKey(uint? wanted, out uint key)
+    {
+        key = wanted ?? RandomKey();
+        return wanted is { } number && !IsFree(number) ? Errno.EEXIST : Errno.Success;
+    }
+
+    /// <summary>Peers can name the region from now on. Host lock held.</summary>
+    internal void AddRegion(MemoryRegion region) => _keyed.Add(region);
+
+    /// <summary>
+    /// The key names <paramref name="next"/> instead; at no time does it name neither. Host lock held.
+    /// </summary>
+    internal void ReplaceRegion(MemoryRegion region, MemoryRegion next)
+    {
+        _keyed.Remove(region);
+        _keyed.Add(next);
+    }
+
     private Errno Check(in MemoryRegionRequest request, SharedBuffer buffer)
     {
         bool isSane = request.Offset % PageBytes == request.Iova % PageBytes

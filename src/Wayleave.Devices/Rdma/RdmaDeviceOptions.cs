@@ -88,6 +88,17 @@ public sealed record RdmaDeviceOptions
     /// </summary>
     public MemoryPersist? Persist { get; init; }
 
+    /// <summary>
+    /// Whether regions may be paged on demand (<c>IBV_ODP_SUPPORT</c>). Without it they are refused, as on a device
+    /// that cannot stop and go on.
+    /// </summary>
+    public bool PagesOnDemand { get; init; } = true;
+
+    /// <summary>
+    /// How many pages behind the one that was missed are mapped along, where they are in memory already.
+    /// </summary>
+    public int FaultAheadPages { get; init; } = 15;
+
     public ResponderDefences Defences { get; init; } = ResponderDefences.All;
 
     /// <summary>Throws when the values do not work together, naming every problem at once.</summary>
@@ -107,6 +118,7 @@ public sealed record RdmaDeviceOptions
         Check(AcknowledgeShare >= 1, $"{nameof(AcknowledgeShare)} must be at least 1, not {AcknowledgeShare}");
         Check(RetransmitFloor >= TimeSpan.Zero, $"{nameof(RetransmitFloor)} must not be negative: {RetransmitFloor}");
         Range(FaultRnrTimer, 1, 12, nameof(FaultRnrTimer)); // 0.01 to 0.64 ms; code 0 would be 655 ms
+        Range(FaultAheadPages, 0, 1 << 18, nameof(FaultAheadPages));
         Check(AsyncEventCapacity >= 1, $"{nameof(AsyncEventCapacity)} must be at least 1, not {AsyncEventCapacity}");
         if (problems.Count > 0)
         {

@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 
@@ -49,10 +50,12 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         ulong offset = region.Offset + (address - region.Iova);
         while (bytes.Length > 0)
         {
-            if (!translation.Addresses.TryLocate(offset, out DeviceAddress target, out ulong contiguous)
+            if (!(translation.Writable ?? translation.Addresses).TryLocate(
+                    offset, out DeviceAddress target, out ulong contiguous)
+                || PageHole.Is(target)
                 || dma.TryWrite(target, Clamp(contiguous, bytes.Length), out Span<byte> span) != 0)
             {
-                outcome = AccessOutcome.Aborted;
+                outcome = Miss(region, target, offset, bytes.Length, isWrite: true);
                 break;
             }
 
@@ -136,9 +139,10 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         while (destination.Length > 0)
         {
             if (!translation.Addresses.TryLocate(offset, out DeviceAddress source, out ulong contiguous)
+                || PageHole.Is(source)
                 || dma.TryRead(source, Clamp(contiguous, destination.Length), out ReadOnlySpan<byte> span) != 0)
             {
-                outcome = AccessOutcome.Aborted;
+                outcome = Miss(region, source, offset, destination.Length, isWrite: false);
                 break;
             }
 
@@ -174,6 +178,7 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         ulong offset = region.Offset + (address - region.Iova);
         int length = Math.Min(lengthBytes, BlockBytes);
         if (translation.Addresses.TryLocate(offset, out DeviceAddress source, out ulong contiguous)
+            && !PageHole.Is(source)
             && dma.TryRead(source, Clamp(contiguous, length), out bytes) == Errno.Success)
         {
             return AccessOutcome.Done;
@@ -181,7 +186,7 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
 
         Leave(translation);
         translation = null;
-        return AccessOutcome.Aborted;
+        return Miss(region, source, offset, length, isWrite: false);
     }
 
     /// <summary>Whether a run has to end: asked before each of its packets but the first.</summary>
@@ -208,12 +213,14 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
         }
 
         ulong offset = region.Offset + (address - region.Iova);
-        if (!translation.Addresses.TryLocate(offset, out DeviceAddress target, out ulong contiguous)
+        if (!(translation.Writable ?? translation.Addresses).TryLocate(
+                offset, out DeviceAddress target, out ulong contiguous)
+            || PageHole.Is(target)
             || contiguous < sizeof(ulong)
             || dma.TryWrite(target, sizeof(ulong), out Span<byte> bytes) != Errno.Success
             || bytes.Length < sizeof(ulong))
         {
-            return AccessOutcome.Aborted;
+            return Miss(region, target, offset, sizeof(ulong), isWrite: true);
         }
 
         word = MemoryMarshal.Cast<byte, ulong>(bytes);
@@ -232,7 +239,32 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
     {
         translation = defences.ReadsTranslationPerPacket ? region.Current : region.FirstTranslation;
         Interleave.Point("rdma: translation read");
-        return translation is not null && (!defences.EntersGate || translation.Gate.TryEnter());
+        while (translation is not null && defences.EntersGate && !translation.Gate.TryEnter())
+        {
+            // Of memory paged on demand a page was taken, and the rest is in the next translation already.
+            Translation? next = region.Backing is null ? null : region.Current;
+            translation = ReferenceEquals(next, translation) ? null : next;
+        }
+
+        return translation is not null;
+    }
+
+    // Nothing answers; or nothing can, because the page is not here: then the address is none that a bus has.
+    private static AccessOutcome Miss(
+        MemoryRegion region, DeviceAddress address, ulong offset, int lengthBytes, bool isWrite)
+    {
+        if (!PageHole.Is(address) || region.Backing is not { } backing)
+        {
+            return AccessOutcome.Aborted;
+        }
+
+        if (backing.TryTakeRefusal(offset))
+        {
+            return AccessOutcome.Refused;
+        }
+
+        backing.NoteMiss(new PageMiss(offset, lengthBytes, isWrite));
+        return AccessOutcome.Faulted;
     }
 
     /// <summary>

@@ -35,7 +35,11 @@ public sealed class RegionRemap
     /// </param>
     public static void Start(MemoryRegion region, Action<Errno>? completed = null)
     {
-        if (region.Buffer is { } buffer)
+        if (region.Backing is { } backing)
+        {
+            backing.ServeFault(completed);
+        }
+        else if (region.Buffer is { } buffer)
         {
             new RegionRemap(region, buffer, completed).Lock();
         }

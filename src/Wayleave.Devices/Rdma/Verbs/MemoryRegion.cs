@@ -5,6 +5,7 @@ using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma.Regions;
 
 namespace Wayleave.Devices.Rdma.Verbs;
 
@@ -67,6 +68,7 @@ public sealed class MemoryRegion : Numbered
         Iova = request.Iova;
         Access = request.Access;
         Kind = request.Kind;
+        IsLegacyPeer = request.IsLegacyPeer;
         Name = $"{device.Name} mr 0x{key:x8}";
         _timeline = new Timeline(_host, Name);
         _handleDrained = HandleDrained;
@@ -91,6 +93,9 @@ public sealed class MemoryRegion : Numbered
     public AccessFlags Access { get; }
 
     public ImporterKind Kind { get; }
+
+    /// <summary>See <see cref="MemoryRegionRequest.IsLegacyPeer"/>.</summary>
+    public bool IsLegacyPeer { get; }
 
     /// <summary>For people and proofs.</summary>
     public string Name { get; }
@@ -121,6 +126,9 @@ public sealed class MemoryRegion : Numbered
 
     /// <summary>PSN of the first packet refused because the key is dead; null before. Written by the port.</summary>
     public uint? FirstRejectedPsn { get; internal set; }
+
+    /// <summary>What is behind it when that is no shared buffer. Set once, before the key can be found.</summary>
+    internal RegionBacking? Backing { get; set; }
 
     /// <summary>The first translation this region had, for a broken responder that never looks again.</summary>
     internal Translation? FirstTranslation { get; private set; }
@@ -251,6 +259,11 @@ public sealed class MemoryRegion : Numbered
     /// <returns>A fence when the port is inside the gate: call again once it has signalled.</returns>
     internal Fence? ReleaseLocked(AcquireTicket ticket)
     {
+        if (Backing is { } backing)
+        {
+            return backing.Release();
+        }
+
         if (_attachment is not { } attachment)
         {
             return null;
@@ -278,12 +291,40 @@ public sealed class MemoryRegion : Numbered
         return null;
     }
 
+    /// <summary>What its backing has for the port from now on. Nothing once it is dead. Host lock held.</summary>
+    internal void PublishBacked(Translation translation)
+    {
+        if (_state != MemoryRegionState.Dead)
+        {
+            Publish(translation);
+        }
+    }
+
+    /// <summary>No packet enters any more; the backing closes the gate afterwards. Host lock held.</summary>
+    internal void KillBacked()
+    {
+        if (_state != MemoryRegionState.Dead)
+        {
+            _state = MemoryRegionState.Dead;
+            _current = null;
+            _host.Trace("rdma.key_dead", Name, Key, LastPlacedPsn);
+            _device.NotifyChanged();
+        }
+    }
+
+    /// <summary>A fault of its backing ended without a page: who waits for it asks again, and is told.</summary>
+    internal void EndFaultBacked()
+    {
+        ClearFault();
+        _device.NotifyChanged();
+    }
+
     internal InvalidateOutcome HandleInvalidate(Attachment attachment)
     {
         using SignalingSection section = new(Name, "drain");
 
         // The key of a pinned region dies whatever the reason: nobody maps it again.
-        bool dies = attachment.Buffer.IsRevoked || Kind != ImporterKind.Dynamic;
+        bool dies = attachment.Buffer.IsRevoked || Kind != ImporterKind.Dynamic || IsLegacyPeer;
         bool wasAlive = _state != MemoryRegionState.Dead;
         Stop(dies ? MemoryRegionState.Dead : MemoryRegionState.Invalidated, out long inside);
         ImporterEvidence? evidence = attachment.Evidence;

@@ -35,4 +35,12 @@ public readonly record struct MemoryRegionRequest(
     AccessFlags Access,
     ImporterKind Kind,
     uint? Key = null,
-    RegistrationKind Registration = RegistrationKind.SharedBuffer);
+    RegistrationKind Registration = RegistrationKind.SharedBuffer)
+{
+    /// <summary>
+    /// What PeerDirect did before dma-buf: nothing is pinned, the memory is taken for one that stays, and when its
+    /// owner moves or frees it the key dies at once. The object stays until it is deregistered. For
+    /// <see cref="ImporterKind.Dynamic"/>.
+    /// </summary>
+    public bool IsLegacyPeer { get; init; }
+}

@@ -1,0 +1,94 @@
+using Wayleave.Core;
+using Wayleave.Core.AddressSpaces;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma.Verbs;
+
+namespace Wayleave.Devices.Rdma.Regions;
+
+/// <summary>
+/// Pages that a registration has pinned for long (<c>ib_umem</c>): they stay where they are until it ends, whatever the
+/// process does. Shared by a region and by what a reregistration makes of it. Host lock held.
+/// </summary>
+internal sealed class PinnedBacking : RegionBacking
+{
+    private readonly MemoryRegion _region;
+    private readonly HostContext _host;
+    private readonly PinnedPages _pages;
+    private readonly Translation _translation;
+    private readonly Timeline _timeline;
+    private readonly bool _isWritable;
+    private Fence? _drain;
+
+    public PinnedBacking(MemoryRegion region, HostContext host, SpaceRegionRequest request, PinnedPages pages)
+    {
+        (_region, _host, _pages) = (region, host, pages);
+        _isWritable = request.IsWritable;
+        _timeline = new Timeline(host, region.Name);
+        _translation = new Translation(AddressesOf(pages.Frames), new InFlightGate(HandleDrained));
+        region.PublishBacked(_translation);
+    }
+
+    /// <summary>Whether a right to write may be added without pinning again (<c>ib_umem_check_rereg</c>).</summary>
+    public bool IsWritable => _isWritable;
+
+    public PinnedPages Pages => _pages;
+
+    /// <summary>Nothing is ever missing.</summary>
+    public override void ServeFault(Action<Errno>? completed)
+    {
+        if (completed is not null)
+        {
+            _host.Defer(() => completed(Errno.Success));
+        }
+    }
+
+    public override Fence? Release()
+    {
+        _region.KillBacked();
+        if (_drain is null && !_translation.Gate.IsClosed && !_translation.Gate.Close(out _))
+        {
+            _drain = _timeline.CreateFence(); // signalled by the last one out
+        }
+
+        if (_drain is { HasEnded: false } drain)
+        {
+            return drain;
+        }
+
+        _pages.Release(areDirty: _isWritable);
+        return null;
+    }
+
+    /// <summary>
+    /// Pages next to each other are one entry. Addresses of memory, as a device without an IOMMU has them.
+    /// </summary>
+    public static DmaAddressList AddressesOf(IReadOnlyList<PageFrame> frames)
+    {
+        List<DeviceRange> ranges = [];
+        foreach (PageFrame frame in frames)
+        {
+            if (ranges is [.., { } last] && last.Start.Value + last.LengthBytes == frame.Address.Value)
+            {
+                ranges[^1] = last with { LengthBytes = last.LengthBytes + PageFrame.SizeBytes };
+            }
+            else
+            {
+                ranges.Add(new DeviceRange(frame.Address, PageFrame.SizeBytes));
+            }
+        }
+
+        return new DmaAddressList([.. ranges]);
+    }
+
+    private void HandleDrained()
+    {
+        using (_host.Enter())
+        {
+            using SignalingSection section = new(_region.Name, "drain");
+            _drain?.Signal();
+        }
+    }
+}
