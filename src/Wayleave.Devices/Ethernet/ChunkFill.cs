@@ -43,7 +43,7 @@ internal sealed class ChunkFill(ChunkPool pool)
             int length = Math.Min(lengthBytes, Left);
             pool.Retain(_chunk);
             pieces[count++] = new PayloadFragment(pool, _chunk, _used, length);
-            _used += length;
+            Advance(length);
             lengthBytes -= length;
         }
 
@@ -69,7 +69,7 @@ internal sealed class ChunkFill(ChunkPool pool)
 
         pool.Retain(_chunk);
         piece = new PayloadFragment(pool, _chunk, _used, lengthBytes);
-        _used += lengthBytes;
+        Advance(lengthBytes);
         return true;
     }
 
@@ -81,6 +81,16 @@ internal sealed class ChunkFill(ChunkPool pool)
             int chunk = _chunk;
             (_chunk, _used) = (None, 0);
             pool.Release(chunk);
+        }
+    }
+
+    // A chunk that is full belongs to those who hold its pieces, and comes back with the last of them.
+    private void Advance(int lengthBytes)
+    {
+        _used += lengthBytes;
+        if (_used == pool.ChunkBytes)
+        {
+            Flush();
         }
     }
 

@@ -64,6 +64,13 @@ public sealed class ChunkPool
     /// <summary>Times that no chunk was free.</summary>
     public long AllocationFailures { get; internal set; }
 
+    /// <summary>
+    /// Less than a quarter was free, and a chunk has come back: who holds senders back for want of room looks again.
+    /// </summary>
+    internal bool HasRoomAgain { get; set; }
+
+    private bool IsLow => 4L * FreeChunks < ChunkCount;
+
     /// <summary>A free chunk, with one reference, which is the caller's.</summary>
     internal bool TryAllocate(out int chunk)
     {
@@ -103,6 +110,7 @@ public sealed class ChunkPool
             throw new InvalidOperationException($"chunk {chunk} was released more often than retained");
         }
 
+        HasRoomAgain |= IsLow;
         _free[FreeChunks++] = chunk;
         if (FreeChunks == ChunkCount)
         {

@@ -16,7 +16,7 @@ public interface INicHost
     void HandleTimeout(TimeSpan now);
 
     /// <summary>
-    /// A queue has room again that it had not: chunks came back, or another number of them is there. Windows may open.
+    /// A pool that had little room has more: chunks came back. Windows that were kept small may open.
     /// </summary>
     void HandleRoomChanged(TimeSpan now);
 

@@ -30,7 +30,6 @@ public sealed class NicPort
     private int _token;
     private int _doorbell;
     private int _nextQueue;
-    private long _seenFree; // free chunks of all pools when the host was last told
     private NicStats _stats;
 
     internal NicPort(PciFunction function, NicOptions options)
@@ -163,13 +162,11 @@ public sealed class NicPort
             }
         }
 
-        long free = FreeChunks();
-        if (free > _seenFree)
+        if (TakeRoomAgain())
         {
             host.HandleRoomChanged(now);
         }
 
-        _seenFree = free;
         return count;
     }
 
@@ -315,14 +312,16 @@ public sealed class NicPort
         return queue.Place(frame, layout, chosen, link, Split, now);
     }
 
-    private long FreeChunks()
+    private bool TakeRoomAgain()
     {
-        long free = HostPool.FreeChunks + FallbackPool.FreeChunks;
+        bool hasRoom = HostPool.HasRoomAgain | FallbackPool.HasRoomAgain;
+        HostPool.HasRoomAgain = FallbackPool.HasRoomAgain = false;
         foreach (MemoryBinding binding in _bindings)
         {
-            free += binding.Pool.FreeChunks;
+            hasRoom |= binding.Pool.HasRoomAgain;
+            binding.Pool.HasRoomAgain = false;
         }
 
-        return free;
+        return hasRoom;
     }
 }

@@ -208,6 +208,19 @@ internal sealed class NicFixture : INicHost
     public int LiveChunks => Port.HostPool.LiveChunks + Port.FallbackPool.LiveChunks
         + Nic.Bindings.Sum(b => b.Pool.LiveChunks);
 
+    public void CloseAll()
+    {
+        foreach (DevmemReceiveQueue queue in _connections.Values)
+        {
+            queue.Close();
+        }
+
+        _connections.Clear();
+        Headers.Clear();
+        Others.Clear();
+        Layouts.Clear();
+    }
+
     public void Send(byte[] frame) => _toSend.Enqueue(frame);
 
     void INicHost.HandleFrame(ReceivedFrame frame, TimeSpan now)
