@@ -31,7 +31,7 @@ public sealed unsafe class UdmabufDevice : IDisposable
     /// <param name="buffer">Owned by the caller.</param>
     /// <returns>
     /// EINVAL for what is not in pages, for an empty or too long range, and for seals that do not fit; EBADFD when it
-    /// is no memfd; EBADF.
+    /// is no memfd.
     /// </returns>
     public Errno TryCreate(FileDescriptor memory, ulong offset, ulong sizeBytes, out DmaBuf? buffer)
     {

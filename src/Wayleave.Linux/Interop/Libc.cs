@@ -57,6 +57,13 @@ internal static unsafe partial class Libc
     internal static partial int munmap(void* addr, nuint length);
 
     [LibraryImport(Library, SetLastError = true)]
+    internal static partial void* mremap(
+        void* old_address, nuint old_size, nuint new_size, int flags, void* new_address);
+
+    [LibraryImport(Library)]
+    internal static partial void* memcpy(void* dest, void* src, nuint n);
+
+    [LibraryImport(Library, SetLastError = true)]
     internal static partial int madvise(void* addr, nuint length, int advice);
 
     [LibraryImport(Library, SetLastError = true)]

@@ -14,6 +14,8 @@ internal static class ioctl
 
     internal static nuint _IOW(char type, int nr, int size) => _IOC(_IOC_WRITE, type, nr, size);
 
+    internal static nuint _IOR(char type, int nr, int size) => _IOC(_IOC_READ, type, nr, size);
+
     internal static nuint _IOWR(char type, int nr, int size) => _IOC(_IOC_READ | _IOC_WRITE, type, nr, size);
 
     private static nuint _IOC(uint dir, char type, int nr, int size) =>

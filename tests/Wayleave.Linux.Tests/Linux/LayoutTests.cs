@@ -32,7 +32,10 @@ public class LayoutTests
         ("linux/tcp.h", [typeof(tcp)]),
         ("sys/syscall.h", [typeof(unistd)]),
         ("unistd.h", [typeof(access)]),
-        ("linux/userfaultfd.h", [typeof(userfaultfd)]),
+        ("linux/userfaultfd.h", [
+            typeof(userfaultfd), typeof(uffdio_api), typeof(uffdio_range), typeof(uffdio_register), typeof(uffdio_copy),
+            typeof(uffdio_zeropage), typeof(uffd_msg),
+        ]),
         ("asm-generic/ioctl.h", [typeof(ioctl)]),
         ("linux/dma-buf.h", [
             typeof(dma_buf), typeof(dma_buf_sync), typeof(dma_buf_export_sync_file), typeof(dma_buf_import_sync_file),
