@@ -349,6 +349,8 @@ public sealed class GpuDevice : IPeerMemoryOwner
     RevokeOperation IPeerMemoryOwner.TakeBack(SharedBuffer buffer, RevokePolicy policy) =>
         Free((GpuBuffer)buffer.Exporter, policy);
 
+    internal bool WaitsForFences => _options.WaitsForFences;
+
     internal int ComputeBlockBytes => _options.ComputeBlockBytes;
 
     internal bool PinsInHostMemory => _options.PinPolicy == GpuPinPolicy.HostMemory;

@@ -29,9 +29,10 @@ public sealed class ComputeEngine : IStoppableEngine
     private readonly GpuOptions _options;
     private readonly EngineTurn _turn = new();
     private readonly Func<bool> _step;
-    private readonly List<ComputeQueue> _queues = []; // host lock
+    private readonly List<EngineQueue> _queues = []; // host lock
     private readonly List<Fence> _drains = []; // host lock
-    private ComputeJob? _current; // token
+    private EngineWork? _current; // token
+    private EngineWork? _running; // host lock: what the token's holder may be in
     private int _blocksLeft; // token
     private TimeSpan _chosenAt; // token
     private bool _isDead; // host lock
@@ -79,7 +80,7 @@ public sealed class ComputeEngine : IStoppableEngine
             bool isReady = _current is not null || Volatile.Read(ref _stopRequested) != 0;
             for (int i = 0; i < _queues.Count && !isReady; i++)
             {
-                isReady = _queues[i].Jobs is [{ IsReady: true }, ..];
+                isReady = _queues[i].Ready is not null;
             }
 
             return isReady;
@@ -87,7 +88,7 @@ public sealed class ComputeEngine : IStoppableEngine
     }
 
     IEnumerable<Fence> IStoppableEngine.Submitted =>
-        _queues.SelectMany(q => q.Jobs).Select(j => j.Fence).Concat(_drains);
+        _queues.OfType<ComputeQueue>().SelectMany(q => q.Jobs).Select(j => j.Fence).Concat(_drains);
 
     /// <summary>Takes the engine token; false when another thread drives the engine. Host lock not held.</summary>
     public bool TryEnter() => _turn.TryEnter();
@@ -98,7 +99,7 @@ public sealed class ComputeEngine : IStoppableEngine
     /// <summary>
     /// Runs one block of the current job, or chooses another. Token held by the caller; host lock not held.
     /// </summary>
-    /// <returns>False when no job is ready.</returns>
+    /// <returns>False when nothing is ready and there was nothing to let go of.</returns>
     public bool Step()
     {
         if (!_turn.IsTaken)
@@ -114,25 +115,25 @@ public sealed class ComputeEngine : IStoppableEngine
             return true;
         }
 
+        bool had = _current is not null;
         if (_current is null || _blocksLeft == 0 || Volatile.Read(ref _preempts) != 0)
         {
             Choose();
         }
 
-        if (_current is not { } job)
+        if (_current is not { } work)
         {
-            return false;
+            return had; // to let go of what it had may be all that somebody waits for
         }
 
         _blocksLeft--;
-        bool hasEnded = true;
-        Errno errno = job.IsCanceled ? Errno.ECANCELED : job.Step(out hasEnded);
+        Errno errno = work.Step(out bool hasEnded);
         if (errno != Errno.Success || hasEnded)
         {
             _current = null;
             using (_host.Enter())
             {
-                EndLocked(job, errno);
+                EndLocked(work, errno);
             }
         }
 
@@ -161,9 +162,15 @@ public sealed class ComputeEngine : IStoppableEngine
         using SignalingSection section = new(Name, "end");
         (_isDead, _current) = (true, null);
         Hangs.HandleStopped(this);
-        foreach (ComputeJob job in _queues.SelectMany(q => q.Jobs).ToArray())
+        foreach (ComputeJob job in _queues.OfType<ComputeQueue>().SelectMany(q => q.Jobs).ToArray())
         {
             EndLocked(job, Errno.EIO);
+        }
+
+        foreach (UserQueue queue in _queues.OfType<UserQueue>())
+        {
+            queue.Lose();
+            HandleLeft(queue.Process);
         }
     }
 
@@ -196,12 +203,10 @@ public sealed class ComputeEngine : IStoppableEngine
             return errno;
         }
 
-        ComputeQueue queue = job.Queue;
-        if (queue.Count == 0)
+        ComputeQueue queue = job.Owner;
+        if (!queue.HasWork)
         {
-            // Who was idle has saved nothing up.
-            double least = _queues.Where(q => q.Count > 0).Select(q => q.Share).DefaultIfEmpty().Min();
-            queue.Share = Math.Max(queue.Share, least);
+            CatchUp(queue);
         }
 
         queue.Add(job);
@@ -220,9 +225,39 @@ public sealed class ComputeEngine : IStoppableEngine
         return Errno.Success;
     }
 
-    internal void AddQueue(ComputeQueue queue) => _queues.Add(queue);
+    internal void AddQueue(EngineQueue queue) => _queues.Add(queue);
 
-    internal void RemoveQueue(ComputeQueue queue) => _queues.Remove(queue);
+    internal void RemoveQueue(EngineQueue queue) => _queues.Remove(queue);
+
+    /// <summary>A program says that it has written commands. Callable without any lock.</summary>
+    internal void HandleDoorbell(UserQueue queue)
+    {
+        if (queue.Priority == GpuPriority.High)
+        {
+            Interlocked.Exchange(ref _preempts, 1);
+        }
+
+        _turn.RingDoorbell();
+    }
+
+    /// <summary>User queues may run again. Called without the lock.</summary>
+    internal void HandleRestored() => _turn.RingDoorbell();
+
+    /// <summary>
+    /// Takes the engine from the user queues of a process, which must not be ready any more. Host lock held.
+    /// </summary>
+    /// <returns>False when the holder of the token may be in a block of one: it reports when it is not.</returns>
+    internal bool TryLeave(GpuProcess process)
+    {
+        if (_running is not { Fence: null } work || work.Queue.Process != process)
+        {
+            return true;
+        }
+
+        Interlocked.Exchange(ref _preempts, 1);
+        _host.Defer(_turn.RingDoorbell);
+        return false;
+    }
 
     /// <summary>A fence that signals when jobs of this engine have ended: given up with it.</summary>
     internal void AddDrain(Fence drain)
@@ -246,15 +281,13 @@ public sealed class ComputeEngine : IStoppableEngine
         using (_host.Enter())
         {
             Interlocked.Exchange(ref _preempts, 0);
-            ComputeJob? last = _current;
+            EngineWork? last = _current;
             if (last is not null)
             {
-                last.RanFor += _host.Now - _chosenAt;
-                last.Queue.Share += (double)(_options.ComputeQuantumBlocks - _blocksLeft) / (int)last.Queue.Priority;
-                Hangs.Remove(last.Fence);
+                PutAside(last);
             }
 
-            _current = FindNext();
+            _current = _running = FindNext();
             if (last is not null && _current != last)
             {
                 PreemptionCount++;
@@ -262,89 +295,103 @@ public sealed class ComputeEngine : IStoppableEngine
             }
 
             (_blocksLeft, _chosenAt) = (_options.ComputeQuantumBlocks, _host.Now);
-            if (_current is { } job)
+            if (_current is { Fence: { } fence } work)
             {
-                Hangs.Add(job.Fence, this, TimeSpan.FromSeconds(WorkOf(job) / SlowBytesPerSecond) - job.RanFor);
+                Hangs.Add(fence, this, TimeSpan.FromSeconds(work.Size / SlowBytesPerSecond) - work.RanFor);
             }
         }
     }
 
+    private void PutAside(EngineWork work)
+    {
+        work.RanFor += _host.Now - _chosenAt;
+        Charge(work.Queue);
+        _running = null;
+        if (work.Fence is { } fence)
+        {
+            Hangs.Remove(fence);
+        }
+        else
+        {
+            HandleLeft(work.Queue.Process);
+        }
+    }
+
+    private void Charge(EngineQueue queue) =>
+        queue.Share += (double)(_options.ComputeQuantumBlocks - _blocksLeft) / (int)queue.Priority;
+
+    // Who was idle has saved nothing up.
+    private void CatchUp(EngineQueue queue)
+    {
+        double least = _queues.Where(q => q.HasWork).Select(q => q.Share).DefaultIfEmpty().Min();
+        queue.Share = Math.Max(queue.Share, least);
+    }
+
     // Who has had least, and of two that had the same, who is of the higher priority. The share of a high queue grows
     // slowly, so it comes often; that of a low one does not grow while it waits, so its turn comes.
-    private ComputeJob? FindNext()
+    private EngineWork? FindNext()
     {
-        ComputeJob? best = null;
-        foreach (ComputeQueue queue in _queues)
+        EngineWork? best = null;
+        foreach (EngineQueue queue in _queues)
         {
-            if (queue.Jobs is [{ } job, ..] && (job.IsReady || !_options.WaitsForFences)
-                && (best is null || IsBefore(queue, best.Queue)))
+            if ((best is null || IsBefore(queue, best.Queue)) && queue.Ready is { } work)
             {
-                best = job;
+                best = work;
             }
         }
 
         return best;
     }
 
-    private static bool IsBefore(ComputeQueue one, ComputeQueue other) =>
+    private static bool IsBefore(EngineQueue one, EngineQueue other) =>
         one.Share < other.Share || (one.Share.Equals(other.Share) && one.Priority > other.Priority);
 
     private void StandStill()
     {
-        (ComputeJob? job, _current) = (_current, null);
+        (EngineWork? work, _current) = (_current, null);
         using (_host.Enter())
         {
             Interlocked.Exchange(ref _stopRequested, 0);
             Hangs.HandleStopped(this);
-            if (job is not null)
+            if (work is not null)
             {
-                job.Queue.Lose();
-                EndLocked(job, Errno.ETIME);
+                EndLocked(work, work.Fence is null ? Errno.Success : Errno.ETIME);
             }
         }
     }
 
-    private void EndLocked(ComputeJob job, Errno errno)
+    private void EndLocked(EngineWork work, Errno errno)
     {
-        ComputeQueue queue = job.Queue;
-        queue.Remove(job);
-        queue.Share += (double)(_options.ComputeQuantumBlocks - _blocksLeft) / (int)queue.Priority;
+        EngineQueue queue = work.Queue;
+        Charge(queue);
+        _running = null;
         _host.Trace("compute.end", queue.Name, (long)errno);
-        job.Fence.Signal(errno);
-        if (errno is Errno.EFAULT or Errno.EACCES)
+        work.HandleEnded(errno);
+        if (work.Fence is null)
         {
-            queue.Lose();
+            HandleLeft(queue.Process);
         }
 
-        foreach (GpuBinding binding in job.Bindings)
+        if (errno != Errno.EAGAIN)
         {
-            binding.EndJob();
+            WakeWaiting();
         }
 
-        if (queue is { Count: 0, Process.IsClosed: true })
+        if (queue is { HasWork: false, Process.IsClosed: true })
         {
             _queues.Remove(queue);
         }
     }
 
-    // What a job is given time for: the bytes it touches, and a multiply-add as much as a byte.
-    private static double WorkOf(ComputeJob job)
+    // The engine is in no block of the process's user queues, and chooses none while it has no page table.
+    private static void HandleLeft(GpuProcess process) => process.Eviction.HandleStopped();
+
+    // What has just ended may have written what a user queue waits for.
+    private void WakeWaiting()
     {
-        double work = 0;
-        Span<GpuOperand> operands = stackalloc GpuOperand[3];
-        foreach (GpuCommand command in job.Commands)
+        foreach (EngineQueue queue in _queues)
         {
-            command.TryGetOperands(operands, out int count);
-            for (int i = 0; i < count; i++)
-            {
-                work += operands[i].LengthBytes;
-            }
-
-            work += command.Opcode == GpuOpcode.MatrixMultiply
-                ? (double)command.Rows * command.Inner * command.Count
-                : 0;
+            (queue as UserQueue)?.Wake();
         }
-
-        return work;
     }
 }

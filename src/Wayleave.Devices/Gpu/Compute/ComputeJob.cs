@@ -7,7 +7,7 @@ namespace Wayleave.Devices.Gpu.Compute;
 /// Commands that were checked, with the memory that they may reach: what stands in a <see cref="ComputeQueue"/>. It
 /// ends once, with its fence, and touches nothing afterwards.
 /// </summary>
-internal sealed class ComputeJob
+internal sealed class ComputeJob : EngineWork
 {
     private readonly int _blockBytes;
     private int _index;
@@ -15,18 +15,19 @@ internal sealed class ComputeJob
     private volatile bool _canceled;
 
     public ComputeJob(ComputeQueue queue, GpuCommand[] commands, IGpuMemory memory, int blockBytes)
+        : base(queue)
     {
-        (Queue, Commands, Memory, _blockBytes) = (queue, commands, memory, blockBytes);
+        (Owner, Commands, Memory, _blockBytes) = (queue, commands, memory, blockBytes);
         Fence = queue.Timeline.CreateFence();
     }
 
-    public ComputeQueue Queue { get; }
+    public ComputeQueue Owner { get; }
 
     public GpuCommand[] Commands { get; }
 
     public IGpuMemory Memory { get; }
 
-    public Fence Fence { get; }
+    public override Fence Fence { get; }
 
     /// <summary>The job starts when all of these are signalled, with or without an error.</summary>
     public required IReadOnlyList<Fence> Waits { get; init; }
@@ -34,10 +35,29 @@ internal sealed class ComputeJob
     /// <summary>What it was submitted with; each hears of its end.</summary>
     public required IReadOnlyList<GpuBinding> Bindings { get; init; }
 
-    /// <summary>How long it has had the engine, but for the time since it got it last.</summary>
-    public TimeSpan RanFor { get; set; }
+    // The bytes that it touches, and a multiply-add as much as a byte.
+    public override double Size
+    {
+        get
+        {
+            double size = 0;
+            Span<GpuOperand> operands = stackalloc GpuOperand[3];
+            foreach (GpuCommand command in Commands)
+            {
+                command.TryGetOperands(operands, out int count);
+                for (int i = 0; i < count; i++)
+                {
+                    size += operands[i].LengthBytes;
+                }
 
-    public bool IsCanceled => _canceled;
+                size += command.Opcode == GpuOpcode.MatrixMultiply
+                    ? (double)command.Rows * command.Inner * command.Count
+                    : 0;
+            }
+
+            return size;
+        }
+    }
 
     /// <summary>Callable without the lock.</summary>
     public bool IsReady
@@ -59,13 +79,12 @@ internal sealed class ComputeJob
     /// <summary>It runs no further block; it still waits for what it had to wait for. Host lock held.</summary>
     public void Cancel() => _canceled = true;
 
-    /// <summary>One block. Engine token held.</summary>
-    public Errno Step(out bool hasEnded)
+    public override Errno Step(out bool hasEnded)
     {
-        hasEnded = _index == Commands.Length;
+        hasEnded = _canceled || _index == Commands.Length;
         if (hasEnded)
         {
-            return Errno.Success;
+            return _canceled ? Errno.ECANCELED : Errno.Success;
         }
 
         _run ??= new KernelRun(Commands[_index], _blockBytes);
@@ -78,5 +97,20 @@ internal sealed class ComputeJob
 
         hasEnded = _index == Commands.Length;
         return errno;
+    }
+
+    public override void HandleEnded(Errno errno)
+    {
+        Owner.Remove(this);
+        Fence.Signal(errno);
+        if (errno is Errno.EFAULT or Errno.EACCES or Errno.ETIME)
+        {
+            Owner.Lose();
+        }
+
+        foreach (GpuBinding binding in Bindings)
+        {
+            binding.EndJob();
+        }
     }
 }

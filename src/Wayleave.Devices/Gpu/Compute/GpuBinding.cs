@@ -51,6 +51,9 @@ public sealed class GpuBinding : IRevocableImporter
     /// <summary>Null once it is released.</summary>
     public SharedBuffer? Buffer => _attachment?.Buffer;
 
+    /// <summary>Of the present mapping, or null.</summary>
+    internal DmaAddressList? Addresses => _attachment?.Addresses;
+
     /// <summary>Jobs that were submitted with it and have not ended.</summary>
     public int Jobs => _jobs;
 
@@ -74,6 +77,11 @@ public sealed class GpuBinding : IRevocableImporter
         if (_drain is { HasEnded: false } pending)
         {
             return InvalidateOutcome.Draining(pending);
+        }
+
+        if (_jobs > 0)
+        {
+            Process.Eviction.RequestLater(); // those of user queues have no end of their own
         }
 
         attachment.Evidence!.RecordGateClosed(_jobs);

@@ -11,13 +11,14 @@ public sealed class GpuProcess
 {
     private readonly Dictionary<uint, GpuBinding> _bindings = [];
     private readonly List<GpuBinding> _inOrder = []; // of their numbers
-    private readonly List<ComputeQueue> _queues = [];
+    private readonly List<EngineQueue> _queues = [];
     private uint _nextHandle = 1;
 
     internal GpuProcess(GpuDevice device, string name)
     {
         (Device, Name) = (device, name);
         Memory = new GpuAddressSpace(this);
+        Eviction = new GpuEviction(this);
     }
 
     public GpuDevice Device { get; }
@@ -31,7 +32,10 @@ public sealed class GpuProcess
     /// <summary>In the order in which they were opened.</summary>
     public IReadOnlyList<GpuBinding> Bindings => _inOrder;
 
-    public IReadOnlyList<ComputeQueue> Queues => _queues;
+    public IReadOnlyList<EngineQueue> Queues => _queues;
+
+    /// <summary>Whether the process's own queues run, and what they do when somebody wants its memory.</summary>
+    public GpuEviction Eviction { get; }
 
     /// <summary>It has ended, or is about to: nothing more is opened, and nothing submitted.</summary>
     public bool IsClosed { get; private set; }
@@ -89,6 +93,7 @@ public sealed class GpuProcess
 
         _bindings.Remove(handle);
         _inOrder.Remove(binding);
+        Eviction.Request(); // user queues may use it until they have stopped
         binding.Release();
         return Errno.Success;
     }
@@ -100,10 +105,47 @@ public sealed class GpuProcess
     {
         Device.Host.AssertHeld();
         ObjectDisposedException.ThrowIf(IsClosed, this);
-        ComputeQueue queue = new(this, name, priority);
+        ComputeQueue queue = new(this, name, priority, Device.WaitsForFences);
         _queues.Add(queue);
         Device.ComputeEngine.AddQueue(queue);
         return queue;
+    }
+
+    /// <summary>
+    /// Makes a queue that the process writes itself; it runs while <see cref="GpuEviction"/> lets it.
+    /// </summary>
+    /// <param name="name">For people.</param>
+    /// <param name="ringAddress">Of the process, a multiple of <see cref="GpuCommand.SizeBytes"/>.</param>
+    /// <param name="ringCommands">A power of two, at most 65536.</param>
+    /// <param name="queue">Null unless Success.</param>
+    /// <param name="priority">Beside other queues.</param>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> for another address or size, <see cref="Errno.ENODEV"/> after <see cref="Close"/>.
+    /// </returns>
+    public Errno TryCreateUserQueue(
+        string name,
+        ulong ringAddress,
+        uint ringCommands,
+        out UserQueue? queue,
+        GpuPriority priority = GpuPriority.Normal)
+    {
+        Device.Host.AssertHeld();
+        queue = null;
+        if (IsClosed)
+        {
+            return Errno.ENODEV;
+        }
+
+        if (ringAddress % GpuCommand.SizeBytes != 0 || ringAddress >= GpuAddressSpace.AddressEnd
+            || !uint.IsPow2(ringCommands) || ringCommands > 1 << 16)
+        {
+            return Errno.EINVAL;
+        }
+
+        queue = new UserQueue(this, name, priority, ringAddress, ringCommands);
+        _queues.Add(queue);
+        Device.ComputeEngine.AddQueue(queue);
+        return Errno.Success;
     }
 
     /// <summary>
@@ -120,14 +162,16 @@ public sealed class GpuProcess
 
         IsClosed = true;
         Memory.Clear();
-        foreach (ComputeQueue queue in _queues)
+        foreach (EngineQueue queue in _queues)
         {
-            queue.CancelAll();
-            if (queue.Count == 0)
+            queue.Lose();
+            if (!queue.HasWork)
             {
                 Device.ComputeEngine.RemoveQueue(queue);
             }
         }
+
+        Eviction.End();
 
         foreach (GpuBinding binding in _inOrder)
         {
@@ -144,7 +188,7 @@ public sealed class GpuProcess
 
     internal void CancelJobsWith(GpuBinding binding)
     {
-        foreach (ComputeQueue queue in _queues)
+        foreach (ComputeQueue queue in _queues.OfType<ComputeQueue>())
         {
             foreach (ComputeJob job in queue.Jobs)
             {

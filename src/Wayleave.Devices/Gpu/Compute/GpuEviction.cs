@@ -1,0 +1,269 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Reservations;
+
+namespace Wayleave.Devices.Gpu.Compute;
+
+public enum GpuEvictionState
+{
+    /// <summary>No queue of the process's own runs.</summary>
+    Stopped,
+
+    /// <summary>Buffers are being locked and mapped, or their moves waited for; then the queues run.</summary>
+    Restoring,
+
+    /// <summary>The queues run, and the process's fence stands in every buffer.</summary>
+    Running,
+
+    /// <summary>Somebody waits for the fence; the queues stop soon, but not at once after they were restored.</summary>
+    Scheduled,
+
+    /// <summary>The engine is being taken from the queues: at the next block.</summary>
+    Stopping,
+
+    /// <summary>The fence has signalled; after a while all is restored.</summary>
+    Evicted,
+}
+
+//  Stopped --start--> Restoring --all mapped--> Running --somebody waits--> Scheduled --due--> Stopping
+//                        ^                                                                        |
+//                        +------------------- 100 ms -------------------- Evicted <--the engine has left
+
+/// <summary>
+/// Lets user queues run without a fence for each of their commands (<c>amdgpu_amdkfd_fence.c</c>): one fence of the
+/// process stands in all of its buffers as BOOKKEEP and signals only when somebody waits for it, because the queues are
+/// stopped then. That is bounded, as preemption is: between two blocks. Host lock held by the caller.
+/// </summary>
+public sealed class GpuEviction : IFenceOperations
+{
+    /// <summary>After a restore the queues run at least so long (<c>PROCESS_ACTIVE_TIME_MS</c>).</summary>
+    public static readonly TimeSpan ActiveTimeMin = TimeSpan.FromMilliseconds(10);
+
+    /// <summary>After an eviction nothing is restored for so long (<c>PROCESS_RESTORE_TIME_MS</c>).</summary>
+    public static readonly TimeSpan RestoreDelay = TimeSpan.FromMilliseconds(100);
+
+    private readonly GpuProcess _process;
+    private readonly HostContext _host;
+    private readonly ulong _context;
+    private readonly List<GpuBinding> _held = []; // mapped for the queues, and told when they stop
+    private volatile GpuPageTable? _table;
+    private LockOperation? _locks;
+    private ulong _seqno;
+    private TimeSpan _restoredAt = TimeSpan.MinValue;
+
+    internal GpuEviction(GpuProcess process)
+    {
+        (_process, _host) = (process, process.Device.Host);
+        _context = _host.AllocateFenceContexts();
+    }
+
+    public GpuEvictionState State { get; private set; }
+
+    /// <summary>The fence that stands in the buffers while the queues run; null before the first start.</summary>
+    public Fence? Fence { get; private set; }
+
+    /// <summary>How often the queues had to stop.</summary>
+    public long EvictionCount { get; private set; }
+
+    /// <summary>When <see cref="HandleTimeout"/> has something to do; null for nothing.</summary>
+    public TimeSpan? NextDeadline { get; private set; }
+
+    string IFenceOperations.DriverName => _process.Device.Function.Name;
+
+    string IFenceOperations.TimelineName => $"eviction of {_process.Name}";
+
+    /// <summary>What the queues reach; null while they must not run. Readable without the lock.</summary>
+    internal GpuPageTable? Table => _table;
+
+    internal bool IsRunning => State is GpuEvictionState.Running or GpuEvictionState.Scheduled;
+
+    /// <summary>
+    /// Maps everything that the process has mapped at its addresses and lets its user queues run; what is mapped later
+    /// is theirs after the next restore. Nothing while they run.
+    /// </summary>
+    public void Start()
+    {
+        _host.AssertHeld();
+        if (State == GpuEvictionState.Stopped && !_process.IsClosed)
+        {
+            Restore();
+        }
+    }
+
+    /// <summary>Goes on with what is due.</summary>
+    public void HandleTimeout(TimeSpan now)
+    {
+        _host.AssertHeld();
+        if (NextDeadline is not { } due || now < due)
+        {
+            return;
+        }
+
+        NextDeadline = null;
+        if (State == GpuEvictionState.Scheduled)
+        {
+            Stop();
+        }
+        else if (State is GpuEvictionState.Evicted or GpuEvictionState.Restoring)
+        {
+            Restore();
+        }
+    }
+
+    bool IFenceOperations.EnableSignaling(Fence fence)
+    {
+        RequestLater();
+        return true;
+    }
+
+    /// <summary>As <see cref="Request"/>, after the host lock: who asks is in the middle of something.</summary>
+    internal void RequestLater()
+    {
+        if (State == GpuEvictionState.Running)
+        {
+            _host.Defer(() => Enter(Request));
+        }
+    }
+
+    /// <summary>Somebody wants a buffer of the process: its queues stop, soon.</summary>
+    internal void Request()
+    {
+        if (State != GpuEvictionState.Running)
+        {
+            return;
+        }
+
+        State = GpuEvictionState.Scheduled;
+        TimeSpan due = _restoredAt + ActiveTimeMin;
+        if (due <= _host.Now)
+        {
+            Stop();
+        }
+        else
+        {
+            NextDeadline = due;
+        }
+    }
+
+    /// <summary>The process ends: the queues stop for good.</summary>
+    internal void End()
+    {
+        NextDeadline = null;
+        if (IsRunning)
+        {
+            Stop();
+        }
+    }
+
+    /// <summary>The engine runs no queue of the process and will not: the token's holder says so.</summary>
+    internal void HandleStopped()
+    {
+        if (State != GpuEvictionState.Stopping)
+        {
+            return;
+        }
+
+        using SignalingSection section = new(_process.Name, "eviction");
+        State = _process.IsClosed ? GpuEvictionState.Stopped : GpuEvictionState.Evicted;
+        NextDeadline = _process.IsClosed ? null : _host.Now + RestoreDelay;
+        Fence!.Signal();
+        foreach (GpuBinding binding in _held)
+        {
+            binding.EndJob();
+        }
+
+        _held.Clear();
+    }
+
+    private void Stop()
+    {
+        (State, _table) = (GpuEvictionState.Stopping, null);
+        EvictionCount++;
+        _host.Trace("compute.evict", _process.Name, EvictionCount);
+        ComputeEngine engine = _process.Device.ComputeEngine;
+        engine.Hangs.Add(Fence!, engine);
+        if (engine.TryLeave(_process))
+        {
+            HandleStopped();
+        }
+    }
+
+    private void Restore()
+    {
+        State = GpuEvictionState.Restoring;
+        GpuBinding[] bindings =
+        [
+            .. _process.Memory.Mappings.Select(m => m.Binding).Distinct()
+                .Where(b => b.Buffer is { IsRevoked: false }),
+        ];
+        AcquireTicket ticket = new(_host, $"restore of {_process.Name}");
+        _locks = LockOperation.Start(
+            _host, ticket, [.. bindings.Select(b => b.Buffer!.Reservation)], fenceSlots: 1);
+        if (!_locks.TryAddCompletion(() => Enter(() => HandleLocked(bindings))))
+        {
+            HandleLocked(bindings);
+        }
+    }
+
+    private void HandleLocked(GpuBinding[] bindings)
+    {
+        bool mustWait = _locks!.Errno != Errno.Success || !TryMap(_locks.Ticket, bindings);
+        if (!mustWait && !_process.IsClosed)
+        {
+            Run(_locks.Ticket, bindings);
+        }
+
+        _locks.UnlockAll();
+        if (_process.IsClosed)
+        {
+            State = State == GpuEvictionState.Restoring ? GpuEvictionState.Stopped : State;
+        }
+        else if (mustWait)
+        {
+            // restore_process_bos retries: a mover is at work, or there is no room now.
+            NextDeadline = _host.Now + RestoreDelay;
+        }
+    }
+
+    private static bool TryMap(AcquireTicket ticket, GpuBinding[] bindings)
+    {
+        foreach (GpuBinding binding in bindings)
+        {
+            if (binding.MapLocked(ticket).Kind != MapOutcomeKind.Mapped
+                || !binding.Buffer!.Reservation.TestSignaled(ReservationUsage.Kernel))
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
+
+    private void Run(AcquireTicket ticket, GpuBinding[] bindings)
+    {
+        using SignalingSection section = new(_process.Name, "restore");
+        Fence = new Fence(_host, _context, ++_seqno, $"eviction of {_process.Name}", this);
+        GpuMapping[] mappings = [.. _process.Memory.Mappings.Where(m => bindings.Contains(m.Binding))];
+        foreach (GpuBinding binding in bindings)
+        {
+            binding.Buffer!.Reservation.AddFence(ticket, Fence, ReservationUsage.Bookkeep);
+            binding.BeginJob();
+            _held.Add(binding);
+        }
+
+        _table = new GpuPageTable(mappings, [.. mappings.Select(m => m.Binding.Addresses!)]);
+        (State, _restoredAt) = (GpuEvictionState.Running, _host.Now);
+        _host.Trace("compute.restore", _process.Name, (long)_seqno);
+        _host.Defer(_process.Device.ComputeEngine.HandleRestored);
+    }
+
+    private void Enter(Action action)
+    {
+        using (_host.Enter())
+        {
+            action();
+        }
+    }
+}

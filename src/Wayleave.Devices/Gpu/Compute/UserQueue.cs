@@ -1,0 +1,138 @@
+using Wayleave.Core;
+using Wayleave.Core.Fences;
+
+namespace Wayleave.Devices.Gpu.Compute;
+
+// A program writes commands into memory that is mapped for the GPU and then says how far, by the doorbell; the engine
+// reads them by the process's page table. Nobody checks them before, nobody is asked, and no command has a fence: who
+// wants to know how far it is looks at what a Release has written. What keeps memory in its place is the eviction fence
+// of the process (GpuEviction).
+
+/// <summary>
+/// A ring of a program's own (<c>kfd_queue</c>, an AQL ring). Host lock held by the caller, unless a member says
+/// otherwise.
+/// </summary>
+public sealed class UserQueue : EngineQueue
+{
+    private readonly UserQueueWork _work;
+    private ulong _written; // commands, by the program; never less
+    private int _isWaiting; // at an Acquire that was not fulfilled
+
+    internal UserQueue(GpuProcess process, string name, GpuPriority priority, ulong ringAddress, uint ringCommands)
+        : base(process, name, priority)
+    {
+        (RingAddress, RingCommands) = (ringAddress, ringCommands);
+        _work = new UserQueueWork(this);
+    }
+
+    /// <summary>Where the ring is, in the process's GPU addresses.</summary>
+    public ulong RingAddress { get; }
+
+    /// <summary>How many commands it holds: a power of two.</summary>
+    public uint RingCommands { get; }
+
+    /// <summary>Commands that were read from the ring and are done. Readable without the lock.</summary>
+    public ulong Done => _work.Done;
+
+    internal override bool HasWork => !IsLost && Done < Volatile.Read(ref _written);
+
+    internal override EngineWork? Ready =>
+        HasWork && Process.Eviction.Table is not null && Volatile.Read(ref _isWaiting) == 0 ? _work : null;
+
+    /// <summary>
+    /// The program has written commands up to here, counted from the first ever; callable without any lock. The engine
+    /// takes less at its own risk: a count that goes back is ignored, one that is more than the ring holds is what the
+    /// program says.
+    /// </summary>
+    public void RingDoorbell(ulong writtenCommands)
+    {
+        ulong before = Volatile.Read(ref _written);
+        while (writtenCommands > before)
+        {
+            ulong seen = Interlocked.CompareExchange(ref _written, writtenCommands, before);
+            if (seen == before)
+            {
+                Wake();
+                Process.Device.ComputeEngine.HandleDoorbell(this);
+                return;
+            }
+
+            before = seen;
+        }
+    }
+
+    /// <summary>What it waits for may have changed: it looks again.</summary>
+    internal void Wake() => Interlocked.Exchange(ref _isWaiting, 0);
+
+    private sealed class UserQueueWork(UserQueue queue) : EngineWork(queue)
+    {
+        private KernelRun? _run;
+        private ulong _done;
+
+        public ulong Done => Volatile.Read(ref _done);
+
+        public override Fence? Fence => null;
+
+        public override double Size => 0;
+
+        public override Errno Step(out bool hasEnded)
+        {
+            hasEnded = false;
+            if (queue.Process.Eviction.Table is not { } table || !queue.HasWork)
+            {
+                hasEnded = true;
+                return Errno.Success;
+            }
+
+            GpuDevice device = queue.Process.Device;
+            PagedMemory memory = new(device.ComputeEngine.Port, table);
+            Errno errno = _run is null ? Fetch(memory, device.ComputeBlockBytes) : Errno.Success;
+            if (errno != Errno.Success)
+            {
+                return errno;
+            }
+
+            errno = _run!.Step(memory, out bool hasCommandEnded);
+            if (hasCommandEnded)
+            {
+                _run = null;
+                Volatile.Write(ref _done, _done + 1);
+                hasEnded = !queue.HasWork;
+            }
+
+            return errno;
+        }
+
+        public override void HandleEnded(Errno errno)
+        {
+            if (errno == Errno.EAGAIN)
+            {
+                Interlocked.Exchange(ref queue._isWaiting, 1);
+            }
+            else if (errno != Errno.Success)
+            {
+                queue.Process.Device.Host.Trace("compute.user_queue_lost", queue.Name, (long)errno, (long)_done);
+                queue.Lose();
+            }
+        }
+
+        private Errno Fetch(PagedMemory memory, int blockBytes)
+        {
+            ulong address = queue.RingAddress + ((_done & (queue.RingCommands - 1)) * GpuCommand.SizeBytes);
+            GpuOperand slot = new(0, address, GpuCommand.SizeBytes, GpuAccess.Read);
+            Span<byte> own = stackalloc byte[GpuCommand.SizeBytes]; // what is checked is what runs
+            Errno errno = memory.TryRead(slot, 0, own.Length, out ReadOnlySpan<byte> bytes);
+            if (errno != Errno.Success || bytes.Length < own.Length)
+            {
+                return errno == Errno.Success ? Errno.EFAULT : errno;
+            }
+
+            bytes.CopyTo(own);
+            Span<GpuOperand> operands = stackalloc GpuOperand[3];
+            errno = GpuCommand.TryRead(own, out GpuCommand command);
+            errno = errno == Errno.Success ? command.TryGetOperands(operands, out _) : errno;
+            _run = errno == Errno.Success ? new KernelRun(command, blockBytes) : null;
+            return errno;
+        }
+    }
+}
