@@ -1,5 +1,6 @@
 using Wayleave.Scenarios.AddressSpaces;
 using Wayleave.Scenarios.Corpus;
+using Wayleave.Scenarios.Ethernet;
 
 namespace Wayleave.Scenarios;
 
@@ -23,6 +24,9 @@ public static class ScenarioCatalog
         TwoDevicesOnePage.Scenario,
         ForkAgainstPin.Scenario,
         ExitAgainstAll.Scenario,
+        EthernetScenarios.RevokeAgainstSegment,
+        EthernetScenarios.TokenAgainstUnbind,
+        EthernetScenarios.ResetAgainstRefill,
         LockFreeScenarios.Gate,
         LockFreeScenarios.Engine,
         AbortUnderWrite.Scenario,
