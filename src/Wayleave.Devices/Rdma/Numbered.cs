@@ -45,6 +45,21 @@ internal sealed class NumberTable
         _count++;
     }
 
+    /// <summary>
+    /// Another object of the same number takes the place of one: a reader finds one of both, never neither.
+    /// </summary>
+    public void Swap(Numbered item, Numbered next)
+    {
+        for (int i = Place(item.Number, _slots.Length); ; i = (i + 1) & (_slots.Length - 1))
+        {
+            if (ReferenceEquals(_slots[i], item))
+            {
+                Volatile.Write(ref _slots[i], next);
+                return;
+            }
+        }
+    }
+
     /// <summary>Readers that started before may still find the object.</summary>
     public void Remove(Numbered item)
     {

@@ -437,11 +437,7 @@ public sealed class RdmaDevice
     /// <summary>
     /// The key names <paramref name="next"/> instead; at no time does it name neither. Host lock held.
     /// </summary>
-    internal void ReplaceRegion(MemoryRegion region, MemoryRegion next)
-    {
-        _keyed.Remove(region);
-        _keyed.Add(next);
-    }
+    internal void ReplaceRegion(MemoryRegion region, MemoryRegion next) => _keyed.Swap(region, next);
 
     private Errno Check(in MemoryRegionRequest request, SharedBuffer buffer)
     {

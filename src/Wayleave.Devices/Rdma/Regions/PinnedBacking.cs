@@ -14,7 +14,7 @@ namespace Wayleave.Devices.Rdma.Regions;
 /// </summary>
 internal sealed class PinnedBacking : RegionBacking
 {
-    private readonly MemoryRegion _region;
+    private MemoryRegion _region;
     private readonly HostContext _host;
     private readonly PinnedPages _pages;
     private readonly Translation _translation;
@@ -35,6 +35,17 @@ internal sealed class PinnedBacking : RegionBacking
     public bool IsWritable => _isWritable;
 
     public PinnedPages Pages => _pages;
+
+    /// <summary>
+    /// The region that has the key from now on uses the pages; the old one is dead and owns nothing.
+    /// </summary>
+    public void MoveTo(MemoryRegion next)
+    {
+        MemoryRegion old = _region;
+        _region = next;
+        next.PublishBacked(_translation);
+        old.KillBacked();
+    }
 
     /// <summary>Nothing is ever missing.</summary>
     public override void ServeFault(Action<Errno>? completed)
