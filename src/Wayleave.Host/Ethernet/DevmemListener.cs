@@ -1,0 +1,53 @@
+using Wayleave.Devices.Ethernet.Tcp;
+
+namespace Wayleave.Host.Ethernet;
+
+/// <summary>A TCP port of a <see cref="HostedNic"/>. One caller accepts at a time.</summary>
+public sealed class DevmemListener : IDisposable
+{
+    private readonly HostedNic _nic;
+    private readonly TcpListener _listener;
+    private readonly AsyncSignal _acceptable = new();
+    private volatile bool _isClosed;
+
+    internal DevmemListener(HostedNic nic, TcpListener listener)
+    {
+        (_nic, _listener) = (nic, listener);
+        nic.Driver.WithToken(() => listener.Tag = this);
+    }
+
+    public ushort Port => _listener.Port;
+
+    /// <summary>The connection that waited longest. The payload it brought lies where its queue put it.</summary>
+    /// <exception cref="ObjectDisposedException">The listener is closed.</exception>
+    public async ValueTask<DevmemConnection> AcceptAsync(CancellationToken cancellation = default)
+    {
+        while (true)
+        {
+            ObjectDisposedException.ThrowIf(_isClosed, this);
+            DevmemConnection? accepted = null;
+            _nic.Driver.WithToken(() => accepted = _listener.TryAccept(out TcpConnection? connection)
+                ? new DevmemConnection(_nic, connection)
+                : null);
+            if (accepted is not null)
+            {
+                return accepted;
+            }
+
+            await _acceptable.WaitAsync(cancellation).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Takes no more; connections that nobody accepted are reset. Twice is fine.</summary>
+    public void Dispose()
+    {
+        if (!_isClosed)
+        {
+            _isClosed = true;
+            _nic.Driver.WithToken(_listener.Close);
+            _acceptable.Set();
+        }
+    }
+
+    internal void HandleAcceptable() => _acceptable.Set();
+}
