@@ -197,7 +197,7 @@ public sealed class NicDevice
                 return outcome;
             }
 
-            binding = new TransmitBinding(Host, id, memory, buffer);
+            binding = new TransmitBinding(Host, Function, id, memory, buffer);
         }
 
         _transmitBindings.Add(binding);

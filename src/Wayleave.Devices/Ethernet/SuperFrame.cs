@@ -55,18 +55,20 @@ public ref struct SuperFrame
     /// Payload from device memory, copied out of it inside its gate: nothing of it is used after the return.
     /// </summary>
     /// <returns>
-    /// <see cref="Errno.ENODEV"/> when the owner has taken the memory back or it was unbound,
-    /// <see cref="Errno.EFAULT"/> for a range outside it or one that nothing answers; the frame is as before.
+    /// <see cref="Errno.ENODEV"/> when the owner has taken the memory back, it was unbound, or it is bound to another
+    /// NIC; <see cref="Errno.EFAULT"/> for a range outside it or one that nothing answers; the frame is as before.
     /// </returns>
     public Errno AppendDevice(TransmitBinding binding, ulong offset, int lengthBytes)
     {
         ArgumentNullException.ThrowIfNull(binding);
-        if (offset > binding.LengthBytes || (ulong)lengthBytes > binding.LengthBytes - offset || _dma is null)
+        if (offset > binding.LengthBytes || (ulong)lengthBytes > binding.LengthBytes - offset)
         {
             return Errno.EFAULT;
         }
 
-        if (!binding.Memory.TryEnter(out Translation? translation))
+        if (_dma is null
+            || !ReferenceEquals(_dma.Function, binding.Device)
+            || !binding.Memory.TryEnter(out Translation? translation))
         {
             return Errno.ENODEV;
         }

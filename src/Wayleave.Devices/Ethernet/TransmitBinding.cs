@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Topology;
 
 namespace Wayleave.Devices.Ethernet;
 
@@ -17,15 +18,19 @@ public sealed class TransmitBinding
     private bool _isReleasing;
     private volatile bool _isReleased;
 
-    internal TransmitBinding(HostContext host, uint id, BoundMemory memory, SharedBuffer buffer)
+    internal TransmitBinding(
+        HostContext host, PciFunction device, uint id, BoundMemory memory, SharedBuffer buffer)
     {
-        (_host, Id, Memory) = (host, id, memory);
+        (_host, Device, Id, Memory) = (host, device, id, memory);
         (BufferName, LengthBytes) = (buffer.Name, buffer.SizeBytes);
         _handleReleased = HandleReleased;
     }
 
     /// <summary>Of the same numbers as those of <see cref="MemoryBinding"/>.</summary>
     public uint Id { get; }
+
+    /// <summary>The NIC whose addresses the memory was mapped for: no other can send from it.</summary>
+    public PciFunction Device { get; }
 
     /// <summary>For people and proofs.</summary>
     public string Name => Memory.Name;

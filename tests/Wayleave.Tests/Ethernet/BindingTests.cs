@@ -1,10 +1,13 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Ethernet;
 using Wayleave.Devices.Ethernet.Steering;
+using Wayleave.Devices.Ethernet.Wire;
 using Wayleave.Devices.Gpu;
+using Wayleave.Tests.Accelerator;
 using Xunit;
 
 namespace Wayleave.Tests.Ethernet;
@@ -149,6 +152,44 @@ public sealed class BindingTests
         Assert.Equal((Errno.EOPNOTSUPP, null), (outcome.Errno, none));
         Assert.Contains("does not let nic0 attach", outcome.Explanation, StringComparison.Ordinal);
         Assert.Equal(Errno.Success, f.BindErrno(revocable, s_revocable));
+    }
+
+    [Fact]
+    public void DEVM_24_An_accelerator_lets_a_static_binding_attach_and_refuses_the_map_and_takes_payload_otherwise()
+    {
+        PciFunction function = new("0000:0a:00.0", "nic0");
+        AcceleratorFixture a = new(importer: function);
+        SharedBuffer range = a.Export(a.Map(a.Allocate(4)), 4 * AcceleratorFixture.Page);
+        a.Run();
+        NicDevice nic = new(a.Host, a.Fabric, function, new NicOptions { Address = TestFrame.Ours });
+        Assert.True(nic.Port.TryEnter());
+        nic.SetSplit(new HeaderSplit(HeaderSplitMode.On, 0));
+        nic.Port.Steering.Change(0, RssChange.Equal(2, 128));
+        BindOutcome Bind(BindRequest request, out MemoryBinding? made)
+        {
+            AcquireTicket ticket = a.Locked(() => new AcquireTicket(a.Host, "bind"));
+            a.Locked(() => range.Reservation.TryLock(ticket));
+            BindOutcome outcome = nic.BindLocked(ticket, range, request, out made);
+            a.Locked(() => range.Reservation.Unlock(ticket));
+            return outcome;
+        }
+
+        BindOutcome refused = Bind(new BindRequest { Queues = [2] }, out _);
+        Assert.Equal(Errno.EPERM, refused.Errno);
+        Assert.Contains("cannot be mapped for nic0", refused.Explanation, StringComparison.Ordinal);
+        Assert.Empty(a.Locked(() => range.Attachments));
+
+        Assert.Equal(Errno.Success, Bind(s_revocable, out MemoryBinding? binding).Errno);
+        Assert.Equal(PeerRoute.BusAddress, binding!.Route);
+        nic.Port.Steering.InsertRule(FlowRule.ForPort(FlowType.TcpIPv4, 5201, 2), out _);
+        byte[] payload = TestFrame.Bytes(1000);
+        Assert.Equal(FrameDrop.None, nic.Port.HandleFrame(new TestFrame { Payload = payload }.Tcp(), default, default));
+        Assert.True(nic.Port.PollReceive(out ReceivedFrame? frame));
+        Assert.True(frame.Payload[0].IsDevice);
+        Assert.True(a.Memory.AsSpan().IndexOf(payload) >= 0, "the payload is not in the accelerator's memory");
+        nic.Port.Recycle(frame);
+        nic.Unbind(binding);
+        Assert.Equal(BindingState.Released, binding.State);
     }
 
     [Fact]

@@ -150,7 +150,7 @@ public sealed class DevmemReceiveQueueTests
     }
 
     [Fact]
-    public void DEVM_15_Too_many_ranges_and_half_a_range_are_refused()
+    public void DEVM_15_differs_too_many_ranges_and_half_a_range_are_refused_and_only_connections_have_tokens()
     {
         PoolFixture f = new();
         f.Append(f.Pool);

@@ -385,7 +385,7 @@ public sealed class NicPortTests
     }
 
     [Fact]
-    public void DEVM_27_A_send_needs_a_transmit_binding_and_a_range_of_it()
+    public void DEVM_27_differs_sends_name_a_binding_and_have_no_zerocopy_flag_to_forget()
     {
         NicFixture f = new();
         GpuBuffer buffer = f.Create(1), receive = f.Create(1);
@@ -396,8 +396,146 @@ public sealed class NicPortTests
         Assert.Equal(Errno.EFAULT, binding.TryRetain(Page, 1));
         Assert.Equal(Errno.EFAULT, binding.TryRetain(Page - 1, 2));
         Assert.Equal(Errno.Success, binding.TryRetain(Page - 1, 1));
+        SuperFrame frame = new(new byte[SuperFrame.BufferBytes], new DmaPort(f.GpuFunction)); // another device
+        Assert.Equal(Errno.ENODEV, frame.AppendDevice(binding, 0, 1));
+        Assert.Equal(0, frame.LengthBytes);
         f.Nic.Unbind(binding);
         Assert.Equal(Errno.EINVAL, binding.TryRetain(0, 1));
+    }
+
+    [Fact]
+    public void DEVM_31_differs_payload_is_handed_out_by_token_and_not_by_completion()
+    {
+        foreach (bool byContext in (bool[])[false, true])
+        {
+            NicFixture f = new();
+            FlowRule rule = FlowRule.ForPort(FlowType.TcpIPv4, 5201, queue: 2);
+            if (byContext)
+            {
+                Assert.Equal(Errno.Success, f.Port.Steering.TryCreateContext(RssChange.Equal(2, 128, 2), out int id));
+                rule = rule with { RingCookie = 0, RssContext = id };
+            }
+
+            Assert.Equal(Errno.Success, f.Port.Steering.InsertRule(rule, out _));
+            GpuBuffer buffer = f.Create(8);
+            f.Bind(buffer, 2, 3);
+            byte[] payload = TestFrame.Bytes(12840);
+            f.Receive(new TestFrame { Payload = payload, GsoBytes = 1460 });
+            Assert.Equal(payload, f.BytesOf(buffer, f.Read()));
+        }
+    }
+
+    [Fact]
+    public void DEVM_32_differs_what_is_returned_is_tokens_and_not_entries_of_a_refill_ring()
+    {
+        NicFixture f = Bound(out _, out _);
+        f.Receive(TestFrame.Bytes(100));
+        uint token = Assert.Single(f.Read()).Token;
+        TokenRange[] ranges =
+        [
+            new TokenRange(0, 1),
+            new TokenRange(uint.MaxValue, 3),
+            new TokenRange(token + 1, 5),
+            new TokenRange(token, 1),
+        ];
+        Assert.Equal(Errno.Success, f.Connection().DontNeed(ranges, out int freed));
+        Assert.Equal(1, freed);
+    }
+
+    [Fact]
+    public void DEVM_33_differs_a_chunk_in_two_tokens_is_filled_again_when_both_are_back()
+    {
+        NicFixture f = Bound(out GpuBuffer buffer, out MemoryBinding binding, pages: 1);
+        f.Receive(new TestFrame { FromPort = 1, Payload = TestFrame.Bytes(2048), GsoBytes = 1460 });
+        f.Receive(new TestFrame { FromPort = 2, Payload = TestFrame.Bytes(2048, 2), GsoBytes = 1460 });
+        DevmemFragment first = Assert.Single(f.Read(1)), second = Assert.Single(f.Read(2));
+        f.Connection(1).DontNeed([new TokenRange(first.Token, 1)], out _);
+        Assert.Equal(0, binding.Pool.FreeChunks);
+        Assert.Equal(TestFrame.Bytes(2048, 2), f.BytesOf(buffer, second));
+        f.Connection(2).DontNeed([new TokenRange(second.Token, 1)], out _);
+        Assert.Equal(1, binding.Pool.FreeChunks);
+    }
+
+    [Fact]
+    public void DEVM_35_differs_the_end_of_the_connection_reclaims_and_the_unbind_frees_the_queue()
+    {
+        NicFixture f = Bound(out GpuBuffer buffer, out MemoryBinding binding);
+        f.Receive(TestFrame.Bytes(1000));
+        f.Read();
+        f.Connection().Close();
+        f.Nic.Unbind(binding);
+        Assert.Equal((BindingState.Released, 0), (binding.State, f.Attachments(buffer)));
+        f.Receive(TestFrame.Bytes(1000), from: 7);
+        Assert.Equal(1000, f.Port.Queues[2].Stats.HostBytes);
+    }
+
+    [Fact]
+    public void H_24_Segments_of_one_byte_cost_a_byte_each_and_the_room_says_so()
+    {
+        NicFixture f = Bound(out _, out MemoryBinding binding, pages: 4);
+        long room = f.Port.ReceiveRoomBytes(2);
+        for (int i = 0; i < 10_000; i++)
+        {
+            f.Receive([(byte)i]);
+            Assert.Equal(room - 1 - i, f.Port.ReceiveRoomBytes(2));
+        }
+
+        Assert.Equal(3, binding.Pool.LiveChunks);
+        Assert.Equal(10_000, f.Connection().UnreadBytes);
+        Assert.Equal(3, f.Read().Length);
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void H_29_A_token_that_is_returned_before_or_after_the_connection_ended_is_freed_once(bool before)
+    {
+        NicFixture f = Bound(out _, out MemoryBinding binding);
+        f.Receive(TestFrame.Bytes(1000));
+        uint token = Assert.Single(f.Read()).Token;
+        f.Receive(TestFrame.Bytes(1000));
+        if (before)
+        {
+            f.Connection().DontNeed([new TokenRange(token, 1)], out _);
+        }
+
+        f.Connection().Close();
+        Assert.Equal(Errno.Success, f.Connection().DontNeed([new TokenRange(token, 1)], out int freed));
+        Assert.Equal((0, 0), (freed, f.Connection().OutstandingTokens));
+        Assert.Equal(0, binding.OutstandingTokens);
+        f.Nic.Unbind(binding);
+        Assert.Equal(BindingState.Released, binding.State);
+    }
+
+    [Fact]
+    public void TCP_59_A_rule_that_comes_and_goes_changes_the_queue_and_loses_nothing()
+    {
+        NicFixture f = Bound(out GpuBuffer buffer, out _);
+        f.Port.Steering.DeleteRule(0);
+        List<byte> all = [];
+        void Send(int seed) => f.Receive(TestFrame.Bytes(500, seed));
+        void Take()
+        {
+            byte[] linear = new byte[4096];
+            DevmemFragment[] fragments = new DevmemFragment[4];
+            Assert.Equal(Errno.Success, f.Connection().Receive(
+                ReceiveFlags.Devmem, 4096, linear, fragments, out ReceiveResult result));
+            all.AddRange(result.LinearBytes > 0 ? linear[..result.LinearBytes] : f.BytesOf(buffer, fragments[0]));
+        }
+
+        Send(1);
+        f.SteerTo(2);
+        Send(2);
+        f.Port.Steering.DeleteRule(0);
+        Send(3);
+        for (int i = 0; i < 3; i++)
+        {
+            Take();
+        }
+
+        Assert.Equal([.. TestFrame.Bytes(500, 1), .. TestFrame.Bytes(500, 2), .. TestFrame.Bytes(500, 3)], all);
+        Assert.Equal(1, f.Port.Queues[2].Stats.Frames);
+        Assert.Equal(2, f.Port.Queues[0].Stats.Frames + f.Port.Queues[1].Stats.Frames);
     }
 
     [Fact]
