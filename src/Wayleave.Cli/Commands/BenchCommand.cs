@@ -27,6 +27,11 @@ internal static class BenchCommand
             BenchDriveReadCommand.Create(),
             CreatePassive(),
         };
+        foreach (Command memory in BenchMemoryCommand.Create())
+        {
+            command.Add(memory);
+        }
+
         return command;
     }
 

@@ -2,17 +2,17 @@ namespace Wayleave.Core.AddressSpaces;
 
 /// <summary>
 /// Which page-table entries show a frame (the reverse mapping, <c>rmap</c>). Nearly always one, so that one needs no
-/// list.
+/// list, and no object: it is a field of its frame, and never copied.
 /// </summary>
-internal sealed class FrameMappings
+internal struct FrameMappings
 {
     private AddressSpace? _firstSpace;
     private ulong _firstPage;
     private List<(AddressSpace Space, ulong Page)>? _more;
 
-    public int Count => (_firstSpace is null ? 0 : 1) + (_more?.Count ?? 0);
+    public readonly int Count => (_firstSpace is null ? 0 : 1) + (_more?.Count ?? 0);
 
-    public (AddressSpace Space, ulong Page) this[int index] =>
+    public readonly (AddressSpace Space, ulong Page) this[int index] =>
         index == 0 ? (_firstSpace!, _firstPage) : _more![index - 1];
 
     public void Add(AddressSpace space, ulong page)

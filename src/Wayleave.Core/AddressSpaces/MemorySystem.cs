@@ -127,8 +127,14 @@ public sealed class MemorySystem : IFrameSource
         frame.Order = 0;
         Unlist(frame);
         Stats.Freed++;
-        MemoryZone zone = _zones.Find(z => z.Contains(frame))!;
-        zone.Return(zone.IndexOf(frame));
+        foreach (MemoryZone zone in _zones)
+        {
+            if (zone.Contains(frame))
+            {
+                zone.Return(zone.IndexOf(frame));
+            }
+        }
+
         HandleProgress();
     }
 

@@ -262,13 +262,19 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                 continue;
             }
 
-            FrameSlot slot = new();
-            foreach (Pause pause in Memory.Allocate(operation, slot, mayBeMovable, isCleared: page.Source is null))
+            PageFrame? fresh = Memory.TryAllocate(mayBeMovable, isCleared: page.Source is null);
+            if (fresh is null)
             {
-                yield return pause;
+                FrameSlot slot = new();
+                foreach (Pause pause in Memory.Allocate(operation, slot, mayBeMovable, page.Source is null))
+                {
+                    yield return pause;
+                }
+
+                fresh = slot.Frame;
             }
 
-            if (slot.Frame is not { } fresh)
+            if (fresh is null)
             {
                 yield break; // StepErrno is ENOMEM; what has a target migrates
             }
@@ -281,7 +287,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     private IEnumerable<Pause> Copy(IDeviceMemoryDriver driver)
     {
         yield return "copy";
-        List<PageCopy> copies = [];
+        List<PageCopy> copies = new(_pages.Count);
         foreach (Entry page in _pages)
         {
             if (page is { CanMigrate: true, Destination: { } to })

@@ -16,6 +16,14 @@ public sealed class PageFrame : IWaitNode
     /// <summary><c>PAGE_SIZE</c>.</summary>
     public const int SizeBytes = 4096;
 
+    /// <summary>Entries that show this page.</summary>
+    internal FrameMappings Mappings;
+
+    /// <summary>
+    /// Entries that stood for this page before it began to migrate, and will stand for what it becomes.
+    /// </summary>
+    internal FrameMappings MigrationEntries;
+
     private readonly Memory<byte> _bytes;
     private readonly IFrameSource _source;
 
@@ -87,13 +95,6 @@ public sealed class PageFrame : IWaitNode
     public bool IsLocked => LockOwner is not null;
 
     public string Label => $"page {Number}";
-
-    internal FrameMappings Mappings { get; } = new();
-
-    /// <summary>
-    /// Entries that stood for this page before it began to migrate, and will stand for what it becomes.
-    /// </summary>
-    internal FrameMappings MigrationEntries { get; } = new();
 
     internal ulong FileIndex { get; set; }
 

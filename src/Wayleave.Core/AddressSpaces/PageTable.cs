@@ -81,7 +81,8 @@ internal sealed class PageTable(AddressSpace space)
         };
         if (!frame.IsZeroPage)
         {
-            (state == EntryState.Migration ? frame.MigrationEntries : frame.Mappings).Add(space, page);
+            ref FrameMappings mappings = ref MappingsOf(frame, state);
+            mappings.Add(space, page);
             space.Memory.Touch(frame);
         }
     }
@@ -203,12 +204,14 @@ internal sealed class PageTable(AddressSpace space)
         this[to] = entry;
         if (entry.Frame is { IsZeroPage: false } frame)
         {
-            FrameMappings mappings =
-                entry.State == EntryState.Migration ? frame.MigrationEntries : frame.Mappings;
+            ref FrameMappings mappings = ref MappingsOf(frame, entry.State);
             mappings.Remove(space, from);
             mappings.Add(space, to);
         }
     }
+
+    private static ref FrameMappings MappingsOf(PageFrame frame, EntryState state) =>
+        ref (state == EntryState.Migration ? ref frame.MigrationEntries : ref frame.Mappings);
 
     // A boundary inside a huge mapping splits it; one between two does not.
     private void SplitAcross(ulong boundary)

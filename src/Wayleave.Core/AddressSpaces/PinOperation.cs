@@ -24,6 +24,7 @@ public sealed class PinOperation : SpaceOperation
     private readonly bool _isCharged;
     private readonly List<PageFrame> _frames = [];
     private long _charged;
+    private SpaceRegion? _lastRegion; // of the page before, within one step
 
     internal PinOperation(
         AddressSpace space, AddressRange range, PinMode flags, bool isCharged, Activity? activity)
@@ -123,6 +124,7 @@ public sealed class PinOperation : SpaceOperation
 
     private IEnumerable<Pause> TakeAll()
     {
+        _lastRegion = null;
         while (_frames.Count < PageCount && TryTakeFast(_range.FirstPage + (ulong)_frames.Count))
         {
         }
@@ -149,6 +151,7 @@ public sealed class PinOperation : SpaceOperation
 
             while (_frames.Count < PageCount && StepErrno == Errno.Success)
             {
+                _lastRegion = null;
                 ulong page = _range.FirstPage + (ulong)_frames.Count;
                 if (TryTake(page, out FaultFlags flags) || StepErrno != Errno.Success)
                 {
@@ -199,11 +202,22 @@ public sealed class PinOperation : SpaceOperation
         return true;
     }
 
+    private SpaceRegion? FindRegion(ulong page)
+    {
+        ulong address = page * PageFrame.SizeBytes;
+        if (_lastRegion is null || !_lastRegion.Addresses.Contains(address))
+        {
+            _lastRegion = _space.FindRegion(address);
+        }
+
+        return _lastRegion;
+    }
+
     // check_vma_flags
     private Errno CheckRegion(ulong page)
     {
         bool isWrite = (_flags & PinMode.Write) != 0;
-        if (_space.FindRegion(page * PageFrame.SizeBytes) is not { } region || region.IsSpecial
+        if (FindRegion(page) is not { } region || region.IsSpecial
             || region.Peer is { IsGone: true }
             || !(isWrite ? region.IsWritable : region.IsReadable))
         {
@@ -235,7 +249,7 @@ public sealed class PinOperation : SpaceOperation
         // gup_must_unshare: a pin to read must see what the process writes later, so the page must be its own.
         bool mustUnshare = IsPin && !isWrite && (frame!.IsAnonymous || frame.IsZeroPage || IsLongTerm)
             && !entry.IsExclusive
-            && _space.FindRegion(page * PageFrame.SizeBytes)!.IsCopyOnWrite;
+            && FindRegion(page)!.IsCopyOnWrite;
         flags |= mustUnshare ? FaultFlags.Unshare : FaultFlags.None;
         return !mustUnshare;
     }
