@@ -14,6 +14,7 @@ internal static class TestPrograms
         ["kernel-peer"] = KernelPeer.Run,
         ["our-peer"] = OurPeer.Run,
         ["p2p"] = PeerToPeer.Run,
+        ["rping-peer"] = RpingPeer.Run,
         ["rxe-dialogs"] = RxeDialogs.Run,
     };
 

@@ -95,6 +95,7 @@ internal static partial class CommandLine
             RevokeCommand.Create(),
             ProofCommand.Create(),
             BenchCommand.Create(),
+            RpingCommand.Create(),
             CheckCommand.Create(),
             RoceCommand.Create(),
             DoctorCommand.Create(),

@@ -9,6 +9,7 @@ using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Host.Configuration;
+using Wayleave.Host.Connections;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 using Wayleave.Host.Runners;
@@ -41,6 +42,7 @@ public sealed class NicHandle : IDisposable
     private readonly HostContext _host;
     private readonly IDatagramTap? _tap;
     private readonly ITimer _watchdog;
+    private readonly Lazy<ConnectionService> _connections;
 
     internal NicHandle(
         HostContext host, PciFabric fabric, PciFunction function, NicConfig config, WayleaveHostOptions options)
@@ -72,6 +74,7 @@ public sealed class NicHandle : IDisposable
         Driver = new PortDriver(Device.Port, endpoint, host, options.Driver, _tap);
         PassiveCompletions = CreateCompletionQueue(PassiveDepth);
         AuditDomain = Device.CreateProtectionDomain();
+        _connections = new Lazy<ConnectionService>(() => new ConnectionService(this));
         _watchdog = options.Clock.CreateTimer(_ => Watch(), null, s_watchInterval, s_watchInterval);
     }
 
@@ -97,6 +100,15 @@ public sealed class NicHandle : IDisposable
     /// For queue pairs that only answer: nobody polls it, and a passive queue pair completes nothing into it.
     /// </summary>
     public CompletionQueue PassiveCompletions { get; }
+
+    /// <summary>Connections by address and port; the first use opens queue pair 1.</summary>
+    public ConnectionService Connections => _connections.Value;
+
+    /// <summary>The path MTU as verbs name it.</summary>
+    internal PathMtu PathMtu => (PathMtu)(System.Numerics.BitOperations.Log2((uint)PathMtuBytes) - 7);
+
+    /// <summary>The time that the port is driven by.</summary>
+    internal TimeSpan Now => _host.Now;
 
     /// <summary>A domain without queue pairs, in which an audit tries which keys are handed out.</summary>
     internal ProtectionDomain AuditDomain { get; }

@@ -77,6 +77,12 @@ public sealed class PortDriver : IDisposable
         }
     }
 
+    /// <summary>
+    /// Called at the end of every turn, under the port token: takes what the port has for others, and returns at once.
+    /// Set before anybody waits for it; a turn that is under way may still miss it.
+    /// </summary>
+    internal Action? TurnEnded { get; set; }
+
     /// <summary>What stopped the engine thread, or null.</summary>
     public Exception? Failure => _failure;
 
@@ -223,6 +229,7 @@ public sealed class PortDriver : IDisposable
         bool waits = byApplication && _port.Urgency == TransmitUrgency.Soon;
         worked |= !waits && Transmit(now, ref room);
         StartRemaps();
+        TurnEnded?.Invoke();
         leavesWork = waits || (room == 0 && !_hasPending);
         return worked;
     }

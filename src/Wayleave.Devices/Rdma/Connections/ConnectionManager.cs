@@ -92,6 +92,16 @@ public sealed class ConnectionManager : IManagementAgent
     }
 
     /// <summary>
+    /// Takes a queue pair to INIT, so that receives can be posted before it is connected (<c>rdma_create_qp</c>).
+    /// </summary>
+    /// <returns>EINVAL for one that is further.</returns>
+    public Errno Prepare(QueuePair pair, CmParameters parameters)
+    {
+        _device.Port.AssertHeld();
+        return CmQueuePair.Open(pair, parameters.GrantedAccess);
+    }
+
+    /// <summary>
     /// Asks a peer for a connection (<c>rdma_connect</c>). Post the receives before: there is no later safe moment. An
     /// event says how it went.
     /// </summary>

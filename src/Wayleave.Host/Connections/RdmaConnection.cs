@@ -1,0 +1,76 @@
+using Wayleave.Core;
+using Wayleave.Devices.Rdma.Connections;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Host.Connections;
+
+/// <summary>
+/// A connection that rdma_cm could have made. Its queue pair belongs to who gave it, before, during and after.
+/// Disposing disconnects.
+/// </summary>
+public sealed class RdmaConnection : IAsyncDisposable
+{
+    private readonly ConnectionService _service;
+    private readonly TaskCompletionSource _made = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    internal RdmaConnection(ConnectionService service, CmConnection id, QueuePair pair) =>
+        (_service, Id, Pair) = (service, id, pair);
+
+    public QueuePair Pair { get; }
+
+    public Gid RemoteGid => Id.RemoteGid;
+
+    /// <summary>What the other side said when it accepted, 196 bytes; empty on the side that accepted.</summary>
+    public ReadOnlyMemory<byte> PrivateData { get; private set; }
+
+    /// <summary>
+    /// Completes when the connection has ended, whoever ended it: the queue pair is in ERR, and what was queued
+    /// completes flushed.
+    /// </summary>
+    public Task Ended => _ended.Task;
+
+    internal CmConnection Id { get; }
+
+    /// <summary>Completes when data may flow.</summary>
+    internal Task Made => _made.Task;
+
+    /// <summary>Ends the connection, and waits until the peer knows, or does not answer. Idempotent.</summary>
+    public Task DisconnectAsync()
+    {
+        _service.Disconnect(this);
+        return Ended;
+    }
+
+    public async ValueTask DisposeAsync() => await DisconnectAsync().ConfigureAwait(false);
+
+    /// <summary>Port token held: only completes tasks.</summary>
+    internal void Handle(in CmEvent cmEvent)
+    {
+        switch (cmEvent.Kind)
+        {
+            case CmEventKind.Established:
+                PrivateData = cmEvent.PrivateData;
+                _made.TrySetResult();
+                break;
+            case CmEventKind.Rejected:
+                Fail(Errno.ECONNREFUSED, $"the peer says no: {cmEvent.Reason}");
+                break;
+            case CmEventKind.Unreachable:
+                Fail(Errno.ETIMEDOUT, "the peer does not answer");
+                break;
+            case CmEventKind.Disconnected:
+                Fail(Errno.ECONNRESET, "the connection has ended");
+                break;
+            default:
+                break;
+        }
+    }
+
+    private void Fail(Errno errno, string why)
+    {
+        _made.TrySetException(new WayleaveException(errno, $"connect to {RemoteGid} port {Id.Port}", why));
+        _ended.TrySetResult();
+    }
+}

@@ -1,0 +1,83 @@
+using Wayleave.Cli;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Cli;
+
+/// <summary><c>wayleave rping</c>, both sides of it.</summary>
+public class RpingCommandTests
+{
+    [Fact]
+    public async Task ROCE_74_ROCE_77_Two_instances_ping_each_other_and_part()
+    {
+        // The loopback has addresses enough; 4791 is taken once on each.
+        Task<Outcome> server = await Serve("--address", "127.79.1.1", "--verbose");
+        Outcome client = await Run(
+            "rping", "--client", "127.79.1.1", "--address", "127.79.1.2", "--count", "100", "--size", "65535");
+        Assert.Equal((0, ""), (client.ExitCode, client.Error));
+        Assert.Equal("100 pings of 65535 bytes, all as they were sent\n", client.Output);
+        Outcome served = await server;
+        Assert.Equal(0, served.ExitCode);
+        Assert.EndsWith("100 pings served\n", served.Output, StringComparison.Ordinal);
+        Assert.StartsWith("server ping data: rdma-ping-0: ABCDEF", served.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task ROCE_70_A_client_that_finds_nobody_listening_says_so()
+    {
+        Task<Outcome> server = await Serve("--address", "127.79.2.1", "--port", "7175");
+        Outcome refused = await Run(
+            "rping", "--client", "127.79.2.1", "--address", "127.79.2.2", "--port", "7176");
+        Assert.Equal(1, refused.ExitCode);
+        Assert.Contains("the peer says no: InvalidServiceId", refused.Error, StringComparison.Ordinal);
+        Outcome client = await Run(
+            "rping", "--client", "127.79.2.1", "--address", "127.79.2.3", "--port", "7175", "--count", "1", "--json");
+        Assert.StartsWith(
+            """{"schema":"wayleave.rping.v1","pings":1,"size_bytes":64,""", client.Output, StringComparison.Ordinal);
+        Assert.Equal("1 ping served\n", (await server).Output);
+    }
+
+    [Theory]
+    [InlineData("rping")]
+    [InlineData("rping", "--server", "--client", "127.0.0.1")]
+    [InlineData("rping", "--server", "--size", "22")]
+    [InlineData("rping", "--server", "--size", "65536")]
+    [InlineData("rping", "--server", "--port", "0")]
+    [InlineData("rping", "--client", "nowhere")]
+    public async Task What_makes_no_sense_is_a_usage_error(params string[] arguments) =>
+        Assert.Equal(2, (await Run(arguments)).ExitCode);
+
+    // The server, once it waits for a client.
+    private static async Task<Task<Outcome>> Serve(params string[] arguments)
+    {
+        FirstLine error = new();
+        Task<Outcome> server = Run(error, ["rping", "--server", .. arguments]);
+        await Task.WhenAny(server, error.Written);
+        return server;
+    }
+
+    private static Task<Outcome> Run(params string[] arguments) =>
+        Run(new StringWriter { NewLine = "\n" }, arguments);
+
+    private static async Task<Outcome> Run(StringWriter error, string[] arguments)
+    {
+        using StringWriter output = new() { NewLine = "\n" };
+        int exitCode = await CommandLine.RunAsync(arguments, output, error, TestContext.Current.CancellationToken);
+        return new Outcome(exitCode, output.ToString(), error.ToString());
+    }
+
+    /// <summary>Says when something was written.</summary>
+    private sealed class FirstLine : StringWriter
+    {
+        private readonly TaskCompletionSource _written = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        public Task Written => _written.Task;
+
+        public override void WriteLine(string? value)
+        {
+            base.WriteLine(value);
+            _written.TrySetResult();
+        }
+    }
+
+    private sealed record Outcome(int ExitCode, string Output, string Error);
+}
