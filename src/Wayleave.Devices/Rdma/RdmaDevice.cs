@@ -93,9 +93,11 @@ public sealed class RdmaDevice
     /// <summary>A completion queue of a fixed size (<c>ibv_create_cq</c>).</summary>
     /// <param name="depth">At least 1; see <see cref="CompletionQueue"/> for what happens when it is full.</param>
     /// <param name="completions">Null unless Success.</param>
-    public static Errno TryCreateCompletionQueue(int depth, out CompletionQueue? completions)
+    /// <param name="channel">Where its events go; null keeps them with the queue.</param>
+    public static Errno TryCreateCompletionQueue(
+        int depth, out CompletionQueue? completions, CompletionChannel? channel = null)
     {
-        completions = depth is >= 1 and <= 1 << 22 ? new CompletionQueue(depth) : null;
+        completions = depth is >= 1 and <= 1 << 22 ? new CompletionQueue(depth, channel) : null;
         return completions is null ? Errno.EINVAL : Errno.Success;
     }
 

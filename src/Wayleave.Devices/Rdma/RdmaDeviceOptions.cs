@@ -99,6 +99,9 @@ public sealed record RdmaDeviceOptions
     /// </summary>
     public int FaultAheadPages { get; init; } = 15;
 
+    /// <summary>Congestion control; null sends no CNP and obeys none (rxe knows neither).</summary>
+    public CongestionOptions? Congestion { get; init; }
+
     public ResponderDefences Defences { get; init; } = ResponderDefences.All;
 
     /// <summary>Throws when the values do not work together, naming every problem at once.</summary>
@@ -120,6 +123,7 @@ public sealed record RdmaDeviceOptions
         Range(FaultRnrTimer, 1, 12, nameof(FaultRnrTimer)); // 0.01 to 0.64 ms; code 0 would be 655 ms
         Range(FaultAheadPages, 0, 1 << 18, nameof(FaultAheadPages));
         Check(AsyncEventCapacity >= 1, $"{nameof(AsyncEventCapacity)} must be at least 1, not {AsyncEventCapacity}");
+        Congestion?.Validate(problems);
         if (problems.Count > 0)
         {
             throw new ArgumentException(string.Join("; ", problems));

@@ -27,6 +27,8 @@ public sealed class RdmaPort
     private readonly List<QueuePair> _pairList = [];
     private readonly List<Peer> _peers = [];
     private readonly List<QueuePair> _stalled = [];
+    private readonly List<QueuePair> _delayed = []; // by congestion
+    private readonly List<CompletionQueue> _moderated = []; // whose next event waits for time
     private readonly Queue<MemoryRegion> _faults = [];
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
@@ -186,6 +188,8 @@ public sealed class RdmaPort
             NoteDeadline(agent.Deadline);
         }
 
+        HandleModerated(now);
+        HandleDelayed(now);
         foreach (QueuePair pair in _pairList)
         {
             if (pair.Requester.Deadline <= now)
@@ -245,6 +249,7 @@ public sealed class RdmaPort
         }
 
         _stalled.Remove(pair);
+        _delayed.Remove(pair);
         pair.IsStalled = false;
     }
 
@@ -308,6 +313,35 @@ public sealed class RdmaPort
         }
     }
 
+    /// <summary>The queue pair may send again at that time. Port token held.</summary>
+    internal void Delay(QueuePair pair, TimeSpan until)
+    {
+        if (!_delayed.Contains(pair))
+        {
+            _delayed.Add(pair);
+        }
+
+        NoteDeadline(until);
+    }
+
+    private void HandleDelayed(TimeSpan now)
+    {
+        for (int i = _delayed.Count - 1; i >= 0; i--)
+        {
+            QueuePair pair = _delayed[i];
+            TimeSpan until = pair.Congestion!.Rate.NextSend;
+            if (until <= now)
+            {
+                _delayed.RemoveAt(i);
+                pair.Requester.Wake();
+            }
+            else
+            {
+                NoteDeadline(until);
+            }
+        }
+    }
+
     internal void NoteDeadline(TimeSpan deadline) =>
         _nextDeadline = deadline < _nextDeadline ? deadline : _nextDeadline;
 
@@ -328,8 +362,9 @@ public sealed class RdmaPort
         QueuePair pair)
     {
         bool hadOverflowed = completions.IsOverflowed;
-        if (completions.TryPush(completion, queue, freed, isSolicited) || hadOverflowed)
+        if (completions.TryPush(completion, queue, freed, isSolicited, Now) || hadOverflowed)
         {
+            NoteModerated(completions);
             return;
         }
 
@@ -342,6 +377,30 @@ public sealed class RdmaPort
             {
                 user.EnterError();
             }
+        }
+    }
+
+    private void NoteModerated(CompletionQueue completions)
+    {
+        if (completions.EventDeadline != TimeSpan.MaxValue && !_moderated.Contains(completions))
+        {
+            _moderated.Add(completions);
+            NoteDeadline(completions.EventDeadline);
+        }
+    }
+
+    private void HandleModerated(TimeSpan now)
+    {
+        for (int i = _moderated.Count - 1; i >= 0; i--)
+        {
+            CompletionQueue completions = _moderated[i];
+            completions.HandleTimeout(now);
+            if (completions.EventDeadline == TimeSpan.MaxValue)
+            {
+                _moderated.RemoveAt(i);
+            }
+
+            NoteDeadline(completions.EventDeadline);
         }
     }
 
@@ -393,7 +452,7 @@ public sealed class RdmaPort
         }
 
         OpcodeTraits traits = packet.Traits;
-        if (traits.Service != pair.Service)
+        if (traits.Service != pair.Service && !IsForConnection(traits, pair))
         {
             return DropReason.WrongTransport;
         }
@@ -425,6 +484,11 @@ public sealed class RdmaPort
         }
 
         CountCheck(isFullCheck);
+        if (pair.Congestion is { } congestion && Congestion.IsMarked(arrival.TrafficClass))
+        {
+            congestion.HandleMark(now);
+        }
+
         if (traits.IsRequest)
         {
             if (pair.AwaitsFirstPacket)
@@ -435,7 +499,14 @@ public sealed class RdmaPort
             return pair.Responder.HandleRequest(packet, arrival);
         }
 
-        if (packet.Opcode == Opcode.RcAcknowledge)
+        if (traits.Service == TransportService.Congestion)
+        {
+            if (packet.BackwardCongestion)
+            {
+                pair.Congestion?.HandleNotification(now);
+            }
+        }
+        else if (packet.Opcode == Opcode.RcAcknowledge)
         {
             pair.Reliable!.HandleAcknowledge(packet.Psn, packet.Aeth, now);
         }
@@ -470,6 +541,10 @@ public sealed class RdmaPort
         CountCheck(isFullCheck);
         return pair.Responder.HandleRequest(packet, arrival with { Identification = (ushort)identification });
     }
+
+    // A CNP is for a connection of any transport.
+    private static bool IsForConnection(in OpcodeTraits traits, QueuePair pair) =>
+        traits.Service == TransportService.Congestion && pair.Service != TransportService.UnreliableDatagram;
 
     private void CountCheck(bool isFullCheck)
     {

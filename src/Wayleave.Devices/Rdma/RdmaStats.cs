@@ -49,6 +49,13 @@ public struct RdmaStats
     public long NaksReceived { get; internal set; }
     public long RnrNaksReceived { get; internal set; }
 
+    /// <summary>Packets that came marked by a congested path.</summary>
+    public long CongestionMarks { get; internal set; }
+
+    /// <summary>CNPs sent and received.</summary>
+    public long NotificationsSent { get; internal set; }
+    public long NotificationsReceived { get; internal set; }
+
     /// <summary>Packets whose ICRC was checked with all 32 bits.</summary>
     public long IcrcChecksFull { get; internal set; }
 

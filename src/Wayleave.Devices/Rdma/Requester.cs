@@ -201,6 +201,7 @@ internal sealed class Requester : SendSide
         }
 
         _port.Counters.Timeouts++;
+        _pair.Congestion?.HandleLoss(now);
         if (!Timer.TryConsumeRetry())
         {
             FailHead(WorkCompletionStatus.RetryExceeded);
@@ -336,6 +337,7 @@ internal sealed class Requester : SendSide
         switch (syndrome)
         {
             case Aeth.NakPsnSequence when Timer.TryConsumeRetry():
+                _pair.Congestion?.HandleLoss(now);
                 GoBackAndSend();
                 break;
             case Aeth.NakPsnSequence:

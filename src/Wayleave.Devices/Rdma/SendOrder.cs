@@ -26,7 +26,8 @@ internal static class SendOrder
     {
         while (peer.Responses.Head is { } pair)
         {
-            BuildResult result = pair.Responder.BuildNext(ref superPacket);
+            BuildResult result = pair.Congestion?.BuildNext(ref superPacket) ?? BuildResult.Nothing;
+            result = result == BuildResult.Nothing ? pair.Responder.BuildNext(ref superPacket) : result;
             if (result == BuildResult.DoesNotFit)
             {
                 // A long READ response takes turns with the others, one super-packet each.
@@ -46,7 +47,19 @@ internal static class SendOrder
         bool hasSent = false;
         while (peer.Requests.Head is { } pair)
         {
-            switch (pair.Requester.BuildNext(ref superPacket, now))
+            RateControl? rate = pair.Congestion?.Rate;
+            if (rate is not null && rate.NextSend > now)
+            {
+                // It is woken when its time has come, and others go on.
+                peer.Requests.RemoveHead();
+                pair.Port.Delay(pair, rate.NextSend);
+                continue;
+            }
+
+            int before = superPacket.LengthBytes;
+            BuildResult result = pair.Requester.BuildNext(ref superPacket, now);
+            rate?.NoteSent(superPacket.LengthBytes - before, now);
+            switch (result)
             {
                 case BuildResult.Built:
                     hasSent = true;

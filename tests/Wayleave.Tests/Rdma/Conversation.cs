@@ -28,12 +28,13 @@ internal sealed class Conversation
         int depth = 64,
         QueuePairCapabilities? capabilities = null,
         AccessFlags access = AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead,
-        RegistrationKind registration = RegistrationKind.SharedBuffer)
+        RegistrationKind registration = RegistrationKind.SharedBuffer,
+        CompletionQueue? completions = null)
     {
         Node = new TestNode("10.77.0.2", 3, options);
         Assert.True(Gid.TryParse("10.77.0.1", out Gid peer));
         PeerGid = peer;
-        Completions = TestNode.CreateCompletionQueue(depth);
+        Completions = completions ?? TestNode.CreateCompletionQueue(depth);
         Pair = Node.CreatePair(Completions, capabilities);
         QueuePairAttributes attributes = new Connection().Attributes with
         {

@@ -11,6 +11,8 @@ internal sealed record RawPacket(Opcode Opcode, uint Psn)
 
     public bool Solicited { get; init; }
 
+    public bool BackwardCongestion { get; init; }
+
     public ushort PKey { get; init; } = Bth.DefaultPKey;
 
     public int Version { get; init; }
@@ -46,6 +48,7 @@ internal sealed record RawPacket(Opcode Opcode, uint Psn)
         {
             Opcode = Opcode,
             Solicited = Solicited,
+            BackwardCongestion = BackwardCongestion,
             PadCount = pad,
             Version = Version,
             PKey = PKey,

@@ -18,17 +18,33 @@ public sealed class CompletionQueue
     private uint _tail; // written by the port, read by pollers
     private uint _head; // written by pollers under _polling, read by the port
     private int _armed;
-    private int _events;
+    private int _events; // without a channel
+    private int _waiting; // completions that share the next event; port token
+    private EventModeration _moderation = EventModeration.None; // port token
     private volatile bool _overflowed;
 
-    internal CompletionQueue(int depth)
+    internal CompletionQueue(int depth, CompletionChannel? channel)
     {
-        Depth = depth;
+        (Depth, Channel) = (depth, channel);
         _ring = new Entry[BitOperations.RoundUpToPowerOf2((uint)depth)];
     }
 
     /// <summary>How many completions fit.</summary>
     public int Depth { get; }
+
+    /// <summary>Where its events go; null keeps them here.</summary>
+    public CompletionChannel? Channel { get; }
+
+    /// <summary>Guarded by the channel's flag.</summary>
+    internal CompletionQueue? NextInChannel { get; set; }
+
+    /// <summary>Guarded by the channel's flag.</summary>
+    internal int EventsInChannel { get; set; }
+
+    /// <summary>
+    /// When an event comes at the latest; <see cref="TimeSpan.MaxValue"/> when none waits. Port token held.
+    /// </summary>
+    internal TimeSpan EventDeadline { get; private set; } = TimeSpan.MaxValue;
 
     /// <summary>A completion was lost; nothing is added any more.</summary>
     public bool IsOverflowed => _overflowed;
@@ -81,7 +97,18 @@ public sealed class CompletionQueue
     }
 
     /// <summary>
-    /// Takes one event (<c>ibv_get_cq_event</c>, without the wait); false when there is none. Any thread.
+    /// Lets completions share events (<c>ibv_modify_cq</c>). Port token held by the caller.
+    /// </summary>
+    public void SetModeration(EventModeration moderation)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(moderation.Count, 1);
+        ArgumentOutOfRangeException.ThrowIfLessThan(moderation.Period, TimeSpan.Zero);
+        _moderation = moderation;
+    }
+
+    /// <summary>
+    /// Takes one event (<c>ibv_get_cq_event</c>, without the wait); false when there is none, or they go to a channel.
+    /// Any thread.
     /// </summary>
     public bool TryTakeEvent()
     {
@@ -102,7 +129,8 @@ public sealed class CompletionQueue
 
     /// <summary>Adds a completion. Port token held.</summary>
     /// <returns>False when it is lost, now or because the queue overflowed before.</returns>
-    internal bool TryPush(in WorkCompletion completion, WorkQueue queue, uint freed, bool isSolicited)
+    internal bool TryPush(
+        in WorkCompletion completion, WorkQueue queue, uint freed, bool isSolicited, TimeSpan now)
     {
         uint tail = _tail;
         if (_overflowed || tail - Volatile.Read(ref _head) >= (uint)Depth)
@@ -120,10 +148,15 @@ public sealed class CompletionQueue
         int armed = Volatile.Read(ref _armed);
         if (armed != NotArmed)
         {
-            bool counts = armed == ArmedForAny || isSolicited || completion.Status != WorkCompletionStatus.Success;
-            if (counts && Interlocked.Exchange(ref _armed, NotArmed) != NotArmed)
+            bool isUrgent = isSolicited || completion.Status != WorkCompletionStatus.Success;
+            if (isUrgent || (armed == ArmedForAny && ++_waiting >= _moderation.Count))
             {
-                Interlocked.Increment(ref _events);
+                RaiseEvent();
+            }
+            else if (armed == ArmedForAny && _moderation.Period > TimeSpan.Zero
+                && EventDeadline == TimeSpan.MaxValue)
+            {
+                EventDeadline = now + _moderation.Period;
             }
         }
 
@@ -141,6 +174,33 @@ public sealed class CompletionQueue
         }
 
         _polling.Exit();
+    }
+
+    /// <summary>The event that completions share does not wait any longer. Port token held.</summary>
+    internal void HandleTimeout(TimeSpan now)
+    {
+        if (EventDeadline <= now)
+        {
+            RaiseEvent();
+        }
+    }
+
+    private void RaiseEvent()
+    {
+        (_waiting, EventDeadline) = (0, TimeSpan.MaxValue);
+        if (Interlocked.Exchange(ref _armed, NotArmed) == NotArmed)
+        {
+            return;
+        }
+
+        if (Channel is { } channel)
+        {
+            channel.Raise(this);
+        }
+        else
+        {
+            Interlocked.Increment(ref _events);
+        }
     }
 
     private struct Entry

@@ -46,6 +46,9 @@ public sealed class QueuePair : Numbered
         _receives = new ReceiveQueue(Capabilities.MaxReceiveWr, Capabilities.MaxReceiveSge, SharedReceives);
         Memory = new LocalMemory(Domain.Device, Domain, port.Memory);
         Remote = new RemoteMemory(this, port.Memory, port.Options.Defences);
+        Congestion = port.Options.Congestion is { } congestion && !isDatagram
+            ? new Congestion(this, port, congestion)
+            : null;
         Reliable = Type == QueuePairType.ReliableConnection ? new Requester(this, _sends, port) : null;
         Requester = Reliable is { } reliable ? reliable : new UnreliableRequester(this, _sends, port);
         Responder = Type switch
@@ -98,6 +101,14 @@ public sealed class QueuePair : Numbered
     internal LocalMemory Memory { get; }
 
     internal RemoteMemory Remote { get; }
+
+    /// <summary>Null where congestion is not controlled.</summary>
+    internal Congestion? Congestion { get; }
+
+    /// <summary>
+    /// What congestion lets it send, bytes per second; null where that is not controlled. Port token held.
+    /// </summary>
+    public double? SendRate => Congestion?.Rate.CurrentRate;
 
     internal SendSide Requester { get; }
 

@@ -1,0 +1,80 @@
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>
+/// Both ends of congestion control at one queue pair: CNPs to its peer when marked packets come, and the rate that the
+/// peer's CNPs ask for. Port token held by the caller.
+/// </summary>
+internal sealed class Congestion(QueuePair pair, RdmaPort port, CongestionOptions options)
+{
+    private const int PayloadBytes = 16;
+    private const int PacketBytes = Bth.Size + PayloadBytes + PacketView.IcrcSize;
+    private const byte Experienced = 3; // ECN-CE, RFC 3168 5
+
+    private TimeSpan _nextNotification = TimeSpan.MinValue;
+    private bool _isOwed;
+
+    public RateControl Rate { get; } = new(options);
+
+    /// <summary>Whether the mark says that the path is congested.</summary>
+    public static bool IsMarked(byte trafficClass) => (trafficClass & 3) == Experienced;
+
+    /// <summary>A marked packet of the peer came: it is told, unless it was a moment ago.</summary>
+    public void HandleMark(TimeSpan now)
+    {
+        port.Counters.CongestionMarks++;
+        if (now >= _nextNotification)
+        {
+            _nextNotification = now + options.NotificationInterval;
+            _isOwed = true;
+            port.Urge(TransmitUrgency.Now);
+            SendOrder.ScheduleResponses(pair);
+        }
+    }
+
+    /// <summary>The peer says that what we send is too much.</summary>
+    public void HandleNotification(TimeSpan now)
+    {
+        port.Counters.NotificationsReceived++;
+        Rate.HandleNotification(now);
+    }
+
+    /// <summary>Something was lost, of which there may be no other sign.</summary>
+    public void HandleLoss(TimeSpan now)
+    {
+        if (options.ReactsToLoss)
+        {
+            Rate.HandleNotification(now);
+        }
+    }
+
+    /// <summary>Adds the CNP that is owed, if one is.</summary>
+    public BuildResult BuildNext(ref SuperPacket superPacket)
+    {
+        if (!_isOwed)
+        {
+            return BuildResult.Nothing;
+        }
+
+        if (!superPacket.TryReserve(PacketBytes, out Span<byte> packet))
+        {
+            return BuildResult.DoesNotFit;
+        }
+
+        new Bth
+        {
+            Opcode = Opcode.CongestionNotification,
+            PKey = port.Options.PKey,
+            BackwardCongestion = true,
+            DestQp = pair.DestQpNumber,
+        }.WriteTo(packet);
+        packet[Bth.Size..^PacketView.IcrcSize].Clear();
+        Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
+        superPacket.Commit(PacketBytes);
+        _isOwed = false;
+        port.Counters.NotificationsSent++;
+        return BuildResult.Built;
+    }
+}
