@@ -7,6 +7,9 @@ internal static class KernelTime
 {
     private const long NanosecondsPerTick = 100;
 
+    /// <summary>CLOCK_MONOTONIC, which is what .NET counts on Linux.</summary>
+    internal static TimeSpan Monotonic => TimeProvider.System.GetElapsedTime(0);
+
     /// <returns>False for <see cref="Timeout.InfiniteTimeSpan"/> (pass a null pointer then).</returns>
     /// <exception cref="ArgumentOutOfRangeException">Negative, but not infinite.</exception>
     internal static bool TryConvert(TimeSpan timeout, out timespec time)

@@ -98,7 +98,7 @@ public sealed unsafe class KernelSyncFile : IDisposable
     {
         sync_set_deadline argument = new()
         {
-            deadline_ns = (ulong)deadline.Ticks * TimeSpan.NanosecondsPerTick,
+            deadline_ns = (ulong)Math.Max(0, deadline.Ticks) * TimeSpan.NanosecondsPerTick,
             pad = padding,
         };
         return Control(sync_file_deadline.SYNC_IOC_SET_DEADLINE, &argument);

@@ -50,8 +50,13 @@ public sealed unsafe class SyncFileWatcher : IDisposable
     public Fence Follow(KernelSyncFile file, string name, Func<Errno>? then = null)
     {
         ArgumentNullException.ThrowIfNull(file);
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
-        FollowedFence followed = new(file, name, then);
+        if (_isDisposed)
+        {
+            file.Dispose();
+            throw new ObjectDisposedException(nameof(SyncFileWatcher));
+        }
+
+        FollowedFence followed = new(_host, file, name, then);
         Fence fence = new(_host, _host.AllocateFenceContexts(), 1, name, followed);
         followed.Fence = fence;
         _followed.Add(followed);
@@ -188,7 +193,8 @@ public sealed unsafe class SyncFileWatcher : IDisposable
     }
 
     /// <summary>The driver behind a fence that stands for a sync_file.</summary>
-    private sealed class FollowedFence(KernelSyncFile file, string name, Func<Errno>? then) : IFenceOperations
+    private sealed class FollowedFence(HostContext host, KernelSyncFile file, string name, Func<Errno>? then)
+        : IFenceOperations
     {
         private const int Nothing = 0;
         private const int ToRun = 1;
@@ -227,10 +233,9 @@ public sealed unsafe class SyncFileWatcher : IDisposable
             && isSignaled
             && ReadError() == Errno.Success;
 
-        public void SetDeadline(Fence fence, TimeSpan deadline)
-        {
-            // The host's clock has another epoch than the kernel's, and before Linux 6.6 there is no such hint.
-        }
+        // A hint, which kernels before 6.6 do not take. Both clocks run alike, from different epochs.
+        public void SetDeadline(Fence fence, TimeSpan deadline) =>
+            _ = File.TrySetDeadline(KernelTime.Monotonic + (deadline - host.Now));
 
         public Errno ReadError()
         {

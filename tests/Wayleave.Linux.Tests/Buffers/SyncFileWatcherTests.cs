@@ -106,6 +106,32 @@ public sealed class SyncFileWatcherTests
     }
 
     [Fact]
+    public void A_deadline_is_a_hint_and_may_be_refused_by_the_kernel()
+    {
+        using SyncFileWatcher watcher = new(_host);
+        (Fence fence, EventFd job) = Follow(watcher);
+        using (_host.Enter())
+        {
+            fence.SetDeadline(_host.Now + TimeSpan.FromMilliseconds(5));
+            fence.SetDeadline(TimeSpan.Zero);
+        }
+
+        job.Signal();
+        Assert.Equal(1, watcher.Wait(TimeSpan.Zero));
+    }
+
+    [Fact]
+    public void A_watcher_that_has_ended_follows_nothing_and_closes_what_it_was_given()
+    {
+        SyncFileWatcher watcher = new(_host);
+        watcher.Dispose();
+        EventFd job = new();
+        using HostContext.Scope held = _host.Enter();
+        Assert.Throws<ObjectDisposedException>(() => watcher.Follow(new KernelSyncFile(job.Descriptor), "late"));
+        Assert.True(job.Descriptor.IsClosed);
+    }
+
+    [Fact]
     public void What_pends_at_the_end_is_dropped_and_reported()
     {
         SyncFileWatcher watcher = new(_host);
