@@ -67,12 +67,7 @@ internal sealed class Peer
     /// <summary>Whether the ICRC fits; says whether all 32 bits were checked or 16.</summary>
     public bool Verify(ReadOnlySpan<byte> packet, ushort sourcePort, int identification, out bool isFullCheck)
     {
-        if (sourcePort != _inboundSourcePort)
-        {
-            _inbound = new IcrcFlow(Address.Destination, _localGid, sourcePort, _localPort);
-            _inboundSourcePort = sourcePort;
-        }
-
+        FollowSourcePort(sourcePort);
         isFullCheck = true;
         if (!_inbound.IsIPv4 || Address.Icrc != IcrcMode.SolveIdentification)
         {
@@ -95,6 +90,29 @@ internal sealed class Peer
             && (Address.Icrc == IcrcMode.SolveIdentification || solved < RdmaDeviceOptions.SuperPacketSegmentsMax);
         _icrcChecksSolved += fits ? 1 : 0;
         return fits;
+    }
+
+    /// <summary>As <see cref="Verify"/>, for a FLUSH of a kernel rxe, whose ICRC runs over the packet twice.</summary>
+    public bool VerifyFlushOfRxe(
+        ReadOnlySpan<byte> packet, ushort sourcePort, int identification, out bool isFullCheck)
+    {
+        FollowSourcePort(sourcePort);
+        isFullCheck = Icrc.VerifyFlushFromRxe(_inbound, (ushort)identification, packet);
+        bool fits = isFullCheck
+            || (Address.Icrc == IcrcMode.SolveIdentification
+                && Icrc.TrySolveFlushFromRxe(_inbound, packet, out _));
+        _icrcChecksFull += isFullCheck ? 1 : 0;
+        _icrcChecksSolved += fits && !isFullCheck ? 1 : 0;
+        return fits;
+    }
+
+    private void FollowSourcePort(ushort sourcePort)
+    {
+        if (sourcePort != _inboundSourcePort)
+        {
+            _inbound = new IcrcFlow(Address.Destination, _localGid, sourcePort, _localPort);
+            _inboundSourcePort = sourcePort;
+        }
     }
 }
 

@@ -102,6 +102,9 @@ public sealed record RdmaDeviceOptions
     /// <summary>Congestion control; null sends no CNP and obeys none (rxe knows neither).</summary>
     public CongestionOptions? Congestion { get; init; }
 
+    /// <summary>Faults that the port inflicts on itself; null in a product that is not being tested.</summary>
+    public FaultOptions? Faults { get; init; }
+
     public ResponderDefences Defences { get; init; } = ResponderDefences.All;
 
     /// <summary>Throws when the values do not work together, naming every problem at once.</summary>
@@ -124,6 +127,7 @@ public sealed record RdmaDeviceOptions
         Range(FaultAheadPages, 0, 1 << 18, nameof(FaultAheadPages));
         Check(AsyncEventCapacity >= 1, $"{nameof(AsyncEventCapacity)} must be at least 1, not {AsyncEventCapacity}");
         Congestion?.Validate(problems);
+        Faults?.Validate(problems);
         if (problems.Count > 0)
         {
             throw new ArgumentException(string.Join("; ", problems));

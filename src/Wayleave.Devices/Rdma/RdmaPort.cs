@@ -32,8 +32,7 @@ public sealed class RdmaPort
     private readonly Queue<MemoryRegion> _faults = [];
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
-    private readonly DatagramCheck _datagrams;
-    private QueuePair? _last; // of the last packet: a batch is usually one queue pair's
+    private readonly PacketIntake _intake;
     private int _token;
     private int _nextPeer;
     private long _mapGeneration; // bumped by whoever maps or kills a region
@@ -47,7 +46,7 @@ public sealed class RdmaPort
         Options = options;
         Dma = new DmaPort(function, isPermanent: true);
         Memory = new RegionMemory(Dma, options.Defences);
-        _datagrams = new DatagramCheck(options);
+        _intake = new PacketIntake(this, options);
     }
 
     /// <summary>The port's DMA engine, with its byte counters per route.</summary>
@@ -71,6 +70,12 @@ public sealed class RdmaPort
     /// What the datagrams since the last <see cref="PollTransmit"/> ask for. Port token held by the caller.
     /// </summary>
     public TransmitUrgency Urgency { get; private set; }
+
+    /// <summary>
+    /// What the port is (<c>ibv_query_port</c>, <c>ibv_query_gid</c>). Port token held by the caller.
+    /// </summary>
+    public PortAttributes Query() =>
+        new(Options.PortMtu, Options.Gid, GidCount: 1, Options.PKey, Reth.LengthMax, Agent is not null);
 
     /// <summary>The sockets that queue pairs were ever connected to. Port token held by the caller.</summary>
     public IReadOnlyList<PeerStatus> GetPeers() => [.. _peers.Select(p => p.Status)];
@@ -121,14 +126,8 @@ public sealed class RdmaPort
         {
             ReadOnlySpan<byte> packet = bytes[..Math.Min(segmentBytes, bytes.Length)];
             bytes = bytes[packet.Length..];
-            _stats.PacketsReceived++;
-            _stats.BytesReceived += packet.Length;
             Arrival arrival = new(source, trafficClass, (ushort)index);
-            DropReason reason = HandlePacket(arrival, sourcePort, packet, now);
-            if (reason != DropReason.None)
-            {
-                _stats.CountDrop(reason);
-            }
+            _intake.Handle(arrival, sourcePort, packet, now);
         }
     }
 
@@ -188,6 +187,7 @@ public sealed class RdmaPort
             NoteDeadline(agent.Deadline);
         }
 
+        _intake.HandleTimeout(now);
         HandleModerated(now);
         HandleDelayed(now);
         foreach (QueuePair pair in _pairList)
@@ -235,7 +235,7 @@ public sealed class RdmaPort
         _doorbells.Answer();
         _pairs.Remove(pair);
         _pairList.Remove(pair);
-        _last = null;
+        _intake.Forget();
     }
 
     /// <summary>The queue pair has nothing to send any more: takes it out of all lists.</summary>
@@ -404,6 +404,9 @@ public sealed class RdmaPort
         }
     }
 
+    /// <summary>As <see cref="PacketIntake.HidesReceive"/>.</summary>
+    internal bool HidesReceive() => _intake.HidesReceive();
+
     internal void CountAnswer(byte syndrome)
     {
         switch (syndrome)
@@ -429,129 +432,6 @@ public sealed class RdmaPort
         }
     }
 
-    // D1 to D8 of roce.md A5: nothing is ever answered for these, and nothing but counters changes.
-    private DropReason HandlePacket(
-        in Arrival arrival, ushort sourcePort, ReadOnlySpan<byte> bytes, TimeSpan now)
-    {
-        DropReason reason = PacketView.TryParse(bytes, out PacketView packet);
-        if (reason != DropReason.None)
-        {
-            return reason;
-        }
-
-        QueuePair? pair = _last;
-        if (pair is null || pair.QpNumber != packet.DestQp)
-        {
-            pair = FindQueuePair(packet.DestQp);
-            if (pair is null)
-            {
-                return DropReason.UnknownQp;
-            }
-
-            _last = pair;
-        }
-
-        OpcodeTraits traits = packet.Traits;
-        if (traits.Service != pair.Service && !IsForConnection(traits, pair))
-        {
-            return DropReason.WrongTransport;
-        }
-
-        QueuePairState least = traits.IsRequest ? QueuePairState.ReadyToReceive : QueuePairState.ReadyToSend;
-        if (pair.State < least || pair.State == QueuePairState.Error)
-        {
-            return DropReason.WrongState;
-        }
-
-        if (traits.Service == TransportService.UnreliableDatagram)
-        {
-            return HandleDatagram(pair, arrival, sourcePort, packet);
-        }
-
-        if (pair.Peer.Address.Destination != arrival.Source)
-        {
-            return DropReason.WrongPeer;
-        }
-
-        if (!IsOurPartition(packet.PKey))
-        {
-            return DropReason.WrongPKey;
-        }
-
-        if (!pair.Peer.Verify(bytes, sourcePort, arrival.Identification, out bool isFullCheck))
-        {
-            return DropReason.BadIcrc;
-        }
-
-        CountCheck(isFullCheck);
-        if (pair.Congestion is { } congestion && Congestion.IsMarked(arrival.TrafficClass))
-        {
-            congestion.HandleMark(now);
-        }
-
-        if (traits.IsRequest)
-        {
-            if (pair.AwaitsFirstPacket)
-            {
-                Agent?.HandleFirstPacket(pair);
-            }
-
-            return pair.Responder.HandleRequest(packet, arrival);
-        }
-
-        if (traits.Service == TransportService.Congestion)
-        {
-            if (packet.BackwardCongestion)
-            {
-                pair.Congestion?.HandleNotification(now);
-            }
-        }
-        else if (packet.Opcode == Opcode.RcAcknowledge)
-        {
-            pair.Reliable!.HandleAcknowledge(packet.Psn, packet.Aeth, now);
-        }
-        else
-        {
-            pair.Reliable!.HandleResponse(packet, now);
-        }
-
-        return DropReason.None;
-    }
-
-    private DropReason HandleDatagram(
-        QueuePair pair, in Arrival arrival, ushort sourcePort, in PacketView packet)
-    {
-        if (!IsOurPartition(packet.PKey))
-        {
-            return DropReason.WrongPKey;
-        }
-
-        if (packet.Deth.QKey != pair.QKey)
-        {
-            return DropReason.WrongQKey;
-        }
-
-        int identification = arrival.Identification;
-        if (!_datagrams.Verify(
-            packet.Bytes, arrival.Source, sourcePort, ref identification, out bool isFullCheck))
-        {
-            return DropReason.BadIcrc;
-        }
-
-        CountCheck(isFullCheck);
-        return pair.Responder.HandleRequest(packet, arrival with { Identification = (ushort)identification });
-    }
-
-    // A CNP is for a connection of any transport.
-    private static bool IsForConnection(in OpcodeTraits traits, QueuePair pair) =>
-        traits.Service == TransportService.Congestion && pair.Service != TransportService.UnreliableDatagram;
-
-    private void CountCheck(bool isFullCheck)
-    {
-        _stats.IcrcChecksFull += isFullCheck ? 1 : 0;
-        _stats.IcrcChecksSolved += isFullCheck ? 0 : 1;
-    }
-
     private Peer? FindPeer(in AddressVector address)
     {
         foreach (Peer known in _peers)
@@ -564,10 +444,6 @@ public sealed class RdmaPort
 
         return null;
     }
-
-    // The low 15 bits name the partition; two limited members do not talk to each other.
-    private bool IsOurPartition(ushort key) =>
-        ((key ^ Options.PKey) & 0x7FFF) == 0 && ((key | Options.PKey) & 0x8000) != 0;
 
     private void WakeStalled()
     {

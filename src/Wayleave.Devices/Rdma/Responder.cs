@@ -55,6 +55,12 @@ internal sealed class Responder : ReceiveSide
 
     public override DropReason HandleRequest(in PacketView packet, in Arrival arrival)
     {
+        if (packet.Psn == _pair.FailAtPsn && !_ends)
+        {
+            _pair.FailAtPsn = null;
+            End(packet, Aeth.NakRemoteOperation, WorkCompletionStatus.General);
+        }
+
         if (!_ends)
         {
             Handle(packet);
@@ -126,7 +132,7 @@ internal sealed class Responder : ReceiveSide
         {
             HandleAnswered(packet);
         }
-        else if (traits.ConsumesReceive && !_receives.TryReady())
+        else if (traits.ConsumesReceive && (_port.HidesReceive() || !_receives.TryReady()))
         {
             RefuseForNow(_pair.MinRnrTimer); // R6
         }

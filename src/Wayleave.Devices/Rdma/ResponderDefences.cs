@@ -56,6 +56,11 @@ public sealed record ResponderDefences
     /// </summary>
     public bool TakesLimitOnce { get; init; } = true;
 
+    /// <summary>
+    /// Whoever posts a receive looks at the state again when it is published: the flush may have gone by before.
+    /// </summary>
+    public bool RingsAfterReceive { get; init; } = true;
+
     /// <summary>An atomic that was seen before is answered with what was stored, not executed again.</summary>
     public bool ReplaysAtomics { get; init; } = true;
 

@@ -132,6 +132,41 @@ public class FlushTests
         Assert.Equal(Errno.EOPNOTSUPP, node.TryRegister(node.Allocate(4096), request, out _));
     }
 
+    [Theory]
+    [InlineData(IcrcMode.Full, 0)]
+    [InlineData(IcrcMode.SolveIdentification, 0xBEEF)]
+    public void ROCE_21_A_FLUSH_of_rxe_is_taken_with_the_checksum_of_rxe_only(IcrcMode mode, ushort identification)
+    {
+        Conversation c = new(
+            a => a with
+            {
+                AccessFlags = Rights,
+                Profile = PeerProfile.Rxe,
+                AddressVector = a.AddressVector with { Icrc = mode },
+            },
+            access: AccessFlags.LocalWrite | AccessFlags.FlushGlobal,
+            registration: RegistrationKind.OwnMemory);
+        IcrcFlow flow = new(c.PeerGid, c.Node.Gid, 4791, 4791);
+        byte[] packet = (Flush(c, First, FlushPlacement.Global) with { DestQp = c.Pair.QpNumber })
+            .Build(flow, identification);
+        c.SendBytes(packet);
+        c.ExpectNothing();
+        Assert.Equal(1, c.Node.Port.Stats.Drops(DropReason.BadIcrc));
+        Icrc.SealFlushForRxe(flow, identification, packet);
+        c.SendBytes(packet);
+        c.Expect("RC_READ_RESP_ONLY a00000 1f msn=1");
+    }
+
+    [Fact]
+    public void A_requester_flushes_for_rxe_with_the_checksum_of_rxe()
+    {
+        Conversation c = new(a => a with { Profile = PeerProfile.Rxe });
+        Assert.Equal(Errno.Success, c.Pair.PostSend(
+            new SendWorkRequest { Opcode = WorkRequestOpcode.Flush, FlushPlacement = FlushPlacement.Global }, []));
+        byte[] sent = c.Expect("RC_FLUSH b00000 A");
+        Assert.True(Icrc.VerifyFlushFromRxe(new IcrcFlow(c.Node.Gid, c.PeerGid, 4791, 4791), 0, sent));
+    }
+
     [Fact]
     public void A_requester_flushes_what_it_wrote_in_one_PSN()
     {

@@ -14,6 +14,8 @@ public sealed class QueuePair : Numbered
     private const QueuePairAttributeMask NotHere = QueuePairAttributeMask.AlternatePath
         | QueuePairAttributeMask.PathMigrationState;
 
+    private static readonly QueuePairAttributes s_none = new();
+
     private readonly SendQueue _sends;
     private readonly ReceiveQueue _receives;
     private volatile QueuePairState _state;
@@ -35,7 +37,6 @@ public sealed class QueuePair : Numbered
         ReceiveCompletionQueue = request.ReceiveCompletions;
         Capabilities = request.Capabilities;
         SharedReceives = request.SharedReceives;
-        Name = $"{Domain.Device.Name} qp 0x{number:x6}";
         bool isDatagram = Type == QueuePairType.UnreliableDatagram;
         MtuBytes = isDatagram ? 128 << (int)port.Options.PortMtu : 256;
         _sends = new SendQueue(
@@ -79,11 +80,11 @@ public sealed class QueuePair : Numbered
     /// <summary>Where its receives come from, if they are shared.</summary>
     public SharedReceiveQueue? SharedReceives { get; }
 
-    /// <summary>For people and traces.</summary>
-    public string Name { get; }
+    /// <summary>For people and traces; made when it is asked for.</summary>
+    public string Name => $"{Domain.Device.Name} qp 0x{Number:x6}";
 
     /// <summary>The attributes in force.</summary>
-    public QueuePairAttributes Attributes { get; private set; } = new();
+    public QueuePairAttributes Attributes { get; private set; } = s_none;
 
     /// <summary>PSN that the responder expects next, and its count of completed messages. Port token held.</summary>
     public (uint ExpectedPsn, uint Msn) ResponderProgress => (Responder.ExpectedPsn, Responder.Msn);
@@ -93,6 +94,12 @@ public sealed class QueuePair : Numbered
     /// the peer is silent or says RNR. Readable from any thread, a moment old.
     /// </summary>
     public uint OldestUnansweredPsn => Requester.OldestUnansweredPsn;
+
+    /// <summary>
+    /// For tests of what runs over it: the request with that PSN ends the queue pair with NAK 0x63, once. Port token
+    /// held by the caller.
+    /// </summary>
+    public uint? FailAtPsn { get; set; }
 
     internal RdmaPort Port { get; }
 
@@ -259,11 +266,12 @@ public sealed class QueuePair : Numbered
     /// </returns>
     public Errno PostReceive(in ReceiveWorkRequest request, ReadOnlySpan<Sge> sges)
     {
+        Interleave.Point("qp: receive is posted");
         Errno errno = _state != QueuePairState.Reset ? _receives.TryPost(request, sges) : Errno.EINVAL;
 
         // Either the flush of ERR sees what was just published, or the state is seen here: one of the two comes second.
         Interlocked.MemoryBarrier();
-        if (errno == Errno.Success && _state == QueuePairState.Error)
+        if (errno == Errno.Success && _state == QueuePairState.Error && Port.Options.Defences.RingsAfterReceive)
         {
             Port.RingDoorbell(this);
         }

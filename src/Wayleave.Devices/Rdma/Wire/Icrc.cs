@@ -118,14 +118,39 @@ public static class Icrc
         }
 
         uint difference = ~Received(udpPayload) ^ Register(flow.Seed(udpPayload.Length, identification: 0), udpPayload);
+        return TrySolve(difference, udpPayload.Length - PacketView.IcrcSize, out identification);
+    }
+
+    /// <summary>
+    /// As <see cref="TrySolveIdentification"/>, for a FLUSH with the ICRC of a kernel rxe (<see
+    /// cref="SealFlushForRxe"/>).
+    /// </summary>
+    public static bool TrySolveFlushFromRxe(
+        in IcrcFlow flow, ReadOnlySpan<byte> udpPayload, out ushort identification)
+    {
+        identification = 0;
+        if (!flow.IsIPv4 || udpPayload.Length < FlushHeaderBytes + PacketView.IcrcSize)
+        {
+            return false;
+        }
+
+        uint difference = ~Received(udpPayload)
+            ^ FlushRegister(flow.Seed(udpPayload.Length, identification: 0), udpPayload);
+        int payloadBytes = FlushHeaderBytes + udpPayload.Length - PacketView.IcrcSize;
+        return TrySolve(difference, payloadBytes, out identification);
+    }
+
+    private static bool TrySolve(uint difference, int payloadBytes, out ushort identification)
+    {
+        identification = 0;
         if (difference == 0)
         {
             return true;
         }
 
-        // Behind the field: 14 bytes of IPv4 header, 8 of UDP, and the payload up to the ICRC. Four more undo the
-        // register's x^32.
-        uint solved = CrcPolynomial.DivideByXToThe8(difference, 14 + 8 + udpPayload.Length - PacketView.IcrcSize + 4);
+        // Behind the field: 14 bytes of IPv4 header, 8 of UDP, and the payload up to the ICRC, as often as it was fed.
+        // Four more undo the register's x^32.
+        uint solved = CrcPolynomial.DivideByXToThe8(difference, 14 + 8 + payloadBytes + 4);
         if ((solved & 0xFFFF) != 0)
         {
             return false;

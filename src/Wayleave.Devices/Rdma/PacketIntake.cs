@@ -1,0 +1,204 @@
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+
+namespace Wayleave.Devices.Rdma;
+
+/// <summary>
+/// The way of a packet from the wire to its queue pair: the silent checks D1 to D8 of roce.md A5. Port token held by
+/// the caller.
+/// </summary>
+internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
+{
+    private readonly DatagramCheck _datagrams = new(options);
+    private readonly FaultInjector? _faults = options.Faults is { } faults ? new FaultInjector(faults) : null;
+    private QueuePair? _last; // of the last packet: a batch is usually one queue pair's
+
+    /// <summary>A packet of a datagram.</summary>
+    public void Handle(in Arrival arrival, ushort sourcePort, ReadOnlySpan<byte> packet, TimeSpan now)
+    {
+        if (_faults is null)
+        {
+            Receive(arrival, sourcePort, packet, now);
+        }
+        else
+        {
+            ReceiveWithFaults(_faults, arrival, sourcePort, packet, now);
+        }
+    }
+
+    /// <summary>A queue pair is gone.</summary>
+    public void Forget() => _last = null;
+
+    /// <summary>A fault is due: the message that needs a receive is to be told that there is none.</summary>
+    public bool HidesReceive() => _faults is { } faults && faults.HidesReceive();
+
+    private void Receive(in Arrival arrival, ushort sourcePort, ReadOnlySpan<byte> packet, TimeSpan now)
+    {
+        port.Counters.PacketsReceived++;
+        port.Counters.BytesReceived += packet.Length;
+        DropReason reason = HandlePacket(arrival, sourcePort, packet, now);
+        if (reason != DropReason.None)
+        {
+            port.Counters.CountDrop(reason);
+        }
+    }
+
+    private void ReceiveWithFaults(
+        FaultInjector faults, in Arrival arrival, ushort sourcePort, ReadOnlySpan<byte> packet, TimeSpan now)
+    {
+        int copies = faults.Admit(arrival, sourcePort, packet, now, out ReadOnlySpan<byte> admitted);
+        for (; copies > 0; copies--)
+        {
+            Receive(arrival, sourcePort, admitted, now);
+        }
+
+        port.NoteDeadline(faults.Deadline);
+    }
+
+    /// <summary>What was held back, and is due.</summary>
+    public void HandleTimeout(TimeSpan now)
+    {
+        if (_faults is not { } faults)
+        {
+            return;
+        }
+
+        while (faults.TryRelease(now, out Arrival arrival, out ushort sourcePort, out ReadOnlySpan<byte> packet))
+        {
+            Receive(arrival, sourcePort, packet, now);
+        }
+
+        port.NoteDeadline(faults.Deadline);
+    }
+
+    // D1 to D8 of roce.md A5: nothing is ever answered for these, and nothing but counters changes.
+    private DropReason HandlePacket(
+        in Arrival arrival, ushort sourcePort, ReadOnlySpan<byte> bytes, TimeSpan now)
+    {
+        DropReason reason = PacketView.TryParse(bytes, out PacketView packet);
+        if (reason != DropReason.None)
+        {
+            return reason;
+        }
+
+        QueuePair? pair = _last;
+        if (pair is null || pair.QpNumber != packet.DestQp)
+        {
+            pair = port.FindQueuePair(packet.DestQp);
+            if (pair is null)
+            {
+                return DropReason.UnknownQp;
+            }
+
+            _last = pair;
+        }
+
+        OpcodeTraits traits = packet.Traits;
+        if (traits.Service != pair.Service && !IsForConnection(traits, pair))
+        {
+            return DropReason.WrongTransport;
+        }
+
+        QueuePairState least = traits.IsRequest ? QueuePairState.ReadyToReceive : QueuePairState.ReadyToSend;
+        if (pair.State < least || pair.State == QueuePairState.Error)
+        {
+            return DropReason.WrongState;
+        }
+
+        if (traits.Service == TransportService.UnreliableDatagram)
+        {
+            return HandleDatagram(pair, arrival, sourcePort, packet);
+        }
+
+        if (pair.Peer.Address.Destination != arrival.Source)
+        {
+            return DropReason.WrongPeer;
+        }
+
+        if (!IsOurPartition(packet.PKey))
+        {
+            return DropReason.WrongPKey;
+        }
+
+        bool isFlushOfRxe = packet.Opcode == Opcode.RcFlush && pair.Profile.FlushChecksumRunsTwice;
+        bool fits = isFlushOfRxe
+            ? pair.Peer.VerifyFlushOfRxe(bytes, sourcePort, arrival.Identification, out bool isFullCheck)
+            : pair.Peer.Verify(bytes, sourcePort, arrival.Identification, out isFullCheck);
+        if (!fits)
+        {
+            return DropReason.BadIcrc;
+        }
+
+        CountCheck(isFullCheck);
+        if (pair.Congestion is { } congestion && Congestion.IsMarked(arrival.TrafficClass))
+        {
+            congestion.HandleMark(now);
+        }
+
+        if (traits.IsRequest)
+        {
+            if (pair.AwaitsFirstPacket)
+            {
+                port.Agent?.HandleFirstPacket(pair);
+            }
+
+            return pair.Responder.HandleRequest(packet, arrival);
+        }
+
+        if (traits.Service == TransportService.Congestion)
+        {
+            if (packet.BackwardCongestion)
+            {
+                pair.Congestion?.HandleNotification(now);
+            }
+        }
+        else if (packet.Opcode == Opcode.RcAcknowledge)
+        {
+            pair.Reliable!.HandleAcknowledge(packet.Psn, packet.Aeth, now);
+        }
+        else
+        {
+            pair.Reliable!.HandleResponse(packet, now);
+        }
+
+        return DropReason.None;
+    }
+
+    private DropReason HandleDatagram(
+        QueuePair pair, in Arrival arrival, ushort sourcePort, in PacketView packet)
+    {
+        if (!IsOurPartition(packet.PKey))
+        {
+            return DropReason.WrongPKey;
+        }
+
+        if (packet.Deth.QKey != pair.QKey)
+        {
+            return DropReason.WrongQKey;
+        }
+
+        int identification = arrival.Identification;
+        if (!_datagrams.Verify(
+            packet.Bytes, arrival.Source, sourcePort, ref identification, out bool isFullCheck))
+        {
+            return DropReason.BadIcrc;
+        }
+
+        CountCheck(isFullCheck);
+        return pair.Responder.HandleRequest(packet, arrival with { Identification = (ushort)identification });
+    }
+
+    // A CNP is for a connection of any transport.
+    private static bool IsForConnection(in OpcodeTraits traits, QueuePair pair) =>
+        traits.Service == TransportService.Congestion && pair.Service != TransportService.UnreliableDatagram;
+
+    private void CountCheck(bool isFullCheck)
+    {
+        port.Counters.IcrcChecksFull += isFullCheck ? 1 : 0;
+        port.Counters.IcrcChecksSolved += isFullCheck ? 0 : 1;
+    }
+
+    // The low 15 bits name the partition; two limited members do not talk to each other.
+    private bool IsOurPartition(ushort key) =>
+        ((key ^ options.PKey) & 0x7FFF) == 0 && ((key | options.PKey) & 0x8000) != 0;
+}
