@@ -24,6 +24,7 @@ public static class ScenarioCatalog
         TwoDevicesOnePage.Scenario,
         ForkAgainstPin.Scenario,
         ExitAgainstAll.Scenario,
+        PrefetchAgainstUnmap.Scenario,
         EthernetScenarios.RevokeAgainstSegment,
         EthernetScenarios.TokenAgainstUnbind,
         EthernetScenarios.ResetAgainstRefill,
