@@ -291,6 +291,55 @@ public sealed class SpaceRegionTests
     }
 
     [Fact]
+    public void A_packet_inside_an_older_list_is_waited_for_by_whoever_takes_another_page_of_it()
+    {
+        SpaceRegionFixture f = new();
+        AddressRange range = f.Map(2);
+        f.Fill(range, 1);
+        MemoryRegion region = f.Register(range, OnDemand);
+        Core.Buffers.Translation inside = region.Current!;
+        Assert.True(inside.Gate.TryEnter());
+        ChangeOperation first = f.Space.Discard(range with { LengthBytes = Page });
+        ChangeOperation second = f.Space.Discard(new AddressRange(range.Start + Page, Page));
+        ChangeOperation again = f.Space.Discard(range with { LengthBytes = Page });
+        using (f.Host.Enter())
+        {
+            Assert.False(first.Proceed());
+            Assert.False(second.Proceed());
+            Assert.False(again.Proceed());
+        }
+
+        inside.Gate.Exit();
+        f.Done(first);
+        f.Done(second);
+        f.Done(again);
+        Assert.Equal(32, f.Memory.FreePages);
+    }
+
+    [Fact]
+    public void A_region_that_pages_and_is_deregistered_with_a_packet_inside_lets_no_page_go_until_that_has_left()
+    {
+        SpaceRegionFixture f = new();
+        AddressRange range = f.Map(1);
+        f.Fill(range, 1);
+        MemoryRegion region = f.Register(range, OnDemand);
+        Core.Buffers.Translation inside = region.Current!;
+        Assert.True(inside.Gate.TryEnter());
+        ChangeOperation unmap = f.Space.Unmap(range);
+        using (f.Host.Enter())
+        {
+            Assert.Equal(Errno.Success, RegionRegistration.TryDeregister(f.Node.Device, region, out Fence? drain));
+            Assert.False(drain!.HasEnded);
+            Assert.False(unmap.Proceed());
+        }
+
+        inside.Gate.Exit();
+        f.Done(unmap);
+        Assert.Equal(Errno.Success, f.Deregister(region));
+        Assert.Equal((32L, 0), (f.Memory.FreePages, f.Space.SubscriptionCount));
+    }
+
+    [Fact]
     public void A_process_that_ends_takes_its_memory_from_regions_and_later_access_is_an_error()
     {
         SpaceRegionFixture f = new();

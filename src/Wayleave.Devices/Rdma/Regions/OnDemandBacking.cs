@@ -35,7 +35,8 @@ internal sealed class OnDemandBacking : RegionBacking, IMirror
     private readonly SortedDictionary<ulong, Entry> _pages = [];
     private readonly Dictionary<ulong, IntervalNotifier> _children = [];
     private Translation _translation;
-    private MirrorDrain _inside; // the packets inside its gate, once that is closed
+    private int _undrained; // closed gates with a packet inside: it may be anywhere in the list that it found
+    private MirrorDrain? _inside; // completes when there is none
     private Fence? _drain;
     private bool _isReleased;
 
@@ -44,7 +45,7 @@ internal sealed class OnDemandBacking : RegionBacking, IMirror
         (_region, _device, _request, _host) = (region, device, request, device.Host);
         _timeline = new Timeline(_host, region.Name);
         _span = request.IsImplicit ? new AddressRange(0, SpanBytes) : WholePages(request.Addresses);
-        (_translation, _inside) = MakeTranslation();
+        _translation = MakeTranslation();
         region.PublishBacked(_translation);
     }
 
@@ -97,25 +98,29 @@ internal sealed class OnDemandBacking : RegionBacking, IMirror
         Page(new PagingRequest(_span, Ahead: 0, IsWrite: false, Faults: false), completed);
     }
 
+    // The subscriptions go last: as long as a packet is inside, whoever wants a page has to wait for it.
     public override Fence? Release()
     {
         _region.KillBacked();
         if (!_isReleased)
         {
             _isReleased = true;
-            _pages.Clear();
-            foreach (IntervalNotifier notifier in _children.Values)
-            {
-                notifier.Remove();
-            }
-
-            if (!_translation.Gate.Close(out _))
-            {
-                _drain = _timeline.CreateFence(); // signalled by the last one out
-            }
+            Close(_translation);
         }
 
-        return _drain is { HasEnded: false } drain ? drain : null;
+        if (_undrained > 0)
+        {
+            return _drain ??= _timeline.CreateFence(); // signalled by the last one out
+        }
+
+        _pages.Clear();
+        foreach (IntervalNotifier notifier in _children.Values)
+        {
+            notifier.Remove();
+        }
+
+        _children.Clear();
+        return null;
     }
 
     public InvalidateAnswer Invalidate(IntervalNotifier notifier, in InvalidateRange range, ulong sequence)
@@ -126,7 +131,13 @@ internal sealed class OnDemandBacking : RegionBacking, IMirror
         }
 
         notifier.SetSequence(sequence);
-        return _isReleased || !TryRemove(range.Addresses) ? InvalidateAnswer.Done : Republish();
+        if (!_isReleased && TryRemove(range.Addresses))
+        {
+            Republish();
+        }
+
+        // Also when nothing was taken out now: a packet may be inside a list from before, which had the page.
+        return _undrained == 0 ? InvalidateAnswer.Done : InvalidateAnswer.WaitFor(_inside!);
     }
 
     /// <summary>
@@ -250,29 +261,19 @@ internal sealed class OnDemandBacking : RegionBacking, IMirror
         return _pages.Count != before;
     }
 
-    private (Translation Translation, MirrorDrain Inside) MakeTranslation()
+    private Translation MakeTranslation()
     {
-        MirrorDrain inside = new(_host);
-        InFlightGate gate = new(() =>
-        {
-            using (_host.Enter())
-            {
-                using SignalingSection section = new(_region.Name, "drain");
-                inside.Complete();
-                _drain?.Signal();
-            }
-        });
+        InFlightGate gate = new(HandleDrained);
         bool hasReadOnly = false;
         foreach (Entry entry in _pages.Values)
         {
             hasReadOnly |= !entry.IsWritable;
         }
 
-        Translation translation = new(MakeList(mustWrite: false), gate)
+        return new Translation(MakeList(mustWrite: false), gate)
         {
             Writable = hasReadOnly ? MakeList(mustWrite: true) : null,
         };
-        return (translation, inside);
     }
 
     private DmaAddressList MakeList(bool mustWrite)
@@ -313,12 +314,36 @@ internal sealed class OnDemandBacking : RegionBacking, IMirror
     }
 
     // The new list first, then the old gate: a packet that is refused there finds the new one.
-    private InvalidateAnswer Republish()
+    private void Republish()
     {
-        (Translation old, MirrorDrain drain) = (_translation, _inside);
-        (_translation, _inside) = MakeTranslation();
+        Translation old = _translation;
+        _translation = MakeTranslation();
         _region.PublishBacked(_translation);
-        return old.Gate.Close(out _) ? InvalidateAnswer.Done : InvalidateAnswer.WaitFor(drain);
+        Close(old);
+    }
+
+    private void Close(Translation translation)
+    {
+        if (!translation.Gate.Close(out _))
+        {
+            _undrained++;
+            _inside ??= new MirrorDrain(_host);
+        }
+    }
+
+    /// <summary>The last packet has left a closed gate: on the port's thread, without any lock.</summary>
+    private void HandleDrained()
+    {
+        using (_host.Enter())
+        {
+            using SignalingSection section = new(_region.Name, "drain");
+            if (--_undrained == 0)
+            {
+                (MirrorDrain? inside, _inside) = (_inside, null);
+                inside?.Complete();
+                _drain?.Signal();
+            }
+        }
     }
 
     private readonly record struct Entry(DeviceAddress Address, bool IsWritable);
