@@ -11,6 +11,7 @@ internal struct AckPolicy(TimeSpan delay)
     private const int OwedMax = 4;
 
     private long _unacknowledgedBytes;
+    private bool _isAnswered;
 
     /// <summary>Acknowledgements to send now.</summary>
     public int Owed { get; private set; }
@@ -21,11 +22,22 @@ internal struct AckPolicy(TimeSpan delay)
     /// <summary>The next segment to leave says something that the peer does not know.</summary>
     public readonly bool IsDue(TimeSpan now) => Owed > 0 || Deadline <= now;
 
-    /// <summary>Out of order, duplicate, gap filled, FIN, probe: one acknowledgement each.</summary>
-    public void RequestNow() => Owed = Math.Min(Owed + 1, OwedMax);
+    /// <summary>Another segment came: it has at most one answer, whatever is the matter with it.</summary>
+    public void BeginSegment() => _isAnswered = false;
+
+    /// <summary>Out of order, or a duplicate: one acknowledgement for each such segment.</summary>
+    public void RequestNow()
+    {
+        Owed = _isAnswered ? Math.Max(Owed, 1) : Math.Min(Owed + 1, OwedMax);
+        _isAnswered = true;
+    }
 
     /// <summary>At least one acknowledgement; several reasons of one batch are one answer.</summary>
-    public void RequestOnce() => Owed = Math.Max(Owed, 1);
+    public void RequestOnce()
+    {
+        Owed = Math.Max(Owed, 1);
+        _isAnswered = true;
+    }
 
     /// <summary>Data came in order.</summary>
     public void HandleInOrder(TimeSpan now, long bytes, int segmentBytes)

@@ -292,6 +292,7 @@ public sealed class TcpConnection
         }
 
         _timers.HandleReceived(now);
+        _receiver.BeginSegment();
         if (State == TcpState.SynSent)
         {
             SegmentArrival.InSynSent(this, now, segment);

@@ -76,6 +76,9 @@ internal sealed class TcpReceiver(TcpEndpointOptions options, TcpStats stats, De
             && ((position >= Next && position < Next + window) || (last >= Next && last < Next + window));
     }
 
+    /// <summary>Another segment came; see <see cref="AckPolicy.BeginSegment"/>.</summary>
+    public void BeginSegment() => _acks.BeginSegment();
+
     /// <summary>An acknowledgement is due now; several reasons are several.</summary>
     public void RequestAck() => _acks.RequestNow();
 

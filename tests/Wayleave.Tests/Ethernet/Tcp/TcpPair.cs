@@ -13,17 +13,18 @@ internal sealed class TcpPair
 {
     private const int ChunkBytes = 2048;
 
-    private readonly byte[] _buffer = new byte[1 << 17];
+    private readonly byte[] _buffer = new byte[1 << 14];
 
     public TcpPair(
         Choices choices,
         SimulatedLinkOptions link,
         Func<TcpEndpointOptions, TcpEndpointOptions>? options = null,
-        bool ipv6 = false)
+        bool ipv6 = false,
+        int chunks = 256)
     {
         Link = new SimulatedLink<int>(choices, link);
-        A = new Side(this, index: 0, choices, options, ipv6);
-        B = new Side(this, index: 1, choices, options, ipv6);
+        A = new Side(this, index: 0, choices, options, ipv6, chunks);
+        B = new Side(this, index: 1, choices, options, ipv6, chunks);
     }
 
     public SimulatedLink<int> Link { get; }
@@ -66,16 +67,18 @@ internal sealed class TcpPair
     {
         private readonly TcpPair _pair;
         private readonly int _index;
-        private readonly ChunkPool _pool = new(ChunkPoolKind.Host, new byte[ChunkBytes * 4096], ChunkBytes);
+        private readonly ChunkPool _pool;
 
         public Side(
             TcpPair pair,
             int index,
             Choices choices,
             Func<TcpEndpointOptions, TcpEndpointOptions>? options,
-            bool ipv6)
+            bool ipv6,
+            int chunks)
         {
             (_pair, _index) = (pair, index);
+            _pool = new ChunkPool(ChunkPoolKind.Host, new byte[ChunkBytes * chunks], ChunkBytes);
             TcpEndpointOptions given = new() { SuperPacketBytes = 1, ReceiveBufferBytes = 256 << 10 };
             byte[] key = [.. Enumerable.Range(0, 16).Select(i => (byte)(i + index))];
             Endpoint = new TcpEndpoint(options?.Invoke(given) ?? given, key, choices, this);
