@@ -50,7 +50,9 @@ internal sealed class KernelPeer : IDisposable
             Tcp = new TcpEndpointOptions { SuperPacketBytes = disturb is null ? 65000 : 1 },
         };
         Host = new HostContext(TimeProvider.System);
-        Fabric = new PciFabric();
+        PciTopology topology = new();
+        topology.Add(new HostBridge(0, 0));
+        Fabric = new PciFabric(topology);
         Nic = new HostedNic(
             Host,
             Fabric,

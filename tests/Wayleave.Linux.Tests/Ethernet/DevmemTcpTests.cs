@@ -1,0 +1,419 @@
+using System.Net;
+using System.Net.Sockets;
+using System.Security.Cryptography;
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Reservations;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Ethernet;
+using Wayleave.Devices.Ethernet.Steering;
+using Wayleave.Devices.Gpu;
+using Wayleave.Host.Ethernet;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Ethernet;
+
+/// <summary>
+/// The kernel's TCP sends into a GPU's memory, and receives out of it; no byte of payload is copied for us.
+/// </summary>
+public sealed class DevmemTcpTests
+{
+    private const ushort Port = 5201;
+    private const int Queue = 2;
+    private const int Page = 4096;
+
+    [Theory]
+    [InlineData(KernelPeer.OurIPv4, 1500)]
+    [InlineData(KernelPeer.OurIPv6, 1500)]
+    [InlineData(KernelPeer.OurIPv4, 9000)]
+    public void TCP_58_Payload_of_the_kernel_lands_in_device_memory_byte_for_byte(string address, int mtu) =>
+        KernelPeer.Run(
+            peer =>
+            {
+                Gpu gpu = new(peer);
+                MemoryBinding binding = gpu.BindReceive(pages: 1536); // more than a window
+                byte[] sent = KernelPeer.Noise(16 << 20, seed: 3);
+                using DevmemListener listener = peer.Nic.Listen(Port);
+                Task<string> receiver = Task.Run(async () =>
+                {
+                    await using DevmemConnection connection = await listener.AcceptAsync(peer.Patience.Token);
+                    (string hash, long linear) = await gpu.HashAllAsync(connection, peer.Patience.Token);
+                    Assert.Equal(0, linear);
+                    Assert.Equal((sent.Length, 0), connection.GetReceived());
+                    return hash;
+                });
+                using Socket socket = KernelPeer.Connect(address, Port);
+                socket.SendAll(sent);
+                socket.Shutdown(SocketShutdown.Send);
+                Assert.Equal(Convert.ToHexString(SHA256.HashData(sent)), receiver.GetAwaiter().GetResult());
+
+                // What the kernel sent again was placed too, before anybody knew.
+                Assert.InRange(peer.Nic.Driver.WithToken(() => binding.BytesPlaced), sent.Length, 2L * sent.Length);
+                Assert.Equal((0, 0), peer.Nic.Driver.WithToken(
+                    () => (binding.Pool.LiveChunks - OpenChunks(binding), binding.OutstandingTokens)));
+            },
+            mtu);
+
+    [Fact]
+    public void TCP_59_A_rule_that_comes_and_goes_in_mid_flow_loses_nothing() => KernelPeer.Run(peer =>
+    {
+        Gpu gpu = new(peer);
+        gpu.BindReceive(pages: 1024, steers: false);
+        byte[] sent = KernelPeer.Noise(24 << 20, seed: 4);
+        using DevmemListener listener = peer.Nic.Listen(Port);
+        Task<(string Hash, long Linear)> receiver = Task.Run(async () =>
+        {
+            await using DevmemConnection connection = await listener.AcceptAsync(peer.Patience.Token);
+            return await gpu.HashAllAsync(connection, peer.Patience.Token);
+        });
+        using Socket socket = KernelPeer.Connect(KernelPeer.OurIPv4, Port);
+        socket.SendAll(sent.AsSpan(0, 8 << 20));
+        int rule = gpu.Steer(FlowType.TcpIPv4);
+        socket.SendAll(sent.AsSpan(8 << 20, 8 << 20));
+        peer.Nic.Driver.WithToken(() => Assert.Equal(
+            Errno.Success, peer.Nic.Device.Port.Steering.DeleteRule((uint)rule)));
+        socket.SendAll(sent.AsSpan(16 << 20));
+        socket.Shutdown(SocketShutdown.Send);
+        (string hash, long linear) = receiver.GetAwaiter().GetResult();
+        Assert.Equal(Convert.ToHexString(SHA256.HashData(sent)), hash);
+        Assert.InRange(linear, 1, sent.Length - 1); // some of it by each way
+    });
+
+    [Fact]
+    public void TCP_60_61_Tokens_that_stay_out_close_the_window_and_come_back_once() => KernelPeer.Run(peer =>
+    {
+        Gpu gpu = new(peer);
+        MemoryBinding binding = gpu.BindReceive(pages: 64);
+        byte[] sent = KernelPeer.Noise(4 << 20, seed: 5);
+        using DevmemListener listener = peer.Nic.Listen(Port);
+        Task<string> receiver = Task.Run(async () =>
+        {
+            await using DevmemConnection connection = await listener.AcceptAsync(peer.Patience.Token);
+            return await ReadWithoutReturningAsync(gpu, connection, binding, peer.Patience.Token);
+        });
+        using Socket socket = KernelPeer.Connect(KernelPeer.OurIPv4, Port);
+        socket.SendAll(sent);
+        socket.Shutdown(SocketShutdown.Send);
+        Assert.Equal(Convert.ToHexString(SHA256.HashData(sent)), receiver.GetAwaiter().GetResult());
+        Assert.Equal(0, peer.Nic.Driver.WithToken(() => binding.OutstandingTokens));
+    });
+
+    [Theory]
+    [InlineData("10.0.0.2", AddressFamily.InterNetwork)]
+    [InlineData("fd00::2", AddressFamily.InterNetworkV6)]
+    public void DEVM_26_28_Device_memory_is_sent_and_is_in_use_until_it_was_acknowledged(
+        string address, AddressFamily family) => KernelPeer.Run(peer =>
+    {
+        Gpu gpu = new(peer);
+        byte[] sent = KernelPeer.Noise(512 * Page, seed: 6);
+        TransmitBinding binding = gpu.BindTransmit(sent);
+        using Socket listener = new(family, SocketType.Stream, ProtocolType.Tcp);
+        listener.Bind(new IPEndPoint(IPAddress.Parse(address), Port));
+        listener.Listen(1);
+        Task sender = Task.Run(async () =>
+        {
+            await using DevmemConnection connection =
+                await peer.Nic.ConnectAsync(KernelPeer.Address(address), Port, peer.Patience.Token);
+            ValueTask whole = connection.SendAsync(binding, 0, sent.Length, peer.Patience.Token);
+            Assert.False(whole.IsCompleted); // nobody has acknowledged anything
+            await whole;
+            Assert.Equal(0, peer.Nic.Driver.WithToken(() => binding.References));
+
+            // In odd pieces too.
+            for (ulong offset = 0; offset < 3000; offset += 3)
+            {
+                await connection.SendAsync(binding, offset, 3, peer.Patience.Token);
+            }
+
+            connection.Shutdown();
+            await connection.FlushAsync(peer.Patience.Token);
+        });
+        using Socket socket = listener.Accept();
+        byte[] received = new byte[sent.Length + 3000];
+        for (int at = 0; at < received.Length;)
+        {
+            int count = socket.Receive(received.AsSpan(at));
+            Assert.NotEqual(0, count);
+            at += count;
+        }
+
+        sender.GetAwaiter().GetResult();
+        Assert.True(sent.AsSpan().SequenceEqual(received.AsSpan(0, sent.Length)), "bytes differ");
+        Assert.True(sent.AsSpan(0, 3000).SequenceEqual(received.AsSpan(sent.Length)), "bytes of the pieces differ");
+    });
+
+    // A chunk that small payloads still fill is held by its queue.
+    private static int OpenChunks(MemoryBinding binding) => Math.Min(binding.Pool.LiveChunks, 1);
+
+    private static async Task<string> ReadWithoutReturningAsync(
+        Gpu gpu, DevmemConnection connection, MemoryBinding binding, CancellationToken patience)
+    {
+        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        byte[] linear = new byte[64 << 10];
+        DevmemFragment[] fragments = new DevmemFragment[64];
+        List<DevmemFragment> held = [];
+        int closed = 0;
+        while (true)
+        {
+            Errno errno = connection.TryRead(linear, fragments, out ReceiveResult result);
+            if (errno == Errno.Success && result.Bytes == 0)
+            {
+                break;
+            }
+
+            if (errno == Errno.Success)
+            {
+                int at = 0;
+                foreach (DevmemFragment fragment in fragments.AsSpan(0, result.Fragments))
+                {
+                    if (fragment.Kind == DevmemFragmentKind.Linear)
+                    {
+                        // What was promised before the chunks ran out: not lost, and counted.
+                        hash.AppendData(linear.AsSpan(at, (int)fragment.LengthBytes));
+                        at += (int)fragment.LengthBytes;
+                        continue;
+                    }
+
+                    hash.AppendData(gpu.Read(fragment));
+                    held.Add(fragment);
+                }
+
+                continue;
+            }
+
+            Assert.Equal(Errno.EAGAIN, errno);
+            if (connection.GetInfo().ReceiveWindowBytes > 0 && held.Count > 0 && !patience.IsCancellationRequested)
+            {
+                connection.Nic.Driver.TryProgress();
+                if (connection.Nic.Driver.WithToken(() => binding.Pool.FreeChunks) > 0)
+                {
+                    continue;
+                }
+            }
+
+            patience.ThrowIfCancellationRequested();
+            closed++;
+            foreach (DevmemFragment fragment in held)
+            {
+                TokenRange[] one = [new TokenRange(fragment.Token, 1)];
+                Assert.Equal(1, connection.ReturnTokens(one));
+                Assert.Equal(0, connection.ReturnTokens(one)); // twice is once
+            }
+
+            held.Clear();
+            connection.Nic.Driver.TryProgress();
+        }
+
+        Assert.InRange(closed, 2, int.MaxValue);
+        return Convert.ToHexString(hash.GetHashAndReset());
+    }
+
+    /// <summary>A GPU in the same fabric, and what is bound of it.</summary>
+    private sealed class Gpu
+    {
+        private readonly KernelPeer _peer;
+        private readonly PciFunction _function = new("0000:03:00.0", "gpu0");
+        private readonly GpuDevice _device;
+        private readonly DmaPort _dma;
+        private GpuBuffer? _buffer;
+
+        public Gpu(KernelPeer peer)
+        {
+            _peer = peer;
+            using (peer.Host.Enter())
+            {
+                _device = new GpuDevice(
+                    peer.Host,
+                    peer.Fabric,
+                    _function,
+                    new GpuOptions { CopyBlockBytes = Page },
+                    [new byte[8 << 20]],
+                    [new byte[8 << 20]]);
+            }
+
+            _dma = new DmaPort(_function);
+        }
+
+        public MemoryBinding BindReceive(int pages, bool steers = true)
+        {
+            NicDevice nic = _peer.Nic.Device;
+            GpuBuffer buffer = Create(pages);
+            MemoryBinding? binding = null;
+            _peer.Nic.Driver.WithToken(() =>
+            {
+                Assert.Equal(Errno.Success, nic.SetSplit(new HeaderSplit(HeaderSplitMode.On, 0)));
+                Assert.Equal(
+                    Errno.Success,
+                    nic.Port.Steering.Change(0, RssChange.Equal(Queue, nic.Port.Steering.Main.Table.Length)));
+                BindRequest request = new()
+                {
+                    Queues = [Queue],
+                    Kind = ImporterKind.PinnedRevocable,
+                    Provider = _function,
+                };
+                BindOutcome outcome = Reserved(
+                    buffer, ticket => nic.BindLocked(ticket, buffer.Shared, request, out binding));
+                Assert.Equal((Errno.Success, ""), (outcome.Errno, outcome.Explanation));
+            });
+            if (steers)
+            {
+                Steer(FlowType.TcpIPv4);
+                Steer(FlowType.TcpIPv6);
+            }
+
+            return binding!;
+        }
+
+        public int Steer(FlowType type)
+        {
+            int location = 0;
+            _peer.Nic.Driver.WithToken(() => Assert.Equal(
+                Errno.Success,
+                _peer.Nic.Device.Port.Steering.InsertRule(FlowRule.ForPort(type, Port, Queue), out location)));
+            return location;
+        }
+
+        public TransmitBinding BindTransmit(byte[] content)
+        {
+            GpuBuffer buffer = Create(content.Length / Page);
+            int at = 0;
+            foreach (DeviceRange range in buffer.Placement.LocalAddresses.Entries)
+            {
+                int length = (int)range.LengthBytes;
+                Assert.Equal(Errno.Success, _dma.TryWrite(range.Start, length, out Span<byte> span));
+                content.AsSpan(at, length).CopyTo(span);
+                at += length;
+            }
+
+            TransmitBinding? binding = null;
+            _peer.Nic.Driver.WithToken(() =>
+            {
+                BindOutcome outcome = Reserved(
+                    buffer,
+                    ticket => _peer.Nic.Device.BindTransmitLocked(
+                        ticket,
+                        buffer.Shared,
+                        new BindRequest { Kind = ImporterKind.PinnedRevocable },
+                        out binding));
+                Assert.Equal((Errno.Success, ""), (outcome.Errno, outcome.Explanation));
+            });
+            return binding!;
+        }
+
+        /// <summary>What a reader finds at a piece, through the GPU's own addresses.</summary>
+        public byte[] Read(DevmemFragment fragment)
+        {
+            byte[] bytes = new byte[fragment.LengthBytes];
+            ulong start = 0;
+            int done = 0;
+            foreach (DeviceRange range in _buffer!.Placement.LocalAddresses.Entries)
+            {
+                ulong from = fragment.Offset + (ulong)done;
+                if (done < bytes.Length && from < start + range.LengthBytes)
+                {
+                    int length = (int)Math.Min((ulong)(bytes.Length - done), start + range.LengthBytes - from);
+                    Assert.Equal(
+                        Errno.Success,
+                        _dma.TryRead(
+                            new DeviceAddress(range.Start.Value + (from - start)),
+                            length,
+                            out ReadOnlySpan<byte> span));
+                    span.CopyTo(bytes.AsSpan(done));
+                    done += length;
+                }
+
+                start += range.LengthBytes;
+            }
+
+            Assert.Equal(bytes.Length, done);
+            return bytes;
+        }
+
+        /// <summary>Hash of everything, wherever it lies, and how much of it was copied for us.</summary>
+        public async Task<(string Hash, long Linear)> HashAllAsync(
+            DevmemConnection connection, CancellationToken patience)
+        {
+            using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+            byte[] linear = new byte[256 << 10];
+            DevmemFragment[] fragments = new DevmemFragment[64];
+            TokenRange[] back = new TokenRange[64];
+            long copied = 0;
+            while (true)
+            {
+                ReceiveResult result = await connection.ReadAsync(linear, fragments, patience);
+                if (result.Bytes == 0)
+                {
+                    return (Convert.ToHexString(hash.GetHashAndReset()), copied);
+                }
+
+                // One call returns bytes of bound queues or bytes of others.
+                int at = 0, tokens = 0;
+                if (result.Fragments == 0)
+                {
+                    hash.AppendData(linear.AsSpan(0, result.LinearBytes));
+                }
+
+                for (int i = 0; i < result.Fragments; i++)
+                {
+                    if (fragments[i].Kind == DevmemFragmentKind.Linear)
+                    {
+                        hash.AppendData(linear.AsSpan(at, (int)fragments[i].LengthBytes));
+                        at += (int)fragments[i].LengthBytes;
+                        continue;
+                    }
+
+                    hash.AppendData(Read(fragments[i]));
+                    back[tokens++] = new TokenRange(fragments[i].Token, 1);
+                }
+
+                copied += result.LinearBytes;
+                Assert.Equal(tokens, connection.ReturnTokens(back.AsSpan(0, tokens)));
+            }
+        }
+
+        private GpuBuffer Create(int pages)
+        {
+            GpuBuffer? made = null;
+            using (_peer.Host.Enter())
+            {
+                Assert.Equal(
+                    Errno.Success,
+                    _device.TryCreate(new GpuBufferInfo("rx", (ulong)(pages * Page), StorageKind.Movable), out made));
+            }
+
+            _device.CopyEngine.Drive(int.MaxValue);
+            _buffer = made;
+            return made!;
+        }
+
+        private BindOutcome Reserved(GpuBuffer buffer, Func<AcquireTicket, BindOutcome> bind)
+        {
+            AcquireTicket ticket;
+            using (_peer.Host.Enter())
+            {
+                ticket = new AcquireTicket(_peer.Host, "bind");
+                Assert.Equal(LockOutcomeKind.Acquired, buffer.Shared.Reservation.TryLock(ticket).Kind);
+            }
+
+            BindOutcome outcome = bind(ticket);
+            using (_peer.Host.Enter())
+            {
+                buffer.Shared.Reservation.Unlock(ticket);
+            }
+
+            return outcome;
+        }
+    }
+}
+
+/// <summary>Sends that end when everything is on its way.</summary>
+internal static class SocketSends
+{
+    public static void SendAll(this Socket socket, ReadOnlySpan<byte> bytes)
+    {
+        while (!bytes.IsEmpty)
+        {
+            bytes = bytes[socket.Send(bytes)..];
+        }
+    }
+}
