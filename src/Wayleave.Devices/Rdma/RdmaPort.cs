@@ -333,7 +333,7 @@ public sealed class RdmaPort
             if (until <= now)
             {
                 _delayed.RemoveAt(i);
-                pair.Requester.Wake();
+                pair.Wake();
             }
             else
             {

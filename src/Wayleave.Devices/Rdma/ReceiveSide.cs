@@ -21,6 +21,9 @@ internal abstract class ReceiveSide
     /// <summary>Adds the next response packet to a super-packet.</summary>
     public abstract BuildResult BuildNext(ref SuperPacket superPacket);
 
+    /// <summary>What it sends next is data, which may be slowed down, and not an acknowledgement.</summary>
+    public virtual bool SendsData => false;
+
     /// <summary>A region was mapped, or died: look again.</summary>
     public abstract void Wake();
 

@@ -85,6 +85,10 @@ internal sealed class Responder : ReceiveSide
         return _answer.IsPending ? BuildAnswer(ref superPacket) : BuildResult.Nothing;
     }
 
+    public override bool SendsData => !_resources.IsEmpty
+        && _resources.Head.Request.LengthBytes > 0
+        && (!_answer.IsPending || Psn.Compare(_answer.Psn, _resources.Head.NextPsn) >= 0);
+
     public override void Wake()
     {
         if (_answer.IsPending || !_resources.IsEmpty)

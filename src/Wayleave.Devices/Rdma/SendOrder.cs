@@ -26,8 +26,9 @@ internal static class SendOrder
     {
         while (peer.Responses.Head is { } pair)
         {
-            BuildResult result = pair.Congestion?.BuildNext(ref superPacket) ?? BuildResult.Nothing;
-            result = result == BuildResult.Nothing ? pair.Responder.BuildNext(ref superPacket) : result;
+            BuildResult result = pair.Congestion is { } congestion
+                ? BuildWithin(congestion.Rate, pair, congestion.BuildNext(ref superPacket), ref superPacket)
+                : pair.Responder.BuildNext(ref superPacket);
             if (result == BuildResult.DoesNotFit)
             {
                 // A long READ response takes turns with the others, one super-packet each.
@@ -40,6 +41,33 @@ internal static class SendOrder
                 peer.Responses.RemoveHead();
             }
         }
+    }
+
+    // Data of READs counts against the rate of the queue pair as its requests do; answers without data never wait.
+    private static BuildResult BuildWithin(
+        RateControl rate, QueuePair pair, BuildResult notification, ref SuperPacket superPacket)
+    {
+        if (notification != BuildResult.Nothing)
+        {
+            return notification;
+        }
+
+        TimeSpan now = pair.Port.Now;
+        bool sendsData = pair.Responder.SendsData;
+        if (sendsData && rate.NextSend > now)
+        {
+            pair.Port.Delay(pair, rate.NextSend);
+            return BuildResult.Nothing;
+        }
+
+        int before = superPacket.LengthBytes;
+        BuildResult result = pair.Responder.BuildNext(ref superPacket);
+        if (sendsData)
+        {
+            rate.NoteSent(superPacket.LengthBytes - before, now);
+        }
+
+        return result;
     }
 
     private static void FillRequests(Peer peer, ref SuperPacket superPacket, TimeSpan now)

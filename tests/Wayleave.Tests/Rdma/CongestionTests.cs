@@ -128,6 +128,20 @@ public class CongestionTests
     }
 
     [Fact]
+    public void The_data_of_a_READ_is_slowed_down_and_an_acknowledgement_is_not()
+    {
+        Conversation c = Start(new CongestionOptions { LineRate = 2e6, MinimumRate = 1e5 });
+        c.Send(Notification());
+        c.SendRead(First, 0, 2048);
+        c.Expect("RC_READ_RESP_FIRST a00000 1f msn=1");
+        c.ExpectNothing();
+        c.Wait(TimeSpan.FromMicroseconds(1100));
+        c.Expect("RC_READ_RESP_LAST a00001 1f msn=1");
+        c.SendWrite(First + 2, 0, [1, 2, 3, 4]);
+        c.Expect("RC_ACKNOWLEDGE a00002 1f msn=2");
+    }
+
+    [Fact]
     public void A_timeout_counts_as_congestion_unless_it_is_told_not_to()
     {
         foreach (bool reacts in new[] { true, false })

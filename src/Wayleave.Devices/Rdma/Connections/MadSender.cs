@@ -88,15 +88,6 @@ internal sealed class MadSender
         }
     }
 
-    public void Destroy()
-    {
-        _device.DestroyQueuePair(_pair);
-        foreach (Destination destination in _destinations.Values)
-        {
-            _device.DestroyAddressHandle(destination.Handle);
-        }
-    }
-
     // An address handle lives as long as a datagram with it may not have left.
     private void Collect()
     {
