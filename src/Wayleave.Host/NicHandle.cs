@@ -43,6 +43,7 @@ public sealed class NicHandle : IDisposable
     private readonly IDatagramTap? _tap;
     private readonly ITimer _watchdog;
     private readonly Lazy<ConnectionService> _connections;
+    private bool _disposed;
 
     internal NicHandle(
         HostContext host, PciFabric fabric, PciFunction function, NicConfig config, WayleaveHostOptions options)
@@ -323,6 +324,13 @@ public sealed class NicHandle : IDisposable
     public void Dispose()
     {
         _watchdog.Dispose();
+        if (!_disposed && _connections.IsValueCreated)
+        {
+            _connections.Value.Stop();
+        }
+
+        _disposed = true;
+
         Driver.Dispose();
         (_tap as IDisposable)?.Dispose();
     }

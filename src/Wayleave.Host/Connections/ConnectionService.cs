@@ -105,6 +105,26 @@ public sealed class ConnectionService
         return connection;
     }
 
+    /// <summary>
+    /// The NIC stops: peers are told, nobody waits any longer, and nothing can be made any more.
+    /// </summary>
+    internal void Stop() => _nic.Driver.WithToken(() =>
+    {
+        foreach (RdmaListener listener in _listeners.Values)
+        {
+            listener.Stop();
+        }
+
+        foreach (RdmaConnection connection in _connections.Values)
+        {
+            _manager.Disconnect(_nic.Now, connection.Id);
+            connection.Stop();
+        }
+
+        _listeners.Clear();
+        _connections.Clear();
+    });
+
     internal void Close(CmListener listener) => _nic.Driver.WithToken(() =>
     {
         _manager.Close(listener);

@@ -68,6 +68,9 @@ public sealed class RdmaConnection : IAsyncDisposable
         }
     }
 
+    /// <summary>The NIC stops. Port token held: only completes tasks.</summary>
+    internal void Stop() => Fail(Errno.ECONNRESET, "the NIC stops");
+
     private void Fail(Errno errno, string why)
     {
         _made.TrySetException(new WayleaveException(errno, $"connect to {RemoteGid} port {Id.Port}", why));

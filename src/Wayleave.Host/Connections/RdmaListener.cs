@@ -19,7 +19,7 @@ public sealed class RdmaListener : IDisposable
 
     /// <summary>The next request. Accept or reject it: the peer waits.</summary>
     /// <param name="cancellation">Ends the wait; no request is lost.</param>
-    /// <exception cref="ChannelClosedException">The listener was disposed.</exception>
+    /// <exception cref="ChannelClosedException">The listener was disposed, or its NIC.</exception>
     public ValueTask<RdmaConnectionRequest> AcceptAsync(CancellationToken cancellation = default) =>
         _requests.Reader.ReadAsync(cancellation);
 
@@ -32,6 +32,9 @@ public sealed class RdmaListener : IDisposable
             _service.Close(_id);
         }
     }
+
+    /// <summary>The NIC stops. Port token held.</summary>
+    internal void Stop() => _requests.Writer.TryComplete();
 
     /// <summary>Port token held.</summary>
     internal void Add(RdmaConnectionRequest request) => _requests.Writer.TryWrite(request);
