@@ -91,6 +91,7 @@ internal static partial class CommandLine
             LinksCommand.Create(),
             ProbeCommand.Create(),
             ResetCommand.Create(),
+            UnplugCommand.Create(),
             LsCommand.Create(),
             RevokeCommand.Create(),
             ProofCommand.Create(),

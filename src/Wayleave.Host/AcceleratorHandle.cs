@@ -5,6 +5,7 @@ using Wayleave.Core.Topology;
 using Wayleave.Devices.Accelerator;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Objects;
+using Wayleave.Host.Removal;
 using Wayleave.Host.Runners;
 using Wayleave.Linux;
 
@@ -36,6 +37,7 @@ public sealed class AcceleratorHandle : IObjectDevice, IDisposable
     {
         _host = host;
         Name = config.Name;
+        Presence = new DevicePresence(Name);
         _memory = MappedMemory.AllocateWindows(config.MemoryBytes, WindowBytes, hugePages: true);
         using (host.Enter())
         {
@@ -54,6 +56,8 @@ public sealed class AcceleratorHandle : IObjectDevice, IDisposable
     }
 
     public string Name { get; }
+
+    public DevicePresence Presence { get; }
 
     public PciFunction Function => Device.Function;
 

@@ -4,6 +4,7 @@ using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Objects;
+using Wayleave.Host.Removal;
 using Wayleave.Host.Runners;
 using Wayleave.Linux;
 
@@ -28,6 +29,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     {
         _host = host;
         Name = config.Name;
+        Presence = new DevicePresence(Name);
         _vram = MappedMemory.AllocateWindows(config.VramBytes, WindowBytes, hugePages: true);
         _systemPool = config.SystemPoolBytes == 0
             ? []
@@ -48,6 +50,8 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     }
 
     public string Name { get; }
+
+    public DevicePresence Presence { get; }
 
     public PciFunction Function => Device.Function;
 

@@ -12,6 +12,7 @@ using Wayleave.Host.Configuration;
 using Wayleave.Host.Connections;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
+using Wayleave.Host.Removal;
 using Wayleave.Host.Runners;
 using Wayleave.Linux;
 
@@ -50,6 +51,7 @@ public sealed class NicHandle : IDisposable
     {
         _host = host;
         Name = config.Name;
+        Presence = new DevicePresence(Name);
         PathMtuBytes = config.PathMtuBytes;
         UdpEndpoint endpoint = Bind(config, options);
         EndpointAddress local = endpoint.LocalAddress;
@@ -80,6 +82,8 @@ public sealed class NicHandle : IDisposable
     }
 
     public string Name { get; }
+
+    public DevicePresence Presence { get; }
 
     public Gid Gid { get; }
 

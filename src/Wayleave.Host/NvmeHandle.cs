@@ -4,6 +4,7 @@ using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Nvme;
 using Wayleave.Host.Configuration;
+using Wayleave.Host.Removal;
 using Wayleave.Host.Runners;
 using Wayleave.Linux;
 
@@ -38,6 +39,7 @@ public sealed class NvmeHandle : IDisposable
     {
         _host = host;
         Name = config.Name;
+        Presence = new DevicePresence(Name);
         Function = function;
         long buffers = (long)Requests * NvmeControllerOptions.TransferBytesMax;
         _buffers = MappedMemory.AllocateAnonymous(buffers, hugePages: true);
@@ -71,6 +73,8 @@ public sealed class NvmeHandle : IDisposable
 
     public string Name { get; }
 
+    public DevicePresence Presence { get; }
+
     public PciFunction Function { get; }
 
     public NvmeController Controller { get; }
@@ -87,6 +91,11 @@ public sealed class NvmeHandle : IDisposable
         long start = Environment.TickCount64;
         while (true)
         {
+            if (!Presence.IsPresent)
+            {
+                throw Presence.Gone($"use {Name}");
+            }
+
             NvmeDriverState state;
             using (_host.Enter())
             {

@@ -6,6 +6,7 @@ using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Vfio;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Objects;
+using Wayleave.Host.Removal;
 using Wayleave.Host.Runners;
 using Wayleave.Linux;
 
@@ -29,6 +30,7 @@ public sealed class VfioHandle : IObjectDevice, IDisposable
         HostContext host, PciFabric fabric, PciFunction function, VfioConfig config, DeadlineWatch deadlines)
     {
         (_host, _fabric, _deadlines, Name) = (host, fabric, deadlines, config.Name);
+        Presence = new DevicePresence(Name);
         foreach (VfioBarConfig bar in config.Bars)
         {
             MappedMemory memory = MappedMemory.AllocateAnonymous(bar.SizeBytes, hugePages: true);
@@ -54,6 +56,8 @@ public sealed class VfioHandle : IObjectDevice, IDisposable
     }
 
     public string Name { get; }
+
+    public DevicePresence Presence { get; }
 
     public PciFunction Function => Device.Function;
 
@@ -124,9 +128,9 @@ public sealed class VfioHandle : IObjectDevice, IDisposable
         VfioTransition reset;
         using (_host.Enter())
         {
-            if (Device.IsClosed || Function.Root is null)
+            if (!Presence.IsPresent)
             {
-                throw new WayleaveException(Errno.ENODEV, $"reset {Name}", "the function is gone");
+                throw Presence.Gone($"reset {Name}");
             }
 
             reset = Device.Reset();
@@ -139,6 +143,25 @@ public sealed class VfioHandle : IObjectDevice, IDisposable
         _deadlines.Arm();
         await done.Task.WaitAsync(cancellation).ConfigureAwait(false);
         return reset;
+    }
+
+    /// <summary>
+    /// The user closes the function: its buffers die. Ends when every importer has unmapped; the second call waits for
+    /// the same.
+    /// </summary>
+    public async Task CloseAsync()
+    {
+        TaskCompletionSource done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        using (_host.Enter())
+        {
+            if (!Device.Close().TryAddCompletion(done.SetResult))
+            {
+                return;
+            }
+        }
+
+        _deadlines.Arm();
+        await done.Task.ConfigureAwait(false);
     }
 
     /// <summary>Unmaps the memory: nobody may be inside any gate of it.</summary>

@@ -83,6 +83,21 @@ public sealed class WayleaveHost : IAsyncDisposable
         }
     }
 
+    /// <summary>The first NIC that can be used.</summary>
+    /// <exception cref="WayleaveException">ENODEV: all were pulled out.</exception>
+    public NicHandle FindNic(string operation) => FindNic(_nics, operation);
+
+    internal static NicHandle FindNic(IReadOnlyList<NicHandle> nics, string operation) =>
+        nics.FirstOrDefault(n => n.Presence.IsPresent)
+        ?? throw new WayleaveException(
+            Core.Errno.ENODEV, operation, "the host has no NIC left", "start it again, or another one");
+
+    /// <summary>The names of the devices that can be used: with memory first.</summary>
+    internal IEnumerable<string> PresentDevices() => MemoryDevices
+        .Where(d => d.Presence.IsPresent).Select(d => d.Name)
+        .Concat(_nics.Where(n => n.Presence.IsPresent).Select(n => n.Name))
+        .Concat(_nvmes.Where(n => n.Presence.IsPresent).Select(n => n.Name));
+
     /// <summary>The function of a device by its name; null when there is none, or it was pulled out.</summary>
     public PciFunction? FindFunction(string device)
     {

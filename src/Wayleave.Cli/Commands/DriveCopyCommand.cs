@@ -44,15 +44,11 @@ internal static class DriveCopyCommand
         CommandContext context, DriveCopyRequest request, CancellationToken cancellation)
     {
         using ControlClient client = ControlClient.Open(null, request.Options);
-        bool isSave = IsObject(request.Source)
-            && await HasDeviceAsync(client, request.Source.Split('/')[0], cancellation).ConfigureAwait(false);
-        if (!isSave && !IsDevice(request.Target))
-        {
-            throw new UsageException(
-                $"cp copies to, from or between objects: {request.Source} is no DEVICE/NAME of {client.HostName}, and "
-                + $"{request.Target} no DEVICE[/NAME]");
-        }
 
+        // Both may be names of files that are not there: then the host knows which one is a device.
+        bool isSave = IsObject(request.Source)
+            && (!IsDevice(request.Target)
+                || await HasDeviceAsync(client, request.Source.Split('/')[0], cancellation).ConfigureAwait(false));
         DriveCopyDocument copied = isSave
             ? await SaveAsync(client, request, cancellation).ConfigureAwait(false)
             : await LoadAsync(client, request, cancellation).ConfigureAwait(false);

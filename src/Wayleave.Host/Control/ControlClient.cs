@@ -90,6 +90,27 @@ public sealed class ControlClient : IDisposable
             Timeout.InfiniteTimeSpan,
             cancellation);
 
+    /// <summary>
+    /// Pulls a device out of a host. Memory that is not proven yet is an answer and no failure: see
+    /// <see cref="UnpluggedDocument.Late"/>.
+    /// </summary>
+    /// <exception cref="WayleaveException">
+    /// ENODEV: there is no such device. EBUSY: it is orderly and somebody does not let go.
+    /// </exception>
+    public Task<UnpluggedDocument> UnplugAsync(
+        string device, UnplugDeviceDocument unplug, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(unplug);
+        return _channel.SendAsync(
+            $"unplug {device}",
+            HttpMethod.Post,
+            $"/v1/devices/{Uri.EscapeDataString(device)}/unplug",
+            Json.UnpluggedDocument,
+            ControlChannel.ToContent(unplug, Json.UnplugDeviceDocument),
+            Timeout.InfiniteTimeSpan,
+            cancellation);
+    }
+
     /// <summary>Everything that holds device memory, objects that are being written included.</summary>
     public Task<ObjectsDocument> GetObjectsAsync(CancellationToken cancellation = default) =>
         _channel.GetAsync("list objects", "/v1/objects", Json.ObjectsDocument, cancellation);

@@ -43,6 +43,8 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(ProblemDocument))]
 [JsonSerializable(typeof(DevicesDocument))]
 [JsonSerializable(typeof(ResetDocument))]
+[JsonSerializable(typeof(UnplugDeviceDocument))]
+[JsonSerializable(typeof(UnpluggedDocument))]
 [JsonSerializable(typeof(StatsDocument))]
 [JsonSerializable(typeof(ObjectsDocument))]
 [JsonSerializable(typeof(CreateObjectDocument))]

@@ -4,17 +4,23 @@ using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using Wayleave.Core;
 using Wayleave.Devices.Vfio;
+using Wayleave.Host.Removal;
 
 namespace Wayleave.Host.Control;
 
 // POST   /v1/devices/DEVICE/reset            ResetDocument
+// POST   /v1/devices/DEVICE/unplug           UnplugDeviceDocument -> UnpluggedDocument
 
 /// <summary>What is done to a device as a whole.</summary>
 internal sealed class DeviceEndpoints(WayleaveHost host, CancellationToken stopping)
 {
     private static ControlJson Json => ControlJson.Default;
 
-    public void Map(IEndpointRouteBuilder routes) => routes.MapPost("/v1/devices/{device}/reset", ResetAsync);
+    public void Map(IEndpointRouteBuilder routes)
+    {
+        routes.MapPost("/v1/devices/{device}/reset", ResetAsync);
+        routes.MapPost("/v1/devices/{device}/unplug", UnplugAsync);
+    }
 
     private async Task ResetAsync(HttpContext context)
     {
@@ -35,9 +41,39 @@ internal sealed class DeviceEndpoints(WayleaveHost host, CancellationToken stopp
         await ControlRequest.WriteAsync(context, document, Json.ResetDocument).ConfigureAwait(false);
     }
 
+    // Not tied to the client: a removal that has begun goes on without it.
+    private async Task UnplugAsync(HttpContext context)
+    {
+        string device = (string)context.Request.RouteValues["device"]!;
+        UnplugDeviceDocument unplug = await ControlRequest
+            .ReadAsync(context, Json.UnplugDeviceDocument).ConfigureAwait(false);
+        if (unplug.TimeoutMs is < 0 or > ControlEndpoints.RevokeTimeoutMsMax)
+        {
+            throw new WayleaveException(
+                Errno.EINVAL,
+                $"unplug {device}",
+                $"timeout_ms is {unplug.TimeoutMs}; 0 to {ControlEndpoints.RevokeTimeoutMsMax} are allowed");
+        }
+
+        RemovalRequest request = new(unplug.Surprise, TimeSpan.FromMilliseconds(unplug.TimeoutMs));
+        RemovalResult result = await new DeviceRemoval(host).RunAsync(device, request).ConfigureAwait(false);
+        UnpluggedDocument document = new()
+        {
+            Host = host.Config.Name,
+            Device = device,
+            Surprise = unplug.Surprise,
+            ElapsedUs = (long)result.Elapsed.TotalMicroseconds,
+            Leases = result.Leases,
+            Transfers = result.Transfers,
+            Proofs = [.. result.Proofs.Select(ProofDocument.From)],
+            Late = result.Late,
+        };
+        await ControlRequest.WriteAsync(context, document, Json.UnpluggedDocument).ConfigureAwait(false);
+    }
+
     private WayleaveException NoReset(string device)
     {
-        string[] names = [.. host.Vfios.Select(v => v.Name)];
+        string[] names = [.. host.Vfios.Where(v => v.Presence.IsPresent).Select(v => v.Name)];
         bool exists = host.FindFunction(device) is not null;
         return new WayleaveException(
             exists ? Errno.EOPNOTSUPP : Errno.ENODEV,

@@ -5,6 +5,7 @@ using Wayleave.Devices.Nvme;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Host.Leases;
+using Wayleave.Host.Removal;
 
 namespace Wayleave.Host.Control;
 
@@ -17,11 +18,11 @@ internal static class DeviceReports
         return new DevicesDocument
         {
             Host = host.Config.Name,
-            Gpus = [.. host.Gpus.Select(g => Describe(host, g))],
-            Nics = [.. host.Nics.Select(n => Describe(n, leases))],
-            Nvmes = [.. host.Nvmes.Select(d => Describe(host, d))],
-            Accelerators = [.. host.Accelerators.Select(a => Describe(host, a))],
-            Vfios = [.. host.Vfios.Select(v => Describe(host, v))],
+            Gpus = [.. host.Gpus.Where(g => IsThere(g.Presence)).Select(g => Describe(host, g))],
+            Nics = [.. host.Nics.Where(n => IsThere(n.Presence)).Select(n => Describe(n, leases))],
+            Nvmes = [.. host.Nvmes.Where(d => IsThere(d.Presence)).Select(d => Describe(host, d))],
+            Accelerators = [.. host.Accelerators.Where(a => IsThere(a.Presence)).Select(a => Describe(host, a))],
+            Vfios = [.. host.Vfios.Where(v => IsThere(v.Presence)).Select(v => Describe(host, v))],
         };
     }
 
@@ -47,6 +48,8 @@ internal static class DeviceReports
             Devices = devices,
         };
     }
+
+    private static bool IsThere(DevicePresence presence) => presence.State != DevicePresenceState.Gone;
 
     private static GpuDocument Describe(WayleaveHost host, GpuHandle gpu)
     {

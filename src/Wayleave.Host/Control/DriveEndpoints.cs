@@ -69,12 +69,13 @@ internal sealed class DriveEndpoints(WayleaveHost host, CancellationToken stoppi
     private (NvmeHandle Drive, DriveCopy Copy) Prepare(string operation, string? name, int stallTimeoutMs)
     {
         HoldEndpoints.CheckStallTimeout(operation, stallTimeoutMs);
-        NvmeHandle drive = host.Nvmes.FirstOrDefault(n => name is null || n.Name == name)
+        NvmeHandle[] drives = [.. host.Nvmes.Where(n => n.Presence.IsPresent)];
+        NvmeHandle drive = drives.FirstOrDefault(n => name is null || n.Name == name)
             ?? throw new WayleaveException(
                 Errno.ENODEV,
                 operation,
                 name is null ? "the host has no drive" : $"the host has no drive {name}",
-                host.Nvmes.Count == 0 ? null : $"it has {string.Join(", ", host.Nvmes.Select(n => n.Name))}");
+                drives.Length == 0 ? null : $"it has {string.Join(", ", drives.Select(n => n.Name))}");
         return (drive, new DriveCopy(host, drive) { StallMax = TimeSpan.FromMilliseconds(stallTimeoutMs) });
     }
 

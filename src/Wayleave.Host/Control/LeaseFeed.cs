@@ -54,9 +54,9 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
         // While what was written is being checked, it is not known yet which of the two ends this is.
         if (isOver && state != ObjectState.Committing)
         {
-            Task written = state == ObjectState.Ready
+            Task written = state == ObjectState.Ready && Departed() is null
                 ? WriteAsync(LeaseEventKind.Committed)
-                : WriteAsync(LeaseEventKind.Ended, "the host ended it");
+                : WriteAsync(LeaseEventKind.Ended, Departed() ?? "the host ended it");
             await written.ConfigureAwait(false);
             return true;
         }
@@ -65,11 +65,18 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
         if (!_isRevoked && (isDead || state is ObjectState.Revoked or ObjectState.Quarantined))
         {
             _isRevoked = true;
-            await WriteAsync(LeaseEventKind.Revoked, "the owner took the memory back").ConfigureAwait(false);
+            await WriteAsync(LeaseEventKind.Revoked, Departed() ?? "the owner took the memory back")
+                .ConfigureAwait(false);
         }
 
         return false;
     }
+
+    // A device that left is the reason for everything that ended with it.
+    private string? Departed() =>
+        !lease.Target.Owner.Presence.IsPresent ? $"{lease.Target.Device} was pulled out"
+        : !lease.Nic.Presence.IsPresent ? $"{lease.Nic.Name} was pulled out"
+        : null;
 
     private Task WriteAsync(LeaseEventKind kind, string? reason = null, LeaseDocument? document = null)
     {

@@ -48,7 +48,9 @@ public sealed class LeaseService
                 "ask for a dynamic or a pinned-revocable one");
         }
 
-        NicHandle nic = _nics[0];
+        string operation = $"lend {o}";
+        NicHandle nic = WayleaveHost.FindNic(_nics, operation);
+        using IDisposable use = nic.Presence.Use(operation);
         AccessFlags access = request.Access switch
         {
             LeaseAccess.Read => AccessFlags.RemoteRead,
@@ -92,6 +94,7 @@ public sealed class LeaseService
     {
         ArgumentNullException.ThrowIfNull(lease);
         ArgumentNullException.ThrowIfNull(peer);
+        using IDisposable use = lease.Nic.Presence.Use($"reconnect lease {lease.Id}");
         if (peer.Gid != lease.Request.Peer.Gid)
         {
             throw new WayleaveException(

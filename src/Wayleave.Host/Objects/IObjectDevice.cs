@@ -1,5 +1,6 @@
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
+using Wayleave.Host.Removal;
 
 namespace Wayleave.Host.Objects;
 
@@ -9,6 +10,9 @@ public interface IObjectDevice
     string Name { get; }
 
     PciFunction Function { get; }
+
+    /// <summary>Whether it can still be used.</summary>
+    DevicePresence Presence { get; }
 
     /// <summary>What its memory is when nobody asks for a kind.</summary>
     StorageKind DefaultStorage { get; }

@@ -4,6 +4,7 @@ using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
+using Wayleave.Host.Removal;
 using Wayleave.Host.Runners;
 
 namespace Wayleave.Host.Objects;
@@ -69,6 +70,7 @@ public sealed class ObjectStore
                 $"ask for {Word(owner.DefaultStorage)} memory, or for none in particular");
         }
 
+        using IDisposable use = owner.Presence.Use(operation);
         ObjectMemory memory = await owner
             .TakeAsync(new ObjectRequest(name, sizeBytes, kind), operation, cancellation).ConfigureAwait(false);
         using (_host.Enter())
@@ -305,12 +307,12 @@ public sealed class ObjectStore
     }
 
     private IObjectDevice FindDevice(string device) =>
-        _devices.FirstOrDefault(g => g.Name == device)
+        _devices.FirstOrDefault(g => g.Name == device && g.Presence.State != DevicePresenceState.Gone)
         ?? throw new WayleaveException(
             Errno.ENODEV,
             $"find device {device}",
             "this host has no such device with memory",
-            $"it has {string.Join(", ", _devices.Select(g => g.Name))}");
+            $"it has {string.Join(", ", _devices.Where(g => g.Presence.IsPresent).Select(g => g.Name))}");
 
     private static string Word(StorageKind storage) => storage.ToString().ToLowerInvariant();
 }

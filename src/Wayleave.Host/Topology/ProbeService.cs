@@ -75,6 +75,7 @@ public sealed class ProbeService(WayleaveHost host)
         IEnumerable<PciFunction> devices = host.MemoryDevices.Select(d => d.Function)
             .Concat(host.Nics.Select(n => n.Device.Function))
             .Concat(host.Nvmes.Select(n => n.Function));
+        devices = devices.Where(d => d.Root is not null);
         bool isAddress = PciAddress.TryParse(name, out PciAddress address);
         return devices.FirstOrDefault(d => d.Name == name || (isAddress && d.Address == address))
             ?? throw new WayleaveException(
@@ -102,7 +103,8 @@ public sealed class ProbeService(WayleaveHost host)
         PeerVerdict verdict;
         using (host.Context.Enter())
         {
-            PeerDevice peer = owner.PeerDevice!;
+            PeerDevice peer = owner.PeerDevice
+                ?? throw new WayleaveException(Errno.ENODEV, $"probe {owner.Name}", "it was pulled out");
             if (isAgain)
             {
                 peer.ClearFault(client);

@@ -132,6 +132,7 @@ public sealed class DriveCopy(WayleaveHost host, NvmeHandle drive)
         }
 
         ulong staged = 0;
+        using IDisposable use = drive.Presence.Use(operation);
         DriveMove move = new(host, drive, o.Buffer, medium, opcode, o.SizeBytes)
         {
             Operation = operation,
@@ -141,6 +142,10 @@ public sealed class DriveCopy(WayleaveHost host, NvmeHandle drive)
         try
         {
             await move.RunAsync(cancellation).ConfigureAwait(false);
+        }
+        catch (WayleaveException e) when (!o.Owner.Presence.IsPresent || !drive.Presence.IsPresent)
+        {
+            throw (drive.Presence.IsPresent ? o.Owner.Presence : drive.Presence).Gone(operation, e);
         }
         finally
         {

@@ -47,8 +47,7 @@ internal sealed class DriveMove(
 
     /// <summary>Moves all of it. When this returns or throws no command is under way.</summary>
     /// <exception cref="WayleaveException">
-    /// What the drive or the owner of the memory said. ETIMEDOUT: the medium does not answer. ENODEV: the drive was
-    /// pulled out.
+    /// What the drive or the owner of the memory said. ETIMEDOUT: the medium does not answer.
     /// </exception>
     public async Task RunAsync(CancellationToken cancellation)
     {
@@ -105,11 +104,6 @@ internal sealed class DriveMove(
 
     private void ThrowIfFailed(Errno errno)
     {
-        if (errno != Errno.Success && drive.Function.Root is null)
-        {
-            throw new WayleaveException(Errno.ENODEV, Operation, $"{drive.Name} was pulled out");
-        }
-
         errno.ThrowIfFailed(Operation, "start again");
     }
 

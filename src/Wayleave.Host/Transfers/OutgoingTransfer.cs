@@ -32,6 +32,7 @@ public sealed class OutgoingTransfer : IAsyncDisposable
     private readonly TaskCompletionSource<WorkCompletionStatus> _ended =
         new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Lock _lock = new();
+    private volatile WayleaveException? _reason; // why it was stopped, if not by who asked for it
     private ulong _completedBytes;
     private State _state; // under the lock
 
@@ -52,6 +53,8 @@ public sealed class OutgoingTransfer : IAsyncDisposable
 
     public DeviceObject Source { get; }
 
+    internal NicHandle Nic => _connection.Nic;
+
     /// <summary>Our end, for the host that will lend memory to it.</summary>
     public ConnectionEnd Local => _connection.Local;
 
@@ -70,8 +73,10 @@ public sealed class OutgoingTransfer : IAsyncDisposable
 
     internal static async Task<OutgoingTransfer> OpenAsync(WayleaveHost host, ulong id, DeviceObject source)
     {
+        NicHandle nic = host.FindNic($"send {source}");
+        using IDisposable use = nic.Presence.Use($"send {source}");
         Connection connection = await Connection
-            .OpenAsync(host.Nics[0], source, ImporterKind.Dynamic, AccessFlags.None).ConfigureAwait(false);
+            .OpenAsync(nic, source, ImporterKind.Dynamic, AccessFlags.None).ConfigureAwait(false);
         return new OutgoingTransfer(host, id, source, connection);
     }
 
@@ -102,6 +107,13 @@ public sealed class OutgoingTransfer : IAsyncDisposable
             TaskScheduler.Default); // reports by the completion source alone
     }
 
+    /// <summary>As <see cref="DisposeAsync"/>; <see cref="Completion"/> fails with the reason, unless it has ended.</summary>
+    internal ValueTask FailAsync(WayleaveException reason)
+    {
+        _reason = reason;
+        return DisposeAsync();
+    }
+
     /// <summary>Stops what is under way and ends the connection. Disposing twice is fine.</summary>
     public async ValueTask DisposeAsync()
     {
@@ -119,7 +131,7 @@ public sealed class OutgoingTransfer : IAsyncDisposable
         await _stopping.CancelAsync().ConfigureAwait(false);
         if (before == State.Opened)
         {
-            _ended.SetCanceled(_stopping.Token);
+            HandleStopped();
         }
         else
         {
@@ -130,6 +142,18 @@ public sealed class OutgoingTransfer : IAsyncDisposable
         await ((Task)_ended.Task).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await _connection.DisposeAsync().ConfigureAwait(false);
         _stopping.Dispose();
+    }
+
+    private void HandleStopped()
+    {
+        if (_reason is { } reason)
+        {
+            _ended.SetException(reason);
+        }
+        else
+        {
+            _ended.SetCanceled(_stopping.Token);
+        }
     }
 
     private void Run(TransferTarget target, TimeSpan stallMax)
@@ -150,7 +174,7 @@ public sealed class OutgoingTransfer : IAsyncDisposable
         }
         catch (OperationCanceledException)
         {
-            _ended.SetCanceled(_stopping.Token);
+            HandleStopped();
         }
         catch (Exception e)
         {

@@ -88,8 +88,9 @@ public sealed class DriveCommandTests : EndToEndTest
         Assert.EndsWith(
             $": write {folder}/back: there is no folder {folder}; make it first\n", nowhere.Error,
             StringComparison.Ordinal);
-        CliResult neither = await RunAsync("cp", "no/file", folder + "/back");
-        Assert.Equal(2, neither.ExitCode);
+        CliResult neither = await RunAsync("cp", "no/file", "gpu0/y");
+        Assert.Equal(1, neither.ExitCode);
+        Assert.Contains("/no/file as a namespace of nvme0: ", neither.Error, StringComparison.Ordinal);
     }
 
     private async Task<HostProcess> StartAsync(string config)
