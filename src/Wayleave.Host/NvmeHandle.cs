@@ -1,9 +1,11 @@
 using System.Collections.Concurrent;
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Nvme;
 using Wayleave.Host.Configuration;
+using Wayleave.Host.Objects;
 using Wayleave.Host.Removal;
 using Wayleave.Host.Runners;
 using Wayleave.Linux;
@@ -14,7 +16,7 @@ namespace Wayleave.Host;
 /// A software NVMe drive of a running host: the controller, the host's driver for it, their memory and their threads.
 /// Files become namespaces while somebody copies from or to them.
 /// </summary>
-public sealed class NvmeHandle : IDisposable
+public sealed class NvmeHandle : IObjectDevice, IDisposable
 {
     /// <summary>Log2 of the block size of every namespace: what O_DIRECT takes on any device.</summary>
     public const int BlockShift = 12;
@@ -41,6 +43,7 @@ public sealed class NvmeHandle : IDisposable
         Name = config.Name;
         Presence = new DevicePresence(Name);
         Function = function;
+        Folder = config.Folder;
         long buffers = (long)Requests * NvmeControllerOptions.TransferBytesMax;
         _buffers = MappedMemory.AllocateAnonymous(buffers, hugePages: true);
         _queues = MappedMemory.AllocateAnonymous(NvmeDriver.MemoryBytes, hugePages: false);
@@ -56,8 +59,10 @@ public sealed class NvmeHandle : IDisposable
             {
                 // Whoever asks for memory of the drive gets it here; the drive itself keeps none.
                 PeerDevice.TryAddResource(
-                    host, fabric.Topology, function, NvmeController.MemoryBufferBar, 0, 0, out _).ThrowIfFailed(
-                    $"offer the memory buffer of {Name}");
+                    host, fabric.Topology, function, NvmeController.MemoryBufferBar, 0, 0, out PeerPool? pool)
+                    .ThrowIfFailed($"offer the memory buffer of {Name}");
+                pool!.Publish(true);
+                Lender = new PeerPoolLender(host, fabric, pool);
             }
 
             Driver = new NvmeDriver(host, fabric, Controller, _queues.Memory);
@@ -81,8 +86,46 @@ public sealed class NvmeHandle : IDisposable
 
     public NvmeDriver Driver { get; }
 
+    /// <summary>Lends the controller memory buffer; null for a drive that has none.</summary>
+    public PeerPoolLender? Lender { get; }
+
+    /// <summary>Where the files are that peers may write; null when they may write none.</summary>
+    public string? Folder { get; }
+
+    public StorageKind DefaultStorage => StorageKind.Revocable;
+
     /// <summary>What stopped the drive, or null.</summary>
     public Exception? Failure => _runner.Failure;
+
+    public bool CanStore(StorageKind storage) => storage == StorageKind.Revocable;
+
+    /// <inheritdoc/>
+    /// <remarks>A resource with a handle of the controller memory buffer, which is the host's.</remarks>
+    public Task<ObjectMemory> TakeAsync(ObjectRequest request, string operation, CancellationToken cancellation)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        if (Lender is not { } lender || Function.PeerDevice is not { } device)
+        {
+            throw new WayleaveException(
+                Errno.EOPNOTSUPP, operation, $"{Name} has no memory buffer", "give it memory_buffer_bytes");
+        }
+
+        using (_host.Enter())
+        {
+            Errno errno = PeerResource.TryAdd(
+                _host, device, request.Name, request.SizeBytes, "the host", out PeerHandle? handle);
+            if (errno != Errno.Success)
+            {
+                string size = ByteSize.ToText((long)(device.Pool?.SizeBytes ?? 0));
+                string free = ByteSize.ToText((long)(device.Pool?.AvailableBytes ?? 0));
+                throw new WayleaveException(
+                    errno, operation, $"{free} of the {size} of its memory buffer are free", "wait, or ask for less");
+            }
+
+            return Task.FromResult<ObjectMemory>(
+                new ResourceObjectMemory(handle!.Resource, request.SizeBytes, lender));
+        }
+    }
 
     /// <summary>Waits until commands can be sent.</summary>
     /// <exception cref="WayleaveException">EIO: the drive failed or does not answer.</exception>

@@ -50,8 +50,11 @@ public sealed class WayleaveHost : IAsyncDisposable
 
     public IReadOnlyList<VfioHandle> Vfios => _vfios;
 
-    /// <summary>Every device whose memory objects are made of: GPUs first.</summary>
-    public IReadOnlyList<IObjectDevice> MemoryDevices => [.. _gpus, .. _accelerators, .. _vfios];
+    /// <summary>Every device whose memory objects are made of: GPUs first, drives last.</summary>
+    public IReadOnlyList<IObjectDevice> MemoryDevices => [.. _gpus, .. _accelerators, .. _vfios, .. _nvmes];
+
+    /// <summary>Files that peers write to drives just now.</summary>
+    public DriveFiles Files { get; private set; } = null!;
 
     /// <summary>Tells what has a deadline when that is over.</summary>
     internal DeadlineWatch Deadlines { get; }
@@ -95,8 +98,7 @@ public sealed class WayleaveHost : IAsyncDisposable
     /// <summary>The names of the devices that can be used: with memory first.</summary>
     internal IEnumerable<string> PresentDevices() => MemoryDevices
         .Where(d => d.Presence.IsPresent).Select(d => d.Name)
-        .Concat(_nics.Where(n => n.Presence.IsPresent).Select(n => n.Name))
-        .Concat(_nvmes.Where(n => n.Presence.IsPresent).Select(n => n.Name));
+        .Concat(_nics.Where(n => n.Presence.IsPresent).Select(n => n.Name));
 
     /// <summary>The function of a device by its name; null when there is none, or it was pulled out.</summary>
     public PciFunction? FindFunction(string device)
@@ -105,7 +107,6 @@ public sealed class WayleaveHost : IAsyncDisposable
         {
             return MemoryDevices.Select(d => d.Function)
                 .Concat(_nics.Select(n => n.Device.Function))
-                .Concat(_nvmes.Select(n => n.Function))
                 .FirstOrDefault(f => f.Name == device && f.Root is not null);
         }
     }
@@ -174,6 +175,7 @@ public sealed class WayleaveHost : IAsyncDisposable
             host.Objects.EndUses = host.Leases.EndAllAsync;
             host.Audits = new AuditService(host.Context, host.Objects, host.Leases, host._nics[0]);
             host.Transfers = new TransferService(host);
+            host.Files = new DriveFiles(host);
             await TakeBackCheck.RunAsync(host).ConfigureAwait(false);
             return host;
         }
@@ -209,6 +211,7 @@ public sealed class WayleaveHost : IAsyncDisposable
                 await Leases.EndAsync(lease).ConfigureAwait(false);
             }
 
+            Files?.Dispose();
             foreach (DeviceObject o in Objects.List())
             {
                 await Objects.RevokeAsync(
@@ -216,7 +219,7 @@ public sealed class WayleaveHost : IAsyncDisposable
             }
         }
 
-        // Ports and drives first: nobody may reach memory that is about to be unmapped.
+        // Ports first, and drives before the memory of others: nobody may reach memory that is about to be unmapped.
         foreach (NicHandle nic in _nics)
         {
             nic.Dispose();
@@ -227,7 +230,7 @@ public sealed class WayleaveHost : IAsyncDisposable
             nvme.Dispose();
         }
 
-        foreach (IDisposable device in MemoryDevices.Cast<IDisposable>())
+        foreach (IDisposable device in MemoryDevices.Except(_nvmes).Cast<IDisposable>())
         {
             device.Dispose();
         }

@@ -113,6 +113,10 @@ internal static class CpCommand
                 ElapsedUs = (long)result.Elapsed.TotalMicroseconds,
                 BytesPerS = result.Bytes / result.Elapsed.TotalSeconds,
                 Explanation = request.Explanation?.ToJson(),
+                StagingBytes = result.Stored?.StagingBytes,
+                MemoryBuffer = result.Stored is { } stored
+                    ? JsonSerializer.SerializeToElement(stored.MemoryBuffer, ControlJson.Default.ProofDocument)
+                    : null,
             };
             context.WriteJson(document, CopyJson.Default.CopyDocument);
         }
@@ -138,6 +142,11 @@ internal static class CpCommand
         }
 
         using ControlClient client = ControlClient.Open(url, isPush ? request.TargetHost : request.SourceHost);
+        if (isPush && await IsDriveAsync(client, url, cancellation).ConfigureAwait(false))
+        {
+            return await StoreAsync(context, request, client, path, url, cancellation).ConfigureAwait(false);
+        }
+
         ulong length = await LengthAsync(client, isPush, path, url, cancellation).ConfigureAwait(false);
         WayleaveHost host = await WayleaveHost.StartAsync(ConfigFor(url, length)).ConfigureAwait(false);
         await using (host.ConfigureAwait(false))
@@ -159,6 +168,45 @@ internal static class CpCommand
             }
 
             return result;
+        }
+    }
+
+    private static async Task<bool> IsDriveAsync(ControlClient client, WlUrl url, CancellationToken cancellation)
+    {
+        DevicesDocument devices = await client.GetDevicesAsync(cancellation).ConfigureAwait(false);
+        return devices.Nvmes.Any(n => n.Name == url.Device);
+    }
+
+    /// <summary>The file goes into the drive's memory buffer by RDMA, and from there the drive writes it.</summary>
+    private static async Task<CopyResult> StoreAsync(
+        CommandContext context,
+        CopyRequest request,
+        ControlClient client,
+        string path,
+        WlUrl url,
+        CancellationToken cancellation)
+    {
+        LocalFile.OpenSource(path, out ulong length).Dispose();
+        HostConfig config = ConfigFor(url, RemoteStore.WindowBytes(length));
+        WayleaveHost host = await WayleaveHost.StartAsync(config).ConfigureAwait(false);
+        await using (host.ConfigureAwait(false))
+        {
+            using ProgressBar progress = context.StartProgress(url.Name!, (long)length);
+            RemoteStore store = new(host, client)
+            {
+                Progress = (bytes, _) => progress.Report((long)bytes),
+                StallMax = request.StallMax,
+            };
+            (StoredFileDocument stored, TimeSpan elapsed) = await store
+                .PushAsync(path, url, cancellation).ConfigureAwait(false);
+            if (!context.IsJson)
+            {
+                context.Out.WriteLine(
+                    $"{url.Device}/{url.Name}: {ByteSize.Format(stored.Bytes)} through the memory buffer of {stored.Drive}, "
+                    + $"{ByteSize.Format(stored.StagingBytes)} staged; taken back: {stored.MemoryBuffer.Grade}");
+            }
+
+            return new CopyResult(stored.Bytes, stored.Sha256, elapsed) { Stored = stored };
         }
     }
 
@@ -281,6 +329,12 @@ internal sealed record CopyDocument
     public required long ElapsedUs { get; init; }
 
     public required double BytesPerS { get; init; }
+
+    /// <summary>Bytes that passed through system memory at the drive; absent for other targets.</summary>
+    public ulong? StagingBytes { get; init; }
+
+    /// <summary>The proof that the drive's memory buffer was taken back; absent for other targets.</summary>
+    public JsonElement? MemoryBuffer { get; init; }
 
     /// <summary>A <c>TransferExplanationDocument</c>, with --explain.</summary>
     public JsonElement? Explanation { get; init; }

@@ -29,6 +29,13 @@ public sealed class PeerPoolLender : IPeerMemoryOwner
     /// <summary>Memory that was taken back and may still be in use.</summary>
     public Quarantine Quarantine { get; }
 
+    /// <summary>Physical addresses of what was lent; afterwards where it was.</summary>
+    public static DmaAddressList AddressesOf(SharedBuffer buffer)
+    {
+        ArgumentNullException.ThrowIfNull(buffer);
+        return ((Loan)buffer.Exporter).Allocation.Addresses;
+    }
+
     /// <summary>
     /// Off gives a range back when its revoke starts, not when it is proven: for the test that must notice.
     /// </summary>

@@ -56,6 +56,7 @@ internal sealed class ConfigurationReader(
         {
             Add($"nvmes[{i}].name", config.Nvmes[i].Name);
             Add($"nvmes[{i}].memory_buffer_bytes", ByteSize.ToText(config.Nvmes[i].MemoryBufferBytes));
+            Add($"nvmes[{i}].folder", config.Nvmes[i].Folder ?? "(none)");
         }
 
         for (int i = 0; i < config.Accelerators.Count; i++)
@@ -134,11 +135,12 @@ internal sealed class ConfigurationReader(
     private NvmeConfig ReadNvme(JsonObject nvme, string path, int index)
     {
         NvmeConfig defaults = new();
-        CheckKeys(nvme, path, "name", "memory_buffer_bytes", "function");
+        CheckKeys(nvme, path, "name", "memory_buffer_bytes", "folder", "function");
         return new NvmeConfig
         {
             Name = ReadText(nvme, path, "name") ?? "nvme" + ToText(index),
             MemoryBufferBytes = ReadSize(nvme, path, "memory_buffer_bytes") ?? defaults.MemoryBufferBytes,
+            Folder = ReadText(nvme, path, "folder"),
             Function = ReadText(nvme, path, "function"),
         };
     }

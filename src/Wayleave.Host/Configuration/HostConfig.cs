@@ -247,6 +247,11 @@ public sealed record NvmeConfig
     /// </summary>
     public long MemoryBufferBytes { get; init; } = 16L << 20;
 
+    /// <summary>
+    /// Where the files are that peers may write to the drive, an absolute path; null when they may write none.
+    /// </summary>
+    public string? Folder { get; init; }
+
     /// <inheritdoc cref="NicConfig.Function"/>
     public string? Function { get; init; }
 
@@ -257,6 +262,11 @@ public sealed record NvmeConfig
         {
             string allowed = $"a power of two of 4096 bytes to {ByteSize.ToText(MemoryBufferBytesMax)}, or 0";
             problems.Add(new ConfigProblem(path + ".memory_buffer_bytes", $"{bytes} is not allowed; give {allowed}"));
+        }
+
+        if (Folder is not null && (!Path.IsPathFullyQualified(Folder) || !Directory.Exists(Folder)))
+        {
+            problems.Add(new ConfigProblem(path + ".folder", $"'{Folder}' is not the absolute path of a folder"));
         }
     }
 }

@@ -193,6 +193,39 @@ public sealed class ControlClient : IDisposable
             cancellation);
     }
 
+    /// <summary>Opens the file that an object in a drive's memory buffer is a window to.</summary>
+    public Task<OpenFileDocument> OpenFileAsync(
+        ulong id, OpenFileDocument open, CancellationToken cancellation = default) =>
+        _channel.PostAsync(
+            $"open object {id} as a file",
+            ObjectPath(id) + "/file",
+            Json.OpenFileDocument,
+            ControlChannel.ToContent(open, Json.OpenFileDocument),
+            cancellation);
+
+    /// <summary>Has the drive write a part of the window to the file; returns when it has.</summary>
+    public Task<WriteFileDocument> WriteFileAsync(
+        ulong id, WriteFileDocument write, CancellationToken cancellation = default) =>
+        _channel.PostAsync(
+            $"write object {id} to its file",
+            ObjectPath(id) + "/file/writes",
+            Json.WriteFileDocument,
+            ControlChannel.ToContent(write, Json.WriteFileDocument),
+            cancellation);
+
+    /// <summary>Takes the window back, checks the file and gives it its name.</summary>
+    /// <param name="id">Of the window.</param>
+    /// <param name="sha256">Of what was sent; null for no check.</param>
+    /// <param name="cancellation">Ends the wait; the file is given up.</param>
+    public Task<StoredFileDocument> CommitFileAsync(
+        ulong id, string? sha256, CancellationToken cancellation = default) =>
+        _channel.PostAsync(
+            $"commit the file of object {id}",
+            ObjectPath(id) + "/file/commit",
+            Json.StoredFileDocument,
+            ControlChannel.ToContent(new CommitObjectDocument { Sha256 = sha256 }, Json.CommitObjectDocument),
+            cancellation);
+
     /// <summary>Moves an object to system memory; returns when the copy is done.</summary>
     public Task<ObjectDocument> EvictAsync(string device, string name, CancellationToken cancellation = default) =>
         _channel.PostAsync(

@@ -9,8 +9,13 @@ namespace Wayleave.Host.Control;
 
 // POST   /v1/objects/DEVICE/NAME/load        LoadObjectDocument -> DriveCopyDocument; by the Unix socket only
 // POST   /v1/objects/DEVICE/NAME/save        SaveObjectDocument -> DriveCopyDocument; by the Unix socket only
+// POST   /v1/objects/ID/file                 OpenFileDocument -> the same
+// POST   /v1/objects/ID/file/writes          WriteFileDocument -> the same
+// POST   /v1/objects/ID/file/commit          CommitObjectDocument -> StoredFileDocument
 
-/// <summary>What the drives of a host do with files of its machine, for its own user alone.</summary>
+/// <summary>
+/// What the drives of a host do with files: of its machine, for its own user alone; in a drive's folder, for peers.
+/// </summary>
 internal sealed class DriveEndpoints(WayleaveHost host, CancellationToken stopping)
 {
     internal const int StallTimeoutMsDefault = 30_000;
@@ -21,6 +26,9 @@ internal sealed class DriveEndpoints(WayleaveHost host, CancellationToken stoppi
     {
         routes.MapPost("/v1/objects/{device}/{name}/load", LoadAsync);
         routes.MapPost("/v1/objects/{device}/{name}/save", SaveAsync);
+        routes.MapPost("/v1/objects/{id}/file", OpenFileAsync);
+        routes.MapPost("/v1/objects/{id}/file/writes", WriteFileAsync);
+        routes.MapPost("/v1/objects/{id}/file/commit", CommitFileAsync);
     }
 
     private async Task LoadAsync(HttpContext context)
@@ -50,6 +58,45 @@ internal sealed class DriveEndpoints(WayleaveHost host, CancellationToken stoppi
         DriveCopyResult result = await copy
             .SaveAsync(o, save.Path, save.DenyStaging, over.Token).ConfigureAwait(false);
         await AnswerAsync(context, Describe("wayleave.save.v1", drive, device, name, result)).ConfigureAwait(false);
+    }
+
+    private async Task OpenFileAsync(HttpContext context)
+    {
+        DeviceObject window = ControlRequest.FindById(host, context);
+        OpenFileDocument open = await ControlRequest.ReadAsync(context, Json.OpenFileDocument).ConfigureAwait(false);
+        await host.Files.OpenAsync(window, open.SizeBytes, context.RequestAborted).ConfigureAwait(false);
+        await ControlRequest.WriteAsync(context, open, Json.OpenFileDocument).ConfigureAwait(false);
+    }
+
+    private async Task WriteFileAsync(HttpContext context)
+    {
+        DeviceObject window = ControlRequest.FindById(host, context);
+        WriteFileDocument write = await ControlRequest
+            .ReadAsync(context, Json.WriteFileDocument).ConfigureAwait(false);
+        using CancellationTokenSource over = UntilOver(context);
+        await host.Files
+            .WriteAsync(window, write.WindowOffset, write.FileOffset, write.LengthBytes, over.Token)
+            .ConfigureAwait(false);
+        await ControlRequest.WriteAsync(context, write, Json.WriteFileDocument).ConfigureAwait(false);
+    }
+
+    private async Task CommitFileAsync(HttpContext context)
+    {
+        DeviceObject window = ControlRequest.FindById(host, context);
+        CommitObjectDocument commit = await ControlRequest
+            .ReadAsync(context, Json.CommitObjectDocument).ConfigureAwait(false);
+        using CancellationTokenSource over = UntilOver(context);
+        StoredFile stored = await host.Files.CommitAsync(window, commit.Sha256, over.Token).ConfigureAwait(false);
+        StoredFileDocument document = new()
+        {
+            Drive = window.Device,
+            Name = window.Name,
+            Bytes = stored.Bytes,
+            Sha256 = stored.Sha256,
+            StagingBytes = stored.StagingBytes,
+            MemoryBuffer = ProofDocument.From(stored.Proof),
+        };
+        await ControlRequest.WriteAsync(context, document, Json.StoredFileDocument).ConfigureAwait(false);
     }
 
     private static void Check(HttpContext context, string operation, string path)

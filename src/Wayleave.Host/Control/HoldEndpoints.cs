@@ -85,6 +85,7 @@ internal sealed class HoldEndpoints(
             if (isWriter)
             {
                 await host.Objects.AbortAsync(o, "its writer left before the commit").ConfigureAwait(false);
+                host.Files.Drop(o);
             }
         }
     }

@@ -48,7 +48,7 @@ internal sealed class LeaseFeed(WayleaveHost host, Lease lease, ControlListenerO
         using (host.Context.Enter())
         {
             state = lease.Target.State;
-            isDead = lease.Region.State == MemoryRegionState.Dead;
+            isDead = lease.Ending is null && lease.Region.State == MemoryRegionState.Dead; // at its end it dies, too
         }
 
         // While what was written is being checked, it is not known yet which of the two ends this is.

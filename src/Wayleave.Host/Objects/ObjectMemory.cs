@@ -20,6 +20,9 @@ public enum ObjectPlace
 
     /// <summary>In a BAR that belongs to VFIO.</summary>
     Bar,
+
+    /// <summary>In the controller memory buffer of a drive.</summary>
+    ControllerMemory,
 }
 
 /// <summary>

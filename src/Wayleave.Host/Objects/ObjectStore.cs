@@ -250,6 +250,14 @@ public sealed class ObjectStore
         }
     }
 
+    /// <summary>As the other, of a part.</summary>
+    public Task ForEachPieceAsync(
+        DeviceObject o, ulong offset, ulong lengthBytes, PieceHandler handler, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(o);
+        return _access.ForEachPieceAsync(o.Memory, offset, lengthBytes, handler, cancellation);
+    }
+
     private static bool IsReady(DeviceObject o, string device, string name) =>
         o.State == ObjectState.Ready && o.Device == device && o.Name == name;
 

@@ -72,9 +72,9 @@ public sealed class DeviceRemoval(WayleaveHost host)
         {
             await EndAsync(nic, departure).ConfigureAwait(false);
         }
-        else
+
+        if (host.Nvmes.FirstOrDefault(n => n.Name == device) is { } drive)
         {
-            NvmeHandle drive = host.Nvmes.First(n => n.Name == device);
             await Task.Run(drive.Stop).ConfigureAwait(false); // every command ends: an abort needs no medium
         }
 
@@ -116,13 +116,8 @@ public sealed class DeviceRemoval(WayleaveHost host)
             return (memory.Function, memory.Presence);
         }
 
-        if (host.Nics.FirstOrDefault(n => n.Name == device) is { } nic)
-        {
-            return (nic.Device.Function, nic.Presence);
-        }
-
-        return host.Nvmes.FirstOrDefault(n => n.Name == device) is { } drive
-            ? (drive.Function, drive.Presence)
+        return host.Nics.FirstOrDefault(n => n.Name == device) is { } nic
+            ? (nic.Device.Function, nic.Presence)
             : throw NoDevice(device);
     }
 

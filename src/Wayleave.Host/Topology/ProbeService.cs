@@ -73,8 +73,7 @@ public sealed class ProbeService(WayleaveHost host)
     private PciFunction FindDevice(string operation, string name)
     {
         IEnumerable<PciFunction> devices = host.MemoryDevices.Select(d => d.Function)
-            .Concat(host.Nics.Select(n => n.Device.Function))
-            .Concat(host.Nvmes.Select(n => n.Function));
+            .Concat(host.Nics.Select(n => n.Device.Function));
         devices = devices.Where(d => d.Root is not null);
         bool isAddress = PciAddress.TryParse(name, out PciAddress address);
         return devices.FirstOrDefault(d => d.Name == name || (isAddress && d.Address == address))
@@ -95,7 +94,7 @@ public sealed class ProbeService(WayleaveHost host)
     }
 
     private IObjectDevice? FindOwner(PciFunction function) =>
-        host.MemoryDevices.FirstOrDefault(d => ReferenceEquals(d.Function, function));
+        host.MemoryDevices.FirstOrDefault(d => ReferenceEquals(d.Function, function) && d is not NvmeHandle);
 
     private async Task<ProbedRouteDocument> ProbeAsync(
         PciFunction owner, PciFunction client, ulong sizeBytes, bool isAgain, CancellationToken cancellation)

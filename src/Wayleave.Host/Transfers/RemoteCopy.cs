@@ -13,7 +13,11 @@ namespace Wayleave.Host.Transfers;
 /// <param name="Bytes">Length of the object.</param>
 /// <param name="Sha256">Of its content, checked at both ends.</param>
 /// <param name="Elapsed">From the first posted byte to the last completion.</param>
-public sealed record CopyResult(ulong Bytes, string Sha256, TimeSpan Elapsed);
+public sealed record CopyResult(ulong Bytes, string Sha256, TimeSpan Elapsed)
+{
+    /// <summary>What the drive said, of a file that went to one; null for an object.</summary>
+    public StoredFileDocument? Stored { get; init; }
+}
 
 /// <summary>
 /// Copies between a local file and an object of another host: file bytes go straight into the memory of this host's

@@ -386,7 +386,7 @@ public sealed class ControlServerTests : IAsyncLifetime
     public static TheoryData<string, string, string, int, string> Refusals => new()
     {
         { "POST", "/v1/objects", """{"device":"gpu9","name":"a","size_bytes":1}""",
-            410, "find device gpu9: this host has no such device with memory; it has gpu0" },
+            410, "find device gpu9: this host has no such device with memory; it has gpu0, nvme0" },
         { "POST", "/v1/objects", """{"device":"gpu0","name":"../a","size_bytes":1}""",
             400, "the object name contains '/'" },
         { "POST", "/v1/objects", """{"device":"gpu0","name":"a","size_bytes":0}""",

@@ -150,7 +150,7 @@ public class BadInputTests : EndToEndTest
             source);
         await ExpectFailureAsync(
             1,
-            $"{host.Authority}: find device gpu9: this host has no such device with memory; it has gpu0",
+            $"{host.Authority}: find device gpu9: this host has no such device with memory; it has gpu0, nvme0",
             "cp", source, $"{host.Url}/gpu9/object");
         await ExpectFailureAsync(
             1,

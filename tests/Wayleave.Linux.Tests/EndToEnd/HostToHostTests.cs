@@ -110,7 +110,7 @@ public class HostToHostTests : EndToEndTest
             "cp", a.UrlOf("none"), b.UrlOf("object"));
         await ExpectFailureAsync(
             1,
-            $"{b.Authority}: find device gpu9: this host has no such device with memory; it has gpu0",
+            $"{b.Authority}: find device gpu9: this host has no such device with memory; it has gpu0, nvme0",
             "cp", a.UrlOf("object"), $"{b.Url}/gpu9/object");
         await ExpectFailureAsync(
             2, $"SRC and DST are the same object, {a.UrlOf("object")}", "cp", a.UrlOf("object"), a.UrlOf("object"));

@@ -7,13 +7,12 @@ namespace Wayleave.Linux.Tests.EndToEnd;
 /// <summary>Devices that are pulled out of a running host, with transfers of other processes in flight.</summary>
 public sealed class UnplugTests : EndToEndTest
 {
-    private const string TwoOfEach = """
+    private const string Devices = """
         {
           "gpus": [
             { "name": "gpu0", "vram_bytes": "64MiB", "system_pool_bytes": "64MiB" },
             { "name": "gpu1", "vram_bytes": "64MiB", "system_pool_bytes": "64MiB" }
           ],
-          "nvmes": [ { "name": "nvme0" }, { "name": "nvme1" } ],
           "accelerators": [ { "memory_bytes": "16MiB" } ],
           "vfios": [ { "bars": [ { "size_bytes": "16MiB" } ] } ]
         }
@@ -93,7 +92,8 @@ public sealed class UnplugTests : EndToEndTest
             Assert.Equal(1, e.ExitCode);
             Assert.Single(e.Error.TrimEnd('\n').Split('\n'));
         });
-        Assert.Contains(ends, e => Says(e!, $"{device} was pulled out") || Says(e!, $"{device}: this host has no"));
+        Assert.Contains(ends, e => Says(e!, $"{device} was pulled out") || Says(e!, $"{device}: this host has no")
+            || Says(e!, "the host has no drive") || Says(e!, "there is no such object"));
         if (device == "nvme0")
         {
             Assert.All(load[..2], t => Assert.False(t.IsCompleted, "a transfer that needs no drive ended"));
@@ -138,7 +138,7 @@ public sealed class UnplugTests : EndToEndTest
     {
         HostProcess host = await StartAsync();
         await RunWellAsync("unplug", "gpu0", host.Url);
-        const string Left = "gpu1, accel0, vfio0, rdma0, nvme0, nvme1";
+        const string Left = "gpu1, accel0, vfio0, nvme0, rdma0";
         foreach (string device in new[] { "gpu0", "gpu9" })
         {
             await ExpectFailureAsync(
@@ -159,7 +159,7 @@ public sealed class UnplugTests : EndToEndTest
         foreach (string other in s_others.Where(d => d != device))
         {
             await RunWellAsync("cp", source, $"{host.Url}/{other}/after");
-            await RunWellAsync("cp", $"{other}/after", InFolder("after"));
+            await RunWellAsync("cp", $"{host.Url}/{other}/after", InFolder("after"));
             Assert.Equal(Sha256(source), Sha256(InFolder("after")));
         }
 
@@ -188,7 +188,7 @@ public sealed class UnplugTests : EndToEndTest
     private async Task<HostProcess> StartAsync()
     {
         string file = InFolder("devices.json");
-        await File.WriteAllTextAsync(file, TwoOfEach, Cancellation);
+        await File.WriteAllTextAsync(file, Devices, Cancellation);
         return await StartHostAsync("b", "64MiB", "--config", file);
     }
 }

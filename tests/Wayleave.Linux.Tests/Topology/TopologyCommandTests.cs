@@ -407,7 +407,7 @@ public sealed class TopologyCommandTests : IDisposable
         await using RunningHost host = await RunningHost.StartAsync(ControlTestFolder.Config, _folder);
         string name = host.Url[5..];
         Assert.Equal(
-            (1, $"wayleave: {name}: probe gpu0 x: x is no device of this host; it has gpu0, rdma0, nvme0\n"),
+            (1, $"wayleave: {name}: probe gpu0 x: x is no device of this host; it has gpu0, nvme0, rdma0\n"),
             await FailAsync(["probe", "gpu0", "x", .. host.Options]));
         Assert.Equal(
             (3, $"wayleave: {name}: probe rdma0 rdma0: neither offers memory to peers, so there is no route between "
