@@ -202,8 +202,9 @@ internal static class CpCommand
             if (!context.IsJson)
             {
                 context.Out.WriteLine(
-                    $"{url.Device}/{url.Name}: {ByteSize.Format(stored.Bytes)} through the memory buffer of {stored.Drive}, "
-                    + $"{ByteSize.Format(stored.StagingBytes)} staged; taken back: {stored.MemoryBuffer.Grade}");
+                    $"{url.Device}/{url.Name}: {ByteSize.Format(stored.Bytes)} through the memory buffer of "
+                    + $"{stored.Drive}, {ByteSize.Format(stored.StagingBytes)} staged; "
+                    + $"taken back: {stored.MemoryBuffer.Grade}");
             }
 
             return new CopyResult(stored.Bytes, stored.Sha256, elapsed) { Stored = stored };

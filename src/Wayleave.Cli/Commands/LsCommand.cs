@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using System.Text.Json;
 using Wayleave.Cli.Output;
 using Wayleave.Host;
 using Wayleave.Host.Control;
@@ -65,5 +66,5 @@ internal static class LsCommand
     }
 
     private static string ToWord<T>(T value)
-        where T : struct, Enum => value.ToString().ToLowerInvariant();
+        where T : struct, Enum => JsonNamingPolicy.SnakeCaseLower.ConvertName(value.ToString());
 }

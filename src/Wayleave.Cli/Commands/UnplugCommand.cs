@@ -75,7 +75,8 @@ internal static class UnplugCommand
                 }
                 else
                 {
-                    context.Out.WriteLine($"  {proof.Buffer}: {proof.Grade}, {Count(proof.Importers.Count, "importer")}");
+                    context.Out.WriteLine(
+                        $"  {proof.Buffer}: {proof.Grade}, {Count(proof.Importers.Count, "importer")}");
                 }
             }
         }

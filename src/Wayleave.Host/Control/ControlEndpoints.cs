@@ -214,7 +214,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         }
 
         // One that was taken back before and waits in quarantine is asked about by the same request.
-        if (host.Objects.Find(device, name) is not { } o)
+        if ((host.Objects.Find(device, name) ?? host.Objects.FindWindow(device, name)) is not { } o)
         {
             RetirementProof? earlier = host.Objects.List()
                 .LastOrDefault(q => q.State == ObjectState.Quarantined && q.Device == device && q.Name == name)?.Proof;

@@ -154,6 +154,19 @@ public sealed class ObjectStore
         }
     }
 
+    /// <summary>
+    /// A window to a file of a drive, by the name that the file will have; null when nobody writes it.
+    /// </summary>
+    public DeviceObject? FindWindow(string device, string name)
+    {
+        using (_host.Enter())
+        {
+            return _objects.Values.FirstOrDefault(o =>
+                o.Memory is ResourceObjectMemory && o.State == ObjectState.Writing && !o.Memory.IsFreed
+                && o.Device == device && o.Name == name);
+        }
+    }
+
     /// <summary>An object by its number, in whatever state.</summary>
     public DeviceObject? Find(ulong id)
     {

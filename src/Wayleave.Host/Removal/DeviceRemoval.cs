@@ -33,8 +33,8 @@ public sealed record RemovalResult(
 //   orderly     nothing new --> objects revoked, leases and transfers ended, driver let go --> out of the bus
 //   surprise    nothing new --> out of the bus --> objects revoked, leases and transfers ended, driver let go
 //
-// In both cases the memory of the device stays mapped in this process: an access that decoded its address before goes on
-// in memory that is nobody's, and nothing ever becomes of it.
+// In both cases the memory of the device stays mapped in this process: an access that decoded its address before goes
+// on in memory that is nobody's, and nothing ever becomes of it.
 
 /// <summary>
 /// Pulls a device out of a running host. Transfers end with an error that says so, memory is retired with a proof or

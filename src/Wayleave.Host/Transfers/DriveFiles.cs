@@ -18,8 +18,8 @@ namespace Wayleave.Host.Transfers;
 /// <param name="Proof">Of the memory buffer's part, taken back from the peer and the drive.</param>
 public sealed record StoredFile(ulong Bytes, string Sha256, ulong StagingBytes, RetirementProof Proof);
 
-// The NVMe-oF pattern (drivers/nvme/target/rdma.c with p2pmem): a peer's RDMA WRITE lands in the drive's own memory, and
-// the drive writes its medium from there. The object in the memory buffer is a window onto the file:
+// The NVMe-oF pattern (drivers/nvme/target/rdma.c with p2pmem): a peer's RDMA WRITE lands in the drive's own memory,
+// and the drive writes its medium from there. The object in the memory buffer is a window onto the file:
 //
 //   create nvme0/NAME, lease it    a resource of the memory buffer, lent to the peer's queue pair
 //   open                           a file without a name in the drive's folder, a namespace of the drive
@@ -38,7 +38,8 @@ public sealed class DriveFiles : IDisposable
 
     /// <summary>Opens the file that a window is for. It gets the window's name with the commit.</summary>
     /// <exception cref="WayleaveException">
-    /// EOPNOTSUPP: the object is not in a drive's memory buffer. EPERM: its drive has no folder. Or what the folder says.
+    /// EOPNOTSUPP: the object is not in a drive's memory buffer. EPERM: its drive has no folder. Or what the folder
+    /// says.
     /// </exception>
     public async Task OpenAsync(DeviceObject window, ulong sizeBytes, CancellationToken cancellation = default)
     {
@@ -115,8 +116,8 @@ public sealed class DriveFiles : IDisposable
             throw new WayleaveException(
                 Errno.ERANGE,
                 operation,
-                $"{lengthBytes} bytes at {windowOffset} of the window and {fileOffset} of the file are not whole blocks "
-                    + "of both");
+                $"{lengthBytes} bytes at {windowOffset} of the window and {fileOffset} of the file are not whole "
+                    + "blocks of both");
         }
 
         DriveMove move = new(_host, file.Drive, window.Buffer, file.Medium, NvmeOpcode.Write, lengthBytes)
@@ -190,7 +191,9 @@ public sealed class DriveFiles : IDisposable
         }
     }
 
-    /// <summary>Gives a file up that was not committed; nothing stays of it. Does nothing for any other object.</summary>
+    /// <summary>
+    /// Gives a file up that was not committed; nothing stays of it. Does nothing for any other object.
+    /// </summary>
     public void Drop(DeviceObject window)
     {
         ArgumentNullException.ThrowIfNull(window);

@@ -107,7 +107,9 @@ public sealed class OutgoingTransfer : IAsyncDisposable
             TaskScheduler.Default); // reports by the completion source alone
     }
 
-    /// <summary>As <see cref="DisposeAsync"/>; <see cref="Completion"/> fails with the reason, unless it has ended.</summary>
+    /// <summary>
+    /// As <see cref="DisposeAsync"/>; <see cref="Completion"/> fails with the reason, unless it has ended.
+    /// </summary>
     internal ValueTask FailAsync(WayleaveException reason)
     {
         _reason = reason;

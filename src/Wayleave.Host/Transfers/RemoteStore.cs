@@ -33,7 +33,9 @@ public sealed class RemoteStore(WayleaveHost host, ControlClient remote)
     public static ulong WindowBytes(ulong lengthBytes) =>
         Math.Min(Slots * SlotBytes, (lengthBytes + BlockBytes - 1) / BlockBytes * BlockBytes);
 
-    /// <summary>Writes the file; a file of that name in the drive's folder is replaced when the new one is whole.</summary>
+    /// <summary>
+    /// Writes the file; a file of that name in the drive's folder is replaced when the new one is whole.
+    /// </summary>
     /// <exception cref="WayleaveException">Names the file, drive or host, the reason and the remedy.</exception>
     public async Task<(StoredFileDocument Stored, TimeSpan Elapsed)> PushAsync(
         string path, WlUrl target, CancellationToken cancellation = default)

@@ -47,10 +47,12 @@ public sealed class DriveStoreTests : EndToEndTest
         Assert.Equal(("nvme0", "x", Host.Objects.ObjectPlace.ControllerMemory),
             (window.Device, window.Name, window.Placement));
 
-        ProofDocument proof = await host.Client.DeleteObjectAsync(window.Id, Cancellation);
+        using JsonDocument proof = JsonDocument.Parse(await RunWellAsync("revoke", $"{host.Url}/nvme0/x", "--json"));
 
-        Assert.Equal(Core.Retirement.RetirementGrade.Retired, proof.Grade);
-        Assert.Contains(proof.Importers, i => i.KeyDeadAtUs is not null && i.Device == "rdma0");
+        Assert.Equal("Retired", proof.RootElement.GetProperty("grade").GetString());
+        Assert.Contains(
+            proof.RootElement.GetProperty("importers").EnumerateArray(),
+            i => i.TryGetProperty("key_dead_at_us", out _) && i.GetProperty("device").GetString() == "rdma0");
         CliResult end = await copy.WaitAsync();
         Assert.Equal((1, ""), (end.ExitCode, end.Out));
         Assert.Single(end.Error.TrimEnd('\n').Split('\n'));
