@@ -49,6 +49,7 @@ public sealed class MemoryBinding
         (_host, Id, Memory, _defences) = (host, id, memory, defences);
         (BufferName, LengthBytes) = (buffer.Name, buffer.SizeBytes);
         (LinearBelowBytes, FallsBack) = (request.LinearBelowBytes, request.FallsBack);
+        AllowsRss = request.AllowsRss;
         _handleReleased = HandleReleased;
         int chunks = (int)(buffer.SizeBytes / (ulong)request.ChunkBytes);
         Pool = new ChunkPool(this, chunks, request.ChunkBytes);
@@ -70,6 +71,9 @@ public sealed class MemoryBinding
 
     /// <summary>As <see cref="BindRequest.FallsBack"/>.</summary>
     public bool FallsBack { get; }
+
+    /// <summary>As <see cref="BindRequest.AllowsRss"/>, for as long as it is bound.</summary>
+    public bool AllowsRss { get; }
 
     /// <summary>
     /// How the NIC reaches the memory, as it was mapped: host memory when the exporter shows it no other.

@@ -36,7 +36,10 @@ public sealed class NicPort
     {
         _options = options;
         Dma = new DmaPort(function);
-        Steering = new FlowSteering(options.Steering, options.Channels);
+        Steering = new FlowSteering(options.Steering, options.Channels)
+        {
+            IsReserved = queue => _queues[queue].Binding is { AllowsRss: false },
+        };
         byte[] host = GC.AllocateUninitializedArray<byte>(options.HostPoolBytes, pinned: true);
         byte[] fallback = GC.AllocateUninitializedArray<byte>(options.FallbackPoolBytes, pinned: true);
         HostPool = new ChunkPool(ChunkPoolKind.Host, host, options.HostChunkBytes);

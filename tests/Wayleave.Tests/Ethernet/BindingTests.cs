@@ -121,6 +121,22 @@ public sealed class BindingTests
     }
 
     [Fact]
+    public void A_table_that_comes_after_the_bind_does_not_lead_strangers_to_the_queue()
+    {
+        NicFixture f = new();
+        FlowSteering steering = f.Port.Steering;
+        MemoryBinding binding = f.Bind(f.Create(4), s_revocable);
+        Assert.Equal(Errno.EBUSY, steering.Change(0, RssChange.Equal(3, 128)));
+        Assert.Equal(Errno.EBUSY, steering.Change(0, new RssChange { Table = [] }));
+        Assert.False(steering.IsInRss(2));
+        Assert.Equal(Errno.Success, steering.Change(0, RssChange.Equal(1, 128)));
+        f.Nic.Unbind(binding);
+        Assert.Equal(Errno.Success, steering.Change(0, new RssChange { Table = [] }));
+        f.Bind(f.Create(4), s_revocable with { AllowsRss = true });
+        Assert.Equal(Errno.Success, steering.Change(0, RssChange.Equal(4, 128)));
+    }
+
+    [Fact]
     public void DEVM_23_A_static_binding_takes_no_peer_addresses_and_has_one_pin_until_it_is_released()
     {
         NicFixture f = new();

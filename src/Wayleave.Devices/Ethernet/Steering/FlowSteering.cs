@@ -27,6 +27,12 @@ public sealed class FlowSteering
         _contexts.Add(0, Main);
     }
 
+    /// <summary>
+    /// Whether a queue's memory belongs to somebody who did not ask for flows that nobody steered: no table of context
+    /// 0 may lead there.
+    /// </summary>
+    internal Func<int, bool> IsReserved { get; init; } = _ => false;
+
     /// <summary>Receive queues in use.</summary>
     public int Channels { get; private set; }
 
@@ -69,7 +75,8 @@ public sealed class FlowSteering
     /// <returns>
     /// <see cref="Errno.ENOENT"/> for an unknown context; <see cref="Errno.EINVAL"/> when nothing is asked for, for a
     /// table or key of another size, for an entry beyond the channels, and for an entry with which a rule would go
-    /// beyond them; <see cref="Errno.EOPNOTSUPP"/> for what the device cannot.
+    /// beyond them; <see cref="Errno.EBUSY"/> for a table of context 0 that leads to a queue whose binding did not ask
+    /// for that; <see cref="Errno.EOPNOTSUPP"/> for what the device cannot.
     /// </returns>
     public Errno Change(int id, RssChange change)
     {
@@ -284,7 +291,27 @@ public sealed class FlowSteering
             }
         }
 
-        return change.Table is { Count: > 0 } table ? CheckTable(context, table) : Errno.Success;
+        if (change.Table is not { } table)
+        {
+            return Errno.Success;
+        }
+
+        Errno errno = table.Count > 0 ? CheckTable(context, table) : Errno.Success;
+        return errno == Errno.Success && context.Id == 0 && LeadsToReserved(table) ? Errno.EBUSY : errno;
+    }
+
+    private bool LeadsToReserved(IReadOnlyList<int> table)
+    {
+        for (int queue = 0; queue < Channels; queue++)
+        {
+            // The default table leads everywhere.
+            if (IsReserved(queue) && (table.Count == 0 || table.Contains(queue)))
+            {
+                return true;
+            }
+        }
+
+        return false;
     }
 
     private Errno CheckTable(RssContext context, IReadOnlyList<int> table)
