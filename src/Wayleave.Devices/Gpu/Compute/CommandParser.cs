@@ -99,21 +99,21 @@ internal static class CommandParser
             return why is null ? Errno.Success : Errno.EINVAL;
         }
 
-        if (process.Find(operand.Handle) is not { Buffer: { } buffer } binding)
+        if (process.Find(operand.Handle) is not { } binding)
         {
             why = Say($"handle {operand.Handle} is not one of {process.Name}");
             return Errno.ENOENT;
         }
 
-        if (operand.Address >= buffer.SizeBytes || operand.LengthBytes > buffer.SizeBytes - operand.Address)
+        if (operand.Address >= binding.SizeBytes || operand.LengthBytes > binding.SizeBytes - operand.Address)
         {
-            why = Say($"{operand.LengthBytes} bytes at {operand.Address} are outside {buffer}");
+            why = Say($"{operand.LengthBytes} bytes at {operand.Address} are outside {binding}");
             return Errno.EINVAL;
         }
 
         if ((binding.Access & operand.Access) != operand.Access)
         {
-            why = Say($"{operand.Access} of {buffer} is not allowed");
+            why = Say($"{operand.Access} of {binding} is not allowed");
             return Errno.EACCES;
         }
 

@@ -38,7 +38,7 @@ public sealed class GpuAddressSpace
     public Errno TryMap(ulong address, uint handle, ulong offset, ulong lengthBytes, GpuAccess access)
     {
         _process.Device.Host.AssertHeld();
-        if (_process.Find(handle) is not { Buffer: { } buffer } binding)
+        if (_process.Find(handle) is not { } binding)
         {
             return Errno.ENOENT;
         }
@@ -46,7 +46,7 @@ public sealed class GpuAddressSpace
         bool isWhole = ((address | offset | lengthBytes) & (PageBytes - 1)) == 0;
         if (!isWhole || lengthBytes == 0 || access == GpuAccess.None
             || address >= AddressEnd || lengthBytes > AddressEnd - address
-            || offset >= buffer.SizeBytes || lengthBytes > buffer.SizeBytes - offset)
+            || offset >= binding.SizeBytes || lengthBytes > binding.SizeBytes - offset)
         {
             return Errno.EINVAL;
         }

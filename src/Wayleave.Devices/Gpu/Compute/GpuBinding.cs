@@ -1,34 +1,21 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
-using Wayleave.Core.Checking;
-using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
-using Wayleave.Core.Topology;
 
 namespace Wayleave.Devices.Gpu.Compute;
 
-// Why no gate for jobs: as with the copy engine, a job with a fence is in the reservation from its submission on, and
-// whoever moves or takes the memory waits for that. The mapping ends with the last job that was submitted with it. An
-// invalidation makes the next submission map again; a revoke besides cancels the jobs, which stop at the next block.
-
 /// <summary>
-/// A process's hold on a buffer, of its own GPU or of another device (<c>amdgpu_bo_va</c>): a dynamic importer. Host
-/// lock held by the caller.
+/// What a handle of a process stands for: a buffer, or memory of the process itself (<c>amdgpu_bo_va</c>). Jobs are
+/// submitted with it; it lets go of the memory when the last has ended. Host lock held by the caller.
 /// </summary>
-public sealed class GpuBinding : IRevocableImporter
+public abstract class GpuBinding
 {
-    private readonly HostContext _host;
-    private readonly Timeline _drains;
-    private Attachment? _attachment;
-    private Fence? _drain; // pending while the last jobs end
-    private int _jobs;
     private Action? _released;
 
-    internal GpuBinding(GpuProcess process, uint handle, string bufferName, GpuAccess access)
+    private protected GpuBinding(GpuProcess process, uint handle, string what, GpuAccess access)
     {
-        (Process, Handle, Access, _host) = (process, handle, access, process.Device.Host);
-        Name = $"{process.Name} on {process.Device.Function.Name} for {bufferName}";
-        _drains = new Timeline(_host, Name);
+        (Process, Handle, Access) = (process, handle, access);
+        Name = $"{process.Name} on {process.Device.Function.Name} for {what}";
     }
 
     public GpuProcess Process { get; }
@@ -36,172 +23,88 @@ public sealed class GpuBinding : IRevocableImporter
     /// <summary>The number by which the process's commands name it, never zero.</summary>
     public uint Handle { get; }
 
-    /// <summary>What the process's commands may do with the buffer at most.</summary>
+    /// <summary>What the process's commands may do with the memory at most.</summary>
     public GpuAccess Access { get; }
 
     /// <summary>For people and proofs.</summary>
     public string Name { get; }
 
-    public string Holder => Process.Name;
+    /// <summary>The buffer; null for memory of the process itself, and once it is released.</summary>
+    public abstract SharedBuffer? Buffer { get; }
 
-    public ImporterKind Kind => ImporterKind.Dynamic;
+    public abstract ulong SizeBytes { get; }
 
-    public bool AllowPeerToPeer => true;
+    /// <summary>The memory was taken back for good, or let go of.</summary>
+    public abstract bool IsGone { get; }
 
-    /// <summary>Null once it is released.</summary>
-    public SharedBuffer? Buffer => _attachment?.Buffer;
+    /// <summary>Jobs that were submitted with it and have not ended; user queues that run count as one.</summary>
+    public int Jobs { get; private set; }
+
+    /// <summary>Where the fences of its jobs stand; null once it is released.</summary>
+    internal abstract Reservation? Reservation { get; }
 
     /// <summary>Of the present mapping, or null.</summary>
-    internal DmaAddressList? Addresses => _attachment?.Addresses;
+    internal abstract DmaAddressList? Addresses { get; }
 
-    /// <summary>Jobs that were submitted with it and have not ended.</summary>
-    public int Jobs => _jobs;
+    private protected HostContext Host => Process.Device.Host;
 
     public override string ToString() => Name;
 
-    /// <inheritdoc/>
-    public InvalidateOutcome InvalidateMappings(Attachment attachment)
-    {
-        ArgumentNullException.ThrowIfNull(attachment);
-        if (attachment.State != MappingState.Invalidated)
-        {
-            return InvalidateOutcome.Done;
-        }
-
-        using SignalingSection section = new(Name, "drain");
-        if (attachment.Buffer.IsRevoked)
-        {
-            Process.CancelJobsWith(this);
-        }
-
-        if (_drain is { HasEnded: false } pending)
-        {
-            return InvalidateOutcome.Draining(pending);
-        }
-
-        if (_jobs > 0)
-        {
-            Process.Eviction.RequestLater(); // those of user queues have no end of their own
-        }
-
-        attachment.Evidence!.RecordGateClosed(_jobs);
-        if (_jobs == 0)
-        {
-            attachment.Evidence.RecordDrained();
-            attachment.UnmapInvalidated();
-            return InvalidateOutcome.Done;
-        }
-
-        _drain = _drains.CreateFence();
-        Process.Device.ComputeEngine.AddDrain(_drain);
-        return InvalidateOutcome.Draining(_drain);
-    }
-
-    internal Errno Attach(SharedBuffer buffer, PciFunction function) =>
-        buffer.TryAttach(function, this, out _attachment);
+    /// <summary>
+    /// Does what cannot be done with the reservation held: faults pages in, for which the lock of the address space is
+    /// taken, and that comes first (dma-resv.c).
+    /// </summary>
+    /// <param name="prepared">
+    /// Runs with the host lock held when it is done, with why it cannot be; not if it is now.
+    /// </param>
+    /// <returns>True when nothing is left to do.</returns>
+    internal virtual bool TryPrepare(Action<Errno> prepared) => true;
 
     /// <summary>The addresses that the next job uses. Reservation held by the ticket.</summary>
     /// <returns>
-    /// MustWait while jobs still use the place from which the buffer was moved; otherwise what a map says. KERNEL
-    /// fences are the job's to wait for.
+    /// MustWait while jobs still use the place from which the memory was moved; Refused with EAGAIN when it has to be
+    /// prepared again; otherwise what a map says. KERNEL fences are the job's to wait for.
     /// </returns>
-    internal MapOutcome MapLocked(AcquireTicket ticket)
-    {
-        if (_attachment is not { } attachment || attachment.Buffer.IsRevoked)
-        {
-            return MapOutcome.Refused(Errno.ENODEV);
-        }
+    internal abstract MapOutcome MapLocked(AcquireTicket ticket);
 
-        if (attachment.State == MappingState.Mapped)
-        {
-            return MapOutcome.Mapped(attachment.Addresses!);
-        }
-
-        if (_drain is { HasEnded: false } drain)
-        {
-            return drain.IsSignaled ? MapOutcome.Refused(Errno.EBUSY) : MapOutcome.MustWait(drain);
-        }
-
-        bool writes = (Access & GpuAccess.Write) != 0;
-        return attachment.MapLocked(ticket, writes ? DmaDirection.Bidirectional : DmaDirection.ToDevice);
-    }
-
-    internal void BeginJob() => _jobs++;
+    internal void BeginJob() => Jobs++;
 
     internal void EndJob()
     {
-        _jobs--;
-        if (_jobs > 0)
+        Jobs--;
+        if (Jobs > 0)
         {
             return;
         }
 
-        if (_drain is { } drain)
-        {
-            _drain = null;
-            if (_attachment is { State: MappingState.Invalidated } attachment)
-            {
-                attachment.Evidence!.RecordDrained();
-                attachment.UnmapInvalidated();
-            }
-
-            drain.Signal();
-        }
-
+        HandleIdle();
         if (_released is { } released)
         {
             _released = null;
-            _host.Defer(released);
+            Host.Defer(released);
         }
     }
 
-    /// <summary>
-    /// Lets go of the buffer when the last job has ended and the reservation is free; on whatever thread that is.
-    /// </summary>
+    /// <summary>Lets go of the memory when the last job has ended; on whatever thread that is.</summary>
     internal void Release()
     {
-        if (_jobs > 0)
+        if (Jobs == 0)
         {
-            _released = () =>
+            ReleaseNow();
+            return;
+        }
+
+        _released = () =>
+        {
+            using (Host.Enter())
             {
-                using (_host.Enter())
-                {
-                    Release();
-                }
-            };
-            return;
-        }
-
-        if (_attachment is not { } attachment)
-        {
-            return;
-        }
-
-        AcquireTicket ticket = new(_host, $"release of {Name}");
-        if (attachment.Buffer.Reservation.TryLock(ticket).Wait is not { } wait)
-        {
-            ReleaseLocked(ticket);
-            return;
-        }
-
-        wait.TryAddCallback(() =>
-        {
-            using (_host.Enter())
-            {
-                ReleaseLocked(ticket);
+                Release();
             }
-        });
+        };
     }
 
-    private void ReleaseLocked(AcquireTicket ticket)
-    {
-        (Attachment attachment, _attachment) = (_attachment!, null);
-        if (attachment.State != MappingState.Unmapped)
-        {
-            attachment.UnmapLocked(ticket);
-        }
+    /// <summary>The last job has ended.</summary>
+    private protected abstract void HandleIdle();
 
-        attachment.Buffer.Reservation.Unlock(ticket);
-        attachment.Buffer.Detach(attachment);
-    }
+    private protected abstract void ReleaseNow();
 }

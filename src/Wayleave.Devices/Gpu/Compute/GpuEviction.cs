@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
@@ -44,14 +45,20 @@ public sealed class GpuEviction : IFenceOperations
     /// <summary>After an eviction nothing is restored for so long (<c>PROCESS_RESTORE_TIME_MS</c>).</summary>
     public static readonly TimeSpan RestoreDelay = TimeSpan.FromMilliseconds(100);
 
+    /// <summary>The same after pages of the process itself went (<c>AMDGPU_USERPTR_RESTORE_DELAY_MS</c>).</summary>
+    public static readonly TimeSpan UserRestoreDelay = TimeSpan.FromMilliseconds(1);
+
     private readonly GpuProcess _process;
     private readonly HostContext _host;
     private readonly ulong _context;
+    private readonly HashSet<GpuBinding> _unreachable = []; // at this restore
     private readonly List<GpuBinding> _held = []; // mapped for the queues, and told when they stop
     private volatile GpuPageTable? _table;
     private LockOperation? _locks;
     private ulong _seqno;
     private TimeSpan _restoredAt = TimeSpan.MinValue;
+    private TimeSpan _restoreDelay = RestoreDelay;
+    private MirrorDrain? _left; // for a notifier that waits until the engine has left
 
     internal GpuEviction(GpuProcess process)
     {
@@ -135,7 +142,7 @@ public sealed class GpuEviction : IFenceOperations
             return;
         }
 
-        State = GpuEvictionState.Scheduled;
+        (State, _restoreDelay) = (GpuEvictionState.Scheduled, RestoreDelay);
         TimeSpan due = _restoredAt + ActiveTimeMin;
         if (due <= _host.Now)
         {
@@ -145,6 +152,24 @@ public sealed class GpuEviction : IFenceOperations
         {
             NextDeadline = due;
         }
+    }
+
+    /// <summary>
+    /// Pages of the process itself go: the queues stop now, whenever they were restored, and are restored soon
+    /// (<c>amdgpu_amdkfd_evict_userptr</c>). No job is waited for.
+    /// </summary>
+    /// <returns>Completed when the engine has left them; null when it has.</returns>
+    internal MirrorDrain? StopForUserMemory()
+    {
+        if (IsRunning)
+        {
+            _restoreDelay = UserRestoreDelay;
+            NextDeadline = null;
+            _left = new MirrorDrain(_host);
+            Stop();
+        }
+
+        return State == GpuEvictionState.Stopping ? _left ??= new MirrorDrain(_host) : null;
     }
 
     /// <summary>The process ends: the queues stop for good.</summary>
@@ -167,14 +192,16 @@ public sealed class GpuEviction : IFenceOperations
 
         using SignalingSection section = new(_process.Name, "eviction");
         State = _process.IsClosed ? GpuEvictionState.Stopped : GpuEvictionState.Evicted;
-        NextDeadline = _process.IsClosed ? null : _host.Now + RestoreDelay;
+        NextDeadline = _process.IsClosed ? null : _host.Now + _restoreDelay;
         Fence!.Signal();
+        (MirrorDrain? left, _left) = (_left, null);
         foreach (GpuBinding binding in _held)
         {
             binding.EndJob();
         }
 
         _held.Clear();
+        left?.Complete();
     }
 
     private void Stop()
@@ -196,15 +223,45 @@ public sealed class GpuEviction : IFenceOperations
         GpuBinding[] bindings =
         [
             .. _process.Memory.Mappings.Select(m => m.Binding).Distinct()
-                .Where(b => b.Buffer is { IsRevoked: false }),
+                .Where(b => !b.IsGone && !_unreachable.Contains(b)),
         ];
+        foreach (GpuBinding binding in bindings)
+        {
+            if (!binding.TryPrepare(errno => HandlePrepared(binding, errno)))
+            {
+                return;
+            }
+        }
+
         AcquireTicket ticket = new(_host, $"restore of {_process.Name}");
         _locks = LockOperation.Start(
-            _host, ticket, [.. bindings.Select(b => b.Buffer!.Reservation)], fenceSlots: 1);
+            _host, ticket, [.. bindings.Select(b => b.Reservation!)], fenceSlots: 1);
         if (!_locks.TryAddCompletion(() => Enter(() => HandleLocked(bindings))))
         {
             HandleLocked(bindings);
         }
+    }
+
+    // As restore_userptr_worker: what the program has unmapped meanwhile is left out, and a queue that names it faults.
+    private void HandlePrepared(GpuBinding binding, Errno errno)
+    {
+        if (State != GpuEvictionState.Restoring || _process.IsClosed)
+        {
+            State = State == GpuEvictionState.Restoring ? GpuEvictionState.Stopped : State;
+            return;
+        }
+
+        if (errno is Errno.EFAULT or Errno.EPERM)
+        {
+            _unreachable.Add(binding);
+        }
+        else if (errno != Errno.Success)
+        {
+            NextDeadline = _host.Now + UserRestoreDelay;
+            return;
+        }
+
+        Restore();
     }
 
     private void HandleLocked(GpuBinding[] bindings)
@@ -223,7 +280,7 @@ public sealed class GpuEviction : IFenceOperations
         else if (mustWait)
         {
             // restore_process_bos retries: a mover is at work, or there is no room now.
-            NextDeadline = _host.Now + RestoreDelay;
+            NextDeadline = _host.Now + _restoreDelay;
         }
     }
 
@@ -232,7 +289,7 @@ public sealed class GpuEviction : IFenceOperations
         foreach (GpuBinding binding in bindings)
         {
             if (binding.MapLocked(ticket).Kind != MapOutcomeKind.Mapped
-                || !binding.Buffer!.Reservation.TestSignaled(ReservationUsage.Kernel))
+                || !binding.Reservation!.TestSignaled(ReservationUsage.Kernel))
             {
                 return false;
             }
@@ -248,13 +305,14 @@ public sealed class GpuEviction : IFenceOperations
         GpuMapping[] mappings = [.. _process.Memory.Mappings.Where(m => bindings.Contains(m.Binding))];
         foreach (GpuBinding binding in bindings)
         {
-            binding.Buffer!.Reservation.AddFence(ticket, Fence, ReservationUsage.Bookkeep);
+            binding.Reservation!.AddFence(ticket, Fence, ReservationUsage.Bookkeep);
             binding.BeginJob();
             _held.Add(binding);
         }
 
         _table = new GpuPageTable(mappings, [.. mappings.Select(m => m.Binding.Addresses!)]);
         (State, _restoredAt) = (GpuEvictionState.Running, _host.Now);
+        _unreachable.Clear();
         _host.Trace("compute.restore", _process.Name, (long)_seqno);
         _host.Defer(_process.Device.ComputeEngine.HandleRestored);
     }

@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
 
 namespace Wayleave.Devices.Gpu.Compute;
@@ -58,17 +59,64 @@ public sealed class GpuProcess
             return IsClosed ? Errno.ENODEV : Errno.EINVAL;
         }
 
-        GpuBinding binding = new(this, _nextHandle, buffer.Name, access);
+        BufferBinding binding = new(this, _nextHandle, buffer.Name, access);
         Errno errno = binding.Attach(buffer, Device.Function);
         if (errno != Errno.Success)
         {
             return errno;
         }
 
-        handle = _nextHandle++;
-        _bindings.Add(handle, binding);
-        _inOrder.Add(binding);
+        handle = Add(binding);
         return Errno.Success;
+    }
+
+    /// <summary>
+    /// Makes memory of a process usable by its commands where it is (<c>DRM_IOCTL_AMDGPU_GEM_USERPTR</c>): pages are
+    /// not pinned; a notifier takes them away, from user queues by stopping them, from jobs by waiting for them.
+    /// </summary>
+    /// <param name="space">Of the process.</param>
+    /// <param name="range">Whole pages; they need not be there yet.</param>
+    /// <param name="access">With <see cref="GpuAccess.Write"/> the process must be allowed to write there.</param>
+    /// <param name="handle">As of <see cref="TryOpen"/>.</param>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> without any access and for what is not whole pages; <see cref="Errno.ENODEV"/> after
+    /// <see cref="Close"/>; otherwise what <see cref="AddressSpace.Subscribe"/> returns.
+    /// </returns>
+    public Errno TryOpenUserPointer(AddressSpace space, AddressRange range, GpuAccess access, out uint handle)
+    {
+        ArgumentNullException.ThrowIfNull(space);
+        Device.Host.AssertHeld();
+        handle = 0;
+        if (IsClosed)
+        {
+            return Errno.ENODEV;
+        }
+
+        if (access == GpuAccess.None || range.LengthBytes == 0 || !range.IsPageAligned)
+        {
+            return Errno.EINVAL;
+        }
+
+        UserPointerBinding binding = new(this, _nextHandle, space, range, access);
+        Errno errno = binding.Subscribe();
+        handle = errno == Errno.Success ? Add(binding) : 0;
+        return errno;
+    }
+
+    /// <summary>
+    /// What others can attach to (<c>DRM_IOCTL_PRIME_HANDLE_TO_FD</c>): the buffer, with one reference more, which is
+    /// the caller's.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.ENOENT"/> for a number that is not the process's; <see cref="Errno.EPERM"/> for memory of the
+    /// process itself, which nobody else's fences could hold in place.
+    /// </returns>
+    public Errno TryExport(uint handle, out SharedBuffer? buffer)
+    {
+        Device.Host.AssertHeld();
+        buffer = Find(handle)?.Buffer;
+        buffer?.Get();
+        return buffer is not null ? Errno.Success : Find(handle) is null ? Errno.ENOENT : Errno.EPERM;
     }
 
     /// <summary>
@@ -183,6 +231,13 @@ public sealed class GpuProcess
     }
 
     public override string ToString() => $"{Name} on {Device.Function.Name}";
+
+    private uint Add(GpuBinding binding)
+    {
+        _bindings.Add(_nextHandle, binding);
+        _inOrder.Add(binding);
+        return _nextHandle++;
+    }
 
     internal GpuBinding? Find(uint handle) => _bindings.GetValueOrDefault(handle);
 

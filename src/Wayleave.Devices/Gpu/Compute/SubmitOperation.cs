@@ -20,7 +20,10 @@ public enum SubmitState
     /// <summary>The reservations of its buffers are being locked.</summary>
     Locking,
 
-    /// <summary>Jobs still use the place from which a buffer was moved; then all is locked anew.</summary>
+    /// <summary>
+    /// Pages of the process are faulted in, or jobs still use the place from which a buffer was moved; then all is
+    /// locked anew.
+    /// </summary>
     Waiting,
 
     /// <summary>It is in its queue: see <see cref="SubmitOperation.Fence"/>.</summary>
@@ -30,8 +33,8 @@ public enum SubmitState
     Refused,
 }
 
-// check a copy of the commands -> lock every buffer -> map what is not mapped -> collect what to wait for -> the fence
-// is made and goes into every reservation, the job into its queue -> unlock
+// check a copy of the commands -> fault pages of the process in -> lock every buffer -> map what is not mapped ->
+// collect what to wait for -> the fence is made and goes into every reservation, the job into its queue -> unlock
 //
 // In one hold of the host lock from the last lock on; what can fail comes before the fence is made.
 
@@ -48,6 +51,7 @@ public sealed class SubmitOperation
     private readonly GpuCommand[] _commands;
     private readonly List<(GpuBinding Binding, GpuAccess Access)> _buffers;
     private LockOperation? _locks;
+    private bool _isStale;
     private Action? _completed;
     private volatile bool _isCompleted;
 
@@ -130,24 +134,45 @@ public sealed class SubmitOperation
 
     private void Lock()
     {
+        State = SubmitState.Waiting;
+        foreach ((GpuBinding binding, _) in _buffers)
+        {
+            if (!binding.TryPrepare(HandlePrepared))
+            {
+                return;
+            }
+        }
+
         State = SubmitState.Locking;
         AcquireTicket ticket = new(_host, $"submission to {_queue.Name}");
         Reservation[] reservations = new Reservation[_buffers.Count];
         for (int i = 0; i < reservations.Length; i++)
         {
-            if (_buffers[i].Binding.Buffer is not { } buffer)
+            if (_buffers[i].Binding.Reservation is not { } reservation)
             {
                 Complete(SubmitState.Refused, Errno.ENODEV); // closed while this waited
                 return;
             }
 
-            reservations[i] = buffer.Reservation;
+            reservations[i] = reservation;
         }
 
         _locks = LockOperation.Start(_host, ticket, reservations, fenceSlots: 1);
         if (!_locks.TryAddCompletion(() => Enter(HandleLocked)))
         {
             HandleLocked();
+        }
+    }
+
+    private void HandlePrepared(Errno errno)
+    {
+        if (errno == Errno.Success)
+        {
+            Lock();
+        }
+        else
+        {
+            Complete(SubmitState.Refused, errno);
         }
     }
 
@@ -161,6 +186,12 @@ public sealed class SubmitOperation
 
         Errno errno = TrySubmit(_locks.Ticket, out Fence? mustWait);
         _locks.UnlockAll();
+        if (_isStale)
+        {
+            Lock(); // pages went between the look and the lock
+            return;
+        }
+
         if (mustWait is null)
         {
             Complete(errno == Errno.Success ? SubmitState.Submitted : SubmitState.Refused, errno);
@@ -176,7 +207,7 @@ public sealed class SubmitOperation
 
     private Errno TrySubmit(AcquireTicket ticket, out Fence? mustWait)
     {
-        mustWait = null;
+        (mustWait, _isStale) = (null, false);
         Errno errno = _process.IsClosed ? Errno.ENODEV : _process.Device.ComputeEngine.RefusalOf(_queue);
         if (errno != Errno.Success)
         {
@@ -190,6 +221,7 @@ public sealed class SubmitOperation
             mustWait = outcome.Fence;
             if (outcome.Kind != MapOutcomeKind.Mapped)
             {
+                _isStale = outcome is { Kind: MapOutcomeKind.Refused, Errno: Errno.EAGAIN };
                 return outcome.Errno;
             }
 
@@ -223,7 +255,7 @@ public sealed class SubmitOperation
             ReservationUsage usage = isImplicit
                 ? ReservationUsages.ForAccess((access & GpuAccess.Write) != 0)
                 : ReservationUsage.Kernel;
-            waits.AddRange(binding.Buffer!.Reservation.GetPendingFences(usage));
+            waits.AddRange(binding.Reservation!.GetPendingFences(usage));
         }
 
         using SignalingSection section = new(_queue.Name, "submission");
@@ -243,7 +275,7 @@ public sealed class SubmitOperation
             ReservationUsage usage = access == GpuAccess.None ? ReservationUsage.Bookkeep
                 : (access & GpuAccess.Write) != 0 ? ReservationUsage.Write
                 : ReservationUsage.Read;
-            binding.Buffer!.Reservation.AddFence(ticket, job.Fence, usage);
+            binding.Reservation!.AddFence(ticket, job.Fence, usage);
             binding.BeginJob();
         }
 
