@@ -6,7 +6,7 @@ namespace Wayleave.Core.Fences;
 /// Who waits for one event of a fence: Core's own observers, which run inside it with the host lock held, and
 /// callbacks, which run after the lock. Each hears of it once. Host lock held.
 /// </summary>
-internal struct FenceWatchers
+internal sealed class FenceWatchers
 {
     private List<Action<Fence>>? _observers;
     private List<Action<Fence>>? _callbacks;
