@@ -19,6 +19,7 @@ public static class ScenarioCatalog
         RdmaScenarios.WriteUnderMoves,
         RdmaScenarios.WriteAgainstTakeBack,
         SignalingScenarios.Path,
+        ComputeScenarios.UnderMove,
         NotifierAgainstFault.Scenario,
         MigrateAgainstTouch.Scenario,
         TwoDevicesOnePage.Scenario,
