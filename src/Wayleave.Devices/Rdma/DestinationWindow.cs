@@ -11,12 +11,18 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 internal sealed class DestinationWindow
 {
+    private readonly ReceiveBudget? _budget;
+
     /// <param name="limitBytes">What may be outstanding.</param>
     /// <param name="datagramChargeBytes">What each packet is charged besides its payload.</param>
     /// <param name="superPacketChargeBytes">What the packet that opens a super-packet is charged besides that.</param>
-    public DestinationWindow(long limitBytes, int datagramChargeBytes, int superPacketChargeBytes) =>
-        (LimitBytes, DatagramChargeBytes, SuperPacketChargeBytes)
-            = (limitBytes, datagramChargeBytes, superPacketChargeBytes);
+    /// <param name="budget">What all windows to the same socket share, when we know them all; or null.</param>
+    public DestinationWindow(
+        long limitBytes, int datagramChargeBytes, int superPacketChargeBytes, ReceiveBudget? budget = null)
+    {
+        (LimitBytes, _budget) = (limitBytes, budget);
+        (DatagramChargeBytes, SuperPacketChargeBytes) = (datagramChargeBytes, superPacketChargeBytes);
+    }
 
     public int DatagramChargeBytes { get; }
 
@@ -34,7 +40,8 @@ internal sealed class DestinationWindow
     public long WorthwhileBytes => LimitBytes / 4;
 
     /// <summary>One packet may always go when nothing is out, however small the limit.</summary>
-    public bool Admits(int chargeBytes) => InFlightBytes + chargeBytes <= LimitBytes || InFlightBytes == 0;
+    public bool Admits(int chargeBytes) =>
+        (InFlightBytes + chargeBytes <= LimitBytes || InFlightBytes == 0) && _budget?.Admits(chargeBytes) != false;
 
     /// <summary>
     /// Whether that much should wait, because acknowledgements that were asked for will make the room it needs. Small
@@ -49,7 +56,28 @@ internal sealed class DestinationWindow
     public int RoomFor(int chargeBytes, int firstMoreBytes) =>
         (int)Math.Max((LimitBytes - InFlightBytes - firstMoreBytes) / chargeBytes, InFlightBytes == 0 ? 1 : 0);
 
-    public void Charge(int bytes) => InFlightBytes += bytes;
+    public void Charge(int bytes)
+    {
+        InFlightBytes += bytes;
+        _budget?.Charge(bytes);
+    }
 
-    public void Release(long bytes) => InFlightBytes -= bytes;
+    public void Release(long bytes)
+    {
+        InFlightBytes -= bytes;
+        _budget?.Charge(-bytes);
+    }
+}
+
+/// <summary>
+/// What all peers together may have on its way to one socket: READ responses to our own, whose senders we know.
+/// </summary>
+internal sealed class ReceiveBudget(long limitBytes)
+{
+    public long InFlightBytes { get; private set; }
+
+    /// <summary>One piece may always come when nothing is on its way, however small the limit.</summary>
+    public bool Admits(long bytes) => InFlightBytes + bytes <= limitBytes || InFlightBytes == 0;
+
+    public void Charge(long bytes) => InFlightBytes += bytes;
 }

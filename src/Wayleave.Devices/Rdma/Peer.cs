@@ -19,7 +19,7 @@ internal sealed class Peer
     private long _icrcChecksFull;
     private long _icrcChecksSolved;
 
-    public Peer(RdmaDeviceOptions options, in AddressVector address)
+    public Peer(RdmaDeviceOptions options, in AddressVector address, ReceiveBudget readBudget)
     {
         _localGid = options.Gid;
         _localPort = options.UdpPort;
@@ -27,7 +27,7 @@ internal sealed class Peer
         int each = address.KeepsSuperPackets ? PacketHeaderBytes : DatagramHeaderBytes + options.DatagramChargeBytes;
         int once = address.KeepsSuperPackets ? options.DatagramChargeBytes : 0;
         Window = new DestinationWindow(options.WindowBytes, each, once);
-        ReadWindow = new DestinationWindow(options.ReadWindowBytes, each, once);
+        ReadWindow = new DestinationWindow(options.ReadWindowBytes, each, once, readBudget);
         Outbound = new IcrcFlow(options.Gid, address.Destination, SourcePort, address.DestinationPort);
     }
 

@@ -33,6 +33,8 @@ public sealed class RdmaPort
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
     private readonly PacketIntake _intake;
+    private readonly ReceiveBudget _readBudget;
+    private bool _hasReadWaiters; // of any peer
     private int _token;
     private int _nextPeer;
     private long _mapGeneration; // bumped by whoever maps or kills a region
@@ -44,6 +46,7 @@ public sealed class RdmaPort
     {
         Host = host;
         Options = options;
+        _readBudget = new ReceiveBudget(options.ReadWindowBytes);
         Dma = new DmaPort(function, isPermanent: true);
         Memory = new RegionMemory(Dma, options.Defences);
         _intake = new PacketIntake(this, options);
@@ -262,12 +265,34 @@ public sealed class RdmaPort
         Peer? peer = FindPeer(address);
         if (peer is null)
         {
-            peer = new Peer(Options, address);
+            peer = new Peer(Options, address, _readBudget);
             _peers.Add(peer);
         }
 
         peer.QueuePairs++;
         return peer;
+    }
+
+    /// <summary>A READ of this queue pair waits until responses that are on their way have come.</summary>
+    internal void AddReadWaiter(QueuePair pair)
+    {
+        _hasReadWaiters = true;
+        pair.Peer.ReadWaiters.Add(pair);
+    }
+
+    /// <summary>
+    /// Responses have come, or were given up: whoever waits for room looks again, whoever its peer is.
+    /// </summary>
+    internal void WakeReadWaiters()
+    {
+        if (_hasReadWaiters)
+        {
+            _hasReadWaiters = false;
+            foreach (Peer peer in _peers)
+            {
+                SendOrder.WakeReadWaiters(peer);
+            }
+        }
     }
 
     internal void LeavePeer(Peer peer)

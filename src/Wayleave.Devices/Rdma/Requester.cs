@@ -409,7 +409,7 @@ internal sealed class Requester : SendSide
         }
 
         HandleProgress(now);
-        SendOrder.WakeReadWaiters(_pair.Peer);
+        _port.WakeReadWaiters();
     }
 
     private void HandleReadGap()

@@ -109,7 +109,7 @@ internal static class SendOrder
                     continue;
                 case BuildResult.ReadWindowClosed:
                     peer.Requests.RemoveHead();
-                    peer.ReadWaiters.Add(pair);
+                    pair.Port.AddReadWaiter(pair);
                     continue;
                 default:
                     peer.Requests.RemoveHead();

@@ -310,7 +310,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         {
             TakeBackSends();
             pair.Peer.ReadWindow.Release(_readCharged);
-            SendOrder.WakeReadWaiters(pair.Peer);
+            pair.Port.WakeReadWaiters();
         }
 
         _readCharged = 0;

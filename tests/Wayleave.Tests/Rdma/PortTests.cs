@@ -307,6 +307,71 @@ public class PortTests
     }
 
     [Fact]
+    public void Several_peers_share_what_the_own_socket_holds_of_their_responses()
+    {
+        const int Limit = 160 * 1024;
+        TestNode asker = new("10.77.0.1", 1, o => o with { ReadWindowBytes = Limit, ReadRequestBytes = 32 * 1024 });
+        MemoryRegion local = asker.Register(asker.Allocate(Megabyte));
+        QueuePair[] pairs = [.. Enumerable.Range(2, 3).Select(i => ConnectTo(asker, $"10.77.0.{i}"))];
+        foreach (QueuePair pair in pairs)
+        {
+            for (int i = 0; i < 4; i++)
+            {
+                PostRead(pair, local, 32 * 1024); // four of them would fill the socket twice
+            }
+        }
+
+        SendAll(asker);
+        Assert.InRange(InFlight(pairs), Limit / 2, Limit);
+
+        // Who has the room gives up: those of other peers go on, not only its own.
+        QueuePair first = pairs.First(p => p.Peer.ReadWindow.InFlightBytes > 0);
+        QueuePair[] others = [.. pairs.Where(p => p != first)];
+        long before = InFlight(others);
+        first.Modify(new QueuePairAttributes { State = QueuePairState.Error }, QueuePairAttributeMask.State);
+        SendAll(asker);
+        Assert.InRange(InFlight(others), before + 1, Limit);
+        foreach (QueuePair pair in pairs)
+        {
+            asker.Device.DestroyQueuePair(pair);
+        }
+
+        QueuePair next = ConnectTo(asker, "10.77.0.9");
+        PostRead(next, local, 32 * 1024);
+        PostRead(next, local, 32 * 1024);
+        SendAll(asker);
+        Assert.InRange(InFlight([next]), Limit / 2, Limit); // nothing is left of the others
+    }
+
+    private static long InFlight(QueuePair[] pairs) => pairs.Sum(p => p.Peer.ReadWindow.InFlightBytes);
+
+    private static QueuePair ConnectTo(TestNode node, string peer)
+    {
+        Assert.True(Gid.TryParse(peer, out Gid gid));
+        QueuePair pair = node.CreatePair(TestNode.CreateCompletionQueue(16));
+        QueuePairAttributes attributes = new Connection().Attributes with
+        {
+            AddressVector = new AddressVector(gid, Icrc: IcrcMode.OwnIdentification),
+            DestQpNumber = 99,
+        };
+        new Connection { Attributes = attributes }.Apply(pair);
+        return pair;
+    }
+
+    private static void PostRead(QueuePair pair, MemoryRegion local, uint length) =>
+        Assert.Equal(Errno.Success, pair.PostSend(
+            new SendWorkRequest { Opcode = WorkRequestOpcode.RdmaRead, RemoteAddress = 0x1000, RKey = 7 },
+            new Sge(local.Iova, length, local.Key)));
+
+    private static void SendAll(TestNode node)
+    {
+        byte[] buffer = new byte[65536];
+        while (node.Port.PollTransmit(TimeSpan.FromSeconds(1), buffer, out _))
+        {
+        }
+    }
+
+    [Fact]
     public void A_destroyed_queue_pair_leaves_nothing_charged_and_is_not_found()
     {
         TestLink link = new();
