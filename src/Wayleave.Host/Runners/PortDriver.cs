@@ -89,6 +89,9 @@ public sealed class PortDriver : IDisposable
     /// <summary>Times a super-packet found the socket's send buffer full.</summary>
     public long SendStalls { get; private set; }
 
+    /// <summary>Threads in <see cref="WithToken"/> that have not got the token.</summary>
+    internal int ControlWaiters => Volatile.Read(ref _controlWaiters);
+
     /// <summary>What the kernel counts about the socket; one system call, any thread.</summary>
     public UdpSocketStats ReadSocketStats() => _endpoint.ReadStats();
 

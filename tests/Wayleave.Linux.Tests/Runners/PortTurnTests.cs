@@ -73,6 +73,33 @@ public sealed class PortTurnTests
         }
     }
 
+    [Fact]
+    public void Nobody_begins_another_turn_while_control_work_waits_for_the_token()
+    {
+        // One super-packet a turn, and another request is posted while the first is being sent: the thread that sends
+        // would go on with that at once.
+        using Node a = new("127.0.0.2", new PortDriverOptions { HasEngine = false, BatchSuperPackets = 1 });
+        using Node b = new("127.0.0.3", new PortDriverOptions { HasEngine = false });
+        a.Connect(b);
+        b.Connect(a);
+        int sentBefore = -1;
+        Thread control = new(() => a.Driver.WithToken(() => sentBefore = a.Sent));
+        bool waited = false;
+        a.HandleSent = () =>
+        {
+            a.HandleSent = null;
+            control.Start();
+            waited = SpinWait.SpinUntil(() => a.Driver.ControlWaiters == 1, s_patience);
+            a.Post([]);
+        };
+        a.Post([]);
+        a.Driver.TryProgress();
+        control.Join();
+        Assert.True(waited);
+        Assert.Equal(1, sentBefore);
+        Assert.Equal(2, a.Sent); // what was left to whoever had the token is not forgotten
+    }
+
     /// <summary>A port with one queue pair, its driver, and nothing else.</summary>
     private class Node : IDisposable, IKeySource, IDatagramTap
     {
@@ -109,6 +136,9 @@ public sealed class PortTurnTests
 
         public int Sent => Volatile.Read(ref _sent);
 
+        /// <summary>Runs under the token, behind each super-packet that was sent.</summary>
+        public Action? HandleSent { get; set; }
+
         public void Connect(Node peer) => Connect(peer._gid, peer._udpPort, peer._pair.QpNumber);
 
         public void Post(ReadOnlySpan<byte> data) => Assert.Equal(
@@ -126,8 +156,11 @@ public sealed class PortTurnTests
         public uint NextUInt32() => ++_key;
 
         void IDatagramTap.Sent(
-            Gid destination, ushort destinationPort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now) =>
+            Gid destination, ushort destinationPort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now)
+        {
             Interlocked.Increment(ref _sent);
+            HandleSent?.Invoke();
+        }
 
         public void Received(
             Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now)
