@@ -39,9 +39,13 @@ internal sealed class DestinationWindow
     /// <summary>More room than that is not waited for: the receiver would run out of work.</summary>
     public long WorthwhileBytes => LimitBytes / 4;
 
-    /// <summary>One packet may always go when nothing is out, however small the limit.</summary>
+    /// <summary>
+    /// One packet may always go when nothing is out for which an acknowledgement was asked, however small the limit: it
+    /// asks. Otherwise several queue pairs that have filled the window, each in the middle of a message, would wait for
+    /// each other.
+    /// </summary>
     public bool Admits(int chargeBytes) =>
-        (InFlightBytes + chargeBytes <= LimitBytes || InFlightBytes == 0) && _budget?.Admits(chargeBytes) != false;
+        (InFlightBytes + chargeBytes <= LimitBytes || IsUnasked) && _budget?.Admits(chargeBytes) != false;
 
     /// <summary>
     /// Whether that much should wait, because acknowledgements that were asked for will make the room it needs. Small
@@ -54,7 +58,9 @@ internal sealed class DestinationWindow
 
     /// <summary>How many packets of that charge may go now, the first of them with more.</summary>
     public int RoomFor(int chargeBytes, int firstMoreBytes) =>
-        (int)Math.Max((LimitBytes - InFlightBytes - firstMoreBytes) / chargeBytes, InFlightBytes == 0 ? 1 : 0);
+        (int)Math.Max((LimitBytes - InFlightBytes - firstMoreBytes) / chargeBytes, IsUnasked ? 1 : 0);
+
+    private bool IsUnasked => InFlightBytes <= UnaskedBytes;
 
     public void Charge(int bytes)
     {

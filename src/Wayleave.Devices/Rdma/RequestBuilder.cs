@@ -173,12 +173,13 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         && !queue[progress.Cursor + 1].IsLocal; // waits for everything before it
 
     // Besides the last packet of a message: the one behind which nothing worth sending fits the window, for nothing
-    // more would ask, and one now and then.
+    // more would ask, and one now and then, as much of all queue pairs together as of one.
     private bool MustAsk(long inFlightBytes, long unaskedBytes)
     {
         DestinationWindow window = pair.Peer.Window;
         return inFlightBytes + Worthwhile(_superPacketPackets) > window.LimitBytes
-            || unaskedBytes >= window.LimitBytes / port.Options.AcknowledgeShare;
+            || unaskedBytes + window.UnaskedBytes - progress.UnaskedBytes
+                >= window.LimitBytes / port.Options.AcknowledgeShare;
     }
 
     // A super-packet is opened when there is room for all that this request would put into it.
