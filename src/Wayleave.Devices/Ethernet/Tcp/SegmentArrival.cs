@@ -17,7 +17,7 @@ internal static class SegmentArrival
         {
             if (!segment.HasRst)
             {
-                connection.Endpoint.ReplyReset(connection.Flow, segment.Acknowledgement, 0, hasAck: false);
+                connection.Endpoint.Answers.Reset(connection.Flow, segment.Acknowledgement, 0, hasAck: false);
             }
 
             return;
@@ -207,7 +207,7 @@ internal static class SegmentArrival
                 return true;
             }
 
-            connection.Endpoint.ReplyReset(connection.Flow, segment.Acknowledgement, 0, hasAck: false);
+            connection.Endpoint.Answers.Reset(connection.Flow, segment.Acknowledgement, 0, hasAck: false);
             return false;
         }
 

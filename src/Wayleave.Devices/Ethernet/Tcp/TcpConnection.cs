@@ -249,7 +249,7 @@ public sealed class TcpConnection
     {
         if (State is not (TcpState.Closed or TcpState.SynSent))
         {
-            _endpoint.ReplyReset(Flow, _sender.NxtSequence, _receiver.NextSequence, hasAck: true);
+            _endpoint.Answers.Reset(Flow, _sender.NxtSequence, _receiver.NextSequence, hasAck: true);
         }
 
         Terminate(TcpEvent.Reset, Errno.ECONNRESET);

@@ -26,13 +26,8 @@ public sealed class TcpEndpoint
     private readonly Queue<TcpConnection> _events = new();
     private readonly Queue<TcpListener> _listenerEvents = new();
     private readonly TimerHeap _timers = new();
-    private readonly Replies _replies;
+    private readonly ReadyList _ready = new();
     private readonly QueueShares _shares;
-    private TcpConnection? _firstReady;
-    private TcpConnection? _lastReady;
-    private AnswerBudget _challenges;
-    private AnswerBudget _resets;
-    private TimeSpan _cookieSentAt = TimeSpan.MinValue;
     private ushort _portsGiven;
 
     /// <param name="options">Copied.</param>
@@ -48,10 +43,8 @@ public sealed class TcpEndpoint
         Secrets = new ConnectionSecrets(key);
         Cookies = new SynCookies(Secrets);
         SendMemory = new SendMemory(options.SendBlockBytes, options.SendMemoryBytes);
-        _replies = new Replies(options.RepliesMax);
+        Answers = new StatelessAnswers(options, Stats, random);
         _shares = new QueueShares(room);
-        _challenges = new AnswerBudget(options.ChallengesPerSecond, random);
-        _resets = new AnswerBudget(options.ResetsPerSecond, random);
         while (WindowShift < Wire.SegmentOptions.WindowScaleMax
             && (long)ushort.MaxValue << WindowShift < options.ReceiveBufferBytes)
         {
@@ -88,6 +81,9 @@ public sealed class TcpEndpoint
     internal SynCookies Cookies { get; }
 
     internal SendMemory SendMemory { get; }
+
+    /// <summary>Answers to those without a connection, and the budgets of all answers.</summary>
+    internal StatelessAnswers Answers { get; }
 
     /// <summary>The shift with which the whole receive buffer can be promised.</summary>
     internal int WindowShift { get; }
@@ -199,7 +195,7 @@ public sealed class TcpEndpoint
         }
         else
         {
-            ReplyToStranger(now, flow, segment);
+            Answers.ToStranger(now, flow, segment);
         }
     }
 
@@ -211,13 +207,13 @@ public sealed class TcpEndpoint
     {
         now = Advance(now);
         transmit = default;
-        if (_replies.TryTake(out transmit) || TryBuildAnswer(now, ref transmit))
+        if (Answers.TryTake(out transmit) || TryBuildAnswer(now, ref transmit))
         {
             Stats.SegmentsSent++;
             return true;
         }
 
-        while (TakeReady() is { } connection)
+        while (_ready.TryTake(out TcpConnection? connection))
         {
             transmit = default;
             bool built = connection.TryBuild(now, ref transmit);
@@ -417,23 +413,10 @@ public sealed class TcpEndpoint
 
     internal void Schedule(TcpConnection connection)
     {
-        if (connection.IsReady || connection.State == TcpState.Closed)
+        if (connection.State != TcpState.Closed)
         {
-            return;
+            _ready.Add(connection);
         }
-
-        connection.IsReady = true;
-        connection.NextReady = null;
-        if (_lastReady is null)
-        {
-            _firstReady = connection;
-        }
-        else
-        {
-            _lastReady.NextReady = connection;
-        }
-
-        _lastReady = connection;
     }
 
     internal void Reschedule(TcpConnection connection)
@@ -486,71 +469,14 @@ public sealed class TcpEndpoint
         }
     }
 
-    internal void Reply(in TcpTransmit transmit)
-    {
-        _cookieSentAt = (transmit.Flags & TcpFlags.Syn) != 0 ? Now : _cookieSentAt;
-        if (!_replies.TryAdd(transmit))
-        {
-            Stats.AnswersWithheld++;
-        }
-    }
-
-    internal void ReplyReset(in TcpFlow flow, uint sequence, uint acknowledgement, bool hasAck)
-    {
-        Stats.ResetsSent++;
-        Reply(new TcpTransmit
-        {
-            Flow = flow,
-            Sequence = sequence,
-            Acknowledgement = acknowledgement,
-            Flags = hasAck ? TcpFlags.Rst | TcpFlags.Ack : TcpFlags.Rst,
-        });
-    }
-
-    /// <summary>RFC 9293 3.10.7.1: a segment for nobody.</summary>
-    internal void ReplyToStranger(TimeSpan now, in TcpFlow flow, scoped in TcpSegment segment)
-    {
-        if (segment.HasRst || (segment.Flags & (TcpFlags.Syn | TcpFlags.Ack | TcpFlags.Fin)) == 0)
-        {
-            return;
-        }
-
-        if (!_resets.TryTake(now))
-        {
-            Stats.AnswersWithheld++;
-        }
-        else if (segment.HasAck)
-        {
-            ReplyReset(flow, segment.Acknowledgement, 0, hasAck: false);
-        }
-        else
-        {
-            ReplyReset(flow, 0, segment.Sequence + (uint)segment.LengthInSequence, hasAck: true);
-        }
-    }
-
     /// <summary>
     /// RFC 5961: what does not fit is told where we are, and proves by its answer that it is not forged.
     /// </summary>
     internal void Challenge(TcpConnection connection, TimeSpan now)
     {
-        if (TryTakeChallenge(now))
+        if (Answers.TryTakeChallenge(now))
         {
             connection.Receiver.RequestAckOnce();
-        }
-    }
-
-    internal void Challenge(TimeSpan now, in TcpFlow flow, uint sequence, uint acknowledgement)
-    {
-        if (TryTakeChallenge(now))
-        {
-            Reply(new TcpTransmit
-            {
-                Flow = flow,
-                Sequence = sequence,
-                Acknowledgement = acknowledgement,
-                Flags = TcpFlags.Ack,
-            });
         }
     }
 
@@ -573,22 +499,7 @@ public sealed class TcpEndpoint
         return may;
     }
 
-    internal bool HaveCookiesBeenSent(TimeSpan now) =>
-        _cookieSentAt != TimeSpan.MinValue && now - _cookieSentAt <= TimeSpan.FromMinutes(2);
-
     private TimeSpan Advance(TimeSpan now) => Now = now > Now ? now : Now;
-
-    private bool TryTakeChallenge(TimeSpan now)
-    {
-        if (Options.Defences.LimitsChallenges && !_challenges.TryTake(now))
-        {
-            Stats.AnswersWithheld++;
-            return false;
-        }
-
-        Stats.Challenges++;
-        return true;
-    }
 
     private bool TryBuildAnswer(TimeSpan now, ref TcpTransmit transmit)
     {
@@ -601,20 +512,6 @@ public sealed class TcpEndpoint
         }
 
         return false;
-    }
-
-    private TcpConnection? TakeReady()
-    {
-        TcpConnection? connection = _firstReady;
-        if (connection is not null)
-        {
-            _firstReady = connection.NextReady;
-            _lastReady = _firstReady is null ? null : _lastReady;
-            connection.NextReady = null;
-            connection.IsReady = false;
-        }
-
-        return connection;
     }
 
     private TcpListener? FindListener(in TcpFlow flow) =>

@@ -76,7 +76,7 @@ public sealed class TcpListener
         {
             if (segment.HasSyn || !TryAcceptCookie(now, flow, segment))
             {
-                _endpoint.ReplyToStranger(now, flow, segment);
+                _endpoint.Answers.ToStranger(now, flow, segment);
             }
 
             return;
@@ -147,8 +147,8 @@ public sealed class TcpListener
             (offered.HasWindowScale, offered.IsSackPermitted) = (false, false);
         }
 
-        _endpoint.Stats.CookiesSent++;
-        _endpoint.Reply(
+        _endpoint.Answers.Cookie(
+            now,
             MakeAnswer(flow, cookie, segment.Sequence, offered, value, _endpoint.FirstWindow(segment.Queue)));
     }
 
@@ -178,7 +178,7 @@ public sealed class TcpListener
 
     private bool TryAcceptCookie(TimeSpan now, in TcpFlow flow, scoped in TcpSegment segment)
     {
-        if (_endpoint.Options.SynCookies == SynCookieMode.Never || !_endpoint.HaveCookiesBeenSent(now))
+        if (_endpoint.Options.SynCookies == SynCookieMode.Never || !_endpoint.Answers.HaveCookiesBeenSent(now))
         {
             return false;
         }
@@ -222,7 +222,7 @@ public sealed class TcpListener
             }
             else if (isInWindow)
             {
-                _endpoint.Challenge(now, half.Flow, half.InitialSequence + 1, half.PeerSequence + 1);
+                _endpoint.Answers.Challenge(now, half.Flow, half.InitialSequence + 1, half.PeerSequence + 1);
             }
 
             return;
@@ -239,7 +239,7 @@ public sealed class TcpListener
             && (int)(segment.Options.TimestampValue - half.Offered.TimestampValue) < 0;
         if (isOld || !isInWindow)
         {
-            _endpoint.Challenge(now, half.Flow, half.InitialSequence + 1, half.PeerSequence + 1);
+            _endpoint.Answers.Challenge(now, half.Flow, half.InitialSequence + 1, half.PeerSequence + 1);
             return;
         }
 
@@ -250,7 +250,7 @@ public sealed class TcpListener
 
         if (segment.Acknowledgement != half.InitialSequence + 1)
         {
-            _endpoint.ReplyReset(half.Flow, segment.Acknowledgement, 0, hasAck: false);
+            _endpoint.Answers.Reset(half.Flow, segment.Acknowledgement, 0, hasAck: false);
             return;
         }
 
