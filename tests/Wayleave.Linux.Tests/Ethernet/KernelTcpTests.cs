@@ -34,7 +34,8 @@ public sealed class KernelTcpTests
     [InlineData(10, 0, 0, false)]
     [InlineData(0, 50, 50, false)]
     [InlineData(20, 20, 20, false)]
-    public void TCP_62_Both_repair_what_a_bad_link_does(int loss, int duplicate, int hold, bool toUs)
+    public void TCP_62_differs_a_seeded_link_and_megabytes_stand_for_netem_and_10_GiB(
+        int loss, int duplicate, int hold, bool toUs)
     {
         DisturbedLink? link = null;
         KernelPeer.Run(
