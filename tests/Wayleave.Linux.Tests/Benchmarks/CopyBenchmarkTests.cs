@@ -17,7 +17,7 @@ public sealed class CopyBenchmarkTests
     {
         CopyBenchmarkReport report = await CopyBenchmark.RunAsync(Options(), Cancellation);
 
-        Assert.Equal(["gpu0", "gpu1", "accel0", "host", "nvme0"], report.Devices);
+        Assert.Equal(["gpu0", "gpu1", "accel0", "nvme0", "host"], report.Devices);
         Assert.Equal(25, report.Cells.Count);
         CopyCell peer = Find(report, "gpu0", "gpu1");
         Assert.Equal((CopyStatus.Passed, "gpu0"), (peer.Status, peer.Engine));

@@ -1,5 +1,4 @@
 using Wayleave.Core;
-using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Wayleave.Host.Configuration;
@@ -65,23 +64,8 @@ public static class CopyBenchmark
         }
     }
 
-    private static List<CopyPlace> Places(WayleaveHost host)
-    {
-        List<CopyPlace> places = [.. host.MemoryDevices.Select(d => new DevicePlace(d)), new HostPlace()];
-        using (host.Context.Enter())
-        {
-            foreach (NvmeHandle drive in host.Nvmes)
-            {
-                if (drive.Function.PeerDevice?.Pool is { } pool)
-                {
-                    PeerPoolLender lender = new(host.Context, host.Fabric, pool);
-                    places.Add(new PoolPlace(drive.Function, pool, lender));
-                }
-            }
-        }
-
-        return places;
-    }
+    private static List<CopyPlace> Places(WayleaveHost host) =>
+        [.. host.MemoryDevices.Select(d => new DevicePlace(d)), new HostPlace()];
 
     private static async Task<CopyCell> MeasureAsync(
         WayleaveHost host,

@@ -1,5 +1,4 @@
 using Wayleave.Core.Buffers;
-using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
@@ -33,7 +32,9 @@ internal abstract class CopyPlace(string name, PciFunction? function, GpuDevice?
     public abstract Task<CopyMemory> TakeAsync(GpuDevice engine, ulong sizeBytes, string operation);
 }
 
-/// <summary>The memory of a GPU, an accelerator, or a function that VFIO has.</summary>
+/// <summary>
+/// The memory of a GPU, an accelerator, a function that VFIO has, or a drive with a memory buffer.
+/// </summary>
 internal sealed class DevicePlace(IObjectDevice device)
     : CopyPlace(device.Name, device.Function, (device as GpuHandle)?.Device)
 {
@@ -59,23 +60,6 @@ internal sealed class HostPlace() : CopyPlace("host", function: null, engine: nu
             engine.TryCreate(info, out GpuBuffer? buffer).ThrowIfFailed(operation);
             return Task.FromResult(new CopyMemory(
                 buffer!.Shared, () => buffer.Placement.Addresses, policy => engine.Free(buffer, policy)));
-        }
-    }
-}
-
-/// <summary>A controller memory buffer, or any other memory that a pool hands out.</summary>
-internal sealed class PoolPlace(PciFunction function, PeerPool pool, PeerPoolLender lender)
-    : CopyPlace(function.Name, function, engine: null)
-{
-    public override Task<CopyMemory> TakeAsync(GpuDevice engine, ulong sizeBytes, string operation)
-    {
-        using (engine.Host.Enter())
-        {
-            string holder = $"{BufferName}-{pool.Allocations.Count}";
-            lender.TryLend(holder, sizeBytes, out SharedBuffer? buffer).ThrowIfFailed(operation);
-            PeerAllocation range = pool.Allocations.First(a => a.Holder == holder);
-            return Task.FromResult(new CopyMemory(
-                buffer!, () => range.Addresses, policy => lender.TakeBack(buffer!, policy)));
         }
     }
 }
