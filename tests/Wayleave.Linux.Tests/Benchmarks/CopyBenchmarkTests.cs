@@ -47,6 +47,22 @@ public sealed class CopyBenchmarkTests
     }
 
     [Fact]
+    public async Task A_device_with_less_memory_than_asked_for_is_walked_over_as_far_as_it_goes()
+    {
+        CopyBenchmarkOptions options = Options() with { RegionBytes = 1 << 18 };
+        CopyBenchmarkReport report = await CopyBenchmark.RunAsync(
+            options with
+            {
+                Config = options.Config with { Nvmes = [new NvmeConfig { MemoryBufferBytes = 1 << 16 }] },
+            },
+            Cancellation);
+
+        CopyCell small = Find(report, "gpu0", "nvme0");
+        Assert.Equal((CopyStatus.Passed, 1 << 16), (small.Status, small.RegionBytes));
+        Assert.Equal(1 << 18, Find(report, "gpu0", "gpu1").RegionBytes);
+    }
+
+    [Fact]
     public async Task A_pair_without_room_is_waived()
     {
         CopyBenchmarkOptions options = Options() with { SizesBytes = [1 << 20] };

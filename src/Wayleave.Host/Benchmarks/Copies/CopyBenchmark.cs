@@ -14,6 +14,8 @@ public static class CopyBenchmark
     // Until the engine's step is compiled for good.
     private static readonly TimeSpan s_warmUp = TimeSpan.FromMilliseconds(600);
 
+    private const int ShrinkBy = 4;
+
     /// <summary>Starts the host, measures every pair, and stops it.</summary>
     /// <param name="options">What to run.</param>
     /// <param name="cancellation">Ends the benchmark between two rounds.</param>
@@ -88,23 +90,49 @@ public static class CopyBenchmark
             return cell with { Status = CopyStatus.Refused, Reason = refusal };
         }
 
-        int slots = options.SlotsOf(cell.SizeBytes);
-        ulong bytes = (ulong)slots * (ulong)cell.SizeBytes;
+        // A controller memory buffer has less than others.
+        for (int slots = options.SlotsOf(cell.SizeBytes); ; slots /= ShrinkBy)
+        {
+            ulong bytes = (ulong)Math.Max(1, slots) * (ulong)cell.SizeBytes;
+            try
+            {
+                return await MeasureAsync(
+                    host, options, cell with { RegionBytes = (long)bytes }, engine, from, to, isWarm, cancellation)
+                    .ConfigureAwait(false);
+            }
+            catch (WayleaveException e) when (e.Errno is Errno.ENOSPC or Errno.ENOMEM)
+            {
+                if (slots <= 1)
+                {
+                    return cell with { Reason = $"needs {ByteSize.ToText((long)bytes)} at either end: {e.Reason}" };
+                }
+            }
+        }
+    }
+
+    private static async Task<CopyCell> MeasureAsync(
+        WayleaveHost host,
+        CopyBenchmarkOptions options,
+        CopyCell cell,
+        GpuDevice engine,
+        CopyPlace from,
+        CopyPlace to,
+        bool isWarm,
+        CancellationToken cancellation)
+    {
+        ulong bytes = (ulong)cell.RegionBytes!.Value;
         List<CopyEnd> ends = [];
         try
         {
             ends.Add(await CopyEnd.OpenAsync(host.Context, from, engine, bytes).ConfigureAwait(false));
             ends.Add(await CopyEnd.OpenAsync(host.Context, to, engine, bytes).ConfigureAwait(false));
+            int slots = (int)(bytes / (ulong)cell.SizeBytes);
             CopyPair pair = new(host, ends[0], ends[1], cell.SizeBytes, slots, options.Depth);
             return await Task.Factory.StartNew(
                 () => Measure(pair, options, cell, engine, isWarm, cancellation),
                 CancellationToken.None,
                 TaskCreationOptions.LongRunning,
                 TaskScheduler.Default).ConfigureAwait(false);
-        }
-        catch (WayleaveException e) when (e.Errno is Errno.ENOSPC or Errno.ENOMEM)
-        {
-            return cell with { Reason = $"needs {ByteSize.ToText((long)bytes)} at either end: {e.Reason}" };
         }
         finally
         {

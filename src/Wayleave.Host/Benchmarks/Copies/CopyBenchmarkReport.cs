@@ -65,6 +65,11 @@ public sealed record CopyCell
     /// <summary>The ways that the engine's bytes took, reads and writes together.</summary>
     public IReadOnlyList<PeerRoute> Routes { get; init; } = [];
 
+    /// <summary>
+    /// Memory at either end that the copies walked over; less than asked for when a device has less.
+    /// </summary>
+    public long? RegionBytes { get; init; }
+
     public IReadOnlyList<CopyRound> Rounds { get; init; } = [];
 
     public double? MedianBytesPerS { get; init; }

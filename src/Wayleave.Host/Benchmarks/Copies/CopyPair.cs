@@ -18,7 +18,7 @@ internal sealed class CopyPair
 
     private const int PlainBytesPerLook = 1 << 20;
 
-    private static readonly TimeSpan s_patience = TimeSpan.FromMilliseconds(1);
+    private static readonly TimeSpan s_patience = TimeSpan.FromMicroseconds(50);
 
     private readonly HostContext _host;
     private readonly CopyEnd _from;
