@@ -147,7 +147,7 @@ public class CheckCommandTests
     [Fact]
     public async Task Everything_holds_and_every_missing_defence_is_found()
     {
-        (int code, string json, string error) = await RunAsync("check run --all --schedules 1500 --json");
+        (int code, string json, string error) = await RunAsync("check run --all --schedules 10000 --json");
         Assert.Equal((0, ""), (code, error));
         using JsonDocument document = JsonDocument.Parse(json);
         Assert.True(document.RootElement.GetProperty("passed").GetBoolean());

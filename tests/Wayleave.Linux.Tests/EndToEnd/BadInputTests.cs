@@ -166,7 +166,7 @@ public class BadInputTests : EndToEndTest
         string source = MakeFile("source", 1), address = NextAddress().ToString();
         await ExpectFailureAsync(
             4,
-            $"create gpu0/object on {address}:7471: nobody listens there; start it: wayleave host --address {address}",
+            $"list devices on {address}:7471: nobody listens there; start it: wayleave host --address {address}",
             "cp", source, $"wl://{address}/gpu0/object");
         await ExpectFailureAsync(
             4,
@@ -185,7 +185,7 @@ public class BadInputTests : EndToEndTest
         File.SetUnixFileMode(token, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         await ExpectFailureAsync(
             1,
-            $"create gpu0/object on {host.Authority}: its token is another; "
+            $"list devices on {host.Authority}: its token is another; "
             + "give the file that the host named when it started: --token-file FILE",
             "cp", source, host.UrlOf("object"), "--token-file", token);
         Assert.Empty(await host.ListAsync());

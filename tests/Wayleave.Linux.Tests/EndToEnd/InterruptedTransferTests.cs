@@ -116,7 +116,7 @@ public class InterruptedTransferTests : EndToEndTest
         CliResult result = await RunAsync("cp", source, host.UrlOf("object"));
         ExpectFailure(
             1,
-            $"create gpu0/object on {host.Authority}: no answer for 8 s; "
+            $"list devices on {host.Authority}: no answer for 8 s; "
             + "check that the host is not stopped or overloaded",
             result);
         Assert.InRange(result.Elapsed, TimeSpan.Zero, FaultLimit);
