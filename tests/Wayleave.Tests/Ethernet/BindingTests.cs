@@ -257,7 +257,7 @@ public sealed class BindingTests
     }
 
     [Fact]
-    public void DEVM_20_The_end_of_the_reader_gives_back_what_it_held()
+    public void DEVM_20_differs_no_process_dies_its_binding_and_its_reader_are_closed()
     {
         NicFixture f = new();
         f.SteerTo(2);

@@ -37,7 +37,7 @@ public sealed class NicPortTests
     public void DEVM_08_TCP_58_No_payload_of_any_length_stays_with_its_header()
     {
         NicFixture f = Bound(out GpuBuffer buffer, out MemoryBinding binding, pages: 64);
-        foreach (int length in (int[])[1, 2, 63, 64, 65, 1000, 1460, 1461, 4095, 4096, 4097, 8191, 8192])
+        for (int length = 1; length <= 8192; length++)
         {
             byte[] payload = TestFrame.Bytes(length, seed: length);
             f.Receive(new TestFrame { Payload = payload, GsoBytes = 1460, Options = new byte[length % 4 * 4] });
@@ -488,7 +488,7 @@ public sealed class NicPortTests
     [Theory]
     [InlineData(true)]
     [InlineData(false)]
-    public void H_29_A_token_that_is_returned_before_or_after_the_connection_ended_is_freed_once(bool before)
+    public void H_29_differs_both_orders_under_the_token_of_the_port_instead_of_two_threads(bool before)
     {
         NicFixture f = Bound(out _, out MemoryBinding binding);
         f.Receive(TestFrame.Bytes(1000));

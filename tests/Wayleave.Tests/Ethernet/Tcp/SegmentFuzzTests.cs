@@ -227,7 +227,7 @@ public class SegmentFuzzTests
     }
 
     [Fact]
-    public void H_23_Floods_cost_no_memory_and_leave_a_connection_alone()
+    public void H_23_differs_floods_by_count_and_memory_and_not_by_rate_and_throughput()
     {
         Dialog d = new(o => o with { SynCookies = SynCookieMode.WhenFull, ConnectionsMax = 8 });
         TcpConnection connection = d.Establish();
