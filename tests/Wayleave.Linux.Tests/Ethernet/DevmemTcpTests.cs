@@ -108,14 +108,20 @@ public sealed class DevmemTcpTests
         byte[] sent = KernelPeer.Noise(512 * Page, seed: 6);
         TransmitBinding binding = gpu.BindTransmit(sent);
         using Socket listener = new(family, SocketType.Stream, ProtocolType.Tcp);
+        listener.ReceiveBufferSize = 64 << 10; // so that the kernel cannot acknowledge all of it before somebody reads
         listener.Bind(new IPEndPoint(IPAddress.Parse(address), Port));
         listener.Listen(1);
+        using ManualResetEventSlim looked = new();
         Task sender = Task.Run(async () =>
         {
             await using DevmemConnection connection =
                 await peer.Nic.ConnectAsync(KernelPeer.Address(address), Port, peer.Patience.Token);
             ValueTask whole = connection.SendAsync(binding, 0, sent.Length, peer.Patience.Token);
-            Assert.False(whole.IsCompleted); // nobody has acknowledged anything
+            bool acknowledged = whole.IsCompleted;
+            long references = peer.Nic.Driver.WithToken(() => binding.References);
+            looked.Set();
+            Assert.False(acknowledged);
+            Assert.NotEqual(0, references);
             await whole;
             Assert.Equal(0, peer.Nic.Driver.WithToken(() => binding.References));
 
@@ -129,6 +135,7 @@ public sealed class DevmemTcpTests
             await connection.FlushAsync(peer.Patience.Token);
         });
         using Socket socket = listener.Accept();
+        looked.Wait(peer.Patience.Token);
         byte[] received = new byte[sent.Length + 3000];
         for (int at = 0; at < received.Length;)
         {
