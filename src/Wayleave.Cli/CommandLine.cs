@@ -89,6 +89,7 @@ internal static partial class CommandLine
             TopoCommand.Create(),
             ExplainCommand.Create(),
             LinksCommand.Create(),
+            TopCommand.Create(),
             ProbeCommand.Create(),
             ResetCommand.Create(),
             UnplugCommand.Create(),

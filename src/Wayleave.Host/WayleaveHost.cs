@@ -177,6 +177,7 @@ public sealed class WayleaveHost : IAsyncDisposable
             host.Transfers = new TransferService(host);
             host.Files = new DriveFiles(host);
             await TakeBackCheck.RunAsync(host).ConfigureAwait(false);
+            host.Objects.StartCounting();
             return host;
         }
         catch

@@ -11,6 +11,15 @@ internal static class Terminal
             && !Console.IsErrorRedirected
             && Environment.GetEnvironmentVariable("TERM") != "dumb";
 
+    /// <summary>Whether <paramref name="output"/> is the process's stdout and a person looks at it.</summary>
+    public static bool IsOutputTerminal(TextWriter output) =>
+        ReferenceEquals(output, Console.Out) && !Console.IsOutputRedirected
+        && Environment.GetEnvironmentVariable("TERM") != "dumb";
+
+    /// <summary>Columns and rows of the terminal that stdout is.</summary>
+    public static (int Columns, int Rows) Size =>
+        (Math.Max(Console.WindowWidth, 1), Math.Max(Console.WindowHeight, 1));
+
     /// <summary>Whether colour is wanted on stdout: a terminal, and no NO_COLOR (no-color.org).</summary>
     public static bool IsColored(TextWriter output) =>
         ReferenceEquals(output, Console.Out) && !Console.IsOutputRedirected

@@ -43,6 +43,10 @@ public sealed class ControlClient : IDisposable
     public Task<StatsDocument> GetStatsAsync(CancellationToken cancellation = default) =>
         _channel.GetAsync("read counters", "/v1/stats", Json.StatsDocument, cancellation);
 
+    /// <summary>What the host does just now: devices, who reaches their memory, what was taken back.</summary>
+    public Task<ActivityDocument> GetActivityAsync(CancellationToken cancellation = default) =>
+        _channel.GetAsync("ask what it does", "/v1/activity", Json.ActivityDocument, cancellation);
+
     /// <summary>The host's PCI trees.</summary>
     public Task<TopologyDocument> GetTopologyAsync(CancellationToken cancellation = default) =>
         _channel.GetAsync("show its topology", "/v1/topology", TopologyJson.Default.TopologyDocument, cancellation);

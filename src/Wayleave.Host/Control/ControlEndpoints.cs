@@ -13,6 +13,7 @@ namespace Wayleave.Host.Control;
 // GET    /v1/host                            HostDocument
 // GET    /v1/devices                         DevicesDocument
 // GET    /v1/stats                           StatsDocument
+// GET    /v1/activity                        ActivityDocument
 // GET    /v1/objects                         ObjectsDocument
 // POST   /v1/objects                         CreateObjectDocument -> ObjectDocument, in state writing
 // DELETE /v1/objects/ID                      ProofDocument
@@ -62,6 +63,9 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         routes.MapGet(
             "/v1/devices", c => ControlRequest.WriteAsync(c, DeviceReports.Describe(host), Json.DevicesDocument));
         routes.MapGet("/v1/stats", c => ControlRequest.WriteAsync(c, DeviceReports.Count(host), Json.StatsDocument));
+        routes.MapGet(
+            "/v1/activity",
+            c => ControlRequest.WriteAsync(c, ActivityReports.Describe(host), Json.ActivityDocument));
         routes.MapGet("/v1/objects", GetObjectsAsync);
         routes.MapPost("/v1/objects", CreateAsync);
         routes.MapDelete("/v1/objects/{id}", DeleteAsync);

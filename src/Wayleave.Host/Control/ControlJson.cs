@@ -26,6 +26,7 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<ObjectState>),
         typeof(SnakeCaseEnumConverter<PeerMapType>),
         typeof(SnakeCaseEnumConverter<LeaseAccess>),
+        typeof(SnakeCaseEnumConverter<HoldKind>),
         typeof(SnakeCaseEnumConverter<LeaseEventKind>),
         typeof(SnakeCaseEnumConverter<QuarantineCause>),
         typeof(SnakeCaseEnumConverter<DrainState>),
@@ -35,6 +36,7 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<WorkCompletionStatus>),
         typeof(GradeConverter),
     ])]
+[JsonSerializable(typeof(ActivityDocument))]
 [JsonSerializable(typeof(AuditEventDocument))]
 [JsonSerializable(typeof(AuditFindingsDocument))]
 [JsonSerializable(typeof(StartAuditDocument))]

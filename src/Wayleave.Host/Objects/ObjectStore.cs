@@ -20,6 +20,7 @@ public sealed class ObjectStore
     private readonly OwnerAccess _access;
     private readonly TimeProvider _clock;
     private readonly Dictionary<ulong, DeviceObject> _objects = []; // all that are not Revoked; host lock
+    private RetirementCounts _retirements = new(); // host lock
 
     internal ObjectStore(
         HostContext host, PciFabric fabric, IReadOnlyList<IObjectDevice> devices, TimeProvider clock)
@@ -190,6 +191,18 @@ public sealed class ObjectStore
         }
     }
 
+    /// <summary>How often memory was taken back so far, and with what proof. Host lock held.</summary>
+    internal RetirementCounts Retirements => _retirements;
+
+    /// <summary>What the host tried for itself before it was ready is not among its users' revokes.</summary>
+    internal void StartCounting()
+    {
+        using (_host.Enter())
+        {
+            _retirements = new RetirementCounts();
+        }
+    }
+
     /// <summary>Moves an object to system memory and waits until the copy is done.</summary>
     /// <exception cref="WayleaveException">Pinned, revoked, not movable or no room; says which.</exception>
     public Task EvictAsync(DeviceObject o) => MoveAsync(o, GpuDomain.System);
@@ -211,14 +224,18 @@ public sealed class ObjectStore
         }
 
         RevokeOperation? operation = null;
-        RetirementProof proof = await OwnerWait
-            .AwaitAsync(_host, () => operation = o.Memory.Free(policy)).ConfigureAwait(false);
+        RetirementProof proof = await OwnerWait.AwaitAsync(_host, () =>
+        {
+            _retirements.Begin(o);
+            return operation = o.Memory.Free(policy);
+        }).ConfigureAwait(false);
         using (_host.Enter())
         {
             // Evidence may have come between the proof and this lock; and memory that somebody else asked more for than
             // this policy waits for that.
             bool isQuarantined = o.Memory.Held?.TryAddRelease(() => HandleLateRetirement(o)) == true;
             proof = operation?.Proof ?? proof;
+            _retirements.End(o, proof.Grade);
             o.Proof = proof;
             o.State = isQuarantined ? ObjectState.Quarantined : ObjectState.Revoked;
             if (!isQuarantined)
@@ -312,6 +329,7 @@ public sealed class ObjectStore
         using (_host.Enter())
         {
             o.Proof = o.Memory.Freeing!.Proof;
+            _retirements.Release();
             o.State = ObjectState.Revoked;
             _objects.Remove(o.Id);
         }

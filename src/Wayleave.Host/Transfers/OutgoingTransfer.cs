@@ -1,6 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 
@@ -35,6 +36,7 @@ public sealed class OutgoingTransfer : IAsyncDisposable
     private volatile WayleaveException? _reason; // why it was stopped, if not by who asked for it
     private ulong _completedBytes;
     private State _state; // under the lock
+    private TransferTarget? _target;
 
     private OutgoingTransfer(WayleaveHost host, ulong id, DeviceObject source, Connection connection)
     {
@@ -57,6 +59,9 @@ public sealed class OutgoingTransfer : IAsyncDisposable
 
     /// <summary>Our end, for the host that will lend memory to it.</summary>
     public ConnectionEnd Local => _connection.Local;
+
+    /// <summary>Where it goes; null before the start. Readable from any thread.</summary>
+    public Gid? Peer => Volatile.Read(ref _target)?.Peer.Gid;
 
     /// <summary>Bytes that have arrived; readable from any thread.</summary>
     public ulong CompletedBytes => Volatile.Read(ref _completedBytes);
@@ -97,6 +102,7 @@ public sealed class OutgoingTransfer : IAsyncDisposable
             }
 
             _connection.Connect(target.Peer);
+            Volatile.Write(ref _target, target);
             _state = State.Running;
         }
 
