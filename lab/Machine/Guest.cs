@@ -11,6 +11,8 @@ namespace Wayleave.Lab.Machine;
 /// </summary>
 internal sealed class Guest
 {
+    private const int BootsMax = 3;
+
     private static readonly string[] s_firmware = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
 
     private readonly KernelImage _kernel;
@@ -39,7 +41,25 @@ internal sealed class Guest
     /// Takes the output line by line as it comes: the line, and whether it is an error. Null: nobody does.
     /// </param>
     /// <param name="cancellation">Stops the machine.</param>
+    /// <remarks>
+    /// A kernel that crashes while it boots, before the command was started, is started again: QEMU's software
+    /// emulation of several processors now and then misses that one of them has patched code that another runs.
+    /// </remarks>
     internal GuestResult Run(
+        GuestOptions options, string command, string share, string? beside, Action<string, bool>? echo,
+        CancellationToken cancellation)
+    {
+        for (int boots = 1; ; boots++)
+        {
+            GuestResult result = RunOnce(options, command, share, beside, echo, cancellation) with { Boots = boots };
+            if (!result.CrashedInBoot || boots == BootsMax)
+            {
+                return result;
+            }
+        }
+    }
+
+    private GuestResult RunOnce(
         GuestOptions options, string command, string share, string? beside, Action<string, bool>? echo,
         CancellationToken cancellation)
     {

@@ -11,4 +11,13 @@ namespace Wayleave.Lab.Machine;
 internal sealed record GuestResult(int? ExitCode, string Output, string Error, string Console, TimeSpan Elapsed)
 {
     internal bool TimedOut => ExitCode == ExitCodes.TimedOut;
+
+    /// <summary>How often the machine was started until its command ran.</summary>
+    internal int Boots { get; init; } = 1;
+
+    /// <summary>Whether the kernel crashed before <c>init.sh</c> came to the command.</summary>
+    internal bool CrashedInBoot =>
+        ExitCode is null
+        && Console.Contains("Kernel panic - not syncing", StringComparison.Ordinal)
+        && !Console.Contains("lab: up after ", StringComparison.Ordinal);
 }
