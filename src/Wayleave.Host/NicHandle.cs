@@ -13,8 +13,8 @@ using Wayleave.Host.Connections;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 using Wayleave.Host.Removal;
-using Wayleave.Host.Runners;
 using Wayleave.Linux;
+using Wayleave.Ports;
 
 namespace Wayleave.Host;
 

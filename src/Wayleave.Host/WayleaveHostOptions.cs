@@ -1,8 +1,8 @@
 using Wayleave.Core;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Wire;
-using Wayleave.Host.Runners;
 using Wayleave.Linux;
+using Wayleave.Ports;
 
 namespace Wayleave.Host;
 

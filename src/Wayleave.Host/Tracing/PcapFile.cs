@@ -1,6 +1,6 @@
 using System.Buffers;
 using Wayleave.Devices.Rdma.Wire;
-using Wayleave.Host.Runners;
+using Wayleave.Ports;
 
 namespace Wayleave.Host.Tracing;
 

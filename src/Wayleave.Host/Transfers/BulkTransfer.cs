@@ -1,7 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
-using Wayleave.Host.Runners;
+using Wayleave.Ports;
 
 namespace Wayleave.Host.Transfers;
 

@@ -6,7 +6,7 @@ using Wayleave.Host.Benchmarks;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
-using Wayleave.Host.Runners;
+using Wayleave.Ports;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.Benchmarks;

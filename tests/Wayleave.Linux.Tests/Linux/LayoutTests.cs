@@ -114,7 +114,11 @@ public class LayoutTests
         Assert.Equal(all, compared.Order(StringComparer.Ordinal));
     }
 
-    private static string Describe(string header, Type[] types)
+    /// <summary>
+    /// The assertions for types that are called as their structures are. Within the name of a field, two underscores
+    /// stand for the dot of a member of a member.
+    /// </summary>
+    internal static string Describe(string header, Type[] types)
     {
         const BindingFlags Declared = BindingFlags.Instance | BindingFlags.Static | BindingFlags.NonPublic;
         StringBuilder c = new();
@@ -131,17 +135,21 @@ public class LayoutTests
             {
                 Assert(c, field.IsStatic
                     ? $"({field.Name}) == {field.GetValue(null)}"
-                    : $"offsetof(struct {type.Name}, {field.Name}) == {Marshal.OffsetOf(type, field.Name)}");
+                    : $"offsetof(struct {type.Name}, {Member(field)}) == {Marshal.OffsetOf(type, field.Name)}");
             }
         }
 
         return c.ToString();
 
+        static string Member(FieldInfo field) =>
+            field.Name[0] + field.Name[1..].Replace("__", ".", StringComparison.Ordinal);
+
         static void Assert(StringBuilder c, string condition) =>
             c.Append(CultureInfo.InvariantCulture, $"_Static_assert({condition}, \"{condition}\");\n");
     }
 
-    private static void Compile(string program)
+    /// <summary>Skips where there is no compiler.</summary>
+    internal static void Compile(string program)
     {
         ProcessStartInfo start =
             new("gcc", "-x c -fsyntax-only -") { RedirectStandardInput = true, RedirectStandardError = true };

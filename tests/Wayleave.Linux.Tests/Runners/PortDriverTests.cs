@@ -7,7 +7,7 @@ using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
-using Wayleave.Host.Runners;
+using Wayleave.Ports;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.Runners;

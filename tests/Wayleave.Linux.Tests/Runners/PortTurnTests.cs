@@ -4,8 +4,8 @@ using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
-using Wayleave.Host.Runners;
 using Wayleave.Linux.Tests.Linux;
+using Wayleave.Ports;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.Runners;

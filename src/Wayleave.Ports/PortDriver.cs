@@ -5,7 +5,7 @@ using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Linux;
 
-namespace Wayleave.Host.Runners;
+namespace Wayleave.Ports;
 
 // Progress by whoever polls (docs/adr/0005).
 //
@@ -81,7 +81,13 @@ public sealed class PortDriver : IDisposable
     /// Called at the end of every turn, under the port token: takes what the port has for others, and returns at once.
     /// Set before anybody waits for it; a turn that is under way may still miss it.
     /// </summary>
-    internal Action? TurnEnded { get; set; }
+    public Action? TurnEnded { get; set; }
+
+    /// <summary>
+    /// Gets every async event of the port, in order, under the port token: returns at once. Set as
+    /// <see cref="TurnEnded"/>.
+    /// </summary>
+    public Action<AsyncEvent>? EventRaised { get; set; }
 
     /// <summary>What stopped the engine thread, or null.</summary>
     public Exception? Failure => _failure;
@@ -103,6 +109,17 @@ public sealed class PortDriver : IDisposable
     public bool TryProgress()
     {
         _applicationPolls++; // a lost count only lets the engine look once more
+        return Progress();
+    }
+
+    /// <summary>
+    /// As <see cref="TryProgress"/>, by somebody who has posted and may not come back to poll: the engine does not
+    /// stand back. An application that waits for bytes to change in its memory is served by the engine alone.
+    /// </summary>
+    public void ProgressAfterPost() => Progress();
+
+    private bool Progress()
+    {
         bool worked = Drive(byApplication: true);
 
         // The deadline was written before the token was given back, a full barrier; see SleepUntilWork for the other
@@ -319,6 +336,7 @@ public sealed class PortDriver : IDisposable
         while (_port.PollEvent(out AsyncEvent e))
         {
             _host.Trace("rdma.async_event", e.Type.ToString(), e.QpNumber, e.Key);
+            EventRaised?.Invoke(e);
         }
     }
 

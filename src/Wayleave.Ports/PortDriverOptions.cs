@@ -1,4 +1,4 @@
-namespace Wayleave.Host.Runners;
+namespace Wayleave.Ports;
 
 /// <summary>How a port is driven. The defaults are those of docs/adr/0005.</summary>
 public sealed record PortDriverOptions
