@@ -25,6 +25,9 @@ public sealed class RdmaDevice
     /// <summary>Most pieces of memory that a work request may have.</summary>
     public const int MaxSge = 32;
 
+    /// <summary>Most receives that a shared receive queue may hold (<c>max_srq_wr</c>).</summary>
+    public const int MaxSharedReceives = 1 << 16;
+
     private const ulong PageBytes = 4096;
 
     private readonly IKeySource _keys;
@@ -90,14 +93,14 @@ public sealed class RdmaDevice
         }
     }
 
-    /// <summary>A completion queue of a fixed size (<c>ibv_create_cq</c>).</summary>
+    /// <summary>A completion queue (<c>ibv_create_cq</c>).</summary>
     /// <param name="depth">At least 1; see <see cref="CompletionQueue"/> for what happens when it is full.</param>
     /// <param name="completions">Null unless Success.</param>
     /// <param name="channel">Where its events go; null keeps them with the queue.</param>
     public static Errno TryCreateCompletionQueue(
         int depth, out CompletionQueue? completions, CompletionChannel? channel = null)
     {
-        completions = depth is >= 1 and <= 1 << 22 ? new CompletionQueue(depth, channel) : null;
+        completions = depth is >= 1 and <= CompletionQueue.DepthMax ? new CompletionQueue(depth, channel) : null;
         return completions is null ? Errno.EINVAL : Errno.Success;
     }
 
@@ -170,7 +173,7 @@ public sealed class RdmaDevice
         ProtectionDomain domain, int maxWr, int maxSge, out SharedReceiveQueue? queue)
     {
         Port.AssertHeld();
-        bool isSane = maxWr is >= 1 and <= 1 << 16 && maxSge is >= 1 and <= MaxSge;
+        bool isSane = maxWr is >= 1 and <= MaxSharedReceives && maxSge is >= 1 and <= MaxSge;
         queue = isSane ? new SharedReceiveQueue(Port, domain, maxWr, maxSge, _nextSharedReceiveQueue++) : null;
         return isSane ? Errno.Success : Errno.EINVAL;
     }

@@ -80,6 +80,22 @@ public sealed class RdmaPort
     public PortAttributes Query() =>
         new(Options.PortMtu, Options.Gid, GidCount: 1, Options.PKey, Reth.LengthMax, Agent is not null);
 
+    /// <summary>An entry of the GID table (<c>ibv_query_gid</c>). Any thread.</summary>
+    /// <returns><see cref="Errno.EINVAL"/> beyond <see cref="PortAttributes.GidCount"/>.</returns>
+    public Errno TryGetGid(int index, out Gid gid)
+    {
+        gid = index == 0 ? Options.Gid : default;
+        return index == 0 ? Errno.Success : Errno.EINVAL;
+    }
+
+    /// <summary>An entry of the partition key table (<c>ibv_query_pkey</c>). Any thread.</summary>
+    /// <returns><see cref="Errno.EINVAL"/> beyond <see cref="DeviceAttributes.PartitionKeys"/>.</returns>
+    public Errno TryGetPKey(int index, out ushort key)
+    {
+        key = index == 0 ? Options.PKey : (ushort)0;
+        return index == 0 ? Errno.Success : Errno.EINVAL;
+    }
+
     /// <summary>The sockets that queue pairs were ever connected to. Port token held by the caller.</summary>
     public IReadOnlyList<PeerStatus> GetPeers() => [.. _peers.Select(p => p.Status)];
 

@@ -1,9 +1,10 @@
 using System.Numerics;
+using Wayleave.Core;
 
 namespace Wayleave.Devices.Rdma.Verbs;
 
 /// <summary>
-/// Where work requests end (<c>struct ibv_cq</c>): a ring of fixed size. Filled by the holder of the port token; polled
+/// Where work requests end (<c>struct ibv_cq</c>): a ring. Filled by the holder of the port token; polled
 /// from any thread. When it is full the next completion is lost, the queue is in error for good, and its queue pairs go
 /// to ERR (roce.md A9).
 /// </summary>
@@ -13,7 +14,8 @@ public sealed class CompletionQueue
     private const int ArmedForSolicited = 1;
     private const int ArmedForAny = 2;
 
-    private readonly Entry[] _ring;
+    private Entry[] _ring; // replaced under both the port token and _polling
+    private int _depth; // port token, or _polling
     private SpinFlag _polling;
     private uint _tail; // written by the port, read by pollers
     private uint _head; // written by pollers under _polling, read by the port
@@ -25,12 +27,15 @@ public sealed class CompletionQueue
 
     internal CompletionQueue(int depth, CompletionChannel? channel)
     {
-        (Depth, Channel) = (depth, channel);
+        (_depth, Channel) = (depth, channel);
         _ring = new Entry[BitOperations.RoundUpToPowerOf2((uint)depth)];
     }
 
+    /// <summary>The most completions that a queue may be made for (<c>max_cqe</c>).</summary>
+    public const int DepthMax = 1 << 22;
+
     /// <summary>How many completions fit.</summary>
-    public int Depth { get; }
+    public int Depth => Volatile.Read(ref _depth);
 
     /// <summary>Where its events go; null keeps them here.</summary>
     public CompletionChannel? Channel { get; }
@@ -97,6 +102,40 @@ public sealed class CompletionQueue
     }
 
     /// <summary>
+    /// Makes room for another number of completions (<c>ibv_resize_cq</c>); those that wait stay, in order. Port token
+    /// held by the caller.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> for less than 1, more than <see cref="DepthMax"/>, or fewer than wait at this moment;
+    /// then nothing changed.
+    /// </returns>
+    public Errno TryResize(int depth)
+    {
+        if (depth is < 1 or > DepthMax)
+        {
+            return Errno.EINVAL;
+        }
+
+        _polling.Enter();
+        uint tail = _tail; // the caller has the token: nothing is added
+        bool fits = tail - _head <= (uint)depth;
+        if (fits)
+        {
+            Entry[] ring = new Entry[BitOperations.RoundUpToPowerOf2((uint)depth)];
+            for (uint position = _head; position != tail; position++)
+            {
+                ring[position & (uint)(ring.Length - 1)] = _ring[position & (uint)(_ring.Length - 1)];
+            }
+
+            _ring = ring;
+            Volatile.Write(ref _depth, depth);
+        }
+
+        _polling.Exit();
+        return fits ? Errno.Success : Errno.EINVAL;
+    }
+
+    /// <summary>
     /// Lets completions share events (<c>ibv_modify_cq</c>). Port token held by the caller.
     /// </summary>
     public void SetModeration(EventModeration moderation)
@@ -133,7 +172,7 @@ public sealed class CompletionQueue
         in WorkCompletion completion, WorkQueue queue, uint freed, bool isSolicited, TimeSpan now)
     {
         uint tail = _tail;
-        if (_overflowed || tail - Volatile.Read(ref _head) >= (uint)Depth)
+        if (_overflowed || tail - Volatile.Read(ref _head) >= (uint)_depth)
         {
             _overflowed = true;
             return false;

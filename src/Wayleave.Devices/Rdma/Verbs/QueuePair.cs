@@ -83,7 +83,10 @@ public sealed class QueuePair : Numbered
     /// <summary>For people and traces; made when it is asked for.</summary>
     public string Name => $"{Domain.Device.Name} qp 0x{Number:x6}";
 
-    /// <summary>The attributes in force.</summary>
+    /// <summary>
+    /// The attributes in force (<c>ibv_query_qp</c>): what each modify since RESET has set. The state is that after the
+    /// last modify; <see cref="State"/> also knows errors.
+    /// </summary>
     public QueuePairAttributes Attributes { get; private set; } = s_none;
 
     /// <summary>PSN that the responder expects next, and its count of completed messages. Port token held.</summary>
@@ -191,7 +194,7 @@ public sealed class QueuePair : Numbered
         }
 
         Apply(attributes, mask);
-        Attributes = attributes with { State = to };
+        Attributes = (to == QueuePairState.Reset ? s_none : Attributes.With(attributes, mask)) with { State = to };
         Enter(from, to);
         return Errno.Success;
     }

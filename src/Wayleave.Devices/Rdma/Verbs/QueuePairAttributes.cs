@@ -116,4 +116,35 @@ public sealed record QueuePairAttributes
     public int RnrRetry { get; init; }
 
     public bool EnableSqdNotify { get; init; }
+
+    /// <summary>These, and over them those that the mask names.</summary>
+    internal QueuePairAttributes With(QueuePairAttributes newer, QueuePairAttributeMask mask)
+    {
+        bool Sets(QueuePairAttributeMask bit) => (mask & bit) != 0;
+        bool hasPath = Sets(QueuePairAttributeMask.AddressVector);
+        bool hasQKey = Sets(QueuePairAttributeMask.QKey);
+        return new QueuePairAttributes
+        {
+            State = newer.State,
+            CurrentState = newer.CurrentState,
+            AccessFlags = Sets(QueuePairAttributeMask.AccessFlags) ? newer.AccessFlags : AccessFlags,
+            PKeyIndex = Sets(QueuePairAttributeMask.PKeyIndex) ? newer.PKeyIndex : PKeyIndex,
+            Port = Sets(QueuePairAttributeMask.Port) ? newer.Port : Port,
+            AddressVector = hasPath ? newer.AddressVector : AddressVector,
+            Profile = hasPath || hasQKey ? newer.Profile : Profile,
+            PeerWindowBytes = hasPath ? newer.PeerWindowBytes : PeerWindowBytes,
+            PathMtu = Sets(QueuePairAttributeMask.PathMtu) ? newer.PathMtu : PathMtu,
+            QKey = hasQKey ? newer.QKey : QKey,
+            DestQpNumber = Sets(QueuePairAttributeMask.DestQpNumber) ? newer.DestQpNumber : DestQpNumber,
+            RqPsn = Sets(QueuePairAttributeMask.RqPsn) ? newer.RqPsn : RqPsn,
+            SqPsn = Sets(QueuePairAttributeMask.SqPsn) ? newer.SqPsn : SqPsn,
+            MaxRdAtomic = Sets(QueuePairAttributeMask.MaxRdAtomic) ? newer.MaxRdAtomic : MaxRdAtomic,
+            MaxDestRdAtomic = Sets(QueuePairAttributeMask.MaxDestRdAtomic) ? newer.MaxDestRdAtomic : MaxDestRdAtomic,
+            MinRnrTimer = Sets(QueuePairAttributeMask.MinRnrTimer) ? newer.MinRnrTimer : MinRnrTimer,
+            Timeout = Sets(QueuePairAttributeMask.Timeout) ? newer.Timeout : Timeout,
+            RetryCount = Sets(QueuePairAttributeMask.RetryCount) ? newer.RetryCount : RetryCount,
+            RnrRetry = Sets(QueuePairAttributeMask.RnrRetry) ? newer.RnrRetry : RnrRetry,
+            EnableSqdNotify = Sets(QueuePairAttributeMask.EnableSqdNotify) ? newer.EnableSqdNotify : EnableSqdNotify,
+        };
+    }
 }

@@ -17,8 +17,8 @@ internal struct ReceiveSlot
 /// </summary>
 internal sealed class ReceiveQueue : WorkQueue
 {
-    private readonly ReceiveSlot[] _slots;
-    private readonly Sge[] _sges;
+    private ReceiveSlot[] _slots; // both replaced as Capacity is changed
+    private Sge[] _sges;
     private readonly SharedReceiveQueue? _shared;
 
     public ReceiveQueue(int maxWr, int maxSge, SharedReceiveQueue? shared)
@@ -114,6 +114,34 @@ internal sealed class ReceiveQueue : WorkQueue
         {
             Complete(pair, WorkCompletionStatus.WorkRequestFlushed);
         }
+    }
+
+    /// <summary>
+    /// Makes room for another number of receives; those that wait stay, in order. Port token held; the free slots are
+    /// those before the head, as in a shared queue.
+    /// </summary>
+    public bool TryResize(int maxWr)
+    {
+        int capacity = RoundUp(maxWr);
+        Posting.Enter();
+        bool fits = Used <= (uint)capacity;
+        if (fits)
+        {
+            ReceiveSlot[] slots = new ReceiveSlot[capacity];
+            Sge[] sges = new Sge[capacity * SgeMax];
+            for (uint position = Head; position != Tail; position++)
+            {
+                int from = SlotOf(position);
+                int to = (int)(position & (uint)(capacity - 1));
+                slots[to] = _slots[from];
+                _sges.AsSpan(from * SgeMax, SgeMax).CopyTo(sges.AsSpan(to * SgeMax));
+            }
+
+            (_slots, _sges, Capacity) = (slots, sges, capacity);
+        }
+
+        Posting.Exit();
+        return fits;
     }
 
     public void Clear()

@@ -72,6 +72,21 @@ public sealed class SharedReceiveQueue
         return Errno.Success;
     }
 
+    /// <summary>
+    /// Makes room for another number of receives (<c>ibv_modify_srq</c> with IBV_SRQ_MAX_WR), rounded up to a power of
+    /// two; those that wait stay, in order. Port token held by the caller.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> for less than 1, more than <see cref="RdmaDevice.MaxSharedReceives"/>, less than the
+    /// limit, or fewer than wait at this moment; then nothing changed (<c>rxe_srq_chk_attr</c>).
+    /// </returns>
+    public Errno TryResize(int maxWr)
+    {
+        _port.AssertHeld();
+        bool isSane = maxWr is >= 1 and <= RdmaDevice.MaxSharedReceives && maxWr >= Limit;
+        return isSane && _queue.TryResize(maxWr) ? Errno.Success : Errno.EINVAL;
+    }
+
     /// <summary>Moves the oldest receive to a queue pair; false when there is none. Port token held.</summary>
     internal bool TryTake(ReceiveQueue into)
     {

@@ -18,7 +18,8 @@ internal abstract class WorkQueue(int capacity, int sgeMax)
     private uint _added; // behind the tail, not handed over yet
     private uint _free;
 
-    public int Capacity { get; } = (int)BitOperations.RoundUpToPowerOf2((uint)Math.Max(capacity, 1));
+    /// <summary>A power of two. Changed under both the posting flag and the port token.</summary>
+    public int Capacity { get; private protected set; } = RoundUp(capacity);
 
     public int SgeMax { get; } = Math.Max(sgeMax, 1);
 
@@ -31,6 +32,13 @@ internal abstract class WorkQueue(int capacity, int sgeMax)
         // Two pollers of one queue run under the poll flag of its completion queue, so positions only grow.
         Volatile.Write(ref _free, position);
     }
+
+    /// <summary>How many slots a queue for that many requests has.</summary>
+    private protected static int RoundUp(int capacity) =>
+        (int)BitOperations.RoundUpToPowerOf2((uint)Math.Max(capacity, 1));
+
+    /// <summary>Slots in use: posted, or done and not polled. Posting flag held.</summary>
+    private protected uint Used => _tail - Volatile.Read(ref _free);
 
     /// <summary>Posting flag held.</summary>
     private protected bool IsFull => NextPosition - Volatile.Read(ref _free) >= (uint)Capacity;
