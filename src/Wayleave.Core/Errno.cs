@@ -50,6 +50,7 @@ public enum Errno
     ECONNRESET = 104,
     ENOBUFS = 105,
     ENOTCONN = 107,
+    ESHUTDOWN = 108,
     ETIMEDOUT = 110,
     ECONNREFUSED = 111,
     EHOSTUNREACH = 113,

@@ -57,6 +57,7 @@ public static class ErrnoMap
         Errno.ECONNRESET => "the other end died or reset the connection",
         Errno.ENOBUFS => "no buffer space left",
         Errno.ENOTCONN => "not connected",
+        Errno.ESHUTDOWN => "is shutting down",
         Errno.ETIMEDOUT => "timed out",
         Errno.ECONNREFUSED => "nobody listens there",
         Errno.EHOSTUNREACH => "the machine is unreachable",

@@ -1,10 +1,12 @@
 using System.CommandLine;
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Wayleave.Cli.Output;
 using Wayleave.Core.Checking;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
+using Wayleave.Host.Service;
 using Wayleave.Host.Tracing;
 using Wayleave.Host.Transfers;
 
@@ -21,23 +23,32 @@ internal static class HostCommand
             new("--trace") { Description = "At the end write the host's events as a Chrome trace", HelpName = "FILE" };
         Option<bool> untilEof =
             new("--until-eof") { Description = "Also end when standard input closes: with the parent" };
+        Option<TimeSpan?> drain = Parsing.DurationOption(
+            "--drain", "When asked to stop, take nothing new and wait so long for what was begun; 0s unless said");
         Option<string?> breakName = BreakNames.Option();
         command.Add(trace);
         command.Add(untilEof);
+        command.Add(drain);
         command.Add(breakName);
         command.SetAction((parsed, cancellation) => RunAsync(
             new CommandContext(parsed),
             HostOptions.Load(parsed),
-            new HostRun(parsed.GetValue(trace), parsed.GetValue(untilEof), parsed.GetValue(breakName)),
+            new HostRun(
+                parsed.GetValue(trace),
+                parsed.GetValue(untilEof),
+                parsed.GetValue(drain) ?? TimeSpan.Zero,
+                parsed.GetValue(breakName)),
             cancellation));
         return command;
     }
 
-    private sealed record HostRun(string? TraceFile, bool UntilEof, string? Break);
+    private sealed record HostRun(string? TraceFile, bool UntilEof, TimeSpan Drain, string? Break);
 
     private static async Task<int> RunAsync(
         CommandContext context, LoadedConfiguration loaded, HostRun run, CancellationToken cancellation)
     {
+        using ServiceManager manager = ServiceManager.Open(Environment.GetEnvironmentVariable);
+
         // Made before the host runs: a file that cannot be written is told now.
         using WholeFile? traceFile = run.TraceFile is null ? null : WholeFile.Create(run.TraceFile);
         ChromeTrace? trace = run.TraceFile is null ? null : new ChromeTrace($"host {loaded.Config.Name}");
@@ -47,11 +58,19 @@ internal static class HostCommand
         await using ControlServer server = await ControlServer
             .StartAsync(host, options, cancellation).ConfigureAwait(false);
         Announce(context, host, server);
+        manager.NotifyReady($"{host.Config.Name} on {server.EndPoint}");
+        manager.StartWatchdog(() => host.Context.Enter().Dispose()); // a lock that nobody gives back is no sign of life
         TaskCompletionSource stop = new(TaskCreationOptions.RunContinuationsAsynchronously);
         await using (cancellation.Register(stop.SetResult).ConfigureAwait(false))
         {
             Task eof = run.UntilEof ? ReadToEndAsync() : Task.Delay(Timeout.Infinite, cancellation);
             await Task.WhenAny(stop.Task, eof).ConfigureAwait(false);
+        }
+
+        manager.NotifyStopping("stopping");
+        if (run.Drain > TimeSpan.Zero && server.Running > 0)
+        {
+            await DrainAsync(context, server, manager, run.Drain).ConfigureAwait(false);
         }
 
         foreach (Violation violation in host.GetViolations())
@@ -65,6 +84,18 @@ internal static class HostCommand
         }
 
         return ExitCode.Done;
+    }
+
+    private static async Task DrainAsync(
+        CommandContext context, ControlServer server, ServiceManager manager, TimeSpan max)
+    {
+        string what = $"draining: {server.Running} under way, at most {Durations.Format(max)}";
+        context.Error.WriteLine($"wayleave: {what}");
+        manager.NotifyStopping(what);
+        if (!await server.DrainAsync(max).ConfigureAwait(false))
+        {
+            context.Error.WriteLine($"wayleave: not drained: {server.Running} ended by the host");
+        }
     }
 
     private static async Task ReadToEndAsync()

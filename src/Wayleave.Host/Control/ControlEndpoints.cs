@@ -67,7 +67,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
             "/v1/activity",
             c => ControlRequest.WriteAsync(c, ActivityReports.Describe(host), Json.ActivityDocument));
         routes.MapGet("/v1/objects", GetObjectsAsync);
-        routes.MapPost("/v1/objects", CreateAsync);
+        StartsWork.Mark(routes.MapPost("/v1/objects", CreateAsync));
         routes.MapDelete("/v1/objects/{id}", DeleteAsync);
         routes.MapPost("/v1/objects/{id}/commit", CommitAsync);
         routes.MapGet("/v1/objects/{device}/{name}", c => WriteObjectAsync(c, ControlRequest.FindByName(host, c)));

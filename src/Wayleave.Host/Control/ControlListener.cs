@@ -11,6 +11,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Wayleave.Core;
 using Wayleave.Host.Configuration;
+using Wayleave.Host.Service;
 using Wayleave.Linux;
 
 namespace Wayleave.Host.Control;
@@ -24,6 +25,7 @@ public sealed class ControlListener : IAsyncDisposable
     private readonly WebApplication _application;
     private readonly ControlToken _token;
     private readonly HostRegistration _registration;
+    private readonly Admission _admission;
     private bool _disposed;
 
     private ControlListener(
@@ -31,10 +33,11 @@ public sealed class ControlListener : IAsyncDisposable
         IPEndPoint endPoint,
         string? socketPath,
         ControlToken token,
-        HostRegistration registration)
+        HostRegistration registration,
+        Admission admission)
     {
         (_application, EndPoint, SocketPath) = (application, endPoint, socketPath);
-        (_token, _registration) = (token, registration);
+        (_token, _registration, _admission) = (token, registration, admission);
     }
 
     /// <summary>Where TCP listens; with the port that the system chose if the configuration said 0.</summary>
@@ -70,21 +73,28 @@ public sealed class ControlListener : IAsyncDisposable
         try
         {
             token = MakeToken(config, directory);
-            string? socketPath = PrepareSocket(config, directory);
+            ActivatedSocket? activated = ActivatedSocket.Find(options.EnvironmentVariables);
+            string? socketPath = activated?.Path ?? PrepareSocket(config, directory);
+            Admission admission = new();
             ListenOptions? tcp = null;
-            application = Build(config, options, new Doorkeeper(token, options), socketPath, listen => tcp = listen);
+            application = Build(
+                config,
+                options,
+                new Door(new Doorkeeper(token, options), admission),
+                new UnixListener(socketPath, activated?.Descriptor),
+                listen => tcp = listen);
             map(application);
             application.MapFallback(context => Problem.WriteAsync(
                 context,
                 StatusCodes.Status404NotFound,
                 $"no such resource: {context.Request.Method} {context.Request.Path}"));
             await StartAsync(application, config, cancellation).ConfigureAwait(false);
-            if (socketPath is not null)
+            if (socketPath is not null && activated is null)
             {
                 File.SetUnixFileMode(socketPath, UnixFileMode.UserRead | UnixFileMode.UserWrite);
             }
 
-            ControlListener listener = new(application, tcp!.IPEndPoint!, socketPath, token, registration);
+            ControlListener listener = new(application, tcp!.IPEndPoint!, socketPath, token, registration, admission);
             registration.Publish(listener.Describe(config.Name));
             return listener;
         }
@@ -100,6 +110,15 @@ public sealed class ControlListener : IAsyncDisposable
             throw;
         }
     }
+
+    /// <summary>Requests that change something and have not ended, streams among them.</summary>
+    public int Running => _admission.Running;
+
+    /// <summary>
+    /// Refuses what would begin something new, with ESHUTDOWN; everything else is served as before.
+    /// </summary>
+    /// <returns>Completes when all that was begun has ended.</returns>
+    public Task DrainAsync() => _admission.Drain();
 
     /// <summary>
     /// Stops listening, ends the requests that run, and removes token, socket and registration. Disposing twice is
@@ -182,8 +201,8 @@ public sealed class ControlListener : IAsyncDisposable
     private static WebApplication Build(
         HostConfig config,
         ControlListenerOptions options,
-        Doorkeeper door,
-        string? socketPath,
+        Door door,
+        UnixListener unix,
         Action<ListenOptions> onTcp)
     {
         // The empty builder: the slim one reads appsettings.json from the current folder and ASPNETCORE_ variables, and
@@ -206,23 +225,30 @@ public sealed class ControlListener : IAsyncDisposable
             kestrel.Listen(config.ControlAddress, config.Control.Port, listen =>
             {
                 listen.Protocols = HttpProtocols.Http1;
-                listen.Use(next => connection => door.AdmitTcpAsync(connection, next));
+                listen.Use(next => connection => door.Keeper.AdmitTcpAsync(connection, next));
                 onTcp(listen);
             });
-            if (socketPath is not null)
+            if (unix.Descriptor is { } descriptor)
             {
-                kestrel.ListenUnixSocket(socketPath, listen =>
-                {
-                    listen.Protocols = HttpProtocols.Http1;
-                    listen.Use(next => connection => door.AdmitUnixAsync(connection, next));
-                });
+                kestrel.ListenHandle((ulong)descriptor, AdmitUnix);
+            }
+            else if (unix.Path is not null)
+            {
+                kestrel.ListenUnixSocket(unix.Path, AdmitUnix);
             }
         });
         WebApplication application = builder.Build();
         application.Use((context, next) => ReportFailuresAsync(context, next, options.Log));
-        application.Use(door.AdmitRequestAsync);
+        application.Use(door.Keeper.AdmitRequestAsync);
         application.UseRouting();
+        application.Use(door.Admission.AdmitAsync);
         return application;
+
+        void AdmitUnix(ListenOptions listen)
+        {
+            listen.Protocols = HttpProtocols.Http1;
+            listen.Use(next => connection => door.Keeper.AdmitUnixAsync(connection, next));
+        }
     }
 
     private static async Task StartAsync(WebApplication application, HostConfig config, CancellationToken cancellation)
@@ -294,6 +320,11 @@ public sealed class ControlListener : IAsyncDisposable
         Socket = SocketPath,
         TokenFile = TokenFile,
     };
+
+    private sealed record Door(Doorkeeper Keeper, Admission Admission);
+
+    /// <summary>A path to listen on, or a descriptor that listens there already; neither: no Unix socket.</summary>
+    private sealed record UnixListener(string? Path, int? Descriptor);
 
     /// <summary>Signals belong to the program, which stops the host and with it this server.</summary>
     private sealed class NoLifetime : IHostLifetime

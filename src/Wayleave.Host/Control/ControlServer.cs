@@ -51,6 +51,20 @@ public sealed class ControlServer : IAsyncDisposable
         }
     }
 
+    /// <summary>Requests that change something and have not ended, streams among them.</summary>
+    public int Running => _listener.Running;
+
+    /// <summary>
+    /// Refuses new work (ESHUTDOWN) and waits until what was begun has ended: leases, transfers, audits, copies.
+    /// </summary>
+    /// <param name="max">How long at most; what has not ended by then is ended by <see cref="DisposeAsync"/>.</param>
+    /// <returns>Whether everything ended by itself.</returns>
+    public async Task<bool> DrainAsync(TimeSpan max)
+    {
+        Task drained = _listener.DrainAsync();
+        return await Task.WhenAny(drained, Task.Delay(max)).ConfigureAwait(false) == drained;
+    }
+
     /// <summary>
     /// Ends every lease that a client holds, gives up what was not committed, stops listening, and removes token,
     /// socket and registration. Disposing twice is fine.

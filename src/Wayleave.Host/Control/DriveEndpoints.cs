@@ -24,9 +24,9 @@ internal sealed class DriveEndpoints(WayleaveHost host, CancellationToken stoppi
 
     public void Map(IEndpointRouteBuilder routes)
     {
-        routes.MapPost("/v1/objects/{device}/{name}/load", LoadAsync);
-        routes.MapPost("/v1/objects/{device}/{name}/save", SaveAsync);
-        routes.MapPost("/v1/objects/{id}/file", OpenFileAsync);
+        StartsWork.Mark(routes.MapPost("/v1/objects/{device}/{name}/load", LoadAsync));
+        StartsWork.Mark(routes.MapPost("/v1/objects/{device}/{name}/save", SaveAsync));
+        StartsWork.Mark(routes.MapPost("/v1/objects/{id}/file", OpenFileAsync));
         routes.MapPost("/v1/objects/{id}/file/writes", WriteFileAsync);
         routes.MapPost("/v1/objects/{id}/file/commit", CommitFileAsync);
     }

@@ -31,10 +31,10 @@ internal sealed class HoldEndpoints(
 
     public void Map(IEndpointRouteBuilder routes)
     {
-        routes.MapPost("/v1/objects/{id}/leases", LeaseAsync);
+        StartsWork.Mark(routes.MapPost("/v1/objects/{id}/leases", LeaseAsync));
         routes.MapPost("/v1/leases/{id}/connections", ReconnectAsync);
-        routes.MapPost("/v1/objects/{device}/{name}/audits", StartAuditAsync);
-        routes.MapPost("/v1/objects/{device}/{name}/transfers", OpenTransferAsync);
+        StartsWork.Mark(routes.MapPost("/v1/objects/{device}/{name}/audits", StartAuditAsync));
+        StartsWork.Mark(routes.MapPost("/v1/objects/{device}/{name}/transfers", OpenTransferAsync));
         routes.MapPost("/v1/transfers/{id}/start", StartTransferAsync);
         routes.MapGet("/v1/audits/{id}", InspectAuditAsync);
         routes.MapDelete("/v1/audits/{id}", EndAuditAsync);

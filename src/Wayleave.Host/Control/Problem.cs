@@ -22,6 +22,7 @@ internal static class Problem
         Errno.ENODEV => StatusCodes.Status410Gone,
         Errno.E2BIG or Errno.EFBIG or Errno.EMSGSIZE => StatusCodes.Status413PayloadTooLarge,
         Errno.EOPNOTSUPP => StatusCodes.Status501NotImplemented,
+        Errno.ESHUTDOWN => StatusCodes.Status503ServiceUnavailable,
         Errno.ETIMEDOUT or Errno.ETIME => StatusCodes.Status504GatewayTimeout,
         Errno.ENOSPC or Errno.ENOMEM => StatusCodes.Status507InsufficientStorage,
         _ => StatusCodes.Status500InternalServerError,

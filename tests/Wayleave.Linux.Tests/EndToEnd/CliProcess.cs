@@ -70,6 +70,11 @@ public sealed partial class CliProcess : IDisposable
         return Start(runtime, environment, [Path.Combine(AppContext.BaseDirectory, "wayleave.dll"), .. arguments]);
     }
 
+    /// <summary>By <c>bash -c</c>, for which the program is <c>$0</c> and its arguments <c>$@</c>.</summary>
+    public static CliProcess StartUnderShell(
+        IEnumerable<KeyValuePair<string, string>> environment, string script, params string[] arguments) =>
+        Start("/bin/bash", environment, ["-c", script, Path.Combine(AppContext.BaseDirectory, "wayleave"), .. arguments]);
+
     private static CliProcess Start(
         string program, IEnumerable<KeyValuePair<string, string>> environment, string[] arguments)
     {
@@ -119,12 +124,16 @@ public sealed partial class CliProcess : IDisposable
     public void MeasureFromNow() => _since = Stopwatch.GetTimestamp();
 
     /// <summary>
-    /// Sends a signal. A shell without job control lets what it runs in the background ignore SIGINT, and so do these
-    /// tests and what they start: then the test is skipped.
+    /// A shell without job control lets what it runs in the background ignore SIGINT, and so do these tests and what
+    /// they start: then a test that sends it is skipped.
     /// </summary>
+    public static void SkipWhenIgnored(int signal) =>
+        Assert.SkipWhen(IsIgnored(signal), $"signal {signal} is ignored here, as in the background of a shell");
+
+    /// <summary>Sends a signal, or skips the test if it would be ignored.</summary>
     public void Signal(int signal)
     {
-        Assert.SkipWhen(signal == SigInt && IsIgnored(signal), "SIGINT is ignored here, as in the background of a shell");
+        SkipWhenIgnored(signal);
         MeasureFromNow();
         Assert.Equal(0, Kill(_process.Id, signal));
     }
