@@ -26,6 +26,8 @@ public static class ScenarioCatalog
         ForkAgainstPin.Scenario,
         ExitAgainstAll.Scenario,
         PrefetchAgainstUnmap.Scenario,
+        GpuFaultScenarios.Block,
+        GpuFaultScenarios.Queue,
         EthernetScenarios.RevokeAgainstSegment,
         EthernetScenarios.TokenAgainstUnbind,
         EthernetScenarios.ResetAgainstRefill,

@@ -109,8 +109,22 @@ public sealed class MirrorFaultOperation : SpaceOperation
             return true;
         }
 
-        flags = mustWrite ? FaultFlags.Write : FaultFlags.None;
+        flags = mustWrite ? FaultFlags.Write
+            : range.NeedsAddresses && ShowsZeroes(region, range.Space, page) ? FaultFlags.Unshare
+            : FaultFlags.None;
         return false;
+    }
+
+    // Whether a fault to read would show the page of zeroes, or has.
+    private static bool ShowsZeroes(SpaceRegion region, AddressSpace space, ulong page)
+    {
+        PageEntry entry = space.Table.Peek(page);
+        return region.File is null && entry.State switch
+        {
+            EntryState.None => true,
+            EntryState.Present => entry.Frame!.IsZeroPage,
+            _ => false,
+        };
     }
 
     private static MirrorPage See(MirrorRange range, ulong page)
@@ -123,6 +137,8 @@ public sealed class MirrorFaultOperation : SpaceOperation
             case EntryState.Present when frame!.IsPoisoned:
             case EntryState.Poison:
                 return new MirrorPage(MirrorBits.Error);
+            case EntryState.Present when frame!.IsZeroPage && range.NeedsAddresses:
+                return default;
             case EntryState.Present:
                 return new MirrorPage(MirrorBits.Valid | write, frame, entry.Order);
             case EntryState.DevicePrivate when ReferenceEquals(frame!.Device!.Driver.Owner, range.Owner):

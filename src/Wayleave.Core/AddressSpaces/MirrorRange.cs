@@ -98,6 +98,12 @@ public sealed class MirrorRange
     public object? Owner { get; init; }
 
     /// <summary>
+    /// The device reaches pages by <see cref="PageFrame.Address"/>. The page of zeroes, which the
+    /// processor is shown where nobody has written, is in no memory of the machine's and has none: a fault makes it a page of the process's own.
+    /// </summary>
+    public bool NeedsAddresses { get; init; }
+
+    /// <summary>
     /// An extension: private pages of other devices stay where they are if <see cref="Client"/> has a way to them and
     /// their driver lets it (<see cref="IPeerReachableMemory"/>).
     /// </summary>

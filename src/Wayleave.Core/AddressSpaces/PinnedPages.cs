@@ -1,3 +1,6 @@
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Topology;
+
 namespace Wayleave.Core.AddressSpaces;
 
 /// <summary>
@@ -45,6 +48,36 @@ public sealed class PinnedPages
 
         _space.Pins.Uncharge(_charged);
         _space.Memory.HandleProgress();
+    }
+
+    /// <summary>
+    /// Where devices find the pages, in order; pages next to each other are one entry. Addresses of memory, as a device
+    /// without an IOMMU has them.
+    /// </summary>
+    /// <returns>False when a page has no address that a device could use.</returns>
+    public bool TryListAddresses(out DmaAddressList? addresses)
+    {
+        addresses = null;
+        List<DeviceRange> ranges = [];
+        foreach (PageFrame frame in _frames)
+        {
+            if (frame.Address.Value == 0)
+            {
+                return false;
+            }
+
+            if (ranges is [.., { } last] && last.Start.Value + last.LengthBytes == frame.Address.Value)
+            {
+                ranges[^1] = last with { LengthBytes = last.LengthBytes + PageFrame.SizeBytes };
+            }
+            else
+            {
+                ranges.Add(new DeviceRange(frame.Address, PageFrame.SizeBytes));
+            }
+        }
+
+        addresses = new DmaAddressList([.. ranges]);
+        return true;
     }
 
     internal static void Take(PageFrame frame, bool isPin)

@@ -353,6 +353,10 @@ public sealed class GpuDevice : IPeerMemoryOwner
 
     internal int ComputeBlockBytes => _options.ComputeBlockBytes;
 
+    internal int FaultAheadPages => _options.FaultAheadPages;
+
+    internal Compute.MirrorDefences MirrorDefences => _options.MirrorDefences;
+
     internal bool PinsInHostMemory => _options.PinPolicy == GpuPinPolicy.HostMemory;
 
     /// <summary>

@@ -63,6 +63,11 @@ public sealed record GpuOptions
     /// </summary>
     public TimeSpan ComputeTimeout { get; init; } = TimeSpan.FromSeconds(10);
 
+    /// <summary>
+    /// Pages behind one that a queue faulted on that come into reach with it, if they are there anyway.
+    /// </summary>
+    public int FaultAheadPages { get; init; } = 15;
+
     /// <summary>Whether a pin may leave a buffer in VRAM.</summary>
     public GpuPinPolicy PinPolicy { get; init; }
 
@@ -81,6 +86,9 @@ public sealed record GpuOptions
     /// Off gives storage back when the revoke starts, not when it is proven: for the test that must notice.
     /// </summary>
     internal bool WaitsForProof { get; init; } = true;
+
+    /// <summary>Less than all of a mirror's defences: for the test that must notice.</summary>
+    internal Compute.MirrorDefences MirrorDefences { get; init; } = Compute.MirrorDefences.All;
 
     /// <summary>
     /// Freed memory is not handed out for a lower grade, whatever the owner asks for, because somebody may still be
@@ -119,6 +127,11 @@ public sealed record GpuOptions
             problems.Add(
                 $"{nameof(ComputeQueueSlots)}, {nameof(ComputeQuantumBlocks)} and {nameof(ComputeTimeout)} must be "
                 + "positive");
+        }
+
+        if (FaultAheadPages is < 0 or > 1 << 18)
+        {
+            problems.Add($"{nameof(FaultAheadPages)} is {FaultAheadPages}; it must be from 0 to {1 << 18}");
         }
 
         if (ComputeBlockBytes is < 64 or > BlockBytesMax)

@@ -105,6 +105,12 @@ internal static class CommandParser
             return Errno.ENOENT;
         }
 
+        if (binding is MirrorBinding)
+        {
+            why = Say($"{binding} may fault, and a job with a fence must not wait for a fault");
+            return Errno.EINVAL;
+        }
+
         if (operand.Address >= binding.SizeBytes || operand.LengthBytes > binding.SizeBytes - operand.Address)
         {
             why = Say($"{operand.LengthBytes} bytes at {operand.Address} are outside {binding}");

@@ -80,7 +80,7 @@ public sealed class ComputeEngine : IStoppableEngine
             bool isReady = _current is not null || Volatile.Read(ref _stopRequested) != 0;
             for (int i = 0; i < _queues.Count && !isReady; i++)
             {
-                isReady = _queues[i].Ready is not null;
+                isReady = _queues[i].Ready is not null || _queues[i].MustLook;
             }
 
             return isReady;
@@ -288,6 +288,7 @@ public sealed class ComputeEngine : IStoppableEngine
             }
 
             _current = _running = FindNext();
+            (_current as ComputeJob)?.Begin();
             if (last is not null && _current != last)
             {
                 PreemptionCount++;
@@ -334,6 +335,7 @@ public sealed class ComputeEngine : IStoppableEngine
         EngineWork? best = null;
         foreach (EngineQueue queue in _queues)
         {
+            queue.Look();
             if ((best is null || IsBefore(queue, best.Queue)) && queue.Ready is { } work)
             {
                 best = work;

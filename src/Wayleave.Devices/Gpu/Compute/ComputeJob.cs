@@ -13,6 +13,8 @@ internal sealed class ComputeJob : EngineWork
     private int _index;
     private KernelRun? _run;
     private volatile bool _canceled;
+    private volatile Errno _failure; // before it could begin
+    private volatile bool _hasBegun;
 
     public ComputeJob(ComputeQueue queue, GpuCommand[] commands, IGpuMemory memory, int blockBytes)
         : base(queue)
@@ -76,15 +78,65 @@ internal sealed class ComputeJob : EngineWork
         }
     }
 
+    /// <summary>
+    /// All that it waits for has signalled, and memory of its process has to be looked up before it can begin. Callable
+    /// without the lock, as a guess.
+    /// </summary>
+    public bool MustLook
+    {
+        get
+        {
+            if (_hasBegun || _canceled || _failure != Errno.Success || !IsReady)
+            {
+                return false;
+            }
+
+            foreach (GpuBinding binding in Bindings)
+            {
+                if (binding is UserPointerBinding { IsStale: true })
+                {
+                    return true;
+                }
+            }
+
+            return false;
+        }
+    }
+
+    /// <summary>It has the engine: from here on those who want its memory wait for it. Host lock held.</summary>
+    public void Begin()
+    {
+        if (_hasBegun)
+        {
+            return;
+        }
+
+        _hasBegun = true;
+        foreach (GpuBinding binding in Bindings)
+        {
+            if (binding is UserPointerBinding pages)
+            {
+                pages.BeginRun();
+                if (pages.Addresses is { } addresses)
+                {
+                    Memory.Rebind(pages, addresses);
+                }
+            }
+        }
+    }
+
+    /// <summary>It cannot begin: its memory cannot be had. Host lock held.</summary>
+    public void Fail(Errno errno) => _failure = errno;
+
     /// <summary>It runs no further block; it still waits for what it had to wait for. Host lock held.</summary>
     public void Cancel() => _canceled = true;
 
     public override Errno Step(out bool hasEnded)
     {
-        hasEnded = _canceled || _index == Commands.Length;
+        hasEnded = _canceled || _failure != Errno.Success || _index == Commands.Length;
         if (hasEnded)
         {
-            return _canceled ? Errno.ECANCELED : Errno.Success;
+            return _canceled ? Errno.ECANCELED : _failure;
         }
 
         _run ??= new KernelRun(Commands[_index], _blockBytes);
@@ -110,6 +162,11 @@ internal sealed class ComputeJob : EngineWork
 
         foreach (GpuBinding binding in Bindings)
         {
+            if (_hasBegun)
+            {
+                (binding as UserPointerBinding)?.EndRun();
+            }
+
             binding.EndJob();
         }
     }

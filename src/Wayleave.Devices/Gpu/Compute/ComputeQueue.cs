@@ -1,3 +1,5 @@
+using Wayleave.Core;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 
 namespace Wayleave.Devices.Gpu.Compute;
@@ -10,12 +12,15 @@ public sealed class ComputeQueue : EngineQueue
 {
     private readonly List<ComputeJob> _jobs = [];
     private readonly bool _waitsForFences;
+    private readonly Activity _activity; // what its fences need, when that itself can wait
+    private bool _isLooking;
 
     internal ComputeQueue(GpuProcess process, string name, GpuPriority priority, bool waitsForFences)
         : base(process, name, priority)
     {
         _waitsForFences = waitsForFences;
-        Timeline = new Timeline(process.Device.Host, Name);
+        _activity = new Activity(process.Device.Host, ActivityKind.Engine, Name);
+        Timeline = new Timeline(process.Device.Host, Name, _activity);
     }
 
     /// <summary>Jobs that have not ended.</summary>
@@ -28,7 +33,52 @@ public sealed class ComputeQueue : EngineQueue
     internal override bool HasWork => _jobs.Count > 0;
 
     internal override EngineWork? Ready =>
-        _jobs is [{ } job, ..] && (job.IsReady || !_waitsForFences) ? job : null;
+        _jobs is [{ } job, ..] && (job.IsReady || !_waitsForFences) && !job.MustLook ? job : null;
+
+    /// <summary>The next job needs <see cref="Look"/>. Callable without the lock, as a guess.</summary>
+    internal override bool MustLook => !_isLooking && _jobs is [{ MustLook: true }, ..];
+
+    /// <summary>
+    /// Memory of the process is looked up for the next job, which has a fence that others wait for already.
+    /// </summary>
+    internal override void Look()
+    {
+        if (!MustLook)
+        {
+            return;
+        }
+
+        ComputeJob job = _jobs[0];
+        foreach (GpuBinding binding in job.Bindings)
+        {
+            if (binding is not UserPointerBinding { IsStale: true } pages)
+            {
+                continue;
+            }
+
+            _isLooking = true;
+            bool cookie = _activity.BeginSignaling(Name);
+            bool isThere = pages.TryLookAgain(_activity, errno => HandleLooked(job, errno));
+            _activity.EndSignaling(cookie);
+            if (!isThere)
+            {
+                return; // one after the other: the next when this one is there
+            }
+
+            _isLooking = false;
+        }
+    }
+
+    private void HandleLooked(ComputeJob job, Errno errno)
+    {
+        _isLooking = false;
+        if (errno is not (Errno.Success or Errno.EBUSY))
+        {
+            job.Fail(errno);
+        }
+
+        Process.Device.Host.Defer(Process.Device.ComputeEngine.HandleRestored);
+    }
 
     internal void Add(ComputeJob job) => _jobs.Add(job);
 

@@ -38,6 +38,14 @@ public abstract class EngineQueue
     /// <summary>What can run now, or null. Callable without the lock, as a guess.</summary>
     internal abstract EngineWork? Ready { get; }
 
+    /// <summary>It cannot get on before <see cref="Look"/>. Callable without the lock, as a guess.</summary>
+    internal virtual bool MustLook => false;
+
+    /// <summary>Does what its next work needs first. Nothing when <see cref="MustLook"/> is false.</summary>
+    internal virtual void Look()
+    {
+    }
+
     /// <summary>Whether it has work at all, ready or not.</summary>
     internal abstract bool HasWork { get; }
 

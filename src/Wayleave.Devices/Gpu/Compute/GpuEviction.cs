@@ -86,6 +86,9 @@ public sealed class GpuEviction : IFenceOperations
 
     internal bool IsRunning => State is GpuEvictionState.Running or GpuEvictionState.Scheduled;
 
+    /// <summary>Whether the queues run with that memory mapped, or are being stopped.</summary>
+    internal bool Holds(GpuBinding binding) => _held.Contains(binding);
+
     /// <summary>
     /// Maps everything that the process has mapped at its addresses and lets its user queues run; what is mapped later
     /// is theirs after the next restore. Nothing while they run.

@@ -1,6 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Topology;
 
 namespace Wayleave.Devices.Gpu.Compute;
 
@@ -20,6 +21,7 @@ public sealed class GpuProcess
         (Device, Name) = (device, name);
         Memory = new GpuAddressSpace(this);
         Eviction = new GpuEviction(this);
+        Faults = new GpuFaults();
     }
 
     public GpuDevice Device { get; }
@@ -37,6 +39,9 @@ public sealed class GpuProcess
 
     /// <summary>Whether the process's own queues run, and what they do when somebody wants its memory.</summary>
     public GpuEviction Eviction { get; }
+
+    /// <summary>What its user queues touched and the GPU has no entry for: somebody has to serve them.</summary>
+    public GpuFaults Faults { get; }
 
     /// <summary>It has ended, or is about to: nothing more is opened, and nothing submitted.</summary>
     public bool IsClosed { get; private set; }
@@ -71,18 +76,24 @@ public sealed class GpuProcess
     }
 
     /// <summary>
-    /// Makes memory of a process usable by its commands where it is (<c>DRM_IOCTL_AMDGPU_GEM_USERPTR</c>): pages are
-    /// not pinned; a notifier takes them away, from user queues by stopping them, from jobs by waiting for them.
+    /// Makes memory of a process usable by its commands where it is (<c>DRM_IOCTL_AMDGPU_GEM_USERPTR</c>).
     /// </summary>
     /// <param name="space">Of the process.</param>
     /// <param name="range">Whole pages; they need not be there yet.</param>
     /// <param name="access">With <see cref="GpuAccess.Write"/> the process must be allowed to write there.</param>
     /// <param name="handle">As of <see cref="TryOpen"/>.</param>
+    /// <param name="mode">What happens when the process, or whoever is short of memory, wants the pages.</param>
     /// <returns>
     /// <see cref="Errno.EINVAL"/> without any access and for what is not whole pages; <see cref="Errno.ENODEV"/> after
-    /// <see cref="Close"/>; otherwise what <see cref="AddressSpace.Subscribe"/> returns.
+    /// <see cref="Close"/>; <see cref="Errno.EOPNOTSUPP"/> to fault behind an IOMMU that translates; otherwise what
+    /// <see cref="AddressSpace.Subscribe"/> returns.
     /// </returns>
-    public Errno TryOpenUserPointer(AddressSpace space, AddressRange range, GpuAccess access, out uint handle)
+    public Errno TryOpenUserPointer(
+        AddressSpace space,
+        AddressRange range,
+        GpuAccess access,
+        out uint handle,
+        GpuUserMemory mode = GpuUserMemory.WaitForFences)
     {
         ArgumentNullException.ThrowIfNull(space);
         Device.Host.AssertHeld();
@@ -97,8 +108,28 @@ public sealed class GpuProcess
             return Errno.EINVAL;
         }
 
-        UserPointerBinding binding = new(this, _nextHandle, space, range, access);
-        Errno errno = binding.Subscribe();
+        Errno errno = Errno.Success;
+        GpuBinding binding;
+        switch (mode)
+        {
+            case GpuUserMemory.Pinned:
+                binding = new PinnedUserBinding(this, _nextHandle, space, range, access);
+                break;
+            case GpuUserMemory.Fault when Device.Function.Root is { Iommu: IommuMode.Strict }:
+                return Errno.EOPNOTSUPP; // nothing makes addresses per page there
+            case GpuUserMemory.Fault:
+                MirrorBinding mirror = new(this, _nextHandle, space, range, access);
+                errno = mirror.Subscribe();
+                binding = mirror;
+                break;
+            default:
+                UserPointerBinding pages =
+                    new(this, _nextHandle, space, range, access, mode == GpuUserMemory.DrainLocally);
+                errno = pages.Subscribe();
+                binding = pages;
+                break;
+        }
+
         handle = errno == Errno.Success ? Add(binding) : 0;
         return errno;
     }

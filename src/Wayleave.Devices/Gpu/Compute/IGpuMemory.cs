@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 
 namespace Wayleave.Devices.Gpu.Compute;
 
@@ -23,4 +24,9 @@ internal interface IGpuMemory
 
     /// <summary>As <see cref="TryRead"/>, to be written.</summary>
     Errno TryWrite(in GpuOperand operand, ulong offset, int length, out Span<byte> bytes);
+
+    /// <summary>
+    /// The memory of a binding is elsewhere from now on. Host lock held, and no block under way.
+    /// </summary>
+    void Rebind(GpuBinding binding, DmaAddressList addresses);
 }

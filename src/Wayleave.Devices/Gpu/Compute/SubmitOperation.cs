@@ -65,7 +65,9 @@ public sealed class SubmitOperation
         Problem = problem;
         if (Error == Errno.Success && submission.Mode == GpuCommandMode.Paged)
         {
+            // What may fault is left out: a job with a fence that touches it ends with EFAULT.
             _buffers.AddRange(_process.Memory.Mappings.Select(m => m.Binding).Distinct()
+                .Where(b => b is not MirrorBinding)
                 .Select(b => (b, GpuAccess.None)));
         }
     }

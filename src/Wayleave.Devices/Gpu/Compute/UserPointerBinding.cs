@@ -1,6 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
@@ -14,6 +15,8 @@ namespace Wayleave.Devices.Gpu.Compute;
 //                       about fences in notifiers, legal for a graphics driver under C1 to C6 (linux.md 3.8)
 //   user queues         set the sequence, stop the queues, and wait for no job: what is half done goes on after the
 //                       restore, one millisecond later
+//   DrainLocally        set the sequence, then wait for the job that has begun here; the others, which wait for other
+//                       devices, look the pages up again when they begin: with their fences published long ago
 //
 // Before the next submission, and before the reservation is locked, the pages are faulted in again; whether they are
 // still right is asked once more under the host lock, in the hold in which the job is published.
@@ -33,12 +36,20 @@ internal sealed class UserPointerBinding : GpuBinding, IMirror
     private bool _isValid;
     private ulong _sequence; // of the look that _mapped came from
     private Action<Errno>? _prepared;
+    private readonly bool _drainsLocally;
+    private int _begun; // jobs that have had the engine and have not ended, where only those are waited for
+    private MirrorDrain? _begunLeft;
 
     public UserPointerBinding(
-        GpuProcess process, uint handle, AddressSpace space, AddressRange range, GpuAccess access)
+        GpuProcess process,
+        uint handle,
+        AddressSpace space,
+        AddressRange range,
+        GpuAccess access,
+        bool drainsLocally = false)
         : base(process, handle, $"{space.Name} {range}", access)
     {
-        (_space, _range) = (space, range);
+        (_space, _range, _drainsLocally) = (space, range, drainsLocally);
         (_fabric, _function) = (process.Device.Fabric, process.Device.Function);
         Reservation = new Reservation(Host, Name);
     }
@@ -53,6 +64,15 @@ internal sealed class UserPointerBinding : GpuBinding, IMirror
 
     internal override DmaAddressList? Addresses => IsValid ? _mapped : null;
 
+    /// <summary>
+    /// A job that has not begun must look the pages up again. Callable without the lock, as a guess.
+    /// </summary>
+    internal bool IsStale => _drainsLocally && !IsGone
+        && !(_isValid && _notifier is { } notifier && !notifier.CheckRetry(_sequence));
+
+    // Whether somebody uses the addresses that were looked up last.
+    private bool IsInUse => _drainsLocally ? _begun > 0 || Process.Eviction.Holds(this) : Jobs > 0;
+
     private bool IsValid => _isValid && _notifier is { } notifier && !notifier.ReadRetry(_sequence);
 
     public Errno Subscribe()
@@ -63,6 +83,7 @@ internal sealed class UserPointerBinding : GpuBinding, IMirror
             bool writes = (Access & GpuAccess.Write) != 0;
             _look = new MirrorRange(_space, _notifier!, _range)
             {
+                NeedsAddresses = true,
                 DefaultRequest = writes ? MirrorBits.Fault | MirrorBits.FaultWrite : MirrorBits.Fault,
             };
         }
@@ -79,22 +100,54 @@ internal sealed class UserPointerBinding : GpuBinding, IMirror
 
         notifier.SetSequence(sequence);
         _isValid = false;
-        if (Jobs == 0)
+        if (!IsInUse)
         {
             Unmap();
             return InvalidateAnswer.Done;
         }
 
         MirrorDrain? left = Process.Eviction.StopForUserMemory();
+        if (_drainsLocally)
+        {
+            return _begun == 0 ? AnswerOf(left) : AnswerOf(Both(_begunLeft ??= new MirrorDrain(Host), left));
+        }
+
         if (Reservation!.GetSingleton(ReservationUsage.Bookkeep) is { } jobs && !IsOnlyEviction(jobs))
         {
             return InvalidateAnswer.WaitFor(jobs);
         }
 
-        return left is null ? InvalidateAnswer.Done : InvalidateAnswer.WaitFor(left);
+        return AnswerOf(left);
     }
 
-    internal override bool TryPrepare(Action<Errno> prepared)
+    /// <summary>A job with the memory has the engine for the first time.</summary>
+    internal void BeginRun() => _begun++;
+
+    /// <summary>It has ended: nothing of this binding is touched by it any more.</summary>
+    internal void EndRun()
+    {
+        if (--_begun == 0)
+        {
+            (MirrorDrain? left, _begunLeft) = (_begunLeft, null);
+            left?.Complete();
+            if (!_isValid)
+            {
+                Unmap();
+            }
+        }
+    }
+
+    /// <summary>
+    /// Pages are looked up again for a job whose fence is published: what this allocates, the fence waits for.
+    /// </summary>
+    /// <param name="activity">Who signals the fence.</param>
+    /// <param name="looked">Runs with the host lock held at the end; not when there is nothing to do.</param>
+    /// <returns>True when there is nothing to do.</returns>
+    internal bool TryLookAgain(Activity activity, Action<Errno> looked) => TryPrepare(looked, activity);
+
+    internal override bool TryPrepare(Action<Errno> prepared) => TryPrepare(prepared, activity: null);
+
+    private bool TryPrepare(Action<Errno> prepared, Activity? activity)
     {
         if (IsValid || IsGone)
         {
@@ -105,7 +158,7 @@ internal sealed class UserPointerBinding : GpuBinding, IMirror
         _prepared += prepared;
         if (!isUnderWay)
         {
-            Proceed(_look!.Update(Take));
+            Proceed(_look!.Update(Take, activity));
         }
 
         return false;
@@ -130,6 +183,45 @@ internal sealed class UserPointerBinding : GpuBinding, IMirror
         Unmap();
         _notifier?.Remove();
         _notifier = null;
+    }
+
+    private static InvalidateAnswer AnswerOf(MirrorDrain? left) =>
+        left is null ? InvalidateAnswer.Done : InvalidateAnswer.WaitFor(left);
+
+    private MirrorDrain Both(MirrorDrain one, MirrorDrain? other)
+    {
+        if (other is null)
+        {
+            return one;
+        }
+
+        MirrorDrain both = new(Host);
+        int left = 2;
+        void End()
+        {
+            using (Host.Enter())
+            {
+                EndOne();
+            }
+        }
+
+        void EndOne()
+        {
+            if (--left == 0)
+            {
+                both.Complete();
+            }
+        }
+
+        foreach (MirrorDrain drain in (MirrorDrain[])[one, other])
+        {
+            if (!drain.TryAddCallback(End))
+            {
+                EndOne();
+            }
+        }
+
+        return both;
     }
 
     private bool IsOnlyEviction(Fence jobs) => ReferenceEquals(jobs, Process.Eviction.Fence);
@@ -198,7 +290,7 @@ internal sealed class UserPointerBinding : GpuBinding, IMirror
 
     private void Unmap()
     {
-        if (_mapped is { } mapped && Jobs == 0)
+        if (_mapped is { } mapped && !IsInUse)
         {
             _mapped = null;
             _fabric.Unmap(_function, mapped);

@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 
 namespace Wayleave.Devices.Gpu.Compute;
@@ -17,6 +18,7 @@ public sealed class UserQueue : EngineQueue
     private readonly UserQueueWork _work;
     private ulong _written; // commands, by the program; never less
     private int _isWaiting; // at an Acquire that was not fulfilled
+    private int _isFaulting; // until a fault was served
 
     internal UserQueue(GpuProcess process, string name, GpuPriority priority, ulong ringAddress, uint ringCommands)
         : base(process, name, priority)
@@ -37,7 +39,13 @@ public sealed class UserQueue : EngineQueue
     internal override bool HasWork => !IsLost && Done < Volatile.Read(ref _written);
 
     internal override EngineWork? Ready =>
-        HasWork && Process.Eviction.Table is not null && Volatile.Read(ref _isWaiting) == 0 ? _work : null;
+        HasWork && Process.Eviction.Table is not null && Volatile.Read(ref _isWaiting) == 0
+            && Volatile.Read(ref _isFaulting) == 0
+            ? _work
+            : null;
+
+    /// <summary>It waits for a fault of its own to be served.</summary>
+    internal bool IsFaulting => Volatile.Read(ref _isFaulting) != 0;
 
     /// <summary>
     /// The program has written commands up to here, counted from the first ever; callable without any lock. The engine
@@ -61,12 +69,28 @@ public sealed class UserQueue : EngineQueue
         }
     }
 
+    /// <summary>The fault was served, or the page cannot be had.</summary>
+    internal void EndFault(Errno errno)
+    {
+        HostContext host = Process.Device.Host;
+        if (errno != Errno.Success && !IsLost)
+        {
+            host.Trace("compute.user_queue_lost", Name, (long)errno, (long)Done);
+            Lose();
+        }
+
+        Interlocked.Exchange(ref _isFaulting, 0);
+        host.Defer(Process.Device.ComputeEngine.HandleRestored);
+    }
+
     /// <summary>What it waits for may have changed: it looks again.</summary>
     internal void Wake() => Interlocked.Exchange(ref _isWaiting, 0);
 
     private sealed class UserQueueWork(UserQueue queue) : EngineWork(queue)
     {
         private KernelRun? _run;
+        private PagedMemory? _memory; // of the table that the queue had last
+        private InFlightGate?[] _gates = [];
         private ulong _done;
 
         public ulong Done => Volatile.Read(ref _done);
@@ -85,8 +109,22 @@ public sealed class UserQueue : EngineQueue
             }
 
             GpuDevice device = queue.Process.Device;
-            PagedMemory memory = new(device.ComputeEngine.Port, table);
-            Errno errno = _run is null ? Fetch(memory, device.ComputeBlockBytes) : Errno.Success;
+            if (_memory is null || _memory.Table != table)
+            {
+                _memory = new PagedMemory(device.ComputeEngine.Port, table);
+                _gates = new InFlightGate?[table.MirrorCount];
+            }
+
+            table.Enter(_gates);
+            Errno errno = RunBlock(_memory, device.ComputeBlockBytes, out hasEnded);
+            GpuPageTable.Exit(_gates);
+            return errno;
+        }
+
+        private Errno RunBlock(PagedMemory memory, int blockBytes, out bool hasEnded)
+        {
+            hasEnded = false;
+            Errno errno = _run is null ? Fetch(memory, blockBytes) : Errno.Success;
             if (errno != Errno.Success)
             {
                 return errno;
@@ -105,7 +143,12 @@ public sealed class UserQueue : EngineQueue
 
         public override void HandleEnded(Errno errno)
         {
-            if (errno == Errno.EAGAIN)
+            if (errno == Errno.EAGAIN && _memory!.TryTakeMissing(out MissingEntry missing))
+            {
+                Interlocked.Exchange(ref queue._isFaulting, 1);
+                queue.Process.Faults.Add(new GpuFault(queue, missing.Mirror, missing.Offset, missing.IsWrite));
+            }
+            else if (errno == Errno.EAGAIN)
             {
                 Interlocked.Exchange(ref queue._isWaiting, 1);
             }

@@ -95,6 +95,7 @@ internal sealed class OnDemandFault(OnDemandBacking backing, PagingRequest reque
         _look = new MirrorRange(backing.Space, notifier, part)
         {
             RequestMask = MirrorBits.Fault | MirrorBits.FaultWrite,
+            NeedsAddresses = true,
         };
         for (int i = 0; i < _look.Requests.Count; i++)
         {
