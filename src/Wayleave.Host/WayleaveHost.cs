@@ -4,6 +4,7 @@ using Wayleave.Core.Checking;
 using Wayleave.Core.Topology;
 using Wayleave.Host.Audits;
 using Wayleave.Host.Configuration;
+using Wayleave.Host.Ethernet;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 using Wayleave.Host.Runners;
@@ -23,6 +24,7 @@ public sealed class WayleaveHost : IAsyncDisposable
     private readonly List<NvmeHandle> _nvmes = [];
     private readonly List<AcceleratorHandle> _accelerators = [];
     private readonly List<VfioHandle> _vfios = [];
+    private readonly List<EthernetHandle> _ethernets = [];
     private long _stagedBytes;
     private bool _disposed;
 
@@ -49,6 +51,8 @@ public sealed class WayleaveHost : IAsyncDisposable
     public IReadOnlyList<AcceleratorHandle> Accelerators => _accelerators;
 
     public IReadOnlyList<VfioHandle> Vfios => _vfios;
+
+    public IReadOnlyList<EthernetHandle> Ethernets => _ethernets;
 
     /// <summary>Every device whose memory objects are made of: GPUs first, drives last.</summary>
     public IReadOnlyList<IObjectDevice> MemoryDevices => [.. _gpus, .. _accelerators, .. _vfios, .. _nvmes];
@@ -98,7 +102,8 @@ public sealed class WayleaveHost : IAsyncDisposable
     /// <summary>The names of the devices that can be used: with memory first.</summary>
     internal IEnumerable<string> PresentDevices() => MemoryDevices
         .Where(d => d.Presence.IsPresent).Select(d => d.Name)
-        .Concat(_nics.Where(n => n.Presence.IsPresent).Select(n => n.Name));
+        .Concat(_nics.Where(n => n.Presence.IsPresent).Select(n => n.Name))
+        .Concat(_ethernets.Where(e => e.Presence.IsPresent).Select(e => e.Name));
 
     /// <summary>The function of a device by its name; null when there is none, or it was pulled out.</summary>
     public PciFunction? FindFunction(string device)
@@ -107,6 +112,7 @@ public sealed class WayleaveHost : IAsyncDisposable
         {
             return MemoryDevices.Select(d => d.Function)
                 .Concat(_nics.Select(n => n.Device.Function))
+                .Concat(_ethernets.Select(e => e.Function))
                 .FirstOrDefault(f => f.Name == device && f.Root is not null);
         }
     }
@@ -170,9 +176,15 @@ public sealed class WayleaveHost : IAsyncDisposable
                     host.Context, host._fabric, topology.Find(vfio.Name)!, vfio, host.Deadlines));
             }
 
+            foreach (EthernetConfig ethernet in config.Ethernets)
+            {
+                PciFunction function = topology.Find(ethernet.Name)!;
+                host._ethernets.Add(new EthernetHandle(host.Context, host._fabric, function, ethernet));
+            }
+
             host.Objects = new ObjectStore(host.Context, host._fabric, host.MemoryDevices, options.Clock);
             host.Leases = new LeaseService(host.Context, host._nics);
-            host.Objects.EndUses = host.Leases.EndAllAsync;
+            host.Objects.EndUses = host.EndUsesAsync;
             host.Audits = new AuditService(host.Context, host.Objects, host.Leases, host._nics[0]);
             host.Transfers = new TransferService(host);
             host.Files = new DriveFiles(host);
@@ -212,6 +224,11 @@ public sealed class WayleaveHost : IAsyncDisposable
                 await Leases.EndAsync(lease).ConfigureAwait(false);
             }
 
+            foreach (NetOperation operation in _ethernets.SelectMany(e => e.Operations))
+            {
+                await operation.EndAsync(Stops()).ConfigureAwait(false);
+            }
+
             Files?.Dispose();
             foreach (DeviceObject o in Objects.List())
             {
@@ -224,6 +241,11 @@ public sealed class WayleaveHost : IAsyncDisposable
         foreach (NicHandle nic in _nics)
         {
             nic.Dispose();
+        }
+
+        foreach (EthernetHandle ethernet in _ethernets)
+        {
+            ethernet.Dispose();
         }
 
         foreach (NvmeHandle nvme in _nvmes)
@@ -240,6 +262,19 @@ public sealed class WayleaveHost : IAsyncDisposable
         IEnumerable<Violation> broken = GetViolations().Where(v => v.Kind != ViolationKind.LateUnmap);
         Debug.Assert(!broken.Any(), string.Join('\n', broken));
     }
+
+    // For memory whose device cannot make its users stop.
+    private async Task EndUsesAsync(DeviceObject o)
+    {
+        await Leases.EndAllAsync(o).ConfigureAwait(false);
+        WayleaveException reason = new(Core.Errno.ENODEV, $"use {o}", "its owner took it back");
+        foreach (NetOperation operation in _ethernets.SelectMany(e => e.Operations).Where(n => n.Uses(o)))
+        {
+            await operation.EndAsync(reason).ConfigureAwait(false);
+        }
+    }
+
+    private static WayleaveException Stops() => new(Core.Errno.ENODEV, "go on", "the host stops");
 
     private static WayleaveException Gone(IObjectDevice owner) =>
         new(Core.Errno.ENODEV, $"reach {owner.Name}", "it was pulled out");

@@ -46,12 +46,14 @@ internal static class DevicesCommand
             Nvmes = [.. devices.Nvmes.Where(n => n.Name == device)],
             Accelerators = [.. devices.Accelerators.Where(a => a.Name == device)],
             Vfios = [.. devices.Vfios.Where(v => v.Name == device)],
+            Ethernets = [.. devices.Ethernets.Where(e => e.Name == device)],
         };
         IEnumerable<string> names = devices.Gpus.Select(g => g.Name)
             .Concat(devices.Nics.Select(n => n.Name))
             .Concat(devices.Nvmes.Select(n => n.Name))
             .Concat(devices.Accelerators.Select(a => a.Name))
-            .Concat(devices.Vfios.Select(v => v.Name));
+            .Concat(devices.Vfios.Select(v => v.Name))
+            .Concat(devices.Ethernets.Select(e => e.Name));
         return names.Contains(device)
             ? selected
             : throw new WayleaveException(
@@ -89,6 +91,11 @@ internal static class DevicesCommand
         foreach (VfioDocument vfio in devices.Vfios)
         {
             WriteVfio(context.Out, vfio, isVerbose);
+        }
+
+        foreach (EthernetDocument ethernet in devices.Ethernets)
+        {
+            WriteEthernet(context.Out, ethernet, isVerbose);
         }
     }
 
@@ -204,6 +211,43 @@ internal static class DevicesCommand
         {
             Write(output, "buffers", vfio.Buffers);
             Write(output, "resets", vfio.Resets);
+        }
+
+        output.WriteLine();
+    }
+
+    private static void WriteEthernet(TextWriter output, EthernetDocument nic, bool isVerbose)
+    {
+        output.WriteLine(nic.Name);
+        Write(output, "type", "ethernet");
+        Write(output, "pci", nic.PciAddress);
+        Write(output, "interface", nic.Interface);
+        Write(output, "mac", nic.Mac);
+        foreach (string address in nic.Addresses)
+        {
+            Write(output, "address", address);
+        }
+
+        Write(output, "mtu", nic.MtuBytes);
+        Write(output, "queues", nic.Queues);
+        Write(output, "connections", nic.Connections);
+        foreach (EthernetBindingDocument binding in nic.Bindings)
+        {
+            string queues = string.Join(", ", binding.Queues);
+            Write(
+                output,
+                "binding",
+                $"{binding.Id}: queue {queues} -> {binding.Buffer} ({ByteSize.Format(binding.LengthBytes)}, "
+                    + $"{binding.Kind}, {binding.Route}, {binding.State}, {binding.TokensOut} tokens out)");
+        }
+
+        WriteFailure(output, nic.Failure);
+        if (isVerbose)
+        {
+            foreach ((string name, long value) in nic.Counters)
+            {
+                Write(output, name, value);
+            }
         }
 
         output.WriteLine();

@@ -13,10 +13,10 @@ internal static class ResetCommand
 {
     public static Command Create()
     {
-        Argument<string> device = new("DEVICE") { Description = "A function in the hands of VFIO, by name" };
+        Argument<string> device = new("DEVICE") { Description = "A function in the hands of VFIO, or an Ethernet NIC" };
         Argument<Host.WlUrl?> url = Parsing.OptionalUrl("wl://HOST; default: the host that runs here");
         Option<bool> explain = new("--explain") { Description = "Tell for each buffer what happened, step by step" };
-        Command command = new("reset", "Reset a function in the hands of VFIO, once nobody uses its BARs any more")
+        Command command = new("reset", "Reset a function in the hands of VFIO, or the queues of a NIC")
         {
             device,
             url,
@@ -43,6 +43,14 @@ internal static class ResetCommand
         }
 
         string elapsed = Durations.Format(TimeSpan.FromMicroseconds(reset.ElapsedUs));
+        if (reset.Queues is { } queues)
+        {
+            context.Out.WriteLine(string.Create(
+                CultureInfo.InvariantCulture,
+                $"{reset.Device}: reset in {elapsed}, {queues} queues started anew, {reset.FramesDropped} frames dropped"));
+            return;
+        }
+
         string buffers = reset.Proofs.Count == 1 ? "buffer" : "buffers";
         context.Out.WriteLine(string.Create(
             CultureInfo.InvariantCulture,

@@ -17,7 +17,8 @@ internal sealed class ConfigurationReader(
     public HostConfig Read()
     {
         HostConfig defaults = new();
-        CheckKeys(tree, "", "name", "gpus", "nics", "nvmes", "accelerators", "vfios", "control", "topology");
+        CheckKeys(
+            tree, "", "name", "gpus", "nics", "nvmes", "accelerators", "vfios", "ethernets", "control", "topology");
         return new HostConfig
         {
             Name = ReadText(tree, "", "name") ?? defaults.Name,
@@ -26,6 +27,7 @@ internal sealed class ConfigurationReader(
             Nvmes = ReadList("nvmes", ReadNvme) ?? defaults.Nvmes,
             Accelerators = ReadList("accelerators", ReadAccelerator) ?? defaults.Accelerators,
             Vfios = ReadList("vfios", ReadVfio) ?? defaults.Vfios,
+            Ethernets = ReadList("ethernets", new EthernetReader(this).Read) ?? defaults.Ethernets,
             Control = ReadControl(),
             Topology = new TopologyReader(this).Read(tree),
         };
@@ -76,6 +78,11 @@ internal sealed class ConfigurationReader(
                 Add($"vfios[{i}].bars[{j}].index", ToText(config.Vfios[i].Bars[j].Index));
                 Add($"vfios[{i}].bars[{j}].size_bytes", ByteSize.ToText(config.Vfios[i].Bars[j].SizeBytes));
             }
+        }
+
+        for (int i = 0; i < config.Ethernets.Count; i++)
+        {
+            EthernetReader.Describe(config.Ethernets[i], $"ethernets[{i}]", Add);
         }
 
         if (config.Topology is { } topology)

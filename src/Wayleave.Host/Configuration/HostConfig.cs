@@ -30,6 +30,9 @@ public sealed record HostConfig
     /// <summary>None unless some are asked for.</summary>
     public IReadOnlyList<VfioConfig> Vfios { get; init; } = [];
 
+    /// <summary>None unless some are asked for.</summary>
+    public IReadOnlyList<EthernetConfig> Ethernets { get; init; } = [];
+
     public ControlConfig Control { get; init; } = new();
 
     /// <summary>
@@ -95,6 +98,17 @@ public sealed record HostConfig
         {
             CheckDevice(problems, devices, $"vfios[{i}]", Vfios[i].Name);
             Vfios[i].Validate(problems, $"vfios[{i}]");
+        }
+
+        Dictionary<string, string> taps = new(StringComparer.Ordinal);
+        for (int i = 0; i < Ethernets.Count; i++)
+        {
+            CheckDevice(problems, devices, $"ethernets[{i}]", Ethernets[i].Name);
+            Ethernets[i].Validate(problems, $"ethernets[{i}]");
+            if (Ethernets[i].Tap is { } tap && !taps.TryAdd(tap, $"ethernets[{i}]"))
+            {
+                problems.Add(new ConfigProblem($"ethernets[{i}].tap", $"'{tap}' is also that of {taps[tap]}"));
+            }
         }
 
         Control.Validate(problems);

@@ -20,7 +20,8 @@ namespace Wayleave.Host.Configuration;
 /// <summary>Makes the PCI trees of a host from its configuration, each device in its place.</summary>
 public static class TopologyPlacement
 {
-    private static readonly string[] s_deviceLists = ["gpus[", "nics[", "nvmes[", "accelerators[", "vfios["];
+    private static readonly string[] s_deviceLists =
+        ["gpus[", "nics[", "nvmes[", "accelerators[", "vfios[", "ethernets["];
 
     /// <summary>The trees of a valid configuration: one function per device, of the device's name.</summary>
     /// <exception cref="ConfigurationException">It is not valid; the message names every problem.</exception>
@@ -96,6 +97,7 @@ public static class TopologyPlacement
                 a.Function,
                 MemoryOf("memory", AcceleratorDevice.MemoryBar, a.MemoryBytes, a.VisibleBytes))))
             .Concat(config.Vfios.Select((v, i) => new Device($"vfios[{i}]", v.Name, v.Function, MemoryOf(v))))
+            .Concat(config.Ethernets.Select((e, i) => new Device($"ethernets[{i}]", e.Name, e.Function)))
             .Where(d => d.Name.Length > 0)
             .DistinctBy(d => d.Name);
 

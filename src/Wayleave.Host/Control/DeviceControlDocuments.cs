@@ -39,7 +39,10 @@ public sealed record UnpluggedDocument
     public required IReadOnlyList<string> Late { get; init; }
 }
 
-/// <summary><c>POST /v1/devices/{device}/reset</c>: what a reset of a VFIO function took back.</summary>
+/// <summary>
+/// <c>POST /v1/devices/{device}/reset</c>: what a reset of a VFIO function took back, or what one of an Ethernet NIC
+/// threw away.
+/// </summary>
 public sealed record ResetDocument
 {
     public string Schema { get; set; } = "wayleave.reset.v1";
@@ -56,4 +59,10 @@ public sealed record ResetDocument
     /// buffer's life before the reset.
     /// </summary>
     public required IReadOnlyList<ProofDocument> Proofs { get; init; }
+
+    /// <summary>Receive queues that were started anew; absent for a VFIO function.</summary>
+    public int? Queues { get; init; }
+
+    /// <summary>Frames in their rings, which senders send again; absent for a VFIO function.</summary>
+    public long? FramesDropped { get; init; }
 }

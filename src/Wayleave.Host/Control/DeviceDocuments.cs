@@ -18,6 +18,8 @@ public sealed record DevicesDocument
     public IReadOnlyList<AcceleratorDocument> Accelerators { get; init; } = [];
 
     public IReadOnlyList<VfioDocument> Vfios { get; init; } = [];
+
+    public IReadOnlyList<EthernetDocument> Ethernets { get; init; } = [];
 }
 
 /// <summary>

@@ -25,6 +25,12 @@ internal sealed class DeviceEndpoints(WayleaveHost host, CancellationToken stopp
     private async Task ResetAsync(HttpContext context)
     {
         string device = (string)context.Request.RouteValues["device"]!;
+        if (host.Ethernets.FirstOrDefault(e => e.Name == device) is { } ethernet)
+        {
+            await ResetAsync(context, ethernet).ConfigureAwait(false);
+            return;
+        }
+
         VfioHandle vfio = host.Vfios.FirstOrDefault(v => v.Name == device) ?? throw NoReset(device);
         using CancellationTokenSource over =
             CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, stopping);
@@ -39,6 +45,22 @@ internal sealed class DeviceEndpoints(WayleaveHost host, CancellationToken stopp
             Proofs = [.. reset.Revokes.Select(r => ProofDocument.From(r.Proof!))],
         };
         await ControlRequest.WriteAsync(context, document, Json.ResetDocument).ConfigureAwait(false);
+    }
+
+    private Task ResetAsync(HttpContext context, EthernetHandle ethernet)
+    {
+        long start = Stopwatch.GetTimestamp();
+        (int queues, long dropped) = ethernet.Reset();
+        ResetDocument document = new()
+        {
+            Host = host.Config.Name,
+            Device = ethernet.Name,
+            ElapsedUs = (long)Stopwatch.GetElapsedTime(start).TotalMicroseconds,
+            Proofs = [],
+            Queues = queues,
+            FramesDropped = dropped,
+        };
+        return ControlRequest.WriteAsync(context, document, Json.ResetDocument);
     }
 
     // Not tied to the client: a removal that has begun goes on without it.
@@ -73,12 +95,16 @@ internal sealed class DeviceEndpoints(WayleaveHost host, CancellationToken stopp
 
     private WayleaveException NoReset(string device)
     {
-        string[] names = [.. host.Vfios.Where(v => v.Presence.IsPresent).Select(v => v.Name)];
+        string[] names =
+        [
+            .. host.Vfios.Where(v => v.Presence.IsPresent).Select(v => v.Name),
+            .. host.Ethernets.Where(e => e.Presence.IsPresent).Select(e => e.Name),
+        ];
         bool exists = host.FindFunction(device) is not null;
         return new WayleaveException(
             exists ? Errno.EOPNOTSUPP : Errno.ENODEV,
             $"reset {device}",
-            exists ? "only functions in the hands of VFIO are reset" : "the host has no such device",
+            exists ? "only functions in the hands of VFIO and Ethernet NICs are reset" : "the host has no such device",
             names.Length == 0
                 ? "give the host one: \"vfios\" in its configuration"
                 : $"it has {string.Join(", ", names)}");

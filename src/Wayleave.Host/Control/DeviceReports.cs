@@ -23,6 +23,7 @@ internal static class DeviceReports
             Nvmes = [.. host.Nvmes.Where(d => IsThere(d.Presence)).Select(d => Describe(host, d))],
             Accelerators = [.. host.Accelerators.Where(a => IsThere(a.Presence)).Select(a => Describe(host, a))],
             Vfios = [.. host.Vfios.Where(v => IsThere(v.Presence)).Select(v => Describe(host, v))],
+            Ethernets = [.. Present(host, EthernetReports.Describe)],
         };
     }
 
@@ -39,6 +40,12 @@ internal static class DeviceReports
             devices.Add(nic.Name, Count(nic));
         }
 
+        foreach ((string name, SortedDictionary<string, long> counters) in
+            Present(host, e => (e.Name, EthernetReports.Count(e))))
+        {
+            devices.Add(name, counters);
+        }
+
         return new StatsDocument
         {
             Host = host.Config.Name,
@@ -47,6 +54,25 @@ internal static class DeviceReports
             Leases = host.Leases.List().Count,
             Devices = devices,
         };
+    }
+
+    // One that is pulled out while it is asked is not there.
+    private static List<T> Present<T>(WayleaveHost host, Func<EthernetHandle, T> describe)
+    {
+        List<T> described = [];
+        foreach (EthernetHandle ethernet in host.Ethernets.Where(e => IsThere(e.Presence)))
+        {
+            try
+            {
+                described.Add(describe(ethernet));
+            }
+            catch (ObjectDisposedException) when (!ethernet.Presence.IsPresent)
+            {
+                host.Context.Trace("nic.left_while_described", ethernet.Name);
+            }
+        }
+
+        return described;
     }
 
     private static bool IsThere(DevicePresence presence) => presence.State != DevicePresenceState.Gone;

@@ -25,6 +25,7 @@ public sealed class DevmemConnection : IAsyncDisposable
     {
         (_nic, _connection) = (nic, connection);
         connection.Tag = this;
+        nic.Remember(this);
     }
 
     /// <summary>The two ends.</summary>
@@ -254,10 +255,19 @@ public sealed class DevmemConnection : IAsyncDisposable
         if (!_isDisposed)
         {
             _isDisposed = true;
-            _nic.Driver.WithToken(_connection.Close);
+            _nic.Forget(this);
+            _nic.Driver.TryWithToken(_connection.Close);
         }
 
         return ValueTask.CompletedTask;
+    }
+
+    /// <summary>Resets the peer; a wait ends with that.</summary>
+    internal void HandleNicClosing()
+    {
+        _nic.Driver.TryWithToken(_connection.Abort);
+        _readable.Set();
+        _writable.Set();
     }
 
     internal async ValueTask WaitForConnectedAsync(CancellationToken cancellation)

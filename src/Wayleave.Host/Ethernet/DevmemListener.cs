@@ -2,7 +2,9 @@ using Wayleave.Devices.Ethernet.Tcp;
 
 namespace Wayleave.Host.Ethernet;
 
-/// <summary>A TCP port of a <see cref="HostedNic"/>. One caller accepts at a time.</summary>
+/// <summary>
+/// A TCP port of a <see cref="HostedNic"/>, which closes it at its own end. One caller accepts at a time.
+/// </summary>
 public sealed class DevmemListener : IDisposable
 {
     private readonly HostedNic _nic;
@@ -14,6 +16,7 @@ public sealed class DevmemListener : IDisposable
     {
         (_nic, _listener) = (nic, listener);
         nic.Driver.WithToken(() => listener.Tag = this);
+        nic.Remember(this);
     }
 
     public ushort Port => _listener.Port;
@@ -44,7 +47,8 @@ public sealed class DevmemListener : IDisposable
         if (!_isClosed)
         {
             _isClosed = true;
-            _nic.Driver.WithToken(_listener.Close);
+            _nic.Forget(this);
+            _nic.Driver.TryWithToken(_listener.Close);
             _acceptable.Set();
         }
     }

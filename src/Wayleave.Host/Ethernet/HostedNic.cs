@@ -16,6 +16,9 @@ namespace Wayleave.Host.Ethernet;
 public sealed class HostedNic : IDisposable
 {
     private readonly HostContext _host;
+    private readonly Lock _lock = new();
+    private readonly HashSet<DevmemConnection> _connections = [];
+    private readonly HashSet<DevmemListener> _listeners = [];
 
     /// <param name="host">Whose clock and lock are used.</param>
     /// <param name="fabric">Where the NIC is plugged in.</param>
@@ -99,8 +102,63 @@ public sealed class HostedNic : IDisposable
         return opened;
     }
 
-    /// <summary>Stops driving and closes the link. Peers hear nothing.</summary>
-    public void Dispose() => Driver.Dispose();
+    /// <summary>
+    /// Ends what programs have open: peers are reset and whoever waits is told. Then stops driving and closes the link.
+    /// </summary>
+    public void Dispose()
+    {
+        DevmemListener[] listeners;
+        DevmemConnection[] connections;
+        lock (_lock)
+        {
+            (listeners, connections) = ([.. _listeners], [.. _connections]);
+        }
+
+        foreach (DevmemListener listener in listeners)
+        {
+            listener.Dispose();
+        }
+
+        foreach (DevmemConnection connection in connections)
+        {
+            connection.HandleNicClosing();
+        }
+
+        Driver.Dispose();
+    }
+
+    /// <summary>Under the port token or not; runs nothing of theirs.</summary>
+    internal void Remember(DevmemConnection connection)
+    {
+        lock (_lock)
+        {
+            _connections.Add(connection);
+        }
+    }
+
+    internal void Remember(DevmemListener listener)
+    {
+        lock (_lock)
+        {
+            _listeners.Add(listener);
+        }
+    }
+
+    internal void Forget(DevmemConnection connection)
+    {
+        lock (_lock)
+        {
+            _connections.Remove(connection);
+        }
+    }
+
+    internal void Forget(DevmemListener listener)
+    {
+        lock (_lock)
+        {
+            _listeners.Remove(listener);
+        }
+    }
 
     private sealed class CryptographicChoice : IRandomChoice
     {

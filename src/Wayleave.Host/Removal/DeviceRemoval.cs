@@ -3,6 +3,7 @@ using Wayleave.Core;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
+using Wayleave.Host.Ethernet;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 using Wayleave.Host.Transfers;
@@ -72,6 +73,10 @@ public sealed class DeviceRemoval(WayleaveHost host)
         {
             await EndAsync(nic, departure).ConfigureAwait(false);
         }
+        else if (host.Ethernets.FirstOrDefault(e => e.Name == device) is { } ethernet)
+        {
+            await EndAsync(ethernet, departure).ConfigureAwait(false);
+        }
 
         if (host.Nvmes.FirstOrDefault(n => n.Name == device) is { } drive)
         {
@@ -99,6 +104,11 @@ public sealed class DeviceRemoval(WayleaveHost host)
             gone.Dispose(); // its port is closed; nobody of the host uses it any more
         }
 
+        if (departure.Late.Count == 0 && host.Ethernets.FirstOrDefault(e => e.Name == device) is { } unlinked)
+        {
+            unlinked.Dispose();
+        }
+
         presence.HandleGone();
         host.Context.Trace("host.unplugged", device, request.IsSurprise ? 1 : 0, departure.Late.Count);
         return new RemovalResult(
@@ -114,6 +124,11 @@ public sealed class DeviceRemoval(WayleaveHost host)
         if (host.MemoryDevices.FirstOrDefault(d => d.Name == device) is { } memory)
         {
             return (memory.Function, memory.Presence);
+        }
+
+        if (host.Ethernets.FirstOrDefault(e => e.Name == device) is { } ethernet)
+        {
+            return (ethernet.Function, ethernet.Presence);
         }
 
         return host.Nics.FirstOrDefault(n => n.Name == device) is { } nic
@@ -176,6 +191,24 @@ public sealed class DeviceRemoval(WayleaveHost host)
             departure.Leases++;
             await WaitAsync(host.Leases.EndAsync(lease), $"lease {lease.Id} of {lease.Target}", departure)
                 .ConfigureAwait(false);
+        }
+    }
+
+    // Peers are reset first, while the link still carries that; then the bindings go.
+    private static async Task EndAsync(EthernetHandle nic, Departure departure)
+    {
+        WayleaveException reason = nic.Presence.Gone($"use {nic.Name}");
+        foreach (NetOperation operation in nic.Operations)
+        {
+            departure.Transfers++;
+            await WaitAsync(operation.EndAsync(reason), operation.ToString()!, departure).ConfigureAwait(false);
+        }
+
+        Task removed = nic.RemoveAsync();
+        await Task.WhenAny(removed, Task.Delay(departure.Left)).ConfigureAwait(false);
+        if (!removed.IsCompleted)
+        {
+            departure.Late.AddRange(nic.ListHolders());
         }
     }
 

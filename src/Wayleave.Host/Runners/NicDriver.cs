@@ -135,22 +135,28 @@ public sealed class NicDriver : IDisposable
     /// Takes the port token, for callers that must not allocate; ends with <see cref="Exit"/> on the same thread.
     /// </summary>
     /// <exception cref="ObjectDisposedException">The driver is closed.</exception>
-    public void Enter()
+    public void Enter() => ObjectDisposedException.ThrowIf(!TryEnter(), this);
+
+    /// <summary>As <see cref="WithToken(Action)"/>, for work that is done with once the driver is closed.</summary>
+    /// <returns>False when it is closed, and nothing was run.</returns>
+    public bool TryWithToken(Action action)
     {
-        Interlocked.Increment(ref _controlWaiters);
+        ArgumentNullException.ThrowIfNull(action);
+        if (!TryEnter())
+        {
+            return false;
+        }
+
         try
         {
-            SpinWait spin = default;
-            while (!_port.TryEnter())
-            {
-                ObjectDisposedException.ThrowIf(_closed, this);
-                spin.SpinOnce(sleep1Threshold: -1);
-            }
+            action();
         }
         finally
         {
-            Interlocked.Decrement(ref _controlWaiters);
+            Exit();
         }
+
+        return true;
     }
 
     /// <summary>Gives the token back, and does what the work under it has left to do: an answer, a window.</summary>
@@ -196,6 +202,31 @@ public sealed class NicDriver : IDisposable
         _port.Waker = null;
         _link.Dispose();
         ((IDisposable)_buffers).Dispose();
+    }
+
+    // Waits for the holder, who looks for those that wait; false once the token is kept for ever.
+    private bool TryEnter()
+    {
+        Interlocked.Increment(ref _controlWaiters);
+        try
+        {
+            SpinWait spin = default;
+            while (!_port.TryEnter())
+            {
+                if (_closed)
+                {
+                    return false;
+                }
+
+                spin.SpinOnce(sleep1Threshold: -1);
+            }
+
+            return true;
+        }
+        finally
+        {
+            Interlocked.Decrement(ref _controlWaiters);
+        }
     }
 
     // One turn after the other, until there is nothing that only we know of.

@@ -73,7 +73,8 @@ public sealed class ProbeService(WayleaveHost host)
     private PciFunction FindDevice(string operation, string name)
     {
         IEnumerable<PciFunction> devices = host.MemoryDevices.Select(d => d.Function)
-            .Concat(host.Nics.Select(n => n.Device.Function));
+            .Concat(host.Nics.Select(n => n.Device.Function))
+            .Concat(host.Ethernets.Select(e => e.Function));
         devices = devices.Where(d => d.Root is not null);
         bool isAddress = PciAddress.TryParse(name, out PciAddress address);
         return devices.FirstOrDefault(d => d.Name == name || (isAddress && d.Address == address))

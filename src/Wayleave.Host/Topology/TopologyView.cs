@@ -171,6 +171,11 @@ public sealed record TopologyView(
             Add(vfio.Name, new FunctionFacts { Type = "vfio", OffersMemory = true });
         }
 
+        foreach (EthernetConfig ethernet in config.Ethernets)
+        {
+            Add(ethernet.Name, new FunctionFacts { Type = "ethernet", OffersMemory = false });
+        }
+
         // What the file describes and no device takes is still something that one asks about.
         foreach (PciFunction other in topology.Functions)
         {

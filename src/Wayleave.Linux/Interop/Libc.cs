@@ -105,6 +105,9 @@ internal static unsafe partial class Libc
     [LibraryImport(Library)]
     internal static partial uint geteuid();
 
+    [LibraryImport(Library, SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial uint if_nametoindex(string ifname);
+
     [LibraryImport(Library)]
     internal static partial nint sendmsg(int sockfd, msghdr* msg, int flags);
 

@@ -6,6 +6,8 @@ namespace Wayleave.Linux.Interop;
 internal static class @if
 {
     internal const int IFNAMSIZ = 16;
+
+    internal const uint IFF_UP = 1;
 }
 
 [StructLayout(LayoutKind.Sequential, Size = 40)]

@@ -21,6 +21,8 @@ public class LayoutTests
         ("linux/sock_diag.h", [typeof(sock_diag)]),
         ("linux/if.h", [typeof(@if), typeof(ifreq)]),
         ("linux/if_tun.h", [typeof(if_tun)]),
+        ("linux/netlink.h", [typeof(netlink), typeof(nlmsghdr), typeof(nlmsgerr)]),
+        ("linux/rtnetlink.h", [typeof(rtnetlink), typeof(rtattr), typeof(ifinfomsg), typeof(ifaddrmsg)]),
         ("poll.h", [typeof(poll), typeof(pollfd)]),
         ("time.h", [typeof(timespec)]),
         ("sys/eventfd.h", [typeof(eventfd)]),
