@@ -25,6 +25,7 @@ public sealed class VfioHandle : IObjectDevice, IDisposable
     private readonly DeadlineWatch _deadlines;
     private readonly List<(PciBar Bar, MappedMemory Memory, BlockAllocator Ranges)> _bars = [];
     private int _resets; // host lock
+    private Task _clearing = Task.CompletedTask; // host lock
 
     internal VfioHandle(
         HostContext host, PciFabric fabric, PciFunction function, VfioConfig config, DeadlineWatch deadlines)
@@ -164,9 +165,16 @@ public sealed class VfioHandle : IObjectDevice, IDisposable
         await done.Task.ConfigureAwait(false);
     }
 
-    /// <summary>Unmaps the memory: nobody may be inside any gate of it.</summary>
+    /// <summary>Unmaps the memory: nobody may be inside any gate of it. Waits for a reset that clears it.</summary>
     public void Dispose()
     {
+        Task clearing;
+        using (_host.Enter())
+        {
+            clearing = _clearing;
+        }
+
+        clearing.Wait();
         foreach ((_, MappedMemory memory, _) in _bars)
         {
             ((IDisposable)memory).Dispose();
@@ -226,15 +234,22 @@ public sealed class VfioHandle : IObjectDevice, IDisposable
         }
     }
 
-    // With the host lock held, when nobody uses the BARs: what a function-level reset does to device memory.
-    private void HandleReset()
-    {
-        _resets++;
-        foreach ((_, MappedMemory memory, _) in _bars)
+    // What a function-level reset does to device memory. Nobody uses the BARs until it is done, so that the lock is
+    // free meanwhile: clearing takes as long as the BARs are large.
+    private void HandleReset(Action done) =>
+        _clearing = Task.Run(() =>
         {
-            memory.Memory.Span.Clear();
-        }
-    }
+            foreach ((_, MappedMemory memory, _) in _bars)
+            {
+                memory.Memory.Span.Clear();
+            }
+
+            using (_host.Enter())
+            {
+                _resets++;
+                done();
+            }
+        });
 
     private ulong Sum(Func<BlockAllocator, ulong> of) => _bars.Aggregate(0UL, (sum, b) => sum + of(b.Ranges));
 }

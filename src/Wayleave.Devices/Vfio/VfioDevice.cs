@@ -23,7 +23,7 @@ public sealed class VfioDevice
 {
     private const ulong PageBytes = 4096;
 
-    private readonly Action? _reset;
+    private readonly Action<Action>? _reset;
     private readonly List<VfioBuffer> _buffers = [];
     private readonly Queue<VfioTransition> _queue = new();
     private bool _isMemoryBitSet = true;
@@ -34,10 +34,11 @@ public sealed class VfioDevice
     /// <param name="function">With its BARs and the windows behind them.</param>
     /// <param name="options">Copied.</param>
     /// <param name="reset">
-    /// What a reset does to the device behind the BARs; called with the host lock held, when nobody uses them.
+    /// Begins what a reset does to the device behind the BARs; called with the host lock held, when nobody uses them.
+    /// Whoever does it calls what is passed once, with the host lock held: at once, or after work without the lock.
     /// </param>
     public VfioDevice(
-        HostContext host, PciFabric fabric, PciFunction function, VfioOptions options, Action? reset = null)
+        HostContext host, PciFabric fabric, PciFunction function, VfioOptions options, Action<Action>? reset = null)
     {
         ArgumentNullException.ThrowIfNull(host);
         ArgumentNullException.ThrowIfNull(fabric);
@@ -139,7 +140,7 @@ public sealed class VfioDevice
 
         exporter.Shared = buffer!;
         _buffers.Add(exporter);
-        if (!IsMemoryEnabled || Transition is { State: VfioTransitionState.Stopping })
+        if (!IsMemoryEnabled || Transition is { State: VfioTransitionState.Stopping or VfioTransitionState.Changing })
         {
             exporter.IsStopped = true;
             RevokeOperation.Start(buffer!, Options.PolicyFor("memory decoding is off"));
@@ -182,11 +183,23 @@ public sealed class VfioDevice
     /// Resets the function: by itself, by the device's ioctl, or with all of its bus. It starts when every importer has
     /// unmapped, and ends in D0 with the memory bit as it was.
     /// </summary>
-    public VfioTransition Reset() => Enqueue("reset", stops: true, () =>
+    public VfioTransition Reset() => Enqueue("reset", stops: true, changed =>
     {
         PowerState = PciPowerState.D0;
-        _reset?.Invoke();
-        Decode();
+        if (_reset is null)
+        {
+            HandleReset();
+        }
+        else
+        {
+            _reset(HandleReset);
+        }
+
+        void HandleReset()
+        {
+            Decode();
+            changed();
+        }
     });
 
     /// <summary>
@@ -256,7 +269,14 @@ public sealed class VfioDevice
     }
 
     // Changes happen one after the other, in the order they were asked for (memory_lock).
-    private VfioTransition Enqueue(string name, bool stops, Action apply)
+    private VfioTransition Enqueue(string name, bool stops, Action apply) =>
+        Enqueue(name, stops, changed =>
+        {
+            apply();
+            changed();
+        });
+
+    private VfioTransition Enqueue(string name, bool stops, Action<Action> apply)
     {
         Host.AssertHeld();
         ObjectDisposedException.ThrowIf(Closing is not null, this);

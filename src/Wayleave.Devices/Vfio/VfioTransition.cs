@@ -13,6 +13,9 @@ public enum VfioTransitionState
     /// <summary>Importers were told; somebody still uses a BAR.</summary>
     Stopping,
 
+    /// <summary>Nobody uses a BAR, and the function changes: a reset clears what is behind it.</summary>
+    Changing,
+
     /// <summary>The function has changed; buffers come back to life one by one.</summary>
     Restoring,
 
@@ -27,11 +30,14 @@ public enum VfioTransitionEvent
     /// <summary>Every importer has unmapped, or there was none to stop.</summary>
     Stopped,
 
+    /// <summary>The function has changed.</summary>
+    Changed,
+
     /// <summary>Every buffer is usable again, or stays revoked because the BARs are off.</summary>
     Restored,
 }
 
-//   Queued --Started--> Stopping --Stopped--> (the function changes) Restoring --Restored--> Completed
+//   Queued --Started--> Stopping --Stopped--> Changing --Changed--> Restoring --Restored--> Completed
 
 /// <summary>
 /// A change of a function that switches its BARs off, or on again (<c>vfio_pci_dma_buf_move</c> and what is done
@@ -41,7 +47,7 @@ public enum VfioTransitionEvent
 public sealed class VfioTransition
 {
     private readonly VfioDevice _device;
-    private readonly Action _apply;
+    private readonly Action<Action> _apply;
     private readonly bool _stops;
     private readonly List<RevokeOperation> _revokes = [];
     private readonly Queue<VfioBuffer> _restoring = new();
@@ -49,7 +55,7 @@ public sealed class VfioTransition
     private volatile bool _isCompleted;
     private int _stopping;
 
-    internal VfioTransition(VfioDevice device, string name, bool stops, Action apply) =>
+    internal VfioTransition(VfioDevice device, string name, bool stops, Action<Action> apply) =>
         (_device, Name, _stops, _apply) = (device, name, stops, apply);
 
     /// <summary>What happens to the function, for people: <c>function-level reset</c>.</summary>
@@ -69,7 +75,8 @@ public sealed class VfioTransition
     public static VfioTransitionState? Next(VfioTransitionState state, VfioTransitionEvent ev) => (state, ev) switch
     {
         (VfioTransitionState.Queued, VfioTransitionEvent.Started) => VfioTransitionState.Stopping,
-        (VfioTransitionState.Stopping, VfioTransitionEvent.Stopped) => VfioTransitionState.Restoring,
+        (VfioTransitionState.Stopping, VfioTransitionEvent.Stopped) => VfioTransitionState.Changing,
+        (VfioTransitionState.Changing, VfioTransitionEvent.Changed) => VfioTransitionState.Restoring,
         (VfioTransitionState.Restoring, VfioTransitionEvent.Restored) => VfioTransitionState.Completed,
         _ => null,
     };
@@ -157,7 +164,13 @@ public sealed class VfioTransition
         }
 
         Move(VfioTransitionEvent.Stopped);
-        _apply();
+        _apply(HandleChanged);
+    }
+
+    private void HandleChanged()
+    {
+        _device.Host.AssertHeld();
+        Move(VfioTransitionEvent.Changed);
         _device.Host.Trace("vfio.apply", Name, (long)_device.PowerState, _device.IsMemoryEnabled ? 1 : 0);
         if (_device.IsMemoryEnabled)
         {

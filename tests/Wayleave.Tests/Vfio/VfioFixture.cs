@@ -31,10 +31,18 @@ internal sealed class VfioFixture
             PciBar bar = Fabric.AddBar(Tree["a"], Bar, PciBarKind.Memory, 16 * Page);
             Fabric.AddBar(Tree["a"], 4, PciBarKind.IoPort, Page);
             Fabric.AddWindow(Memory, bar, 0);
-            Device = new VfioDevice(Host, Fabric, Tree["a"], options ?? new VfioOptions(), () =>
+            Device = new VfioDevice(Host, Fabric, Tree["a"], options ?? new VfioOptions(), done =>
             {
                 Resets++;
                 Array.Fill(Memory, (byte)0xF0);
+                if (HoldsResets)
+                {
+                    FinishReset = done;
+                }
+                else
+                {
+                    done();
+                }
             });
         }
     }
@@ -54,6 +62,11 @@ internal sealed class VfioFixture
     public byte[] Memory { get; } = new byte[16 * Page];
 
     public VfioDevice Device { get; }
+
+    /// <summary>Whether a reset goes on until <see cref="FinishReset"/> is called, with the host lock held.</summary>
+    public bool HoldsResets { get; set; }
+
+    public Action? FinishReset { get; private set; }
 
     public int Resets { get; private set; }
 

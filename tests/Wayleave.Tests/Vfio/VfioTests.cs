@@ -352,4 +352,19 @@ public sealed class VfioTests
 
         public InvalidateOutcome InvalidateMappings(Attachment attachment) => InvalidateOutcome.Done;
     }
+
+    [Fact]
+    public void A_reset_that_takes_its_time_keeps_the_lock_free_and_the_buffers_dead_until_it_is_done()
+    {
+        VfioFixture f = new() { HoldsResets = true };
+        SharedBuffer buffer = f.Export();
+        VfioTransition reset = f.Locked(f.Device.Reset);
+        Assert.Equal((VfioTransitionState.Changing, true), (reset.State, buffer.IsRevoked));
+
+        SharedBuffer meanwhile = f.Export();
+        Assert.True(meanwhile.IsRevoked);
+        f.Locked(f.FinishReset!);
+        Assert.True(reset.IsCompleted);
+        Assert.Equal((false, false), (buffer.IsRevoked, meanwhile.IsRevoked));
+    }
 }
