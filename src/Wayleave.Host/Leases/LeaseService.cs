@@ -58,11 +58,12 @@ public sealed class LeaseService
             _ => AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead,
         };
         ProtectionDomain domain = DomainOf(nic, request.Peer.Gid);
-        MemoryRegion region = await nic.RegisterAsync(
-            domain,
-            o.Buffer,
-            new MemoryRegionRequest(0, o.SizeBytes, 0, access, request.Region),
-            o.Owner.Function).ConfigureAwait(false);
+        MemoryRegionRequest wanted = new(0, o.SizeBytes, 0, access, request.Region)
+        {
+            Holder = request.Peer.Gid.ToString(), // who does not let go is the peer, not the NIC that all share
+        };
+        MemoryRegion region = await nic
+            .RegisterAsync(domain, o.Buffer, wanted, o.Owner.Function).ConfigureAwait(false);
         Lease lease;
         using (_host.Enter())
         {

@@ -50,7 +50,10 @@ public sealed class RdmaOnResourceTests
                 4 * Page,
                 0x2000_0000,
                 AccessFlags.LocalWrite | AccessFlags.RemoteWrite,
-                Core.Buffers.ImporterKind.Dynamic);
+                Core.Buffers.ImporterKind.Dynamic)
+            {
+                Holder = "peer 10.0.0.2",
+            };
             Assert.Equal(
                 Errno.Success,
                 _c.Node.Device.RegisterLocked(ticket, _c.Node.Domain, _resource.Buffer, request, out _region!, out _));
@@ -88,6 +91,29 @@ public sealed class RdmaOnResourceTests
         }
 
         Assert.Null(_c.Node.Deregister(_region));
+    }
+
+    [Fact]
+    public void What_a_peer_keeps_in_quarantine_is_on_its_account_and_not_on_that_of_the_adapter()
+    {
+        Core.Buffers.InFlightGate gate = _region.Current!.Gate;
+        Assert.True(gate.TryEnter()); // a packet is being placed, and does not end
+        using (_c.Node.Host.Enter())
+        {
+            _process.CloseAll();
+            PeerDevice device = _resource.Device;
+            Assert.Equal(_resource.Removal!.Deadline, device.NextDeadline);
+            device.HandleTimeout(_resource.Removal.Deadline); // as the host's watch does: nobody waits for it by name
+            Assert.Null(device.NextDeadline);
+            Assert.Equal(
+                (4 * Page, 4 * Page, 0UL),
+                (_gpu.Quarantine.OverdueBytes, _gpu.Quarantine.BytesHeldBy("peer 10.0.0.2"),
+                    _gpu.Quarantine.BytesHeldBy("rdma0")));
+            Assert.Equal("peer 10.0.0.2", Assert.Single(_resource.Removal.Proof!.Importers).Holder);
+        }
+
+        gate.Exit();
+        Assert.Equal((PeerResourceState.Returned, 0UL), (_resource.State, _gpu.Quarantine.Bytes));
     }
 
     [Fact]

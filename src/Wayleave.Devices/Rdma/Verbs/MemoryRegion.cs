@@ -69,6 +69,7 @@ public sealed class MemoryRegion : Numbered
         Access = request.Access;
         Kind = request.Kind;
         IsLegacyPeer = request.IsLegacyPeer;
+        Holder = request.Holder;
         Name = $"{device.Name} mr 0x{key:x8}";
         _timeline = new Timeline(_host, Name);
         _handleDrained = HandleDrained;
@@ -96,6 +97,9 @@ public sealed class MemoryRegion : Numbered
 
     /// <summary>See <see cref="MemoryRegionRequest.IsLegacyPeer"/>.</summary>
     public bool IsLegacyPeer { get; }
+
+    /// <summary>See <see cref="MemoryRegionRequest.Holder"/>.</summary>
+    public string? Holder { get; }
 
     /// <summary>For people and proofs.</summary>
     public string Name { get; }
@@ -444,6 +448,8 @@ public sealed class MemoryRegion : Numbered
         public ImporterKind Kind => region.Kind;
 
         public bool AllowPeerToPeer => true;
+
+        public string? Holder => region.Holder;
     }
 
     private sealed class RevocableRegionImporter(MemoryRegion region) : IRevocableImporter
@@ -453,6 +459,8 @@ public sealed class MemoryRegion : Numbered
         public ImporterKind Kind => region.Kind;
 
         public bool AllowPeerToPeer => true;
+
+        public string? Holder => region.Holder;
 
         public InvalidateOutcome InvalidateMappings(Attachment attachment) => region.HandleInvalidate(attachment);
     }

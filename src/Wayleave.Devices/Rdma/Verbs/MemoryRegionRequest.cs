@@ -43,4 +43,9 @@ public readonly record struct MemoryRegionRequest(
     /// <see cref="ImporterKind.Dynamic"/>.
     /// </summary>
     public bool IsLegacyPeer { get; init; }
+
+    /// <summary>
+    /// On whose behalf it is registered, for the accounts of a quarantine: a peer, a process. Null means the adapter.
+    /// </summary>
+    public string? Holder { get; init; }
 }
