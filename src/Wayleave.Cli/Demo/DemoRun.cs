@@ -203,7 +203,7 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
             await using (lease.ConfigureAwait(false))
             {
                 connection.Connect(lease.Lease.Local.ToEnd());
-                ulong completed = 0;
+                ByteCount completed = new();
                 int moves = 0;
                 using CancellationTokenSource failed = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
                 BulkTransfer bulk = new(
@@ -211,7 +211,7 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
                 {
                     Progress = bytes =>
                     {
-                        Volatile.Write(ref completed, bytes);
+                        completed.Tell(bytes);
                         story.Progress(bytes);
                     },
                     PostLimit = () => Volatile.Read(ref moves) < MovesWanted ? length / 16 * 15 : length,
@@ -228,10 +228,11 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
                 {
                     while (moves < MovesWanted && !transfer.IsCompleted)
                     {
-                        if (Volatile.Read(ref completed) < length / 16 * s_moveAt[moves])
+                        await completed
+                            .WaitAsync(length / 16 * s_moveAt[moves], transfer, cancellation).ConfigureAwait(false);
+                        if (transfer.IsCompleted)
                         {
-                            await Task.Delay(1, cancellation).ConfigureAwait(false);
-                            continue;
+                            break;
                         }
 
                         ObjectDocument moved = moves % 2 == 0
@@ -239,7 +240,7 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
                             : await peer.RestoreAsync("gpu0", ObjectName, cancellation).ConfigureAwait(false);
                         story.Moved(
                             moved.Placement == ObjectPlace.Vram ? "restored to VRAM" : "evicted to system memory",
-                            Volatile.Read(ref completed),
+                            completed.Bytes,
                             length);
                         Volatile.Write(ref moves, moves + 1);
                     }

@@ -71,14 +71,11 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
     {
         using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         BulkRange range = new(0, connection.Region.Key, lease.Va, lease.Rkey, WrittenBytes);
-        long written = 0;
+        ByteCount written = new();
         Task<WorkCompletionStatus> writer = Task.Factory.StartNew(
-            () => WriteUntilStopped(connection, range, bytes => Volatile.Write(ref written, bytes), stop.Token),
+            () => WriteUntilStopped(connection, range, written.Tell, stop.Token),
             CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
-        while (Volatile.Read(ref written) < (long)WarmUpBytes && !writer.IsCompleted)
-        {
-            await Task.Delay(1, cancellation).ConfigureAwait(false);
-        }
+        await written.WaitAsync(WarmUpBytes, writer, cancellation).ConfigureAwait(false);
 
         HeldAudit held = await peer.StartAuditAsync(
             "gpu0",
@@ -87,7 +84,7 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
             cancellation).ConfigureAwait(false);
         await using ConfiguredAsyncDisposable untilSeen = held.ConfigureAwait(false);
         AuditDocument audit = held.Audit;
-        long before = Volatile.Read(ref written);
+        ulong before = written.Bytes;
         await Task.WhenAny(writer, Task.Delay(s_grace, cancellation)).ConfigureAwait(false);
         await stop.CancelAsync().ConfigureAwait(false);
         WorkCompletionStatus ended = await writer.ConfigureAwait(false);
@@ -105,7 +102,7 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
             RevokeUs = audit.Proof.DurationUs,
             ReclaimedBytes = SizeBytes,
             OverlapBytes = audit.OverlapBytes,
-            WrittenBeforeBytes = before,
+            WrittenBeforeBytes = (long)before,
             LastPlacedPsn = region?.LastPlacedPsn,
             FirstRefusedPsn = region?.FirstRefusedPsn,
             RejectedBytes = found.RejectedBytes,
@@ -119,12 +116,12 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
     }
 
     private WorkCompletionStatus WriteUntilStopped(
-        Connection connection, BulkRange range, Action<long> report, CancellationToken stop)
+        Connection connection, BulkRange range, Action<ulong> report, CancellationToken stop)
     {
-        long total = 0;
+        ulong total = 0;
         BulkTransfer bulk = new(connection.Nic.Driver, connection.QueuePair, connection.Completions, host.Context)
         {
-            Progress = bytes => report(total + (long)bytes),
+            Progress = bytes => report(total + bytes),
         };
         while (!stop.IsCancellationRequested)
         {
@@ -141,7 +138,7 @@ internal sealed class TakeBackRun(WayleaveHost host, ControlClient peer)
                 break;
             }
 
-            total += (long)range.LengthBytes;
+            total += range.LengthBytes;
         }
 
         return WorkCompletionStatus.Success;
