@@ -97,6 +97,9 @@ public sealed class NvmeHandle : IObjectDevice, IDisposable
     /// <summary>What stopped the drive, or null.</summary>
     public Exception? Failure => _runner.Failure;
 
+    /// <summary>Ends when the drive's thread has died, with success: nothing that is under way will end.</summary>
+    internal Task WhenFailed => _runner.WhenFailed;
+
     public bool CanStore(StorageKind storage) => storage == StorageKind.Revocable;
 
     /// <inheritdoc/>
@@ -131,33 +134,18 @@ public sealed class NvmeHandle : IObjectDevice, IDisposable
     /// <exception cref="WayleaveException">EIO: the drive failed or does not answer.</exception>
     public async Task WaitReadyAsync(CancellationToken cancellation = default)
     {
-        long start = Environment.TickCount64;
-        while (true)
+        NvmeDriverState state = await WaitAsync(
+            s => s is NvmeDriverState.Ready or NvmeDriverState.Failed || !Presence.IsPresent, cancellation)
+            .ConfigureAwait(false);
+        if (!Presence.IsPresent)
         {
-            if (!Presence.IsPresent)
-            {
-                throw Presence.Gone($"use {Name}");
-            }
+            throw Presence.Gone($"use {Name}");
+        }
 
-            NvmeDriverState state;
-            using (_host.Enter())
-            {
-                state = Driver.State;
-            }
-
-            if (state == NvmeDriverState.Ready)
-            {
-                return;
-            }
-
-            if (state == NvmeDriverState.Failed || _runner.Failure is not null
-                || Environment.TickCount64 - start > (long)s_readyMax.TotalMilliseconds)
-            {
-                string reason = _runner.Failure?.Message ?? $"its driver is in state {state}";
-                throw new WayleaveException(Errno.EIO, $"use {Name}", reason, "restart the host");
-            }
-
-            await Task.Delay(1, cancellation).ConfigureAwait(false);
+        if (state != NvmeDriverState.Ready)
+        {
+            string reason = _runner.Failure?.Message ?? $"its driver is in state {state}";
+            throw new WayleaveException(Errno.EIO, $"use {Name}", reason, "restart the host");
         }
     }
 
@@ -174,10 +162,13 @@ public sealed class NvmeHandle : IObjectDevice, IDisposable
         }
 
         // Whoever comes first starts it again: another copy, or the driver itself after a late command.
-        long start = Environment.TickCount64;
-        while (!TryStart() && Environment.TickCount64 - start < (long)s_readyMax.TotalMilliseconds)
+        await WaitAsync(s => s != NvmeDriverState.Resetting, cancellation).ConfigureAwait(false);
+        using (_host.Enter())
         {
-            await Task.Delay(1, cancellation).ConfigureAwait(false);
+            if (Driver.State == NvmeDriverState.Stopped && !_isGone)
+            {
+                Driver.Start();
+            }
         }
 
         await WaitReadyAsync(cancellation).ConfigureAwait(false);
@@ -242,26 +233,27 @@ public sealed class NvmeHandle : IObjectDevice, IDisposable
     }
 
     /// <summary>
-    /// Takes the controller down for good: when this returns it does no DMA any more, and every command has ended.
+    /// Takes the controller down for good: when this has ended it does no DMA any more, and every command has ended.
     /// </summary>
-    public void Stop()
+    public async Task StopAsync()
     {
-        _watchdog.Dispose();
+        await _watchdog.DisposeAsync().ConfigureAwait(false);
         using (_host.Enter())
         {
             _isGone = true;
             Driver.Reset();
         }
 
-        SpinWait.SpinUntil(IsStopped, s_readyMax);
+        await WaitAsync(s => s == NvmeDriverState.Stopped, CancellationToken.None).ConfigureAwait(false);
     }
 
     /// <summary>
-    /// <see cref="Stop"/>, then ends the threads and unmaps the memory; not the buffers that a file has not given back.
+    /// Ends the threads and unmaps the memory; not the buffers that a file has not given back. After
+    /// <see cref="StopAsync"/>, whose end it waits for otherwise.
     /// </summary>
     public void Dispose()
     {
-        Stop();
+        StopAsync().GetAwaiter().GetResult();
         _runner.Dispose();
         foreach (DirectFile file in _media.Values)
         {
@@ -284,24 +276,33 @@ public sealed class NvmeHandle : IObjectDevice, IDisposable
         }
     }
 
-    private bool TryStart()
+    /// <summary>
+    /// Waits until the driver is in a state that is meant, for as long as a controller may take, or until nothing will
+    /// change it any more.
+    /// </summary>
+    /// <returns>The state in which it is then.</returns>
+    private async Task<NvmeDriverState> WaitAsync(Func<NvmeDriverState, bool> isMeant, CancellationToken cancellation)
     {
-        using (_host.Enter())
+        using CancellationTokenSource over = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        Task limit = Task.Delay(s_readyMax, over.Token);
+        while (true)
         {
-            if (Driver.State == NvmeDriverState.Stopped && !_isGone)
+            TaskCompletionSource changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+            NvmeDriverState state;
+            using (_host.Enter())
             {
-                Driver.Start();
+                state = Driver.State;
+                Driver.ObserveChange(changed.SetResult);
             }
 
-            return Driver.State != NvmeDriverState.Resetting;
-        }
-    }
+            if (isMeant(state) || limit.IsCompleted || WhenFailed.IsCompleted)
+            {
+                await over.CancelAsync().ConfigureAwait(false);
+                cancellation.ThrowIfCancellationRequested();
+                return state;
+            }
 
-    private bool IsStopped()
-    {
-        using (_host.Enter())
-        {
-            return Driver.State == NvmeDriverState.Stopped || _runner.Failure is not null;
+            await Task.WhenAny(changed.Task, limit, WhenFailed).ConfigureAwait(false);
         }
     }
 

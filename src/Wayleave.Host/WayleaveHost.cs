@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Wayleave.Core;
 using Wayleave.Core.Checking;
+using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Topology;
 using Wayleave.Host.Audits;
 using Wayleave.Host.Configuration;
@@ -188,6 +189,7 @@ public sealed class WayleaveHost : IAsyncDisposable
             host.Audits = new AuditService(host.Context, host.Objects, host.Leases, host._nics[0]);
             host.Transfers = new TransferService(host);
             host.Files = new DriveFiles(host);
+            host.WatchPeerMemory();
             await TakeBackCheck.RunAsync(host).ConfigureAwait(false);
             host.Objects.StartCounting();
             return host;
@@ -250,6 +252,7 @@ public sealed class WayleaveHost : IAsyncDisposable
 
         foreach (NvmeHandle nvme in _nvmes)
         {
+            await nvme.StopAsync().ConfigureAwait(false);
             nvme.Dispose();
         }
 
@@ -275,6 +278,18 @@ public sealed class WayleaveHost : IAsyncDisposable
     }
 
     private static WayleaveException Stops() => new(Core.Errno.ENODEV, "go on", "the host stops");
+
+    // Removals of resources that nobody waits for by name: the holder died, or the driver let go.
+    private void WatchPeerMemory()
+    {
+        using (Context.Enter())
+        {
+            foreach (PeerDevice device in MemoryDevices.Select(d => d.Function.PeerDevice).OfType<PeerDevice>())
+            {
+                Deadlines.Add(() => device.NextDeadline, device.HandleTimeout);
+            }
+        }
+    }
 
     private static WayleaveException Gone(IObjectDevice owner) =>
         new(Core.Errno.ENODEV, $"reach {owner.Name}", "it was pulled out");

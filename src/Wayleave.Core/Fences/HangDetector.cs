@@ -10,6 +10,7 @@ namespace Wayleave.Core.Fences;
 /// <param name="WasStopped">Whether the engine was known to stand still when the fence was signalled for it.</param>
 public sealed record EngineHang(string Fence, string Engine, TimeSpan At, bool WasStopped);
 
+// watched --timeout--> job aborted, if the engine can --timeout--> as without
 // watched --timeout--> engine told to stop --Stopped--> fences signalled with ETIME: ended, good as evidence
 //                                   |
 //                                   +--Unknown, or Stopping for longer than the grace time--> fences forced: waiters
@@ -17,7 +18,8 @@ public sealed record EngineHang(string Fence, string Engine, TimeSpan At, bool W
 
 /// <summary>
 /// Keeps the promise that every fence signals in bounded time (dma-fence.c, cross-driver contract): an engine that is
-/// late is told to stop, and its fences end when it has. Only then is a fence evidence. Host lock held by the caller.
+/// late is asked to end the job alone, if it can, and then told to stop; its fences end when it has. Only then is a
+/// fence evidence. Host lock held by the caller.
 /// </summary>
 public sealed class HangDetector
 {
@@ -98,7 +100,11 @@ public sealed class HangDetector
                 continue; // an earlier one of this round ended it as well
             }
 
-            if (!watch.WasTold)
+            if (!watch.WasTold && !watch.WasAborted && watch.Engine.TryAbort(watch.Fence))
+            {
+                (watch.WasAborted, watch.Due) = (true, now + _timeout);
+            }
+            else if (!watch.WasTold)
             {
                 Tell(watch, now);
             }
@@ -190,6 +196,8 @@ public sealed class HangDetector
         public IStoppableEngine Engine => engine;
 
         public TimeSpan Due { get; set; }
+
+        public bool WasAborted { get; set; }
 
         public bool WasTold { get; set; }
     }

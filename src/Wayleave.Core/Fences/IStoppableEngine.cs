@@ -22,6 +22,12 @@ public interface IStoppableEngine
     string Name { get; }
 
     /// <summary>
+    /// Asks for the end of one job that is late, before the engine as a whole is stopped (<c>nvme_timeout</c>). True
+    /// gives the job its time once more; an engine that cannot end one job alone says false.
+    /// </summary>
+    bool TryAbort(Fence late) => false;
+
+    /// <summary>
     /// Begins to stop, and never blocks. <see cref="EngineStop.Stopped"/> is a promise that no access is under way and
     /// none will start for any job submitted so far.
     /// </summary>

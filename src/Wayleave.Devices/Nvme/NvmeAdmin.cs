@@ -203,6 +203,11 @@ internal sealed class NvmeAdmin(NvmeController controller)
     // A command that was not fetched yet is not found: the host sees in the completion that nothing was aborted.
     private bool Abort(int queue, ushort commandId)
     {
+        if (controller.IgnoresAborts)
+        {
+            return false;
+        }
+
         foreach (NvmeRequest request in controller.Requests)
         {
             if (request.State is NvmeRequestState.CopyIn or NvmeRequestState.Media or NvmeRequestState.CopyOut

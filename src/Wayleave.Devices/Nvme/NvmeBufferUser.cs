@@ -25,6 +25,7 @@ public sealed class NvmeBufferUser : IRevocableImporter
     private readonly Attachment _attachment;
     private readonly List<NvmeTransfer> _transfers = [];
     private Fence? _drain; // pending while the last commands end
+    private Action? _idled;
 
     private NvmeBufferUser(
         HostContext host, NvmeDriver driver, PciFunction function, SharedBuffer buffer, out Errno errno)
@@ -74,7 +75,10 @@ public sealed class NvmeBufferUser : IRevocableImporter
     /// <param name="lba">The first block.</param>
     /// <param name="blocks">Blocks.</param>
     /// <param name="offset">Where in the buffer, in bytes.</param>
-    /// <param name="fence">Signals when the drive is done with it; in the reservation as WRITE or READ.</param>
+    /// <param name="fence">
+    /// Signals when the drive is done with it; in the reservation as WRITE or READ. With EAGAIN: what to wait for, or
+    /// null for <see cref="NvmeDriver.ObserveRoom"/>.
+    /// </param>
     /// <returns>
     /// <see cref="Errno.ENODEV"/> when the buffer was taken back, <see cref="Errno.EAGAIN"/> when the drive has no
     /// slot, an invalidation is not over or a move that the map began is not: ask again; <see cref="Errno.EREMOTEIO"/>
@@ -100,6 +104,7 @@ public sealed class NvmeBufferUser : IRevocableImporter
 
         if (!_driver.HasRoom || _attachment.State == MappingState.Invalidated)
         {
+            fence = _driver.HasRoom ? _drain : null;
             return _driver.State == NvmeDriverState.Ready ? Errno.EAGAIN : Errno.ENODEV;
         }
 
@@ -114,8 +119,9 @@ public sealed class NvmeBufferUser : IRevocableImporter
 
         // The map itself may have begun a move, to where the drive reaches it: nothing is touched before its bytes are
         // there.
-        if (_attachment.Buffer.Reservation.FirstUnsignaled(ReservationUsage.Kernel) is not null)
+        if (_attachment.Buffer.Reservation.FirstUnsignaled(ReservationUsage.Kernel) is { } moving)
         {
+            fence = moving;
             return Errno.EAGAIN;
         }
 
@@ -136,6 +142,7 @@ public sealed class NvmeBufferUser : IRevocableImporter
             BlockBytes = @namespace.BlockBytes,
             Addresses = _attachment.Addresses,
             Offset = offset,
+            Fence = ended,
             Ended = t => HandleEnded(t, ended, timeline),
         };
         Errno sent = _driver.TrySubmit(transfer);
@@ -168,6 +175,22 @@ public sealed class NvmeBufferUser : IRevocableImporter
         {
             _driver.Abort(transfer);
         }
+    }
+
+    /// <summary>
+    /// Runs <paramref name="callback"/> when no command is under way any more, after the lock was released; false when
+    /// none is.
+    /// </summary>
+    public bool TryObserveIdle(Action callback)
+    {
+        _host.AssertHeld();
+        if (_transfers.Count == 0)
+        {
+            return false;
+        }
+
+        _idled += callback;
+        return true;
     }
 
     /// <summary>Lets go of the buffer. Reservation held by the ticket; no command is under way.</summary>
@@ -217,7 +240,7 @@ public sealed class NvmeBufferUser : IRevocableImporter
         }
 
         _drain = _drains.CreateFence();
-        _driver.Hangs.Add(_drain, _driver);
+        _driver.Hangs.Add(_drain, _driver, extra: NvmeDriver.CommandTimeout); // a late command is aborted first
         return InvalidateOutcome.Draining(_drain);
     }
 
@@ -226,6 +249,12 @@ public sealed class NvmeBufferUser : IRevocableImporter
         _transfers.Remove(transfer);
         ended.Signal(transfer.Errno);
         _idle.Push(timeline);
+        if (_transfers.Count == 0 && _idled is { } idled)
+        {
+            _idled = null;
+            _host.Defer(idled);
+        }
+
         if (_transfers.Count == 0 && _drain is { } drain)
         {
             _drain = null; // a drive that was stopped has signalled it before: the mapping ends all the same

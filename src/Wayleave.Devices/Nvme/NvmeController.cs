@@ -153,6 +153,9 @@ public sealed class NvmeController
     /// </summary>
     public void Detach(uint id) => Volatile.Write(ref _namespaces, [.. _namespaces.Where(n => n.Id != id)]);
 
+    /// <summary>As a controller may (NVMe 2.0, 5.1): no Abort finds its command. For tests.</summary>
+    internal bool IgnoresAborts { get; set; }
+
     /// <summary>Reads 4 or 8 bytes of a register. Any thread. What is not there reads as zero.</summary>
     public ulong ReadRegister(int offset) => _registers.Read(offset);
 

@@ -34,9 +34,9 @@ public enum NvmeDriverState
 //   0x0000 admin submissions (64)   0x1000 admin completions (64)   0x2000 submissions (128)   0x4000 completions (128)
 //   0x5000 one page of PRP or SGL entries for each of 127 commands, and behind them a page of zeros
 
-// A command that is late is not asked about: nvme_timeout() first sends an Abort, which a controller may ignore, and in
-// the end resets. Here the first late command resets at once; the reset waits until the medium has let go of every
-// buffer, which is the proof that no command does DMA, and then the driver starts again.
+// As nvme_timeout(): a command that is late is aborted, and has its time once more. If it has not ended then, the
+// controller is taken down, which ends every command and is the proof that none does DMA, and started again. An Abort
+// that found nothing, because its command waits in the queue, is sent again when another command has ended.
 
 /// <summary>
 /// The host's driver of an <see cref="NvmeController"/>: enables it, makes a queue pair, sends commands and tells how
@@ -58,7 +58,8 @@ public sealed class NvmeDriver : IStoppableEngine
     private const int ListsOffset = 0x5000;
     private const int ZerosOffset = ListsOffset + (CommandsMax * PageBytes);
     private const int PageBytes = 4096;
-    private const int DescriptorBytes = 16;
+    private const int AbortedCommand = 0x8000; // in the number of an Abort: the rest is the slot it is about
+    private const int AbortTries = 2;
 
     private readonly HostContext _host;
     private readonly NvmeController _controller;
@@ -70,6 +71,8 @@ public sealed class NvmeDriver : IStoppableEngine
     private Ring _admin = new(AdminDepth);
     private Ring _io = new(Depth);
     private bool _restarts; // after a reset that a late command brought about
+    private Action? _changed;
+    private Action? _roomMade;
 
     /// <param name="host">Whose lock guards it; held by the caller.</param>
     /// <param name="fabric">Where the queue memory becomes reachable for the controller.</param>
@@ -97,7 +100,16 @@ public sealed class NvmeDriver : IStoppableEngine
     /// <summary>How long a reset may take (CAP.TO).</summary>
     public static readonly TimeSpan ResetTimeout = TimeSpan.FromSeconds(10);
 
-    public NvmeDriverState State { get; private set; }
+    public NvmeDriverState State
+    {
+        get;
+        private set
+        {
+            field = value;
+            Tell(ref _changed);
+            Tell(ref _roomMade); // or nobody will ever have room again: who waits looks
+        }
+    }
 
     /// <summary>
     /// Watches the fences of those who send commands, who add theirs. The edge calls
@@ -109,10 +121,29 @@ public sealed class NvmeDriver : IStoppableEngine
     string IStoppableEngine.Name => _controller.Function.Name;
 
     /// <summary>Transfers that have not ended.</summary>
-    public int Outstanding => CommandsMax - _slots.Count;
+    public int Outstanding { get; private set; }
 
     /// <summary>Whether <see cref="TrySubmit"/> would take another one.</summary>
     public bool HasRoom => State == NvmeDriverState.Ready && _slots.Count > 0;
+
+    /// <summary>
+    /// Runs <paramref name="callback"/> once, at the next change of <see cref="State"/>, after the lock was released.
+    /// </summary>
+    public void ObserveChange(Action callback)
+    {
+        _host.AssertHeld();
+        _changed += callback;
+    }
+
+    /// <summary>
+    /// Runs <paramref name="callback"/> once, after the lock was released, when a command has ended or the state has
+    /// changed: who met EAGAIN tries again.
+    /// </summary>
+    public void ObserveRoom(Action callback)
+    {
+        _host.AssertHeld();
+        _roomMade += callback;
+    }
 
     /// <summary>Enables a stopped controller; <see cref="Poll"/> goes on from there.</summary>
     public void Start()
@@ -211,12 +242,15 @@ public sealed class NvmeDriver : IStoppableEngine
         NvmeCommand command =
             NvmeCommand.Io(transfer.Opcode, transfer.NamespaceId, transfer.StartLba, transfer.BlockCount);
         command = command with { CommandId = (ushort)slot };
-        if (transfer.Opcode != NvmeOpcode.Flush && !TryPoint(transfer, slot, ref command))
+        int list = ListsOffset + (slot * PageBytes);
+        if (transfer.Opcode != NvmeOpcode.Flush && !NvmePointerWriter.TryPoint(
+            transfer, _memory.Span.Slice(list, PageBytes), AddressAt(list), AddressAt(ZerosOffset), ref command))
         {
             return Errno.EINVAL;
         }
 
         _slots.Pop();
+        Outstanding++;
         transfer.Slot = slot;
         _transfers[slot] = transfer;
         Send(ref _io, SubmissionsOffset, 1, command);
@@ -231,15 +265,25 @@ public sealed class NvmeDriver : IStoppableEngine
     {
         ArgumentNullException.ThrowIfNull(transfer);
         _host.AssertHeld();
-        if (State == NvmeDriverState.Ready && transfer.Slot >= 0 && _admin.HasRoom)
+        if (State == NvmeDriverState.Ready && transfer.Slot >= 0)
         {
-            SendAdmin(new NvmeCommand
-            {
-                Opcode = (byte)NvmeAdminOpcode.Abort,
-                CommandId = ushort.MaxValue,
-                Dword10 = 1 | ((uint)transfer.Slot << 16),
-            });
+            transfer.AbortsLeft = AbortTries;
+            SendAbort(transfer);
         }
+    }
+
+    bool IStoppableEngine.TryAbort(Fence late)
+    {
+        if (State != NvmeDriverState.Ready
+            || Array.Find(_transfers, t => ReferenceEquals(t?.Fence, late)) is not { } transfer)
+        {
+            return false;
+        }
+
+        _host.Trace("nvme.abort", _controller.Function.Name, transfer.Slot);
+        transfer.IsLate = true;
+        Abort(transfer);
+        return true;
     }
 
     EngineStop IStoppableEngine.Stop()
@@ -282,7 +326,8 @@ public sealed class NvmeDriver : IStoppableEngine
             any = true;
             if (State is NvmeDriverState.Ready or NvmeDriverState.Failed)
             {
-                continue; // an abort; the transfer itself tells how it ended
+                HandleAborted(completion); // the transfer itself tells how it ended
+                continue;
             }
 
             if (completion.Status != NvmeStatus.Success)
@@ -314,7 +359,62 @@ public sealed class NvmeDriver : IStoppableEngine
             End(completion.CommandId, completion.Status);
         }
 
+        if (any)
+        {
+            AbortAgain();
+        }
+
         return any;
+    }
+
+    private void SendAbort(NvmeTransfer transfer)
+    {
+        if (!_admin.HasRoom || transfer.IsAborting)
+        {
+            return;
+        }
+
+        SendAdmin(new NvmeCommand
+        {
+            Opcode = (byte)NvmeAdminOpcode.Abort,
+            CommandId = (ushort)(AbortedCommand | transfer.Slot),
+            Dword10 = 1 | ((uint)transfer.Slot << 16),
+        });
+        transfer.IsAborting = true;
+    }
+
+    // Bit 0 of the result: nothing was aborted. The command may have been in the queue still.
+    private void HandleAborted(in NvmeCompletion completion)
+    {
+        int slot = completion.CommandId & ~AbortedCommand;
+        if ((completion.CommandId & AbortedCommand) == 0 || slot >= CommandsMax)
+        {
+            return;
+        }
+
+        if (_transfers[slot] is not { } transfer)
+        {
+            Free(slot);
+            return;
+        }
+
+        transfer.IsAborting = false;
+        if ((completion.Result & 1) != 0 && --transfer.AbortsLeft > 0)
+        {
+            SendAbort(transfer);
+        }
+    }
+
+    private void AbortAgain()
+    {
+        foreach (NvmeTransfer? transfer in _transfers)
+        {
+            if (transfer is { AbortsLeft: not null, IsAborting: false } && State == NvmeDriverState.Ready)
+            {
+                transfer.AbortsLeft = AbortTries;
+                SendAbort(transfer);
+            }
+        }
     }
 
     private bool TryTake(ref Ring ring, int offset, int queue, out NvmeCompletion completion)
@@ -350,139 +450,47 @@ public sealed class NvmeDriver : IStoppableEngine
         }
 
         _transfers[slot] = null;
-        _slots.Push(slot);
+        Outstanding--;
+        if (!transfer.IsAborting)
+        {
+            Free(slot);
+        }
+
         transfer.Slot = -1;
         transfer.Status = status;
         transfer.Ended?.Invoke(transfer);
+    }
+
+    // Not while an Abort for its number is under way, which must not meet another command.
+    private void Free(int slot)
+    {
+        _slots.Push(slot);
+        Tell(ref _roomMade);
+    }
+
+    private void Tell(ref Action? waiters)
+    {
+        if (waiters is { } callbacks)
+        {
+            waiters = null;
+            _host.Defer(callbacks);
+        }
     }
 
     private void EndAll(NvmeStatus status)
     {
         for (int slot = 0; slot < CommandsMax; slot++)
         {
-            if (_transfers[slot] is not null)
+            if (_transfers[slot] is { } transfer)
             {
+                transfer.IsAborting = false; // its Abort is gone with the queue
                 End(slot, status);
             }
-        }
-    }
-
-    // PRP where the memory is whole pages, as almost always; otherwise a segment of SGL descriptors.
-    private bool TryPoint(NvmeTransfer transfer, int slot, ref NvmeCommand command)
-    {
-        ulong length = (ulong)transfer.BlockCount * (ulong)transfer.BlockBytes;
-        if (transfer.Addresses is null || length is 0 or > NvmeControllerOptions.TransferBytesMax
-            || transfer.Offset >= transfer.Addresses.LengthBytes)
-        {
-            return false;
-        }
-
-        ulong surplus = length - Math.Min(length, transfer.Addresses.LengthBytes - transfer.Offset);
-        if (surplus >= (ulong)transfer.BlockBytes)
-        {
-            return false;
-        }
-
-        Span<byte> list = _memory.Span.Slice(ListsOffset + (slot * PageBytes), PageBytes);
-        ulong listAddress = AddressAt(ListsOffset + (slot * PageBytes));
-        return (surplus == 0 && TryPointByPrp(transfer, length, list, listAddress, ref command))
-            || TryPointBySgl(transfer, length - surplus, surplus, list, listAddress, ref command);
-    }
-
-    private static bool TryPointByPrp(
-        NvmeTransfer transfer, ulong length, Span<byte> list, ulong listAddress, ref NvmeCommand command)
-    {
-        int pages = 0;
-        for (ulong done = 0; done < length;)
-        {
-            transfer.Addresses!.TryLocate(transfer.Offset + done, out DeviceAddress at, out ulong contiguous);
-            ulong run = Math.Min(contiguous, length - done);
-            bool isFirst = done == 0;
-            bool isLast = done + run == length;
-            if ((at.Value % PageBytes != 0 && !isFirst) || at.Value % 4 != 0
-                || ((at.Value + run) % PageBytes != 0 && !isLast))
+            else if (!_slots.Contains(slot))
             {
-                return false;
-            }
-
-            ulong end = at.Value + run;
-            for (ulong page = at.Value; page < end; page = (page & ~(ulong)(PageBytes - 1)) + PageBytes)
-            {
-                if (pages == 0)
-                {
-                    command = command with { DataPointer1 = page };
-                }
-                else
-                {
-                    BinaryPrimitives.WriteUInt64LittleEndian(list[((pages - 1) * 8)..], page);
-                }
-
-                pages++;
-            }
-
-            done += run;
-        }
-
-        command = command with
-        {
-            DataPointer2 = pages switch
-            {
-                1 => 0,
-                2 => BinaryPrimitives.ReadUInt64LittleEndian(list),
-                _ => listAddress,
-            },
-        };
-        return true;
-    }
-
-    private bool TryPointBySgl(
-        NvmeTransfer transfer, ulong length, ulong surplus, Span<byte> list, ulong listAddress, ref NvmeCommand command)
-    {
-        int count = 0;
-        for (ulong done = 0; done < length;)
-        {
-            transfer.Addresses!.TryLocate(transfer.Offset + done, out DeviceAddress at, out ulong contiguous);
-            ulong run = Math.Min(contiguous, length - done);
-            if (count == PageBytes / DescriptorBytes)
-            {
-                return false;
-            }
-
-            Span<byte> descriptor = list.Slice(count++ * DescriptorBytes, DescriptorBytes);
-            descriptor.Clear(); // type 0: a data block
-            BinaryPrimitives.WriteUInt64LittleEndian(descriptor, at.Value);
-            BinaryPrimitives.WriteUInt32LittleEndian(descriptor[8..], (uint)run);
-            done += run;
-        }
-
-        if (surplus > 0)
-        {
-            if (count == PageBytes / DescriptorBytes)
-            {
-                return false;
-            }
-
-            // What is read beyond the end is dropped; what is written there is zero.
-            Span<byte> last = list.Slice(count++ * DescriptorBytes, DescriptorBytes);
-            last.Clear();
-            BinaryPrimitives.WriteUInt32LittleEndian(last[8..], (uint)surplus);
-            if (transfer.Opcode == NvmeOpcode.Read)
-            {
-                last[15] = 0x10; // a bit bucket
-            }
-            else
-            {
-                BinaryPrimitives.WriteUInt64LittleEndian(last, AddressAt(ZerosOffset));
+                Free(slot);
             }
         }
-
-        command = command with
-        {
-            UsesSgl = true,
-            DataPointer1 = listAddress,
-            DataPointer2 = (uint)(count * DescriptorBytes) | (0x30UL << 56), // the last segment
-        };
-        return true;
     }
 
     private struct Ring(int depth)

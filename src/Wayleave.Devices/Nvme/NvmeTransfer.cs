@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
 
 namespace Wayleave.Devices.Nvme;
 
@@ -33,10 +34,25 @@ public sealed class NvmeTransfer
     /// <summary>How it ended.</summary>
     public NvmeStatus Status { get; internal set; }
 
-    /// <summary>The same as an error number, by the table of <c>nvme_error_status</c>.</summary>
-    public Errno Errno => ToErrno(Status);
+    /// <summary>
+    /// The same as an error number, by the table of <c>nvme_error_status</c>; ETIME for one that was aborted because it
+    /// was late.
+    /// </summary>
+    public Errno Errno => IsLate && Status == NvmeStatus.AbortRequested ? Errno.ETIME : ToErrno(Status);
 
     internal int Slot { get; set; } = -1;
+
+    /// <summary>Signals when the transfer has ended; null when nobody waits by a fence.</summary>
+    internal Fence? Fence { get; init; }
+
+    /// <summary>It was aborted because its time was over.</summary>
+    internal bool IsLate { get; set; }
+
+    /// <summary>How often an Abort that finds nothing is sent again at once; null while nobody wants the end.</summary>
+    internal int? AbortsLeft { get; set; }
+
+    /// <summary>An Abort is under way.</summary>
+    internal bool IsAborting { get; set; }
 
     internal static Errno ToErrno(NvmeStatus status) => status switch
     {

@@ -80,7 +80,7 @@ public sealed class DeviceRemoval(WayleaveHost host)
 
         if (host.Nvmes.FirstOrDefault(n => n.Name == device) is { } drive)
         {
-            await Task.Run(drive.Stop).ConfigureAwait(false); // every command ends: an abort needs no medium
+            await drive.StopAsync().ConfigureAwait(false); // every command ends: an abort needs no medium
         }
 
         await WaitAsync(presence.WhenIdleAsync(), $"something that began on {device}", departure).ConfigureAwait(false);

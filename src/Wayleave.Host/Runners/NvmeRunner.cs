@@ -24,6 +24,7 @@ public sealed class NvmeRunner : IDisposable
     private readonly BlockingCollection<NvmeMediaRequest> _requests = [];
     private readonly List<Thread> _threads = [];
     private volatile bool _stopping;
+    private readonly TaskCompletionSource _failed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private volatile Exception? _failure;
 
     /// <param name="controller">Nobody else drives it.</param>
@@ -57,6 +58,9 @@ public sealed class NvmeRunner : IDisposable
 
     /// <summary>What stopped the drive's thread, or null.</summary>
     public Exception? Failure => _failure;
+
+    /// <summary>Ends, with success, once <see cref="Failure"/> is there.</summary>
+    public Task WhenFailed => _failed.Task;
 
     /// <summary>
     /// Requests that a medium has not answered when the runner was disposed; each keeps its buffer of the drive, which
@@ -120,6 +124,7 @@ public sealed class NvmeRunner : IDisposable
             // Transfers stay under way and their fences pending: memory they use is never given out. The status says
             // why.
             _failure = e;
+            _failed.SetResult();
             _host.Trace("nvme.runner_failed", e.Message);
         }
     }

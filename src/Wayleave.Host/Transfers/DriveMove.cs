@@ -60,7 +60,8 @@ internal sealed class DriveMove(
             {
                 await WaitForRoomAsync(commands, cancellation).ConfigureAwait(false);
                 ulong bytes = Math.Min(DriveCopy.CommandBytes, lengthBytes - offset);
-                Errno errno = await StartAsync(user, offset, bytes, HandleEnded).ConfigureAwait(false);
+                (Errno errno, Task again) =
+                    await StartAsync(user, offset, bytes, HandleEnded).ConfigureAwait(false);
                 if (errno == Errno.Success)
                 {
                     offset += bytes;
@@ -73,7 +74,7 @@ internal sealed class DriveMove(
                     ThrowIfFailed(errno);
                 }
 
-                await Task.Delay(1, cancellation).ConfigureAwait(false); // another copy has the slots
+                await again.WaitAsync(cancellation).ConfigureAwait(false);
 
                 void HandleEnded(Errno error)
                 {
@@ -120,27 +121,40 @@ internal sealed class DriveMove(
         }
     }
 
-    // An abort ends what the drive has begun, a reset also what waits in its queue.
+    // As nvme_timeout(): an abort first, and a reset, which ends what others do too, only if that has not helped.
     private async Task StopAsync(NvmeBufferUser user)
     {
-        long start = Environment.TickCount64;
-        while (Environment.TickCount64 - start < (long)s_abortMax.TotalMilliseconds)
+        using (host.Context.Enter())
         {
-            using (host.Context.Enter())
-            {
-                if (user.Outstanding == 0)
-                {
-                    return;
-                }
+            user.Abort();
+        }
 
-                user.Abort();
-            }
-
-            await Task.Delay(1).ConfigureAwait(false);
+        if (await TryWaitIdleAsync(user, s_abortMax).ConfigureAwait(false))
+        {
+            return;
         }
 
         host.Context.Trace("nvme.reset", drive.Name, user.Outstanding);
         await drive.ResetAsync().ConfigureAwait(false);
+    }
+
+    // False when the time is over, or the drive's thread has died: it ends nothing any more.
+    private async Task<bool> TryWaitIdleAsync(NvmeBufferUser user, TimeSpan limit)
+    {
+        TaskCompletionSource idle = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        using (host.Context.Enter())
+        {
+            if (!user.TryObserveIdle(idle.SetResult))
+            {
+                return true;
+            }
+        }
+
+        using CancellationTokenSource over = new();
+        Task[] ends = [idle.Task, drive.WhenFailed, Task.Delay(limit, over.Token)];
+        bool isIdle = await Task.WhenAny(ends).ConfigureAwait(false) == idle.Task;
+        await over.CancelAsync().ConfigureAwait(false);
+        return isIdle;
     }
 
     private NvmeBufferUser Attach()
@@ -154,7 +168,8 @@ internal sealed class DriveMove(
         }
     }
 
-    private async Task<Errno> StartAsync(NvmeBufferUser user, ulong offset, ulong bytes, Action<Errno> ended)
+    private async Task<(Errno Errno, Task Again)> StartAsync(
+        NvmeBufferUser user, ulong offset, ulong bytes, Action<Errno> ended)
     {
         AcquireTicket ticket;
         using (host.Context.Enter())
@@ -177,7 +192,7 @@ internal sealed class DriveMove(
                     throw new InvalidOperationException("a command ended before the host lock was given back");
                 }
 
-                return errno;
+                return (errno, errno == Errno.EAGAIN ? WhenWorthAnotherTry(fence) : Task.CompletedTask);
             }
         }
         finally
@@ -189,34 +204,41 @@ internal sealed class DriveMove(
         }
     }
 
-    // A drive whose thread died ends nothing any more: its hold stays, and so does the memory, in quarantine.
+    // Host lock held. Another copy has the slots, or the memory is on the move.
+    private Task WhenWorthAnotherTry(Fence? fence)
+    {
+        TaskCompletionSource changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        if (fence is null)
+        {
+            drive.Driver.ObserveRoom(changed.SetResult);
+        }
+        else if (fence.TryAddCallback(_ => changed.SetResult()) != Errno.Success)
+        {
+            changed.SetResult();
+        }
+
+        return changed.Task;
+    }
+
+    // The hold of a drive whose thread died stays, and so does the memory, in quarantine.
     private async Task DetachAsync(NvmeBufferUser user)
     {
-        while (drive.Failure is null)
+        if (!await TryWaitIdleAsync(user, Timeout.InfiniteTimeSpan).ConfigureAwait(false))
         {
-            AcquireTicket ticket;
-            using (host.Context.Enter())
-            {
-                ticket = new AcquireTicket(host.Context, $"{drive.Name} lets go of {buffer.Name}");
-            }
+            return;
+        }
 
-            await buffer.Reservation.LockAsync(host.Context, ticket).ConfigureAwait(false);
-            using (host.Context.Enter())
-            {
-                bool isIdle = user.Outstanding == 0;
-                if (isIdle)
-                {
-                    user.DetachLocked(ticket);
-                }
+        AcquireTicket ticket;
+        using (host.Context.Enter())
+        {
+            ticket = new AcquireTicket(host.Context, $"{drive.Name} lets go of {buffer.Name}");
+        }
 
-                buffer.Reservation.Unlock(ticket);
-                if (isIdle)
-                {
-                    return;
-                }
-            }
-
-            await Task.Delay(1).ConfigureAwait(false);
+        await buffer.Reservation.LockAsync(host.Context, ticket).ConfigureAwait(false);
+        using (host.Context.Enter())
+        {
+            user.DetachLocked(ticket); // nobody but this move sends commands of the user
+            buffer.Reservation.Unlock(ticket);
         }
     }
 

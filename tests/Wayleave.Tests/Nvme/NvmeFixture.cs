@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
@@ -138,13 +139,21 @@ internal sealed class NvmeFixture
     }
 
     /// <summary>Starts one command with the reservation held.</summary>
-    public Errno Start(NvmeBufferUser user, GpuBuffer buffer, NvmeOpcode opcode, ulong lba, int blocks, ulong offset)
+    public Errno Start(
+        NvmeBufferUser user,
+        GpuBuffer buffer,
+        NvmeOpcode opcode,
+        ulong lba,
+        int blocks,
+        ulong offset,
+        Action<Fence?>? started = null)
     {
         using (Host.Enter())
         {
             AcquireTicket ticket = new(Host, "test");
             Assert.Equal(LockOutcomeKind.Acquired, buffer.Shared.Reservation.TryLock(ticket).Kind);
-            Errno errno = user.TryStart(ticket, opcode, Namespace, lba, blocks, offset, out _);
+            Errno errno = user.TryStart(ticket, opcode, Namespace, lba, blocks, offset, out Fence? fence);
+            started?.Invoke(fence);
             buffer.Shared.Reservation.Unlock(ticket);
             return errno;
         }

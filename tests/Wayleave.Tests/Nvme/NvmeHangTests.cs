@@ -28,10 +28,63 @@ public sealed class NvmeHangTests
     }
 
     [Fact]
-    public void A_late_command_resets_the_drive_and_ends_with_ETIME_whatever_the_medium_does()
+    public void A_late_command_is_aborted_alone_and_the_others_go_on()
+    {
+        (GpuBuffer buffer, NvmeBufferUser user) = Start();
+        Fence late = Pending(buffer);
+        _f.Clock.Advance(NvmeDriver.CommandTimeout / 2);
+        Fence? other = null;
+        Assert.Equal(Errno.Success, _f.Start(user, buffer, NvmeOpcode.Read, 8, 8, Page, f => other = f));
+        Late(NvmeDriver.CommandTimeout / 2);
+        _f.Run();
+        Assert.Equal((true, false, Errno.ETIME), (late.HasEnded, late.IsForced, late.Error));
+        Assert.False(other!.IsSignaled);
+        Assert.Equal((NvmeDriverState.Ready, 1), (_f.Driver.State, user.Outstanding));
+        Assert.Empty(_f.Driver.Hangs.Hangs);
+        _f.CompleteHeld();
+        _f.Run();
+        Assert.Equal(Errno.Success, other.Error);
+        Assert.Equal(_f.Medium[Page..(2 * Page)], _f.BytesOf(buffer)[Page..(2 * Page)]);
+    }
+
+    [Fact]
+    public void An_abort_that_finds_its_command_in_the_queue_is_sent_again()
+    {
+        // The fixture's drive has four buffers, and keeps one for the admin queue.
+        (GpuBuffer buffer, NvmeBufferUser user) = Start();
+        NvmeBufferUser queued = _f.Use(buffer);
+        Assert.Equal(Errno.Success, _f.Start(user, buffer, NvmeOpcode.Read, 0, 8, Page));
+        Assert.Equal(Errno.Success, _f.Start(user, buffer, NvmeOpcode.Read, 0, 8, 2 * Page));
+        Assert.Equal(Errno.Success, _f.Start(queued, buffer, NvmeOpcode.Read, 0, 8, 3 * Page));
+        _f.Run();
+        _f.Locked(queued.Abort);
+        _f.Run();
+        Assert.Equal((3, 2, 1), (_f.Held.Count, user.Outstanding - 1, queued.Outstanding));
+
+        bool isIdle = false;
+        Assert.True(_f.Locked(() => queued.TryObserveIdle(() => isIdle = true)));
+        _f.Complete(_f.Held[0]);
+        _f.Run();
+        Assert.Equal((NvmeDriverState.Ready, 2, 0, true),
+            (_f.Driver.State, user.Outstanding, queued.Outstanding, isIdle));
+        Assert.False(_f.Locked(() => queued.TryObserveIdle(() => isIdle = true)));
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void When_the_abort_has_not_helped_the_drive_is_reset_and_commands_end_with_ETIME(bool runs)
     {
         (GpuBuffer buffer, NvmeBufferUser user) = Start();
         Fence fence = Pending(buffer);
+        _f.Controller.IgnoresAborts = true;
+        Late(NvmeDriver.CommandTimeout);
+        if (runs)
+        {
+            _f.Run(); // it answers that nothing was aborted
+        }
+
+        Assert.Equal((1, NvmeDriverState.Ready), (user.Outstanding, _f.Driver.State));
         Late(NvmeDriver.CommandTimeout);
         _f.HoldsMedium = false;
         _f.Run();
@@ -58,6 +111,7 @@ public sealed class NvmeHangTests
         Fence fence = Pending(buffer);
         RevokeOperation revoke = _f.Locked(() => _f.Gpu.Free(buffer, new RevokePolicy()));
         Late(NvmeDriver.CommandTimeout); // its thread does not run, so that it hears nothing of abort or reset
+        Late(NvmeDriver.CommandTimeout);
         Late(NvmeDriver.ResetTimeout);
         Assert.Equal((true, false, Errno.ETIME), (fence.IsForced, fence.HasEnded, fence.Error));
         Assert.NotEqual(RevokeState.Retired, revoke.State);
