@@ -93,6 +93,7 @@ internal static partial class CommandLine
             ProbeCommand.Create(),
             ResetCommand.Create(),
             UnplugCommand.Create(),
+            ResourcesCommand.Create(),
             LsCommand.Create(),
             RevokeCommand.Create(),
             ProofCommand.Create(),

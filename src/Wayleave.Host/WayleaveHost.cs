@@ -8,6 +8,7 @@ using Wayleave.Host.Configuration;
 using Wayleave.Host.Ethernet;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
+using Wayleave.Host.Resources;
 using Wayleave.Host.Runners;
 using Wayleave.Host.Transfers;
 
@@ -67,6 +68,9 @@ public sealed class WayleaveHost : IAsyncDisposable
     public ObjectStore Objects { get; private set; } = null!;
 
     public LeaseService Leases { get; private set; } = null!;
+
+    /// <summary>Ranges of device memory that are lent by a handle.</summary>
+    public ResourceService Resources { get; private set; } = null!;
 
     /// <summary>Tries of proofs that are under way.</summary>
     public AuditService Audits { get; private set; } = null!;
@@ -189,6 +193,7 @@ public sealed class WayleaveHost : IAsyncDisposable
             host.Audits = new AuditService(host.Context, host.Objects, host.Leases, host._nics[0]);
             host.Transfers = new TransferService(host);
             host.Files = new DriveFiles(host);
+            host.Resources = new ResourceService(host, new CryptographicChoice());
             host.WatchPeerMemory();
             await TakeBackCheck.RunAsync(host).ConfigureAwait(false);
             host.Objects.StartCounting();
@@ -229,6 +234,11 @@ public sealed class WayleaveHost : IAsyncDisposable
             foreach (NetOperation operation in _ethernets.SelectMany(e => e.Operations))
             {
                 await operation.EndAsync(Stops()).ConfigureAwait(false);
+            }
+
+            foreach (ResourceGrant grant in Resources?.List() ?? [])
+            {
+                await Resources!.EndAsync(grant).ConfigureAwait(false);
             }
 
             Files?.Dispose();

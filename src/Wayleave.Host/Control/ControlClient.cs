@@ -115,6 +115,51 @@ public sealed class ControlClient : IDisposable
             cancellation);
     }
 
+    /// <summary>Who offers memory to peers, and who has it.</summary>
+    public Task<ResourcesDocument> GetResourcesAsync(CancellationToken cancellation = default) =>
+        _channel.GetAsync("list resources", "/v1/resources", Json.ResourcesDocument, cancellation);
+
+    /// <summary>
+    /// Borrows a range of a device's memory by a handle, which lasts until the stream is disposed, somebody removes the
+    /// resource, or one of the two ends dies.
+    /// </summary>
+    /// <param name="add">What is wanted.</param>
+    /// <param name="told">Called with every line but heartbeats, the first one included.</param>
+    /// <param name="cancellation">Ends the wait.</param>
+    /// <exception cref="WayleaveException">As <see cref="Resources.ResourceService.AddAsync"/>.</exception>
+    public Task<HeldResource> AddResourceAsync(
+        AddResourceDocument add,
+        Action<ResourceEventDocument>? told = null,
+        CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(add);
+        return _channel.HoldAsync(
+            $"lend {add.Device ?? "memory"}/{add.Name}",
+            "/v1/resources",
+            ControlChannel.ToContent(add, Json.AddResourceDocument),
+            _channel.Options.WorkTimeout,
+            (lines, limit) => HeldResource.OpenAsync(lines, told, limit),
+            cancellation);
+    }
+
+    /// <summary>
+    /// Takes a resource away with its users inside. A proof that is not sufficient is an answer and no failure.
+    /// </summary>
+    /// <exception cref="WayleaveException">ENOENT: there is no such resource.</exception>
+    public Task<ProofDocument> RemoveResourceAsync(
+        string device, string name, RemoveResourceDocument remove, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(remove);
+        return _channel.SendAsync(
+            $"remove {device}/{name}",
+            HttpMethod.Post,
+            $"/v1/resources/{Uri.EscapeDataString(device)}/{Uri.EscapeDataString(name)}/remove",
+            Json.ProofDocument,
+            ControlChannel.ToContent(remove, Json.RemoveResourceDocument),
+            TimeSpan.FromMilliseconds(remove.TimeoutMs) + _channel.Options.Timeout,
+            cancellation);
+    }
+
     /// <summary>Everything that holds device memory, objects that are being written included.</summary>
     public Task<ObjectsDocument> GetObjectsAsync(CancellationToken cancellation = default) =>
         _channel.GetAsync("list objects", "/v1/objects", Json.ObjectsDocument, cancellation);

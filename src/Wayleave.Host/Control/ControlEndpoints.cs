@@ -25,7 +25,7 @@ namespace Wayleave.Host.Control;
 // POST   /v1/objects/DEVICE/NAME/revoke      RevokeObjectDocument -> ProofDocument
 //
 // An object that is being written is tied to its writer's lease, and one without a lease to a timer. What else a client
-// holds: HoldEndpoints. Files and drives: DriveEndpoints. Routes: TopologyEndpoints.
+// holds: HoldEndpoints. Files and drives: DriveEndpoints. Routes: TopologyEndpoints. Handles: ResourceEndpoints.
 
 /// <summary>
 /// What the control server does for those who got in. Failures are exceptions; the listener turns them into answers.
@@ -59,6 +59,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         new HoldEndpoints(host, options, _unleased, _stopping.Token).Map(routes);
         new DriveEndpoints(host, _stopping.Token).Map(routes);
         new DeviceEndpoints(host, _stopping.Token).Map(routes);
+        new ResourceEndpoints(host, options, _stopping.Token).Map(routes);
         routes.MapGet("/v1/host", GetHostAsync);
         routes.MapGet(
             "/v1/devices", c => ControlRequest.WriteAsync(c, DeviceReports.Describe(host), Json.DevicesDocument));

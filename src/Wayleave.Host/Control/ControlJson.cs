@@ -1,6 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma.Verbs;
@@ -33,6 +34,9 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<StopCause>),
         typeof(SnakeCaseEnumConverter<AuditEventKind>),
         typeof(SnakeCaseEnumConverter<TransferEventKind>),
+        typeof(SnakeCaseEnumConverter<ResourceEventKind>),
+        typeof(SnakeCaseEnumConverter<PeerResourceState>),
+        typeof(SnakeCaseEnumConverter<MappingState>),
         typeof(SnakeCaseEnumConverter<WorkCompletionStatus>),
         typeof(GradeConverter),
     ])]
@@ -45,6 +49,10 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(ProblemDocument))]
 [JsonSerializable(typeof(DevicesDocument))]
 [JsonSerializable(typeof(ResetDocument))]
+[JsonSerializable(typeof(ResourcesDocument))]
+[JsonSerializable(typeof(AddResourceDocument))]
+[JsonSerializable(typeof(RemoveResourceDocument))]
+[JsonSerializable(typeof(ResourceEventDocument))]
 [JsonSerializable(typeof(UnplugDeviceDocument))]
 [JsonSerializable(typeof(UnpluggedDocument))]
 [JsonSerializable(typeof(StatsDocument))]

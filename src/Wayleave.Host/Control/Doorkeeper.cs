@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 using Microsoft.AspNetCore.Connections;
@@ -25,7 +26,7 @@ internal sealed class Doorkeeper(ControlToken token, ControlListenerOptions opti
     private const string Scheme = "Bearer ";
     private const string Refused = "a valid token is needed: Authorization: Bearer TOKEN";
 
-    private static readonly object s_isLocalUser = new();
+    private static readonly object s_localProcess = new();
 
     private bool Checks(ControlDefences defence) => (options.Defences & defence) != 0;
 
@@ -40,7 +41,7 @@ internal sealed class Doorkeeper(ControlToken token, ControlListenerOptions opti
             return Task.CompletedTask;
         }
 
-        connection.Items[s_isLocalUser] = s_isLocalUser;
+        connection.Items[s_localProcess] = UnixPeer.Of(socket).ProcessId;
         return next(connection);
     }
 
@@ -56,7 +57,17 @@ internal sealed class Doorkeeper(ControlToken token, ControlListenerOptions opti
     /// Whether a request came by the Unix socket, so from a user whose files the host may read anyhow.
     /// </summary>
     public static bool IsLocalUser(HttpContext context) =>
-        context.Features.GetRequiredFeature<IConnectionItemsFeature>().Items.ContainsKey(s_isLocalUser);
+        context.Features.GetRequiredFeature<IConnectionItemsFeature>().Items.ContainsKey(s_localProcess);
+
+    /// <summary>
+    /// Who asks, for people: <c>process 4711</c>, as the kernel recorded it when the socket was connected, or where a
+    /// TCP connection comes from.
+    /// </summary>
+    public static string Describe(HttpContext context) =>
+        context.Features.GetRequiredFeature<IConnectionItemsFeature>().Items.TryGetValue(
+            s_localProcess, out object? process)
+            ? string.Create(CultureInfo.InvariantCulture, $"process {process}")
+            : $"client {context.Connection.RemoteIpAddress}:{context.Connection.RemotePort}";
 
     /// <summary>Admits a request, or answers it.</summary>
     public Task AdmitRequestAsync(HttpContext context, RequestDelegate next)

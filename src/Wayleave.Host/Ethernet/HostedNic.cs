@@ -159,9 +159,4 @@ public sealed class HostedNic : IDisposable
             _listeners.Remove(listener);
         }
     }
-
-    private sealed class CryptographicChoice : IRandomChoice
-    {
-        public int Next(int count) => RandomNumberGenerator.GetInt32(count);
-    }
 }
