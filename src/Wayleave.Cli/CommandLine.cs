@@ -95,6 +95,7 @@ internal static partial class CommandLine
             UnplugCommand.Create(),
             ResourcesCommand.Create(),
             LsCommand.Create(),
+            GpuCommand.Create(),
             RevokeCommand.Create(),
             ProofCommand.Create(),
             BenchCommand.Create(),

@@ -28,7 +28,7 @@ public sealed class AcceleratorHandle : IObjectDevice, IDisposable
 
     private readonly MappedMemory[] _memory;
     private readonly HostContext _host;
-    private readonly CopyEngineRunner _runner;
+    private readonly EngineRunner _runner;
     private readonly ITimer _watchdog;
     private readonly AcceleratorContext? _context;
 
@@ -51,7 +51,7 @@ public sealed class AcceleratorHandle : IObjectDevice, IDisposable
             Device.TryOpen("the host", out _context).ThrowIfFailed($"open {Name}");
         }
 
-        _runner = new CopyEngineRunner(Device.Engine, host, $"wayleave {config.Name} engine");
+        _runner = new EngineRunner(Device.Engine, host, $"wayleave {config.Name} engine");
         _watchdog = clock.CreateTimer(_ => Watch(), null, s_watchInterval, s_watchInterval);
     }
 

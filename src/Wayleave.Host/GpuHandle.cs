@@ -2,6 +2,7 @@ using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
+using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Objects;
 using Wayleave.Host.Removal;
@@ -10,25 +11,33 @@ using Wayleave.Linux;
 
 namespace Wayleave.Host;
 
-/// <summary>A software GPU of a running host: the device, its memory and the thread of its copy engine.</summary>
+/// <summary>A software GPU of a running host: the device, its memory and the threads of its engines.</summary>
 public sealed class GpuHandle : IObjectDevice, IDisposable
 {
     // A window is less than 2 GiB, so that a Memory<byte> can hold it.
     private const int WindowBytes = 1 << 30;
 
     // Much shorter than a copy's time-out, so that a hang is noticed about when it says.
-    private static readonly TimeSpan s_watchInterval = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_watchIntervalMax = TimeSpan.FromSeconds(1);
+
+    // What a process's user queues have to wait for at most when they may run again, or have to stop.
+    private static readonly TimeSpan s_userQueueInterval = TimeSpan.FromMilliseconds(5);
 
     private readonly MappedMemory[] _vram;
     private readonly MappedMemory[] _systemPool;
     private readonly HostContext _host;
-    private readonly CopyEngineRunner _runner;
+    private readonly EngineRunner _copyRunner;
+    private readonly EngineRunner _computeRunner;
+    private readonly TimeSpan _watchInterval;
     private readonly ITimer _watchdog;
+    private readonly List<GpuProcess> _processes = []; // host lock
+    private bool _watchesUserQueues; // host lock
 
     internal GpuHandle(HostContext host, PciFabric fabric, PciFunction function, GpuConfig config, TimeProvider clock)
     {
         _host = host;
         Name = config.Name;
+        (Compute, PinPolicy) = (config.Compute, config.PinPolicy);
         Presence = new DevicePresence(Name);
         _vram = MappedMemory.AllocateWindows(config.VramBytes, WindowBytes, hugePages: true);
         _systemPool = config.SystemPoolBytes == 0
@@ -40,13 +49,17 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
                 host,
                 fabric,
                 function,
-                new GpuOptions { VisibleBytes = (ulong?)config.VisibleBytes },
+                OptionsOf(config),
                 [.. _vram.Select(m => m.Memory)],
                 [.. _systemPool.Select(m => m.Memory)]);
         }
 
-        _runner = new CopyEngineRunner(Device.CopyEngine, host, $"wayleave {config.Name} copy engine");
-        _watchdog = clock.CreateTimer(_ => Watch(), null, s_watchInterval, s_watchInterval);
+        _copyRunner = new EngineRunner(Device.CopyEngine, host, $"wayleave {config.Name} copy engine");
+        _computeRunner = new EngineRunner(Device.ComputeEngine, host, $"wayleave {config.Name} compute engine");
+        TimeSpan quarter = config.Compute.HangLimit / 4;
+        _watchInterval = quarter < s_watchIntervalMax ? quarter : s_watchIntervalMax;
+        _watchInterval = _watchInterval > s_userQueueInterval ? _watchInterval : s_userQueueInterval;
+        _watchdog = clock.CreateTimer(_ => Watch(), null, _watchInterval, _watchInterval);
     }
 
     public string Name { get; }
@@ -59,8 +72,14 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
 
     public StorageKind DefaultStorage => StorageKind.Movable;
 
-    /// <summary>What stopped the copy engine, or null.</summary>
-    public Exception? Failure => _runner.Failure;
+    /// <summary>How its compute engine was set up.</summary>
+    public ComputeConfig Compute { get; }
+
+    /// <summary>Where a buffer that somebody pins may stay.</summary>
+    public GpuPinPolicy PinPolicy { get; }
+
+    /// <summary>What stopped one of its engines, or null.</summary>
+    public Exception? Failure => _copyRunner.Failure ?? _computeRunner.Failure;
 
     public bool CanStore(StorageKind storage) => true;
 
@@ -122,11 +141,32 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
         await ended.Task.ConfigureAwait(false);
     }
 
-    /// <summary>Stops the engine, then unmaps the memory: nobody may be inside any gate of it.</summary>
+    /// <summary>
+    /// Opens the GPU for a process, which is watched until it is closed. Host lock held by the caller.
+    /// </summary>
+    internal GpuProcess OpenProcess(string name)
+    {
+        GpuProcess process = Device.OpenProcess(name);
+        _processes.Add(process);
+        return process;
+    }
+
+    /// <summary>A process has queues of its own: they are stopped and restored without delay. Host lock held.</summary>
+    internal void WatchUserQueues()
+    {
+        if (!_watchesUserQueues)
+        {
+            _watchesUserQueues = true;
+            _watchdog.Change(s_userQueueInterval, s_userQueueInterval);
+        }
+    }
+
+    /// <summary>Stops the engines, then unmaps the memory: nobody may be inside any gate of it.</summary>
     public void Dispose()
     {
         _watchdog.Dispose();
-        _runner.Dispose();
+        _copyRunner.Dispose();
+        _computeRunner.Dispose();
         foreach (MappedMemory memory in _vram.Concat(_systemPool))
         {
             ((IDisposable)memory).Dispose();
@@ -154,12 +194,37 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
             errno, operation, free + held + hidden, "revoke an object, or start the host with a larger --vram");
     }
 
-    // On a thread of the pool: the engine's own may be the one that hangs.
+    private static GpuOptions OptionsOf(GpuConfig config) => new()
+    {
+        VisibleBytes = (ulong?)config.VisibleBytes,
+        PinPolicy = config.PinPolicy,
+        ComputeQueueSlots = config.Compute.QueueSlots,
+        ComputeQuantumBlocks = config.Compute.QuantumBlocks,
+        ComputeTimeout = config.Compute.HangLimit,
+        ComputeStopGrace = config.Compute.StopGrace,
+    };
+
+    // On a thread of the pool: an engine's own may be the one that hangs.
     private void Watch()
     {
         using (_host.Enter())
         {
             Device.CopyEngine.Hangs.HandleTimeout(_host.Now);
+            Device.ComputeEngine.Hangs.HandleTimeout(_host.Now);
+            _processes.RemoveAll(p => p.IsClosed && p.Eviction.NextDeadline is null);
+            foreach (GpuProcess process in _processes)
+            {
+                if (process.Eviction.NextDeadline <= _host.Now)
+                {
+                    process.Eviction.HandleTimeout(_host.Now);
+                }
+            }
+
+            if (_watchesUserQueues && !_processes.Exists(p => p.Queues.OfType<UserQueue>().Any()))
+            {
+                _watchesUserQueues = false;
+                _watchdog.Change(_watchInterval, _watchInterval);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ using Wayleave.Core.Checking;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Topology;
 using Wayleave.Host.Audits;
+using Wayleave.Host.Compute;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Ethernet;
 using Wayleave.Host.Leases;
@@ -71,6 +72,9 @@ public sealed class WayleaveHost : IAsyncDisposable
 
     /// <summary>Ranges of device memory that are lent by a handle.</summary>
     public ResourceService Resources { get; private set; } = null!;
+
+    /// <summary>Commands of clients on the GPUs.</summary>
+    public ComputeService Compute { get; private set; } = null!;
 
     /// <summary>Tries of proofs that are under way.</summary>
     public AuditService Audits { get; private set; } = null!;
@@ -189,6 +193,7 @@ public sealed class WayleaveHost : IAsyncDisposable
 
             host.Objects = new ObjectStore(host.Context, host._fabric, host.MemoryDevices, options.Clock);
             host.Leases = new LeaseService(host.Context, host._nics);
+            host.Compute = new ComputeService(host);
             host.Objects.EndUses = host.EndUsesAsync;
             host.Audits = new AuditService(host.Context, host.Objects, host.Leases, host._nics[0]);
             host.Transfers = new TransferService(host);
@@ -242,6 +247,7 @@ public sealed class WayleaveHost : IAsyncDisposable
             }
 
             Files?.Dispose();
+            await Compute.CloseAllAsync(_ => true, "the host stops").ConfigureAwait(false);
             foreach (DeviceObject o in Objects.List())
             {
                 await Objects.RevokeAsync(
@@ -285,6 +291,8 @@ public sealed class WayleaveHost : IAsyncDisposable
         {
             await operation.EndAsync(reason).ConfigureAwait(false);
         }
+
+        await Compute.EndUsesAsync(o).ConfigureAwait(false);
     }
 
     private static WayleaveException Stops() => new(Core.Errno.ENODEV, "go on", "the host stops");

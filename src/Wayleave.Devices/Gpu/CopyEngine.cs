@@ -22,7 +22,7 @@ namespace Wayleave.Devices.Gpu;
 /// The copy engine of a GPU (SDMA): a ring of copies and fills, driven by whoever holds its token. Jobs start in the
 /// order of submission as they become ready: one that waits for an importer that hangs does not stop the others.
 /// </summary>
-public sealed class CopyEngine : IStoppableEngine
+public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
 {
     // Slower than this is hung: memory that is touched for the first time on a machine that is busy elsewhere is not.
     private const double SlowBytesPerSecond = 64 << 20;
@@ -85,6 +85,8 @@ public sealed class CopyEngine : IStoppableEngine
     /// Whether the ring takes another job; none while the engine is given up as hung. Host lock held by the caller.
     /// </summary>
     public bool HasRoom => Refusal == Errno.Success;
+
+    bool IDrivenEngine.IsIdle => QueuedCount == 0;
 
     IEnumerable<Fence> IStoppableEngine.Submitted => _ring.Select(j => j.Fence);
 

@@ -68,6 +68,11 @@ public sealed record GpuOptions
     /// </summary>
     public int FaultAheadPages { get; init; } = 15;
 
+    /// <summary>
+    /// How long the compute engine may take to stop. Afterwards the fence of the job is forced, which proves nothing.
+    /// </summary>
+    public TimeSpan ComputeStopGrace { get; init; } = TimeSpan.FromSeconds(2);
+
     /// <summary>Whether a pin may leave a buffer in VRAM.</summary>
     public GpuPinPolicy PinPolicy { get; init; }
 
@@ -122,11 +127,14 @@ public sealed record GpuOptions
             problems.Add($"{nameof(CopyBlockBytes)} is {CopyBlockBytes}; it must be between 1 and {BlockBytesMax}");
         }
 
-        if (ComputeQueueSlots <= 0 || ComputeQuantumBlocks <= 0 || ComputeTimeout <= TimeSpan.Zero)
+        if (ComputeQueueSlots <= 0 || ComputeQuantumBlocks <= 0)
         {
-            problems.Add(
-                $"{nameof(ComputeQueueSlots)}, {nameof(ComputeQuantumBlocks)} and {nameof(ComputeTimeout)} must be "
-                + "positive");
+            problems.Add($"{nameof(ComputeQueueSlots)} and {nameof(ComputeQuantumBlocks)} must be positive");
+        }
+
+        if (ComputeTimeout <= TimeSpan.Zero || ComputeStopGrace <= TimeSpan.Zero)
+        {
+            problems.Add($"{nameof(ComputeTimeout)} and {nameof(ComputeStopGrace)} must be positive");
         }
 
         if (FaultAheadPages is < 0 or > 1 << 18)

@@ -1,6 +1,9 @@
 using System.Globalization;
 using System.Net;
+using System.Text.Json;
 using System.Text.Json.Nodes;
+using Wayleave.Devices.Gpu;
+using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Host.Configuration;
@@ -44,6 +47,13 @@ internal sealed class ConfigurationReader(
             Add($"gpus[{i}].vram_bytes", ByteSize.ToText(config.Gpus[i].VramBytes));
             Add($"gpus[{i}].system_pool_bytes", ByteSize.ToText(config.Gpus[i].SystemPoolBytes));
             Add($"gpus[{i}].visible_bytes", ToText(config.Gpus[i].VisibleBytes));
+            Add($"gpus[{i}].pin_policy", ToWord(config.Gpus[i].PinPolicy));
+            Add($"gpus[{i}].compute.mode", ToWord(config.Gpus[i].Compute.Mode));
+            Add($"gpus[{i}].compute.queues_max", ToText(config.Gpus[i].Compute.QueuesMax));
+            Add($"gpus[{i}].compute.queue_slots", ToText(config.Gpus[i].Compute.QueueSlots));
+            Add($"gpus[{i}].compute.quantum_blocks", ToText(config.Gpus[i].Compute.QuantumBlocks));
+            Add($"gpus[{i}].compute.hang_limit_ms", ToText((int)config.Gpus[i].Compute.HangLimit.TotalMilliseconds));
+            Add($"gpus[{i}].compute.stop_grace_ms", ToText((int)config.Gpus[i].Compute.StopGrace.TotalMilliseconds));
         }
 
         for (int i = 0; i < config.Nics.Count; i++)
@@ -114,14 +124,41 @@ internal sealed class ConfigurationReader(
     private GpuConfig ReadGpu(JsonObject gpu, string path, int index)
     {
         GpuConfig defaults = new();
-        CheckKeys(gpu, path, "name", "vram_bytes", "system_pool_bytes", "visible_bytes", "function");
+        CheckKeys(
+            gpu,
+            path,
+            "name",
+            "vram_bytes",
+            "system_pool_bytes",
+            "visible_bytes",
+            "pin_policy",
+            "compute",
+            "function");
         return new GpuConfig
         {
             Name = ReadText(gpu, path, "name") ?? "gpu" + ToText(index),
             VramBytes = ReadSize(gpu, path, "vram_bytes") ?? defaults.VramBytes,
             SystemPoolBytes = ReadSize(gpu, path, "system_pool_bytes") ?? defaults.SystemPoolBytes,
             VisibleBytes = ReadSize(gpu, path, "visible_bytes"),
+            PinPolicy = ReadWord<GpuPinPolicy>(gpu, path, "pin_policy") ?? defaults.PinPolicy,
+            Compute = ReadObject(gpu, path, "compute", ReadCompute) ?? defaults.Compute,
             Function = ReadText(gpu, path, "function"),
+        };
+    }
+
+    private ComputeConfig ReadCompute(JsonObject compute, string path)
+    {
+        ComputeConfig defaults = new();
+        CheckKeys(
+            compute, path, "mode", "queues_max", "queue_slots", "quantum_blocks", "hang_limit_ms", "stop_grace_ms");
+        return new ComputeConfig
+        {
+            Mode = ReadWord<GpuCommandMode>(compute, path, "mode") ?? defaults.Mode,
+            QueuesMax = ReadInteger(compute, path, "queues_max") ?? defaults.QueuesMax,
+            QueueSlots = ReadInteger(compute, path, "queue_slots") ?? defaults.QueueSlots,
+            QuantumBlocks = ReadInteger(compute, path, "quantum_blocks") ?? defaults.QuantumBlocks,
+            HangLimit = ReadMilliseconds(compute, path, "hang_limit_ms") ?? defaults.HangLimit,
+            StopGrace = ReadMilliseconds(compute, path, "stop_grace_ms") ?? defaults.StopGrace,
         };
     }
 
@@ -174,9 +211,7 @@ internal sealed class ConfigurationReader(
         {
             Name = ReadText(vfio, path, "name") ?? "vfio" + ToText(index),
             Bars = ReadList(vfio, path, "bars", ReadVfioBar) ?? defaults.Bars,
-            Patience = ReadInteger(vfio, path, "patience_ms") is { } patience
-                ? TimeSpan.FromMilliseconds(patience)
-                : defaults.Patience,
+            Patience = ReadMilliseconds(vfio, path, "patience_ms") ?? defaults.Patience,
             Function = ReadText(vfio, path, "function"),
         };
     }
@@ -216,6 +251,47 @@ internal sealed class ConfigurationReader(
             Token = ReadText(control, "control", "token"),
         };
     }
+
+    private T? ReadObject<T>(JsonObject parent, string path, string key, Func<JsonObject, string, T> read)
+        where T : class
+    {
+        if (!TryGet(parent, ref path, key, out JsonNode? node))
+        {
+            return null;
+        }
+
+        if (node is JsonObject found)
+        {
+            return read(found, path);
+        }
+
+        Report(path, "must be an object: { ... }");
+        return null;
+    }
+
+    /// <summary>A member of an enumeration, as a word in snake_case.</summary>
+    private T? ReadWord<T>(JsonObject parent, string path, string key)
+        where T : struct, Enum
+    {
+        if (ReadText(parent, path, key) is not { } text)
+        {
+            return null;
+        }
+
+        foreach (T value in Enum.GetValues<T>())
+        {
+            if (ToWord(value) == text)
+            {
+                return value;
+            }
+        }
+
+        Report($"{path}.{key}", $"'{text}' is none of {string.Join(", ", Enum.GetValues<T>().Select(ToWord))}");
+        return null;
+    }
+
+    private TimeSpan? ReadMilliseconds(JsonObject parent, string path, string key) =>
+        ReadInteger(parent, path, key) is { } milliseconds ? TimeSpan.FromMilliseconds(milliseconds) : null;
 
     private List<T>? ReadList<T>(string key, Func<JsonObject, string, int, T> read) => ReadList(tree, "", key, read);
 
@@ -374,6 +450,9 @@ internal sealed class ConfigurationReader(
         problems.Add(new ConfigProblem(origins.GetValueOrDefault(path, path), message));
 
     private static string ToText(long? bytes) => bytes is { } known ? ByteSize.ToText(known) : "(all)";
+
+    private static string ToWord<T>(T value)
+        where T : struct, Enum => JsonNamingPolicy.SnakeCaseLower.ConvertName(value.ToString());
 
     private static string ToText(int number) => number.ToString(CultureInfo.InvariantCulture);
 }

@@ -2,6 +2,7 @@ using System.Net;
 using System.Net.Sockets;
 using System.Text;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Gpu;
 
 namespace Wayleave.Host.Configuration;
 
@@ -201,6 +202,11 @@ public sealed record GpuConfig
     /// </summary>
     public long? VisibleBytes { get; init; }
 
+    /// <summary>Where a buffer that somebody pins may stay.</summary>
+    public GpuPinPolicy PinPolicy { get; init; }
+
+    public ComputeConfig Compute { get; init; } = new();
+
     /// <inheritdoc cref="NicConfig.Function"/>
     public string? Function { get; init; }
 
@@ -209,6 +215,7 @@ public sealed record GpuConfig
         MemorySize.Check(problems, path + ".vram_bytes", VramBytes, GranuleBytes, GranuleBytes);
         MemorySize.Check(problems, path + ".system_pool_bytes", SystemPoolBytes, GranuleBytes, 0);
         MemorySize.CheckVisible(problems, path + ".visible_bytes", VisibleBytes, VramBytes, GranuleBytes);
+        Compute.Validate(problems, path + ".compute");
     }
 }
 

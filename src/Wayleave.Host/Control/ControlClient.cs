@@ -418,6 +418,24 @@ public sealed class ControlClient : IDisposable
         return _channel.PostAsync($"start transfer {id}", path, Json.TransferDocument, body, cancellation);
     }
 
+    /// <summary>Who uses the GPUs, and for what.</summary>
+    public Task<ComputeDocument> GetComputeAsync(CancellationToken cancellation = default) =>
+        _channel.GetAsync("list queues", "/v1/compute", Json.ComputeDocument, cancellation);
+
+    /// <summary>
+    /// Opens a GPU, to submit commands to it. The context lasts until the stream is disposed, the GPU is pulled out, or
+    /// one of the two ends dies; what runs then stops.
+    /// </summary>
+    /// <exception cref="WayleaveException">ENODEV: there is no such GPU. EMFILE: too many use it.</exception>
+    public Task<HeldContext> OpenGpuAsync(string gpu, string name, CancellationToken cancellation = default) =>
+        _channel.HoldAsync(
+            $"open {gpu} for compute",
+            $"/v1/gpus/{Uri.EscapeDataString(gpu)}/contexts",
+            ControlChannel.ToContent(new OpenContextDocument { Name = name }, Json.OpenContextDocument),
+            _channel.Options.Timeout,
+            (lines, limit) => HeldContext.OpenAsync(_channel, lines, limit),
+            cancellation);
+
     public void Dispose() => _channel.Dispose();
 
     private static string ObjectPath(string device, string name) =>

@@ -4,7 +4,10 @@ using Wayleave.Core.Buffers;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Gpu;
+using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Host.Compute;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 
@@ -38,6 +41,13 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<PeerResourceState>),
         typeof(SnakeCaseEnumConverter<MappingState>),
         typeof(SnakeCaseEnumConverter<WorkCompletionStatus>),
+        typeof(SnakeCaseEnumConverter<ContextEventKind>),
+        typeof(SnakeCaseEnumConverter<ContextJobState>),
+        typeof(SnakeCaseEnumConverter<QueueState>),
+        typeof(SnakeCaseEnumConverter<SyncPointState>),
+        typeof(SnakeCaseEnumConverter<GpuCommandMode>),
+        typeof(SnakeCaseEnumConverter<GpuPinPolicy>),
+        typeof(SnakeCaseEnumConverter<GpuPriority>),
         typeof(GradeConverter),
     ])]
 [JsonSerializable(typeof(ActivityDocument))]
@@ -77,6 +87,18 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(OpenTransferDocument))]
 [JsonSerializable(typeof(StartTransferDocument))]
 [JsonSerializable(typeof(TransferEventDocument))]
+[JsonSerializable(typeof(ComputeDocument))]
+[JsonSerializable(typeof(OpenContextDocument))]
+[JsonSerializable(typeof(ContextEventDocument))]
+[JsonSerializable(typeof(ContextDocument))]
+[JsonSerializable(typeof(OpenBufferDocument))]
+[JsonSerializable(typeof(BufferHandleDocument))]
+[JsonSerializable(typeof(CreateQueueDocument))]
+[JsonSerializable(typeof(QueueDocument))]
+[JsonSerializable(typeof(DoorbellDocument))]
+[JsonSerializable(typeof(SubmitJobDocument))]
+[JsonSerializable(typeof(WaitJobDocument))]
+[JsonSerializable(typeof(JobDocument))]
 public sealed partial class ControlJson : JsonSerializerContext
 {
     private static readonly Lazy<ControlJson> s_strict = new(() => new ControlJson(

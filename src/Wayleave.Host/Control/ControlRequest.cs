@@ -32,11 +32,14 @@ internal static class ControlRequest
     public static (string Device, string Name) ReadName(HttpContext context) =>
         ((string)context.Request.RouteValues["device"]!, (string)context.Request.RouteValues["name"]!);
 
-    public static ulong ReadId(HttpContext context)
+    public static ulong ReadId(HttpContext context) => ReadNumber(context, "id");
+
+    /// <summary>A number of the path.</summary>
+    public static ulong ReadNumber(HttpContext context, string key)
     {
-        string text = (string)context.Request.RouteValues["id"]!;
-        return ulong.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out ulong id)
-            ? id
+        string text = (string)context.Request.RouteValues[key]!;
+        return ulong.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out ulong number)
+            ? number
             : throw new WayleaveException(Errno.EINVAL, DescribeRequest(context), $"'{text}' is not a number");
     }
 

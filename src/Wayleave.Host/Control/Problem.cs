@@ -18,13 +18,15 @@ internal static class Problem
         Errno.EINVAL or Errno.ERANGE or Errno.EOVERFLOW or Errno.ENAMETOOLONG => StatusCodes.Status400BadRequest,
         Errno.EPERM or Errno.EACCES => StatusCodes.Status403Forbidden,
         Errno.ENOENT => StatusCodes.Status404NotFound,
-        Errno.EBUSY or Errno.EEXIST or Errno.EBADFD or Errno.EALREADY => StatusCodes.Status409Conflict,
+        Errno.EBUSY or Errno.EEXIST or Errno.EBADFD or Errno.EALREADY or Errno.EDEADLK or Errno.ECANCELED
+            => StatusCodes.Status409Conflict,
         Errno.ENODEV => StatusCodes.Status410Gone,
         Errno.E2BIG or Errno.EFBIG or Errno.EMSGSIZE => StatusCodes.Status413PayloadTooLarge,
         Errno.EOPNOTSUPP => StatusCodes.Status501NotImplemented,
         Errno.ESHUTDOWN => StatusCodes.Status503ServiceUnavailable,
         Errno.ETIMEDOUT or Errno.ETIME => StatusCodes.Status504GatewayTimeout,
         Errno.ENOSPC or Errno.ENOMEM => StatusCodes.Status507InsufficientStorage,
+        Errno.EAGAIN or Errno.EMFILE => StatusCodes.Status503ServiceUnavailable,
         _ => StatusCodes.Status500InternalServerError,
     };
 

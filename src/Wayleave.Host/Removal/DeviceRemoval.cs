@@ -171,6 +171,12 @@ public sealed class DeviceRemoval(WayleaveHost host)
             .WhenAll(objects.Select(o => host.Objects.RevokeAsync(o, policy))).ConfigureAwait(false);
         departure.Proofs.AddRange(proofs);
         departure.Late.AddRange(proofs.Where(p => !p.IsSufficient).Select(p => $"{p.Buffer}: {p.Cause}"));
+        if (device is GpuHandle gpu)
+        {
+            Task closed = host.Compute.CloseAllAsync(c => ReferenceEquals(c.Gpu, gpu), departure.Reason);
+            await WaitAsync(closed, $"commands on {device.Name}", departure).ConfigureAwait(false);
+        }
+
         if (device is VfioHandle vfio)
         {
             await WaitAsync(vfio.CloseAsync(), $"importers of {device.Name}", departure).ConfigureAwait(false);

@@ -20,7 +20,7 @@ namespace Wayleave.Devices.Gpu.Compute;
 /// The compute engine of a GPU: queues of several processes, of which the one that has had least is next, driven by
 /// whoever holds its token.
 /// </summary>
-public sealed class ComputeEngine : IStoppableEngine
+public sealed class ComputeEngine : IStoppableEngine, IDrivenEngine
 {
     // Slower than this is hung.
     private const double SlowBytesPerSecond = 16 << 20;
@@ -43,7 +43,7 @@ public sealed class ComputeEngine : IStoppableEngine
     {
         (_host, Port, _options) = (host, port, options);
         Name = $"{port.Function.Name} compute engine";
-        Hangs = new HangDetector(host, options.ComputeTimeout, options.CopyStopGrace);
+        Hangs = new HangDetector(host, options.ComputeTimeout, options.ComputeStopGrace);
         _step = Step;
     }
 
@@ -72,6 +72,14 @@ public sealed class ComputeEngine : IStoppableEngine
     /// <summary>How often a job had to give the engine up before it was done. Host lock held by the caller.</summary>
     public long PreemptionCount { get; private set; }
 
+    /// <summary>Whose work has the engine, or null. Host lock held by the caller.</summary>
+    public EngineQueue? RunningQueue => _running?.Queue;
+
+    /// <summary>
+    /// Work may have come since <see cref="Drive"/> last looked. Callable without the lock.
+    /// </summary>
+    public bool HasDoorbell => _turn.HasDoorbell;
+
     /// <summary>Whether <see cref="Step"/> would do something. Exact while nobody else drives or submits.</summary>
     public bool HasReadyJob
     {
@@ -86,6 +94,9 @@ public sealed class ComputeEngine : IStoppableEngine
             return isReady;
         }
     }
+
+    // Queues are the lock's; a ready one has rung the doorbell.
+    bool IDrivenEngine.IsIdle => false;
 
     IEnumerable<Fence> IStoppableEngine.Submitted =>
         _queues.OfType<ComputeQueue>().SelectMany(q => q.Jobs).Select(j => j.Fence).Concat(_drains);

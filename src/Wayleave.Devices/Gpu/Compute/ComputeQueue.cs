@@ -26,6 +26,9 @@ public sealed class ComputeQueue : EngineQueue
     /// <summary>Jobs that have not ended.</summary>
     public int Count => _jobs.Count;
 
+    /// <summary>Whether the job that is next, or has the engine, is the one with this fence.</summary>
+    public bool IsFirst(Fence fence) => _jobs is [{ } job, ..] && ReferenceEquals(job.Fence, fence);
+
     internal Timeline Timeline { get; }
 
     internal IReadOnlyList<ComputeJob> Jobs => _jobs;

@@ -16,6 +16,8 @@ internal sealed class EngineTurn
 
     public bool IsTaken => Volatile.Read(ref _token) != 0;
 
+    public bool HasDoorbell => Volatile.Read(ref _doorbell) != 0;
+
     public bool TryEnter()
     {
         Interleave.Point("engine: enter");

@@ -28,7 +28,9 @@ public sealed class GpuAddressSpace
     /// <param name="address">Whole pages.</param>
     /// <param name="handle">Of the process.</param>
     /// <param name="offset">In the buffer, whole pages.</param>
-    /// <param name="lengthBytes">Whole pages.</param>
+    /// <param name="lengthBytes">
+    /// Whole pages, or up to the end of the buffer in whole words: the rest of that page faults.
+    /// </param>
     /// <param name="access">At most what the handle allows.</param>
     /// <returns>
     /// <see cref="Errno.EINVAL"/> for what is not whole pages, for no access, and for a range outside the buffer or the
@@ -43,7 +45,8 @@ public sealed class GpuAddressSpace
             return Errno.ENOENT;
         }
 
-        bool isWhole = ((address | offset | lengthBytes) & (PageBytes - 1)) == 0;
+        bool isWhole = ((address | offset) & (PageBytes - 1)) == 0
+            && (lengthBytes % PageBytes == 0 || lengthBytes == ((binding.SizeBytes - offset) & ~3UL));
         if (!isWhole || lengthBytes == 0 || access == GpuAccess.None
             || address >= AddressEnd || lengthBytes > AddressEnd - address
             || offset >= binding.SizeBytes || lengthBytes > binding.SizeBytes - offset)

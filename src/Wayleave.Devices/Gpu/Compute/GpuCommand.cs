@@ -40,6 +40,12 @@ public enum GpuOpcode : ushort
     /// fence must not have one (dma-buf.rst, indefinite fences): it is a user queue's.
     /// </summary>
     Acquire = 8,
+
+    /// <summary>
+    /// Touches nothing, <c>Count</c> blocks long; with the greatest count it never ends. What a program that loops for
+    /// ever looks like to an engine, for trying what is done about it.
+    /// </summary>
+    Spin = 9,
 }
 
 /// <summary>One piece of memory that a command names.</summary>
@@ -111,7 +117,7 @@ public readonly record struct GpuCommand
         };
         bool isReservedZero = BinaryPrimitives.ReadUInt16LittleEndian(bytes[2..]) == 0
             && BinaryPrimitives.ReadUInt32LittleEndian(bytes[60..]) == 0;
-        return isReservedZero && command.Opcode <= GpuOpcode.Acquire ? Errno.Success : Errno.EINVAL;
+        return isReservedZero && command.Opcode <= GpuOpcode.Spin ? Errno.Success : Errno.EINVAL;
     }
 
     /// <summary>Writes it as it stands in a ring.</summary>
@@ -166,6 +172,11 @@ public readonly record struct GpuCommand
         {
             (target, a) = Opcode == GpuOpcode.Release ? (4UL, 0UL) : (0UL, 4UL);
             return true;
+        }
+
+        if (Opcode == GpuOpcode.Spin)
+        {
+            return Count > 0;
         }
 
         if (Count is 0 or > OperandBytesMax / 4)

@@ -6,7 +6,7 @@ namespace Wayleave.Devices.Gpu.Compute;
 
 /// <summary>One range of a process's GPU addresses.</summary>
 /// <param name="Start">Whole pages.</param>
-/// <param name="LengthBytes">Whole pages.</param>
+/// <param name="LengthBytes">Whole pages, or whole words up to the end of the buffer.</param>
 /// <param name="Binding">The buffer behind it.</param>
 /// <param name="Offset">Of its first byte in the buffer.</param>
 /// <param name="Access">What commands may do there.</param>

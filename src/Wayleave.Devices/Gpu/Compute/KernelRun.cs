@@ -16,12 +16,13 @@ namespace Wayleave.Devices.Gpu.Compute;
 internal sealed class KernelRun
 {
     private const int MultiplyAddsMax = 1 << 20;
+    private const int SpinRounds = 1 << 14;
 
     private readonly GpuCommand _command;
     private readonly GpuOperand[] _operands = new GpuOperand[3];
     private readonly int _blockBytes;
     private readonly float[] _sums;
-    private ulong _done; // bytes of the target, or for a checksum of the source
+    private ulong _done; // bytes of the target, or for a checksum of the source; blocks of a spin
     private uint _checksum = uint.MaxValue;
 
     public KernelRun(in GpuCommand command, int blockBytes)
@@ -48,13 +49,19 @@ internal sealed class KernelRun
             GpuOpcode.MatrixMultiply => Multiply(memory),
             GpuOpcode.Release => Release(memory),
             GpuOpcode.Acquire => Acquire(memory),
+            GpuOpcode.Spin => Spin(),
             _ => Errno.EINVAL,
         };
         hasEnded = errno == Errno.Success && (_command.Opcode is GpuOpcode.Nop || _done >= Length);
         return errno;
     }
 
-    private ulong Length => _command.Opcode == GpuOpcode.Checksum ? _operands[1].LengthBytes : _operands[0].LengthBytes;
+    private ulong Length => _command.Opcode switch
+    {
+        GpuOpcode.Checksum => _operands[1].LengthBytes,
+        GpuOpcode.Spin => _command.Count,
+        _ => _operands[0].LengthBytes,
+    };
 
     private int Block => (int)Math.Min((ulong)_blockBytes, Length - _done);
 
@@ -251,6 +258,18 @@ internal sealed class KernelRun
         }
 
         _done = Length;
+        return Errno.Success;
+    }
+
+    // About as long as a block of a copy.
+    private Errno Spin()
+    {
+        for (int i = 0; i < SpinRounds; i++)
+        {
+            _checksum = BitOperations.Crc32C(_checksum, (uint)i);
+        }
+
+        _done += _command.Count == ulong.MaxValue ? 0UL : 1UL;
         return Errno.Success;
     }
 

@@ -36,6 +36,12 @@ public sealed class UserQueue : EngineQueue
     /// <summary>Commands that were read from the ring and are done. Readable without the lock.</summary>
     public ulong Done => _work.Done;
 
+    /// <summary>Whether all that was written is done. Readable without the lock, as a guess.</summary>
+    public bool IsIdle => !HasWork;
+
+    /// <summary>Why it is lost; Success while it is not, and when its process was closed.</summary>
+    public Errno Error { get; private set; }
+
     internal override bool HasWork => !IsLost && Done < Volatile.Read(ref _written);
 
     internal override EngineWork? Ready =>
@@ -155,6 +161,7 @@ public sealed class UserQueue : EngineQueue
             else if (errno != Errno.Success)
             {
                 queue.Process.Device.Host.Trace("compute.user_queue_lost", queue.Name, (long)errno, (long)_done);
+                queue.Error = errno;
                 queue.Lose();
             }
         }

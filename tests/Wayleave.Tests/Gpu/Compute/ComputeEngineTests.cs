@@ -102,8 +102,13 @@ public class ComputeEngineTests
         Assert.Equal(written, _f.Engine.Port.BytesWritten(PeerRoute.SameDevice));
         Assert.Equal((Errno.ECANCELED, Errno.ECANCELED), (running.Fence!.Error, queued.Fence!.Error));
         Assert.Equal((RevokeState.Retired, RetirementGrade.Retired), (revoke.State, revoke.Proof!.Grade));
-        Assert.Equal(Errno.ENODEV, _f.Paged(Fill(Page)).Error);
         Assert.Equal(0, _f.Host.Checker.ViolationCount);
+
+        // What still has its address there faults at the touch, and nobody else.
+        SubmitOperation later = _f.Paged(Fill(Page)), harmless = _f.Paged(new GpuCommand { Opcode = GpuOpcode.Nop });
+        _f.Run();
+        Assert.Equal(Errno.EFAULT, later.Fence!.Error);
+        Assert.Equal(Errno.ECANCELED, harmless.Fence!.Error); // in the queue that was lost with it
     }
 
     [Fact]

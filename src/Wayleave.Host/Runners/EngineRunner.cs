@@ -5,18 +5,18 @@ using Wayleave.Devices.Gpu;
 namespace Wayleave.Host.Runners;
 
 /// <summary>
-/// The thread of a copy engine: it sleeps until a job may be ready and then drives the engine. It takes the engine
-/// token, never holds the host lock while it copies, and ends when disposed, after the block in hand.
+/// The thread of a copy or compute engine: it sleeps until a job may be ready and then drives the engine. It takes the
+/// engine token, never holds the host lock while it touches memory, and ends when disposed, after the block in hand.
 /// </summary>
-public sealed class CopyEngineRunner : IDisposable
+public sealed class EngineRunner : IDisposable
 {
     // Blocks between two looks at the stop flag.
     private const int StepsPerTurn = 64;
 
-    // About what a sleep and a wake cost: who submits one copy after the other finds the engine awake.
+    // About what a sleep and a wake cost: who submits one job after the other finds the engine awake.
     private static readonly TimeSpan s_idleSpin = TimeSpan.FromMicroseconds(20);
 
-    private readonly CopyEngine _engine;
+    private readonly IDrivenEngine _engine;
     private readonly HostContext _host;
     private readonly AutoResetEvent _work = new(initialState: false);
     private readonly Thread _thread;
@@ -24,7 +24,7 @@ public sealed class CopyEngineRunner : IDisposable
     private volatile bool _stopping;
     private volatile Exception? _failure;
 
-    public CopyEngineRunner(CopyEngine engine, HostContext host, string name)
+    public EngineRunner(IDrivenEngine engine, HostContext host, string name)
     {
         ArgumentNullException.ThrowIfNull(engine);
         _engine = engine;
@@ -61,7 +61,7 @@ public sealed class CopyEngineRunner : IDisposable
     private bool SpinForWork()
     {
         long start = Stopwatch.GetTimestamp();
-        while (_engine.QueuedCount == 0 || !_engine.HasDoorbell)
+        while (_engine.IsIdle || !_engine.HasDoorbell)
         {
             if (_stopping || Stopwatch.GetElapsedTime(start) >= s_idleSpin)
             {
@@ -103,7 +103,7 @@ public sealed class CopyEngineRunner : IDisposable
             // Nobody drives the engine from now on, and a thread that has ended touches no memory: its jobs end with an
             // error. The status says why.
             _failure = e;
-            _host.Trace("copy.engine_failed", e.Message);
+            _host.Trace("engine.failed", e.Message);
             using (_host.Enter())
             {
                 _engine.HandleDriverEnded();

@@ -1,0 +1,92 @@
+using Wayleave.Devices.Gpu.Compute;
+using Wayleave.Host.Objects;
+
+namespace Wayleave.Host.Compute;
+
+/// <summary>
+/// A client's use of a GPU: what <c>open("/dev/dri/renderD128")</c> is to a process. It ends with the client, and with
+/// it everything in it. Changed under the host lock.
+/// </summary>
+public sealed class ComputeContext
+{
+    /// <summary>Words of results that jobs may leave for their client.</summary>
+    public const int ResultsMax = 1024;
+
+    /// <summary>Jobs that have ended and can still be asked about.</summary>
+    internal const int EndedJobsMax = 256;
+
+    /// <summary>Jobs that wait for names that nobody knows.</summary>
+    internal const int HeldJobsMax = 64;
+
+    internal const int BuffersMax = 1024;
+
+    // A hole between two mappings: what runs over the end of one meets nothing.
+    private const ulong MappingAlignment = 2 << 20;
+
+    private readonly List<ContextBuffer> _buffers = [];
+    private readonly List<ContextQueue> _queues = [];
+    private readonly List<ContextJob> _jobs = [];
+    private ulong _nextAddress = MappingAlignment;
+
+    internal ComputeContext(ulong id, GpuHandle gpu, string name, GpuProcess process, IDisposable use) =>
+        (Id, Gpu, Name, Process, Use) = (id, gpu, name, process, use);
+
+    /// <summary>Unique in the host, never used again.</summary>
+    public ulong Id { get; }
+
+    public GpuHandle Gpu { get; }
+
+    /// <summary>As the client says, for people.</summary>
+    public string Name { get; }
+
+    public GpuProcess Process { get; }
+
+    public IReadOnlyList<ContextBuffer> Buffers => _buffers;
+
+    public IReadOnlyList<ContextQueue> Queues => _queues;
+
+    /// <summary>Those that have not ended, and the last ones that have, in the order of submission.</summary>
+    public IReadOnlyList<ContextJob> Jobs => _jobs;
+
+    /// <summary>Why it ended, or null.</summary>
+    public string? Ended { get; internal set; }
+
+    /// <summary>Words that jobs leave here and their client reads; the first handle.</summary>
+    internal ObjectMemory? Results { get; set; }
+
+    internal IDisposable Use { get; }
+
+    /// <summary>Ends waits of the context that nothing else ends.</summary>
+    internal CancellationTokenSource Closing { get; } = new();
+
+    /// <summary>The end of the context, once it has begun.</summary>
+    internal Task? Ending { get; set; }
+
+    internal void Add(ContextBuffer buffer) => _buffers.Add(buffer);
+
+    internal void Remove(ContextBuffer buffer) => _buffers.Remove(buffer);
+
+    internal void Add(ContextQueue queue) => _queues.Add(queue);
+
+    internal void Add(ContextJob job)
+    {
+        _jobs.Add(job);
+        for (int i = 0, over = _jobs.Count(j => j.Fence is { IsSignaled: true }) - EndedJobsMax; over > 0; over--)
+        {
+            i = _jobs.FindIndex(i, j => j.Fence is { IsSignaled: true });
+            _jobs.RemoveAt(i);
+        }
+    }
+
+    internal void Remove(ContextJob job) => _jobs.Remove(job);
+
+    internal ulong TakeAddress(ulong sizeBytes)
+    {
+        ulong address = _nextAddress;
+        _nextAddress += ((sizeBytes + MappingAlignment - 1) & ~(MappingAlignment - 1)) + MappingAlignment;
+        return address;
+    }
+
+    /// <summary>gpu0 context 7 (training).</summary>
+    public override string ToString() => $"context {Id} of {Gpu.Name}";
+}

@@ -1,0 +1,545 @@
+using System.Buffers.Binary;
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Fences;
+using Wayleave.Core.Retirement;
+using Wayleave.Devices.Gpu.Compute;
+using Wayleave.Host.Objects;
+using Wayleave.Host.Runners;
+
+namespace Wayleave.Host.Compute;
+
+// Who runs what. Members are called by threads of requests, and take the host lock for a moment; none is held while
+// they wait. A job is driven by the compute engine's own thread (EngineRunner), which takes the engine token, and the
+// host lock only to choose a job and to end one. Hangs are noticed by the GPU's watchdog, on a thread of the pool.
+
+/// <summary>
+/// Lets clients run commands on the GPUs of a host: contexts, their buffers, queues and jobs, and the names by which
+/// jobs wait for each other. Members take the host lock themselves.
+/// </summary>
+public sealed class ComputeService
+{
+    /// <summary>Contexts of one GPU at a time.</summary>
+    public const int ContextsMax = 64;
+
+    private readonly HostContext _host;
+    private readonly OwnerAccess _access;
+    private readonly Dictionary<ulong, ComputeContext> _contexts = []; // host lock
+    private readonly SyncPointTable _points; // host lock
+
+    internal ComputeService(WayleaveHost host)
+    {
+        _host = host.Context;
+        _access = new OwnerAccess(host.Context, host.Fabric);
+        _points = new SyncPointTable(host.Context);
+    }
+
+    /// <summary>Opens a GPU for a client. The caller closes it when the client leaves.</summary>
+    /// <exception cref="WayleaveException">ENODEV: the GPU leaves. EMFILE: too many. ENOSPC: no memory.</exception>
+    public async Task<ComputeContext> OpenAsync(GpuHandle gpu, string name, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(gpu);
+        string operation = $"open {gpu.Name} for compute";
+        if (WlUrl.DescribeProblemOfName(name, "context") is { } problem)
+        {
+            throw new WayleaveException(Errno.EINVAL, operation, problem);
+        }
+
+        IDisposable use = gpu.Presence.Use(operation);
+        ComputeContext? context = null;
+        try
+        {
+            ObjectRequest request = new("results", sizeof(uint) * ComputeContext.ResultsMax, StorageKind.Movable);
+            ObjectMemory results = await gpu.TakeAsync(request, operation, cancellation).ConfigureAwait(false);
+            using (_host.Enter())
+            {
+                ulong id = _host.AllocateId();
+                GpuProcess process = gpu.OpenProcess($"context {id} ({name})");
+                context = new ComputeContext(id, gpu, name, process, use) { Results = results };
+                _contexts.Add(id, context);
+                if (_contexts.Values.Count(c => ReferenceEquals(c.Gpu, gpu)) > ContextsMax)
+                {
+                    throw new WayleaveException(
+                        Errno.EMFILE, operation, $"{ContextsMax} clients use it already", "wayleave gpu ls shows who");
+                }
+
+                OpenLocked(context, results.Shared, null, GpuAccess.ReadWrite).ThrowIfFailed(operation);
+            }
+
+            return context;
+        }
+        catch
+        {
+            if (context is not null)
+            {
+                await CloseAsync(context, "it could not be opened").ConfigureAwait(false);
+            }
+            else
+            {
+                use.Dispose();
+            }
+
+            throw;
+        }
+    }
+
+    /// <summary>A context by its number.</summary>
+    /// <exception cref="WayleaveException">ENOENT: there is none, or it has ended.</exception>
+    public ComputeContext Find(ulong id)
+    {
+        using (_host.Enter())
+        {
+            return _contexts.TryGetValue(id, out ComputeContext? context) && context.Ended is null
+                ? context
+                : throw new WayleaveException(
+                    Errno.ENOENT, $"find context {id}", "it has ended", "open the GPU again");
+        }
+    }
+
+    /// <summary>By number; those that are ending are among them.</summary>
+    public IReadOnlyList<ComputeContext> List()
+    {
+        using (_host.Enter())
+        {
+            return [.. _contexts.Values.OrderBy(c => c.Id)];
+        }
+    }
+
+    /// <summary>Names by which jobs wait. Host lock held by the caller.</summary>
+    internal IEnumerable<(string Name, Fence? Fence, ContextJob? Producer)> ListPointsLocked() => _points.List();
+
+    /// <summary>Makes an object usable by the context's commands.</summary>
+    /// <exception cref="WayleaveException">
+    /// EMFILE: too many. ENODEV: it is being taken back. Or why the memory cannot be reached.
+    /// </exception>
+    public ContextBuffer OpenBuffer(ComputeContext context, DeviceObject o, GpuAccess access)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        ArgumentNullException.ThrowIfNull(o);
+        string operation = $"open {o} in {context}";
+        using (_host.Enter())
+        {
+            ThrowIfEnded(context, operation);
+            if (context.Buffers.Count >= ComputeContext.BuffersMax)
+            {
+                throw new WayleaveException(Errno.EMFILE, operation, "too many buffers are open", "close some");
+            }
+
+            if (o.State != ObjectState.Ready)
+            {
+                throw new WayleaveException(Errno.ENODEV, operation, $"it is {o.State}");
+            }
+
+            OpenLocked(context, o.Buffer, o, access).ThrowIfFailed(operation);
+            if ((access & GpuAccess.Write) != 0)
+            {
+                o.Sha256 = null; // from here on it says nothing about the content
+            }
+
+            return context.Buffers[^1];
+        }
+    }
+
+    /// <summary>Ends a handle; jobs that were submitted with it go on.</summary>
+    /// <exception cref="WayleaveException">ENOENT: it is none of the context's.</exception>
+    public void CloseBuffer(ComputeContext context, uint handle)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        string operation = $"close handle {handle} of {context}";
+        using (_host.Enter())
+        {
+            ThrowIfEnded(context, operation);
+            if (context.Buffers.FirstOrDefault(b => b.Handle == handle && b.Target is not null) is not { } buffer)
+            {
+                throw new WayleaveException(Errno.ENOENT, operation, "it is none that the client opened");
+            }
+
+            if (buffer.Address != 0)
+            {
+                context.Process.Memory.TryUnmap(buffer.Address).ThrowIfFailed(operation);
+            }
+
+            context.Process.TryClose(handle).ThrowIfFailed(operation);
+            context.Remove(buffer);
+        }
+    }
+
+    /// <summary>Makes a queue of jobs.</summary>
+    /// <exception cref="WayleaveException">EMFILE: the GPU has as many as its configuration allows.</exception>
+    public ContextQueue CreateQueue(ComputeContext context, string name, GpuPriority priority)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        string operation = $"make a queue in {context}";
+        using (_host.Enter())
+        {
+            CheckNewQueue(context, name, operation);
+            ContextQueue queue = new(_host.AllocateId(), name, context.Process.CreateQueue(name, priority));
+            context.Add(queue);
+            return queue;
+        }
+    }
+
+    /// <summary>
+    /// Makes a queue that reads commands from memory of the context, and lets it run: the eviction fence of the context
+    /// stands in its buffers from then on.
+    /// </summary>
+    /// <exception cref="WayleaveException">
+    /// EOPNOTSUPP: commands are parsed here. EMFILE: too many queues. EINVAL: no place for a ring.
+    /// </exception>
+    public ContextQueue CreateUserQueue(
+        ComputeContext context, string name, GpuPriority priority, ulong ringAddress, uint ringCommands)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        string operation = $"make a user queue in {context}";
+        using (_host.Enter())
+        {
+            CheckNewQueue(context, name, operation);
+            if (context.Gpu.Compute.Mode != GpuCommandMode.Paged)
+            {
+                throw new WayleaveException(
+                    Errno.EOPNOTSUPP,
+                    operation,
+                    $"nobody would check the commands of a ring on {context.Gpu.Name}, which parses them",
+                    "give it \"compute\": { \"mode\": \"paged\" }");
+            }
+
+            Errno errno = context.Process
+                .TryCreateUserQueue(name, ringAddress, ringCommands, out UserQueue? made, priority);
+            errno.ThrowIfFailed(operation, "a ring begins at a multiple of 64 and holds a power of two of commands");
+            ContextQueue queue = new(_host.AllocateId(), name, made!);
+            context.Add(queue);
+            context.Gpu.WatchUserQueues();
+            context.Process.Eviction.Start();
+            return queue;
+        }
+    }
+
+    /// <summary>A queue of a context by its number.</summary>
+    /// <exception cref="WayleaveException">ENOENT: it is none of the context's.</exception>
+    public ContextQueue FindQueue(ComputeContext context, ulong id)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        using (_host.Enter())
+        {
+            return context.Queues.FirstOrDefault(q => q.Id == id)
+                ?? throw new WayleaveException(Errno.ENOENT, $"find queue {id}", $"it is none of {context}");
+        }
+    }
+
+    /// <summary>
+    /// Submits commands, once everything that they are to run after has been submitted; returns when they are in their
+    /// queue.
+    /// </summary>
+    /// <exception cref="WayleaveException">
+    /// EINVAL, ENOENT, EACCES: the commands are refused; says which and why. ETIME: nobody has submitted what they are
+    /// to run after. EDEADLK: they would wait for themselves. EAGAIN: the queue is full. ECANCELED: the queue is lost,
+    /// or the context has ended. EBUSY: somebody else is about to signal the name.
+    /// </exception>
+    public async Task<ContextJob> SubmitAsync(ComputeContext context, ContextQueue queue, JobRequest request)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        ArgumentNullException.ThrowIfNull(queue);
+        ArgumentNullException.ThrowIfNull(request);
+        string operation = $"submit to {queue.Name} of {context}";
+        Check(queue, request, operation);
+        ContextJob job;
+        IReadOnlyList<Task> missing;
+        using (_host.Enter())
+        {
+            ThrowIfEnded(context, operation);
+            job = new ContextJob(_host.AllocateId(), queue, request, _host.Now);
+            missing = _points.Enter(job, operation);
+            if (missing.Count > 0 && context.Jobs.Count(j => j.Missing.Count > 0) >= ComputeContext.HeldJobsMax)
+            {
+                _points.GiveUp(job);
+                throw new WayleaveException(
+                    Errno.EAGAIN, operation, "too many jobs wait for what nobody has submitted", "submit that first");
+            }
+
+            context.Add(job);
+        }
+
+        try
+        {
+            await HoldAsync(context, job, missing, operation).ConfigureAwait(false);
+            await SubmitNowAsync(context, job, operation).ConfigureAwait(false);
+            return job;
+        }
+        catch
+        {
+            using (_host.Enter())
+            {
+                _points.GiveUp(job);
+                context.Remove(job);
+            }
+
+            throw;
+        }
+    }
+
+    /// <summary>A job of a context by its number.</summary>
+    /// <exception cref="WayleaveException">ENOENT: it is none of the context's, or ended long ago.</exception>
+    public ContextJob FindJob(ComputeContext context, ulong id)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        using (_host.Enter())
+        {
+            return context.Jobs.FirstOrDefault(j => j.Id == id)
+                ?? throw new WayleaveException(Errno.ENOENT, $"find job {id}", $"it is none of {context}");
+        }
+    }
+
+    /// <summary>The first words that jobs of the context have left for their client.</summary>
+    public async Task<uint[]> ReadResultsAsync(ComputeContext context, int count, CancellationToken cancellation)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        ObjectMemory? results;
+        using (_host.Enter())
+        {
+            ThrowIfEnded(context, $"read results of {context}");
+            results = context.Results!;
+        }
+
+        byte[] bytes = new byte[sizeof(uint) * count];
+        await _access.ForEachPieceAsync(
+            results,
+            0,
+            (ulong)bytes.Length,
+            (offset, piece) => piece.CopyTo(bytes.AsSpan((int)offset)),
+            cancellation).ConfigureAwait(false);
+        return [.. bytes.Chunk(sizeof(uint)).Select(w => BinaryPrimitives.ReadUInt32LittleEndian(w))];
+    }
+
+    /// <summary>
+    /// Ends a context: its jobs stop at the next block and end with ECANCELED, and its memory is let go of when they
+    /// have. Returns when that is so, to everybody who asks.
+    /// </summary>
+    public Task CloseAsync(ComputeContext context, string reason)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        TaskCompletionSource ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        using (_host.Enter())
+        {
+            if (context.Ending is { } ending)
+            {
+                return ending;
+            }
+
+            (context.Ending, context.Ended) = (ended.Task, reason);
+            context.Process.Close();
+        }
+
+        _ = EndAsync(context, reason, ended); // reports by the completion source alone
+        return ended.Task;
+    }
+
+    /// <summary>Ends the contexts that use an object, or run on a GPU that leaves.</summary>
+    internal async Task CloseAllAsync(Func<ComputeContext, bool> condition, string reason)
+    {
+        foreach (ComputeContext context in List().Where(condition))
+        {
+            await CloseAsync(context, reason).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Memory that its owner cannot take from its users is let go of by those of this host.</summary>
+    internal Task EndUsesAsync(DeviceObject o)
+    {
+        HashSet<ulong> users;
+        using (_host.Enter())
+        {
+            IEnumerable<ComputeContext> found = _contexts.Values
+                .Where(c => c.Buffers.Any(b => ReferenceEquals(b.Target, o)));
+            users = [.. found.Select(c => c.Id)];
+        }
+
+        return CloseAllAsync(c => users.Contains(c.Id), $"{o} was taken back");
+    }
+
+    private static void Check(ContextQueue queue, JobRequest request, string operation)
+    {
+        foreach (string name in request.After.Append(request.Signal ?? "none"))
+        {
+            if (WlUrl.DescribeProblemOfName(name, "sync point") is { } problem)
+            {
+                throw new WayleaveException(Errno.EINVAL, operation, problem);
+            }
+        }
+
+        if (queue.Jobs is null)
+        {
+            throw new WayleaveException(
+                Errno.EOPNOTSUPP, operation, "its commands are read from a ring", "write them there and ring its bell");
+        }
+
+        if (request.Results is < 0 or > ComputeContext.ResultsMax)
+        {
+            throw new WayleaveException(
+                Errno.EINVAL, operation, $"results is {request.Results}; 0 to {ComputeContext.ResultsMax} are allowed");
+        }
+    }
+
+    private static void ThrowIfEnded(ComputeContext context, string operation)
+    {
+        if (context.Ended is { } reason)
+        {
+            throw new WayleaveException(Errno.ECANCELED, operation, reason);
+        }
+    }
+
+    private void CheckNewQueue(ComputeContext context, string name, string operation)
+    {
+        ThrowIfEnded(context, operation);
+        if (WlUrl.DescribeProblemOfName(name, "queue") is { } problem)
+        {
+            throw new WayleaveException(Errno.EINVAL, operation, problem);
+        }
+
+        int there = _contexts.Values.Where(c => ReferenceEquals(c.Gpu, context.Gpu)).Sum(c => c.Queues.Count);
+        if (there >= context.Gpu.Compute.QueuesMax)
+        {
+            throw new WayleaveException(
+                Errno.EMFILE,
+                operation,
+                $"{context.Gpu.Name} has {context.Gpu.Compute.QueuesMax} queues already",
+                "wayleave gpu ls shows whose; \"queues_max\" in the host's configuration allows more");
+        }
+    }
+
+    private static Errno OpenLocked(ComputeContext context, SharedBuffer buffer, DeviceObject? o, GpuAccess access)
+    {
+        Errno errno = context.Process.TryOpen(buffer, access, out uint handle);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        ulong sizeBytes = o?.SizeBytes ?? buffer.SizeBytes;
+        ulong address = 0;
+        ulong reached = sizeBytes & ~3UL; // commands go by words
+        if (context.Gpu.Compute.Mode == GpuCommandMode.Paged && reached > 0)
+        {
+            address = context.TakeAddress(sizeBytes);
+            ulong mapped = buffer.SizeBytes == sizeBytes
+                ? reached
+                : (sizeBytes + GpuAddressSpace.PageBytes - 1) & ~(GpuAddressSpace.PageBytes - 1);
+            errno = context.Process.Memory.TryMap(address, handle, 0, mapped, access);
+            if (errno != Errno.Success)
+            {
+                _ = context.Process.TryClose(handle); // it is not mapped, so that nothing can hold it
+                return errno;
+            }
+        }
+
+        context.Add(new ContextBuffer(handle, address, sizeBytes, access, o, buffer));
+        return Errno.Success;
+    }
+
+    private async Task HoldAsync(ComputeContext context, ContextJob job, IReadOnlyList<Task> missing, string operation)
+    {
+        if (missing.Count == 0)
+        {
+            return;
+        }
+
+        try
+        {
+            await Task.WhenAll(missing)
+                .WaitAsync(job.Request.SubmitTimeout, context.Closing.Token).ConfigureAwait(false);
+        }
+        catch (TimeoutException)
+        {
+            string[] names;
+            using (_host.Enter())
+            {
+                HashSet<string> known = [.. _points.List().Where(p => p.Fence is not null).Select(p => p.Name)];
+                names = [.. job.Missing.Where(n => !known.Contains(n)).Select(n => $"'{n}'")];
+            }
+
+            throw new WayleaveException(
+                Errno.ETIME,
+                operation,
+                $"nobody has submitted work that signals {string.Join(" and ", names)}",
+                "submit it first, or give more time");
+        }
+        catch (OperationCanceledException)
+        {
+            throw new WayleaveException(Errno.ECANCELED, operation, context.Ended ?? "the context ends");
+        }
+    }
+
+    private async Task SubmitNowAsync(ComputeContext context, ContextJob job, string operation)
+    {
+        TaskCompletionSource completed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        SubmitOperation submit;
+        using (_host.Enter())
+        {
+            ThrowIfEnded(context, operation);
+            IReadOnlyList<Fence> waits = _points.FencesFor(job);
+            _points.LeaveWaiting(job);
+            submit = SubmitOperation.Start(
+                job.Queue.Jobs!, new GpuSubmission(context.Gpu.Compute.Mode, job.Request.Commands, waits));
+            if (!submit.TryAddCompletion(completed.SetResult))
+            {
+                completed.SetResult();
+            }
+        }
+
+        await completed.Task.ConfigureAwait(false);
+        using (_host.Enter())
+        {
+            if (submit.Fence is not { } fence)
+            {
+                throw new WayleaveException(
+                    submit.Error, operation, submit.Problem ?? Describe(submit.Error, job.Queue));
+            }
+
+            job.Start(fence);
+            _points.Submit(job);
+        }
+    }
+
+    private static string Describe(Errno errno, ContextQueue queue) => errno switch
+    {
+        Errno.EAGAIN => $"the queue is full, or its engine is given up as hung: {queue.Queue.Name}",
+        Errno.ECANCELED => "the queue is lost: work of it faulted or hung before",
+        _ => ErrnoMap.Describe(errno),
+    };
+
+    private async Task EndAsync(ComputeContext context, string reason, TaskCompletionSource ended)
+    {
+        try
+        {
+            await context.Closing.CancelAsync().ConfigureAwait(false);
+            if (context.Results is { } results)
+            {
+                // Waits for the jobs, whose fences stand in it as in every buffer that a page table leads to.
+                RevokePolicy policy = new() { Reason = reason };
+                await OwnerWait.AwaitAsync(_host, () => results.Free(policy)).ConfigureAwait(false);
+            }
+
+            Task[] jobs;
+            using (_host.Enter())
+            {
+                jobs = [.. context.Jobs.Where(j => j.Fence is not null).Select(j => j.Ended)];
+            }
+
+            await Task.WhenAll(jobs).ConfigureAwait(false);
+            using (_host.Enter())
+            {
+                _contexts.Remove(context.Id);
+            }
+
+            _host.Trace("compute.context_end", context.ToString(), jobs.Length);
+            ended.SetResult();
+        }
+        catch (Exception e)
+        {
+            ended.SetException(e);
+        }
+        finally
+        {
+            context.Use.Dispose();
+        }
+    }
+}

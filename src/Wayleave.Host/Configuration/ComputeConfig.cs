@@ -1,0 +1,62 @@
+using System.Globalization;
+using Wayleave.Devices.Gpu.Compute;
+
+namespace Wayleave.Host.Configuration;
+
+/// <summary>
+/// The compute engine of a GPU: who checks what commands name, and how much of it one client may have.
+/// </summary>
+public sealed record ComputeConfig
+{
+    /// <summary>The longest that a job may be let run.</summary>
+    public static readonly TimeSpan HangLimitMax = TimeSpan.FromHours(1);
+
+    /// <summary>The most queues of a GPU, and jobs of a queue.</summary>
+    public const int CountMax = 4096;
+
+    /// <summary>Whether commands name handles that are parsed, or addresses that a page table decides about.</summary>
+    public GpuCommandMode Mode { get; init; } = GpuCommandMode.Paged;
+
+    /// <summary>Queues of all clients together; another one is refused.</summary>
+    public int QueuesMax { get; init; } = 64;
+
+    /// <summary>Jobs in one queue; another one is refused.</summary>
+    public int QueueSlots { get; init; } = 64;
+
+    /// <summary>Blocks after which a job may have to give the engine to another queue.</summary>
+    public int QuantumBlocks { get; init; } = 16;
+
+    /// <summary>How long a job may have the engine, besides a second for each 16 MiB that it touches.</summary>
+    public TimeSpan HangLimit { get; init; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>How long the engine may take to stop before the fences of a hung job are forced.</summary>
+    public TimeSpan StopGrace { get; init; } = TimeSpan.FromSeconds(2);
+
+    internal void Validate(List<ConfigProblem> problems, string path)
+    {
+        CheckCount(problems, path + ".queues_max", QueuesMax);
+        CheckCount(problems, path + ".queue_slots", QueueSlots);
+        CheckCount(problems, path + ".quantum_blocks", QuantumBlocks);
+        CheckTime(problems, path + ".hang_limit_ms", HangLimit);
+        CheckTime(problems, path + ".stop_grace_ms", StopGrace);
+    }
+
+    private static void CheckCount(List<ConfigProblem> problems, string path, int count)
+    {
+        if (count is < 1 or > CountMax)
+        {
+            problems.Add(new ConfigProblem(path, Say($"{count} is out of range; allowed are 1 to {CountMax}")));
+        }
+    }
+
+    private static void CheckTime(List<ConfigProblem> problems, string path, TimeSpan time)
+    {
+        if (time <= TimeSpan.Zero || time > HangLimitMax)
+        {
+            problems.Add(new ConfigProblem(path, Say(
+                $"{time.TotalMilliseconds} is out of range; allowed are 1 to {HangLimitMax.TotalMilliseconds}")));
+        }
+    }
+
+    private static string Say(FormattableString text) => text.ToString(CultureInfo.InvariantCulture);
+}

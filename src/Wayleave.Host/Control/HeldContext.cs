@@ -1,0 +1,141 @@
+using System.Globalization;
+using Wayleave.Core;
+
+namespace Wayleave.Host.Control;
+
+/// <summary>
+/// A GPU of a host that this process may submit commands to, and the stream that keeps it so: disposing ends every job
+/// of it, and so does the death of this process. Failures are as those of <see cref="ControlClient"/>.
+/// </summary>
+public sealed class HeldContext : HeldGrant<ContextEventDocument>
+{
+    private readonly ControlChannel _channel;
+
+    private HeldContext(ControlChannel channel, LineReader lines, ContextDocument context)
+        : base(lines, ControlJson.Default.ContextEventDocument)
+    {
+        _channel = channel;
+        Context = context;
+        Completion = Reading;
+    }
+
+    public ContextDocument Context { get; }
+
+    /// <summary>
+    /// Ends when the context does: normally after <see cref="HeldGrant{T}.DisposeAsync"/>, with a
+    /// <see cref="WayleaveException"/> when the GPU was pulled out or the host stops (ENODEV), when the host died
+    /// (ECONNRESET) or when it fell silent (ETIMEDOUT).
+    /// </summary>
+    public Task Completion { get; }
+
+    private static ControlJson Json => ControlJson.Default;
+
+    /// <summary>Lets commands use an object.</summary>
+    /// <exception cref="WayleaveException">ENOENT: there is none. ENODEV: it is being taken back.</exception>
+    public Task<BufferHandleDocument> OpenBufferAsync(
+        string device, string name, bool write, CancellationToken cancellation = default) =>
+        _channel.PostAsync(
+            $"open {device}/{name} on {Context.Gpu}",
+            Path("buffers"),
+            Json.BufferHandleDocument,
+            ControlChannel.ToContent(
+                new OpenBufferDocument { Device = device, Name = name, Write = write }, Json.OpenBufferDocument),
+            cancellation);
+
+    /// <summary>Ends a handle; jobs that were submitted with it go on.</summary>
+    public Task CloseBufferAsync(uint handle, CancellationToken cancellation = default) =>
+        _channel.SendAsync(
+            $"close handle {handle} on {Context.Gpu}",
+            HttpMethod.Delete,
+            Path(string.Create(CultureInfo.InvariantCulture, $"buffers/{handle}")),
+            Json.ContextDocument,
+            null,
+            _channel.Options.WorkTimeout,
+            cancellation);
+
+    /// <summary>Makes a queue.</summary>
+    /// <exception cref="WayleaveException">EMFILE: the GPU has as many as it may.</exception>
+    public Task<QueueDocument> CreateQueueAsync(CreateQueueDocument create, CancellationToken cancellation = default) =>
+        _channel.PostAsync(
+            $"make a queue on {Context.Gpu}",
+            Path("queues"),
+            Json.QueueDocument,
+            ControlChannel.ToContent(create, Json.CreateQueueDocument),
+            cancellation);
+
+    /// <summary>How far a queue is.</summary>
+    public Task<QueueDocument> GetQueueAsync(ulong queue, CancellationToken cancellation = default) =>
+        _channel.GetAsync(
+            $"look at queue {queue} of {Context.Gpu}", QueuePath(queue), Json.QueueDocument, cancellation);
+
+    /// <summary>Says that commands have been written to a ring.</summary>
+    public Task<QueueDocument> RingDoorbellAsync(
+        ulong queue, ulong writtenCommands, CancellationToken cancellation = default) =>
+        _channel.PostAsync(
+            $"ring the bell of queue {queue} of {Context.Gpu}",
+            QueuePath(queue) + "/doorbell",
+            Json.QueueDocument,
+            ControlChannel.ToContent(
+                new DoorbellDocument { WrittenCommands = writtenCommands }, Json.DoorbellDocument),
+            cancellation);
+
+    /// <summary>Submits commands; returns when they are in their queue.</summary>
+    /// <exception cref="WayleaveException">
+    /// EINVAL, ENOENT, EACCES: a command is refused; says which and why. ETIME: nobody has submitted what it is to run
+    /// after. EDEADLK: it would wait for itself. ECANCELED: the queue is lost.
+    /// </exception>
+    public Task<JobDocument> SubmitAsync(SubmitJobDocument submit, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(submit);
+        return _channel.SendAsync(
+            $"submit to {Context.Gpu}",
+            HttpMethod.Post,
+            Path("jobs"),
+            Json.JobDocument,
+            ControlChannel.ToContent(submit, Json.SubmitJobDocument),
+            _channel.Options.WorkTimeout + TimeSpan.FromMilliseconds(submit.SubmitTimeoutMs),
+            cancellation);
+    }
+
+    /// <summary>
+    /// Waits until a job has ended. That it failed is an answer: see <see cref="JobDocument.Error"/>.
+    /// </summary>
+    public async Task<JobDocument> WaitAsync(ulong job, CancellationToken cancellation = default)
+    {
+        const int PieceMs = 5_000;
+        while (true)
+        {
+            JobDocument seen = await _channel.SendAsync(
+                $"wait for job {job} of {Context.Gpu}",
+                HttpMethod.Post,
+                Path(string.Create(CultureInfo.InvariantCulture, $"jobs/{job}/wait")),
+                Json.JobDocument,
+                ControlChannel.ToContent(new WaitJobDocument { TimeoutMs = PieceMs }, Json.WaitJobDocument),
+                _channel.Options.Timeout + TimeSpan.FromMilliseconds(PieceMs),
+                cancellation).ConfigureAwait(false);
+            if (seen.EndedAtUs is not null)
+            {
+                return seen;
+            }
+        }
+    }
+
+    internal static async Task<HeldContext> OpenAsync(
+        ControlChannel channel, LineReader lines, CancellationToken cancellation)
+    {
+        ContextEventDocument first =
+            await lines.ReadAsync(ControlJson.Default.ContextEventDocument, cancellation).ConfigureAwait(false);
+        ContextDocument context =
+            first.Context ?? throw lines.Fail(Errno.EPROTO, "the answer does not begin with a context");
+        return new HeldContext(channel, lines, context);
+    }
+
+    private protected override bool IsLast(ContextEventDocument line) => line.Event == ContextEventKind.Ended
+        ? throw Lines.Fail(Errno.ENODEV, line.Reason ?? "the host ended it")
+        : false;
+
+    private string Path(string rest) =>
+        string.Create(CultureInfo.InvariantCulture, $"/v1/contexts/{Context.Id}/{rest}");
+
+    private string QueuePath(ulong queue) => Path(string.Create(CultureInfo.InvariantCulture, $"queues/{queue}"));
+}
