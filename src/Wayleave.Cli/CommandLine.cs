@@ -100,6 +100,7 @@ internal static partial class CommandLine
             ProofCommand.Create(),
             BenchCommand.Create(),
             RpingCommand.Create(),
+            PerftestCommand.Create(),
             CheckCommand.Create(),
             RoceCommand.Create(),
             DoctorCommand.Create(),

@@ -45,17 +45,16 @@ public sealed class Rping : IAsyncDisposable
     private readonly MemoryRegion _region;
     private readonly DmaPort _processor;
     private readonly DeviceObject _object;
-    private readonly CompletionQueue _completions;
-    private readonly WorkCompletion[] _polled = new WorkCompletion[4];
+    private readonly CompletionWait _completions;
     private readonly Queue<Notice> _received = [];
     private uint _nextReceive;
 
     private Rping(NicHandle nic, DeviceObject o, MemoryRegion region, DmaPort processor)
     {
         (_nic, _object, _region, _processor) = (nic, o, region, processor);
-        _completions = nic.CreateCompletionQueue(16);
+        _completions = new CompletionWait(nic, 16);
         Pair = nic.CreateQueuePair(
-            region.Domain, _completions, new QueuePairCapabilities { MaxSendWr = 16, MaxReceiveWr = 4 });
+            region.Domain, _completions.Queue, new QueuePairCapabilities { MaxSendWr = 16, MaxReceiveWr = 4 });
     }
 
     /// <summary>Ends with this object.</summary>
@@ -247,29 +246,10 @@ public sealed class Rping : IAsyncDisposable
         return received is { } completion ? TakeNotice(completion) : null;
     }
 
-    // Polls for a while, since the answer is usually near, and then sleeps between looks.
     private async Task<WorkCompletion?> PollAsync(Task? ended, CancellationToken cancellation)
     {
-        for (int looks = 0; ; looks++)
+        while (await _completions.NextAsync(ended, cancellation).ConfigureAwait(false) is { } completion)
         {
-            int count = _completions.Poll(_polled.AsSpan(0, 1));
-            if (count == 0 && ended is { IsCompleted: true })
-            {
-                return null;
-            }
-
-            if (count == 0)
-            {
-                cancellation.ThrowIfCancellationRequested();
-                if (!_nic.Driver.TryProgress() && looks > 1000)
-                {
-                    await Task.Delay(1, cancellation).ConfigureAwait(false);
-                }
-
-                continue;
-            }
-
-            WorkCompletion completion = _polled[0];
             if (completion.Status == WorkCompletionStatus.Success)
             {
                 if (completion.WrId == NoticeId)
@@ -289,6 +269,8 @@ public sealed class Rping : IAsyncDisposable
             throw new WayleaveException(
                 Errno.EIO, $"rping over {Pair.Name}", $"a request ended with {completion.Status}");
         }
+
+        return null;
     }
 
     private void PostReceive()

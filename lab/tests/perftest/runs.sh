@@ -1,0 +1,33 @@
+# What runs, in this order: NAME ROLE TOOL OURS ARGUMENT...; the role is that of our side. Sourced by both sides.
+runs() {
+    local tool ours arguments exchange role
+    for exchange in "" "-R"; do
+        for tool in write read send atomic; do
+            [ $tool = atomic ] && arguments="-n 200" || arguments="-n 40 -s 65536"
+            for role in client server; do
+                echo "$tool$exchange-$role $role ib_${tool}_bw $tool-bw $arguments $exchange"
+            done
+        done
+    done
+    echo "write-two-$role $role ib_write_bw write-bw -n 20 -s 65536 -q 2"
+    echo "all-server server ib_send_bw send-bw -a -n 5"
+    echo "both-client client ib_write_bw write-bw -b -n 40 -s 65536"
+    echo "both-server server ib_send_bw send-bw -b -n 40 -s 65536"
+    for tool in write read send; do
+        echo "$tool-lat-client client ib_${tool}_lat $tool-lat -n 100 -s 64"
+        echo "$tool-lat-server server ib_${tool}_lat $tool-lat -n 100 -s 64"
+    done
+    for role in client server; do
+        echo "pingpong-$role $role ibv_rc_pingpong rc-pingpong -n 100 -s 4096"
+    done
+}
+
+# Waits for what the other side leaves, and no longer than a minute.
+await() {
+    local looks=600
+    until [ -e "$LAB_SHARE/$1" ]; do
+        looks=$((looks - 1))
+        [ $looks -gt 0 ] || { echo "the other side left no $1" >&2; exit 1; }
+        sleep 0.1
+    done
+}

@@ -1,0 +1,248 @@
+using System.Buffers.Binary;
+using System.Security.Cryptography;
+using Wayleave.Core;
+using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Connections;
+using Wayleave.Devices.Rdma.Verbs;
+
+namespace Wayleave.Host.Perftest;
+
+/// <summary>
+/// Memory and queue pairs of one side. As in perftest the first half of the memory is what this side sends from, and
+/// reads to; the second is what the peer writes to, or reads: one piece for each queue pair.
+/// </summary>
+internal sealed class PerftestEnd : IAsyncDisposable
+{
+    /// <summary>READs and atomics that a queue pair answers at a time.</summary>
+    public const int ReadDepth = 16;
+
+    private const int CacheLineBytes = 64;
+    private const int ReceivesInFlight = 512;
+    private const int CompletionsMax = 1 << 20;
+    private const int RnrTimerCode = 12; // 0.64 ms
+
+    private readonly PerftestMemory _memory;
+    private readonly PerftestOptions _options;
+    private readonly ProtectionDomain _domain;
+    private readonly int _pieceBytes;
+
+    private PerftestEnd(
+        NicHandle nic, PerftestOptions options, PerftestMemory memory, ProtectionDomain domain, int pieceBytes)
+    {
+        (Nic, _options, _memory, _domain, _pieceBytes) = (nic, options, memory, domain, pieceBytes);
+        ReceiveDepth = Math.Max(1, Math.Min(ReceivesInFlight, CompletionsMax / 2 / options.QueuePairs));
+        int entries = options.QueuePairs * (options.Depth + ReceiveDepth);
+        Completions = nic.CreateCompletionQueue(Math.Min(entries, CompletionsMax));
+        Pairs = new QueuePair[options.QueuePairs];
+        Keys = new PerftestKeys[options.QueuePairs];
+        PeerKeys = new PerftestKeys[options.QueuePairs];
+    }
+
+    public NicHandle Nic { get; }
+
+    public CompletionQueue Completions { get; }
+
+    public QueuePair[] Pairs { get; }
+
+    /// <summary>Ours, one for each queue pair.</summary>
+    public PerftestKeys[] Keys { get; }
+
+    /// <summary>The peer's.</summary>
+    public PerftestKeys[] PeerKeys { get; }
+
+    /// <summary>Receives that a queue pair has room for.</summary>
+    public int ReceiveDepth { get; }
+
+    /// <summary>Grows with everything that the peer sends.</summary>
+    public long PacketsReceived => Nic.Device.Port.Stats.PacketsReceived;
+
+    /// <summary>What a connection by rdma_cm is asked for, and granted.</summary>
+    public CmParameters Parameters => _options.Verb is PerftestVerb.Read or PerftestVerb.Atomic
+        ? new CmParameters { ResponderResources = ReadDepth, InitiatorDepth = ReadDepth }
+        : new CmParameters { ResponderResources = 0, InitiatorDepth = 0 };
+
+    // Whether the peer's memory, or ours, is read and never written: then the second half has the pattern.
+    private bool IsServed => _options.Verb == PerftestVerb.Read;
+
+    public static async Task<PerftestEnd> OpenAsync(
+        WayleaveHost host, NicHandle nic, PerftestOptions options, int blockBytes)
+    {
+        int piece = (Math.Max(options.LargestBytes, blockBytes) + CacheLineBytes - 1) / CacheLineBytes * CacheLineBytes;
+        ProtectionDomain domain = nic.Device.CreateProtectionDomain();
+        PerftestMemory memory = await PerftestMemory.OpenAsync(
+            host,
+            nic,
+            "perftest",
+            2L * options.QueuePairs * piece,
+            AccessFlags.LocalWrite | AccessOf(options.Verb),
+            domain).ConfigureAwait(false);
+        PerftestEnd end = new(nic, options, memory, domain, piece);
+        for (int i = 0; i < end.Pairs.Length; i++)
+        {
+            end.Renew(i);
+        }
+
+        return end;
+    }
+
+    /// <summary>A fresh queue pair in the place of the one that failed to connect, or of none.</summary>
+    public void Renew(int index)
+    {
+        if (Pairs[index] is { } old)
+        {
+            Nic.Destroy(old);
+        }
+
+        QueuePairCapabilities capabilities = new() { MaxSendWr = _options.Depth, MaxReceiveWr = ReceiveDepth };
+        Pairs[index] = Nic.CreateQueuePair(_domain, Completions, capabilities);
+        Keys[index] = new PerftestKeys(
+            Lid: 0,
+            ReadDepth,
+            Pairs[index].QpNumber,
+            Nic.ChoosePsn(),
+            _memory.Region.Key,
+            _memory.Region.Iova + (ulong)ServedOffset(index),
+            Nic.Gid,
+            SharedReceiveNumber: 0);
+    }
+
+    /// <summary>The bytes that the peer will get; the rest is zero. After the numbers are known, before they are told.
+    /// </summary>
+    public void FillMemory()
+    {
+        for (int i = 0; i < Pairs.Length; i++)
+        {
+            Span<byte> sent = _memory.Bytes(SentOffset(i), _pieceBytes);
+            Span<byte> served = _memory.Bytes(ServedOffset(i), _pieceBytes);
+            sent.Clear();
+            served.Clear();
+            if (_options.Verb != PerftestVerb.Atomic)
+            {
+                PerftestPattern.Fill(IsServed ? served : sent, Keys[i]);
+            }
+        }
+    }
+
+    /// <summary>Takes every queue pair to RTS, towards what the peer has said.</summary>
+    /// <exception cref="WayleaveException">The peer's numbers make no sense.</exception>
+    public void Connect(PathMtu mtu)
+    {
+        for (int i = 0; i < Pairs.Length; i++)
+        {
+            QueuePair pair = Pairs[i];
+            PerftestKeys own = Keys[i], peer = PeerKeys[i];
+            string operation = $"connect {pair.Name} to {peer.Gid} queue pair {peer.QpNumber}";
+            if (peer.Gid.IsIPv4 != Nic.Gid.IsIPv4)
+            {
+                throw new WayleaveException(
+                    Errno.EINVAL,
+                    operation,
+                    $"its GID and ours, {Nic.Gid}, are of different IP versions",
+                    "give perftest the fitting one by -x");
+            }
+
+            QueuePairAttributes attributes = new()
+            {
+                AccessFlags = AccessOf(_options.Verb),
+                AddressVector = new AddressVector(
+                    peer.Gid, AddressVector.RoceUdpPort, peer.Gid.IsIPv4 ? IcrcMode.SolveIdentification : IcrcMode.Full),
+                PathMtu = mtu,
+                DestQpNumber = peer.QpNumber,
+                RqPsn = peer.Psn,
+                SqPsn = own.Psn,
+                MaxRdAtomic = Math.Clamp(peer.OutstandingReads, 0, RdmaDevice.MaxRdAtomic),
+                MaxDestRdAtomic = own.OutstandingReads,
+                MinRnrTimer = RnrTimerCode,
+                Timeout = NicHandle.AcknowledgeTimeoutCode,
+                RetryCount = 7,
+                RnrRetry = 7,
+            };
+            PerftestRequests.ConnectPair(Nic, pair, attributes, operation);
+        }
+    }
+
+    /// <summary>Where a queue pair sends from, and reads to.</summary>
+    public Sge SentPart(int pair, int lengthBytes, int offset = 0) =>
+        _memory.Part(SentOffset(pair) + offset, lengthBytes);
+
+    /// <summary>Where the peer's messages of a queue pair arrive.</summary>
+    public Sge ServedPart(int pair, int lengthBytes) => _memory.Part(ServedOffset(pair), lengthBytes);
+
+    public Span<byte> SentBytes(int pair, int lengthBytes) => _memory.Bytes(SentOffset(pair), lengthBytes);
+
+    public Span<byte> ServedBytes(int pair, int lengthBytes) => _memory.Bytes(ServedOffset(pair), lengthBytes);
+
+    /// <summary>Looks at what the peer's WRITEs and SENDs, or our READs, brought: of each queue pair, all of it.</summary>
+    /// <param name="lengthBytes">How much of each piece was written.</param>
+    /// <param name="sha256">Of that of the first queue pair.</param>
+    /// <exception cref="WayleaveException">EIO: a piece is as it was before the run.</exception>
+    public PerftestBytes CheckReceived(int lengthBytes, out string sha256)
+    {
+        sha256 = Sha256Of(Received(0, lengthBytes));
+        PerftestBytes verdict = PerftestBytes.Equal;
+        for (int i = 0; i < Pairs.Length; i++)
+        {
+            ReadOnlySpan<byte> bytes = Received(i, lengthBytes);
+            if (PerftestPattern.Matches(bytes, PeerKeys[i]))
+            {
+                continue;
+            }
+
+            verdict = PerftestBytes.Foreign;
+            if (bytes.IndexOfAnyExcept((byte)0) < 0)
+            {
+                throw new WayleaveException(
+                    Errno.EIO, "perftest", $"nothing has arrived in the {lengthBytes} bytes of {Pairs[i].Name}");
+            }
+        }
+
+        return verdict;
+    }
+
+    /// <summary>SHA-256 of what the first queue pair sends, or lets the peer read, as lower-case digits.</summary>
+    public string HashSent(int lengthBytes) =>
+        Sha256Of(_memory.Bytes(IsServed ? ServedOffset(0) : SentOffset(0), lengthBytes));
+
+    /// <summary>What the peer's fetch-and-adds have added to our memory, which was zero.</summary>
+    public long CountAdditions()
+    {
+        ulong sum = 0;
+        for (int i = 0; i < Pairs.Length; i++)
+        {
+            ReadOnlySpan<byte> bytes = _memory.Bytes(ServedOffset(i), _pieceBytes);
+            for (int at = 0; at + sizeof(ulong) <= bytes.Length; at += sizeof(ulong))
+            {
+                sum += BinaryPrimitives.ReadUInt64LittleEndian(bytes[at..]);
+            }
+        }
+
+        return (long)sum;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        foreach (QueuePair pair in Pairs)
+        {
+            Nic.Destroy(pair);
+        }
+
+        await _memory.CloseAsync().ConfigureAwait(false);
+    }
+
+    private static string Sha256Of(ReadOnlySpan<byte> bytes) => Convert.ToHexStringLower(SHA256.HashData(bytes));
+
+    private static AccessFlags AccessOf(PerftestVerb verb) => verb switch
+    {
+        PerftestVerb.Read => AccessFlags.RemoteRead,
+        PerftestVerb.Atomic => AccessFlags.RemoteAtomic,
+        PerftestVerb.Write => AccessFlags.RemoteWrite,
+        _ => AccessFlags.None,
+    };
+
+    private ReadOnlySpan<byte> Received(int pair, int lengthBytes) =>
+        _memory.Bytes(IsServed ? SentOffset(pair) : ServedOffset(pair), lengthBytes);
+
+    private long SentOffset(int pair) => (long)pair * _pieceBytes;
+
+    private long ServedOffset(int pair) => (long)(Pairs.Length + pair) * _pieceBytes;
+}
