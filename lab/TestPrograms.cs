@@ -18,8 +18,8 @@ internal static class TestPrograms
         ["p2p"] = PeerToPeer.Run,
         ["rping-peer"] = RpingPeer.Run,
         ["rxe-dialogs"] = RxeDialogs.Run,
-        ["wayleave"] = arguments => Cli.CommandLine.RunAsync(
-            arguments, Console.Out, Console.Error, CancellationToken.None).GetAwaiter().GetResult(),
+        ["wayleave"] = arguments => AppDomain.CurrentDomain.ExecuteAssembly(
+            Path.Combine(AppContext.BaseDirectory, "wayleave.dll"), arguments),
     };
 
     /// <summary>The program of that name: takes its arguments and gives its exit code. Null: there is none.</summary>

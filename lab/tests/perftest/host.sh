@@ -5,6 +5,7 @@ runs >"$LAB_SHARE/runs"
 while read -r name role _ ours arguments; do
     ours="wayleave perftest $ours $arguments -d $LAB_HOST --json"
     if [ "$role" = server ]; then
+        : >"$LAB_SHARE/$name.said"
         "$LAB" program $ours >"$LAB_SHARE/$name.json.new" 2>"$LAB_SHARE/$name.said" &
         until grep -q waiting "$LAB_SHARE/$name.said"; do
             kill -0 $! || { cat "$LAB_SHARE/$name.said"; exit 1; }

@@ -42,7 +42,7 @@ internal static class PerftestCommand
         Option<int> port = Number("--port", "-p", "Port of the exchange", defaults.Port);
         Option<int> size = Number("--size", "-s", "Bytes of a message", defaults.SizeBytes);
         Option<int> iterations = Number("--iters", "-n", "Messages of each side", defaults.Iterations);
-        Option<int> mtu = Number("--mtu", "-m", "Payload bytes of a packet, the peer's too", RcPingpong.DefaultMtuBytes);
+        Option<int> mtu = Number("--mtu", "-m", "Payload of a packet, the peer's too", RcPingpong.DefaultMtuBytes);
         Option<TimeSpan?> patience = Patience();
         Command command = new("rc-pingpong", "Be either side of rdma-core's ibv_rc_pingpong")
         {
@@ -121,7 +121,7 @@ internal static class PerftestCommand
         };
         Option<bool> all = new("--all", "-a") { Description = "Sizes from 2 to 2^23" };
         Option<int> pairs = Number("--qp", "-q", "Queue pairs", defaults.QueuePairs);
-        Option<int> mtu = Number("--mtu", "-m", "Payload bytes of a packet; the smaller one of both sides counts", 4096);
+        Option<int> mtu = Number("--mtu", "-m", "Payload of a packet; the smaller one of both sides counts", 4096);
         Option<int> depth = Number("--tx-depth", "-t", "Requests in flight per queue pair", defaults.Depth);
         Option<bool> both = new("--bidirectional", "-b") { Description = "Both sides are active" };
         Option<bool> manager = new("--rdma_cm", "-R") { Description = "Connect by rdma_cm" };
@@ -195,7 +195,8 @@ internal static class PerftestCommand
     private static async Task<int> RunAsync(
         CommandContext context, PerftestOptions options, IPAddress own, int mtu, CancellationToken cancellation)
     {
-        WayleaveHost host = await WayleaveHost.StartAsync(ConfigOf(own, mtu, PerftestRun.MemoryBytes(options))).ConfigureAwait(false);
+        WayleaveHost host = await WayleaveHost.StartAsync(ConfigOf(own, mtu, PerftestRun.MemoryBytes(options)))
+            .ConfigureAwait(false);
         await using (host.ConfigureAwait(false))
         {
             PerftestResult result = await PerftestRun.RunAsync(

@@ -32,7 +32,7 @@ internal sealed class PerftestExchange(IPerftestChannel channel, PerftestOptions
     public int BlockBytes { get; private set; } = PageBytes;
 
     /// <summary>Versions, pages, cache lines; then the MTU of both.</summary>
-    /// <exception cref="WayleaveException">EOPNOTSUPP: the peer speaks another version.</exception>
+    /// <exception cref="WayleaveException">EPROTO: the peer speaks another version.</exception>
     public async Task<PathMtu> GreetAsync(PathMtu mtu, CancellationToken cancellation)
     {
         PerftestVersion.Write(_mine);
@@ -41,7 +41,7 @@ internal sealed class PerftestExchange(IPerftestChannel channel, PerftestOptions
         if (!PerftestVersion.TryParse(_theirs.AsSpan(0, PerftestVersion.TextBytes), out _))
         {
             throw new WayleaveException(
-                Errno.EOPNOTSUPP,
+                Errno.EPROTO,
                 "perftest",
                 $"the peer says version '{PeerVersion}', and {PerftestVersion.Oldest:F2} to 6.x are known here",
                 $"is it {options.ToolName}, and does it use -R as this side does?");
@@ -175,7 +175,8 @@ internal sealed class PerftestExchange(IPerftestChannel channel, PerftestOptions
         if (!isWhole)
         {
             throw received == 0
-                ? new WayleaveException(Errno.ECONNRESET, "perftest", $"the peer has ended instead of sending its {what}")
+                ? new WayleaveException(
+                    Errno.ECONNRESET, "perftest", $"the peer has ended instead of sending its {what}")
                 : Nonsense($"{received} bytes as its {what}, which has {length}");
         }
 

@@ -12,7 +12,7 @@ namespace Wayleave.Host.Perftest;
 /// <param name="Lid">Local identifier; 0 on RoCE.</param>
 /// <param name="OutstandingReads">READs and atomics that the sender of this answers at a time.</param>
 /// <param name="QpNumber">24 bits.</param>
-/// <param name="Psn">The first PSN that the sender of this sends, 24 bits. The connection manager's is the other.</param>
+/// <param name="Psn">The first PSN that the sender of this sends, 24 bits. (rdma_cm's is the other.)</param>
 /// <param name="RKey">Of the memory that the other side may use.</param>
 /// <param name="Address">Where that begins.</param>
 /// <param name="Gid">The address to send to.</param>

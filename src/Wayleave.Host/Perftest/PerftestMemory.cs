@@ -20,7 +20,7 @@ internal sealed class PerftestMemory
 
     public MemoryRegion Region { get; }
 
-    /// <summary>Makes an object on the first GPU of a host and registers it for a NIC, in a domain of its own.</summary>
+    /// <summary>Makes an object on the first GPU of a host and registers it for a NIC.</summary>
     public static async Task<PerftestMemory> OpenAsync(
         WayleaveHost host, NicHandle nic, string name, long sizeBytes, AccessFlags access, ProtectionDomain domain)
     {

@@ -68,7 +68,7 @@ public sealed class PerftestRun
     /// <param name="listening">Called when a client may come.</param>
     /// <param name="cancellation">Ends the run; the peer sees it end.</param>
     /// <exception cref="WayleaveException">
-    /// EOPNOTSUPP, EPROTO: the peer says what is not known here; ETIMEDOUT: it is silent; ECONNRESET: it has
+    /// EPROTO: the peer says what is not known here; ETIMEDOUT: it is silent; ECONNRESET: it has
     /// ended; EIO: a request failed, or bytes are wrong.
     /// </exception>
     public static async Task<PerftestResult> RunAsync(
@@ -157,8 +157,13 @@ public sealed class PerftestRun
         // The last byte of a WRITE that measures latency is a number, and looked at already.
         int length = _options.LargestBytes - (_options is { IsLatency: true, Verb: PerftestVerb.Write } ? 1 : 0);
         string? sha256 = null;
-        bool isSender = _options.Verb == PerftestVerb.Read ? IsPassive || _options.IsBidirectional
-            : !isAtomic && !IsPassive && (_options.Verb == PerftestVerb.Write || _options.IsClient || _options.IsBidirectional);
+        bool isSender = _options.Verb switch
+        {
+            PerftestVerb.Atomic => false,
+            PerftestVerb.Read => IsPassive || _options.IsBidirectional,
+            PerftestVerb.Write => !IsPassive,
+            _ => _options.IsClient || _options.IsBidirectional || _options.IsLatency,
+        };
         PerftestBytes bytes = brings && length > 0 ? _end.CheckReceived(length, out sha256) : PerftestBytes.None;
         return new PerftestResult
         {

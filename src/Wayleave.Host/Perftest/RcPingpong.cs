@@ -17,9 +17,9 @@ namespace Wayleave.Host.Perftest;
 //                                       <-- the same of its own
 //   "done", 5 bytes                     -->
 //
-// Then messages of one size, by SEND: the client begins, and each side answers what it gets, so often. The tool receives
-// into the buffer that it sends from, so what it sends is what it got last: a client can tell whether its bytes went to
-// the peer and back.
+// Then messages of one size, by SEND: the client begins, and each side answers what it gets, so often. The tool
+// receives into the buffer that it sends from, so what it sends is what it got last: a client can tell whether its
+// bytes went to the peer and back.
 
 /// <summary>One side of <c>ibv_rc_pingpong</c>.</summary>
 public sealed class RcPingpong
@@ -48,6 +48,11 @@ public sealed class RcPingpong
     private readonly PerftestOptions _options;
     private readonly CompletionWait _completions;
     private readonly QueuePair _pair;
+
+    // Completions to wait for; below zero when one came before it was waited for: the next message may be here before
+    // the last answer is known to be there.
+    private int _sendsDue;
+    private int _receivesDue;
 
     private RcPingpong(NicHandle nic, PerftestMemory memory, PerftestOptions options)
     {
@@ -113,6 +118,11 @@ public sealed class RcPingpong
             {
                 limit.CancelAfter(_options.Patience);
                 await (_options.IsClient ? PingAsync(i, limit.Token) : PongAsync(limit.Token)).ConfigureAwait(false);
+            }
+
+            // The answer to the last message must leave before the queue pair ends: nothing more comes after it.
+            while (_nic.Driver.TryProgress())
+            {
             }
 
             return Convert.ToHexStringLower(SHA256.HashData(_memory.Bytes(SizeMax, _options.SizeBytes)));
@@ -231,7 +241,9 @@ public sealed class RcPingpong
 
     private async Task TakeAsync(int sends, int receives, CancellationToken cancellation)
     {
-        while (sends > 0 || receives > 0)
+        _sendsDue += sends;
+        _receivesDue += receives;
+        while (_sendsDue > 0 || _receivesDue > 0)
         {
             WorkCompletion completion = (await _completions.NextAsync(null, cancellation).ConfigureAwait(false))!.Value;
             if (completion.Status != WorkCompletionStatus.Success)
@@ -241,11 +253,11 @@ public sealed class RcPingpong
 
             if (completion.WrId == SendId)
             {
-                sends--;
+                _sendsDue--;
             }
             else
             {
-                receives--;
+                _receivesDue--;
                 PostReceive();
             }
         }

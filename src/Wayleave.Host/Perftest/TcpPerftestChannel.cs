@@ -56,7 +56,11 @@ internal sealed class TcpPerftestChannel : IPerftestChannel
         {
             socket.Dispose();
             throw new WayleaveException(
-                ErrnoOf(e), $"connect to {server} from {own}", e.Message, "is the server there, and its port the same?", e);
+                ErrnoOf(e),
+                $"connect to {server} from {own}",
+                e.Message,
+                "is the server there, and its port the same?",
+                e);
         }
         catch
         {

@@ -1,0 +1,261 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using System.Text;
+using System.Text.Json;
+using Wayleave.Cli;
+using Wayleave.Host.Perftest;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Cli;
+
+/// <summary>
+/// <c>wayleave perftest</c>, both sides of it, and peers that are none. The tools themselves are in the lab.
+/// </summary>
+public class PerftestCommandTests
+{
+    private static int s_nextAddress;
+
+    public static TheoryData<string, string> Runs
+    {
+        get
+        {
+            TheoryData<string, string> runs = [];
+            foreach (string exchange in (string[])["", " -R"])
+            {
+                foreach (string test in (string[])["write-bw", "read-bw", "send-bw", "atomic-bw"])
+                {
+                    runs.Add(test, "-n 60" + exchange);
+                }
+
+                foreach (string test in (string[])["write-lat", "read-lat", "send-lat", "atomic-lat"])
+                {
+                    runs.Add(test, "-n 20" + exchange);
+                }
+            }
+
+            runs.Add("write-bw", "-n 20 -q 3 -m 1024");
+            runs.Add("write-bw", "-n 20 -b -q 2");
+            runs.Add("send-bw", "-n 20 -b");
+            runs.Add("read-bw", "-n 20 -b -R");
+            runs.Add("send-bw", "-n 600 -s 64 -t 16");
+            runs.Add("send-bw", "-D 0.2");
+            runs.Add("send-bw", "-D 0.2 -b");
+            runs.Add("write-bw", "-D 0.2");
+            runs.Add("atomic-bw", "-n 50 -A CMP_AND_SWAP");
+            return runs;
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Runs))]
+    public async Task ROCE_75_ROCE_77_differs_two_of_ours_and_the_tools_in_the_lab(string test, string arguments)
+    {
+        (string server, string client) = NextAddresses();
+        string[] options = [.. arguments.Split(' '), "--json"];
+        Task<Outcome> serving = await Serve([test, "-d", server, .. options]);
+        Outcome asked = await Run(new StringWriter(), ["perftest", test, server, "-d", client, .. options]);
+        Outcome served = await serving;
+        Assert.Equal((0, ""), (asked.ExitCode, asked.Error));
+        Assert.Equal(0, served.ExitCode);
+        foreach (JsonElement end in (JsonElement[])[Parse(asked.Output), Parse(served.Output)])
+        {
+            Assert.Equal("6.24", end.GetProperty("peer_version").GetString());
+            Assert.NotEqual("foreign", end.GetProperty("bytes").GetString());
+        }
+
+        Assert.True(Proves(Parse(asked.Output)) || Proves(Parse(served.Output)), "neither side saw its bytes");
+
+        static bool Proves(JsonElement end) => end.GetProperty("bytes").GetString() == "equal"
+            || (end.GetProperty("tool").GetString()!.StartsWith("ib_atomic", StringComparison.Ordinal)
+                && end.GetProperty("results").GetArrayLength() > 0);
+    }
+
+    [Fact]
+    public async Task Every_size_from_2_bytes_to_8_MiB_is_measured()
+    {
+        (string server, string client) = NextAddresses();
+        Task<Outcome> serving = await Serve(["send-bw", "-d", server, "-a", "-n", "5", "--json"]);
+        Outcome asked = await Run(
+            new StringWriter(), ["perftest", "send-bw", server, "-d", client, "-a", "-n", "5", "--json"]);
+        Assert.Equal((0, ""), (asked.ExitCode, asked.Error));
+        JsonElement end = Parse((await serving).Output);
+        Assert.Equal("equal", end.GetProperty("bytes").GetString());
+        Assert.Equal(
+            Enumerable.Range(1, 23).Select(power => 1L << power),
+            end.GetProperty("results").EnumerateArray().Select(r => r.GetProperty("size_bytes").GetInt64()));
+    }
+
+    [Theory]
+    [InlineData("", 1000)]
+    [InlineData("-R", 300)]
+    public async Task Additions_are_counted_where_they_are_made(string exchange, int count)
+    {
+        (string server, string client) = NextAddresses();
+        string[] options =
+            [.. exchange.Split(' ', StringSplitOptions.RemoveEmptyEntries), "-n", $"{count}", "--json"];
+        Task<Outcome> serving = await Serve(["atomic-bw", "-d", server, .. options]);
+        Outcome asked = await Run(new StringWriter(), ["perftest", "atomic-bw", server, "-d", client, .. options]);
+        Assert.Equal(0, asked.ExitCode);
+        Assert.Equal(count, Parse((await serving).Output).GetProperty("additions").GetInt32());
+        Assert.Equal(count, Parse(asked.Output).GetProperty("additions").GetInt32());
+    }
+
+    [Theory]
+    [InlineData("100")]
+    [InlineData("1")]
+    public async Task Ping_pong_comes_back_as_it_was_sent(string iterations)
+    {
+        (string server, string client) = NextAddresses();
+        Task<Outcome> serving = await Serve(["rc-pingpong", "-d", server, "-n", iterations, "--json"]);
+        Outcome asked = await Run(
+            new StringWriter(), ["perftest", "rc-pingpong", server, "-d", client, "-n", iterations, "--json"]);
+        Assert.Equal((0, ""), (asked.ExitCode, asked.Error));
+        Assert.Equal(
+            Parse(asked.Output).GetProperty("received_sha256").GetString(),
+            Parse((await serving).Output).GetProperty("received_sha256").GetString());
+    }
+
+    public static TheoryData<string, byte[], string> Strangers => new()
+    {
+        { "9e999", [], "the peer says version '9e999', and 5.70 to 6.x are known here" },
+        { "5.60", [], "the peer says version '5.60'" },
+        { "7.01", [], "the peer says version '7.01'" },
+        { "\u001b[31m", [], "the peer says version '?[31m'" },
+        { "", [], "the peer says version ''" },
+        { "6.06", [255, 255, 255, 255, 0, 0, 0, 64], "a page of -1 bytes" },
+        { "6.06", [0, 0, 16, 0, 0, 0, 0, 64, (byte)'9', 0], "the peer sends '9' as its MTU" },
+        { "6.06", [0, 0, 16, 0, 0, 0, 0, 64, (byte)'3', 0, .. Text('z')], "describe no queue pair" },
+        { "6.06", [0, 0, 16, 0, 0, 0, 0, 64, (byte)'3', 0, .. Text(':')], "describe no queue pair" },
+    };
+
+    [Theory]
+    [MemberData(nameof(Strangers))]
+    public async Task H_16_A_peer_that_is_none_is_told_apart(string version, byte[] more, string problem)
+    {
+        byte[] hello = new byte[16];
+        Encoding.ASCII.GetBytes(version, hello);
+        Outcome served = await Answer([.. hello, .. more], closes: false);
+        Assert.Equal(1, served.ExitCode);
+        Assert.Contains(problem, served.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain('\u001b', served.Error);
+    }
+
+    [Theory]
+    [InlineData(107)]
+    [InlineData(1)]
+    [InlineData(0)]
+    public async Task H_16_A_peer_that_stops_in_the_middle_and_never_closes_is_given_up(int length)
+    {
+        Outcome served = await Answer([.. Greeting(), .. Text('0')[..length]], closes: false);
+        Assert.Equal(1, served.ExitCode);
+        Assert.Contains("the peer sends no keys for 0.5 s", served.Error, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(107, "the peer has ended after 107 of 108 bytes")]
+    [InlineData(0, "the peer has ended instead of sending its keys")]
+    public async Task H_16_A_peer_that_ends_early_is_named(int length, string problem)
+    {
+        Outcome served = await Answer([.. Greeting(), .. Text('0')[..length]], closes: true);
+        Assert.Equal(1, served.ExitCode);
+        Assert.Contains(problem, served.Error, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("perftest", "write-bw", "-s", "0")]
+    [InlineData("perftest", "write-bw", "-s", "8388609")]
+    [InlineData("perftest", "write-bw", "-n", "4")]
+    [InlineData("perftest", "write-bw", "-x", "1")]
+    [InlineData("perftest", "write-bw", "-d", "rxe0")]
+    [InlineData("perftest", "write-bw", "-q", "1025")]
+    [InlineData("perftest", "write-bw", "-q", "1000", "-a")]
+    [InlineData("perftest", "write-lat", "-q", "2")]
+    [InlineData("perftest", "write-bw", "-a", "-D", "1")]
+    [InlineData("perftest", "atomic-bw", "-s", "16")]
+    [InlineData("perftest", "atomic-bw", "-A", "ADD")]
+    [InlineData("perftest", "rc-pingpong", "-s", "0")]
+    [InlineData("perftest", "rc-pingpong", "-p", "65536")]
+    public async Task What_makes_no_sense_is_a_usage_error(params string[] arguments) =>
+        Assert.Equal(2, (await Run(new StringWriter(), arguments)).ExitCode);
+
+    [Fact]
+    public async Task A_server_that_is_not_there_is_named()
+    {
+        (string server, string client) = NextAddresses();
+        Outcome asked = await Run(new StringWriter(), ["perftest", "write-bw", server, "-d", client]);
+        Assert.Equal(1, asked.ExitCode);
+        Assert.Contains($"connect to {server}:18515", asked.Error, StringComparison.Ordinal);
+    }
+
+    private static byte[] Greeting() =>
+        [.. "6.06"u8, .. new byte[12], 0, 0, 16, 0, 0, 0, 0, 64, (byte)'3', 0];
+
+    // A text of the right length, with another digit for every 0.
+    private static byte[] Text(char digit)
+    {
+        byte[] text = new byte[PerftestKeys.TextBytes];
+        default(PerftestKeys).WriteText(text);
+        text.AsSpan().Replace((byte)'0', (byte)digit);
+        return text;
+    }
+
+    // A server of ours and a peer that sends these bytes whatever it hears.
+    private static async Task<Outcome> Answer(byte[] bytes, bool closes)
+    {
+        (string server, _) = NextAddresses();
+        Task<Outcome> serving = await Serve(["write-bw", "-d", server, "--patience", "500ms"]);
+        using Socket peer = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        await peer.ConnectAsync(new IPEndPoint(IPAddress.Parse(server), PerftestOptions.DefaultPort));
+        await peer.SendAsync(bytes);
+        if (closes)
+        {
+            peer.Shutdown(SocketShutdown.Send);
+        }
+
+        return await serving;
+    }
+
+    private static (string Server, string Client) NextAddresses()
+    {
+        // Two test runs on one machine must not meet.
+        int number = Interlocked.Increment(ref s_nextAddress);
+        string prefix = string.Create(
+            CultureInfo.InvariantCulture, $"127.{100 + Environment.ProcessId % 100}.{number}");
+        return (prefix + ".1", prefix + ".2");
+    }
+
+    private static JsonElement Parse(string json) => JsonDocument.Parse(json).RootElement;
+
+    // The server, once it waits for a client.
+    private static async Task<Task<Outcome>> Serve(string[] arguments)
+    {
+        FirstLine error = new();
+        Task<Outcome> server = Run(error, ["perftest", .. arguments]);
+        await Task.WhenAny(server, error.Written);
+        return server;
+    }
+
+    private static async Task<Outcome> Run(StringWriter error, string[] arguments)
+    {
+        using StringWriter output = new() { NewLine = "\n" };
+        int exitCode = await CommandLine.RunAsync(arguments, output, error, TestContext.Current.CancellationToken);
+        return new Outcome(exitCode, output.ToString(), error.ToString());
+    }
+
+    /// <summary>Says when something was written.</summary>
+    private sealed class FirstLine : StringWriter
+    {
+        private readonly TaskCompletionSource _written = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        public Task Written => _written.Task;
+
+        public override void WriteLine(string? value)
+        {
+            base.WriteLine(value);
+            _written.TrySetResult();
+        }
+    }
+
+    private sealed record Outcome(int ExitCode, string Output, string Error);
+}
