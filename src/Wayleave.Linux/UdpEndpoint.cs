@@ -33,6 +33,9 @@ public sealed unsafe class UdpEndpoint : IDisposable
     /// <summary>A receive buffer of this size never truncates.</summary>
     public const int SuperPacketBytesMax = 65_535;
 
+    /// <summary>How many super-packets one call sends at most.</summary>
+    public const int SendBatchMax = 4;
+
     private const ushort RoCEv2Port = 4791;
 
     // struct cmsghdr is followed by its data and padded to eight bytes (CMSG_LEN, CMSG_SPACE).
@@ -123,43 +126,18 @@ public sealed unsafe class UdpEndpoint : IDisposable
     [SkipLocalsInit]
     public Errno TrySend(in EndpointAddress destination, ReadOnlySpan<byte> bytes, int segmentBytes)
     {
-        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(segmentBytes);
-        if (destination.IsIPv4 != LocalAddress.IsIPv4)
+        Errno refusal = Check(destination, bytes.Length, segmentBytes);
+        if (refusal != Errno.Success)
         {
-            return Errno.EAFNOSUPPORT;
+            return refusal;
         }
 
-        if (bytes.Length > SuperPacketBytesMax)
-        {
-            return Errno.EMSGSIZE;
-        }
-
-        SocketAddress name;
-        SegmentControl control;
-        iovec part;
+        SendSlot slot;
         msghdr message;
-        message.msg_name = &name;
-        message.msg_namelen = name.Write(destination, _scopeId);
-        message.msg_iov = &part;
-        message.msg_iovlen = 1;
-        message.msg_control = null;
-        message.msg_controllen = 0;
-        message.msg_flags = 0;
-        if (bytes.Length > segmentBytes || bytes.Length > PlainSendBytesMax)
-        {
-            control.Header.cmsg_len = SegmentControlBytes;
-            control.Header.cmsg_level = @in.IPPROTO_UDP;
-            control.Header.cmsg_type = udp.UDP_SEGMENT;
-            control.SegmentBytes = (ushort)Math.Min(segmentBytes, bytes.Length);
-            message.msg_control = &control;
-            message.msg_controllen = (nuint)sizeof(SegmentControl);
-        }
-
         using FileDescriptor.Borrowed fd = _socket.Borrow();
         fixed (byte* data = bytes)
         {
-            part.iov_base = data;
-            part.iov_len = (nuint)bytes.Length;
+            Prepare(&message, &slot, destination, data, bytes.Length, segmentBytes);
             while (Libc.sendmsg(fd.Number, &message, socket.MSG_DONTWAIT) < 0)
             {
                 Errno errno = LinuxException.LastErrno();
@@ -171,6 +149,72 @@ public sealed unsafe class UdpEndpoint : IDisposable
         }
 
         return Errno.Success;
+    }
+
+    /// <summary>
+    /// Sends super-packets by one system call, in order, until one is refused; each as by <see cref="TrySend(in
+    /// EndpointAddress, ReadOnlySpan{byte}, int)"/>.
+    /// </summary>
+    /// <param name="batch">At most <see cref="SendBatchMax"/>; their destinations may differ.</param>
+    /// <param name="bytes">What their offsets count in.</param>
+    /// <param name="sent">How many the kernel has taken, from the first on.</param>
+    /// <returns>
+    /// Success when all were taken; otherwise why the one behind those that were sent was not. Nothing of it, or of
+    /// those behind it, was sent.
+    /// </returns>
+    /// <exception cref="ArgumentOutOfRangeException">
+    /// Too many, a segment size that is not positive, or a super-packet outside <paramref name="bytes"/>.
+    /// </exception>
+    [SkipLocalsInit]
+    public Errno TrySend(ReadOnlySpan<UdpSuperPacket> batch, ReadOnlySpan<byte> bytes, out int sent)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(batch.Length, SendBatchMax, nameof(batch));
+        sent = 0;
+        Errno refusal = Errno.Success; // of the first that the kernel is not even asked about
+        SendSlot* slots = stackalloc SendSlot[SendBatchMax];
+        mmsghdr* messages = stackalloc mmsghdr[SendBatchMax];
+        using FileDescriptor.Borrowed fd = _socket.Borrow();
+        fixed (byte* data = bytes)
+        {
+            int count = 0;
+            for (; count < batch.Length; count++)
+            {
+                ref readonly UdpSuperPacket packet = ref batch[count];
+                _ = bytes.Slice(packet.OffsetBytes, packet.LengthBytes);
+                refusal = Check(packet.Destination, packet.LengthBytes, packet.SegmentBytes);
+                if (refusal != Errno.Success)
+                {
+                    break;
+                }
+
+                Prepare(
+                    &messages[count].msg_hdr,
+                    &slots[count],
+                    packet.Destination,
+                    data + packet.OffsetBytes,
+                    packet.LengthBytes,
+                    packet.SegmentBytes);
+            }
+
+            // A call that stops half-way says how many it took, and only the next one why.
+            while (sent < count)
+            {
+                int taken = Libc.sendmmsg(fd.Number, messages + sent, (uint)(count - sent), socket.MSG_DONTWAIT);
+                if (taken >= 0)
+                {
+                    sent += taken;
+                    continue;
+                }
+
+                Errno errno = LinuxException.LastErrno();
+                if (errno != Errno.EINTR)
+                {
+                    return errno;
+                }
+            }
+        }
+
+        return refusal;
     }
 
     /// <summary>
@@ -425,9 +469,48 @@ public sealed unsafe class UdpEndpoint : IDisposable
         }
     }
 
+    private Errno Check(in EndpointAddress destination, int lengthBytes, int segmentBytes)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(segmentBytes);
+        return destination.IsIPv4 != LocalAddress.IsIPv4 ? Errno.EAFNOSUPPORT
+            : lengthBytes > SuperPacketBytesMax ? Errno.EMSGSIZE
+            : Errno.Success;
+    }
+
+    private void Prepare(
+        msghdr* message, SendSlot* slot, in EndpointAddress destination, byte* data, int lengthBytes, int segmentBytes)
+    {
+        slot->Part.iov_base = data;
+        slot->Part.iov_len = (nuint)lengthBytes;
+        message->msg_name = &slot->Name;
+        message->msg_namelen = slot->Name.Write(destination, _scopeId);
+        message->msg_iov = &slot->Part;
+        message->msg_iovlen = 1;
+        message->msg_control = null;
+        message->msg_controllen = 0;
+        message->msg_flags = 0;
+        if (lengthBytes > segmentBytes || lengthBytes > PlainSendBytesMax)
+        {
+            slot->Control.Header.cmsg_len = SegmentControlBytes;
+            slot->Control.Header.cmsg_level = @in.IPPROTO_UDP;
+            slot->Control.Header.cmsg_type = udp.UDP_SEGMENT;
+            slot->Control.SegmentBytes = (ushort)Math.Min(segmentBytes, lengthBytes);
+            message->msg_control = &slot->Control;
+            message->msg_controllen = (nuint)sizeof(SegmentControl);
+        }
+    }
+
     private struct SegmentControl
     {
         internal cmsghdr Header;
         internal ushort SegmentBytes;
+    }
+
+    // What the header of a message that is sent points to.
+    private struct SendSlot
+    {
+        internal SocketAddress Name;
+        internal iovec Part;
+        internal SegmentControl Control;
     }
 }

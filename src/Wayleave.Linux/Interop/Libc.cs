@@ -112,6 +112,9 @@ internal static unsafe partial class Libc
     internal static partial nint sendmsg(int sockfd, msghdr* msg, int flags);
 
     [LibraryImport(Library)]
+    internal static partial int sendmmsg(int sockfd, mmsghdr* msgvec, uint vlen, int flags);
+
+    [LibraryImport(Library)]
     internal static partial nint recvmsg(int sockfd, msghdr* msg, int flags);
 
     [LibraryImport(Library)]

@@ -42,6 +42,12 @@ internal unsafe struct msghdr
     internal int msg_flags;
 }
 
+internal struct mmsghdr
+{
+    internal msghdr msg_hdr;
+    internal uint msg_len;
+}
+
 internal struct cmsghdr
 {
     internal nuint cmsg_len;

@@ -17,7 +17,7 @@ public class LayoutTests
         ("linux/udp.h", [typeof(udp)]),
         ("linux/in.h", [typeof(@in), typeof(sockaddr_in)]),
         ("linux/in6.h", [typeof(in6), typeof(sockaddr_in6)]),
-        ("sys/socket.h", [typeof(socket), typeof(iovec), typeof(msghdr), typeof(cmsghdr), typeof(ucred)]),
+        ("sys/socket.h", [typeof(socket), typeof(iovec), typeof(msghdr), typeof(mmsghdr), typeof(cmsghdr), typeof(ucred)]),
         ("linux/sock_diag.h", [typeof(sock_diag)]),
         ("linux/if.h", [typeof(@if), typeof(ifreq)]),
         ("linux/if_tun.h", [typeof(if_tun)]),

@@ -1,0 +1,9 @@
+namespace Wayleave.Linux;
+
+/// <summary>One super-packet of several that go to the kernel by one call (<c>struct mmsghdr</c>).</summary>
+/// <param name="Destination">Of the same IP version as the sending socket.</param>
+/// <param name="OffsetBytes">Where its first datagram begins in the bytes of the call.</param>
+/// <param name="LengthBytes">Of all its datagrams together.</param>
+/// <param name="SegmentBytes">Payload of each datagram; the last may be shorter.</param>
+public readonly record struct UdpSuperPacket(
+    EndpointAddress Destination, int OffsetBytes, int LengthBytes, int SegmentBytes);
