@@ -108,6 +108,8 @@ public sealed class QueuePair : Numbered
 
     internal RdmaDevice Device => Domain.Device;
 
+    internal SendQueue Sends => _sends;
+
     internal LocalMemory Memory { get; }
 
     internal RemoteMemory Remote { get; }

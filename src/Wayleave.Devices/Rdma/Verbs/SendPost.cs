@@ -24,11 +24,11 @@ public ref struct SendPost
     public readonly int Count => _count;
 
     /// <summary>As <see cref="QueuePair.PostSend(in SendWorkRequest, ReadOnlySpan{Sge})"/>.</summary>
-    public Errno Add(in SendWorkRequest request, ReadOnlySpan<Sge> sges) =>
+    public Errno Add(scoped in SendWorkRequest request, scoped ReadOnlySpan<Sge> sges) =>
         Note(_pair.MaySend ? _queue.TryAdd(request, sges) : Errno.EINVAL);
 
     /// <summary>As <see cref="QueuePair.PostSendInline"/>.</summary>
-    public Errno AddInline(in SendWorkRequest request, ReadOnlySpan<byte> data) =>
+    public Errno AddInline(scoped in SendWorkRequest request, scoped ReadOnlySpan<byte> data) =>
         Note(_pair.MaySend ? _queue.TryAddInline(request, data) : Errno.EINVAL);
 
     /// <summary>As <see cref="QueuePair.PostBind"/>.</summary>

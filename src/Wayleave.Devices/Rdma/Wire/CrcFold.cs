@@ -176,13 +176,22 @@ internal static class CrcFold
     private static Vector128<ulong> Fold(Vector128<ulong> x, Vector128<ulong> factors) =>
         Pclmulqdq.CarrylessMultiply(x, factors, 0x00) ^ Pclmulqdq.CarrylessMultiply(x, factors, 0x11);
 
+    // .NET 9 has no name for the wide instructions, and CrcPath never chooses them there: two halves are as right.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static Vector256<ulong> Fold(Vector256<ulong> x, Vector256<ulong> factors) =>
+#if NET10_0_OR_GREATER
         Pclmulqdq.V256.CarrylessMultiply(x, factors, 0x00) ^ Pclmulqdq.V256.CarrylessMultiply(x, factors, 0x11);
+#else
+        Vector256.Create(Fold(x.GetLower(), factors.GetLower()), Fold(x.GetUpper(), factors.GetUpper()));
+#endif
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static Vector512<ulong> Fold(Vector512<ulong> x, Vector512<ulong> factors) =>
+#if NET10_0_OR_GREATER
         Pclmulqdq.V512.CarrylessMultiply(x, factors, 0x00) ^ Pclmulqdq.V512.CarrylessMultiply(x, factors, 0x11);
+#else
+        Vector512.Create(Fold(x.GetLower(), factors.GetLower()), Fold(x.GetUpper(), factors.GetUpper()));
+#endif
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static Vector128<ulong> Load128<TMode>(ref byte source, ref byte destination, int offset)

@@ -15,9 +15,11 @@ public static class Icrc
 
     // Read-only statics of this kind are constants to the second compilation: the switch on it disappears.
     private static readonly CrcPath s_path =
+#if NET10_0_OR_GREATER
         Pclmulqdq.V512.IsSupported ? CrcPath.Fold512
-        : Pclmulqdq.V256.IsSupported ? CrcPath.Fold256
-        : Pclmulqdq.IsSupported ? CrcPath.Fold128
+        : Pclmulqdq.V256.IsSupported ? CrcPath.Fold256 :
+#endif
+        Pclmulqdq.IsSupported ? CrcPath.Fold128
         : CrcPath.Table;
 
     /// <summary>The best path of this processor; every lesser one works too.</summary>
