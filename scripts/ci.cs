@@ -28,6 +28,7 @@ List<string> skips = [];
 Step("restore, locked", "dotnet", ["restore"]);
 Step("format", "dotnet", ["format", "--verify-no-changes", "--no-restore", "--severity", "warn"]);
 Lab();
+Ibverbs();
 Tests();
 Step("pack", "dotnet", ["pack", "-c", "Release", "-o", packages], check: _ => Packages());
 foreach (string sample in Projects("samples"))
@@ -123,6 +124,28 @@ void Lab()
     string file = Path.Combine(artifacts, "lab.json");
     File.WriteAllText(file, report);
     Environment.SetEnvironmentVariable("WAYLEAVE_LAB_REPORT", file);
+}
+
+// The library for C programs. Where it cannot be made, the tests that run programs over it are skipped.
+void Ibverbs()
+{
+    (int exit, string output) =
+        Run(Path.Combine(root, "scripts", "build-ibverbs"), [], TimeSpan.FromMinutes(15), show: false);
+    if (exit == 3)
+    {
+        skipped++;
+        skips.Add($"library for C programs: {output.Trim()}");
+    }
+    else if (exit == 0)
+    {
+        passed++;
+        Console.WriteLine("passed   library for C programs");
+    }
+    else
+    {
+        Console.WriteLine(output);
+        Fail($"library for C programs: exit {exit}");
+    }
 }
 
 // The README's test command, as it stands there. The reports are written because the variable names a folder for them.

@@ -101,6 +101,7 @@ internal static partial class CommandLine
             BenchCommand.Create(),
             RpingCommand.Create(),
             PerftestCommand.Create(),
+            RunCommand.Create(),
             CheckCommand.Create(),
             RoceCommand.Create(),
             DoctorCommand.Create(),

@@ -19,6 +19,13 @@ public sealed unsafe class EventFd : IDisposable
         }
     }
 
+    /// <param name="existing">An eventfd that somebody else made; owned as far as it owns its number.</param>
+    public EventFd(FileDescriptor existing)
+    {
+        ArgumentNullException.ThrowIfNull(existing);
+        Descriptor = existing;
+    }
+
     /// <summary>Readable in poll(2) while the count is not zero. Owned by this object.</summary>
     public FileDescriptor Descriptor { get; }
 

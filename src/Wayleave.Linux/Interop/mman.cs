@@ -15,5 +15,6 @@ internal static class mman
 
     internal const int MADV_DONTNEED = 4;
     internal const int MADV_HUGEPAGE = 14;
+    internal const int MADV_POPULATE_READ = 22;
     internal const int MADV_POPULATE_WRITE = 23;
 }

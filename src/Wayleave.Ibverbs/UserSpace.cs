@@ -1,0 +1,202 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Reservations;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Linux;
+using MemoryWindow = Wayleave.Core.Topology.MemoryWindow;
+
+namespace Wayleave.Ibverbs;
+
+// The program's own memory as the fabric sees it: one window for each GiB of addresses that a region lies in, made when
+// the first region needs it and kept, because a look-up is a walk over the windows. A window touches nothing; a region
+// reaches only what it was registered for.
+
+/// <summary>Registers memory of this process by its addresses. Members take the host lock themselves.</summary>
+internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice device)
+{
+    private const ulong WindowBytes = 1UL << 30;
+    private const ulong PageBytes = 4096;
+
+    private readonly Dictionary<ulong, MemoryWindow> _windows = [];
+
+    /// <summary>Registers a range (<c>ibv_reg_mr</c>).</summary>
+    /// <param name="domain">Who may use the key.</param>
+    /// <param name="address">Of the first byte.</param>
+    /// <param name="lengthBytes">Any.</param>
+    /// <param name="iova">How scatter/gather lists and peers name the first byte.</param>
+    /// <param name="access">Who may do what.</param>
+    /// <param name="region">Null unless Success.</param>
+    /// <returns>
+    /// EINVAL for what no region can be; EOPNOTSUPP for paging on demand; EFAULT for a range that is not all there, or
+    /// not writable where it must be.
+    /// </returns>
+    public Errno TryRegister(
+        ProtectionDomain domain,
+        ulong address,
+        ulong lengthBytes,
+        ulong iova,
+        AccessFlags access,
+        out MemoryRegion? region)
+    {
+        region = null;
+        if ((access & AccessFlags.OnDemand) != 0)
+        {
+            return Errno.EOPNOTSUPP;
+        }
+
+        const ulong UserMax = 1UL << 47;
+        bool isSane = lengthBytes is not 0 and <= UserMax && address <= UserMax - lengthBytes
+            && AccessRules.IsConsistent(access);
+        if (!isSane)
+        {
+            return lengthBytes is not 0 and <= UserMax && AccessRules.IsConsistent(access)
+                ? Errno.EFAULT
+                : Errno.EINVAL;
+        }
+
+        bool isWritable = (access & (AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteAtomic
+            | AccessFlags.WindowBind)) != 0;
+        Errno errno = ForeignMemory.TryPopulate((nuint)address, (nuint)lengthBytes, isWritable);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        ulong start = address / PageBytes * PageBytes;
+        ulong end = (address + lengthBytes + PageBytes - 1) / PageBytes * PageBytes;
+        MemoryRegionRequest request = new(
+            address - start,
+            lengthBytes,
+            iova,
+            access & ~(AccessRules.OptionalFlags | AccessFlags.HugePages),
+            ImporterKind.Pinned,
+            Registration: RegistrationKind.OwnMemory);
+        using (host.Enter())
+        {
+            UserRange range = new(host, Locate(start, end), end - start);
+            AcquireTicket ticket = new(host, "registration");
+            _ = range.Shared.Reservation.TryLock(ticket); // nobody else knows it
+            errno = device.RegisterLocked(ticket, domain, range.Shared, request, out region, out _);
+            range.Shared.Reservation.Unlock(ticket);
+            if (errno != Errno.Success)
+            {
+                range.Shared.Release();
+            }
+        }
+
+        return errno;
+    }
+
+    /// <summary>
+    /// Ends a region. Waits, on the processor, while the port is inside: one packet or one block.
+    /// </summary>
+    /// <returns>EBUSY while a window is bound to it; then nothing changed.</returns>
+    public Errno TryDeregister(MemoryRegion region)
+    {
+        SpinWait spin = default;
+        while (true)
+        {
+            using (host.Enter())
+            {
+                SharedBuffer? buffer = region.Buffer;
+                if (buffer is null)
+                {
+                    return Errno.Success;
+                }
+
+                AcquireTicket ticket = new(host, "deregistration");
+                if (buffer.Reservation.TryLock(ticket).Kind == LockOutcomeKind.Acquired)
+                {
+                    Errno errno = device.TryDeregisterLocked(ticket, region, out Core.Fences.Fence? drain);
+                    buffer.Reservation.Unlock(ticket);
+                    if (errno != Errno.Success)
+                    {
+                        return Errno.EBUSY;
+                    }
+
+                    if (drain is null)
+                    {
+                        buffer.Release();
+                        return Errno.Success;
+                    }
+                }
+            }
+
+            spin.SpinOnce(sleep1Threshold: -1);
+        }
+    }
+
+    private DmaAddressList Locate(ulong start, ulong end)
+    {
+        List<DeviceRange> ranges = [];
+        while (start < end)
+        {
+            ulong number = start / WindowBytes;
+            if (!_windows.TryGetValue(number, out MemoryWindow? window))
+            {
+                ForeignMemory memory = new((nint)(number * WindowBytes), (int)WindowBytes);
+                window = fabric.AddWindow(memory.Memory, owner: null);
+                _windows.Add(number, window);
+            }
+
+            ulong length = Math.Min(end - start, (number + 1) * WindowBytes - start);
+            ranges.Add(new DeviceRange(window.Range.Start + (start - number * WindowBytes), length));
+            start += length;
+        }
+
+        return new DmaAddressList([.. ranges]);
+    }
+
+    /// <summary>What a region is over: pages of the program, in place until it says otherwise.</summary>
+    private sealed class UserRange : IPinningExporter
+    {
+        private readonly DmaAddressList _addresses;
+
+        public UserRange(HostContext host, DmaAddressList addresses, ulong sizeBytes)
+        {
+            _addresses = addresses;
+            Errno errno = SharedBuffer.TryExport(host, new ExportInfo(this, Name, sizeBytes), out SharedBuffer? shared);
+            Shared = errno == Errno.Success
+                ? shared!
+                : throw new InvalidOperationException($"a range of {sizeBytes} bytes is no buffer: {errno}");
+        }
+
+        public SharedBuffer Shared { get; }
+
+        public string Name => "user memory";
+
+        public StorageKind Storage => StorageKind.Static;
+
+        public Errno Attach(Attachment attachment) => Errno.Success;
+
+        public void Detach(Attachment attachment)
+        {
+            // An attachment by itself holds nothing.
+        }
+
+        public Errno Map(Attachment attachment, DmaDirection direction, out DmaAddressList? addresses)
+        {
+            addresses = _addresses;
+            return Errno.Success;
+        }
+
+        public void Unmap(Attachment attachment, DmaAddressList addresses)
+        {
+            // Addresses of system memory need no translation here.
+        }
+
+        public Errno Pin(Attachment attachment) => Errno.Success;
+
+        public void Unpin(Attachment attachment)
+        {
+            // The program's pages stay while the program lends them.
+        }
+
+        public void Release(SharedBuffer buffer)
+        {
+            // The memory is the program's.
+        }
+    }
+}

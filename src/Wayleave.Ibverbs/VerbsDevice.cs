@@ -1,0 +1,162 @@
+using System.Security.Cryptography;
+using Wayleave.Core;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Linux;
+using Wayleave.Ports;
+
+namespace Wayleave.Ibverbs;
+
+// One for each device of the process, shared by all contexts. The machine is made with the first protection domain or
+// completion queue; its socket is bound when a queue pair, an address handle or a window needs the port's token:
+// ibv_devinfo works beside a program that has the address.
+//
+// Who runs what: control calls on the program's threads, one at a time under _control; posts and polls on any of them,
+// and the engine thread of the port, under the port token; neither under _control.
+
+/// <summary>An RDMA NIC of this process: the machine, its port, and the memory it reaches.</summary>
+internal sealed class VerbsDevice : IKeySource
+{
+    private const int WindowBytesMax = 2 << 20;
+
+    private readonly Lock _control = new();
+    private readonly Dictionary<uint, VerbsQueuePair> _pairs = [];
+    private readonly Dictionary<uint, VerbsSharedReceives> _shared = [];
+    private volatile RdmaDevice? _machine;
+    private volatile PortDriver? _driver;
+    private UserSpace? _memory;
+
+    public VerbsDevice(string name, Gid gid) => (Name, Gid) = (name, gid);
+
+    public string Name { get; }
+
+    public Gid Gid { get; }
+
+    /// <summary>A locally administered EUI-64 made of the address, in the byte order of a number.</summary>
+    public ulong NodeGuid => 0x0200_00FF_FE00_0000UL | (Gid.Low & 0xFF_FFFF) | ((Gid.Low >> 24 & 0xFF) << 40);
+
+    public HostContext Host { get; } = new(TimeProvider.System);
+
+    public RdmaDevice Machine => _machine ?? MakeMachine();
+
+    public UserSpace Memory
+    {
+        get
+        {
+            _ = Machine;
+            return _memory!;
+        }
+    }
+
+    /// <summary>Null before the port is bound.</summary>
+    public PortDriver? Driver => _driver;
+
+    /// <summary>Binds the port if it is not.</summary>
+    /// <exception cref="LinuxException">EADDRINUSE and others: see <see cref="UdpEndpoint.Bind"/>.</exception>
+    public PortDriver Bind()
+    {
+        if (_driver is { } driver)
+        {
+            return driver;
+        }
+
+        RdmaDevice machine = Machine;
+        lock (_control)
+        {
+            if (_driver is null)
+            {
+                EndpointAddress own = new(Gid.High, Gid.Low, AddressVector.RoceUdpPort);
+                PortDriver made = new(machine.Port, UdpEndpoint.Bind(own), Host) { EventRaised = HandleEvent };
+                _driver = made;
+            }
+
+            return _driver;
+        }
+    }
+
+    /// <summary>Runs control work under the token of the port, which is bound if it is not.</summary>
+    /// <exception cref="LinuxException">As <see cref="Bind"/>.</exception>
+    public void WithToken(Action action) => Bind().WithToken(action);
+
+    /// <summary>Async events of the queue pair go to its context from now on. Port token held.</summary>
+    public void Add(VerbsQueuePair pair) => _pairs[pair.Pair.QpNumber] = pair;
+
+    /// <summary>Port token held.</summary>
+    public void Remove(VerbsQueuePair pair) => _pairs.Remove(pair.Pair.QpNumber);
+
+    /// <summary>As for queue pairs. Port token held.</summary>
+    public void Add(VerbsSharedReceives queue) => _shared[queue.Queue.Number] = queue;
+
+    /// <summary>Port token held.</summary>
+    public void Remove(VerbsSharedReceives queue) => _shared.Remove(queue.Queue.Number);
+
+    uint IKeySource.NextUInt32()
+    {
+        Span<byte> bytes = stackalloc byte[sizeof(uint)];
+        RandomNumberGenerator.Fill(bytes);
+        return BitConverter.ToUInt32(bytes);
+    }
+
+    private RdmaDevice MakeMachine()
+    {
+        lock (_control)
+        {
+            if (_machine is not null)
+            {
+                return _machine;
+            }
+
+            PciFabric fabric = new();
+            PciFunction function = new("0000:01:00.0", Name);
+            RdmaDeviceOptions options = new()
+            {
+                Gid = Gid,
+                SuperPacketSegments = UdpEndpoint.SegmentsMax,
+                ReadWindowBytes = ReadWindow(),
+                PagesOnDemand = false,
+                WillRead = CacheHint.WillRead,
+            };
+            RdmaDevice made = new(Host, fabric, function, options, this);
+            _memory = new UserSpace(Host, fabric, made);
+            _machine = made;
+            return made;
+        }
+    }
+
+    // The port's socket is bound later; another one of its kind says today how large its buffer will be.
+    private int ReadWindow()
+    {
+        using UdpEndpoint probe = UdpEndpoint.Bind(
+            Gid.IsIPv4 ? EndpointAddress.FromIPv4(0x7F000001, 0) : new EndpointAddress(0, 1, 0));
+        return Math.Clamp(probe.ReceiveBufferBytes / 4 * 3, 1, WindowBytesMax);
+    }
+
+    private void HandleEvent(AsyncEvent e)
+    {
+        if (e.Type == AsyncEventType.SharedReceiveQueueLimit)
+        {
+            if (_shared.TryGetValue(e.SrqNumber, out VerbsSharedReceives? queue))
+            {
+                queue.Context.Raise(e.Type, queue.Structure);
+            }
+
+            return;
+        }
+
+        if (!_pairs.TryGetValue(e.QpNumber, out VerbsQueuePair? pair))
+        {
+            return; // destroyed meanwhile
+        }
+
+        if (e.Type != AsyncEventType.CompletionQueueError)
+        {
+            pair.Context.Raise(e.Type, pair.Structure);
+            return;
+        }
+
+        VerbsCompletions lost = pair.Sends.Queue.IsOverflowed ? pair.Sends : pair.Receives;
+        lost.Context.Raise(e.Type, lost.Structure);
+    }
+}

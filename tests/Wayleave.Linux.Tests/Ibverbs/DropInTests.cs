@@ -1,0 +1,241 @@
+using System.Diagnostics;
+using System.Globalization;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Ibverbs;
+
+/// <summary>
+/// Programs of Debian with our library in the place of theirs: no module, no device, no root. The library is made by
+/// scripts/build-ibverbs; without it, or without a program, its tests are skipped.
+/// </summary>
+public class DropInTests
+{
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(120);
+    private static readonly string[] s_sockets = ["/proc/net/tcp", "/proc/net/tcp6"];
+    private static int s_nextAddress;
+
+    [Fact]
+    public void Devices_are_those_of_the_variable()
+    {
+        Result result = Run("wla@127.0.60.1,wlb@::1", "ibv_devices");
+        Assert.Equal(0, result.Exit);
+        Assert.Contains("wla", result.Output, StringComparison.Ordinal);
+        Assert.Contains("wlb", result.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_variable_that_cannot_be_read_is_named_and_gives_no_device()
+    {
+        Result result = Run("wla@nowhere", "ibv_devices");
+        Assert.Contains("WAYLEAVE_DEVICES: nowhere is no IP address", result.Errors, StringComparison.Ordinal);
+        Assert.DoesNotContain("wla", result.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_device_is_described_while_another_program_has_its_address()
+    {
+        using System.Net.Sockets.UdpClient owner = new(new System.Net.IPEndPoint(
+            System.Net.IPAddress.Parse("127.0.60.2"), 4791));
+        Result result = Run("wl0@127.0.60.2", "ibv_devinfo", "-v");
+        Assert.Equal(0, result.Exit);
+        Assert.Contains("PORT_ACTIVE", result.Output, StringComparison.Ordinal);
+        Assert.Contains("::ffff:127.0.60.2, RoCE v2", result.Output, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("ibv_rc_pingpong", "-g", "0", "-c", "-n", "100")]
+    [InlineData("ibv_rc_pingpong", "-g", "0", "-e", "-n", "100")]
+    [InlineData("ibv_rc_pingpong", "-g", "0", "-N", "-n", "100")]
+    [InlineData("ibv_rc_pingpong", "-g", "0", "-s", "100000", "-m", "4096", "-n", "20")]
+    [InlineData("ibv_uc_pingpong", "-g", "0", "-e", "-n", "100")]
+    [InlineData("ibv_srq_pingpong", "-g", "0", "-n", "100")]
+    [InlineData("ibv_srq_pingpong", "-g", "0", "-e", "-n", "100")]
+    public void Programs_of_libibverbs_talk_to_each_other(string program, params string[] arguments)
+    {
+        (Result server, Result client) = RunPair(program, "-p", arguments);
+        Assert.True(server.Exit == 0 && client.Exit == 0, $"{server}\n{client}");
+        Assert.Contains("iters in", client.Output, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("ib_write_bw", "-n", "200")]
+    [InlineData("ib_read_bw", "-n", "200")]
+    [InlineData("ib_send_bw", "-n", "200")]
+    [InlineData("ib_write_bw", "-n", "100", "-q", "4")]
+    [InlineData("ib_atomic_bw", "-n", "200")]
+    [InlineData("ib_write_lat", "-n", "100")]
+    [InlineData("ib_read_lat", "-n", "100")]
+    [InlineData("ib_send_lat", "-n", "100")]
+    [InlineData("ib_atomic_lat", "-n", "100")]
+    public void Programs_of_perftest_measure(string program, params string[] arguments)
+    {
+        (Result server, Result client) = RunPair(program, "-p", arguments);
+        Assert.True(server.Exit == 0 && client.Exit == 0, $"{server}\n{client}");
+        Assert.Contains("#bytes", client.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Run_takes_a_free_address_and_passes_the_exit_code_on()
+    {
+        Library();
+        string cli = Path.Combine(AppContext.BaseDirectory, "wayleave");
+        Assert.SkipUnless(File.Exists(cli), "no wayleave beside the tests");
+        Result found = Start(null, null, cli, "run", "--", "ibv_devices");
+        Assert.True(found.Exit == 0 && found.Output.Contains("wl0", StringComparison.Ordinal), found.ToString());
+        Assert.Equal(7, Start(null, null, cli, "run", "--", "sh", "-c", "exit 7").Exit);
+    }
+
+    [Fact]
+    public void A_forked_child_and_its_parent_both_end_well()
+    {
+        const string Program = """
+            #include <infiniband/verbs.h>
+            #include <errno.h>
+            #include <stdio.h>
+            #include <sys/wait.h>
+            #include <unistd.h>
+            int main(void) {
+                struct ibv_device **list = ibv_get_device_list(NULL);
+                struct ibv_context *context = ibv_open_device(list[0]);
+                struct ibv_pd *pd = ibv_alloc_pd(context);
+                struct ibv_cq *cq = ibv_create_cq(context, 16, NULL, NULL, 0);
+                struct ibv_qp_init_attr init = { .send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC,
+                    .cap = { 4, 4, 1, 1, 0 } };
+                struct ibv_qp *qp = ibv_create_qp(pd, &init);
+                struct ibv_wc wc;
+                int status;
+                if (!qp) return 10;
+                pid_t child = fork();
+                if (!child) {
+                    struct ibv_pd *none = ibv_alloc_pd(context);
+                    return none || errno != EIO ? 11 : ibv_poll_cq(cq, 1, &wc) != -1 ? 12 : 0;
+                }
+                waitpid(child, &status, 0);
+                if (status) return WEXITSTATUS(status);
+                if (ibv_poll_cq(cq, 1, &wc) != 0) return 13;
+                if (ibv_destroy_cq(cq) != EBUSY || ibv_dealloc_pd(pd) != EBUSY) return 13;
+                if (ibv_destroy_qp(qp) || ibv_destroy_cq(cq) || ibv_dealloc_pd(pd)) return 14;
+                if (ibv_close_device(context)) return 15;
+                return 0;
+            }
+            """;
+        string file = Compile(Program);
+        for (int i = 0; i < 20; i++)
+        {
+            Assert.Equal(0, Run($"wl0@127.0.62.{i + 1}", file).Exit);
+        }
+
+        File.Delete(file);
+    }
+
+    [Fact]
+    public void All_symbols_of_the_distributions_library_are_there_in_their_versions()
+    {
+        const string Theirs = "/usr/lib/x86_64-linux-gnu/libibverbs.so.1";
+        Assert.SkipUnless(File.Exists(Theirs), $"no {Theirs}");
+        Assert.Empty(Symbols(Theirs).Except(Symbols(Path.Combine(Library(), "libibverbs.so.1"))));
+    }
+
+    private static string Compile(string program)
+    {
+        string library = Library();
+        Assert.SkipUnless(File.Exists("/usr/include/infiniband/verbs.h"), "no <infiniband/verbs.h>");
+        string file = Path.Combine(Path.GetTempPath(), $"wayleave-{Guid.NewGuid():n}");
+        File.WriteAllText(file + ".c", program);
+        Result result = Start(
+            null, null, "gcc", "-o", file, file + ".c", Path.Combine(library, "libibverbs.so.1"));
+        File.Delete(file + ".c");
+        Assert.True(result.Exit == 0, result.Errors);
+        return file;
+    }
+
+    // nm marks a default version by two signs; those by one are for programs of 2006.
+    private static HashSet<string> Symbols(string library)
+    {
+        Result result = Start(null, null, "nm", "-D", "--defined-only", library);
+        Assert.SkipUnless(result.Exit == 0, "no nm");
+        return [.. result.Output.Split('\n').Select(l => l.Split(' ')[^1])
+            .Where(s => s.Contains("@@IBVERBS_", StringComparison.Ordinal))];
+    }
+
+    private static (Result Server, Result Client) RunPair(string program, string portOption, string[] arguments)
+    {
+        int pair = Interlocked.Increment(ref s_nextAddress);
+        string port = (20_000 + Environment.ProcessId % 20_000 + pair).ToString(CultureInfo.InvariantCulture);
+        string[] all = [.. arguments, portOption, port];
+        Task<Result> server = Task.Run(() => Run($"wl0@127.0.61.{2 * pair}", program, all));
+        AwaitListener(int.Parse(port, CultureInfo.InvariantCulture), server);
+        Result client = Run($"wl0@127.0.61.{2 * pair + 1}", program, [.. all, "127.0.0.1"]);
+        return (server.Result, client);
+    }
+
+    private static void AwaitListener(int port, Task server)
+    {
+        string suffix = $":{port:X4} ";
+        Assert.True(SpinWait.SpinUntil(
+            () => server.IsCompleted || s_sockets.SelectMany(File.ReadLines).Any(
+                l => l.Contains(suffix, StringComparison.Ordinal) && l.Contains(" 0A ", StringComparison.Ordinal)),
+            s_patience));
+    }
+
+    private static Result Run(string devices, string program, params string[] arguments) =>
+        Start(Library(), devices, program, arguments);
+
+    private static string Library()
+    {
+        string folder = Path.Combine(Root(), "artifacts", "ibverbs", "lib");
+        Assert.SkipUnless(
+            File.Exists(Path.Combine(folder, "libibverbs.so.1")), "no drop-in library: run scripts/build-ibverbs");
+        return folder;
+    }
+
+    private static string Root()
+    {
+        string? folder = AppContext.BaseDirectory;
+        while (folder is not null && !File.Exists(Path.Combine(folder, "Wayleave.slnx")))
+        {
+            folder = Path.GetDirectoryName(folder);
+        }
+
+        return folder ?? throw new InvalidOperationException("the tests do not run inside the repository");
+    }
+
+    private static Result Start(string? library, string? devices, string program, params string[] arguments)
+    {
+        ProcessStartInfo start = new(program, arguments)
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        start.Environment["LD_LIBRARY_PATH"] = library;
+        start.Environment["WAYLEAVE_DEVICES"] = devices;
+        Process process;
+        try
+        {
+            process = Process.Start(start)!;
+        }
+        catch (System.ComponentModel.Win32Exception)
+        {
+            Assert.Skip($"no {program}");
+            throw;
+        }
+
+        using (process)
+        {
+            Task<string> output = process.StandardOutput.ReadToEndAsync();
+            Task<string> errors = process.StandardError.ReadToEndAsync();
+            if (!process.WaitForExit(s_patience))
+            {
+                process.Kill();
+            }
+
+            process.WaitForExit();
+            return new Result(process.ExitCode, output.Result, errors.Result);
+        }
+    }
+
+    private sealed record Result(int Exit, string Output, string Errors)
+    {
+        public override string ToString() => $"exit {Exit}\n{Output}\n{Errors}";
+    }
+}
