@@ -99,6 +99,7 @@ internal static partial class CommandLine
             RevokeCommand.Create(),
             ProofCommand.Create(),
             BenchCommand.Create(),
+            CompareCommand.Create(),
             RpingCommand.Create(),
             PerftestCommand.Create(),
             RunCommand.Create(),

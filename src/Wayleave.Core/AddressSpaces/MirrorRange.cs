@@ -98,8 +98,8 @@ public sealed class MirrorRange
     public object? Owner { get; init; }
 
     /// <summary>
-    /// The device reaches pages by <see cref="PageFrame.Address"/>. The page of zeroes, which the
-    /// processor is shown where nobody has written, is in no memory of the machine's and has none: a fault makes it a page of the process's own.
+    /// The device reaches pages by <see cref="PageFrame.Address"/>. The page of zeroes, which the processor is shown
+    /// where nobody has written, is in no memory of the machine's: a fault makes it a page of the process's own.
     /// </summary>
     public bool NeedsAddresses { get; init; }
 
