@@ -36,6 +36,7 @@ public sealed class DevmemReceiveQueue
     private PayloadFragment[] _unread = new PayloadFragment[16]; // a ring
     private int _first;
     private int _count;
+    private long _tokenBytes;
     private bool _isClosed;
 
     public DevmemReceiveQueue()
@@ -50,6 +51,9 @@ public sealed class DevmemReceiveQueue
 
     /// <summary>Pieces that the reader holds.</summary>
     public int OutstandingTokens => _tokens.Count;
+
+    /// <summary>Bytes that take up memory: those that were not read, and those of pieces that the reader holds.</summary>
+    public long HeldBytes => UnreadBytes + _tokenBytes;
 
     /// <summary>Bytes of device memory that were handed out by token since the start.</summary>
     public long BytesByToken { get; private set; }
@@ -284,11 +288,12 @@ public sealed class DevmemReceiveQueue
         }
     }
 
-    private static bool GiveBack(in PayloadFragment fragment)
+    private bool GiveBack(in PayloadFragment fragment)
     {
         MemoryBinding binding = fragment.Pool.Binding!;
         bool isRevoked = binding.IsRevoked;
         binding.OutstandingTokens--;
+        _tokenBytes -= fragment.LengthBytes;
         binding.TokensRevoked += isRevoked ? 1 : 0;
         fragment.Release();
         return isRevoked;
@@ -306,6 +311,7 @@ public sealed class DevmemReceiveQueue
 
         MemoryBinding binding = part.Pool.Binding!;
         binding.OutstandingTokens++;
+        _tokenBytes += part.LengthBytes;
         description = new DevmemFragment(
             DevmemFragmentKind.DmaBuf, part.BufferOffset, (uint)part.LengthBytes, token, binding.Id);
         return Errno.Success;

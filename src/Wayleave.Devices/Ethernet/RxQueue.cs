@@ -62,6 +62,9 @@ public sealed class RxQueue
     /// </summary>
     public long RoomBytes => (_device ?? _host).RoomBytes;
 
+    /// <summary>The chunks that these bytes are in; other queues may have the same.</summary>
+    internal ChunkPool Memory => (_device ?? _host).Pool;
+
     /// <summary>Takes a frame that was steered here.</summary>
     internal FrameDrop Place(
         ReadOnlySpan<byte> frame,

@@ -329,5 +329,15 @@ public sealed class IpHost : INicHost
     {
         public long GetReceiveRoomBytes(int queue) =>
             queue < port.Queues.Count ? port.ReceiveRoomBytes(queue) : 0;
+
+        public long GetReceiveCapacityBytes(int queue)
+        {
+            ChunkPool pool = PoolOf(queue);
+            return (long)pool.ChunkCount * pool.ChunkBytes;
+        }
+
+        public object GetReceiveMemory(int queue) => PoolOf(queue);
+
+        private ChunkPool PoolOf(int queue) => queue < port.Queues.Count ? port.Queues[queue].Memory : port.HostPool;
     }
 }

@@ -8,4 +8,13 @@ public interface IReceiveRoom
 {
     /// <summary>Bytes that can certainly be placed for <paramref name="queue"/>, in whole chunks. Token held.</summary>
     long GetReceiveRoomBytes(int queue);
+
+    /// <summary>The same if nobody held anything. Token held.</summary>
+    long GetReceiveCapacityBytes(int queue);
+
+    /// <summary>
+    /// Where that is, by reference: queues with the same answer share it, and so do the promises of their connections.
+    /// Never null. Token held.
+    /// </summary>
+    object GetReceiveMemory(int queue);
 }

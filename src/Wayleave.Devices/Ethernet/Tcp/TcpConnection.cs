@@ -113,6 +113,8 @@ public sealed class TcpConnection
     internal TimeSpan ScheduledAt { get; set; }
     internal bool IsStarved { get; set; }
 
+    internal RoomAccount? Room { get; set; } // null once the connection is over
+
     internal int PathMtuBytes { get; private set; }
 
     internal TcpReceiver Receiver => _receiver;
@@ -285,12 +287,7 @@ public sealed class TcpConnection
 
     internal void HandleSegment(TimeSpan now, scoped in TcpSegment segment)
     {
-        if (segment.Queue != Queue)
-        {
-            _endpoint.MoveQueue(this, segment.Queue);
-            Queue = segment.Queue;
-        }
-
+        Queue = segment.Queue;
         _timers.HandleReceived(now);
         _receiver.BeginSegment();
         if (State == TcpState.SynSent)

@@ -27,7 +27,7 @@ public sealed class TcpEndpoint
     private readonly Queue<TcpListener> _listenerEvents = new();
     private readonly TimerHeap _timers = new();
     private readonly ReadyList _ready = new();
-    private readonly QueueShares _shares;
+    private readonly RoomShares _shares;
     private ushort _portsGiven;
 
     /// <param name="options">Copied.</param>
@@ -44,7 +44,7 @@ public sealed class TcpEndpoint
         Cookies = new SynCookies(Secrets);
         SendMemory = new SendMemory(options.SendBlockBytes, options.SendMemoryBytes);
         Answers = new StatelessAnswers(options, Stats, random);
-        _shares = new QueueShares(room);
+        _shares = new RoomShares(room);
         while (WindowShift < Wire.SegmentOptions.WindowScaleMax
             && (long)ushort.MaxValue << WindowShift < options.ReceiveBufferBytes)
         {
@@ -377,7 +377,7 @@ public sealed class TcpEndpoint
 
         connection = new TcpConnection(this, flow);
         _connections.Add(flow, connection);
-        _shares.Add(connection.Queue);
+        _shares.Add(connection);
         return true;
     }
 
@@ -386,7 +386,7 @@ public sealed class TcpEndpoint
         _timers.Remove(connection);
         if (_connections.Remove(connection.Flow))
         {
-            _shares.Remove(connection.Queue);
+            _shares.Remove(connection);
         }
     }
 
@@ -396,13 +396,7 @@ public sealed class TcpEndpoint
         _listenerList.Remove(listener);
     }
 
-    internal void MoveQueue(TcpConnection connection, int queue)
-    {
-        _shares.Remove(connection.Queue);
-        _shares.Add(queue);
-    }
-
-    internal long GetRoom(TcpConnection connection) => _shares.GetRoom(connection.Queue);
+    internal long GetRoom(TcpConnection connection) => _shares.GetRoom(connection);
 
     /// <summary>The window of an answer to a SYN.</summary>
     internal int FirstWindow(int queue) =>

@@ -231,8 +231,14 @@ internal sealed class TcpReceiver(TcpEndpointOptions options, TcpStats stats, De
 
     private long GrowthBytes => Math.Min(SegmentBytes, options.ReceiveBufferBytes / 2);
 
-    private long Offer(long roomBytes) => Math.Max(
-        Math.Min(options.ReceiveBufferBytes - queue.UnreadBytes, roomBytes + _assembler.HeldBytes), 0);
+    // A peer that has sent little is promised little (Linux: rcv_ssthresh): many that connect and say nothing would
+    // otherwise be promised all there is. It doubles with every window that is used up.
+    private long Offer(long roomBytes)
+    {
+        long earned = ushort.MaxValue + Next;
+        long room = Math.Min(options.ReceiveBufferBytes - queue.UnreadBytes, roomBytes + _assembler.HeldBytes);
+        return Math.Max(Math.Min(room, earned), 0);
+    }
 
     private SackBlock ToBlock(long left, long right) => new(_initial + (uint)left, _initial + (uint)right);
 

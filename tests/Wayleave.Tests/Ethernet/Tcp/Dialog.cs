@@ -280,6 +280,10 @@ internal sealed partial class Dialog : IReceiveRoom
 
     public long GetReceiveRoomBytes(int queue) => RoomBytes;
 
+    public long GetReceiveCapacityBytes(int queue) => 1L << 40; // what there is for others too
+
+    public object GetReceiveMemory(int queue) => this;
+
     public string Describe(in TcpTransmit t)
     {
         string flags = string.Concat(

@@ -96,6 +96,10 @@ internal sealed class TcpPair
 
         public long GetReceiveRoomBytes(int queue) => RoomBytes ?? (long)_pool.FreeChunks * ChunkBytes;
 
+        public long GetReceiveCapacityBytes(int queue) => RoomBytes ?? (long)_pool.ChunkCount * ChunkBytes;
+
+        public object GetReceiveMemory(int queue) => this;
+
         public long? RoomBytes { get; set; }
 
         private Side Other => _index == 0 ? _pair.B : _pair.A;
