@@ -2,12 +2,8 @@ using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
 using Wayleave.Core;
-using Wayleave.Core.Buffers;
-using Wayleave.Core.Reservations;
-using Wayleave.Core.Topology;
 using Wayleave.Devices.Ethernet;
 using Wayleave.Devices.Ethernet.Steering;
-using Wayleave.Devices.Gpu;
 using Wayleave.Host.Ethernet;
 using Xunit;
 
@@ -18,9 +14,8 @@ namespace Wayleave.Linux.Tests.Ethernet;
 /// </summary>
 public sealed class DevmemTcpTests
 {
-    private const ushort Port = 5201;
-    private const int Queue = 2;
-    private const int Page = 4096;
+    private const ushort Port = PeerGpu.Port;
+    private const int Page = PeerGpu.Page;
 
     [Theory]
     [InlineData(KernelPeer.OurIPv4, 1500)]
@@ -30,7 +25,7 @@ public sealed class DevmemTcpTests
         KernelPeer.Run(
             peer =>
             {
-                Gpu gpu = new(peer);
+                PeerGpu gpu = new(peer);
                 MemoryBinding binding = gpu.BindReceive(pages: 1536); // more than a window
                 byte[] sent = KernelPeer.Noise(16 << 20, seed: 3);
                 using DevmemListener listener = peer.Nic.Listen(Port);
@@ -57,7 +52,7 @@ public sealed class DevmemTcpTests
     [Fact]
     public void TCP_59_A_rule_that_comes_and_goes_in_mid_flow_loses_nothing() => KernelPeer.Run(peer =>
     {
-        Gpu gpu = new(peer);
+        PeerGpu gpu = new(peer);
         gpu.BindReceive(pages: 1024, steers: false);
         byte[] sent = KernelPeer.Noise(24 << 20, seed: 4);
         using DevmemListener listener = peer.Nic.Listen(Port);
@@ -82,7 +77,7 @@ public sealed class DevmemTcpTests
     [Fact]
     public void TCP_60_61_Tokens_that_stay_out_close_the_window_and_come_back_once() => KernelPeer.Run(peer =>
     {
-        Gpu gpu = new(peer);
+        PeerGpu gpu = new(peer);
         MemoryBinding binding = gpu.BindReceive(pages: 64);
         byte[] sent = KernelPeer.Noise(4 << 20, seed: 5);
         using DevmemListener listener = peer.Nic.Listen(Port);
@@ -104,7 +99,7 @@ public sealed class DevmemTcpTests
     public void DEVM_26_28_Device_memory_is_sent_and_is_in_use_until_it_was_acknowledged(
         string address, AddressFamily family) => KernelPeer.Run(peer =>
     {
-        Gpu gpu = new(peer);
+        PeerGpu gpu = new(peer);
         byte[] sent = KernelPeer.Noise(512 * Page, seed: 6);
         TransmitBinding binding = gpu.BindTransmit(sent);
         using Socket listener = new(family, SocketType.Stream, ProtocolType.Tcp);
@@ -153,7 +148,7 @@ public sealed class DevmemTcpTests
     private static int OpenChunks(MemoryBinding binding) => Math.Min(binding.Pool.LiveChunks, 1);
 
     private static async Task<string> ReadWithoutReturningAsync(
-        Gpu gpu, DevmemConnection connection, MemoryBinding binding, CancellationToken patience)
+        PeerGpu gpu, DevmemConnection connection, MemoryBinding binding, CancellationToken patience)
     {
         using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         byte[] linear = new byte[64 << 10];
@@ -213,214 +208,5 @@ public sealed class DevmemTcpTests
 
         Assert.InRange(closed, 2, int.MaxValue);
         return Convert.ToHexString(hash.GetHashAndReset());
-    }
-
-    /// <summary>A GPU in the same fabric, and what is bound of it.</summary>
-    private sealed class Gpu
-    {
-        private readonly KernelPeer _peer;
-        private readonly PciFunction _function = new("0000:03:00.0", "gpu0");
-        private readonly GpuDevice _device;
-        private readonly DmaPort _dma;
-        private GpuBuffer? _buffer;
-
-        public Gpu(KernelPeer peer)
-        {
-            _peer = peer;
-            using (peer.Host.Enter())
-            {
-                _device = new GpuDevice(
-                    peer.Host,
-                    peer.Fabric,
-                    _function,
-                    new GpuOptions { CopyBlockBytes = Page },
-                    [new byte[8 << 20]],
-                    [new byte[8 << 20]]);
-            }
-
-            _dma = new DmaPort(_function);
-        }
-
-        public MemoryBinding BindReceive(int pages, bool steers = true)
-        {
-            NicDevice nic = _peer.Nic.Device;
-            GpuBuffer buffer = Create(pages);
-            MemoryBinding? binding = null;
-            _peer.Nic.Driver.WithToken(() =>
-            {
-                Assert.Equal(Errno.Success, nic.SetSplit(new HeaderSplit(HeaderSplitMode.On, 0)));
-                Assert.Equal(
-                    Errno.Success,
-                    nic.Port.Steering.Change(0, RssChange.Equal(Queue, nic.Port.Steering.Main.Table.Length)));
-                BindRequest request = new()
-                {
-                    Queues = [Queue],
-                    Kind = ImporterKind.PinnedRevocable,
-                    Provider = _function,
-                };
-                BindOutcome outcome = Reserved(
-                    buffer, ticket => nic.BindLocked(ticket, buffer.Shared, request, out binding));
-                Assert.Equal((Errno.Success, ""), (outcome.Errno, outcome.Explanation));
-            });
-            if (steers)
-            {
-                Steer(FlowType.TcpIPv4);
-                Steer(FlowType.TcpIPv6);
-            }
-
-            return binding!;
-        }
-
-        public int Steer(FlowType type)
-        {
-            int location = 0;
-            _peer.Nic.Driver.WithToken(() => Assert.Equal(
-                Errno.Success,
-                _peer.Nic.Device.Port.Steering.InsertRule(FlowRule.ForPort(type, Port, Queue), out location)));
-            return location;
-        }
-
-        public TransmitBinding BindTransmit(byte[] content)
-        {
-            GpuBuffer buffer = Create(content.Length / Page);
-            int at = 0;
-            foreach (DeviceRange range in buffer.Placement.LocalAddresses.Entries)
-            {
-                int length = (int)range.LengthBytes;
-                Assert.Equal(Errno.Success, _dma.TryWrite(range.Start, length, out Span<byte> span));
-                content.AsSpan(at, length).CopyTo(span);
-                at += length;
-            }
-
-            TransmitBinding? binding = null;
-            _peer.Nic.Driver.WithToken(() =>
-            {
-                BindOutcome outcome = Reserved(
-                    buffer,
-                    ticket => _peer.Nic.Device.BindTransmitLocked(
-                        ticket,
-                        buffer.Shared,
-                        new BindRequest { Kind = ImporterKind.PinnedRevocable },
-                        out binding));
-                Assert.Equal((Errno.Success, ""), (outcome.Errno, outcome.Explanation));
-            });
-            return binding!;
-        }
-
-        /// <summary>What a reader finds at a piece, through the GPU's own addresses.</summary>
-        public byte[] Read(DevmemFragment fragment)
-        {
-            byte[] bytes = new byte[fragment.LengthBytes];
-            ulong start = 0;
-            int done = 0;
-            foreach (DeviceRange range in _buffer!.Placement.LocalAddresses.Entries)
-            {
-                ulong from = fragment.Offset + (ulong)done;
-                if (done < bytes.Length && from < start + range.LengthBytes)
-                {
-                    int length = (int)Math.Min((ulong)(bytes.Length - done), start + range.LengthBytes - from);
-                    Assert.Equal(
-                        Errno.Success,
-                        _dma.TryRead(
-                            new DeviceAddress(range.Start.Value + (from - start)),
-                            length,
-                            out ReadOnlySpan<byte> span));
-                    span.CopyTo(bytes.AsSpan(done));
-                    done += length;
-                }
-
-                start += range.LengthBytes;
-            }
-
-            Assert.Equal(bytes.Length, done);
-            return bytes;
-        }
-
-        /// <summary>Hash of everything, wherever it lies, and how much of it was copied for us.</summary>
-        public async Task<(string Hash, long Linear)> HashAllAsync(
-            DevmemConnection connection, CancellationToken patience)
-        {
-            using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-            byte[] linear = new byte[256 << 10];
-            DevmemFragment[] fragments = new DevmemFragment[64];
-            TokenRange[] back = new TokenRange[64];
-            long copied = 0;
-            while (true)
-            {
-                ReceiveResult result = await connection.ReadAsync(linear, fragments, patience);
-                if (result.Bytes == 0)
-                {
-                    return (Convert.ToHexString(hash.GetHashAndReset()), copied);
-                }
-
-                // One call returns bytes of bound queues or bytes of others.
-                int at = 0, tokens = 0;
-                if (result.Fragments == 0)
-                {
-                    hash.AppendData(linear.AsSpan(0, result.LinearBytes));
-                }
-
-                for (int i = 0; i < result.Fragments; i++)
-                {
-                    if (fragments[i].Kind == DevmemFragmentKind.Linear)
-                    {
-                        hash.AppendData(linear.AsSpan(at, (int)fragments[i].LengthBytes));
-                        at += (int)fragments[i].LengthBytes;
-                        continue;
-                    }
-
-                    hash.AppendData(Read(fragments[i]));
-                    back[tokens++] = new TokenRange(fragments[i].Token, 1);
-                }
-
-                copied += result.LinearBytes;
-                Assert.Equal(tokens, connection.ReturnTokens(back.AsSpan(0, tokens)));
-            }
-        }
-
-        private GpuBuffer Create(int pages)
-        {
-            GpuBuffer? made = null;
-            using (_peer.Host.Enter())
-            {
-                Assert.Equal(
-                    Errno.Success,
-                    _device.TryCreate(new GpuBufferInfo("rx", (ulong)(pages * Page), StorageKind.Movable), out made));
-            }
-
-            _device.CopyEngine.Drive(int.MaxValue);
-            _buffer = made;
-            return made!;
-        }
-
-        private BindOutcome Reserved(GpuBuffer buffer, Func<AcquireTicket, BindOutcome> bind)
-        {
-            AcquireTicket ticket;
-            using (_peer.Host.Enter())
-            {
-                ticket = new AcquireTicket(_peer.Host, "bind");
-                Assert.Equal(LockOutcomeKind.Acquired, buffer.Shared.Reservation.TryLock(ticket).Kind);
-            }
-
-            BindOutcome outcome = bind(ticket);
-            using (_peer.Host.Enter())
-            {
-                buffer.Shared.Reservation.Unlock(ticket);
-            }
-
-            return outcome;
-        }
-    }
-}
-
-/// <summary>Sends that end when everything is on its way.</summary>
-internal static class SocketSends
-{
-    public static void SendAll(this Socket socket, ReadOnlySpan<byte> bytes)
-    {
-        while (!bytes.IsEmpty)
-        {
-            bytes = bytes[socket.Send(bytes)..];
-        }
     }
 }

@@ -83,8 +83,14 @@ internal sealed class KernelPeer : IDisposable
             // Disturbed, each segment has its own fate: the kernel cuts and sums them itself.
             TapOptions offloads = new() { Offloads = disturb is null };
             using KernelPeer peer = new(TapDevice.Open("wl%d", offloads), mtuBytes, disturb);
-            body(peer);
-            Assert.Null(peer.Nic.Driver.Failure);
+            try
+            {
+                body(peer);
+            }
+            finally
+            {
+                Assert.Null(peer.Nic.Driver.Failure); // the reason why nothing went on any more, if there is one
+            }
         });
 
     /// <summary>tc(8) in the namespace; skips the test where the kernel has no netem.</summary>
