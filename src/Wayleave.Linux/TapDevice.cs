@@ -18,6 +18,11 @@ public sealed record TapOptions
     /// Whether frames may come as super-packets with partial checksums. Without, the kernel cuts and sums itself.
     /// </summary>
     public bool Offloads { get; init; } = true;
+
+    /// <summary>
+    /// The same for datagrams (<c>VIRTIO_NET_HDR_GSO_UDP_L4</c>), which <see cref="Offloads"/> does not include. Linux 6.2.
+    /// </summary>
+    public bool DatagramOffloads { get; init; }
 }
 
 /// <summary>
@@ -80,6 +85,9 @@ public sealed unsafe class TapDevice : IDisposable
             Control(fd, if_tun.TUNSETVNETLE, &one, "TUNSETVNETLE", name);
             nuint offloads = options.Offloads
                 ? if_tun.TUN_F_CSUM | if_tun.TUN_F_TSO4 | if_tun.TUN_F_TSO6 | if_tun.TUN_F_TSO_ECN
+                : 0;
+            offloads |= options.DatagramOffloads
+                ? if_tun.TUN_F_CSUM | if_tun_uso.TUN_F_USO4 | if_tun_uso.TUN_F_USO6
                 : 0;
             Control(fd, if_tun.TUNSETOFFLOAD, (void*)offloads, "TUNSETOFFLOAD", name);
             string given = Marshal.PtrToStringUTF8((nint)request.ifr_name) ?? name;

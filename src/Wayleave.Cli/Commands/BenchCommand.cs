@@ -25,6 +25,7 @@ internal static class BenchCommand
             CreateTest(BenchmarkTest.UdpLimit, "What two sockets carry with no protocol at all"),
             BenchCopyCommand.Create(),
             BenchDriveReadCommand.Create(),
+            BenchTcpReceiveCommand.Create(),
             CreatePassive(),
         };
         foreach (Command memory in BenchMemoryCommand.Create())

@@ -17,3 +17,10 @@ internal static class if_tun
     internal static readonly nuint TUNSETVNETHDRSZ = ioctl._IOW('T', 216, sizeof(int));
     internal static readonly nuint TUNSETVNETLE = ioctl._IOW('T', 220, sizeof(int));
 }
+
+// <linux/if_tun.h> of Linux 6.2
+internal static class if_tun_uso
+{
+    internal const uint TUN_F_USO4 = 0x20;
+    internal const uint TUN_F_USO6 = 0x40;
+}

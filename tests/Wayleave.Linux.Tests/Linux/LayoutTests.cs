@@ -53,6 +53,7 @@ public class LayoutTests
     private static readonly (string Header, Type[] Types, string Newest)[] s_rareHeaders =
     [
         ("linux/sync_file.h", [typeof(sync_file_deadline), typeof(sync_set_deadline)], "SYNC_IOC_SET_DEADLINE"),
+        ("linux/if_tun.h", [typeof(if_tun_uso)], "TUN_F_USO6"),
         ("drm/drm.h", [
             typeof(drm), typeof(drm_version), typeof(drm_gem_close), typeof(drm_get_cap), typeof(drm_prime_handle),
             typeof(drm_mode_create_dumb),

@@ -1,0 +1,84 @@
+using Wayleave.Core;
+using Wayleave.Core.Buffers;
+using Wayleave.Core.Reservations;
+using Wayleave.Core.Topology;
+using Wayleave.Devices.Ethernet;
+using Wayleave.Devices.Ethernet.Steering;
+using Wayleave.Devices.Ethernet.Tcp;
+using Wayleave.Devices.Gpu;
+using Wayleave.Host.Ethernet;
+using Wayleave.Linux;
+
+namespace Wayleave.Host.Benchmarks.Tcp;
+
+/// <summary>Memory of a GPU, bound to the last receive queue of a NIC, which RSS leaves alone.</summary>
+internal sealed class BoundRegion : IDisposable
+{
+    private readonly HostedNic _nic;
+    private readonly MappedMemory _vram;
+    private readonly int _queue;
+
+    private BoundRegion(HostedNic nic, MappedMemory vram, MemoryBinding binding, int queue) =>
+        (_nic, _vram, Binding, _queue) = (nic, vram, binding, queue);
+
+    public MemoryBinding Binding { get; }
+
+    /// <summary>Makes the GPU and binds all of its memory.</summary>
+    /// <exception cref="WayleaveException">What the NIC refused, and why.</exception>
+    public static BoundRegion Create(HostContext host, PciFabric fabric, HostedNic nic, long bytes)
+    {
+        MappedMemory vram = MappedMemory.AllocateAnonymous(bytes, hugePages: true);
+        vram.Memory.Span.Clear(); // so that no page is missing when the clock runs
+        PciFunction function = new("0000:03:00.0", "gpu0");
+        GpuBuffer? buffer;
+        AcquireTicket ticket;
+        GpuDevice gpu;
+        using (host.Enter())
+        {
+            gpu = new GpuDevice(host, fabric, function, new GpuOptions(), [vram.Memory], []);
+            gpu.TryCreate(new GpuBufferInfo("rx", (ulong)bytes, StorageKind.Movable), out buffer)
+                .ThrowIfFailed("take memory of gpu0");
+        }
+
+        gpu.CopyEngine.Drive(int.MaxValue);
+        using (host.Enter())
+        {
+            ticket = new AcquireTicket(host, "bind");
+            buffer!.Shared.Reservation.TryLock(ticket);
+        }
+
+        int queue = nic.Device.Options.Channels - 1;
+        MemoryBinding? binding = null;
+        BindOutcome outcome = nic.Driver.WithToken(() =>
+        {
+            FlowSteering steering = nic.Device.Port.Steering;
+            nic.Device.SetSplit(new HeaderSplit(HeaderSplitMode.On, 0)).ThrowIfFailed("switch header split on");
+            steering.Change(0, RssChange.Equal(queue, steering.Main.Table.Length)).ThrowIfFailed("set the table of RSS");
+            BindRequest request = new()
+            {
+                Queues = [queue],
+                Kind = ImporterKind.PinnedRevocable,
+                Provider = function,
+            };
+            return nic.Device.BindLocked(ticket, buffer.Shared, request, out binding);
+        });
+        using (host.Enter())
+        {
+            buffer.Shared.Reservation.Unlock(ticket);
+        }
+
+        return outcome.Errno == Errno.Success
+            ? new BoundRegion(nic, vram, binding!, queue)
+            : throw new WayleaveException(outcome.Errno, "bind the memory of gpu0", outcome.Explanation);
+    }
+
+    /// <summary>One connection is received here from its next segment on.</summary>
+    public void Steer(DevmemConnection connection) => _nic.Driver.WithToken(() =>
+    {
+        TcpFlow flow = connection.Flow;
+        FlowRule rule = FlowRule.ForConnection(flow.Remote, flow.RemotePort, flow.Local, flow.LocalPort, _queue);
+        _nic.Device.Port.Steering.InsertRule(rule, out _).ThrowIfFailed("steer a connection");
+    });
+
+    public void Dispose() => ((IDisposable)_vram).Dispose();
+}
