@@ -20,6 +20,7 @@ public sealed class AddressSpace
     private const ulong AddressEnd = 1UL << 47;
 
     private readonly List<SpaceRegion> _regions = []; // by address; they never overlap
+    private readonly List<RangeHold> _holds = [];
 
     /// <param name="memory">Where its pages come from.</param>
     /// <param name="name">Of the process, for people.</param>
@@ -210,6 +211,22 @@ public sealed class AddressSpace
         new(this, range, ChangeKind.Unmap, default, activity);
 
     /// <summary>
+    /// Lets a range be neither unmapped nor moved nor thrown away until the hold is released. The range need not be
+    /// mapped; holds may overlap.
+    /// </summary>
+    /// <param name="range">Whole pages are held, however it is aligned.</param>
+    /// <param name="holder">Who uses the pages, for people.</param>
+    public RangeHold Hold(AddressRange range, string holder)
+    {
+        Host.AssertHeld();
+        const ulong Mask = PageFrame.SizeBytes - 1;
+        ulong start = range.Start & ~Mask;
+        RangeHold hold = new(this, new AddressRange(start, ((range.End + Mask) & ~Mask) - start), holder);
+        _holds.Add(hold);
+        return hold;
+    }
+
+    /// <summary>
     /// Changes what may be done (<c>mprotect</c>): <see cref="Errno.ENOMEM"/> when a page of it is in no region.
     /// </summary>
     public ChangeOperation Protect(AddressRange range, SpaceProtection protection, Activity? activity = null) =>
@@ -301,6 +318,15 @@ public sealed class AddressSpace
 
         return lengthBytes <= AddressEnd - at ? at : 0;
     }
+
+    internal void Remove(RangeHold hold)
+    {
+        Host.AssertHeld();
+        _holds.Remove(hold);
+    }
+
+    /// <summary>Whether somebody outside uses a page of it, so that it must not be taken away.</summary>
+    internal bool IsHeld(AddressRange range) => _holds.Exists(h => h.Range.Overlaps(range));
 
     internal bool IsUnmapped(AddressRange range)
     {

@@ -66,6 +66,12 @@ public sealed class ChangeOperation : SpaceOperation
                 yield break;
             }
 
+            if (Kind != ChangeKind.Protect && _space.IsHeld(_range))
+            {
+                Errno = Errno.EBUSY;
+                yield break;
+            }
+
             foreach (Pause pause in Change())
             {
                 yield return pause;

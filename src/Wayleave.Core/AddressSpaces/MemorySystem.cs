@@ -24,6 +24,9 @@ public sealed class MemoryStats
     /// <summary>Pages whose content came back from it.</summary>
     public long SwappedIn { get; internal set; }
 
+    /// <summary>Processes that had to end because no memory was left.</summary>
+    public long LastResorts { get; internal set; }
+
     /// <summary>Pages that went to a device's memory.</summary>
     public long MigratedToDevice { get; internal set; }
 
@@ -40,6 +43,7 @@ public sealed class MemorySystem : IFrameSource
     private readonly List<MemoryZone> _zones = [];
     private readonly SwapStore _swap;
     private readonly List<(SpaceOperation Operation, Action Callback)> _blocked = [];
+    private readonly List<ILastResort> _lastResorts = [];
     private ulong _nextNumber = 1;
     private PageFrame? _newest;
     private PageFrame? _oldest;
@@ -86,6 +90,20 @@ public sealed class MemorySystem : IFrameSource
 
     /// <summary>Pages of one zone that nobody has.</summary>
     public long FreePagesOf(MemoryZoneKind zone) => _zones.Where(z => z.Kind == zone).Sum(z => (long)z.FreeCount);
+
+    /// <summary>Somebody may be ended when there is no memory left. Host lock held by the caller.</summary>
+    public void AddLastResort(ILastResort holder)
+    {
+        Host.AssertHeld();
+        _lastResorts.Add(holder);
+    }
+
+    /// <summary>It has let go of its pages. Nothing when it was asked to, or never added.</summary>
+    public void RemoveLastResort(ILastResort holder)
+    {
+        Host.AssertHeld();
+        _lastResorts.Remove(holder);
+    }
 
     internal PageFrame ZeroPage { get; }
 
@@ -213,6 +231,18 @@ public sealed class MemorySystem : IFrameSource
         if (slot.Frame is null)
         {
             operation.StepErrno = Errno.ENOMEM;
+            AskLastResort();
+        }
+    }
+
+    // The allocation fails all the same: who ends lets go of its pages some time later, and whoever asks then has them.
+    private void AskLastResort()
+    {
+        if (_lastResorts.MaxBy(l => l.PageCount) is { } largest)
+        {
+            _lastResorts.Remove(largest);
+            Stats.LastResorts++;
+            largest.GiveUp();
         }
     }
 

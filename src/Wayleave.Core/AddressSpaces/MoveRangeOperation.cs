@@ -48,6 +48,12 @@ public sealed class MoveRangeOperation : SpaceOperation
                 yield break;
             }
 
+            if (_space.IsHeld(_from))
+            {
+                Errno = Errno.EBUSY;
+                yield break;
+            }
+
             foreach (Pause pause in Move(target))
             {
                 yield return pause;

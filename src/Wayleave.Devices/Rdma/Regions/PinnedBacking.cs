@@ -20,12 +20,14 @@ internal sealed class PinnedBacking : RegionBacking
     private readonly Translation _translation;
     private readonly Timeline _timeline;
     private readonly bool _isWritable;
+    private readonly PinnedPolicy? _policy;
     private Fence? _drain;
 
     public PinnedBacking(MemoryRegion region, HostContext host, SpaceRegionRequest request, PinnedPages pages)
     {
         (_region, _host, _pages) = (region, host, pages);
         _isWritable = request.IsWritable;
+        _policy = PinnedPolicy.Start(request, region.Name, pages.Frames.Count);
         _timeline = new Timeline(host, region.Name);
         _translation = new Translation(AddressesOf(pages.Frames), new InFlightGate(HandleDrained));
         region.PublishBacked(_translation);
@@ -69,9 +71,15 @@ internal sealed class PinnedBacking : RegionBacking
             return drain;
         }
 
+        _policy?.Stop();
         _pages.Release(areDirty: _isWritable);
         return null;
     }
+
+    /// <summary>
+    /// Whether these are the pages that it has, in that order: then its addresses are still right.
+    /// </summary>
+    public bool IsAt(PinnedPages pages) => !_pages.IsReleased && _pages.Frames.SequenceEqual(pages.Frames);
 
     /// <summary>
     /// Pages next to each other are one entry. Addresses of memory, as a device without an IOMMU has them.

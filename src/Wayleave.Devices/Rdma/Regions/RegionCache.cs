@@ -48,6 +48,15 @@ public sealed class RegionCache
     /// <summary>Regions whose range the process has changed since.</summary>
     public long Stale { get; private set; }
 
+    /// <summary>
+    /// Of the stale ones, those whose pages turned out to be where they were: a change of protection, a fork, a move
+    /// that did not happen. They stay registered, under the same key and with the same list of addresses.
+    /// </summary>
+    public long Kept { get; private set; }
+
+    /// <summary>Lists of addresses that were made.</summary>
+    public long ListsBuilt { get; private set; }
+
     /// <summary>Regions that are registered, in use or not.</summary>
     public int Count => _entries.Count;
 
@@ -75,6 +84,14 @@ public sealed class RegionCache
         if (entry is not null)
         {
             Stale++;
+            if (TryKeep(entry))
+            {
+                Kept++;
+                Use(entry);
+                region = entry.Region;
+                return Errno.Success;
+            }
+
             Remove(entry);
         }
 
@@ -114,6 +131,18 @@ public sealed class RegionCache
         DropLeaving();
     }
 
+    // Its notifier has been there all the time, so a change while the pages are looked at marks it again. The old pages
+    // are pinned: nobody else can have got them meanwhile, so the same pages are the same memory.
+    private bool TryKeep(Entry entry)
+    {
+        RegionRegistration again =
+            RegionRegistration.StartAgain(_device, _domain, RequestOf(entry.Range), entry.Region!);
+        entry.IsStale = !again.IsCompleted || again.Errno != Errno.Success;
+        return !entry.IsStale;
+    }
+
+    private SpaceRegionRequest RequestOf(AddressRange range) => new(_space, range, range.Start, _access);
+
     private Errno TryAdd(AddressRange range, out MemoryRegion? region)
     {
         Misses++;
@@ -130,8 +159,7 @@ public sealed class RegionCache
         entry.Notifier = notifier;
         bool isKept = false;
         RegionRegistration registration = RegionRegistration.Start(
-            _device, _domain, new SpaceRegionRequest(_space, range, range.Start, _access),
-            r => DropIfLate(r, isKept));
+            _device, _domain, RequestOf(range), r => DropIfLate(r, isKept));
         if (!registration.IsCompleted || registration.Region is not { } made)
         {
             notifier!.Remove();
@@ -139,6 +167,7 @@ public sealed class RegionCache
         }
 
         isKept = true;
+        ListsBuilt++;
         entry.IsStale = false; // what moved pages to pin them has changed no mapping
         entry.Region = region = made;
         entry.UseCount = 1;

@@ -18,6 +18,7 @@ public sealed class RegionRegistration
     private readonly ProtectionDomain _domain;
     private readonly SpaceRegionRequest _request;
     private readonly Action<RegionRegistration>? _completed;
+    private MemoryRegion? _known;
     private PinOperation? _pin;
     private volatile bool _isCompleted;
 
@@ -88,6 +89,19 @@ public sealed class RegionRegistration
         return device.TryDeregisterLocked(null!, region, out drain);
     }
 
+    /// <summary>
+    /// As <see cref="Start"/>, with a pinned region over the same range that was good before something changed there.
+    /// If it still has the pages that the range has now, it is the result: nothing about it is made again. If not, this
+    /// ends with ENOENT, and nothing has changed.
+    /// </summary>
+    internal static RegionRegistration StartAgain(
+        RdmaDevice device, ProtectionDomain domain, SpaceRegionRequest request, MemoryRegion known)
+    {
+        RegionRegistration registration = new(device, domain, request, completed: null) { _known = known };
+        registration.Begin();
+        return registration;
+    }
+
     internal static MemoryRegionRequest ToRequest(SpaceRegionRequest request) => new(
         request.Addresses.Start % PageFrame.SizeBytes,
         request.Addresses.LengthBytes,
@@ -136,6 +150,15 @@ public sealed class RegionRegistration
 
     private void Finish(Errno errno, PinnedPages? pages)
     {
+        if (pages is not null && _known is { } known)
+        {
+            bool isSame = known.Backing is PinnedBacking had && had.IsAt(pages);
+            pages.Release();
+            Region = isSame ? known : null;
+            Complete(isSame ? Errno.Success : Errno.ENOENT);
+            return;
+        }
+
         uint key = 0;
         errno = errno == Errno.Success ? _device.TryChooseKey(_request.Key, out key) : errno;
         if (errno != Errno.Success)

@@ -18,6 +18,17 @@ namespace Wayleave.Devices.Rdma.Regions;
 public sealed record SpaceRegionRequest(
     AddressSpace Space, AddressRange Addresses, ulong Iova, AccessFlags Access, uint? Key = null)
 {
+    /// <summary>
+    /// What happens when somebody wants pinned pages. On demand nothing is pinned, and nothing happens.
+    /// </summary>
+    public PinnedMemoryPolicy Policy { get; init; }
+
+    /// <summary>
+    /// Ends the process, with the reason; runs once, after the host lock was released. Needed, and only used, with
+    /// <see cref="PinnedMemoryPolicy.EndProcess"/>.
+    /// </summary>
+    public Action<string>? EndProcess { get; init; }
+
     /// <summary>All of the address space, whatever is mapped there later.</summary>
     public bool IsImplicit =>
         IsOnDemand && Addresses.Start == 0 && Addresses.LengthBytes == ulong.MaxValue;
@@ -62,6 +73,11 @@ public static class RegionRules
         if (lacks)
         {
             return Errno.EOPNOTSUPP;
+        }
+
+        if (request.Policy == PinnedMemoryPolicy.EndProcess && request.EndProcess is null)
+        {
+            return Errno.EINVAL;
         }
 
         AddressRange range = request.Addresses;
