@@ -10,6 +10,8 @@ namespace Wayleave.Cli.Commands;
 /// </summary>
 internal static class BenchMemoryCommand
 {
+    private const long UserFaultBytes = 1 << 20;
+
     public static IEnumerable<Command> Create() =>
     [
         Create(MemoryBenchmarkTest.Fault, "fault", "From a device's miss until the page is in its reach"),
@@ -27,12 +29,22 @@ internal static class BenchMemoryCommand
             HelpName = "N",
             DefaultValueFactory = _ => defaults.Iterations,
         };
+        Option<bool> uffd = new("--uffd")
+        {
+            Description = "Fault on real memory that this process serves (userfaultfd), beside the same in C",
+        };
         Command command = new(name, description) { size, iterations };
+        if (test == MemoryBenchmarkTest.Fault)
+        {
+            command.Add(uffd);
+        }
+
         command.SetAction((parsed, cancellation) =>
         {
+            bool isReal = test == MemoryBenchmarkTest.Fault && parsed.GetValue(uffd);
             MemoryBenchmarkOptions options = defaults with
             {
-                SizeBytes = parsed.GetValue(size) ?? defaults.SizeBytes,
+                SizeBytes = parsed.GetValue(size) ?? (isReal ? UserFaultBytes : defaults.SizeBytes),
                 Iterations = parsed.GetValue(iterations),
             };
             try
@@ -45,7 +57,9 @@ internal static class BenchMemoryCommand
             }
 
             CommandContext context = new(parsed);
-            MemoryBenchmarkReport report = MemoryBenchmark.Run(options, cancellation);
+            MemoryBenchmarkReport report = isReal
+                ? UserFaultBenchmark.Run(options, cancellation)
+                : MemoryBenchmark.Run(options, cancellation);
             if (context.IsJson)
             {
                 context.Out.WriteLine(report.ToJson());
@@ -63,7 +77,15 @@ internal static class BenchMemoryCommand
     private static void Write(MemoryBenchmarkReport report, TextWriter output)
     {
         TablePrinter table = new(
-            "OPERATION", ">COUNT", ">t_min[us]", ">t_med[us]", ">99%[us]", ">t_max[us]", ">BW[MiB/s]", ">OF A COPY");
+            "OPERATION",
+            ">COUNT",
+            ">t_min[us]",
+            ">t_med[us]",
+            ">99%[us]",
+            ">t_max[us]",
+            ">BW[MiB/s]",
+            ">OF A COPY",
+            ">OF C");
         foreach (MemoryBenchmarkResult result in report.Results)
         {
             table.Add(
@@ -74,7 +96,8 @@ internal static class BenchMemoryCommand
                 Number(result.Latency.P99Us),
                 Number(result.Latency.MaxUs),
                 result.BytesPerS is { } rate ? Number(rate / (1 << 20)) : "",
-                result.RatioToCopy is { } ratio ? Number(ratio) : "");
+                result.RatioToCopy is { } ratio ? Number(ratio) : "",
+                result.RatioToPeer is { } peer ? Number(peer) : "");
         }
 
         table.WriteTo(output);

@@ -1,3 +1,5 @@
+using Wayleave.Core;
+using Wayleave.Host;
 using Wayleave.Host.Benchmarks.Memory;
 using Xunit;
 
@@ -18,6 +20,26 @@ public sealed class MemoryBenchmarkTests
         Assert.Equal(results, report.Results.Count);
         Assert.All(report.Results, r => Assert.True(r.Latency.Count >= 3));
         Assert.Contains("\"schema\": \"wayleave.bench-memory/1\"", report.ToJson(), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Faults_of_real_memory_are_served_and_its_end_is_told_beside_the_same_in_C()
+    {
+        MemoryBenchmarkOptions options = new() { SizeBytes = 64 << 10, Iterations = 2 };
+        MemoryBenchmarkReport report;
+        try
+        {
+            report = UserFaultBenchmark.Run(options, TestContext.Current.CancellationToken);
+        }
+        catch (WayleaveException e) when (e.Errno == Errno.EOPNOTSUPP)
+        {
+            Assert.Skip(e.Message);
+            return;
+        }
+
+        Assert.Equal([128, 128], report.Results.Select(r => r.Latency.Count));
+        Assert.Equal(8, report.NotifierRounds);
+        Assert.NotNull(report.Results[0].RatioToPeer);
     }
 
     [Fact]

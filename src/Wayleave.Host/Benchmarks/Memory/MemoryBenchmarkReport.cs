@@ -31,6 +31,9 @@ public sealed record MemoryBenchmarkReport
 
     public required IReadOnlyList<MemoryBenchmarkResult> Results { get; init; }
 
+    /// <summary>Changes of real memory that notifiers were told of; only with userfaultfd.</summary>
+    public long? NotifierRounds { get; init; }
+
     public string ToJson() => JsonSerializer.Serialize(this, MemoryReportJson.Default.MemoryBenchmarkReport);
 }
 
@@ -39,8 +42,13 @@ public sealed record MemoryBenchmarkReport
 /// <param name="Latency">Of one operation.</param>
 /// <param name="BytesPerS">Of those that move or cover memory: by the median.</param>
 /// <param name="RatioToCopy">Of those that move bytes: to a plain copy of as many, in rounds that took turns.</param>
+/// <param name="RatioToPeer">Of those that have a peer in C: its median over ours, in rounds that took turns.</param>
 public sealed record MemoryBenchmarkResult(
-    string What, LatencyResult Latency, double? BytesPerS = null, double? RatioToCopy = null);
+    string What,
+    LatencyResult Latency,
+    double? BytesPerS = null,
+    double? RatioToCopy = null,
+    double? RatioToPeer = null);
 
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
