@@ -1,6 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
+using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Objects;
 
@@ -20,6 +21,11 @@ internal static class TakeBackCheck
     {
         foreach (NicHandle nic in host.Nics)
         {
+            if (nic.Device.Options.Revocation == RegionRevocation.None)
+            {
+                continue; // it gives nothing back, and an owner that has to be able to does not let it in
+            }
+
             // A NIC that reaches no GPU can be lent nothing in VRAM: there is nothing to take back.
             if (host.Gpus.FirstOrDefault(g => host.VerdictFor(g, nic.Device.Function).IsSupported) is not { } gpu)
             {

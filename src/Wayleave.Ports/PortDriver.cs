@@ -76,6 +76,7 @@ public sealed class PortDriver : IDisposable
         _buffers = MappedMemory.AllocateAnonymous((1L + BatchSends) * SuperPacketBytes, hugePages: true);
         _receive = _buffers.Memory[..SuperPacketBytes];
         _transmit = _buffers.Memory.Slice(SuperPacketBytes, BatchSends * SuperPacketBytes);
+        port.AttentionNeeded = _endpoint.Wake;
         if (_options.HasEngine)
         {
             _engine = new Thread(RunEngine) { IsBackground = true, Name = "wayleave port engine" };

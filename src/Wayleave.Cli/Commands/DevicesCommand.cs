@@ -136,6 +136,7 @@ internal static class DevicesCommand
         Write(output, "gid", nic.Gid);
         Write(output, "udp_port", nic.UdpPort);
         Write(output, "path_mtu", nic.PathMtuBytes);
+        Write(output, "revoke", GpuCommand.ToWord(nic.Revoke));
         foreach (NicPeerDocument peer in nic.Peers)
         {
             Write(output, "peer", $"{peer.Gid} (icrc checked: {peer.Icrc})");

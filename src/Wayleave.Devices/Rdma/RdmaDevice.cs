@@ -461,6 +461,11 @@ public sealed class RdmaDevice
             return Errno.EINVAL;
         }
 
+        if (request.IsLegacyPeer && Options.Revocation == RegionRevocation.None)
+        {
+            return Errno.EOPNOTSUPP; // its key could not die
+        }
+
         AccessFlags absent = AccessFlags.OnDemand
             | (Options.Persist is null ? AccessFlags.FlushPersistent : AccessFlags.None);
         if ((request.Access & absent) != 0)

@@ -94,6 +94,9 @@ public sealed record RdmaDeviceOptions
     /// </summary>
     public bool PagesOnDemand { get; init; } = true;
 
+    /// <summary>What becomes of a key whose memory is wanted back.</summary>
+    public RegionRevocation Revocation { get; init; }
+
     /// <summary>
     /// How many pages behind the one that was missed are mapped along, where they are in memory already.
     /// </summary>

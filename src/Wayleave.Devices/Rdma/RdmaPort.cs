@@ -39,6 +39,9 @@ public sealed class RdmaPort
     private int _nextPeer;
     private long _mapGeneration; // bumped by whoever maps or kills a region
     private long _seenMapGeneration;
+    private readonly List<MemoryRegion> _quiescing = []; // host lock
+    private readonly List<MemoryRegion> _lost = []; // host lock
+    private int _attention; // set under the host lock, read by the holder of the token
     private TimeSpan _nextDeadline = TimeSpan.MaxValue; // never later than the earliest timer
     private RdmaStats _stats;
 
@@ -99,6 +102,12 @@ public sealed class RdmaPort
     /// <summary>The sockets that queue pairs were ever connected to. Port token held by the caller.</summary>
     public IReadOnlyList<PeerStatus> GetPeers() => [.. _peers.Select(p => p.Status)];
 
+    /// <summary>
+    /// Called without any lock, on any thread, when the port has something to do that no packet, post or timer brings:
+    /// the edge sees to it that somebody drives it. Set before the first region.
+    /// </summary>
+    public Action? AttentionNeeded { get; set; }
+
     internal HostContext Host { get; }
 
     internal RdmaDeviceOptions Options { get; }
@@ -143,6 +152,7 @@ public sealed class RdmaPort
         segmentBytes = segmentBytes <= 0 ? bytes.Length : segmentBytes;
         for (int index = identification; bytes.Length > 0; index++)
         {
+            Attend();
             ReadOnlySpan<byte> packet = bytes[..Math.Min(segmentBytes, bytes.Length)];
             bytes = bytes[packet.Length..];
             Arrival arrival = new(source, trafficClass, (ushort)index);
@@ -161,6 +171,7 @@ public sealed class RdmaPort
     {
         Now = now;
         Urgency = TransmitUrgency.None;
+        Attend();
         _doorbells.Answer();
         WakeStalled();
         for (int i = 0; i < _peers.Count; i++)
@@ -333,6 +344,64 @@ public sealed class RdmaPort
 
     /// <summary>A region was mapped, or died. Host lock held, any thread.</summary>
     internal void NotifyChanged() => Interlocked.Increment(ref _mapGeneration);
+
+    /// <summary>The region's key dies as soon as the port stands still. Host lock held.</summary>
+    internal void RequestQuiesce(MemoryRegion region)
+    {
+        Host.AssertHeld();
+        _quiescing.Add(region);
+        CallForAttention();
+    }
+
+    /// <summary>The owner took a region that did not follow. Host lock held.</summary>
+    internal void NoteLost(MemoryRegion region)
+    {
+        Host.AssertHeld();
+        _lost.Add(region);
+        CallForAttention();
+    }
+
+    private void CallForAttention()
+    {
+        Volatile.Write(ref _attention, 1);
+        NotifyChanged();
+        if (AttentionNeeded is { } needed)
+        {
+            Host.Defer(needed);
+        }
+    }
+
+    // Between two packets: whoever has the token is in none, and nobody else is.
+    private void Attend()
+    {
+        if (Volatile.Read(ref _attention) == 0)
+        {
+            return;
+        }
+
+        using (Host.Enter())
+        {
+            Volatile.Write(ref _attention, 0);
+            if (_quiescing.Count > 0)
+            {
+                _stats.Quiesces++;
+                Host.Trace("rdma.quiesced", "port", _quiescing.Count);
+            }
+
+            foreach (MemoryRegion region in _quiescing)
+            {
+                region.HandleQuiesced();
+            }
+
+            foreach (MemoryRegion region in _lost)
+            {
+                RaiseEvent(new AsyncEvent(AsyncEventType.MemoryRegionLost, 0, region.Key));
+            }
+
+            _quiescing.Clear();
+            _lost.Clear();
+        }
+    }
 
     internal void Fault(MemoryRegion region, QueuePair pair)
     {

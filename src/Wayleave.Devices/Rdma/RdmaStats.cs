@@ -37,6 +37,9 @@ public struct RdmaStats
     /// <summary>Request packets received again.</summary>
     public long Duplicates { get; internal set; }
 
+    /// <summary>Times the port stood still so that keys could die (<see cref="RegionRevocation.Quiesce"/>).</summary>
+    public long Quiesces { get; internal set; }
+
     /// <summary>Touches of a region that was invalidated.</summary>
     public long Faults { get; internal set; }
 

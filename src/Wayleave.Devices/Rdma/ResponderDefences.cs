@@ -42,6 +42,12 @@ public sealed record ResponderDefences
     /// <summary>A dead key keeps its number until its region is deregistered.</summary>
     public bool HoldsDeadNumbers { get; init; } = true;
 
+    /// <summary>
+    /// Where keys cannot die under traffic, the owner waits until the port stands still; without it, a driver says that
+    /// the key is dead while the hardware goes on.
+    /// </summary>
+    public bool StandsStill { get; init; } = true;
+
     /// <summary>The range and rights of a message are checked on its first packet, before a byte is placed.</summary>
     public bool ChecksRange { get; init; } = true;
 

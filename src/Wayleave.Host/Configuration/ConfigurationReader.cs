@@ -4,6 +4,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Gpu.Compute;
+using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Host.Configuration;
@@ -62,6 +63,7 @@ internal sealed class ConfigurationReader(
             Add($"nics[{i}].address", config.Nics[i].Address.ToString());
             Add($"nics[{i}].udp_port", ToText(config.Nics[i].UdpPort));
             Add($"nics[{i}].path_mtu_bytes", ToText(config.Nics[i].PathMtuBytes));
+            Add($"nics[{i}].revoke", ToWord(config.Nics[i].Revocation));
         }
 
         for (int i = 0; i < config.Nvmes.Count; i++)
@@ -165,13 +167,14 @@ internal sealed class ConfigurationReader(
     private NicConfig ReadNic(JsonObject nic, string path, int index)
     {
         NicConfig defaults = new();
-        CheckKeys(nic, path, "name", "address", "udp_port", "path_mtu_bytes", "function");
+        CheckKeys(nic, path, "name", "address", "udp_port", "path_mtu_bytes", "revoke", "function");
         return new NicConfig
         {
             Name = ReadText(nic, path, "name") ?? "rdma" + ToText(index),
             Address = ReadAddress(nic, path, "address") ?? defaults.Address,
             UdpPort = ReadInteger(nic, path, "udp_port") ?? defaults.UdpPort,
             PathMtuBytes = ReadInteger(nic, path, "path_mtu_bytes") ?? defaults.PathMtuBytes,
+            Revocation = ReadWord<RegionRevocation>(nic, path, "revoke") ?? defaults.Revocation,
             Function = ReadText(nic, path, "function"),
         };
     }

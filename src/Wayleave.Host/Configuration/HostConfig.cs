@@ -3,6 +3,7 @@ using System.Net.Sockets;
 using System.Text;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
+using Wayleave.Devices.Rdma;
 
 namespace Wayleave.Host.Configuration;
 
@@ -237,6 +238,9 @@ public sealed record NicConfig
 
     /// <summary>Payload bytes per packet: 256, 512, 1024, 2048 or 4096 (IBTA 9.6).</summary>
     public int PathMtuBytes { get; init; } = 4096;
+
+    /// <summary>What becomes of a key whose memory its owner wants back.</summary>
+    public RegionRevocation Revocation { get; init; }
 
     /// <summary>
     /// The function of the topology that the device is, by name or address; null for the one of the device's name.

@@ -6,6 +6,7 @@ using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Gpu.Compute;
+using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Compute;
 using Wayleave.Host.Leases;
@@ -48,6 +49,7 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<GpuCommandMode>),
         typeof(SnakeCaseEnumConverter<GpuPinPolicy>),
         typeof(SnakeCaseEnumConverter<GpuPriority>),
+        typeof(SnakeCaseEnumConverter<RegionRevocation>),
         typeof(GradeConverter),
     ])]
 [JsonSerializable(typeof(ActivityDocument))]

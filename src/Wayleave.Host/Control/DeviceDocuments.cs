@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Wayleave.Devices.Rdma;
 
 namespace Wayleave.Host.Control;
 
@@ -158,6 +159,9 @@ public sealed record NicDocument
     public required int UdpPort { get; init; }
 
     public required int PathMtuBytes { get; init; }
+
+    /// <summary>What becomes of a key whose memory its owner wants back.</summary>
+    public required RegionRevocation Revoke { get; init; }
 
     /// <summary>How much of the ICRC is checked for each peer that was heard.</summary>
     public IReadOnlyList<NicPeerDocument> Peers { get; set; } = [];

@@ -180,6 +180,7 @@ internal static class DeviceReports
         Gid = nic.Gid.ToString(),
         UdpPort = nic.UdpPort,
         PathMtuBytes = nic.PathMtuBytes,
+        Revoke = nic.Device.Options.Revocation,
         Peers =
         [
             .. leases.Where(l => ReferenceEquals(l.Nic, nic))
@@ -236,6 +237,7 @@ internal static class DeviceReports
             ["bytes_sent"] = stats.BytesSent,
             ["duplicates"] = stats.Duplicates,
             ["faults"] = stats.Faults,
+            ["quiesces"] = stats.Quiesces,
             ["icrc_checks_full"] = stats.IcrcChecksFull,
             ["icrc_checks_solved"] = stats.IcrcChecksSolved,
             ["naks_invalid_request_sent"] = stats.NaksInvalidRequestSent,

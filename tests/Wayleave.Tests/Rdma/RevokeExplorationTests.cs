@@ -28,6 +28,23 @@ public class RevokeExplorationTests
     }
 
     [Fact]
+    public void No_packet_lands_after_the_proof_of_a_port_that_has_to_stand_still()
+    {
+        HashSet<string> outcomes = [];
+        Exploration exploration = Explorer.Exhaustive(
+            _ => BuildWrite(ResponderDefences.All, outcomes, RegionRevocation.Quiesce));
+        Assert.True(exploration.Runs > 20, $"only {exploration.Runs} orders");
+        Assert.Equal(["placed 0", "placed 1", "placed 2", "placed 3"], outcomes.Order());
+    }
+
+    [Fact]
+    public void A_port_that_is_said_to_stand_still_and_does_not_is_caught() => Assert.Contains(
+        "late write",
+        Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildWrite(
+            new ResponderDefences { StandsStill = false }, [], RegionRevocation.Quiesce))).Message,
+        StringComparison.Ordinal);
+
+    [Fact]
     public void No_byte_of_the_new_owner_is_read_in_any_order()
     {
         Exploration exploration = Explorer.Exhaustive(_ => BuildRead(ResponderDefences.All));
@@ -57,9 +74,12 @@ public class RevokeExplorationTests
             () => Explorer.Exhaustive(_ => BuildRead(ResponderDefences.BrokenRevokeGate)));
     }
 
-    private static Scenario BuildWrite(ResponderDefences defences, HashSet<string> outcomes)
+    private static Scenario BuildWrite(
+        ResponderDefences defences,
+        HashSet<string> outcomes,
+        RegionRevocation revocation = RegionRevocation.Concurrent)
     {
-        Conversation c = new(options: o => o with { Defences = defences });
+        Conversation c = new(options: o => o with { Defences = defences, Revocation = revocation });
         byte[] payload = new byte[Conversation.Mtu];
         Array.Fill(payload, (byte)0x11);
         RevokeOperation? revoke = null;
@@ -93,6 +113,8 @@ public class RevokeExplorationTests
             CheckHandedOut,
             AtEnd: () =>
             {
+                // Whoever comes next to a port that was asked to stand still finds it so.
+                c.Node.Port.PollTransmit(c.Now, new byte[65536], out _);
                 Assert.Equal(RetirementGrade.Retired, revoke!.Proof!.Grade);
                 Assert.True(handedOut);
                 Assert.Equal(c.Region.BytesRejected > 0, c.Region.BytesPlaced < MessageBytes);

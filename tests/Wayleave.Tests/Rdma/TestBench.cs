@@ -128,6 +128,18 @@ internal sealed class TestMemory : IPinningExporter
         return bytes;
     }
 
+    /// <summary>What a move begins with: tells the importers, whose fences it has to wait for.</summary>
+    public void Invalidate()
+    {
+        using (_host.Enter())
+        {
+            AcquireTicket ticket = new(_host, "move");
+            Assert.Equal(LockOutcomeKind.Acquired, Buffer.Reservation.TryLock(ticket).Kind);
+            Buffer.InvalidateMappings(ticket);
+            Buffer.Reservation.Unlock(ticket);
+        }
+    }
+
     /// <summary>
     /// Moves the storage: invalidates, copies when nobody is inside, and leaves importers to map again.
     /// </summary>

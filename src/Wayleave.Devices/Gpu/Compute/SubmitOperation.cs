@@ -65,8 +65,8 @@ public sealed class SubmitOperation
         Problem = problem;
         if (Error == Errno.Success && submission.Mode == GpuCommandMode.Paged)
         {
-            // What may fault is left out: a job with a fence that touches it ends with EFAULT. So is what was taken back:
-            // who does not touch it goes on.
+            // What may fault is left out: a job with a fence that touches it ends with EFAULT. So is what was taken
+            // back: who does not touch it goes on.
             _buffers.AddRange(_process.Memory.Mappings.Select(m => m.Binding).Distinct()
                 .Where(b => b is not MirrorBinding && !b.IsGone)
                 .Select(b => (b, GpuAccess.None)));

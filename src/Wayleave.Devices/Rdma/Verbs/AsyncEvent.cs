@@ -14,11 +14,17 @@ public enum AsyncEventType
 
     /// <summary>A queue pair in ERR takes no more receives from its shared queue.</summary>
     LastReceiveReached = 16,
+
+    /// <summary>
+    /// The owner took the memory of a legacy peer's region, whose key is dead. The verbs have no such event, as nobody
+    /// who used PeerDirect was told.
+    /// </summary>
+    MemoryRegionLost = 1024,
 }
 
 /// <summary>Something that no completion tells (<c>struct ibv_async_event</c>).</summary>
 /// <param name="Type">What happened.</param>
 /// <param name="QpNumber">Which queue pair; for a completion queue error, one that uses it.</param>
-/// <param name="Key">For an access error the key that the peer used.</param>
+/// <param name="Key">For an access error the key that the peer used; for a lost region its own.</param>
 /// <param name="SrqNumber">Which shared receive queue, for its limit.</param>
 public readonly record struct AsyncEvent(AsyncEventType Type, uint QpNumber, uint Key = 0, uint SrqNumber = 0);

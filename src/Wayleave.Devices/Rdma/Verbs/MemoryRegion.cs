@@ -45,6 +45,7 @@ public sealed class MemoryRegion : Numbered
     private readonly RdmaDevice _device;
     private readonly Timeline _timeline;
     private readonly Action _handleDrained;
+    private readonly Action<MemoryRegion>? _lost;
     private Attachment? _attachment;
     private volatile Translation? _current;
     private volatile MemoryRegionState _state = MemoryRegionState.Invalidated;
@@ -67,9 +68,10 @@ public sealed class MemoryRegion : Numbered
         LengthBytes = request.LengthBytes;
         Iova = request.Iova;
         Access = request.Access;
-        Kind = request.Kind;
+        Kind = device.Options.Revocation == RegionRevocation.None ? ImporterKind.Pinned : request.Kind;
         IsLegacyPeer = request.IsLegacyPeer;
         Holder = request.Holder;
+        _lost = request.Lost;
         Name = $"{device.Name} mr 0x{key:x8}";
         _timeline = new Timeline(_host, Name);
         _handleDrained = HandleDrained;
@@ -93,6 +95,7 @@ public sealed class MemoryRegion : Numbered
 
     public AccessFlags Access { get; }
 
+    /// <summary>As asked for; <see cref="ImporterKind.Pinned"/> on a device that cannot revoke.</summary>
     public ImporterKind Kind { get; }
 
     /// <summary>See <see cref="MemoryRegionRequest.IsLegacyPeer"/>.</summary>
@@ -157,15 +160,15 @@ public sealed class MemoryRegion : Numbered
         }
 
         attachment.Buffer.Reservation.AssertLocked(ticket);
+        if (_drain is { HasEnded: false } drain)
+        {
+            return drain.IsSignaled ? RefuseWhileInside() : MapOutcome.MustWait(drain);
+        }
+
         if (_current is { } current)
         {
             ClearFault();
             return MapOutcome.Mapped(current.Addresses);
-        }
-
-        if (_drain is { HasEnded: false } drain)
-        {
-            return drain.IsSignaled ? RefuseWhileInside() : MapOutcome.MustWait(drain);
         }
 
         if (attachment.State == MappingState.Unmapped)
@@ -326,7 +329,57 @@ public sealed class MemoryRegion : Numbered
     internal InvalidateOutcome HandleInvalidate(Attachment attachment)
     {
         using SignalingSection section = new(Name, "drain");
+        if (_device.Options.Revocation == RegionRevocation.Quiesce && _current is not null)
+        {
+            if (!_device.Options.Defences.StandsStill)
+            {
+                return PretendToStop(attachment);
+            }
 
+            if (_drain is not { HasEnded: false })
+            {
+                _drain = _timeline.CreateFence(); // signalled by the port when it stands still
+                _device.Hangs.Add(_drain, _device.Users);
+                _device.Port.RequestQuiesce(this);
+            }
+
+            return InvalidateOutcome.Draining(_drain);
+        }
+
+        return Invalidate(attachment);
+    }
+
+    /// <summary>
+    /// The port stands still: it is in no packet, and serves none before this returns. Port token and host lock held.
+    /// </summary>
+    internal void HandleQuiesced()
+    {
+        using SignalingSection section = new(Name, "drain");
+        (Fence? drain, _drain) = (_drain, null);
+        if (_attachment is { State: MappingState.Invalidated } attachment && Invalidate(attachment).Fence is not null)
+        {
+            throw new InvalidOperationException($"{Name}: the port stands still inside its gate");
+        }
+
+        drain?.Signal();
+    }
+
+    // The broken twin: the key stays alive.
+    private InvalidateOutcome PretendToStop(Attachment attachment)
+    {
+        attachment.Evidence?.RecordKeyDead(Key);
+        attachment.Evidence?.RecordGateClosed(0);
+        attachment.Evidence?.RecordDrained();
+        if (attachment.State == MappingState.Invalidated)
+        {
+            attachment.UnmapInvalidated();
+        }
+
+        return InvalidateOutcome.Done;
+    }
+
+    private InvalidateOutcome Invalidate(Attachment attachment)
+    {
         // The key of a pinned region dies whatever the reason: nobody maps it again.
         bool dies = attachment.Buffer.IsRevoked || Kind != ImporterKind.Dynamic || IsLegacyPeer;
         bool wasAlive = _state != MemoryRegionState.Dead;
@@ -338,6 +391,10 @@ public sealed class MemoryRegion : Numbered
             if (wasAlive)
             {
                 _host.Trace("rdma.key_dead", Name, Key, LastPlacedPsn);
+                if (IsLegacyPeer)
+                {
+                    HandleLost();
+                }
             }
         }
 
@@ -356,6 +413,16 @@ public sealed class MemoryRegion : Numbered
         }
 
         return InvalidateOutcome.Done;
+    }
+
+    // Nobody was asked before, so somebody is told afterwards.
+    private void HandleLost()
+    {
+        _device.Port.NoteLost(this);
+        if (_lost is { } lost)
+        {
+            _host.Defer(() => lost(this));
+        }
     }
 
     // The drain was forced: waiters went on, but the port is still inside, and this mapping has not ended.
@@ -397,8 +464,11 @@ public sealed class MemoryRegion : Numbered
         {
             // The last user reports through HandleDrained, which waits for the lock that is held here.
             _closing = current.Gate;
-            _drain = _timeline.CreateFence();
-            _device.Hangs.Add(_drain, _device.Users);
+            if (_drain is not { HasEnded: false })
+            {
+                _drain = _timeline.CreateFence();
+                _device.Hangs.Add(_drain, _device.Users);
+            }
         }
     }
 

@@ -45,6 +45,13 @@ public readonly record struct MemoryRegionRequest(
     public bool IsLegacyPeer { get; init; }
 
     /// <summary>
+    /// Runs once, after the host lock was released, when the key of a legacy peer has died because the owner took the
+    /// memory: what the process did not hear before it hears now, or it is ended, as some drivers did. Null for the
+    /// event of the port alone (<see cref="AsyncEventType.MemoryRegionLost"/>).
+    /// </summary>
+    public Action<MemoryRegion>? Lost { get; init; }
+
+    /// <summary>
     /// On whose behalf it is registered, for the accounts of a quarantine: a peer, a process. Null means the adapter.
     /// </summary>
     public string? Holder { get; init; }
