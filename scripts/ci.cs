@@ -205,10 +205,11 @@ string[] Projects(string folder)
     return Directory.Exists(path) ? [.. Directory.GetFiles(path, "*.csproj", SearchOption.AllDirectories).Order()] : [];
 }
 
-// The four libraries and nothing else: null when they are there, else what is wrong.
+// The libraries and nothing else: null when they are there, else what is wrong.
 string? Packages()
 {
-    string[] expected = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Simulation"];
+    string[] expected =
+        ["Wayleave.Client", "Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Simulation"];
     string[] missing = [.. expected.Where(id => Directory.GetFiles(packages, id + ".*.nupkg").Length != 1)];
     return missing.Length == 0 ? null : "no package of " + string.Join(", ", missing);
 }

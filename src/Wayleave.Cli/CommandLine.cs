@@ -94,6 +94,8 @@ internal static partial class CommandLine
             ResetCommand.Create(),
             UnplugCommand.Create(),
             ResourcesCommand.Create(),
+            BuffersCommand.Create(),
+            FencesCommand.Create(),
             LsCommand.Create(),
             GpuCommand.Create(),
             RevokeCommand.Create(),

@@ -8,6 +8,7 @@ using Wayleave.Host.Objects;
 using Wayleave.Host.Removal;
 using Wayleave.Host.Runners;
 using Wayleave.Linux;
+using Wayleave.Linux.Sharing;
 
 namespace Wayleave.Host;
 
@@ -89,6 +90,13 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
         ObjectRequest request, string operation, CancellationToken cancellation)
     {
         ArgumentNullException.ThrowIfNull(request);
+        GpuBufferInfo info = new(request.Name, request.SizeBytes, request.Storage);
+        return new GpuObjectMemory(await TakeAsync(info, operation, cancellation).ConfigureAwait(false));
+    }
+
+    /// <summary>As the other, for a buffer of any kind.</summary>
+    internal async Task<GpuBuffer> TakeAsync(GpuBufferInfo info, string operation, CancellationToken cancellation)
+    {
         while (true)
         {
             cancellation.ThrowIfCancellationRequested();
@@ -96,16 +104,15 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
             IReadOnlyList<MoveOperation> evictions = [];
             using (_host.Enter())
             {
-                GpuBufferInfo info = new(request.Name, request.SizeBytes, request.Storage);
                 errno = Device.TryCreate(info, out GpuBuffer? buffer);
                 if (buffer is not null)
                 {
-                    return new GpuObjectMemory(buffer);
+                    return buffer;
                 }
 
                 if (errno == Errno.ENOSPC)
                 {
-                    errno = Device.TryMakeRoom(request.SizeBytes, out evictions);
+                    errno = Device.TryMakeRoom(info.SizeBytes, out evictions);
                 }
             }
 
@@ -123,6 +130,40 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
             {
                 await Task.Yield();
             }
+        }
+    }
+
+    /// <summary>
+    /// Puts pages that other processes can map behind a buffer that nobody has used yet: its bytes are zero, and stay
+    /// so. Host lock held by the caller.
+    /// </summary>
+    /// <exception cref="LinuxException">
+    /// ENOMEM or EMFILE; the buffer has the pages that it had, or zeroed ones.
+    /// </exception>
+    internal SharedPages BackLocked(GpuBuffer buffer)
+    {
+        ulong start = Function.Bars[GpuDevice.VramBar]!.Range.Start.Value;
+        SharedPages pages = SharedPages.Create($"wayleave-{buffer.Name}", (long)buffer.Placement.StorageBytes);
+        try
+        {
+            long done = 0;
+            foreach (MemoryBlock block in buffer.Placement.Blocks)
+            {
+                long at = (long)(block.Range.Start.Value - start);
+                for (long left = (long)block.Range.LengthBytes; left > 0;)
+                {
+                    long inWindow = Math.Min(left, WindowBytes - (at % WindowBytes));
+                    pages.MapInto(_vram[at / WindowBytes], at % WindowBytes, done, inWindow);
+                    (at, done, left) = (at + inWindow, done + inWindow, left - inWindow);
+                }
+            }
+
+            return pages;
+        }
+        catch
+        {
+            pages.Dispose();
+            throw;
         }
     }
 

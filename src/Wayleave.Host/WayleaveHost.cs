@@ -76,6 +76,9 @@ public sealed class WayleaveHost : IAsyncDisposable
     /// <summary>Commands of clients on the GPUs.</summary>
     public ComputeService Compute { get; private set; } = null!;
 
+    /// <summary>What programs of this machine share; null while no broker runs.</summary>
+    internal Broker.BrokerStore? Broker { get; set; }
+
     /// <summary>Tries of proofs that are under way.</summary>
     public AuditService Audits { get; private set; } = null!;
 

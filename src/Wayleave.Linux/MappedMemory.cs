@@ -210,6 +210,29 @@ public sealed unsafe class MappedMemory : MemoryManager<byte>
         }
     }
 
+    /// <summary>
+    /// Puts pages of a file where some of these are, in one step: an access at the same time meets the old or the new.
+    /// </summary>
+    internal void Replace(long offset, long lengthBytes, FileDescriptor fd, long fileOffset)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((ulong)(offset + lengthBytes), (ulong)_mappedBytes);
+        using MemoryHandle pin = Pin();
+        int flags = mman.MAP_FIXED | (fd.IsInvalid ? mman.MAP_PRIVATE | mman.MAP_ANONYMOUS : mman.MAP_SHARED);
+        void* address = Libc.mmap(
+            _address + offset, (nuint)lengthBytes, mman.PROT_READ | mman.PROT_WRITE, flags, fd, fileOffset);
+        if (address == (void*)-1)
+        {
+            LinuxException.Throw("mmap", string.Create(CultureInfo.InvariantCulture, $"{lengthBytes} bytes in place"));
+        }
+    }
+
+    /// <summary>
+    /// Puts zeroed private pages where some of these are, as <see cref="Sharing.SharedPages.MapInto"/>.
+    /// </summary>
+    /// <exception cref="LinuxException">ENOMEM: too many mappings. What was there stays.</exception>
+    public void ReplaceByPrivate(long offset, long lengthBytes) =>
+        Replace(offset, lengthBytes, FileDescriptor.None, 0);
+
     private void Release()
     {
         int users = Interlocked.Decrement(ref _users);

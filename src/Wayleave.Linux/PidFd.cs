@@ -41,6 +41,9 @@ public sealed unsafe class PidFd : IDisposable
         return new PidFd(new FileDescriptor((int)fd, ownsHandle: true), processId);
     }
 
+    /// <summary>Readable in poll(2) once the process has ended. Owned by this object.</summary>
+    public FileDescriptor Descriptor => _descriptor;
+
     /// <summary>Waits until the process has ended, as a whole: all its threads.</summary>
     /// <param name="timeout">Relative, or <see cref="Timeout.InfiniteTimeSpan"/>; zero only looks.</param>
     /// <returns>Whether it has ended. False also when a signal handler ran: look at the clock and call again.</returns>

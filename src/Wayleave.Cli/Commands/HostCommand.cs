@@ -4,6 +4,7 @@ using System.Text.Json.Serialization;
 using Wayleave.Cli.Output;
 using Wayleave.Core.Checking;
 using Wayleave.Host;
+using Wayleave.Host.Broker;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
 using Wayleave.Host.Service;
@@ -57,7 +58,8 @@ internal static class HostCommand
         ControlListenerOptions options = new() { Log = context.Error };
         await using ControlServer server = await ControlServer
             .StartAsync(host, options, cancellation).ConfigureAwait(false);
-        Announce(context, host, server);
+        using BrokerServer? broker = BrokerServer.Start(host, Environment.GetEnvironmentVariable);
+        Announce(context, host, server, broker);
         manager.NotifyReady($"{host.Config.Name} on {server.EndPoint}");
         manager.StartWatchdog(() => host.Context.Enter().Dispose()); // a lock that nobody gives back is no sign of life
         TaskCompletionSource stop = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -122,7 +124,7 @@ internal static class HostCommand
     }
 
     /// <summary>One line when everything listens, for people and for whoever started this process.</summary>
-    private static void Announce(CommandContext context, WayleaveHost host, ControlServer server)
+    private static void Announce(CommandContext context, WayleaveHost host, ControlServer server, BrokerServer? broker)
     {
         WlUrl url = WlUrl.Create(server.EndPoint.Address.ToString(), server.EndPoint.Port);
         if (context.IsJson)
@@ -134,6 +136,7 @@ internal static class HostCommand
                 Address = server.EndPoint.Address.ToString(),
                 ControlPort = server.EndPoint.Port,
                 Socket = server.SocketPath,
+                Broker = broker?.SocketPath,
                 TokenFile = server.TokenFile,
                 ProcessId = Environment.ProcessId,
             };
@@ -164,6 +167,9 @@ internal sealed record ReadyDocument
     public required int ControlPort { get; init; }
 
     public string? Socket { get; init; }
+
+    /// <summary>Where programs connect that share buffers by descriptor.</summary>
+    public string? Broker { get; init; }
 
     public string? TokenFile { get; init; }
 

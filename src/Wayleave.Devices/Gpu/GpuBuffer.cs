@@ -13,7 +13,13 @@ namespace Wayleave.Devices.Gpu;
 /// <param name="Domain">Where it starts.</param>
 /// <param name="AlignmentBytes">Of every block of its storage; a power of two.</param>
 public sealed record GpuBufferInfo(
-    string Name, ulong SizeBytes, StorageKind Storage, GpuDomain Domain = GpuDomain.Vram, ulong AlignmentBytes = 1);
+    string Name, ulong SizeBytes, StorageKind Storage, GpuDomain Domain = GpuDomain.Vram, ulong AlignmentBytes = 1)
+{
+    /// <summary>
+    /// Whether processes may map it: the edge has put its storage where they can. For storage that stays.
+    /// </summary>
+    public bool IsMappable { get; init; }
+}
 
 // Who cannot reach VRAM gets system memory (amdgpu_dma_buf.c): the first pin, or a map without a pin, then moves the
 // buffer there in the same hold of the reservation, if nobody has pinned it in VRAM and it may move at all. Neither
@@ -24,8 +30,9 @@ public sealed record GpuBufferInfo(
 /// A buffer object of a GPU (<c>amdgpu_bo</c>) and the exporter of its <see cref="SharedBuffer"/>. Host lock held by
 /// the caller.
 /// </summary>
-public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter
+public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter, IMmapExporter
 {
+    private readonly bool _isMappable;
     private GpuPlacement _placement;
 
     internal GpuBuffer(GpuDevice device, GpuBufferInfo info, GpuPlacement placement)
@@ -35,6 +42,7 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter
         SizeBytes = info.SizeBytes;
         Storage = info.Storage;
         AlignmentBytes = info.AlignmentBytes;
+        _isMappable = info.IsMappable && info.Storage != StorageKind.Movable;
         _placement = placement;
         UseNode = new LinkedListNode<GpuBuffer>(this);
         Timeline = new Timeline(device.Host, $"{device.Function.Name} copy engine for {info.Name}");
@@ -202,6 +210,13 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter
         bool wroteVram = access.Writes && _placement.Domain == GpuDomain.Vram;
         maintenance = wroteVram ? CacheMaintenance.FlushWriteCombining : CacheMaintenance.None;
         return Errno.Success;
+    }
+
+    Errno IMmapExporter.Mmap(CpuMapping mapping) => _isMappable ? Errno.Success : Errno.EINVAL;
+
+    void IMmapExporter.Munmap(CpuMapping mapping)
+    {
+        // Storage that may be mapped does not move, so that a mapping keeps nothing in place.
     }
 
     void IExporter.Release(SharedBuffer buffer) => Device.Free(this, new RevokePolicy { Reason = "released" });

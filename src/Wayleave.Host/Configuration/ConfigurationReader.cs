@@ -22,7 +22,8 @@ internal sealed class ConfigurationReader(
     {
         HostConfig defaults = new();
         CheckKeys(
-            tree, "", "name", "gpus", "nics", "nvmes", "accelerators", "vfios", "ethernets", "control", "topology");
+            tree, "", "name", "gpus", "nics", "nvmes", "accelerators", "vfios", "ethernets", "control", "broker",
+            "topology");
         return new HostConfig
         {
             Name = ReadText(tree, "", "name") ?? defaults.Name,
@@ -33,6 +34,7 @@ internal sealed class ConfigurationReader(
             Vfios = ReadList("vfios", ReadVfio) ?? defaults.Vfios,
             Ethernets = ReadList("ethernets", new EthernetReader(this).Read) ?? defaults.Ethernets,
             Control = ReadControl(),
+            Broker = new BrokerReader(this).Read(tree),
             Topology = new TopologyReader(this).Read(tree),
         };
     }
@@ -347,7 +349,7 @@ internal sealed class ConfigurationReader(
     }
 
     /// <summary>What people type is relative to where they are; what stands in a file is not.</summary>
-    private string? ReadPath(JsonObject parent, string path, string key)
+    internal string? ReadPath(JsonObject parent, string path, string key)
     {
         string? text = ReadText(parent, path, key);
         bool isTyped = origins.ContainsKey($"{path}.{key}");

@@ -37,6 +37,9 @@ public sealed record HostConfig
 
     public ControlConfig Control { get; init; } = new();
 
+    /// <summary>How programs of this machine share the devices.</summary>
+    public BrokerConfig Broker { get; init; } = new();
+
     /// <summary>
     /// The PCI trees; null for one root port with one switch. A device takes the function that its configuration or its
     /// name says, else a port of a switch that is added for such devices.
@@ -114,6 +117,7 @@ public sealed record HostConfig
         }
 
         Control.Validate(problems);
+        Broker.Validate(problems);
         TopologyPlacement.TryBuild(this, out _, problems);
         return problems;
     }

@@ -115,6 +115,10 @@ public sealed class ControlClient : IDisposable
             cancellation);
     }
 
+    /// <summary>Every buffer of the host with its users, its fences, and the programs that hold it.</summary>
+    public Task<BuffersDocument> GetBuffersAsync(CancellationToken cancellation = default) =>
+        _channel.GetAsync("list buffers", "/v1/buffers", Json.BuffersDocument, cancellation);
+
     /// <summary>Who offers memory to peers, and who has it.</summary>
     public Task<ResourcesDocument> GetResourcesAsync(CancellationToken cancellation = default) =>
         _channel.GetAsync("list resources", "/v1/resources", Json.ResourcesDocument, cancellation);

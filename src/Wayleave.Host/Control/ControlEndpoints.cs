@@ -12,6 +12,7 @@ namespace Wayleave.Host.Control;
 
 // GET    /v1/host                            HostDocument
 // GET    /v1/devices                         DevicesDocument
+// GET    /v1/buffers                         BuffersDocument
 // GET    /v1/stats                           StatsDocument
 // GET    /v1/activity                        ActivityDocument
 // GET    /v1/objects                         ObjectsDocument
@@ -63,6 +64,8 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         new ResourceEndpoints(host, options, _stopping.Token).Map(routes);
         new ComputeEndpoints(host, options, _stopping.Token).Map(routes);
         routes.MapGet("/v1/host", GetHostAsync);
+        routes.MapGet(
+            "/v1/buffers", c => ControlRequest.WriteAsync(c, BufferReports.Describe(host), Json.BuffersDocument));
         routes.MapGet(
             "/v1/devices", c => ControlRequest.WriteAsync(c, DeviceReports.Describe(host), Json.DevicesDocument));
         routes.MapGet("/v1/stats", c => ControlRequest.WriteAsync(c, DeviceReports.Count(host), Json.StatsDocument));

@@ -61,6 +61,7 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(ProblemDocument))]
 [JsonSerializable(typeof(DevicesDocument))]
 [JsonSerializable(typeof(ResetDocument))]
+[JsonSerializable(typeof(BuffersDocument))]
 [JsonSerializable(typeof(ResourcesDocument))]
 [JsonSerializable(typeof(AddResourceDocument))]
 [JsonSerializable(typeof(RemoveResourceDocument))]

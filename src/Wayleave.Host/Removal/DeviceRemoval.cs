@@ -169,11 +169,16 @@ public sealed class DeviceRemoval(WayleaveHost host)
         RevokePolicy policy = new() { Reason = departure.Reason, Timeout = departure.Request.Timeout };
         RetirementProof[] proofs = await Task
             .WhenAll(objects.Select(o => host.Objects.RevokeAsync(o, policy))).ConfigureAwait(false);
-        departure.Proofs.AddRange(proofs);
-        departure.Late.AddRange(proofs.Where(p => !p.IsSufficient).Select(p => $"{p.Buffer}: {p.Cause}"));
-        if (device is GpuHandle gpu)
+        if (device is GpuHandle gpu && host.Broker is { } broker)
         {
-            Task closed = host.Compute.CloseAllAsync(c => ReferenceEquals(c.Gpu, gpu), departure.Reason);
+            proofs = [.. proofs, .. await broker.RevokeAllAsync(gpu, policy).ConfigureAwait(false)];
+        }
+
+        departure.Proofs.AddRange(proofs);
+        departure.Late.AddRange(proofs.Where(p => !p.IsSufficient).Select(Describe));
+        if (device is GpuHandle used)
+        {
+            Task closed = host.Compute.CloseAllAsync(c => ReferenceEquals(c.Gpu, used), departure.Reason);
             await WaitAsync(closed, $"commands on {device.Name}", departure).ConfigureAwait(false);
         }
 
@@ -181,6 +186,16 @@ public sealed class DeviceRemoval(WayleaveHost host)
         {
             await WaitAsync(vfio.CloseAsync(), $"importers of {device.Name}", departure).ConfigureAwait(false);
         }
+    }
+
+    private static string Describe(RetirementProof proof)
+    {
+        string[] holders =
+        [
+            .. proof.Importers.Where(i => i.Grade < proof.RequiredGrade && i.Holder is not null)
+                .Select(i => i.Holder!).Distinct(),
+        ];
+        return $"{proof.Buffer}: {proof.Cause}" + (holders.Length == 0 ? "" : $" ({string.Join(", ", holders)})");
     }
 
     private async Task EndAsync(NicHandle nic, Departure departure)

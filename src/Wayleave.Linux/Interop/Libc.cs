@@ -76,6 +76,15 @@ internal static unsafe partial class Libc
     internal static partial FileDescriptor socket(int domain, int type, int protocol);
 
     [LibraryImport(Library, SetLastError = true)]
+    internal static partial int socketpair(int domain, int type, int protocol, int* sv);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int fchmod(FileDescriptor fd, uint mode);
+
+    [LibraryImport(Library, EntryPoint = "open", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial FileDescriptor open_descriptor(string pathname, int flags, uint mode);
+
+    [LibraryImport(Library, SetLastError = true)]
     internal static partial int bind(FileDescriptor sockfd, void* addr, uint addrlen);
 
     [LibraryImport(Library, SetLastError = true)]

@@ -9,6 +9,10 @@ internal static class fcntl
     internal const int O_NONBLOCK = 0x800;
     internal const int O_CLOEXEC = 0x80000;
 
+    internal const int F_WRLCK = 1;
+    internal const int F_UNLCK = 2;
+
+    internal const int F_SETLEASE = 1024;
     internal const int F_ADD_SEALS = 1033;
     internal const int F_GET_SEALS = 1034;
 
@@ -30,6 +34,7 @@ internal static class fcntl
     internal const int AT_EACCESS = 0x200;
     internal const int AT_EMPTY_PATH = 0x1000;
 
+    internal const int F_SEAL_SEAL = 0x1;
     internal const int F_SEAL_SHRINK = 0x2;
     internal const int F_SEAL_GROW = 0x4;
 

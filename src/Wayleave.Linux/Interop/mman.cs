@@ -8,6 +8,7 @@ internal static class mman
 
     internal const int MAP_SHARED = 0x01;
     internal const int MAP_PRIVATE = 0x02;
+    internal const int MAP_FIXED = 0x10;
     internal const int MAP_ANONYMOUS = 0x20;
 
     internal const int MREMAP_MAYMOVE = 1;

@@ -23,9 +23,10 @@ public class ArchitectureTests
         ["Wayleave.Devices"] = ["Wayleave.Core"],
         ["Wayleave.Linux"] = ["Wayleave.Core"],
         ["Wayleave.Simulation"] = ["Wayleave.Core"],
+        ["Wayleave.Client"] = ["Wayleave.Core", "Wayleave.Linux"],
         ["Wayleave.Ports"] = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux"],
         ["Wayleave.Ibverbs"] = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Ports"],
-        ["Wayleave.Host"] = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Ports"],
+        ["Wayleave.Host"] = ["Wayleave.Client", "Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Ports"],
         ["Wayleave.Scenarios"] = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Simulation"],
         ["Wayleave.Cli"] = ["Wayleave.Host", "Wayleave.Linux", "Wayleave.Scenarios", "Wayleave.Simulation"],
     };

@@ -1,0 +1,163 @@
+using System.Net.Sockets;
+using Wayleave.Client.Wire;
+using Wayleave.Core;
+using Wayleave.Linux;
+using Wayleave.Linux.Sharing;
+
+namespace Wayleave.Client;
+
+/// <summary>
+/// A program's connection to the broker of a host. What it opened, allocated and imported ends with it, and with the
+/// death of the program; what it exported lives as long as somebody has a copy of the descriptor. Threads may share it:
+/// requests are answered one after the other.
+/// </summary>
+public sealed class BrokerClient : IDisposable
+{
+    private readonly MessageSocket _socket;
+    private readonly Lock _lock = new();
+    private readonly byte[] _buffer = new byte[BrokerMessage.BytesMax];
+    private ulong _tag;
+
+    private BrokerClient(MessageSocket socket) => _socket = socket;
+
+    /// <summary>Connects, and agrees on a version.</summary>
+    /// <param name="socketPath">
+    /// <c>NAME.broker.sock</c> in the host's runtime directory, unless it says otherwise.
+    /// </param>
+    /// <param name="name">Of the program, for people; at most 31 bytes of UTF-8.</param>
+    /// <exception cref="BrokerException">
+    /// ECONNREFUSED: no host is there. EACCES: not for this user. EPROTO: no version in common.
+    /// </exception>
+    public static BrokerClient Connect(string socketPath, string name)
+    {
+        string operation = $"connect to {socketPath}";
+        MessageSocket socket;
+        try
+        {
+            socket = MessageSocket.Connect(socketPath);
+        }
+        catch (SocketException e)
+        {
+            throw new BrokerException(operation, e.SocketErrorCode switch
+            {
+                SocketError.AccessDenied => Errno.EACCES,
+                SocketError.ConnectionRefused => Errno.ECONNREFUSED,
+                _ => Errno.ENOENT,
+            }, e.Message);
+        }
+
+        BrokerClient client = new(socket);
+        try
+        {
+            client.Ask(operation, BrokerOperation.Hello, (ref BrokerWriter body) =>
+            {
+                body.WriteUInt32(BrokerMessage.Version);
+                body.WriteUInt32(BrokerMessage.Version);
+                body.WriteName(name);
+            });
+            return client;
+        }
+        catch
+        {
+            client.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Opens a device; only then its memory can be had.</summary>
+    /// <exception cref="BrokerException">ENODEV: the host has no such device. EPERM: not for this program.</exception>
+    public ClientDevice OpenDevice(string name)
+    {
+        uint number = 0;
+        ulong total = 0;
+        Ask($"open {name}", BrokerOperation.OpenDevice, (ref BrokerWriter body) => body.WriteName(name), (
+            ref BrokerReader body, FileDescriptor[] _) =>
+            body.TryReadUInt32(out number) && body.TryReadUInt64(out total) && body.IsEnd);
+        return new ClientDevice(this, name, number, total);
+    }
+
+    /// <summary>
+    /// The buffer that a descriptor stands for, which another program exported. The descriptor stays the caller's.
+    /// </summary>
+    /// <exception cref="BrokerException">
+    /// EBADF: it stands for none of this host's. ENODEV: it was taken back.
+    /// </exception>
+    public ClientBuffer Import(FileDescriptor descriptor)
+    {
+        ArgumentNullException.ThrowIfNull(descriptor);
+        ClientBuffer? buffer = null;
+        Ask("import", BrokerOperation.Import, null, (ref BrokerReader body, FileDescriptor[] _) =>
+        {
+            bool isRead = body.TryReadUInt32(out uint number);
+            isRead &= body.TryReadUInt64(out ulong size);
+            isRead &= body.TryReadName(out string name);
+            buffer = new ClientBuffer(this, name, number, size);
+            return isRead && body.IsEnd;
+        }, descriptor);
+        return buffer!;
+    }
+
+    /// <summary>
+    /// Ends the connection. Mappings of this process stay, and stay on its account, until they are gone.
+    /// </summary>
+    public void Dispose() => _socket.Dispose();
+
+    internal delegate void BodyWriter(ref BrokerWriter body);
+
+    internal delegate bool BodyReader(ref BrokerReader body, FileDescriptor[] descriptors);
+
+    /// <summary>Sends a request and reads its answer.</summary>
+    internal void Ask(
+        string operation,
+        BrokerOperation code,
+        BodyWriter? write,
+        BodyReader? read = null,
+        params ReadOnlySpan<FileDescriptor> descriptors)
+    {
+        lock (_lock)
+        {
+            BrokerWriter writer = BrokerMessage.Begin(
+                _buffer, new BrokerHeader(code, IsAnswer: false, Errno.Success, ++_tag));
+            write?.Invoke(ref writer);
+            Errno errno = _socket.Send(writer.Finish(), descriptors);
+            ThrowIfGone(operation, errno, length: 1);
+            errno = _socket.Receive(_buffer, out int length, out FileDescriptor[] received);
+            ThrowIfGone(operation, errno, length);
+            if (!BrokerMessage.TryRead(_buffer.AsSpan(0, length), out BrokerHeader header, out BrokerReader body)
+                || !header.IsAnswer || header.Operation != code || header.Tag != _tag)
+            {
+                Close(received);
+                throw new BrokerException(operation, Errno.EPROTO, "the host's answer makes no sense");
+            }
+
+            if (header.Errno != Errno.Success)
+            {
+                Close(received);
+                throw new BrokerException(operation, header.Errno, body.ReadText());
+            }
+
+            if (read?.Invoke(ref body, received) == false)
+            {
+                Close(received);
+                throw new BrokerException(operation, Errno.EPROTO, "the host's answer is cut short");
+            }
+        }
+    }
+
+    private static void ThrowIfGone(string operation, Errno errno, int length)
+    {
+        if (errno != Errno.Success || length == 0)
+        {
+            throw new BrokerException(
+                operation, Errno.ECONNRESET, "the host has ended or cut this connection; open it again");
+        }
+    }
+
+    private static void Close(FileDescriptor[] descriptors)
+    {
+        foreach (FileDescriptor descriptor in descriptors)
+        {
+            descriptor.Dispose();
+        }
+    }
+}

@@ -1,0 +1,157 @@
+using Wayleave.Client.Wire;
+using Wayleave.Core;
+using Wayleave.Linux;
+
+namespace Wayleave.Client;
+
+/// <summary>What a host says of a buffer.</summary>
+/// <param name="Id">Unique in the host.</param>
+/// <param name="SizeBytes">Fixed for life.</param>
+/// <param name="IsRevoked">It was taken back.</param>
+/// <param name="References">Numbers and descriptors that keep it alive.</param>
+public sealed record BufferStatus(ulong Id, ulong SizeBytes, bool IsRevoked, uint References);
+
+/// <summary>
+/// Device memory that a program allocated, or that somebody passed to it. Disposing closes it for this connection;
+/// disposing twice is fine.
+/// </summary>
+public sealed class ClientBuffer : IDisposable
+{
+    private readonly BrokerClient _client;
+    private readonly uint _number;
+    private int _isClosed;
+
+    internal ClientBuffer(BrokerClient client, string name, uint number, ulong sizeBytes) =>
+        (_client, Name, _number, SizeBytes) = (client, name, number, sizeBytes);
+
+    public string Name { get; }
+
+    public ulong SizeBytes { get; }
+
+    /// <summary>
+    /// A descriptor that stands for the buffer: whoever gets it, or a copy of it, may import it. It is no memory, and
+    /// reading or writing it does nothing. The buffer lives while a copy of it is open anywhere.
+    /// </summary>
+    /// <returns>The caller's; sent by SCM_RIGHTS, inherited or passed on as any descriptor.</returns>
+    public FileDescriptor Export()
+    {
+        FileDescriptor? exported = null;
+        _client.Ask($"export {Name}", BrokerOperation.Export, Write, (ref BrokerReader body, FileDescriptor[] sent) =>
+        {
+            exported = sent is [{ } one] ? one : null;
+            return exported is not null && body.IsEnd;
+        });
+        return exported!;
+    }
+
+    /// <summary>
+    /// Maps the buffer: what the program reads and writes there is the device's memory, without a copy. It counts as
+    /// pinned until this process has unmapped it, or is dead.
+    /// </summary>
+    /// <returns>Disposing unmaps, and says so to the host.</returns>
+    /// <exception cref="BrokerException">
+    /// EOPNOTSUPP: the storage can be taken back, so nobody may map it. ENODEV: it was taken back. EDQUOT.
+    /// </exception>
+    public ClientMapping Map()
+    {
+        FileDescriptor? pages = null;
+        string operation = $"map {Name}";
+        _client.Ask(operation, BrokerOperation.Map, Write, (ref BrokerReader body, FileDescriptor[] sent) =>
+        {
+            pages = sent is [{ } one] ? one : null;
+            return pages is not null && body.IsEnd;
+        });
+        try
+        {
+            using (pages)
+            {
+                // Or whoever made it could end this process by cutting it short.
+                return MemFd.IsSealedAgainstShrinking(pages!)
+                    ? new ClientMapping(MappedMemory.MapShared(pages!, 0, checked((int)SizeBytes), Name), Unmap)
+                    : throw new BrokerException(operation, Errno.EPROTO, "the host's pages could shrink");
+            }
+        }
+        catch
+        {
+            Unmap();
+            throw;
+        }
+    }
+
+    public BufferStatus Describe()
+    {
+        BufferStatus? status = null;
+        _client.Ask($"describe {Name}", BrokerOperation.Describe, Write, (ref BrokerReader body, FileDescriptor[] _) =>
+        {
+            bool isRead = body.TryReadUInt64(out ulong id);
+            isRead &= body.TryReadUInt64(out ulong size);
+            isRead &= body.TryReadUInt32(out uint revoked);
+            isRead &= body.TryReadUInt32(out uint references);
+            status = new BufferStatus(id, size, revoked != 0, references);
+            return isRead && body.IsEnd;
+        });
+        return status!;
+    }
+
+    /// <summary>Takes the buffer back from everybody.</summary>
+    /// <param name="timeout">How long the host waits for the proof; it goes on in quarantine.</param>
+    /// <returns>The proof, as JSON: wayleave.proof.v1.</returns>
+    /// <exception cref="BrokerException">EPERM: another program allocated it.</exception>
+    public string Revoke(TimeSpan timeout)
+    {
+        string? proof = null;
+        _client.Ask($"revoke {Name}", BrokerOperation.Revoke, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt32((uint)Math.Clamp(timeout.TotalMilliseconds, 0, uint.MaxValue));
+        }, (ref BrokerReader body, FileDescriptor[] _) => (proof = body.ReadText()).Length > 0);
+        return proof!;
+    }
+
+    public void Dispose()
+    {
+        if (Interlocked.Exchange(ref _isClosed, 1) == 0)
+        {
+            TryAsk($"close {Name}", BrokerOperation.Close);
+        }
+    }
+
+    private void Unmap() => TryAsk($"unmap {Name}", BrokerOperation.Unmap);
+
+    // A host that has died, or a client that was disposed, has closed it already.
+    private void TryAsk(string operation, BrokerOperation code)
+    {
+        try
+        {
+            _client.Ask(operation, code, Write);
+        }
+        catch (BrokerException e) when (e.Errno is Errno.ECONNRESET or Errno.EBADF)
+        {
+            // See above.
+        }
+    }
+
+    private void Write(ref BrokerWriter body) => body.WriteUInt32(_number);
+}
+
+/// <summary>A buffer in this process: its bytes are the device's memory.</summary>
+public sealed class ClientMapping : IDisposable
+{
+    private readonly MappedMemory _memory;
+    private Action? _unmapped;
+
+    internal ClientMapping(MappedMemory memory, Action unmapped) => (_memory, _unmapped) = (memory, unmapped);
+
+    /// <summary>All bytes of the buffer. Not to be used after <see cref="Dispose"/>.</summary>
+    public Memory<byte> Memory => _memory.Memory;
+
+    /// <summary>Unmaps, and tells the host. Disposing twice is fine.</summary>
+    public void Dispose()
+    {
+        if (Interlocked.Exchange(ref _unmapped, null) is { } unmapped)
+        {
+            ((IDisposable)_memory).Dispose();
+            unmapped();
+        }
+    }
+}

@@ -1,0 +1,187 @@
+using System.Net.Sockets;
+using Wayleave.Core;
+using Wayleave.Host.Configuration;
+using Wayleave.Host.Control;
+using Wayleave.Linux;
+using Wayleave.Linux.Sharing;
+
+namespace Wayleave.Host.Broker;
+
+/// <summary>
+/// Lets programs of this machine share a host's device memory, by descriptors that they pass on. Who gets in is decided
+/// by the kernel's word for the peer's user; what a program reaches is what it opened, allocated or was given.
+/// </summary>
+public sealed class BrokerServer : IDisposable
+{
+    private const int Backlog = 64;
+
+    private readonly WayleaveHost _host;
+    private readonly Socket _listener;
+    private readonly BrokerWatch _watch;
+    private readonly Thread _thread;
+    private readonly List<BrokerConnection> _connections = []; // under itself
+    private volatile bool _stopping;
+
+    private BrokerServer(WayleaveHost host, string path, Socket listener)
+    {
+        (_host, SocketPath, _listener) = (host, path, listener);
+        Store = new BrokerStore(host, host.Config.Broker.Limits);
+        host.Broker = Store;
+        _watch = new BrokerWatch(Store);
+        _thread = new Thread(Accept) { IsBackground = true, Name = "wayleave broker" };
+        _thread.Start();
+    }
+
+    /// <summary>Where programs connect.</summary>
+    public string SocketPath { get; }
+
+    internal BrokerStore Store { get; }
+
+    /// <summary>Starts to listen at the socket of the host's configuration.</summary>
+    /// <param name="host">Runs; disposed after this.</param>
+    /// <param name="environment">Where the runtime directory is looked up.</param>
+    /// <returns>Null when the configuration wants no broker.</returns>
+    /// <exception cref="WayleaveException">The socket cannot be had.</exception>
+    public static BrokerServer? Start(WayleaveHost host, Func<string, string?> environment)
+    {
+        ArgumentNullException.ThrowIfNull(host);
+        BrokerConfig config = host.Config.Broker;
+        if (config.SocketPath == ControlConfig.None)
+        {
+            return null;
+        }
+
+        string path = config.SocketPath
+            ?? Path.Combine(RuntimeDirectory.Open(environment), host.Config.Name + ".broker.sock");
+        string operation = $"listen on {path}";
+        if (FileStatus.TryRead(path, out FileStatus status))
+        {
+            // The name of the host is ours, so its socket is a killed host's.
+            if (status.Kind != FileKind.Socket || status.UserId != FileStatus.CurrentUserId || IsListening(path))
+            {
+                throw new WayleaveException(
+                    Errno.EADDRINUSE, operation, "the file exists and is in use or not ours", "name another");
+            }
+
+            File.Delete(path);
+        }
+
+        try
+        {
+            Socket listener = MessageSocket.Listen(path, Backlog);
+            bool isShared = config.Users.Count > 0;
+            const UnixFileMode Own = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+            const UnixFileMode Others = UnixFileMode.GroupRead | UnixFileMode.GroupWrite
+                | UnixFileMode.OtherRead | UnixFileMode.OtherWrite;
+            File.SetUnixFileMode(path, isShared ? Own | Others : Own);
+            return new BrokerServer(host, path, listener);
+        }
+        catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException)
+        {
+            throw ErrnoMap.ToException(e, operation, "name another by \"broker\": { \"socket\": ... }");
+        }
+    }
+
+    /// <summary>Ends all connections, and takes everything back that programs have.</summary>
+    public void Dispose()
+    {
+        if (_stopping)
+        {
+            return;
+        }
+
+        _stopping = true;
+        File.Delete(SocketPath);
+        _listener.Dispose();
+        _thread.Join();
+        BrokerConnection[] connections;
+        lock (_connections)
+        {
+            connections = [.. _connections];
+        }
+
+        foreach (BrokerConnection connection in connections)
+        {
+            connection.Dispose();
+        }
+
+        _watch.Dispose();
+        Store.ReleaseAll();
+    }
+
+    private static bool IsListening(string path)
+    {
+        try
+        {
+            MessageSocket.Connect(path).Dispose();
+            return true;
+        }
+        catch (SocketException e) when (e.SocketErrorCode == SocketError.ConnectionRefused)
+        {
+            return false;
+        }
+    }
+
+    private void Accept()
+    {
+        while (!_stopping)
+        {
+            Socket accepted;
+            try
+            {
+                accepted = _listener.Accept();
+            }
+            catch (Exception e) when (e is SocketException or ObjectDisposedException)
+            {
+                if (!_stopping)
+                {
+                    _host.Context.Trace("broker.accept_failed", e.Message);
+                    Thread.Yield();
+                }
+
+                continue;
+            }
+
+            Admit(accepted);
+        }
+    }
+
+    private void Admit(Socket accepted)
+    {
+        MessageSocket socket = new(accepted);
+        UnixPeer peer;
+        try
+        {
+            peer = socket.Peer;
+        }
+        catch (ArgumentException)
+        {
+            socket.Dispose(); // it has gone already
+            return;
+        }
+
+        if (peer.UserId != 0 && peer.UserId != FileStatus.CurrentUserId
+            && !_host.Config.Broker.Users.Contains(peer.UserId))
+        {
+            _host.Context.Trace("broker.stranger", $"user {peer.UserId}", peer.ProcessId);
+            socket.Dispose();
+            return;
+        }
+
+        BrokerConnection connection = new(_host, Store, socket, peer, Remove);
+        lock (_connections)
+        {
+            _connections.Add(connection);
+        }
+
+        connection.Start();
+    }
+
+    private void Remove(BrokerConnection connection)
+    {
+        lock (_connections)
+        {
+            _connections.Remove(connection);
+        }
+    }
+}

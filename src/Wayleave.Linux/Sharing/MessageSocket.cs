@@ -1,0 +1,225 @@
+using System.Net.Sockets;
+using Wayleave.Core;
+using Wayleave.Linux.Interop;
+
+namespace Wayleave.Linux.Sharing;
+
+/// <summary>
+/// A connected Unix socket of whole messages (SOCK_SEQPACKET) that also carries descriptors (SCM_RIGHTS). One thread
+/// receives, any may send.
+/// </summary>
+/// <param name="socket">Connected, blocking; owned by this object.</param>
+public sealed unsafe class MessageSocket(Socket socket) : IDisposable
+{
+    /// <summary>Descriptors of one message, at most.</summary>
+    public const int DescriptorsMax = 4;
+
+    // One header and its numbers, as CMSG_SPACE has it: both are multiples of what the kernel aligns to.
+    private static readonly int s_headerBytes = sizeof(cmsghdr);
+
+    /// <summary>A socket that <see cref="Listen"/> or <see cref="Connect"/> can use.</summary>
+    private static Socket NewSocket() => new(AddressFamily.Unix, SocketType.Seqpacket, ProtocolType.Unspecified);
+
+    /// <summary>Who is at the other end.</summary>
+    public UnixPeer Peer => UnixPeer.Of(socket);
+
+    /// <summary>Listens at a path that nobody has; whoever accepts wraps what comes.</summary>
+    /// <exception cref="SocketException">The path is taken, or its folder cannot be written.</exception>
+    public static Socket Listen(string path, int backlog)
+    {
+        Socket listener = NewSocket();
+        try
+        {
+            listener.Bind(new UnixDomainSocketEndPoint(path));
+            listener.Listen(backlog);
+            return listener;
+        }
+        catch
+        {
+            listener.Dispose();
+            throw;
+        }
+    }
+
+    /// <exception cref="SocketException">Nobody listens there, or this user may not connect.</exception>
+    public static MessageSocket Connect(string path)
+    {
+        Socket connected = NewSocket();
+        try
+        {
+            connected.Connect(new UnixDomainSocketEndPoint(path));
+            return new MessageSocket(connected);
+        }
+        catch
+        {
+            connected.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Sends one message, and copies of descriptors, which stay the caller's.</summary>
+    /// <param name="message">Not empty.</param>
+    /// <param name="descriptors">At most <see cref="DescriptorsMax"/>.</param>
+    /// <param name="waits">Whether to wait for room; otherwise EAGAIN when the other end does not read.</param>
+    /// <returns>EPIPE or ECONNRESET when the other end is gone.</returns>
+    public Errno Send(ReadOnlySpan<byte> message, ReadOnlySpan<FileDescriptor> descriptors, bool waits = true)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, DescriptorsMax);
+        byte* control = stackalloc byte[s_headerBytes + (DescriptorsMax * sizeof(int))];
+        int* numbers = (int*)(control + s_headerBytes);
+        int held = 0;
+        try
+        {
+            foreach (FileDescriptor descriptor in descriptors)
+            {
+                bool added = false;
+                descriptor.DangerousAddRef(ref added);
+                numbers[held++] = (int)descriptor.DangerousGetHandle();
+            }
+
+            cmsghdr* header = (cmsghdr*)control;
+            *header = new cmsghdr
+            {
+                cmsg_len = (nuint)(s_headerBytes + (held * sizeof(int))),
+                cmsg_level = Interop.socket.SOL_SOCKET,
+                cmsg_type = Interop.socket.SCM_RIGHTS,
+            };
+            fixed (byte* bytes = message)
+            {
+                iovec part = new() { iov_base = bytes, iov_len = (nuint)message.Length };
+                msghdr sent = new()
+                {
+                    msg_iov = &part,
+                    msg_iovlen = 1,
+                    msg_control = held == 0 ? null : control,
+                    msg_controllen = held == 0 ? 0 : Align(header->cmsg_len),
+                };
+                int flags = Interop.socket.MSG_NOSIGNAL | (waits ? 0 : Interop.socket.MSG_DONTWAIT);
+                return Call(isSend: true, &sent, flags, out _);
+            }
+        }
+        finally
+        {
+            for (int i = 0; i < held; i++)
+            {
+                descriptors[i].DangerousRelease();
+            }
+        }
+    }
+
+    /// <summary>Waits for one message.</summary>
+    /// <param name="buffer">Longer than any message may be.</param>
+    /// <param name="length">Bytes of it; 0 when the other end has closed.</param>
+    /// <param name="descriptors">What came with it; the caller's.</param>
+    /// <returns>EMSGSIZE for a message that is too long or has too many descriptors: all of it is dropped.</returns>
+    public Errno Receive(Span<byte> buffer, out int length, out FileDescriptor[] descriptors)
+    {
+        byte* control = stackalloc byte[s_headerBytes + (DescriptorsMax * sizeof(int))];
+        descriptors = [];
+        fixed (byte* bytes = buffer)
+        {
+            iovec part = new() { iov_base = bytes, iov_len = (nuint)buffer.Length };
+            msghdr received = new()
+            {
+                msg_iov = &part,
+                msg_iovlen = 1,
+                msg_control = control,
+                msg_controllen = (nuint)(s_headerBytes + (DescriptorsMax * sizeof(int))),
+            };
+            Errno errno = Call(isSend: false, &received, Interop.socket.MSG_CMSG_CLOEXEC, out nint count);
+            length = (int)count;
+            if (errno != Errno.Success)
+            {
+                return errno;
+            }
+
+            descriptors = Take((cmsghdr*)control, received.msg_controllen);
+            if ((received.msg_flags & (Interop.socket.MSG_TRUNC | Interop.socket.MSG_CTRUNC)) == 0)
+            {
+                return Errno.Success;
+            }
+
+            foreach (FileDescriptor descriptor in descriptors)
+            {
+                descriptor.Dispose();
+            }
+
+            descriptors = [];
+            return Errno.EMSGSIZE;
+        }
+    }
+
+    /// <summary>Both ends see the end of the connection, also a thread that receives here.</summary>
+    public void Shutdown()
+    {
+        try
+        {
+            socket.Shutdown(SocketShutdown.Both);
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // The other end has closed before.
+        }
+    }
+
+    public void Dispose() => socket.Dispose();
+
+    private static FileDescriptor[] Take(cmsghdr* header, nuint controlBytes)
+    {
+        if (controlBytes < (nuint)s_headerBytes || header->cmsg_level != Interop.socket.SOL_SOCKET
+            || header->cmsg_type != Interop.socket.SCM_RIGHTS)
+        {
+            return [];
+        }
+
+        int count = (int)((header->cmsg_len - (nuint)s_headerBytes) / sizeof(int));
+        int* numbers = (int*)((byte*)header + s_headerBytes);
+        FileDescriptor[] taken = new FileDescriptor[count];
+        for (int i = 0; i < count; i++)
+        {
+            taken[i] = new FileDescriptor(numbers[i], ownsHandle: true);
+        }
+
+        return taken;
+    }
+
+    private static nuint Align(nuint length) => (length + (nuint)sizeof(nuint) - 1) & ~((nuint)sizeof(nuint) - 1);
+
+    private Errno Call(bool isSend, msghdr* message, int flags, out nint count)
+    {
+        SafeSocketHandle handle = socket.SafeHandle;
+        bool added = false;
+        count = 0;
+        try
+        {
+            handle.DangerousAddRef(ref added);
+            while (true)
+            {
+                int number = (int)handle.DangerousGetHandle();
+                count = isSend ? Libc.sendmsg(number, message, flags) : Libc.recvmsg(number, message, flags);
+                if (count >= 0)
+                {
+                    return Errno.Success;
+                }
+
+                Errno errno = LinuxException.LastErrno();
+                if (errno != Errno.EINTR)
+                {
+                    count = 0;
+                    return errno;
+                }
+            }
+        }
+        catch (ObjectDisposedException)
+        {
+            return Errno.ECONNRESET;
+        }
+        finally
+        {
+            if (added)
+            {
+                handle.DangerousRelease();
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+using Wayleave.Client;
+using Wayleave.Client.Wire;
+using Wayleave.Core;
+using Wayleave.Linux.Sharing;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Broker;
+
+/// <summary>Messages that make no sense: they end their connection, and nothing else.</summary>
+public sealed class BrokerMessageTests : BrokerTest
+{
+    [Fact]
+    public void A_message_reads_as_it_was_written()
+    {
+        byte[] buffer = new byte[BrokerMessage.BytesMax];
+        BrokerWriter writer = BrokerMessage.Begin(
+            buffer, new BrokerHeader(BrokerOperation.Allocate, IsAnswer: false, Errno.Success, 7));
+        writer.WriteUInt32(1);
+        writer.WriteUInt64(ulong.MaxValue);
+        writer.WriteName("kv-cache é");
+        Assert.True(BrokerMessage.TryRead(writer.Finish(), out BrokerHeader header, out BrokerReader body));
+        Assert.Equal((BrokerOperation.Allocate, false, 7UL), (header.Operation, header.IsAnswer, header.Tag));
+        Assert.True(body.TryReadUInt32(out uint one) && body.TryReadUInt64(out ulong all) && all == ulong.MaxValue);
+        Assert.True(body.TryReadName(out string name) && body.IsEnd);
+        Assert.Equal((1u, "kv-cache é"), (one, name));
+        Assert.False(body.TryReadUInt32(out _));
+    }
+
+    [Theory]
+    [InlineData(0, 0x56)] // the magic
+    [InlineData(4, 0x55)] // the length
+    [InlineData(10, 2)] // unknown flags
+    [InlineData(12, 1)] // a request with an errno
+    public void A_head_that_is_wrong_is_no_message(int offset, byte value)
+    {
+        byte[] message = Hello();
+        message[offset] = value;
+        Assert.False(BrokerMessage.TryRead(message, out _, out _));
+    }
+
+    [Theory]
+    [InlineData(200, 1)]
+    [InlineData(200, 2)]
+    [InlineData(200, 3)]
+    public void Whatever_is_sent_the_host_lives_and_serves_others(int connections, int seed)
+    {
+        using BrokerClient other = BrokerClient.Connect(Server.SocketPath, "other");
+        using ClientBuffer buffer = other.OpenDevice("gpu0").Allocate("kept", 4096);
+        ulong before = UsedBytes();
+        Random random = new(seed);
+        for (int i = 0; i < connections; i++)
+        {
+            using MessageSocket socket = MessageSocket.Connect(Server.SocketPath);
+            byte[] answer = new byte[BrokerMessage.BytesMax];
+            socket.Send(Hello(), []);
+            socket.Receive(answer, out _, out _);
+            for (int n = random.Next(1, 8); n > 0; n--)
+            {
+                byte[] message = Garble(random);
+                using HandlePair? pair = random.Next(4) == 0 ? HandlePair.Create() : null;
+                if (socket.Send(message, pair is null ? [] : [pair.Given]) != Errno.Success
+                    || socket.Receive(answer, out int length, out FileDescriptor[] received) != Errno.Success
+                    || length == 0)
+                {
+                    break;
+                }
+
+                Array.ForEach(received, r => r.Dispose());
+                Assert.True(BrokerMessage.TryRead(answer.AsSpan(0, length), out BrokerHeader header, out _));
+                Assert.True(header.IsAnswer);
+            }
+        }
+
+        Assert.Equal("kept", buffer.Name);
+        Assert.False(buffer.Describe().IsRevoked);
+        Assert.Empty(Host.GetViolations());
+        Assert.True(UsedBytes() >= before);
+    }
+
+    private static byte[] Hello()
+    {
+        byte[] buffer = new byte[128];
+        BrokerWriter writer = BrokerMessage.Begin(
+            buffer, new BrokerHeader(BrokerOperation.Hello, IsAnswer: false, Errno.Success, 1));
+        writer.WriteUInt32(1);
+        writer.WriteUInt32(1);
+        writer.WriteName("fuzz");
+        return writer.Finish().ToArray();
+    }
+
+    // A message that is right but for its body; or one with wrong bytes anywhere, cut short or too long.
+    private static byte[] Garble(Random random)
+    {
+        byte[] buffer = new byte[256];
+        BrokerWriter writer = BrokerMessage.Begin(buffer, new BrokerHeader(
+            (BrokerOperation)random.Next(0, 13), IsAnswer: false, Errno.Success, (ulong)random.NextInt64()));
+        for (int n = random.Next(0, 5); n > 0; n--)
+        {
+            switch (random.Next(3))
+            {
+                case 0:
+                    writer.WriteUInt32((uint)random.Next(0, 4));
+                    break;
+                case 1:
+                    writer.WriteUInt64((ulong)random.NextInt64());
+                    break;
+                default:
+                    writer.WriteName(random.Next(2) == 0 ? "gpu0" : "x");
+                    break;
+            }
+        }
+
+        byte[] message = writer.Finish().ToArray();
+        switch (random.Next(4))
+        {
+            case 0:
+                message[random.Next(message.Length)] ^= (byte)random.Next(1, 256);
+                break;
+            case 1:
+                message = message[..random.Next(1, message.Length)];
+                break;
+        }
+
+        return message;
+    }
+}

@@ -1,0 +1,108 @@
+using System.Text.Json;
+using Wayleave.Client;
+using Wayleave.Linux.Tests.Broker;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.EndToEnd;
+
+/// <summary>
+/// Programs that share a host's buffers, as the command line shows them, and a GPU that is pulled out.
+/// </summary>
+public sealed class BrokerCommandTests : EndToEndTest
+{
+    private const int Size = 1 << 20;
+
+    private string Socket => Path.Combine(Root, "wayleave", "b.broker.sock");
+
+    [Fact]
+    public async Task Buffers_are_listed_with_the_processes_that_hold_them()
+    {
+        await StartHostAsync();
+        using ForeignProgram program = ForeignProgram.Start();
+        await program.OkAsync($"connect {Socket}");
+        await program.OkAsync("open gpu0");
+        int buffer = await program.OkAsync($"allocate 1 {Size} 0");
+        await program.OkAsync($"map {buffer} {Size}");
+        await program.OkAsync($"export {buffer}");
+
+        string list = await RunWellAsync("buffers");
+        Assert.Contains($"  allocated by process {program.Id}\n", list, StringComparison.Ordinal);
+        Assert.Contains($"  open in process {program.Id}\n", list, StringComparison.Ordinal);
+        Assert.Contains($"  descriptor in process {program.Id}\n", list, StringComparison.Ordinal);
+        Assert.Contains($"  mapped by process {program.Id}\n", list, StringComparison.Ordinal);
+        using JsonDocument json = JsonDocument.Parse(await RunWellAsync("buffers", "--json"));
+        JsonElement found = Assert.Single(json.RootElement.GetProperty("buffers").EnumerateArray());
+        Assert.Equal(program.Id, found.GetProperty("holders").GetProperty("owner").GetInt32());
+        Assert.StartsWith("BUFFER  NAME  FENCE\n", await RunWellAsync("fences"), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_GPU_whose_memory_a_process_maps_does_not_leave_in_order_until_the_process_has()
+    {
+        HostProcess host = await StartHostAsync();
+        using ForeignProgram program = await MapAsync();
+        await ExpectFailureAsync(
+            1,
+            $"{host.Authority}: unplug gpu0: not yet let go: c: UserCannotStop (process {program.Id}); "
+                + "unplug it again when they have, or pull it out all the same: --surprise",
+            "unplug", "gpu0", host.Url, "--timeout", "200ms");
+        Assert.Equal((ulong)Size, (await host.ReadGpuAsync()).VramQuarantinedBytes);
+
+        program.Kill();
+        await UntilAsync("the memory is back", async () => (await host.ReadGpuAsync()).VramQuarantinedBytes == 0);
+        Assert.StartsWith(
+            "gpu0: pulled out in ", await RunWellAsync("unplug", "gpu0", host.Url), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_GPU_that_is_pulled_out_by_surprise_leaves_the_memory_to_who_maps_it_and_says_who()
+    {
+        HostProcess host = await StartHostAsync();
+        using ForeignProgram program = await MapAsync();
+        await program.OkAsync("poke 100 42");
+        CliResult gone = await RunAsync("unplug", "gpu0", host.Url, "--surprise", "--timeout", "200ms");
+        Assert.Equal(1, gone.ExitCode);
+        Assert.Equal(
+            $"wayleave: unplug gpu0: not let go yet, kept in quarantine: c: UserCannotStop (process {program.Id})\n",
+            gone.Error);
+        Assert.Equal(42, await program.OkAsync("peek 100")); // it is nobody else's
+        Assert.StartsWith("error 19 ", await program.AskAsync($"map 2 {Size}"), StringComparison.Ordinal);
+        using JsonDocument json = JsonDocument.Parse(await RunWellAsync("buffers", "--json"));
+        Assert.True(Assert.Single(json.RootElement.GetProperty("buffers").EnumerateArray())
+            .GetProperty("revoked").GetBoolean());
+        program.Kill();
+        await UntilAsync("the quarantine is empty", async () =>
+            (await host.Client.GetBuffersAsync(TestContext.Current.CancellationToken)).Buffers.Count == 0);
+    }
+
+    [Fact]
+    public async Task A_client_of_a_host_that_was_killed_is_told_so_and_opens_the_next_one()
+    {
+        HostProcess host = await StartHostAsync();
+        using BrokerClient client = BrokerClient.Connect(Socket, "test");
+        using ClientBuffer buffer = client.OpenDevice("gpu0").Allocate("kept", Size);
+        using ClientMapping mapping = buffer.Map();
+        mapping.Memory.Span[9] = 9;
+        host.Process.Signal(CliProcess.SigKill);
+        await host.Process.WaitAsync();
+        Assert.Equal(
+            Core.Errno.ECONNRESET, Assert.Throws<BrokerException>(buffer.Describe).Errno);
+        Assert.Equal(9, mapping.Memory.Span[9]);
+
+        await StartHostAsync(); // a socket that a killed host left is in nobody's way
+        using BrokerClient next = BrokerClient.Connect(Socket, "test");
+        using ClientBuffer fresh = next.OpenDevice("gpu0").Allocate("fresh", Size);
+        using ClientMapping zeros = fresh.Map();
+        Assert.Equal(0, zeros.Memory.Span[9]);
+    }
+
+    private async Task<ForeignProgram> MapAsync()
+    {
+        ForeignProgram program = ForeignProgram.Start();
+        await program.OkAsync($"connect {Socket}");
+        await program.OkAsync("open gpu0");
+        int buffer = await program.OkAsync($"allocate 1 {Size} 0");
+        await program.OkAsync($"map {buffer} {Size}");
+        return program;
+    }
+}
