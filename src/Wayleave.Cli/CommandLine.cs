@@ -105,6 +105,8 @@ internal static partial class CommandLine
             RpingCommand.Create(),
             PerftestCommand.Create(),
             RunCommand.Create(),
+            NetRecvCommand.Create(),
+            NetSendCommand.Create(),
             CheckCommand.Create(),
             RoceCommand.Create(),
             DoctorCommand.Create(),

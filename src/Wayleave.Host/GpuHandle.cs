@@ -18,6 +18,8 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     // A window is less than 2 GiB, so that a Memory<byte> can hold it.
     private const int WindowBytes = 1 << 30;
 
+    private const ulong PageBytes = 4096;
+
     // Much shorter than a copy's time-out, so that a hang is noticed about when it says.
     private static readonly TimeSpan s_watchIntervalMax = TimeSpan.FromSeconds(1);
 
@@ -90,8 +92,12 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
         ObjectRequest request, string operation, CancellationToken cancellation)
     {
         ArgumentNullException.ThrowIfNull(request);
-        GpuBufferInfo info = new(request.Name, request.SizeBytes, request.Storage);
-        return new GpuObjectMemory(await TakeAsync(info, operation, cancellation).ConfigureAwait(false));
+
+        // Buffers are whole pages, as those of DRM drivers are; the rest of the last one is zero.
+        ulong pages = (request.SizeBytes + PageBytes - 1) / PageBytes;
+        GpuBufferInfo info = new(request.Name, pages * PageBytes, request.Storage);
+        GpuBuffer buffer = await TakeAsync(info, operation, cancellation).ConfigureAwait(false);
+        return new GpuObjectMemory(buffer, request.SizeBytes);
     }
 
     /// <summary>As the other, for a buffer of any kind.</summary>

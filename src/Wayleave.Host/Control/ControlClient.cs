@@ -440,6 +440,43 @@ public sealed class ControlClient : IDisposable
             (lines, limit) => HeldContext.OpenAsync(_channel, lines, limit),
             cancellation);
 
+    /// <summary>
+    /// Receives TCP connections into device memory. The reception lasts until the stream is disposed, it is over, or
+    /// one of the two ends dies.
+    /// </summary>
+    /// <param name="nic">An Ethernet NIC of the host.</param>
+    /// <param name="receive">What and where to.</param>
+    /// <param name="line">Called with each line between the first and the last.</param>
+    /// <param name="cancellation">Ends the wait for the first line.</param>
+    /// <exception cref="WayleaveException">What the NIC, the device or the route says against it.</exception>
+    public Task<HeldNet> ReceiveAsync(
+        string nic, ReceiveDocument receive, Action<NetEventDocument> line, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(receive);
+        return _channel.HoldAsync(
+            $"receive by {nic}",
+            $"/v1/ethernets/{Uri.EscapeDataString(nic)}/receives",
+            ControlChannel.ToContent(receive, Json.ReceiveDocument),
+            _channel.Options.WorkTimeout,
+            (lines, limit) => HeldNet.OpenAsync(lines, line, limit),
+            cancellation);
+    }
+
+    /// <summary>Sends an object, or a file by way of one, from device memory. Otherwise as the other.</summary>
+    /// <exception cref="WayleaveException">ENOENT: no such object. EPERM: a file, not by the Unix socket.</exception>
+    public Task<HeldNet> SendAsync(
+        string nic, SendDocument send, Action<NetEventDocument> line, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(send);
+        return _channel.HoldAsync(
+            $"send by {nic}",
+            $"/v1/ethernets/{Uri.EscapeDataString(nic)}/sends",
+            ControlChannel.ToContent(send, Json.SendDocument),
+            Timeout.InfiniteTimeSpan,
+            (lines, limit) => HeldNet.OpenAsync(lines, line, limit),
+            cancellation);
+    }
+
     public void Dispose() => _channel.Dispose();
 
     private static string ObjectPath(string device, string name) =>

@@ -27,7 +27,7 @@ namespace Wayleave.Host.Control;
 //
 // An object that is being written is tied to its writer's lease, and one without a lease to a timer. What else a client
 // holds: HoldEndpoints. Files and drives: DriveEndpoints. Routes: TopologyEndpoints. Handles: ResourceEndpoints.
-// Commands on GPUs: ComputeEndpoints.
+// Commands on GPUs: ComputeEndpoints. Receptions and sends: NetEndpoints.
 
 /// <summary>
 /// What the control server does for those who got in. Failures are exceptions; the listener turns them into answers.
@@ -63,6 +63,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         new DeviceEndpoints(host, _stopping.Token).Map(routes);
         new ResourceEndpoints(host, options, _stopping.Token).Map(routes);
         new ComputeEndpoints(host, options, _stopping.Token).Map(routes);
+        new NetEndpoints(host, options, _stopping.Token).Map(routes);
         routes.MapGet("/v1/host", GetHostAsync);
         routes.MapGet(
             "/v1/buffers", c => ControlRequest.WriteAsync(c, BufferReports.Describe(host), Json.BuffersDocument));

@@ -41,6 +41,7 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<ResourceEventKind>),
         typeof(SnakeCaseEnumConverter<PeerResourceState>),
         typeof(SnakeCaseEnumConverter<MappingState>),
+        typeof(SnakeCaseEnumConverter<NetEventKind>),
         typeof(SnakeCaseEnumConverter<WorkCompletionStatus>),
         typeof(SnakeCaseEnumConverter<ContextEventKind>),
         typeof(SnakeCaseEnumConverter<ContextJobState>),
@@ -102,6 +103,9 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(SubmitJobDocument))]
 [JsonSerializable(typeof(WaitJobDocument))]
 [JsonSerializable(typeof(JobDocument))]
+[JsonSerializable(typeof(ReceiveDocument))]
+[JsonSerializable(typeof(SendDocument))]
+[JsonSerializable(typeof(NetEventDocument))]
 public sealed partial class ControlJson : JsonSerializerContext
 {
     private static readonly Lazy<ControlJson> s_strict = new(() => new ControlJson(

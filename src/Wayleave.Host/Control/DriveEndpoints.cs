@@ -99,7 +99,8 @@ internal sealed class DriveEndpoints(WayleaveHost host, CancellationToken stoppi
         await ControlRequest.WriteAsync(context, document, Json.StoredFileDocument).ConfigureAwait(false);
     }
 
-    private static void Check(HttpContext context, string operation, string path)
+    /// <summary>Whether the client may name a file of the host's machine.</summary>
+    internal static void Check(HttpContext context, string operation, string path)
     {
         if (!Doorkeeper.IsLocalUser(context))
         {

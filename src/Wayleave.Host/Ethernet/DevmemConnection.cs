@@ -247,6 +247,9 @@ public sealed class DevmemConnection : IAsyncDisposable
     /// <summary>Resets the peer.</summary>
     public void Abort() => _nic.Driver.WithToken(_connection.Abort);
 
+    /// <summary>As <see cref="Abort"/>, and nothing once the NIC is closed.</summary>
+    internal void AbortIfOpen() => _nic.Driver.TryWithToken(_connection.Abort);
+
     /// <summary>
     /// Closes: every token goes back, what is queued is still sent. With unread data the peer is reset. Twice is fine.
     /// </summary>

@@ -10,6 +10,9 @@ namespace Wayleave.Host.Ethernet;
 /// </summary>
 internal sealed class EventDispatch(IpHost host) : INicHost
 {
+    /// <summary>Called under the port token: only marks.</summary>
+    public Action<MemoryBinding>? Revoked { get; set; }
+
     public TimeSpan? NextDeadline => host.NextDeadline;
 
     public void HandleFrame(ReceivedFrame frame, TimeSpan now) => host.HandleFrame(frame, now);
@@ -18,7 +21,11 @@ internal sealed class EventDispatch(IpHost host) : INicHost
 
     public void HandleRoomChanged(TimeSpan now) => host.HandleRoomChanged(now);
 
-    public void HandleRevoked(MemoryBinding binding, TimeSpan now) => host.HandleRevoked(binding, now);
+    public void HandleRevoked(MemoryBinding binding, TimeSpan now)
+    {
+        host.HandleRevoked(binding, now);
+        Revoked?.Invoke(binding);
+    }
 
     public bool PollTransmit(TimeSpan now, ref SuperFrame frame)
     {

@@ -50,9 +50,16 @@ public sealed class HostedNic : IDisposable
         Protocols = new IpHost(ip, RandomNumberGenerator.GetBytes(16), new CryptographicChoice(), Device.Port);
         Protocols.Announce();
         Device.Port.Exit();
-        Driver = new NicDriver(Device.Port, new EventDispatch(Protocols), link, host, driver);
+        Driver = new NicDriver(
+            Device.Port, new EventDispatch(Protocols) { Revoked = b => BindingRevoked?.Invoke(b) }, link, host, driver);
         Driver.Wake();
     }
+
+    /// <summary>
+    /// The owner of bound memory has taken it back. Raised under the port token, after the connections were reset: a
+    /// handler only marks.
+    /// </summary>
+    internal event Action<MemoryBinding>? BindingRevoked;
 
     public string Name => Device.Name;
 

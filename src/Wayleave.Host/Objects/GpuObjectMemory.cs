@@ -5,7 +5,9 @@ using Wayleave.Devices.Gpu;
 namespace Wayleave.Host.Objects;
 
 /// <summary>A buffer object of a GPU; it may move between VRAM and system memory.</summary>
-public sealed class GpuObjectMemory(GpuBuffer buffer) : ObjectMemory
+/// <param name="buffer">Whole pages.</param>
+/// <param name="sizeBytes">Of the object; not more than the buffer.</param>
+public sealed class GpuObjectMemory(GpuBuffer buffer, ulong sizeBytes) : ObjectMemory
 {
     public GpuBuffer Buffer { get; } = buffer;
 
@@ -13,7 +15,7 @@ public sealed class GpuObjectMemory(GpuBuffer buffer) : ObjectMemory
     public override SharedBuffer Shared => Buffer.Shared;
 
     /// <inheritdoc/>
-    public override ulong SizeBytes => Buffer.SizeBytes;
+    public override ulong SizeBytes => sizeBytes;
 
     /// <inheritdoc/>
     public override ObjectPlace Place => Buffer.Placement.Domain switch

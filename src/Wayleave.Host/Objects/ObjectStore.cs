@@ -288,6 +288,17 @@ public sealed class ObjectStore
         return _access.ForEachPieceAsync(o.Memory, offset, lengthBytes, handler, cancellation);
     }
 
+    /// <summary>As the other, of several parts, in the order in which they are named.</summary>
+    public Task ForEachRangeAsync(
+        DeviceObject o,
+        IReadOnlyList<(ulong Offset, ulong LengthBytes)> ranges,
+        PieceHandler handler,
+        CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(o);
+        return _access.ForEachRangeAsync(o.Memory, ranges, handler, cancellation);
+    }
+
     private static bool IsReady(DeviceObject o, string device, string name) =>
         o.State == ObjectState.Ready && o.Device == device && o.Name == name;
 

@@ -33,33 +33,84 @@ public sealed class OwnerAccess(HostContext host, PciFabric fabric)
     {
         ArgumentNullException.ThrowIfNull(memory);
         ArgumentNullException.ThrowIfNull(handler);
-        DmaPort port = new(fabric.Processor);
         for (ulong end = offset + lengthBytes; offset < end;)
         {
             cancellation.ThrowIfCancellationRequested();
-            int length = (int)Math.Min(PieceBytes, end - offset);
-            AcquireTicket ticket;
-            using (host.Enter())
-            {
-                ticket = new AcquireTicket(host, $"owner of {memory.Shared.Name}");
-            }
+            ulong length = Math.Min(PieceBytes, end - offset);
+            await VisitAsync(memory, [(offset, length)], handler).ConfigureAwait(false);
+            offset += length;
+        }
+    }
 
-            await memory.Shared.Reservation.LockAsync(host, ticket).ConfigureAwait(false);
-            try
+    /// <summary>Walks over several ranges, in the order in which they are named, in one hold after the other.</summary>
+    /// <exception cref="WayleaveException">As <see cref="ForEachPieceAsync"/>.</exception>
+    public async Task ForEachRangeAsync(
+        ObjectMemory memory,
+        IReadOnlyList<(ulong Offset, ulong LengthBytes)> ranges,
+        PieceHandler handler,
+        CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(memory);
+        ArgumentNullException.ThrowIfNull(ranges);
+        ArgumentNullException.ThrowIfNull(handler);
+        List<(ulong Offset, ulong LengthBytes)> hold = [];
+        ulong held = 0;
+        foreach ((ulong start, ulong lengthBytes) in ranges)
+        {
+            (ulong offset, ulong end) = (start, start + lengthBytes);
+            while (offset < end)
             {
-                await memory.Shared.Reservation.WaitAsync(host, ReservationUsage.Kernel, ticket).ConfigureAwait(false);
-                ThrowIfFreed(memory);
-                Visit(memory, port, offset, length, handler);
-            }
-            finally
-            {
-                using (host.Enter())
+                ulong length = Math.Min(PieceBytes - held, end - offset);
+                hold.Add((offset, length));
+                held += length;
+                offset += length;
+                if (held == PieceBytes)
                 {
-                    memory.Shared.Reservation.Unlock(ticket);
+                    await VisitHoldAsync().ConfigureAwait(false);
                 }
             }
+        }
 
-            offset += (ulong)length;
+        await VisitHoldAsync().ConfigureAwait(false);
+
+        async Task VisitHoldAsync()
+        {
+            cancellation.ThrowIfCancellationRequested();
+            if (hold.Count > 0)
+            {
+                await VisitAsync(memory, hold, handler).ConfigureAwait(false);
+                hold.Clear();
+                held = 0;
+            }
+        }
+    }
+
+    private async Task VisitAsync(
+        ObjectMemory memory, IReadOnlyList<(ulong Offset, ulong LengthBytes)> ranges, PieceHandler handler)
+    {
+        DmaPort port = new(fabric.Processor);
+        AcquireTicket ticket;
+        using (host.Enter())
+        {
+            ticket = new AcquireTicket(host, $"owner of {memory.Shared.Name}");
+        }
+
+        await memory.Shared.Reservation.LockAsync(host, ticket).ConfigureAwait(false);
+        try
+        {
+            await memory.Shared.Reservation.WaitAsync(host, ReservationUsage.Kernel, ticket).ConfigureAwait(false);
+            ThrowIfFreed(memory);
+            foreach ((ulong offset, ulong lengthBytes) in ranges)
+            {
+                Visit(memory, port, offset, (int)lengthBytes, handler);
+            }
+        }
+        finally
+        {
+            using (host.Enter())
+            {
+                memory.Shared.Reservation.Unlock(ticket);
+            }
         }
     }
 

@@ -25,7 +25,7 @@ internal sealed class EthernetHost
     public static HostConfig Config { get; } = new()
     {
         Name = "tcp",
-        Gpus = [new GpuConfig { VramBytes = 128 << 20, SystemPoolBytes = 16 << 20 }],
+        Gpus = [new GpuConfig { VramBytes = 128 << 20, SystemPoolBytes = 128 << 20 }],
         Nics = [new NicConfig { Address = IPAddress.Loopback, UdpPort = 0 }],
         Nvmes = [],
         Ethernets =

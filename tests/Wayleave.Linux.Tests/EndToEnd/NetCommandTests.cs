@@ -1,0 +1,183 @@
+using System.Diagnostics;
+using System.Text.Json;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.EndToEnd;
+
+/// <summary>
+/// <c>netrecv</c> and <c>netsend</c> as an unprivileged user runs them: in a user and network namespace of
+/// its own, by a script, with foreign programs at the other end.
+/// </summary>
+public sealed class NetCommandTests : EndToEndTest
+{
+    private const string Config =
+        """
+        {
+          "name": "net",
+          "gpus": [ { "vram_bytes": "128MiB", "system_pool_bytes": "64MiB" } ],
+          "nics": [ { "address": "127.0.0.2", "udp_port": 0 } ],
+          "ethernets": [ { "addresses": [ "10.0.0.1/24", "fd00::1/64" ], "peer_addresses": [ "10.0.0.2/24", "fd00::2/64" ] } ],
+          "control": { "port": 0 }
+        }
+        """;
+
+    // The first line of whoever serves says that it does: nobody waits for a time.
+    private const string Prologue =
+        """
+        set -u
+        ip link set lo up || exit 77
+        wayleave host --config net.json > ready & host=$!
+        until [ -s ready ]; do kill -0 $host || exit 1; done
+        listens() { until [ -s "$1" ]; do kill -0 $2 || return 1; done; }
+
+        """;
+
+    private const string Epilogue =
+        """
+
+        kill $host; wait $host; echo "host $?"
+        """;
+
+    [Fact]
+    public async Task Curl_uploads_a_file_into_device_memory_and_netsend_sends_it_back()
+    {
+        string file = MakeFile("model", (5 << 20) + 7);
+        string output = await RunScriptAsync(
+            """
+            wayleave --json netrecv --http --queue 2 --to gpu0 --listen :8080 > http & recv=$!
+            listens http $recv
+            curl -sS -o answer -w '%{http_code}\n' -T model http://10.0.0.1:8080/
+            curl -sS -o answer -w '%{http_code}\n' -g -T model 'http://[fd00::1]:8080/'
+            kill $recv; wait $recv; echo "recv $?"
+            wayleave --json netrecv --queue 3 --to gpu0/back --size 5242887 --listen 10.0.0.1:7481 > raw & recv=$!
+            listens raw $recv
+            cat model > /dev/tcp/10.0.0.1/7481
+            wait $recv; echo "raw $?"
+            wayleave netsend gpu0/model 10.0.0.2:9 2> refused; echo "send $?"
+            cat refused
+            """,
+            "curl");
+        Assert.Equal(
+            """
+            201
+            200
+            recv 0
+            raw 0
+            send 1
+            wayleave: connect to 10.0.0.2 port 9: nobody listens there
+            host 0
+
+            """,
+            output);
+        string[] lines = [.. File.ReadAllLines(InFolder("http")), .. File.ReadAllLines(InFolder("raw"))];
+        JsonElement[] received =
+        [
+            .. lines.Select(l => JsonDocument.Parse(l).RootElement)
+                .Where(l => l.GetProperty("event").GetString() == "received").Select(l => l.GetProperty("received")),
+        ];
+        Assert.Equal(3, received.Length);
+        Assert.All(received, r =>
+        {
+            Assert.Equal(Sha256(file), r.GetProperty("sha256").GetString());
+            Assert.Equal(0, r.GetProperty("staged_bytes").GetInt64());
+        });
+    }
+
+    [Fact]
+    public async Task An_owner_who_takes_the_memory_back_ends_netrecv_with_the_reason_and_exit_1()
+    {
+        string output = await RunScriptAsync(
+            """
+            wayleave --json netrecv --revocable --queue 2 --to gpu0 > lines 2> error & recv=$!
+            listens lines $recv
+            wayleave revoke wl://127.0.0.2/gpu0/nic0-rx2 --socket "$XDG_RUNTIME_DIR/wayleave/net.sock" > /dev/null; echo "revoke $?"
+            wait $recv; echo "recv $?"
+            cat error
+            wayleave netrecv --queue 0 --to gpu0 2>&1; echo "rss $?"
+            wayleave netrecv --queue 2 --to gpu0/x 2>&1; echo "usage $?"
+            """);
+        Assert.Equal(
+            """
+            revoke 0
+            recv 1
+            wayleave: receive by queue 2 of nic0 into gpu0: gpu0/nic0-rx2 was taken back by its owner after 0 B
+            wayleave: net: bind gpu0/nic0-rx0 to queue 0 of nic0: RSS spreads flows over queue 0: take it out of the table (ethtool -X), or allow it
+            rss 1
+            wayleave: --to gpu0/x: say how long the stream will be: --size
+            usage 2
+            host 0
+
+            """,
+            output);
+    }
+
+    private async Task<string> RunScriptAsync(string script, params string[] programs)
+    {
+        foreach (string program in (string[])["unshare", "ip", .. programs])
+        {
+            Assert.SkipWhen(!IsInstalled(program), $"{program} is not installed");
+        }
+
+        Assert.SkipUnless(Support.Tap.IsAvailable, Support.Tap.Detail);
+        await File.WriteAllTextAsync(InFolder("net.json"), Config, TestContext.Current.CancellationToken);
+        await File.WriteAllTextAsync(
+            InFolder("script"), Prologue + script + Epilogue, TestContext.Current.CancellationToken);
+        ProcessStartInfo start = new("timeout")
+        {
+            WorkingDirectory = Root,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        foreach (string argument in (string[])["60", .. AsNobody(), "unshare", "-Urn", "bash", "script"])
+        {
+            start.ArgumentList.Add(argument);
+        }
+
+        foreach ((string name, string value) in Variables)
+        {
+            start.Environment[name] = value;
+        }
+
+        start.Environment["PATH"] = $"{AppContext.BaseDirectory}:{Environment.GetEnvironmentVariable("PATH")}";
+        using Process process = Process.Start(start)!;
+        Task<string> errors = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
+        string output = await process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
+        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        string complaints = await errors;
+        Assert.SkipWhen(
+            complaints.Contains("unshare failed", StringComparison.Ordinal) || process.ExitCode == 77,
+            $"no user namespaces here: {complaints.Trim()}");
+        Assert.True(process.ExitCode == 0, complaints + output);
+        return output;
+    }
+
+    // Root gives itself up: what works for nobody works for everybody.
+    private string[] AsNobody()
+    {
+        if (Environment.UserName != "root" || !IsInstalled("setpriv") || !MayReadProgram())
+        {
+            return [];
+        }
+
+        using Process chown = Process.Start("chown", ["-R", "nobody", Root]);
+        chown.WaitForExit();
+        return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    }
+
+    private static bool MayReadProgram()
+    {
+        const UnixFileMode Others = UnixFileMode.OtherExecute;
+        for (DirectoryInfo? folder = new(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
+        {
+            if ((folder.UnixFileMode & Others) == 0)
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
+
+    private static bool IsInstalled(string program) => (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':')
+        .Any(folder => File.Exists(Path.Combine(folder, program)));
+}
