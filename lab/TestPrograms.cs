@@ -16,6 +16,7 @@ internal static class TestPrograms
         ["our-peer"] = OurPeer.Run,
         ["our-transports"] = OurTransports.Run,
         ["p2p"] = PeerToPeer.Run,
+        ["register-times"] = RegisterTimes.Run,
         ["rping-peer"] = RpingPeer.Run,
         ["rxe-dialogs"] = RxeDialogs.Run,
         ["wayleave"] = arguments => AppDomain.CurrentDomain.ExecuteAssembly(

@@ -74,6 +74,9 @@ internal static unsafe partial class Verbs
     internal static partial MemoryRegion* ibv_reg_mr(nint domain, byte* address, nuint length, int access);
 
     [LibraryImport("libibverbs.so.1", SetLastError = true)]
+    internal static partial int ibv_dereg_mr(MemoryRegion* region);
+
+    [LibraryImport("libibverbs.so.1", SetLastError = true)]
     internal static partial nint ibv_create_cq(nint* context, int entries, nint cookie, nint channel, int vector);
 
     [LibraryImport("libibverbs.so.1", SetLastError = true)]

@@ -44,6 +44,24 @@ internal sealed unsafe class VerbsDevice
         Check((nint)_region, "ibv_reg_mr");
     }
 
+    /// <summary>Registers other memory, for peers to read and write; ends with <see cref="Deregister"/>.</summary>
+    internal Verbs.MemoryRegion* Register(byte* memory, int length)
+    {
+        Verbs.MemoryRegion* region = Verbs.ibv_reg_mr(
+            _domain, memory, (nuint)length, Verbs.AccessRemote | Verbs.AccessLocalWrite);
+        Check((nint)region, "ibv_reg_mr");
+        return region;
+    }
+
+    internal static void Deregister(Verbs.MemoryRegion* region)
+    {
+        int errno = Verbs.ibv_dereg_mr(region);
+        if (errno != 0)
+        {
+            throw new IOException($"ibv_dereg_mr: errno {errno}");
+        }
+    }
+
     internal Span<byte> Memory => new(_region->Address, Size);
 
     internal ulong Address => (ulong)_region->Address;

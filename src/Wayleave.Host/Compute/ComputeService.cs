@@ -358,9 +358,10 @@ public sealed class ComputeService
 
     private static void Check(ContextQueue queue, JobRequest request, string operation)
     {
-        foreach (string name in request.After.Append(request.Signal ?? "none"))
+        // A list from outside may hold nothing where it should hold a name.
+        foreach (string? name in request.After.Append(request.Signal ?? "none"))
         {
-            if (WlUrl.DescribeProblemOfName(name, "sync point") is { } problem)
+            if (WlUrl.DescribeProblemOfName(name ?? "", "sync point") is { } problem)
             {
                 throw new WayleaveException(Errno.EINVAL, operation, problem);
             }

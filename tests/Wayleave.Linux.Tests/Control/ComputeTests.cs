@@ -197,6 +197,57 @@ public sealed class ComputeTests : IAsyncLifetime
         Assert.Equal(0UL, (await Client.GetDevicesAsync(Cancellation)).Gpus[0].VramQuarantinedBytes);
     }
 
+    [Theory]
+    [InlineData(null)]
+    [InlineData("")]
+    [InlineData("../x")]
+    [InlineData("a b")]
+    public async Task A_name_that_is_none_is_refused(string? name)
+    {
+        await using HeldContext context = await Client.OpenGpuAsync("gpu0", "c", Cancellation);
+        WayleaveException refused = await Assert.ThrowsAsync<WayleaveException>(
+            () => SubmitAsync(context, after: [name!], signal: "x"));
+        Assert.Equal(Errno.EINVAL, refused.Errno);
+        if (name is not null)
+        {
+            refused = await Assert.ThrowsAsync<WayleaveException>(() => SubmitAsync(context, after: [], signal: name));
+            Assert.Equal(Errno.EINVAL, refused.Errno);
+            await Assert.ThrowsAsync<WayleaveException>(() => Client.OpenGpuAsync("gpu0", name, Cancellation));
+        }
+
+        Assert.Empty((await Client.GetComputeAsync(Cancellation)).Points);
+    }
+
+    [Fact]
+    public async Task A_number_that_is_somebody_elses_means_nothing()
+    {
+        await MakeAsync("gpu1", "x", 4096);
+        await using HeldContext owner = await Client.OpenGpuAsync("gpu1", "owner", Cancellation);
+        await using HeldContext other = await Client.OpenGpuAsync("gpu1", "other", Cancellation);
+        BufferHandleDocument x = await owner.OpenBufferAsync("gpu1", "x", write: true, Cancellation);
+        QueueDocument queue = await QueueOfAsync(owner);
+        GpuCommand fill = new() { Opcode = GpuOpcode.Fill, TargetHandle = x.Handle, Count = 64 };
+        SubmitJobDocument submit = new() { Queue = queue.Id, Commands = Commands(fill) };
+        JobDocument job = await owner.SubmitAsync(submit, Cancellation);
+
+        Assert.Equal(Errno.ENOENT, await RefusalAsync(() => other.SubmitAsync(submit, Cancellation)));
+        Assert.Equal(Errno.ENOENT, await RefusalAsync(() => RunAsync(other, fill)));
+        Assert.Equal(Errno.ENOENT, await RefusalAsync(() => other.WaitAsync(job.Id, Cancellation)));
+        Assert.Equal(Errno.ENOENT, await RefusalAsync(() => other.GetQueueAsync(queue.Id, Cancellation)));
+        Assert.Equal(Errno.ENOENT, await RefusalAsync(() => other.CloseBufferAsync(x.Handle, Cancellation)));
+        Assert.Equal(Errno.ENOENT, await RefusalAsync(() => other.CloseBufferAsync(1, Cancellation))); // its results
+        Assert.Equal(Errno.EACCES, await RefusalAsync(async () =>
+        {
+            BufferHandleDocument read = await other.OpenBufferAsync("gpu1", "x", write: false, Cancellation);
+            await RunAsync(other, fill with { TargetHandle = read.Handle });
+        }));
+        await owner.CloseBufferAsync(x.Handle, Cancellation);
+        Assert.Equal(Errno.ENOENT, await RefusalAsync(() => owner.SubmitAsync(submit, Cancellation)));
+    }
+
+    private static async Task<Errno> RefusalAsync(Func<Task> act) =>
+        (await Assert.ThrowsAsync<WayleaveException>(act)).Errno;
+
     [Fact]
     public async Task Queues_and_slots_have_limits_that_are_named()
     {
