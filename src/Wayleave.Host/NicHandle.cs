@@ -65,6 +65,7 @@ public sealed class NicHandle : IDisposable
             SuperPacketSegments = UdpEndpoint.SegmentsMax,
             ReadWindowBytes = WindowOf(ReceiveBufferBytes),
             WillRead = CacheHint.WillRead,
+            WillWrite = CacheHint.WillWrite,
             Revocation = config.Revocation,
         };
         if (options.Defences is { } defences)

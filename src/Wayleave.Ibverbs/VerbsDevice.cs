@@ -117,6 +117,7 @@ internal sealed class VerbsDevice : IKeySource
                 ReadWindowBytes = ReadWindow(),
                 PagesOnDemand = false,
                 WillRead = CacheHint.WillRead,
+                WillWrite = CacheHint.WillWrite,
             };
             RdmaDevice made = new(Host, fabric, function, options, this);
             _memory = new UserSpace(Host, fabric, made);

@@ -51,7 +51,7 @@ public sealed class DmaPort
     /// </returns>
     public Errno TryRead(DeviceAddress address, int lengthBytes, out ReadOnlySpan<byte> bytes)
     {
-        Errno errno = TryAccess(address, lengthBytes, _bytesRead, isWrite: false, out Span<byte> span);
+        Errno errno = TryAccess(address, lengthBytes, _bytesRead, isWrite: false, out Span<byte> span, out _);
         bytes = span;
         return errno;
     }
@@ -63,7 +63,25 @@ public sealed class DmaPort
     /// <see cref="Errno.Success"/>, or <see cref="Errno.EFAULT"/> when nothing answers at that address.
     /// </returns>
     public Errno TryWrite(DeviceAddress address, int lengthBytes, out Span<byte> bytes) =>
-        TryAccess(address, lengthBytes, _bytesWritten, isWrite: true, out bytes);
+        TryAccess(address, lengthBytes, _bytesWritten, isWrite: true, out bytes, out _);
+
+    /// <summary>
+    /// As <see cref="TryWrite(DeviceAddress, int, out Span{byte})"/>, and shows what lies behind: for a hint to the
+    /// processor, which neither reads nor writes it. Only what will be written is counted.
+    /// </summary>
+    /// <param name="address">Of the first byte.</param>
+    /// <param name="lengthBytes">What will be written.</param>
+    /// <param name="aheadBytes">How much behind that is asked for.</param>
+    /// <param name="bytes">At the address, to be written by the device.</param>
+    /// <param name="ahead">As much of what is behind as lies in the same window.</param>
+    public Errno TryWrite(
+        DeviceAddress address, int lengthBytes, int aheadBytes, out Span<byte> bytes, out ReadOnlySpan<byte> ahead)
+    {
+        Errno errno = TryAccess(
+            address, lengthBytes, _bytesWritten, isWrite: true, out bytes, out ReadOnlySpan<byte> window);
+        ahead = window[bytes.Length..Math.Min(window.Length, bytes.Length + aheadBytes)];
+        return errno;
+    }
 
     /// <summary>
     /// Which route an access to an address would take; false when nothing answers there. Counts nothing.
@@ -89,7 +107,12 @@ public sealed class DmaPort
     public long BytesWritten(PeerRoute route) => Volatile.Read(ref _bytesWritten[(int)route]);
 
     private Errno TryAccess(
-        DeviceAddress address, int lengthBytes, long[] counters, bool isWrite, out Span<byte> bytes)
+        DeviceAddress address,
+        int lengthBytes,
+        long[] counters,
+        bool isWrite,
+        out Span<byte> bytes,
+        out ReadOnlySpan<byte> window)
     {
         Debug.Assert(lengthBytes >= 0, "a length is never negative");
         if (Function.Decode is not DecodeTable table
@@ -97,11 +120,14 @@ public sealed class DmaPort
         {
             _aborts++;
             bytes = default;
+            window = default;
             return Errno.EFAULT;
         }
 
         int length = Math.Min(lengthBytes, memory.Length);
-        bytes = memory.Span[..length];
+        Span<byte> all = memory.Span;
+        window = all;
+        bytes = all[..length];
         if (entry is null)
         {
             _lost += length;

@@ -115,8 +115,9 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
         if (payloadBytes != 0)
         {
             MemoryRegion region = _target.Region!;
+            int aheadBytes = (int)Math.Min(_remainingBytes - (uint)payloadBytes, (uint)payloadBytes);
             AccessOutcome outcome = remote.MayGoOn(_target)
-                ? port.Memory.Write(region, _target.Address, packet.Payload)
+                ? port.Memory.Write(region, _target.Address, packet.Payload, aheadBytes)
                 : AccessOutcome.Refused;
             if (outcome != AccessOutcome.Done)
             {

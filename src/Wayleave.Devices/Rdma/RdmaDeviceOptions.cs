@@ -83,6 +83,12 @@ public sealed record RdmaDeviceOptions
     public MemoryHint? WillRead { get; init; }
 
     /// <summary>
+    /// Told what the next packet of a message will be placed in, while it has not been checked yet; null for nobody. As
+    /// <see cref="WillRead"/>.
+    /// </summary>
+    public MemoryHint? WillWrite { get; init; }
+
+    /// <summary>
     /// What FLUSH to persistence does; null when the device has none. Then regions with
     /// <see cref="Verbs.AccessFlags.FlushPersistent"/> are refused.
     /// </summary>

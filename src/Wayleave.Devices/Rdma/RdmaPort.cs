@@ -51,7 +51,7 @@ public sealed class RdmaPort
         Options = options;
         _readBudget = new ReceiveBudget(options.ReadWindowBytes);
         Dma = new DmaPort(function, isPermanent: true);
-        Memory = new RegionMemory(Dma, options.Defences);
+        Memory = new RegionMemory(Dma, options.Defences, options.WillWrite);
         _intake = new PacketIntake(this, options);
     }
 

@@ -33,13 +33,20 @@ internal enum AccessOutcome
 // remembered from one packet, or one run, to the next.
 
 /// <summary>Copies packets in and out of regions. Port token held by the caller.</summary>
-internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
+internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences, MemoryHint? willWrite = null)
 {
     // What somebody who takes memory back may have to wait for (architecture.md, Locks and their order).
     private const int BlockBytes = 64 << 10;
 
     /// <summary>Places a packet. Range and rights were checked for its whole message.</summary>
-    public AccessOutcome Write(MemoryRegion region, ulong address, ReadOnlySpan<byte> bytes)
+    /// <param name="region">Whose memory it is.</param>
+    /// <param name="address">Of the first byte.</param>
+    /// <param name="bytes">The payload.</param>
+    /// <param name="aheadBytes">
+    /// What the message will place behind it next: the processor is told, so that it has the lines when the packet has
+    /// been checked.
+    /// </param>
+    public AccessOutcome Write(MemoryRegion region, ulong address, ReadOnlySpan<byte> bytes, int aheadBytes = 0)
     {
         if (!TryEnter(region, out Translation? translation))
         {
@@ -53,13 +60,23 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences)
             if (!(translation.Writable ?? translation.Addresses).TryLocate(
                     offset, out DeviceAddress target, out ulong contiguous)
                 || PageHole.Is(target)
-                || dma.TryWrite(target, Clamp(contiguous, bytes.Length), out Span<byte> span) != 0)
+                || dma.TryWrite(
+                    target,
+                    Clamp(contiguous, bytes.Length),
+                    Clamp(contiguous - Math.Min(contiguous, (ulong)bytes.Length), aheadBytes),
+                    out Span<byte> span,
+                    out ReadOnlySpan<byte> ahead) != 0)
             {
                 outcome = Miss(region, target, offset, bytes.Length, isWrite: true);
                 break;
             }
 
             bytes[..span.Length].CopyTo(span);
+            if (ahead.Length != 0)
+            {
+                willWrite?.Invoke(ahead);
+            }
+
             bytes = bytes[span.Length..];
             offset += (ulong)span.Length;
         }

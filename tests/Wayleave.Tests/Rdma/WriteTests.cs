@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma.Verbs;
 using Xunit;
 
@@ -44,5 +45,29 @@ public class WriteTests
             (completion.WrId, completion.Status, completion.Opcode));
         Assert.Empty(TestNode.Poll(b.ReceiveCompletionQueue));
         Assert.Equal(3500, link.B.Port.Stats.BytesPlaced);
+    }
+
+    [Fact]
+    public void The_processor_is_told_of_the_next_packet_of_a_message_and_never_of_what_is_behind_its_end()
+    {
+        List<int> told = [];
+        TestLink link = new(configureB: o => o with { WillWrite = bytes => told.Add(bytes.Length) });
+        (QueuePair a, _) = link.Connect();
+        TestMemory source = link.A.Allocate(1 << 20), target = link.B.Allocate(1 << 20);
+        MemoryRegion local = link.A.Register(source), remote = link.B.Register(target);
+
+        Assert.Equal(Errno.Success, a.PostSend(
+            new SendWorkRequest
+            {
+                Opcode = WorkRequestOpcode.RdmaWrite,
+                RemoteAddress = remote.Iova,
+                RKey = remote.Key,
+            },
+            new Sge(local.Iova, 3500, local.Key)));
+        link.Run();
+
+        Assert.Equal([1024, 1024, 428], told);
+        Assert.Equal(3500, link.B.Port.Stats.BytesPlaced);
+        Assert.Equal(3500, Enum.GetValues<PeerRoute>().Sum(link.B.Port.Dma.BytesWritten));
     }
 }

@@ -198,6 +198,31 @@ public sealed class PciFabricTests
     }
 
     [Fact]
+    public void What_lies_behind_a_write_is_shown_as_far_as_its_window_goes_and_is_not_counted()
+    {
+        Machine machine = new(Trees.Switch(Trees.AnyPair));
+        DmaPort port = machine.Port("b");
+        int all = machine.BarBytes.Length;
+        for (int i = 0; i < all; i++)
+        {
+            machine.BarBytes[i] = (byte)i;
+        }
+
+        DeviceAddress start = machine.Bar(0, Page).Start;
+        port.TryWrite(start + 10, 20, 30, out Span<byte> bytes, out ReadOnlySpan<byte> ahead);
+        Assert.Equal((20, 10, 30, 30), (bytes.Length, bytes[0], ahead.Length, ahead[0]));
+        port.TryWrite(start + (ulong)(all - 25), 20, 30, out bytes, out ahead);
+        Assert.Equal((20, 5), (bytes.Length, ahead.Length));
+        port.TryWrite(start + (ulong)(all - 20), 30, 30, out bytes, out ahead);
+        Assert.Equal((20, 0), (bytes.Length, ahead.Length));
+        Assert.Equal(
+            Errno.EFAULT, port.TryWrite(new DeviceAddress(ulong.MaxValue - 99), 10, 10, out bytes, out ahead));
+        Assert.Equal((0, 0), (bytes.Length, ahead.Length));
+
+        Assert.Equal(60, port.BytesWritten(PeerRoute.BusAddress));
+    }
+
+    [Fact]
     public void Bytes_on_their_way_through_host_memory_are_counted_as_staged_and_no_others()
     {
         Machine machine = new(Trees.Switch(Trees.Unlisted));
