@@ -301,6 +301,18 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
     /// <summary>Every buffer that is not its device's again. Host lock held by the caller.</summary>
     public IReadOnlyList<BrokerBuffer> BuffersLocked => _buffers;
 
+    /// <summary>Programs that have something, or are connected.</summary>
+    internal int ProgramCount
+    {
+        get
+        {
+            using (Context.Enter())
+            {
+                return _programs.Count;
+            }
+        }
+    }
+
     /// <summary>Takes back what programs have of a GPU; a proof for each buffer.</summary>
     public async Task<IReadOnlyList<RetirementProof>> RevokeAllAsync(GpuHandle gpu, RevokePolicy policy)
     {

@@ -38,6 +38,26 @@ public sealed class BrokerMessageTests : BrokerTest
         Assert.False(BrokerMessage.TryRead(message, out _, out _));
     }
 
+    [Fact]
+    public void A_program_that_reads_no_answers_is_cut_off()
+    {
+        using BrokerClient other = BrokerClient.Connect(Server.SocketPath, "other");
+        using MessageSocket socket = MessageSocket.Connect(Server.SocketPath);
+        socket.Send(Hello(), []);
+        byte[] buffer = new byte[128];
+        Errno errno = Errno.Success;
+        for (int i = 0; i < 100_000 && errno == Errno.Success; i++)
+        {
+            BrokerWriter writer = BrokerMessage.Begin(
+                buffer, new BrokerHeader(BrokerOperation.Describe, IsAnswer: false, Errno.Success, 1));
+            writer.WriteUInt32(7); // no buffer of its own: refused, with a text
+            errno = socket.Send(writer.Finish(), []);
+        }
+
+        Assert.True(errno is Errno.EPIPE or Errno.ECONNRESET, $"{errno}");
+        other.OpenDevice("gpu0").Allocate("x", 4096).Dispose();
+    }
+
     [Theory]
     [InlineData(200, 1)]
     [InlineData(200, 2)]

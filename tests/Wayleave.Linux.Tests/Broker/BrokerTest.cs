@@ -27,6 +27,8 @@ public abstract class BrokerTest : IAsyncLifetime
 
     protected virtual BrokerLimits Limits => new();
 
+    protected virtual IReadOnlyList<uint> Users => [];
+
     protected static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
     public async ValueTask InitializeAsync()
@@ -36,7 +38,7 @@ public abstract class BrokerTest : IAsyncLifetime
             Nics = [new NicConfig { Address = System.Net.IPAddress.Loopback, UdpPort = 0 }],
             Gpus = [new GpuConfig { VramBytes = 32 << 20, SystemPoolBytes = 0 }],
             Nvmes = [],
-            Broker = new BrokerConfig { SocketPath = Path.Combine(Root, "broker"), Limits = Limits },
+            Broker = new BrokerConfig { SocketPath = Path.Combine(Root, "broker"), Limits = Limits, Users = Users },
         });
         Server = BrokerServer.Start(Host, _ => null)!;
     }
@@ -110,6 +112,9 @@ internal sealed class ForeignProgram : IDisposable
 
     public int Id => _process.Id;
 
+    /// <summary>Children that live.</summary>
+    public IReadOnlyList<int> Children => _children;
+
     public static ForeignProgram Start() => new(s_program.Value);
 
     /// <summary>Has it do something; what it answers.</summary>
@@ -143,7 +148,7 @@ internal sealed class ForeignProgram : IDisposable
     /// <summary>kill -9, and waits until the kernel has taken it down.</summary>
     public void Kill()
     {
-        _process.Kill();
+        _process.Kill(); // nothing, if it has ended
         _process.WaitForExit();
     }
 
@@ -154,18 +159,20 @@ internal sealed class ForeignProgram : IDisposable
         process.Kill();
     }
 
-    public void Dispose()
+    /// <summary>It and its children.</summary>
+    public void KillAll()
     {
         foreach (int child in _children.ToArray())
         {
             KillChild(child);
         }
 
-        if (!_process.HasExited)
-        {
-            _process.Kill();
-        }
+        Kill();
+    }
 
+    public void Dispose()
+    {
+        KillAll();
         _process.Dispose();
     }
 

@@ -155,6 +155,8 @@ static void run(char *line)
         if (ask(-1, NULL) == 0) printf("ok\n");
     } else if (!strcmp(word, "drop")) {
         printf(close(atoi(a)) == 0 ? "ok\n" : "error %d close\n", errno);
+    } else if (!strcmp(word, "become")) { // USER: from root, for good
+        printf(setgid((gid_t)atoi(a)) || setuid((uid_t)atoi(a)) ? "error %d setuid\n" : "ok %d\n", errno);
     } else if (!strcmp(word, "hangup")) {
         close(broker);
         printf("ok\n");

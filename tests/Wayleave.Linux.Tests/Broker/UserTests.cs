@@ -1,0 +1,41 @@
+using Wayleave.Core;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Broker;
+
+/// <summary>Programs of several users.</summary>
+public sealed class UserTests : BrokerTest
+{
+    private const int Listed = 61001;
+    private const int Stranger = 61002;
+
+    protected override IReadOnlyList<uint> Users => [Listed];
+
+    [Fact]
+    public async Task Users_that_are_listed_get_in_and_see_none_of_each_others_buffers()
+    {
+        Assert.SkipUnless(FileStatus.CurrentUserId == 0, "only root can become other users");
+        File.SetUnixFileMode(Root, File.GetUnixFileMode(Root) | UnixFileMode.OtherExecute);
+        ForeignProgram own = await StartAsync(), listed = Start(), stranger = Start();
+        int buffer = await own.OkAsync("allocate 1 4096 0");
+        int descriptor = await own.OkAsync($"export {buffer}");
+        await listed.OkAsync($"become {Listed}");
+        await listed.OkAsync($"connect {Server.SocketPath}");
+        Assert.Equal(1, await listed.OkAsync("open gpu0"));
+        await listed.RefusedAsync(Errno.EBADF, $"map {buffer} 4096");
+        await listed.RefusedAsync(Errno.EBADF, $"export {buffer}");
+        await stranger.OkAsync($"become {Stranger}");
+        Assert.StartsWith("error", await stranger.AskAsync($"connect {Server.SocketPath}"), StringComparison.Ordinal);
+
+        // A descriptor is the capability, whoever has it.
+        string meeting = Path.Combine(Root, "meeting");
+        await own.OkAsync($"map {buffer} 4096");
+        await own.OkAsync("poke 17 71");
+        await own.OkAsync($"offer {descriptor} {meeting}");
+        File.SetUnixFileMode(meeting, File.GetUnixFileMode(meeting) | UnixFileMode.OtherWrite);
+        int taken = await listed.OkAsync($"take {meeting}");
+        int number = await listed.OkAsync($"import {taken}");
+        await listed.OkAsync($"map {number} 4096");
+        Assert.Equal(71, await listed.OkAsync("peek 17"));
+    }
+}
