@@ -27,6 +27,7 @@ internal sealed class VerbsDevice : IKeySource
     private volatile RdmaDevice? _machine;
     private volatile PortDriver? _driver;
     private UserSpace? _memory;
+    private ConnectionSwitch? _connections;
 
     public VerbsDevice(string name, Gid gid) => (Name, Gid) = (name, gid);
 
@@ -79,6 +80,26 @@ internal sealed class VerbsDevice : IKeySource
     /// <summary>Runs control work under the token of the port, which is bound if it is not.</summary>
     /// <exception cref="LinuxException">As <see cref="Bind"/>.</exception>
     public void WithToken(Action action) => Bind().WithToken(action);
+
+    /// <summary>Its connection manager: the first use opens queue pair 1, and binds the port.</summary>
+    /// <exception cref="LinuxException">As <see cref="Bind"/>.</exception>
+    public ConnectionSwitch Connections
+    {
+        get
+        {
+            PortDriver driver = Bind();
+            lock (_control)
+            {
+                if (_connections is null)
+                {
+                    driver.WithToken(() => _connections = new ConnectionSwitch(this, Machine));
+                    driver.TurnEnded = _connections!.HandleEvents;
+                }
+
+                return _connections;
+            }
+        }
+    }
 
     /// <summary>Async events of the queue pair go to its context from now on. Port token held.</summary>
     public void Add(VerbsQueuePair pair) => _pairs[pair.Pair.QpNumber] = pair;

@@ -56,6 +56,12 @@ extern int wlv_destroy_qp(void *qp);
 extern int wlv_next_poll(void *cq, uint64_t *wr_id, uint32_t *status);
 extern void wlv_current(void *cq, struct ibv_wc *wc);
 
+/*
+ * The C library's own read, and not the one that process.c puts in its place: a thread that waits for an event may be
+ * cancelled, and has nothing managed below it.
+ */
+extern ssize_t __real_read(int fd, void *buffer, size_t count);
+
 static uint32_t next_number = 1; /* of objects that programs see a number of */
 
 static void *fail(int error)
@@ -368,7 +374,7 @@ EXPORT int ibv_get_async_event(struct ibv_context *context, struct ibv_async_eve
 	for (;;) {
 		uint64_t one;
 
-		if (read(context->async_fd, &one, sizeof(one)) != sizeof(one))
+		if (__real_read(context->async_fd, &one, sizeof(one)) != sizeof(one))
 			return -1;
 		if (MANAGED(wlv_take_async_event(context_handle(context), event)))
 			continue; /* its object was destroyed meanwhile */
@@ -622,7 +628,7 @@ EXPORT int ibv_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq
 	for (;;) {
 		uint64_t one;
 
-		if (read(channel->fd, &one, sizeof(one)) != sizeof(one))
+		if (__real_read(channel->fd, &one, sizeof(one)) != sizeof(one))
 			return -1;
 		if (MANAGED((*cq = wlv_take_cq_event(handle_of(channel)), 0)))
 			return failed(EIO);

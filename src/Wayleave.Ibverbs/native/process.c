@@ -70,7 +70,7 @@ static void start(void)
 	pthread_atfork(NULL, NULL, in_child);
 }
 
-bool control_enter(struct control *control)
+bool wl_control_enter(struct control *control)
 {
 	sigset_t all;
 
@@ -84,7 +84,7 @@ bool control_enter(struct control *control)
 	return true;
 }
 
-void control_exit(struct control *control)
+void wl_control_exit(struct control *control)
 {
 	int saved = errno;
 

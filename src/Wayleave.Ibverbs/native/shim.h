@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define EXPORT __attribute__((visibility("default")))
+
 struct head {
 	union {
 		struct ibv_wc current;    /* of an extended poll */
@@ -75,17 +77,17 @@ struct control {
 	sigset_t signals;
 };
 
-bool control_enter(struct control *control);
-void control_exit(struct control *control);
+EXPORT bool wl_control_enter(struct control *control);
+EXPORT void wl_control_exit(struct control *control);
 
-/* CONTROL(result of the call if this process was forked) { ... } by hand: statement expressions keep errno. */
+/* The result of a managed call; EIO in a forked child. */
 #define MANAGED(call)                                                                                                  \
 	({                                                                                                             \
 		struct control control_;                                                                               \
 		int result_ = EIO;                                                                                     \
-		if (control_enter(&control_)) {                                                                        \
+		if (wl_control_enter(&control_)) {                                                                        \
 			result_ = (call);                                                                              \
-			control_exit(&control_);                                                                       \
+			wl_control_exit(&control_);                                                                       \
 		}                                                                                                      \
 		result_;                                                                                               \
 	})
@@ -95,7 +97,5 @@ extern pthread_mutex_t contexts_lock;
 
 void fill_operations(struct verbs_context *verbs);
 void fill_qp(struct ibv_qp_ex *qp);
-
-#define EXPORT __attribute__((visibility("default")))
 
 #endif

@@ -75,6 +75,34 @@ public class DropInTests
     }
 
     [Fact]
+    public async Task Rping_of_rdma_core_plays_both_roles_and_ends_well()
+    {
+        for (int i = 0; i < 10; i++)
+        {
+            string server = $"127.0.63.{2 * i + 1}";
+            Task<Result> waiting = Task.Run(() => Run($"wl0@{server}", "rping", "-s", "-a", server, "-C", "3", "-v"));
+            AwaitPort(server, waiting);
+            Result client = Run($"wl0@127.0.63.{2 * i + 2}", "rping", "-c", "-a", server, "-C", "3", "-v");
+            Result served = await waiting;
+            Assert.True(served.Exit == 0 && client.Exit == 0, $"{served}\n{client}");
+            Assert.Contains("ping data: rdma-ping-2:", client.Output, StringComparison.Ordinal);
+        }
+    }
+
+    [Fact]
+    public async Task A_connection_that_nobody_listens_for_is_refused()
+    {
+        const string Host = "127.0.63.100";
+        Task<Result> waiting = Task.Run(() => Run($"wl0@{Host}", "rping", "-s", "-a", Host, "-p", "7175", "-C", "1"));
+        AwaitPort(Host, waiting);
+        Result refused = Run("wl0@127.0.63.101", "rping", "-c", "-a", Host, "-p", "7176", "-C", "1");
+        Assert.NotEqual(0, refused.Exit);
+        Assert.Contains("RDMA_CM_EVENT_REJECTED", refused.Errors + refused.Output, StringComparison.Ordinal);
+        Assert.Equal(0, Run("wl0@127.0.63.101", "rping", "-c", "-a", Host, "-p", "7175", "-C", "1").Exit);
+        Assert.Equal(0, (await waiting).Exit);
+    }
+
+    [Fact]
     public void Run_takes_a_free_address_and_passes_the_exit_code_on()
     {
         Library();
@@ -128,12 +156,14 @@ public class DropInTests
         File.Delete(file);
     }
 
-    [Fact]
-    public void All_symbols_of_the_distributions_library_are_there_in_their_versions()
+    [Theory]
+    [InlineData("libibverbs.so.1")]
+    [InlineData("librdmacm.so.1")]
+    public void All_symbols_of_the_distributions_library_are_there_in_their_versions(string library)
     {
-        const string Theirs = "/usr/lib/x86_64-linux-gnu/libibverbs.so.1";
-        Assert.SkipUnless(File.Exists(Theirs), $"no {Theirs}");
-        Assert.Empty(Symbols(Theirs).Except(Symbols(Path.Combine(Library(), "libibverbs.so.1"))));
+        string theirs = $"/usr/lib/x86_64-linux-gnu/{library}";
+        Assert.SkipUnless(File.Exists(theirs), $"no {theirs}");
+        Assert.Empty(Symbols(theirs).Except(Symbols(Path.Combine(Library(), library))));
     }
 
     private static string Compile(string program)
@@ -155,7 +185,7 @@ public class DropInTests
         Result result = Start(null, null, "nm", "-D", "--defined-only", library);
         Assert.SkipUnless(result.Exit == 0, "no nm");
         return [.. result.Output.Split('\n').Select(l => l.Split(' ')[^1])
-            .Where(s => s.Contains("@@IBVERBS_", StringComparison.Ordinal))];
+            .Where(s => s.Contains("@@", StringComparison.Ordinal))];
     }
 
     private static (Result Server, Result Client) RunPair(string program, string portOption, string[] arguments)
@@ -167,6 +197,18 @@ public class DropInTests
         AwaitListener(int.Parse(port, CultureInfo.InvariantCulture), server);
         Result client = Run($"wl0@127.0.61.{2 * pair + 1}", program, [.. all, "127.0.0.1"]);
         return (server.Result, client);
+    }
+
+    // The port is bound by the listener: a row of /proc/net/udp is the address as a little-endian number.
+    private static void AwaitPort(string address, Task server)
+    {
+        byte[] bytes = System.Net.IPAddress.Parse(address).GetAddressBytes();
+        string row = string.Create(
+            CultureInfo.InvariantCulture, $" {bytes[3]:X2}{bytes[2]:X2}{bytes[1]:X2}{bytes[0]:X2}:{4791:X4} ");
+        Assert.True(SpinWait.SpinUntil(
+            () => server.IsCompleted
+                || File.ReadLines("/proc/net/udp").Any(l => l.Contains(row, StringComparison.Ordinal)),
+            s_patience));
     }
 
     private static void AwaitListener(int port, Task server)

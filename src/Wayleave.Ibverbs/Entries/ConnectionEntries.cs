@@ -1,0 +1,187 @@
+using System.Runtime.InteropServices;
+using Wayleave.Core;
+using Wayleave.Devices.Rdma.Connections;
+using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Linux;
+
+namespace Wayleave.Ibverbs.Entries;
+
+// librdmacm.so.1 is C alone (native/rdmacm.c) and finds these in libibverbs.so.1. Results are errno numbers.
+
+/// <summary>What a program is told of an event; <c>struct wl_cm_event</c> of the shim.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal unsafe struct CmEventRecord
+{
+    internal nint Subject; // structure of the identifier; of a request that of the listener
+    internal nint Request; // handle of the identifier that is to be made
+    internal uint Kind;
+    internal int Status;
+    internal fixed byte RemoteGid[16];
+    internal ushort RemotePort;
+    internal ushort LocalPort;
+    internal byte ResponderResources;
+    internal byte InitiatorDepth;
+    internal byte RetryCount;
+    internal byte RnrRetryCount;
+    internal uint QueuePairNumber;
+    internal uint PrivateDataLength;
+    internal fixed byte PrivateData[256];
+}
+
+/// <summary>Identifiers, channels, and what is done with them.</summary>
+internal static unsafe class ConnectionEntries
+{
+    private const int PrivateDataMax = 256;
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_device")]
+    private static int FindDevice(byte* gid)
+    {
+        Gid wanted = Gid.FromBytes(new ReadOnlySpan<byte>(gid, Gid.Size));
+        for (int i = 0; i < VerbsDevices.All.Count; i++)
+        {
+            if (VerbsDevices.All[i].Gid == wanted)
+            {
+                return i;
+            }
+        }
+
+        return -1;
+    }
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_gid")]
+    private static void DeviceGid(int index, byte* gid) =>
+        VerbsDevices.All[index].Gid.WriteTo(new Span<byte>(gid, Gid.Size));
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_create_channel")]
+    private static nint CreateChannel(int descriptor) => NativeHandle.Make(
+        new CmChannel(new EventFd(new FileDescriptor(descriptor, ownsHandle: false))));
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_create")]
+    private static nint Create(nint channel, nint structure) =>
+        NativeHandle.Make(new CmIdentifier(NativeHandle.Get<CmChannel>(channel), structure));
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_attach")]
+    private static void Attach(nint identifier, nint structure) =>
+        NativeHandle.Get<CmIdentifier>(identifier).Structure = structure;
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_migrate")]
+    private static void Migrate(nint identifier, nint channel)
+    {
+        CmIdentifier moved = NativeHandle.Get<CmIdentifier>(identifier);
+        CmChannel from = moved.Channel;
+        moved.Channel = NativeHandle.Get<CmChannel>(channel);
+        foreach (CmNote note in from.Remove(moved))
+        {
+            moved.Channel.Raise(note);
+        }
+    }
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_destroy")]
+    private static int Destroy(nint identifier) => Control.Run(() =>
+    {
+        CmIdentifier destroyed = NativeHandle.Get<CmIdentifier>(identifier);
+        destroyed.Switch?.Forget(destroyed);
+        foreach (CmNote note in destroyed.Channel.Remove(destroyed))
+        {
+            note.Request?.Switch?.Forget(note.Request); // nobody will answer it
+        }
+
+        return Errno.Success;
+    });
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_raise")]
+    private static void Raise(nint identifier, uint kind, int status)
+    {
+        CmIdentifier subject = NativeHandle.Get<CmIdentifier>(identifier);
+        subject.Channel.Raise(new CmNote(subject, kind, status));
+    }
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_listen")]
+    private static int Listen(nint identifier, int device, ushort* port, int backlog) => Control.Run(() =>
+        VerbsDevices.All[device].Connections.Listen(
+            NativeHandle.Get<CmIdentifier>(identifier), ref *port, Math.Max(backlog, 1)));
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_prepare")]
+    private static int Prepare(int device, nint pair) => Control.Run(() =>
+        VerbsDevices.All[device].Connections.Prepare(NativeHandle.Get<VerbsQueuePair>(pair).Pair));
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_connect")]
+    private static int Connect(
+        nint identifier, int device, byte* gid, ushort port, nint pair, CmEventRecord* wanted) => Control.Run(() =>
+        VerbsDevices.All[device].Connections.Connect(
+            NativeHandle.Get<CmIdentifier>(identifier),
+            Gid.FromBytes(new ReadOnlySpan<byte>(gid, Gid.Size)),
+            port,
+            NativeHandle.Get<VerbsQueuePair>(pair).Pair,
+            Read(wanted)));
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_accept")]
+    private static int Accept(nint identifier, nint pair, CmEventRecord* wanted) => Control.Run(() =>
+    {
+        CmIdentifier accepted = NativeHandle.Get<CmIdentifier>(identifier);
+        return accepted.Switch?.Accept(accepted, NativeHandle.Get<VerbsQueuePair>(pair).Pair, Read(wanted))
+            ?? Errno.EINVAL;
+    });
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_reject")]
+    private static int Reject(nint identifier, byte* data, int length) => Control.Run(() =>
+    {
+        CmIdentifier rejected = NativeHandle.Get<CmIdentifier>(identifier);
+        return rejected.Switch?.Reject(rejected, new ReadOnlySpan<byte>(data, length).ToArray()) ?? Errno.EINVAL;
+    });
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_disconnect")]
+    private static int Disconnect(nint identifier) => Control.Run(() =>
+    {
+        CmIdentifier ended = NativeHandle.Get<CmIdentifier>(identifier);
+        return ended.Switch?.Disconnect(ended) ?? Errno.EINVAL;
+    });
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_take_event")]
+    private static int TakeEvent(nint channel, CmEventRecord* record)
+    {
+        CmNote? note = NativeHandle.Get<CmChannel>(channel).Take();
+        *record = default;
+        if (note is null || note.Subject.Structure == 0)
+        {
+            return (int)Errno.EAGAIN;
+        }
+
+        record->Subject = note.Subject.Structure;
+        record->Kind = note.Kind;
+        record->Status = note.Status;
+        int length = Math.Min(note.PrivateData.Length, PrivateDataMax);
+        note.PrivateData.Span[..length].CopyTo(new Span<byte>(record->PrivateData, PrivateDataMax));
+        record->PrivateDataLength = (uint)length;
+        CmConnection? connection = (note.Request ?? note.Subject).Connection;
+        if (connection is not null)
+        {
+            connection.RemoteGid.WriteTo(new Span<byte>(record->RemoteGid, Gid.Size));
+            record->QueuePairNumber = connection.RemoteQpNumber;
+        }
+
+        if (note.Request is { } request && connection?.Request is { } asked)
+        {
+            record->Request = NativeHandle.Make(request);
+            (record->RemotePort, record->LocalPort) = (asked.SourcePort, asked.Port);
+
+            // What the peer answers is what this side may ask for, and the other way round.
+            record->ResponderResources = (byte)asked.InitiatorDepth;
+            record->InitiatorDepth = (byte)asked.ResponderResources;
+            record->RetryCount = (byte)asked.RetryCount;
+            record->RnrRetryCount = (byte)asked.RnrRetryCount;
+        }
+
+        return 0;
+    }
+
+    private static CmParameters Read(CmEventRecord* wanted) => new()
+    {
+        ResponderResources = Math.Min(wanted->ResponderResources, (byte)Devices.Rdma.RdmaDevice.MaxRdAtomic),
+        InitiatorDepth = Math.Min(wanted->InitiatorDepth, (byte)Devices.Rdma.RdmaDevice.MaxRdAtomic),
+        RetryCount = Math.Min((int)wanted->RetryCount, 7),
+        RnrRetryCount = Math.Min((int)wanted->RnrRetryCount, 7),
+        PrivateData = new ReadOnlySpan<byte>(
+            wanted->PrivateData, (int)Math.Min(wanted->PrivateDataLength, PrivateDataMax)).ToArray(),
+    };
+}
