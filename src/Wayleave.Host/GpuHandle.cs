@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
@@ -28,6 +29,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
 
     private readonly MappedMemory[] _vram;
     private readonly MappedMemory[] _systemPool;
+    private readonly MappedMemory[] _userMemory;
     private readonly HostContext _host;
     private readonly EngineRunner _copyRunner;
     private readonly EngineRunner _computeRunner;
@@ -46,8 +48,16 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
         _systemPool = config.SystemPoolBytes == 0
             ? []
             : MappedMemory.AllocateWindows(config.SystemPoolBytes, WindowBytes, hugePages: true);
+        long userBytes = config.Compute.UserMemoryBytes;
+        _userMemory = MappedMemory.AllocateWindows(userBytes, WindowBytes, hugePages: false);
         using (host.Enter())
         {
+            UserMemory = new MemorySystem(host, $"{Name} processes", userBytes / PageFrame.SizeBytes);
+            foreach (MappedMemory memory in _userMemory)
+            {
+                UserMemory.AddMemory(memory.Memory, fabric.AddWindow(memory.Memory, owner: null).Range.Start);
+            }
+
             Device = new GpuDevice(
                 host,
                 fabric,
@@ -77,6 +87,9 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
 
     /// <summary>How its compute engine was set up.</summary>
     public ComputeConfig Compute { get; }
+
+    /// <summary>Where memory of clients comes from that is no buffer. Host lock held by whoever uses it.</summary>
+    public MemorySystem UserMemory { get; }
 
     /// <summary>Where a buffer that somebody pins may stay.</summary>
     public GpuPinPolicy PinPolicy { get; }
@@ -194,6 +207,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     internal GpuProcess OpenProcess(string name)
     {
         GpuProcess process = Device.OpenProcess(name);
+        process.Faults.Available = () => ThreadPool.UnsafeQueueUserWorkItem(ServeFaults, process, preferLocal: false);
         _processes.Add(process);
         return process;
     }
@@ -214,7 +228,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
         _watchdog.Dispose();
         _copyRunner.Dispose();
         _computeRunner.Dispose();
-        foreach (MappedMemory memory in _vram.Concat(_systemPool))
+        foreach (MappedMemory memory in _vram.Concat(_systemPool).Concat(_userMemory))
         {
             ((IDisposable)memory).Dispose();
         }
@@ -250,6 +264,15 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
         ComputeTimeout = config.Compute.HangLimit,
         ComputeStopGrace = config.Compute.StopGrace,
     };
+
+    // On a thread of the pool: it may have to reclaim, and fences wait for the engine's own.
+    private void ServeFaults(GpuProcess process)
+    {
+        using (_host.Enter())
+        {
+            process.Faults.ServeAll();
+        }
+    }
 
     // On a thread of the pool: an engine's own may be the one that hangs.
     private void Watch()

@@ -216,6 +216,13 @@ internal sealed class GpuRunCommand
 
     private Task<BufferHandleDocument> OpenBufferAsync(HeldContext context, string operand, bool writes)
     {
+        if (operand.StartsWith('+'))
+        {
+            return ByteSize.TryParse(operand.AsSpan(1), out long bytes) && bytes > 0
+                ? context.AllocateAsync((ulong)bytes, _cancellation)
+                : throw new UsageException($"{operand}: after + comes {ByteSize.Forms}");
+        }
+
         string[] parts = Qualify(operand).Split('/', 2);
         return context.OpenBufferAsync(parts[0], parts[1], writes, _cancellation);
     }
@@ -253,7 +260,9 @@ internal sealed class GpuRunCommand
     }
 
     private string Qualify(string operand) =>
-        operand.Contains('/', StringComparison.Ordinal) ? operand : $"{_gpu}/{operand}";
+        operand.StartsWith('+') ? $"{operand[1..]} of its own"
+        : operand.Contains('/', StringComparison.Ordinal) ? operand
+        : $"{_gpu}/{operand}";
 
     private GpuRunDocument ToDocument(JobDocument job) => new()
     {

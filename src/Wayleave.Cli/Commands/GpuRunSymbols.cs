@@ -19,7 +19,7 @@ internal sealed class GpuRunSymbols
 
     public Argument<string[]> Operands { get; } = new("OBJECT")
     {
-        Description = "An object of that GPU, or DEVICE/NAME",
+        Description = "An object of that GPU, or DEVICE/NAME, or +SIZE for memory of this process alone",
         Arity = ArgumentArity.OneOrMore,
     };
 

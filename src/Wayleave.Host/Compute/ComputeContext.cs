@@ -54,6 +54,9 @@ public sealed class ComputeContext
     /// <summary>Words that jobs leave here and their client reads; the first handle.</summary>
     internal ObjectMemory? Results { get; set; }
 
+    /// <summary>Memory of its own; null while it has asked for none.</summary>
+    public ContextMemory? Memory { get; internal set; }
+
     internal IDisposable Use { get; }
 
     /// <summary>Ends waits of the context that nothing else ends.</summary>

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using Wayleave.Core;
+using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Retirement;
@@ -21,6 +22,9 @@ public sealed class ComputeService
 {
     /// <summary>Contexts of one GPU at a time.</summary>
     public const int ContextsMax = 64;
+
+    /// <summary>The most memory that a client gets at a time.</summary>
+    public const long MemoryBytesMax = 1L << 32;
 
     private readonly HostContext _host;
     private readonly OwnerAccess _access;
@@ -142,14 +146,16 @@ public sealed class ComputeService
 
     /// <summary>Ends a handle; jobs that were submitted with it go on.</summary>
     /// <exception cref="WayleaveException">ENOENT: it is none of the context's.</exception>
-    public void CloseBuffer(ComputeContext context, uint handle)
+    public async Task CloseBufferAsync(ComputeContext context, uint handle)
     {
         ArgumentNullException.ThrowIfNull(context);
         string operation = $"close handle {handle} of {context}";
+        ContextBuffer? buffer;
         using (_host.Enter())
         {
             ThrowIfEnded(context, operation);
-            if (context.Buffers.FirstOrDefault(b => b.Handle == handle && b.Target is not null) is not { } buffer)
+            buffer = context.Buffers.Skip(1).FirstOrDefault(b => b.Handle == handle); // the first has its results
+            if (buffer is null)
             {
                 throw new WayleaveException(Errno.ENOENT, operation, "it is none that the client opened");
             }
@@ -162,6 +168,57 @@ public sealed class ComputeService
             context.Process.TryClose(handle).ThrowIfFailed(operation);
             context.Remove(buffer);
         }
+
+        if (buffer.Memory is { } range)
+        {
+            await context.Memory!.UnmapAsync(range).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>
+    /// Gives a client memory of its own, of which no page is there before it is touched. What its GPU does when others
+    /// need the pages is the host's choice (<see cref="Configuration.ComputeConfig.UserMemory"/>).
+    /// </summary>
+    /// <exception cref="WayleaveException">
+    /// EINVAL: no size. EMFILE: too many buffers. ENOMEM: no addresses, or no pages to pin. EOPNOTSUPP: the GPU cannot
+    /// fault.
+    /// </exception>
+    public async Task<ContextBuffer> AllocateAsync(ComputeContext context, ulong sizeBytes)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        string operation = $"allocate {sizeBytes} bytes in {context}";
+        if (sizeBytes is 0 or > MemoryBytesMax)
+        {
+            throw new WayleaveException(
+                Errno.EINVAL, operation, $"1 to {ByteSize.ToText(MemoryBytesMax)} are allowed");
+        }
+
+        ContextMemory memory;
+        using (_host.Enter())
+        {
+            ThrowIfEnded(context, operation);
+            if (context.Buffers.Count >= ComputeContext.BuffersMax)
+            {
+                throw new WayleaveException(Errno.EMFILE, operation, "too many buffers are open", "close some");
+            }
+
+            memory = context.Memory ??= new ContextMemory(_host, context.Gpu.UserMemory, context.Process.Name);
+        }
+
+        (Errno errno, AddressRange range) = await memory.MapAsync(sizeBytes).ConfigureAwait(false);
+        errno.ThrowIfFailed(operation);
+        using (_host.Enter())
+        {
+            ThrowIfEnded(context, operation);
+            errno = OpenMemoryLocked(context, range);
+            if (errno == Errno.Success)
+            {
+                return context.Buffers[^1];
+            }
+        }
+
+        await memory.UnmapAsync(range).ConfigureAwait(false);
+        throw ErrnoMap.ToException(errno, operation);
     }
 
     /// <summary>Makes a queue of jobs.</summary>
@@ -407,6 +464,30 @@ public sealed class ComputeService
         }
     }
 
+    private static Errno OpenMemoryLocked(ComputeContext context, AddressRange range)
+    {
+        const GpuAccess Access = GpuAccess.ReadWrite;
+        Errno errno = context.Process.TryOpenUserPointer(
+            context.Memory!.Space, range, Access, out uint handle, context.Gpu.Compute.UserMemory);
+        ulong address = 0;
+        if (errno == Errno.Success && context.Gpu.Compute.Mode == GpuCommandMode.Paged)
+        {
+            address = context.TakeAddress(range.LengthBytes);
+            errno = context.Process.Memory.TryMap(address, handle, 0, range.LengthBytes, Access);
+            if (errno != Errno.Success)
+            {
+                _ = context.Process.TryClose(handle); // it is not mapped, so that nothing can hold it
+            }
+        }
+
+        if (errno == Errno.Success)
+        {
+            context.Add(new ContextBuffer(handle, address, range.LengthBytes, Access, Target: null, range));
+        }
+
+        return errno;
+    }
+
     private static Errno OpenLocked(ComputeContext context, SharedBuffer buffer, DeviceObject? o, GpuAccess access)
     {
         Errno errno = context.Process.TryOpen(buffer, access, out uint handle);
@@ -432,7 +513,7 @@ public sealed class ComputeService
             }
         }
 
-        context.Add(new ContextBuffer(handle, address, sizeBytes, access, o, buffer));
+        context.Add(new ContextBuffer(handle, address, sizeBytes, access, o));
         return Errno.Success;
     }
 
@@ -526,6 +607,11 @@ public sealed class ComputeService
             }
 
             await Task.WhenAll(jobs).ConfigureAwait(false);
+            if (context.Memory is { } memory)
+            {
+                await memory.ExitAsync().ConfigureAwait(false);
+            }
+
             using (_host.Enter())
             {
                 _contexts.Remove(context.Id);

@@ -1,15 +1,15 @@
-using Wayleave.Core.Buffers;
+using Wayleave.Core.AddressSpaces;
 using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Host.Objects;
 
 namespace Wayleave.Host.Compute;
 
-/// <summary>An object that a client's commands may use.</summary>
+/// <summary>An object, or memory of its own, that a client's commands may use.</summary>
 /// <param name="Handle">By which commands name it where they are parsed.</param>
 /// <param name="Address">Where it is mapped, where a page table decides; 0 otherwise.</param>
 /// <param name="SizeBytes">What commands reach of it.</param>
 /// <param name="Access">How.</param>
-/// <param name="Target">Null for the context's own results.</param>
-/// <param name="Buffer">What the handle holds on to until it is closed.</param>
+/// <param name="Target">The object; null for the context's own results and memory.</param>
+/// <param name="Memory">Where its own memory is in its address space; null for a buffer.</param>
 public sealed record ContextBuffer(
-    uint Handle, ulong Address, ulong SizeBytes, GpuAccess Access, DeviceObject? Target, SharedBuffer Buffer);
+    uint Handle, ulong Address, ulong SizeBytes, GpuAccess Access, DeviceObject? Target, AddressRange? Memory = null);

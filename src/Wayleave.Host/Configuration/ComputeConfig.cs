@@ -32,6 +32,15 @@ public sealed record ComputeConfig
     /// <summary>How long the engine may take to stop before the fences of a hung job are forced.</summary>
     public TimeSpan StopGrace { get; init; } = TimeSpan.FromSeconds(2);
 
+    /// <summary>What is done when pages of a client's own memory are wanted.</summary>
+    public GpuUserMemory UserMemory { get; init; }
+
+    /// <summary>
+    /// Pages for the memory of all clients together, a multiple of <see cref="GpuConfig.GranuleBytes"/>; as much again
+    /// can be swapped out. Taken from the system only as it is touched.
+    /// </summary>
+    public long UserMemoryBytes { get; init; } = 16L << 20;
+
     internal void Validate(List<ConfigProblem> problems, string path)
     {
         CheckCount(problems, path + ".queues_max", QueuesMax);
@@ -39,6 +48,8 @@ public sealed record ComputeConfig
         CheckCount(problems, path + ".quantum_blocks", QuantumBlocks);
         CheckTime(problems, path + ".hang_limit_ms", HangLimit);
         CheckTime(problems, path + ".stop_grace_ms", StopGrace);
+        MemorySize.Check(
+            problems, path + ".user_memory_bytes", UserMemoryBytes, GpuConfig.GranuleBytes, GpuConfig.GranuleBytes);
     }
 
     private static void CheckCount(List<ConfigProblem> problems, string path, int count)

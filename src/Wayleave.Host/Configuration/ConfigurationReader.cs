@@ -57,6 +57,8 @@ internal sealed class ConfigurationReader(
             Add($"gpus[{i}].compute.quantum_blocks", ToText(config.Gpus[i].Compute.QuantumBlocks));
             Add($"gpus[{i}].compute.hang_limit_ms", ToText((int)config.Gpus[i].Compute.HangLimit.TotalMilliseconds));
             Add($"gpus[{i}].compute.stop_grace_ms", ToText((int)config.Gpus[i].Compute.StopGrace.TotalMilliseconds));
+            Add($"gpus[{i}].compute.user_memory", ToWord(config.Gpus[i].Compute.UserMemory));
+            Add($"gpus[{i}].compute.user_memory_bytes", ByteSize.ToText(config.Gpus[i].Compute.UserMemoryBytes));
         }
 
         for (int i = 0; i < config.Nics.Count; i++)
@@ -154,7 +156,16 @@ internal sealed class ConfigurationReader(
     {
         ComputeConfig defaults = new();
         CheckKeys(
-            compute, path, "mode", "queues_max", "queue_slots", "quantum_blocks", "hang_limit_ms", "stop_grace_ms");
+            compute,
+            path,
+            "mode",
+            "queues_max",
+            "queue_slots",
+            "quantum_blocks",
+            "hang_limit_ms",
+            "stop_grace_ms",
+            "user_memory",
+            "user_memory_bytes");
         return new ComputeConfig
         {
             Mode = ReadWord<GpuCommandMode>(compute, path, "mode") ?? defaults.Mode,
@@ -163,6 +174,8 @@ internal sealed class ConfigurationReader(
             QuantumBlocks = ReadInteger(compute, path, "quantum_blocks") ?? defaults.QuantumBlocks,
             HangLimit = ReadMilliseconds(compute, path, "hang_limit_ms") ?? defaults.HangLimit,
             StopGrace = ReadMilliseconds(compute, path, "stop_grace_ms") ?? defaults.StopGrace,
+            UserMemory = ReadWord<GpuUserMemory>(compute, path, "user_memory") ?? defaults.UserMemory,
+            UserMemoryBytes = ReadSize(compute, path, "user_memory_bytes") ?? defaults.UserMemoryBytes,
         };
     }
 

@@ -80,6 +80,17 @@ public sealed record OpenBufferDocument
     public bool Write { get; init; }
 }
 
+/// <summary>
+/// <c>POST /v1/contexts/{id}/memory</c>: memory of the client's own, which is no object and ends with the context;
+/// answered by <see cref="BufferHandleDocument"/>.
+/// </summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+public sealed record AllocateMemoryDocument
+{
+    /// <summary>Rounded up to whole pages of 4 KiB.</summary>
+    public required ulong SizeBytes { get; init; }
+}
+
 /// <summary>Memory that commands may use.</summary>
 public sealed record BufferHandleDocument
 {

@@ -12,6 +12,7 @@ namespace Wayleave.Host.Control;
 // POST   /v1/gpus/DEVICE/contexts                    OpenContextDocument -> a stream of ContextEventDocument
 // POST   /v1/contexts/ID/buffers                     OpenBufferDocument -> BufferHandleDocument
 // DELETE /v1/contexts/ID/buffers/HANDLE              ContextDocument
+// POST   /v1/contexts/ID/memory                      AllocateMemoryDocument -> BufferHandleDocument
 // POST   /v1/contexts/ID/queues                      CreateQueueDocument -> QueueDocument
 // GET    /v1/contexts/ID/queues/QUEUE                QueueDocument
 // POST   /v1/contexts/ID/queues/QUEUE/doorbell       DoorbellDocument -> QueueDocument
@@ -34,6 +35,7 @@ internal sealed class ComputeEndpoints(WayleaveHost host, ControlListenerOptions
         routes.MapPost("/v1/gpus/{device}/contexts", OpenAsync);
         routes.MapPost("/v1/contexts/{id}/buffers", OpenBufferAsync);
         routes.MapDelete("/v1/contexts/{id}/buffers/{handle}", CloseBufferAsync);
+        routes.MapPost("/v1/contexts/{id}/memory", AllocateAsync);
         routes.MapPost("/v1/contexts/{id}/queues", CreateQueueAsync);
         routes.MapGet("/v1/contexts/{id}/queues/{queue}", GetQueueAsync);
         routes.MapPost("/v1/contexts/{id}/queues/{queue}/doorbell", RingDoorbellAsync);
@@ -116,12 +118,23 @@ internal sealed class ComputeEndpoints(WayleaveHost host, ControlListenerOptions
         await ControlRequest.WriteAsync(http, handle, Json.BufferHandleDocument).ConfigureAwait(false);
     }
 
-    private Task CloseBufferAsync(HttpContext http)
+    private async Task CloseBufferAsync(HttpContext http)
     {
         ComputeContext context = Find(http);
         ulong handle = ControlRequest.ReadNumber(http, "handle");
-        host.Compute.CloseBuffer(context, handle <= uint.MaxValue ? (uint)handle : 0);
-        return ControlRequest.WriteAsync(http, ContextDocument.From(context), Json.ContextDocument);
+        await host.Compute.CloseBufferAsync(context, handle <= uint.MaxValue ? (uint)handle : 0).ConfigureAwait(false);
+        await ControlRequest.WriteAsync(http, ContextDocument.From(context), Json.ContextDocument)
+            .ConfigureAwait(false);
+    }
+
+    private async Task AllocateAsync(HttpContext http)
+    {
+        ComputeContext context = Find(http);
+        AllocateMemoryDocument allocate = await ControlRequest
+            .ReadAsync(http, Json.AllocateMemoryDocument).ConfigureAwait(false);
+        ContextBuffer made = await host.Compute.AllocateAsync(context, allocate.SizeBytes).ConfigureAwait(false);
+        await ControlRequest.WriteAsync(http, BufferHandleDocument.From(made), Json.BufferHandleDocument)
+            .ConfigureAwait(false);
     }
 
     private async Task CreateQueueAsync(HttpContext http)

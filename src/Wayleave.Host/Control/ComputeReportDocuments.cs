@@ -27,6 +27,14 @@ public sealed record ComputeGpuDocument
 
     public required long HangLimitMs { get; init; }
 
+    /// <summary>What is done when pages of a client's own memory are wanted.</summary>
+    public required GpuUserMemory UserMemory { get; init; }
+
+    public required ulong UserMemoryFreeBytes { get; init; }
+
+    /// <summary>Pages that were taken from a client because others needed memory.</summary>
+    public required long UserMemoryReclaims { get; init; }
+
     public required int QueuesMax { get; init; }
 
     /// <summary>How often a job had to give the engine up before it was done.</summary>
@@ -54,6 +62,9 @@ public sealed record ComputeContextDocument
 
     /// <summary>Those that have not ended, and the last ones that have.</summary>
     public required IReadOnlyList<JobDocument> Jobs { get; init; }
+
+    /// <summary>Touches of its rings of pages that were not there.</summary>
+    public required long Faults { get; init; }
 
     /// <summary>How often its rings had to stop because somebody wanted its memory.</summary>
     public required long Evictions { get; init; }

@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Fences;
 using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Host.Compute;
@@ -67,6 +68,9 @@ internal static class ComputeReports
             Mode = gpu.Compute.Mode,
             PinPolicy = gpu.PinPolicy,
             HangLimitMs = (long)gpu.Compute.HangLimit.TotalMilliseconds,
+            UserMemory = gpu.Compute.UserMemory,
+            UserMemoryFreeBytes = (ulong)gpu.UserMemory.FreePages * PageFrame.SizeBytes,
+            UserMemoryReclaims = gpu.UserMemory.Stats.Reclaimed,
             QueuesMax = gpu.Compute.QueuesMax,
             Preemptions = engine.PreemptionCount,
             Hangs =
@@ -85,6 +89,7 @@ internal static class ComputeReports
         Buffers = [.. context.Buffers.Where(b => b.Target is not null).Select(b => b.Target!.ToString())],
         Queues = [.. context.Queues.Select(DescribeLocked)],
         Jobs = [.. context.Jobs.Select(j => DescribeLocked(j))],
+        Faults = context.Process.Faults.Count,
         Evictions = context.Process.Eviction.EvictionCount,
         Ending = context.Ended,
     };

@@ -48,6 +48,7 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<QueueState>),
         typeof(SnakeCaseEnumConverter<SyncPointState>),
         typeof(SnakeCaseEnumConverter<GpuCommandMode>),
+        typeof(SnakeCaseEnumConverter<GpuUserMemory>),
         typeof(SnakeCaseEnumConverter<GpuPinPolicy>),
         typeof(SnakeCaseEnumConverter<GpuPriority>),
         typeof(SnakeCaseEnumConverter<RegionRevocation>),
@@ -97,6 +98,7 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(ContextDocument))]
 [JsonSerializable(typeof(OpenBufferDocument))]
 [JsonSerializable(typeof(BufferHandleDocument))]
+[JsonSerializable(typeof(AllocateMemoryDocument))]
 [JsonSerializable(typeof(CreateQueueDocument))]
 [JsonSerializable(typeof(QueueDocument))]
 [JsonSerializable(typeof(DoorbellDocument))]

@@ -53,6 +53,17 @@ public sealed class HeldContext : HeldGrant<ContextEventDocument>
             _channel.Options.WorkTimeout,
             cancellation);
 
+    /// <summary>Memory of this client's own, of which no page is there before it is touched.</summary>
+    /// <exception cref="WayleaveException">EINVAL: no size that there is. ENOMEM: no room.</exception>
+    public Task<BufferHandleDocument> AllocateAsync(ulong sizeBytes, CancellationToken cancellation = default) =>
+        _channel.PostAsync(
+            $"allocate memory on {Context.Gpu}",
+            Path("memory"),
+            Json.BufferHandleDocument,
+            ControlChannel.ToContent(
+                new AllocateMemoryDocument { SizeBytes = sizeBytes }, Json.AllocateMemoryDocument),
+            cancellation);
+
     /// <summary>Makes a queue.</summary>
     /// <exception cref="WayleaveException">EMFILE: the GPU has as many as it may.</exception>
     public Task<QueueDocument> CreateQueueAsync(CreateQueueDocument create, CancellationToken cancellation = default) =>

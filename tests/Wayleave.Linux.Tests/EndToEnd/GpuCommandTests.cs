@@ -21,7 +21,8 @@ public sealed class GpuCommandTests : EndToEndTest
         }
         """;
 
-    private const string Keys = "mode, queues_max, queue_slots, quantum_blocks, hang_limit_ms, stop_grace_ms";
+    private const string Keys = "mode, queues_max, queue_slots, quantum_blocks, hang_limit_ms, stop_grace_ms, "
+        + "user_memory, user_memory_bytes";
 
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
@@ -40,6 +41,7 @@ public sealed class GpuCommandTests : EndToEndTest
         Assert.Equal(
             Crc(filled), await RunKernelAsync(gpu, "fill", "f", "--value", "0x5a5a5a5a", "--create", "100000"));
         Assert.Equal(Crc(a), await RunKernelAsync(gpu, "copy", "a", "c", "--create", "24576"));
+        Assert.Equal(Crc(a), await RunKernelAsync(gpu, "copy", "a", "+24576")); // memory of its own
         Assert.Equal(Crc(a), await RunKernelAsync(gpu, "checksum", "c"));
 
         byte[] sums = new byte[b.Length];

@@ -1,0 +1,77 @@
+using Wayleave.Core;
+using Wayleave.Core.AddressSpaces;
+
+namespace Wayleave.Host.Compute;
+
+// The process whose memory a GPU reaches is a client's, and its memory is here: the host maps it, and reclaim takes
+// pages of one client for another through the notifiers of their GPUs. Host lock held by the caller, unless a member
+// says otherwise; none is held while an operation waits.
+
+/// <summary>
+/// Memory of a client that is no buffer: pages of the machine, taken as they are touched, swapped out when others need
+/// them. What its GPU does then is the host's choice (<see cref="Devices.Gpu.Compute.GpuUserMemory"/>).
+/// </summary>
+public sealed class ContextMemory
+{
+    private readonly HostContext _host;
+
+    internal ContextMemory(HostContext host, MemorySystem memory, string name)
+    {
+        _host = host;
+        Space = new AddressSpace(memory, name);
+    }
+
+    public AddressSpace Space { get; }
+
+    /// <summary>Maps whole pages. Without the host lock.</summary>
+    internal async Task<(Errno Errno, AddressRange Range)> MapAsync(ulong sizeBytes)
+    {
+        MapOperation map;
+        using (_host.Enter())
+        {
+            map = Space.Map(new RegionRequest { LengthBytes = sizeBytes });
+        }
+
+        await RunAsync(map).ConfigureAwait(false);
+        return (map.Errno, map.Addresses);
+    }
+
+    /// <summary>Unmaps, and waits for whoever uses the pages. Without the host lock.</summary>
+    internal Task UnmapAsync(AddressRange range) => RunAsync(() => Space.Unmap(range));
+
+    /// <summary>The client has ended: every page is free afterwards. Without the host lock.</summary>
+    internal Task ExitAsync() => RunAsync(() => Space.Exit());
+
+    private Task RunAsync(Func<SpaceOperation> make)
+    {
+        SpaceOperation operation;
+        using (_host.Enter())
+        {
+            operation = make();
+        }
+
+        return RunAsync(operation);
+    }
+
+    private async Task RunAsync(SpaceOperation operation)
+    {
+        while (true)
+        {
+            TaskCompletionSource ready = new(TaskCreationOptions.RunContinuationsAsynchronously);
+            using (_host.Enter())
+            {
+                if (operation.Proceed())
+                {
+                    return;
+                }
+
+                if (!operation.TryAddReadyCallback(ready.SetResult))
+                {
+                    continue;
+                }
+            }
+
+            await ready.Task.ConfigureAwait(false);
+        }
+    }
+}
