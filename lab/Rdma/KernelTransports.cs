@@ -1,7 +1,5 @@
 using System.Buffers.Binary;
-using System.Net;
 using Wayleave.Lab.Interop;
-using Wayleave.Lab.Machine;
 using static Wayleave.Lab.Rdma.TransportCases;
 
 namespace Wayleave.Lab.Rdma;
@@ -20,37 +18,39 @@ internal static unsafe class KernelTransports
         }
 
         VerbsDevice device = new(name);
-        IPAddress host = IPAddress.Parse(HostNetwork.HostAddress);
-        int gid = device.FindGid(IPAddress.Parse(HostNetwork.GuestAddress));
-        (string Name, Func<string?> Play)[] cases =
-        [
-            ("atomics", () => PlayAtomics(device, host, gid)),
-            ("uc", () => PlayMessages(device, host, gid, Verbs.QpTypeUc, LongBytes)),
-            ("ud", () => PlayMessages(device, host, gid, Verbs.QpTypeUd, DatagramBytes)),
-        ];
-        foreach ((string caseName, Func<string?> play) in cases)
+        foreach (Dialog link in Dialog.All)
         {
-            string? wrong = play();
-            Console.WriteLine($"{caseName}: {wrong ?? "ok"}");
-            Rendezvous.Leave($"{caseName}.verdict", wrong ?? "");
-            if (wrong is not null)
+            int gid = device.FindGid(link.Guest);
+            (string Name, Func<string?> Play)[] cases =
+            [
+                ("atomics", () => PlayAtomics(device, link, gid)),
+                ("uc", () => PlayMessages(device, link, gid, Verbs.QpTypeUc, LongBytes(link))),
+                ("ud", () => PlayMessages(device, link, gid, Verbs.QpTypeUd, DatagramBytes(link))),
+            ];
+            foreach ((string caseName, Func<string?> play) in cases)
             {
-                return ExitCodes.Failed;
+                string? wrong = play();
+                Console.WriteLine($"{link.Name} {caseName}: {wrong ?? "ok"}");
+                Rendezvous.Leave($"{link.Name}.{caseName}.verdict", wrong ?? "");
+                if (wrong is not null)
+                {
+                    return ExitCodes.Failed;
+                }
             }
         }
 
         return ExitCodes.Done;
     }
 
-    private static string? PlayAtomics(VerbsDevice device, IPAddress host, int gid)
+    private static string? PlayAtomics(VerbsDevice device, Dialog link, int gid)
     {
         device.Memory.Clear();
         BinaryPrimitives.WriteUInt64LittleEndian(device.Memory[WordAt..], First);
         Verbs.QueuePair* pair = device.CreateQueuePair(Verbs.QpTypeRc);
-        PeerEnd peer = Meet("atomics", device, pair, host, gid, Verbs.QpTypeRc, out _);
+        PeerEnd peer = Meet("atomics", device, pair, link, gid, Verbs.QpTypeRc, out _);
 
         // The host's turn: it swaps, and adds.
-        Rendezvous.Await<string>("atomics.hostdone");
+        Rendezvous.Await<string>($"{link.Name}.atomics.hostdone");
         ulong there = BinaryPrimitives.ReadUInt64LittleEndian(device.Memory[WordAt..]);
         if (there != unchecked(Swapped + Added))
         {
@@ -75,13 +75,13 @@ internal static unsafe class KernelTransports
             BinaryPrimitives.ReadUInt64LittleEndian(own),
             BinaryPrimitives.ReadUInt64LittleEndian(own[8..]),
             BinaryPrimitives.ReadUInt64LittleEndian(own[16..]));
-        Rendezvous.Leave("atomics.guestdone", "");
-        Rendezvous.Await<string>("atomics.end");
+        Rendezvous.Leave($"{link.Name}.atomics.guestdone", "");
+        Rendezvous.Await<string>($"{link.Name}.atomics.end");
         Verbs.ibv_destroy_qp(pair);
         return before == (First, Swapped, Swapped) ? null : $"the kernel's atomics brought {before} back";
     }
 
-    private static string? PlayMessages(VerbsDevice device, IPAddress host, int gid, int type, int bytes)
+    private static string? PlayMessages(VerbsDevice device, Dialog link, int gid, int type, int bytes)
     {
         string name = type == Verbs.QpTypeUc ? "uc" : "ud";
         bool isDatagram = type == Verbs.QpTypeUd;
@@ -90,7 +90,7 @@ internal static unsafe class KernelTransports
         Dialog.Fill(device.Memory.Slice(OwnAt, bytes), KernelSeed);
         Verbs.QueuePair* pair = device.CreateQueuePair(type, qkey: isDatagram ? QKey : 0);
         device.PostReceive(pair, ReceivedAt, bytes + header);
-        PeerEnd peer = Meet(name, device, pair, host, gid, type, out PairEnds ends);
+        PeerEnd peer = Meet(name, device, pair, link, gid, type, out PairEnds ends);
 
         Verbs.WorkCompletion received = device.Wait("the host's message", s_limit);
         string? wrong = received.Status != 0 ? $"the receive ended with status {received.Status}"
@@ -106,21 +106,21 @@ internal static unsafe class KernelTransports
             pair, Verbs.OpSendImmediate, OwnAt, bytes, handle, peer.QueuePair | (ulong)QKey << 32,
             immediate: Dialog.Immediate);
         Verbs.WorkCompletion sent = device.Wait("the kernel's message", s_limit);
-        Rendezvous.Await<string>($"{name}.end");
+        Rendezvous.Await<string>($"{link.Name}.{name}.end");
         Verbs.ibv_destroy_qp(pair);
         return sent.Status == 0 ? null : $"the kernel's message ended with status {sent.Status}";
     }
 
     private static PeerEnd Meet(
-        string name, VerbsDevice device, Verbs.QueuePair* pair, IPAddress host, int gid, int type, out PairEnds ends)
+        string name, VerbsDevice device, Verbs.QueuePair* pair, Dialog link, int gid, int type, out PairEnds ends)
     {
         const uint psn = 0xfffffe; // wraps on the way
-        Rendezvous.Leave($"{name}.guest", new PeerEnd(
-            HostNetwork.GuestAddress, pair->Number, psn, device.RKey, device.Address));
-        PeerEnd peer = Rendezvous.Await<PeerEnd>($"{name}.host");
-        ends = new PairEnds(gid, psn, host, peer.QueuePair, peer.Psn, MtuBytes);
+        Rendezvous.Leave($"{link.Name}.{name}.guest", new PeerEnd(
+            link.Guest.ToString(), pair->Number, psn, device.RKey, device.Address));
+        PeerEnd peer = Rendezvous.Await<PeerEnd>($"{link.Name}.{name}.host");
+        ends = new PairEnds(gid, psn, link.Host, peer.QueuePair, peer.Psn, link.PathMtu);
         VerbsDevice.Connect(pair, type, ends);
-        Rendezvous.Leave($"{name}.ready", "");
+        Rendezvous.Leave($"{link.Name}.{name}.ready", "");
         return peer;
     }
 }

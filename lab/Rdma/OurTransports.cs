@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
-using System.Net;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
@@ -10,7 +9,6 @@ using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Objects;
-using Wayleave.Lab.Machine;
 using static Wayleave.Lab.Rdma.TransportCases;
 
 namespace Wayleave.Lab.Rdma;
@@ -30,10 +28,11 @@ internal sealed class OurTransports
     private readonly MemoryRegion _region;
     private readonly DmaPort _processor;
     private readonly CompletionQueue _completions;
+    private readonly Dialog _link;
 
-    private OurTransports(WayleaveHost host, DeviceObject memory, MemoryRegion region)
+    private OurTransports(WayleaveHost host, DeviceObject memory, MemoryRegion region, Dialog link)
     {
-        (_host, _nic, _memory, _region) = (host, host.Nics[0], memory, region);
+        (_host, _nic, _memory, _region, _link) = (host, host.Nics[0], memory, region, link);
         _processor = new DmaPort(host.Fabric.Processor);
         _completions = _nic.CreateCompletionQueue(64);
     }
@@ -43,9 +42,23 @@ internal sealed class OurTransports
 
     private static async Task<int> RunAsync()
     {
+        foreach (Dialog link in Dialog.All)
+        {
+            int code = await RunAsync(link);
+            if (code != ExitCodes.Done)
+            {
+                return code;
+            }
+        }
+
+        return ExitCodes.Done;
+    }
+
+    private static async Task<int> RunAsync(Dialog link)
+    {
         await using WayleaveHost host = await WayleaveHost.StartAsync(new HostConfig
         {
-            Nics = [new NicConfig { Address = IPAddress.Parse(HostNetwork.HostAddress), PathMtuBytes = MtuBytes }],
+            Nics = [new NicConfig { Address = link.Host, PathMtuBytes = link.PathMtu }],
         });
         DeviceObject memory = await host.Objects.CreateAsync("gpu0", "transports", Size, StorageKind.Movable);
         NicHandle nic = host.Nics[0];
@@ -54,19 +67,19 @@ internal sealed class OurTransports
             memory.Buffer,
             new MemoryRegionRequest(
                 0, Size, 0, AccessFlags.LocalWrite | AccessFlags.RemoteAtomic, ImporterKind.Dynamic));
-        OurTransports ours = new(host, memory, region);
+        OurTransports ours = new(host, memory, region, link);
         (string Name, Func<string?> Play)[] cases =
         [
             ("atomics", ours.PlayAtomics),
-            ("uc", () => ours.PlayMessages(QueuePairType.UnreliableConnection, LongBytes)),
-            ("ud", () => ours.PlayMessages(QueuePairType.UnreliableDatagram, DatagramBytes)),
+            ("uc", () => ours.PlayMessages(QueuePairType.UnreliableConnection, LongBytes(link))),
+            ("ud", () => ours.PlayMessages(QueuePairType.UnreliableDatagram, DatagramBytes(link))),
         ];
         foreach ((string name, Func<string?> play) in cases)
         {
             string? wrong = play();
-            Rendezvous.Leave($"{name}.end", "");
-            string its = wrong is null ? Rendezvous.Await<string>($"{name}.verdict") : "";
-            Console.WriteLine($"{name}: {wrong ?? (its.Length == 0 ? "ok" : its)}");
+            Rendezvous.Leave($"{link.Name}.{name}.end", "");
+            string its = wrong is null ? Rendezvous.Await<string>($"{link.Name}.{name}.verdict") : "";
+            Console.WriteLine($"{link.Name} {name}: {wrong ?? (its.Length == 0 ? "ok" : its)}");
             if (wrong is not null || its.Length > 0)
             {
                 return ExitCodes.Failed;
@@ -105,8 +118,8 @@ internal sealed class OurTransports
         }
 
         (ulong, ulong, ulong) before = (Word(OwnAt), Word(OwnAt + 8), Word(OwnAt + 16));
-        Rendezvous.Leave("atomics.hostdone", "");
-        Rendezvous.Await<string>("atomics.guestdone");
+        Rendezvous.Leave($"{_link.Name}.atomics.hostdone", "");
+        Rendezvous.Await<string>($"{_link.Name}.atomics.guestdone");
         return before != (First, Swapped, Swapped) ? $"our atomics brought {before} back"
             : Word(WordAt) != unchecked(Swapped + Added) ? $"the kernel's atomics left {Word(WordAt):x16}"
             : null;
@@ -156,14 +169,14 @@ internal sealed class OurTransports
 
     private PeerEnd Meet(string name, QueuePair pair, Action? ready = null)
     {
-        PeerEnd peer = Rendezvous.Await<PeerEnd>($"{name}.guest");
+        PeerEnd peer = Rendezvous.Await<PeerEnd>($"{_link.Name}.{name}.guest");
         uint psn = _nic.ChoosePsn();
         QueuePairAttributes attributes = new()
         {
             AccessFlags = AccessFlags.RemoteAtomic,
             AddressVector = AddressOf(peer),
             Profile = PeerProfile.Rxe,
-            PathMtu = PathMtu.Mtu1024,
+            PathMtu = (PathMtu)(System.Numerics.BitOperations.Log2((uint)_link.PathMtu) - 7),
             QKey = QKey,
             DestQpNumber = peer.QueuePair,
             RqPsn = peer.Psn,
@@ -182,9 +195,9 @@ internal sealed class OurTransports
             Step(pair, attributes, QueuePairState.ReadyToReceive);
             Step(pair, attributes, QueuePairState.ReadyToSend);
         });
-        Rendezvous.Leave($"{name}.host", new PeerEnd(
-            HostNetwork.HostAddress, pair.QpNumber, psn, _region.Key, _region.Iova));
-        Rendezvous.Await<string>($"{name}.ready");
+        Rendezvous.Leave($"{_link.Name}.{name}.host", new PeerEnd(
+            _link.Host.ToString(), pair.QpNumber, psn, _region.Key, _region.Iova));
+        Rendezvous.Await<string>($"{_link.Name}.{name}.ready");
         return peer;
     }
 
@@ -197,7 +210,8 @@ internal sealed class OurTransports
 
     private static AddressVector AddressOf(PeerEnd peer) =>
         Gid.TryParse(peer.Address, out Gid gid)
-            ? new AddressVector(gid, AddressVector.RoceUdpPort, IcrcMode.SolveIdentification)
+            ? new AddressVector(
+                gid, AddressVector.RoceUdpPort, gid.IsIPv4 ? IcrcMode.SolveIdentification : IcrcMode.Full)
             : throw new IOException($"the guest's address {peer.Address}");
 
     private AddressHandle HandleOf(PeerEnd peer)

@@ -3,13 +3,6 @@ namespace Wayleave.Lab.Rdma;
 /// <summary>What the two programs of the test <c>rxe-transports</c> have in common.</summary>
 internal static class TransportCases
 {
-    internal const int MtuBytes = 1024;
-
-    /// <summary>A UC message of three packets.</summary>
-    internal const int LongBytes = 3_000;
-
-    internal const int DatagramBytes = 64;
-
     /// <summary>The 40 bytes before the data of a datagram.</summary>
     internal const int DatagramHeaderBytes = 40;
 
@@ -29,9 +22,15 @@ internal static class TransportCases
     internal const int OwnAt = 4096;
 
     /// <summary>Where messages arrive.</summary>
-    internal const int ReceivedAt = 3 * 4096;
+    internal const int ReceivedAt = 1 << 16;
 
     internal const int KernelSeed = 0x55;
 
     internal const int OurSeed = 0x11;
+
+    /// <summary>A UC message of three packets.</summary>
+    internal static int LongBytes(Dialog link) => 3 * link.PathMtu - 72;
+
+    /// <summary>A datagram that fills its packet but for a pad.</summary>
+    internal static int DatagramBytes(Dialog link) => link.PathMtu - 3;
 }

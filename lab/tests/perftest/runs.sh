@@ -21,13 +21,3 @@ runs() {
         echo "pingpong-$role $role ibv_rc_pingpong rc-pingpong -n 100 -s 4096"
     done
 }
-
-# Waits for what the other side leaves, and no longer than a minute.
-await() {
-    local looks=600
-    until [ -e "$LAB_SHARE/$1" ]; do
-        looks=$((looks - 1))
-        [ $looks -gt 0 ] || { echo "the other side left no $1" >&2; exit 1; }
-        sleep 0.1
-    done
-}

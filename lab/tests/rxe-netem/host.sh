@@ -1,0 +1,8 @@
+# Our side: `wayleave perftest` on the host's own kernel, beside the emulated machine.
+set -eu
+here=$(dirname "${BASH_SOURCE[0]}")
+. "$here/../perftest.sh"
+. "$here/runs.sh"
+runs >"$LAB_SHARE/runs"
+play_ours "$LAB_SHARE/runs"
+echo "all runs ended"
