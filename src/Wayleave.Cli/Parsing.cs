@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
 using Wayleave.Cli.Output;
+using Wayleave.Devices.Rdma;
 using Wayleave.Host;
 using Wayleave.Host.Control;
 
@@ -78,6 +79,23 @@ internal static class Parsing
             }
 
             result.AddError($"{name}: '{text}' is not {Durations.Forms}");
+            return null;
+        },
+    };
+
+    /// <summary>Faults that the NICs inflict on themselves (docs/faults.md).</summary>
+    public static Option<FaultOptions?> FaultsOption() => new("--faults")
+    {
+        Description = "Disturb the own NICs: hostile, or loss=1%,reorder=5%,seed=7,... (docs/faults.md)",
+        HelpName = "SPEC",
+        CustomParser = result =>
+        {
+            if (FaultOptions.TryParse(result.Tokens[0].Value, out FaultOptions faults, out string problem))
+            {
+                return faults;
+            }
+
+            result.AddError($"--faults: {problem}");
             return null;
         },
     };

@@ -67,6 +67,7 @@ public sealed class NicHandle : IDisposable
             WillRead = CacheHint.WillRead,
             WillWrite = CacheHint.WillWrite,
             Revocation = config.Revocation,
+            Faults = options.Faults,
         };
         if (options.Defences is { } defences)
         {

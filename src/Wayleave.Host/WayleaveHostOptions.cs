@@ -27,4 +27,7 @@ public sealed record WayleaveHostOptions
 
     /// <summary>Switches defences off, for the demonstration that their absence is noticed.</summary>
     public ResponderDefences? Defences { get; init; }
+
+    /// <summary>Faults that every NIC inflicts on itself, for testing what runs over it; null for none.</summary>
+    public FaultOptions? Faults { get; init; }
 }

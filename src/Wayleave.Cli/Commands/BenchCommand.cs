@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Wayleave.Cli.Output;
+using Wayleave.Devices.Rdma;
 using Wayleave.Host.Benchmarks;
 
 namespace Wayleave.Cli.Commands;
@@ -60,9 +61,10 @@ internal static class BenchCommand
         };
         Option<long?> socketBuffer = Parsing.SizeOption(
             "--socket-buffer", "SO_RCVBUF and SO_SNDBUF to ask for; 0 for what a host asks for (default 208KiB)");
+        Option<FaultOptions?> faults = Parsing.FaultsOption();
         Command command = new(Benchmark.NameOf(test), description)
         {
-            size, region, mtu, pairs, depth, iterations, duration, rounds, withLimit, socketBuffer,
+            size, region, mtu, pairs, depth, iterations, duration, rounds, withLimit, socketBuffer, faults,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -79,6 +81,7 @@ internal static class BenchCommand
                 WithLimit = parsed.GetValue(withLimit),
                 SocketBufferBytes =
                     ReadInt(parsed.GetValue(socketBuffer), "--socket-buffer") ?? defaults.SocketBufferBytes,
+                Faults = parsed.GetValue(faults),
             };
             try
             {

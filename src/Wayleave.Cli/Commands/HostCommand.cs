@@ -3,6 +3,7 @@ using System.Text.Json;
 using System.Text.Json.Serialization;
 using Wayleave.Cli.Output;
 using Wayleave.Core.Checking;
+using Wayleave.Devices.Rdma;
 using Wayleave.Host;
 using Wayleave.Host.Broker;
 using Wayleave.Host.Configuration;
@@ -27,10 +28,12 @@ internal static class HostCommand
         Option<TimeSpan?> drain = Parsing.DurationOption(
             "--drain", "When asked to stop, take nothing new and wait so long for what was begun; 0s unless said");
         Option<string?> breakName = BreakNames.Option();
+        Option<FaultOptions?> faults = Parsing.FaultsOption();
         command.Add(trace);
         command.Add(untilEof);
         command.Add(drain);
         command.Add(breakName);
+        command.Add(faults);
         command.SetAction((parsed, cancellation) => RunAsync(
             new CommandContext(parsed),
             HostOptions.Load(parsed),
@@ -38,12 +41,14 @@ internal static class HostCommand
                 parsed.GetValue(trace),
                 parsed.GetValue(untilEof),
                 parsed.GetValue(drain) ?? TimeSpan.Zero,
-                parsed.GetValue(breakName)),
+                parsed.GetValue(breakName),
+                parsed.GetValue(faults)),
             cancellation));
         return command;
     }
 
-    private sealed record HostRun(string? TraceFile, bool UntilEof, TimeSpan Drain, string? Break);
+    private sealed record HostRun(
+        string? TraceFile, bool UntilEof, TimeSpan Drain, string? Break, FaultOptions? Faults);
 
     private static async Task<int> RunAsync(
         CommandContext context, LoadedConfiguration loaded, HostRun run, CancellationToken cancellation)
@@ -53,7 +58,12 @@ internal static class HostCommand
         // Made before the host runs: a file that cannot be written is told now.
         using WholeFile? traceFile = run.TraceFile is null ? null : WholeFile.Create(run.TraceFile);
         ChromeTrace? trace = run.TraceFile is null ? null : new ChromeTrace($"host {loaded.Config.Name}");
-        WayleaveHostOptions hostOptions = new() { Trace = trace, Defences = BreakNames.Of(run.Break) };
+        WayleaveHostOptions hostOptions = new()
+        {
+            Trace = trace,
+            Defences = BreakNames.Of(run.Break),
+            Faults = run.Faults,
+        };
         await using WayleaveHost host = await WayleaveHost.StartAsync(loaded.Config, hostOptions).ConfigureAwait(false);
         ControlListenerOptions options = new() { Log = context.Error };
         await using ControlServer server = await ControlServer

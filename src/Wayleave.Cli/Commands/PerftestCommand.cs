@@ -44,9 +44,10 @@ internal static class PerftestCommand
         Option<int> iterations = Number("--iters", "-n", "Messages of each side", defaults.Iterations);
         Option<int> mtu = Number("--mtu", "-m", "Payload of a packet, the peer's too", RcPingpong.DefaultMtuBytes);
         Option<TimeSpan?> patience = Patience();
+        Option<FaultOptions?> faults = Parsing.FaultsOption();
         Command command = new("rc-pingpong", "Be either side of rdma-core's ibv_rc_pingpong")
         {
-            server, address, port, size, iterations, mtu, patience,
+            server, address, port, size, iterations, mtu, patience, faults,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -67,16 +68,23 @@ internal static class PerftestCommand
                 Patience = parsed.GetValue(patience) ?? defaults.Patience,
             };
             return await RunPingpongAsync(
-                new CommandContext(parsed), options, own, parsed.GetValue(mtu), cancellation).ConfigureAwait(false);
+                new CommandContext(parsed),
+                options,
+                ConfigOf(own, parsed.GetValue(mtu), RcPingpong.MemoryBytes),
+                new WayleaveHostOptions { Faults = parsed.GetValue(faults) },
+                cancellation).ConfigureAwait(false);
         });
         return command;
     }
 
     private static async Task<int> RunPingpongAsync(
-        CommandContext context, PerftestOptions options, IPAddress own, int mtu, CancellationToken cancellation)
+        CommandContext context,
+        PerftestOptions options,
+        HostConfig config,
+        WayleaveHostOptions hostOptions,
+        CancellationToken cancellation)
     {
-        WayleaveHost host = await WayleaveHost.StartAsync(ConfigOf(own, mtu, RcPingpong.MemoryBytes))
-            .ConfigureAwait(false);
+        WayleaveHost host = await WayleaveHost.StartAsync(config, hostOptions).ConfigureAwait(false);
         await using (host.ConfigureAwait(false))
         {
             long start = Stopwatch.GetTimestamp();
@@ -135,9 +143,10 @@ internal static class PerftestCommand
         Option<int> gid = Number("--gid-index", "-x", "Index of the GID; a device of ours has one", 0);
         Option<bool> frequency = new("--CPU-freq", "-F") { Description = "Taken for perftest's sake, without effect" };
         Option<TimeSpan?> patience = Patience();
+        Option<FaultOptions?> faults = Parsing.FaultsOption();
         Command command = new($"{verb.ToString().ToLowerInvariant()}-{(isLatency ? "lat" : "bw")}", description)
         {
-            server, address, port, size, iterations, all, mtu, manager, gid, frequency, patience,
+            server, address, port, size, iterations, all, mtu, manager, gid, frequency, patience, faults,
         };
         if (!isLatency)
         {
@@ -186,17 +195,24 @@ internal static class PerftestCommand
                 throw new UsageException(e.Message);
             }
 
-            return await RunAsync(new CommandContext(parsed), options, own, parsed.GetValue(mtu), cancellation)
-                .ConfigureAwait(false);
+            return await RunAsync(
+                new CommandContext(parsed),
+                options,
+                ConfigOf(own, parsed.GetValue(mtu), PerftestRun.MemoryBytes(options)),
+                new WayleaveHostOptions { Faults = parsed.GetValue(faults) },
+                cancellation).ConfigureAwait(false);
         });
         return command;
     }
 
     private static async Task<int> RunAsync(
-        CommandContext context, PerftestOptions options, IPAddress own, int mtu, CancellationToken cancellation)
+        CommandContext context,
+        PerftestOptions options,
+        HostConfig config,
+        WayleaveHostOptions hostOptions,
+        CancellationToken cancellation)
     {
-        WayleaveHost host = await WayleaveHost.StartAsync(ConfigOf(own, mtu, PerftestRun.MemoryBytes(options)))
-            .ConfigureAwait(false);
+        WayleaveHost host = await WayleaveHost.StartAsync(config, hostOptions).ConfigureAwait(false);
         await using (host.ConfigureAwait(false))
         {
             PerftestResult result = await PerftestRun.RunAsync(

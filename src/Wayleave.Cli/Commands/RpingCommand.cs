@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Net;
 using System.Text.Json.Serialization;
+using Wayleave.Devices.Rdma;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Connections;
@@ -30,10 +31,11 @@ internal static class RpingCommand
         Option<int> count = Number("--count", "-C", "How often a client pings", 10);
         Option<int> size = Number("--size", "-S", "Bytes of a ping, 23 to 65535", 64);
         Option<int> mtu = Number("--mtu", "-m", "Payload bytes of a packet: 256, 512, 1024, 2048 or 4096", 1024);
+        Option<FaultOptions?> faults = Parsing.FaultsOption();
         Option<bool> verbose = new("--verbose", "-v") { Description = "Print what is pinged" };
         Command command = new("rping", "Ping over RDMA, as either side of rdma-core's rping")
         {
-            isServer, client, address, port, count, size, mtu, verbose,
+            isServer, client, address, port, count, size, mtu, verbose, faults,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -53,7 +55,8 @@ internal static class RpingCommand
             ushort cmPort = ReadPort(parsed.GetValue(port));
             IPEndPoint server = new(peer is null ? IPAddress.None : ReadAddress(peer, "--client"), cmPort);
             IPAddress own = ReadAddress(parsed.GetValue(address)!, "--address");
-            WayleaveHost host = await WayleaveHost.StartAsync(ConfigOf(own, parsed.GetValue(mtu)))
+            WayleaveHost host = await WayleaveHost.StartAsync(
+                ConfigOf(own, parsed.GetValue(mtu)), new WayleaveHostOptions { Faults = parsed.GetValue(faults) })
                 .ConfigureAwait(false);
             await using (host.ConfigureAwait(false))
             {

@@ -1,8 +1,8 @@
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// Decides what happens to packets that arrive, and keeps those that come later, in slots of a fixed number: what finds
-/// none is not held back. Port token held by the caller.
+/// Decides what happens to packets in one direction, and keeps those that come later, in slots of a fixed number: what
+/// finds none is not held back. Port token held by the caller.
 /// </summary>
 internal sealed class FaultInjector
 {
@@ -13,22 +13,72 @@ internal sealed class FaultInjector
     private readonly Held[] _held = new Held[Slots];
     private readonly byte[] _bytes = new byte[Slots * PacketBytesMax];
     private readonly byte[] _damaged = new byte[PacketBytesMax];
+    private readonly bool _disturbs;
+    private readonly bool _dies;
     private ulong _state;
     private int _notReadyLeft;
+    private long _packets;
+    private long _bytesWritten;
+    private bool _hasRevoked;
 
-    public FaultInjector(FaultOptions options) => (_options, _state) = (options, options.Seed);
+    /// <param name="options">What happens.</param>
+    /// <param name="direction">To which packets; each direction has chances of its own.</param>
+    public FaultInjector(FaultOptions options, FaultDirections direction)
+    {
+        _options = options;
+        _dies = direction == FaultDirections.Arriving;
+        _disturbs = (options.Directions & direction) != 0;
+        _state = direction == FaultDirections.Arriving ? options.Seed : ~options.Seed;
+    }
+
+    /// <summary>Nothing arrives and nothing leaves any more.</summary>
+    public bool IsDead { get; private set; }
 
     /// <summary>When a packet that was held back arrives.</summary>
     public TimeSpan Deadline { get; private set; } = TimeSpan.MaxValue;
 
-    /// <summary>What becomes of a packet that arrives.</summary>
-    /// <param name="arrival">From whom.</param>
-    /// <param name="sourcePort">And from which UDP port.</param>
+    /// <summary>What becomes of a packet.</summary>
+    /// <param name="arrival">From whom; of one that leaves, to whom.</param>
+    /// <param name="sourcePort">And from which UDP port, or to which.</param>
     /// <param name="packet">BTH to ICRC.</param>
     /// <param name="now">The time.</param>
     /// <param name="admitted">What is delivered now; empty for nothing. Valid until the next call.</param>
     /// <returns>How often it is delivered now: 0, 1 or 2.</returns>
     public int Admit(
+        in Arrival arrival,
+        ushort sourcePort,
+        ReadOnlySpan<byte> packet,
+        TimeSpan now,
+        out ReadOnlySpan<byte> admitted)
+    {
+        admitted = packet;
+        if (IsDead || (_dies && _packets++ >= (_options.DeathAfterPackets ?? long.MaxValue)))
+        {
+            IsDead = true;
+            return 0;
+        }
+
+        return _disturbs ? Disturb(arrival, sourcePort, packet, now, out admitted) : 1;
+    }
+
+    /// <summary>Bytes of a peer's WRITE are about to be placed: whether its key is dead from here on.</summary>
+    public bool RevokesAt(int payloadBytes)
+    {
+        _bytesWritten += payloadBytes;
+        if (_hasRevoked || _options.RevokeAtByte is not { } at || _bytesWritten <= at)
+        {
+            return false;
+        }
+
+        _hasRevoked = true;
+        return true;
+    }
+
+    /// <summary>Keeps a packet until a time. False: there is no room.</summary>
+    public bool TryHoldUntil(in Arrival arrival, ushort port, ReadOnlySpan<byte> packet, TimeSpan time) =>
+        TryHold(arrival, port, packet, time);
+
+    private int Disturb(
         in Arrival arrival,
         ushort sourcePort,
         ReadOnlySpan<byte> packet,

@@ -1,14 +1,27 @@
 namespace Wayleave.Devices.Rdma;
 
+/// <summary>Which packets a path's faults hit.</summary>
+[Flags]
+public enum FaultDirections
+{
+    None = 0,
+    Arriving = 1,
+    Departing = 2,
+    Both = Arriving | Departing,
+}
+
 /// <summary>
 /// Faults that a port inflicts on itself, for testing what runs over it: nothing here that a real path or a legal peer
 /// could not do. The same seed makes the same faults for the same packets.
 /// </summary>
-public sealed record FaultOptions
+public sealed partial record FaultOptions
 {
     public ulong Seed { get; init; } = 1;
 
-    /// <summary>Packets lost on arrival, in a thousand.</summary>
+    /// <summary>Which packets are lost, doubled, damaged, overtaken and late.</summary>
+    public FaultDirections Directions { get; init; } = FaultDirections.Arriving;
+
+    /// <summary>Packets lost, in a thousand.</summary>
     public int LossPerMille { get; init; }
 
     /// <summary>Packets that arrive twice, in a thousand.</summary>
@@ -34,9 +47,33 @@ public sealed record FaultOptions
     /// <summary>How often the same message is refused in a row.</summary>
     public int NotReadyBurst { get; init; } = 1;
 
+    /// <summary>How long a region that must be mapped first waits before anybody begins to map it.</summary>
+    public TimeSpan MapLatency { get; init; }
+
+    /// <summary>
+    /// The WRITE whose packet reaches this many bytes, counted over all that peers write here, finds its key dead, as
+    /// behind a revoke: that packet is answered with NAK 0x62 and not placed. Null for never. Once.
+    /// </summary>
+    public long? RevokeAtByte { get; init; }
+
+    /// <summary>
+    /// Each queue pair fails, by the peer's view with a remote operational error, at that packet of the peer's
+    /// requests, counted from 0. Null for never.
+    /// </summary>
+    public int? FailAtPacket { get; init; }
+
+    /// <summary>
+    /// After that many arrived packets nothing arrives and nothing leaves any more, as if the machine were off. Null
+    /// for never.
+    /// </summary>
+    public long? DeathAfterPackets { get; init; }
+
+    /// <summary>Every completion becomes visible that much later; their order stays.</summary>
+    public TimeSpan CompletionDelay { get; init; }
+
     /// <summary>
     /// The freedom of the specification, used up: 5 % of the packets are lost and as many duplicated or overtaken,
-    /// every third message finds no receive at first, twice.
+    /// every third message finds no receive at first, twice; completions come 0.2 ms late, and a fault takes 2 ms.
     /// </summary>
     public static FaultOptions HostileButLegal(ulong seed) => new()
     {
@@ -46,6 +83,8 @@ public sealed record FaultOptions
         ReorderingPerMille = 50,
         NotReadyPerMille = 333,
         NotReadyBurst = 2,
+        CompletionDelay = TimeSpan.FromMicroseconds(200),
+        MapLatency = TimeSpan.FromMilliseconds(2),
     };
 
     internal void Validate(List<string> problems)
@@ -64,9 +103,11 @@ public sealed record FaultOptions
             }
         }
 
-        if (HoldTime < TimeSpan.Zero || Delay < TimeSpan.Zero || NotReadyBurst < 1)
+        bool isNegative = HoldTime < TimeSpan.Zero || Delay < TimeSpan.Zero || MapLatency < TimeSpan.Zero
+            || CompletionDelay < TimeSpan.Zero || RevokeAtByte < 0 || FailAtPacket < 0 || DeathAfterPackets < 0;
+        if (isNegative || NotReadyBurst < 1)
         {
-            problems.Add("times of faults must not be negative, and a burst is at least 1");
+            problems.Add("times and places of faults must not be negative, and a burst is at least 1");
         }
     }
 }

@@ -116,8 +116,8 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
         {
             MemoryRegion region = _target.Region!;
             int aheadBytes = (int)Math.Min(_remainingBytes - (uint)payloadBytes, (uint)payloadBytes);
-            AccessOutcome outcome = remote.MayGoOn(_target)
-                ? port.Memory.Write(region, _target.Address, packet.Payload, aheadBytes)
+            AccessOutcome outcome = port.RevokesAt(payloadBytes) ? AccessOutcome.Dead
+                : remote.MayGoOn(_target) ? port.Memory.Write(region, _target.Address, packet.Payload, aheadBytes)
                 : AccessOutcome.Refused;
             if (outcome != AccessOutcome.Done)
             {

@@ -10,7 +10,8 @@ namespace Wayleave.Devices.Rdma;
 internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
 {
     private readonly DatagramCheck _datagrams = new(options);
-    private readonly FaultInjector? _faults = options.Faults is { } faults ? new FaultInjector(faults) : null;
+    private readonly FaultInjector? _faults = options.Faults is { } faults
+        ? new FaultInjector(faults, FaultDirections.Arriving) : null;
     private QueuePair? _last; // of the last packet: a batch is usually one queue pair's
 
     /// <summary>A packet of a datagram.</summary>
@@ -31,6 +32,12 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
 
     /// <summary>A fault is due: the message that needs a receive is to be told that there is none.</summary>
     public bool HidesReceive() => _faults is { } faults && faults.HidesReceive();
+
+    /// <summary>A fault is due: the key of the WRITE whose bytes these are is dead.</summary>
+    public bool RevokesAt(int payloadBytes) => _faults is { } faults && faults.RevokesAt(payloadBytes);
+
+    /// <summary>A fault: nothing arrives any more, and nothing leaves.</summary>
+    public bool IsDead => _faults is { IsDead: true };
 
     private void Receive(in Arrival arrival, ushort sourcePort, ReadOnlySpan<byte> packet, TimeSpan now)
     {

@@ -29,11 +29,13 @@ public sealed class RdmaPort
     private readonly List<QueuePair> _stalled = [];
     private readonly List<QueuePair> _delayed = []; // by congestion
     private readonly List<CompletionQueue> _moderated = []; // whose next event waits for time
-    private readonly Queue<MemoryRegion> _faults = [];
+    private readonly Queue<(MemoryRegion Region, TimeSpan Time)> _faults = []; // and when it is handed out
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
     private readonly PacketIntake _intake;
     private readonly ReceiveBudget _readBudget;
+    private readonly DepartureFaults? _departures;
+    private readonly LateCompletions? _lateCompletions;
     private bool _hasReadWaiters; // of any peer
     private int _token;
     private int _nextPeer;
@@ -53,6 +55,12 @@ public sealed class RdmaPort
         Dma = new DmaPort(function, isPermanent: true);
         Memory = new RegionMemory(Dma, options.Defences, options.WillWrite);
         _intake = new PacketIntake(this, options);
+        if (options.Faults is { } faults)
+        {
+            _departures = new DepartureFaults(faults);
+            _lateCompletions = faults.CompletionDelay > TimeSpan.Zero
+                ? new LateCompletions(faults.CompletionDelay) : null;
+        }
     }
 
     /// <summary>The port's DMA engine, with its byte counters per route.</summary>
@@ -174,6 +182,33 @@ public sealed class RdmaPort
         Attend();
         _doorbells.Answer();
         WakeStalled();
+        return _departures is { } departures
+            ? PollWithFaults(departures, now, buffer, out transmit)
+            : PollPeers(now, buffer, out transmit);
+    }
+
+    private bool PollWithFaults(DepartureFaults departures, TimeSpan now, Span<byte> buffer, out Transmit transmit)
+    {
+        if (!_intake.IsDead && departures.TryRelease(now, buffer, out transmit))
+        {
+            return true;
+        }
+
+        while (PollPeers(now, buffer, out transmit))
+        {
+            bool isLeft = departures.TryFilter(buffer, ref transmit, now) && !_intake.IsDead;
+            NoteDeadline(departures.Deadline);
+            if (isLeft)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    private bool PollPeers(TimeSpan now, Span<byte> buffer, out Transmit transmit)
+    {
         for (int i = 0; i < _peers.Count; i++)
         {
             _nextPeer = _nextPeer + 1 < _peers.Count ? _nextPeer + 1 : 0;
@@ -218,6 +253,7 @@ public sealed class RdmaPort
         }
 
         _intake.HandleTimeout(now);
+        HandleFaultTimes(now);
         HandleModerated(now);
         HandleDelayed(now);
         foreach (QueuePair pair in _pairList)
@@ -235,7 +271,54 @@ public sealed class RdmaPort
     /// A dynamic region that somebody touched while it was invalidated: the edge locks its reservation and calls
     /// <see cref="MemoryRegion.RemapLocked"/>. Each is handed out once until that has happened.
     /// </summary>
-    public bool PollFault([NotNullWhen(true)] out MemoryRegion? region) => _faults.TryDequeue(out region);
+    public bool PollFault([NotNullWhen(true)] out MemoryRegion? region)
+    {
+        if (_faults.TryPeek(out (MemoryRegion Region, TimeSpan Time) fault) && fault.Time <= Now)
+        {
+            _faults.Dequeue();
+            region = fault.Region;
+            return true;
+        }
+
+        region = null;
+        return false;
+    }
+
+    private void HandleFaultTimes(TimeSpan now)
+    {
+        if (_departures is null)
+        {
+            return;
+        }
+
+        NoteDeadline(_departures.Deadline);
+        if (_lateCompletions is { } late)
+        {
+            while (late.Deadline <= now)
+            {
+                Show(late.Take());
+            }
+
+            NoteDeadline(late.Deadline);
+        }
+
+        if (_faults.TryPeek(out (MemoryRegion Region, TimeSpan Time) fault) && fault.Time > now)
+        {
+            NoteDeadline(fault.Time);
+        }
+    }
+
+    private void Show(in LateCompletions.Entry entry)
+    {
+        // What a queue pair that is gone, or was reset, had coming nobody sees.
+        if (entry.Pair is { } pair && ReferenceEquals(FindQueuePair(pair.QpNumber), pair))
+        {
+            Push(entry.Completions, entry.Completion, entry.Queue, entry.Freed, entry.IsSolicited, pair);
+        }
+    }
+
+    /// <summary>A queue pair was reset: completions that are not visible yet never are.</summary>
+    internal void ForgetLate(QueuePair pair) => _lateCompletions?.Forget(pair);
 
     /// <summary>The oldest event that was not polled yet (<c>ibv_get_async_event</c>, without the wait).</summary>
     public bool PollEvent(out AsyncEvent asyncEvent) => _events.TryDequeue(out asyncEvent);
@@ -409,7 +492,12 @@ public sealed class RdmaPort
         if (region.TryMarkFaulted())
         {
             Host.Trace("rdma.fault", region.Name, region.Key, pair.QpNumber);
-            _faults.Enqueue(region);
+            TimeSpan time = Now + (Options.Faults?.MapLatency ?? TimeSpan.Zero);
+            _faults.Enqueue((region, time));
+            if (time > Now)
+            {
+                NoteDeadline(time);
+            }
         }
     }
 
@@ -471,6 +559,29 @@ public sealed class RdmaPort
         bool isSolicited,
         QueuePair pair)
     {
+        if (_lateCompletions is not { } late)
+        {
+            Push(completions, completion, queue, freed, isSolicited, pair);
+            return;
+        }
+
+        if (late.IsFull)
+        {
+            Show(late.Take());
+        }
+
+        late.Add(completions, completion, queue, freed, isSolicited, pair, Now);
+        NoteDeadline(late.Deadline);
+    }
+
+    private void Push(
+        CompletionQueue completions,
+        in WorkCompletion completion,
+        WorkQueue queue,
+        uint freed,
+        bool isSolicited,
+        QueuePair pair)
+    {
         bool hadOverflowed = completions.IsOverflowed;
         if (completions.TryPush(completion, queue, freed, isSolicited, Now) || hadOverflowed)
         {
@@ -516,6 +627,9 @@ public sealed class RdmaPort
 
     /// <summary>As <see cref="PacketIntake.HidesReceive"/>.</summary>
     internal bool HidesReceive() => _intake.HidesReceive();
+
+    /// <summary>As <see cref="PacketIntake.RevokesAt"/>.</summary>
+    internal bool RevokesAt(int payloadBytes) => _intake.RevokesAt(payloadBytes);
 
     internal void CountAnswer(byte syndrome)
     {

@@ -55,7 +55,7 @@ internal sealed class Responder : ReceiveSide
 
     public override DropReason HandleRequest(in PacketView packet, in Arrival arrival)
     {
-        if (packet.Psn == _pair.FailAtPsn && !_ends)
+        if (_pair.FailAtPsn is { } psn && packet.Psn == psn && !_ends)
         {
             _pair.FailAtPsn = null;
             End(packet, Aeth.NakRemoteOperation, WorkCompletionStatus.General);

@@ -61,6 +61,7 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
 
     public static WayleaveHostOptions HostOptions(BenchmarkOptions options) => new()
     {
+        Faults = options.Faults,
         Socket = options.SocketBufferBytes == 0
             ? new UdpEndpointOptions()
             : new UdpEndpointOptions

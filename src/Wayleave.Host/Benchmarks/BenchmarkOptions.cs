@@ -1,4 +1,5 @@
 using System.Net;
+using Wayleave.Devices.Rdma;
 
 namespace Wayleave.Host.Benchmarks;
 
@@ -81,6 +82,9 @@ public sealed record BenchmarkOptions
     public string ActiveAddress { get; init; } = "127.0.0.2";
 
     public string PassiveAddress { get; init; } = "127.0.0.3";
+
+    /// <summary>Faults that the NICs of both sides inflict on themselves, or null.</summary>
+    public FaultOptions? Faults { get; init; }
 
     /// <summary>What a test runs with when nothing else is said: perftest's sizes.</summary>
     public static BenchmarkOptions DefaultsOf(BenchmarkTest test) => test switch

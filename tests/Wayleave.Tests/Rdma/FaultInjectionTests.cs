@@ -19,7 +19,13 @@ public class FaultInjectionTests
         { "reordering", new FaultOptions { ReorderingPerMille = 200 } },
         { "delay", new FaultOptions { Delay = TimeSpan.FromMicroseconds(30) } },
         { "not ready", new FaultOptions { NotReadyPerMille = 500, NotReadyBurst = 3 } },
+        { "late completions", new FaultOptions { CompletionDelay = TimeSpan.FromMilliseconds(1) } },
         { "hostile but legal", FaultOptions.HostileButLegal(3) },
+        { "loss of what leaves", new FaultOptions { LossPerMille = 500, Directions = FaultDirections.Departing } },
+        {
+            "all of it, both ways",
+            FaultOptions.HostileButLegal(4) with { CorruptionPerMille = 20, Directions = FaultDirections.Both }
+        },
     };
 
     [Theory]
@@ -32,7 +38,195 @@ public class FaultInjectionTests
         RdmaStats stats = link.B.Port.Stats;
         long signs = stats.PacketsReceived - link.A.Port.Stats.PacketsSent + stats.PacketsDropped
             + stats.RnrNaksSent + stats.NaksPsnSequenceSent + link.A.Port.Stats.Retransmits;
-        Assert.True(signs > 0 || faults.Delay > TimeSpan.Zero, "nothing happened");
+        Assert.True(
+            signs > 0 || faults.Delay > TimeSpan.Zero || faults.CompletionDelay > TimeSpan.Zero, "nothing happened");
+    }
+
+    [Theory]
+    [InlineData(1UL)]
+    [InlineData(2UL)]
+    [InlineData(3UL)]
+    public void ROCE_76_differs_by_faults_of_our_own_here_and_by_netem_against_rxe_in_the_lab(ulong seed)
+    {
+        FaultOptions faults = new()
+        {
+            Seed = seed,
+            LossPerMille = 10,
+            ReorderingPerMille = 50,
+            DuplicationPerMille = 50,
+            Directions = FaultDirections.Both,
+        };
+        (string outcome, TestLink link) = Play(faults);
+        Assert.Equal("all there", outcome);
+        Assert.True(link.A.Port.Stats.Retransmits > 0, "nothing happened");
+    }
+
+    [Fact]
+    public void Completions_come_late_and_in_order()
+    {
+        FaultOptions faults = new() { CompletionDelay = TimeSpan.FromMilliseconds(5) };
+        TestLink link = new(o => o with { Faults = faults }, o => o);
+        (QueuePair a, _) = link.Connect();
+        TestMemory source = link.A.Allocate(4096), target = link.B.Allocate(4096);
+        MemoryRegion from = link.A.Register(source), to = link.B.Register(target);
+        for (uint i = 0; i < 10; i++)
+        {
+            SendWorkRequest request = new()
+            {
+                WrId = i,
+                Flags = SendFlags.Signaled,
+                RemoteAddress = to.Iova,
+                RKey = to.Key,
+            };
+            Assert.Equal(Errno.Success, a.PostSend(request, new Sge(from.Iova, 8, from.Key)));
+        }
+
+        link.RunFor(TimeSpan.FromMilliseconds(4));
+        Assert.Empty(TestNode.Poll(a.SendCompletionQueue));
+        link.RunFor(TimeSpan.FromMilliseconds(4));
+        Assert.Equal(Enumerable.Range(0, 10).Select(i => (ulong)i),
+            TestNode.Poll(a.SendCompletionQueue).Select(c => c.WrId));
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(4096)]
+    [InlineData(10_000)]
+    public void A_key_that_is_dead_from_a_byte_on_is_refused_there_and_no_byte_behind_it_is_placed(
+        long revokeAt)
+    {
+        TestLink link = new(o => o, o => o with { Faults = new FaultOptions { RevokeAtByte = revokeAt } });
+        (QueuePair a, QueuePair b) = link.Connect();
+        TestMemory source = link.A.Allocate(1 << 16), target = link.B.Allocate(1 << 16);
+        source.FillPattern(0, 20_000, 0x21);
+        MemoryRegion from = link.A.Register(source), to = link.B.Register(target);
+        SendWorkRequest write = new() { Flags = SendFlags.Signaled, RemoteAddress = to.Iova, RKey = to.Key };
+        Assert.Equal(Errno.Success, a.PostSend(write, new Sge(from.Iova, 20_000, from.Key)));
+        link.RunFor(TimeSpan.FromSeconds(5));
+        WorkCompletion completion = Assert.Single(TestNode.Poll(a.SendCompletionQueue));
+        Assert.Equal(WorkCompletionStatus.RemoteAccessError, completion.Status);
+        Assert.Equal(QueuePairState.Error, b.State);
+        int packet = 128 << (int)b.Attributes.PathMtu;
+        int placed = (int)revokeAt / packet * packet;
+        Assert.Equal(source.Read(0, placed), target.Read(0, placed));
+        Assert.Equal(-1, target.Read(placed, 20_000 - placed).AsSpan().IndexOfAnyExcept((byte)0));
+    }
+
+    [Fact]
+    public void A_queue_pair_fails_at_a_packet_of_its_life()
+    {
+        TestLink link = new(o => o, o => o with { Faults = new FaultOptions { FailAtPacket = 2 } });
+        (QueuePair a, QueuePair b) = link.Connect();
+        MemoryRegion from = link.A.Register(link.A.Allocate(4096)), to = link.B.Register(link.B.Allocate(4096));
+        SendWorkRequest write = new() { Flags = SendFlags.Signaled, RemoteAddress = to.Iova, RKey = to.Key };
+        for (int i = 0; i < 4; i++)
+        {
+            Assert.Equal(Errno.Success, a.PostSend(write, new Sge(from.Iova, 8, from.Key)));
+        }
+
+        link.RunFor(TimeSpan.FromSeconds(5));
+        Assert.Equal(
+            [
+                WorkCompletionStatus.Success, WorkCompletionStatus.Success, WorkCompletionStatus.RemoteOperationError,
+                WorkCompletionStatus.WorkRequestFlushed,
+            ],
+            TestNode.Poll(a.SendCompletionQueue).Select(c => c.Status));
+        Assert.Equal(QueuePairState.Error, b.State);
+    }
+
+    [Fact]
+    public void A_peer_that_dies_is_given_up_after_all_retries()
+    {
+        TestLink link = new(o => o, o => o with { Faults = new FaultOptions { DeathAfterPackets = 1 } });
+        (QueuePair a, _) = link.Connect();
+        MemoryRegion from = link.A.Register(link.A.Allocate(4096)), to = link.B.Register(link.B.Allocate(4096));
+        SendWorkRequest write = new() { Flags = SendFlags.Signaled, RemoteAddress = to.Iova, RKey = to.Key };
+        Assert.Equal(Errno.Success, a.PostSend(write, new Sge(from.Iova, 8, from.Key)));
+        link.RunFor(TimeSpan.FromMilliseconds(1));
+        long sent = link.B.Port.Stats.PacketsSent;
+        Assert.Equal(WorkCompletionStatus.Success, Assert.Single(TestNode.Poll(a.SendCompletionQueue)).Status);
+        Assert.Equal(Errno.Success, a.PostSend(write, new Sge(from.Iova, 8, from.Key)));
+        link.RunFor(TimeSpan.FromMinutes(5));
+        Assert.Equal(
+            WorkCompletionStatus.RetryExceeded, Assert.Single(TestNode.Poll(a.SendCompletionQueue)).Status);
+        Assert.Equal(sent, link.B.Port.Stats.PacketsSent);
+    }
+
+    [Fact]
+    public void A_region_that_must_be_mapped_waits_for_its_time()
+    {
+        FaultOptions faults = new() { MapLatency = TimeSpan.FromMilliseconds(5) };
+        TestLink link = new(o => o, o => o with { Faults = faults });
+        (QueuePair a, _) = link.Connect();
+        TestMemory target = link.B.Allocate(4096);
+        MemoryRegion from = link.A.Register(link.A.Allocate(4096)), to = link.B.Register(target);
+        SendWorkRequest write = new() { Flags = SendFlags.Signaled, RemoteAddress = to.Iova, RKey = to.Key };
+        target.Move();
+        Assert.Equal(Errno.Success, a.PostSend(write, new Sge(from.Iova, 8, from.Key)));
+        link.RunFor(TimeSpan.FromMilliseconds(4));
+        Assert.Equal(0, link.B.ServeFaults());
+        link.RunFor(TimeSpan.FromMilliseconds(2));
+        Assert.Equal(1, link.B.ServeFaults());
+        link.RunFor(TimeSpan.FromMilliseconds(2));
+        Assert.Equal(WorkCompletionStatus.Success, Assert.Single(TestNode.Poll(a.SendCompletionQueue)).Status);
+    }
+
+    [Theory]
+    [InlineData("loss=1%,reorder=5%,duplicate=5%,seed=7", "10 50 50 7 Both")]
+    [InlineData("loss=0.5%,path=out", "5 0 0 1 Departing")]
+    [InlineData("seed=3,hostile,loss=0%", "0 50 50 3 Both")]
+    public void Faults_are_read_from_text(string text, string expected)
+    {
+        Assert.True(FaultOptions.TryParse(text, out FaultOptions f, out string problem), problem);
+        Assert.Equal(
+            expected, $"{f.LossPerMille} {f.ReorderingPerMille} {f.DuplicationPerMille} {f.Seed} {f.Directions}");
+    }
+
+    [Fact]
+    public void Every_fault_has_a_word()
+    {
+        Assert.True(
+            FaultOptions.TryParse(
+                "corrupt=2%,hold=1ms,delay=10us,rnr=33%,rnr-burst=3,map-latency=2ms,late=0.5ms,revoke-at=65536,"
+                + "fail-at=9,die-after=100,path=in",
+                out FaultOptions faults,
+                out _));
+        Assert.Equal(
+            new FaultOptions
+            {
+                CorruptionPerMille = 20,
+                HoldTime = TimeSpan.FromMilliseconds(1),
+                Delay = TimeSpan.FromMicroseconds(10),
+                NotReadyPerMille = 330,
+                NotReadyBurst = 3,
+                MapLatency = TimeSpan.FromMilliseconds(2),
+                CompletionDelay = TimeSpan.FromMicroseconds(500),
+                RevokeAtByte = 65536,
+                FailAtPacket = 9,
+                DeathAfterPackets = 100,
+            },
+            faults);
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("loss")]
+    [InlineData("loss=1")]
+    [InlineData("loss=101%")]
+    [InlineData("loss=-1%")]
+    [InlineData("loss=0.05%")]
+    [InlineData("hostile=1")]
+    [InlineData("delay=5")]
+    [InlineData("delay=-5ms")]
+    [InlineData("delay=1000s")]
+    [InlineData("rnr-burst=0")]
+    [InlineData("fail-at=16777216")]
+    [InlineData("path=up")]
+    [InlineData("loss=1%,")]
+    public void Text_that_is_no_fault_is_refused(string text)
+    {
+        Assert.False(FaultOptions.TryParse(text, out _, out string problem));
+        Assert.NotEqual("", problem);
     }
 
     [Fact]

@@ -434,6 +434,7 @@ public sealed class QueuePair : Numbered
             Requester.Reset(0);
             SendCompletionQueue.Forget(_sends);
             ReceiveCompletionQueue.Forget(_receives);
+            Port.ForgetLate(this);
             _sends.Clear();
             _receives.Clear();
             MaxDestRdAtomic = 0;
@@ -445,6 +446,10 @@ public sealed class QueuePair : Numbered
         else if (to == QueuePairState.ReadyToReceive)
         {
             Responder.Reset(Attributes.RqPsn);
+            if (Port.Options.Faults is { FailAtPacket: { } packet })
+            {
+                FailAtPsn = Psn.Add(Attributes.RqPsn, (uint)packet);
+            }
         }
         else if (from == QueuePairState.ReadyToReceive && to == QueuePairState.ReadyToSend)
         {
