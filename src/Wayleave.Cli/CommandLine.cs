@@ -105,6 +105,7 @@ internal static partial class CommandLine
             RpingCommand.Create(),
             PerftestCommand.Create(),
             RunCommand.Create(),
+            NicCommand.Create(),
             NetRecvCommand.Create(),
             NetSendCommand.Create(),
             CheckCommand.Create(),

@@ -217,7 +217,7 @@ internal static class DevicesCommand
         output.WriteLine();
     }
 
-    private static void WriteEthernet(TextWriter output, EthernetDocument nic, bool isVerbose)
+    internal static void WriteEthernet(TextWriter output, EthernetDocument nic, bool isVerbose)
     {
         output.WriteLine(nic.Name);
         Write(output, "type", "ethernet");

@@ -202,7 +202,8 @@ internal static class NetRecvCommand
                 $"{received.Peer}{(received.Target is { } o ? $" -> {o}" : "")}: {ByteSize.Format(received.Bytes)} in "
                     + $"{Durations.Format(TimeSpan.FromMicroseconds(received.ElapsedUs))}, "
                     + $"{ByteSize.Format((ulong)received.BytesPerS)}/s, {received.Tokens} tokens, "
-                    + $"{ByteSize.Format(received.LinearBytes)} linear, {ByteSize.Format(received.StagedBytes)} staged"));
+                    + $"{ByteSize.Format(received.LinearBytes)} linear, "
+                    + $"{ByteSize.Format(received.StagedBytes)} staged"));
             context.Out.WriteLine($"sha256 {received.Sha256}");
         }
         else if (line.Refused is { } refused)

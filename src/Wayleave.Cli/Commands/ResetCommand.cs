@@ -47,7 +47,8 @@ internal static class ResetCommand
         {
             context.Out.WriteLine(string.Create(
                 CultureInfo.InvariantCulture,
-                $"{reset.Device}: reset in {elapsed}, {queues} queues started anew, {reset.FramesDropped} frames dropped"));
+                $"{reset.Device}: reset in {elapsed}, {queues} queues started anew, "
+                    + $"{reset.FramesDropped} frames dropped"));
             return;
         }
 

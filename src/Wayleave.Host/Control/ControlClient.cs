@@ -477,6 +477,26 @@ public sealed class ControlClient : IDisposable
             cancellation);
     }
 
+    /// <summary>How an Ethernet NIC is set up, and what it has counted.</summary>
+    /// <exception cref="WayleaveException">ENODEV: there is none of that name.</exception>
+    public Task<NicStateDocument> GetNicAsync(string nic, CancellationToken cancellation = default) =>
+        _channel.GetAsync(
+            $"look at {nic}", $"/v1/ethernets/{Uri.EscapeDataString(nic)}", Json.NicStateDocument, cancellation);
+
+    /// <summary>Changes an Ethernet NIC in the words of ethtool.</summary>
+    /// <exception cref="WayleaveException">With the errno and in the words that ethtool has for it.</exception>
+    public Task<EthtoolAnswerDocument> ChangeNicAsync(
+        string nic, EthtoolRequestDocument request, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        return _channel.PostAsync(
+            $"change {nic}",
+            $"/v1/ethernets/{Uri.EscapeDataString(nic)}/ethtool",
+            Json.EthtoolAnswerDocument,
+            ControlChannel.ToContent(request, Json.EthtoolRequestDocument),
+            cancellation);
+    }
+
     public void Dispose() => _channel.Dispose();
 
     private static string ObjectPath(string device, string name) =>

@@ -64,6 +64,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         new ResourceEndpoints(host, options, _stopping.Token).Map(routes);
         new ComputeEndpoints(host, options, _stopping.Token).Map(routes);
         new NetEndpoints(host, options, _stopping.Token).Map(routes);
+        new EthtoolEndpoints(host).Map(routes);
         routes.MapGet("/v1/host", GetHostAsync);
         routes.MapGet(
             "/v1/buffers", c => ControlRequest.WriteAsync(c, BufferReports.Describe(host), Json.BuffersDocument));

@@ -108,6 +108,9 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(ReceiveDocument))]
 [JsonSerializable(typeof(SendDocument))]
 [JsonSerializable(typeof(NetEventDocument))]
+[JsonSerializable(typeof(EthtoolRequestDocument))]
+[JsonSerializable(typeof(EthtoolAnswerDocument))]
+[JsonSerializable(typeof(NicStateDocument))]
 public sealed partial class ControlJson : JsonSerializerContext
 {
     private static readonly Lazy<ControlJson> s_strict = new(() => new ControlJson(

@@ -43,7 +43,7 @@ public sealed record ReceiveDocument
     /// <summary>The object that is bound; absent for <c>NIC-rxQUEUE</c>.</summary>
     public string? BufferName { get; init; }
 
-    /// <summary>Fail when nothing comes for so long; absent for 30 s with HTTP and for ever without, -1 for ever.</summary>
+    /// <summary>Fail when nothing comes for so long; -1 for never. Absent: 30 s with HTTP, never without.</summary>
     public int? StallTimeoutMs { get; init; }
 }
 
@@ -223,7 +223,7 @@ public sealed record SentDocument
 
     public required long BytesPerS { get; init; }
 
-    /// <summary>Bytes that passed through host memory before they were sent: of a file that no drive could place.</summary>
+    /// <summary>Bytes of a file that passed through host memory, because no drive could place them.</summary>
     public required ulong StagedBytes { get; init; }
 
     public required string Sha256 { get; init; }

@@ -67,8 +67,8 @@ internal sealed class NetEndpoints(WayleaveHost host, ControlListenerOptions opt
         await using NetReceive reception = await NetReceive
             .OpenAsync(host, nic, ToRequest(operation, receive), over.Token).ConfigureAwait(false);
         using NetFeed feed = new(host, options, new EventStream(context.Response));
-        await feed.WriteAsync(feed.NewLine(NetEventKind.Listening) with { Listening = Describe(nic, receive, reception) })
-            .ConfigureAwait(false);
+        NetEventDocument first = feed.NewLine(NetEventKind.Listening);
+        await feed.WriteAsync(first with { Listening = Describe(nic, receive, reception) }).ConfigureAwait(false);
         await feed.RunAsync(
             async cancellation =>
             {
@@ -190,19 +190,19 @@ internal sealed class NetEndpoints(WayleaveHost host, ControlListenerOptions opt
         },
     };
 
-    private static ListeningDocument Describe(EthernetHandle nic, ReceiveDocument receive, NetReceive reception) => new()
+    private static ListeningDocument Describe(EthernetHandle nic, ReceiveDocument asked, NetReceive made) => new()
     {
         Nic = nic.Name,
-        Addresses = receive.Address is { } address
+        Addresses = asked.Address is { } address
             ? [address]
             : [.. nic.Config.Addresses.Select(a => a.Address.ToString())],
-        Port = receive.Port,
-        Queue = receive.Queue,
-        Buffer = reception.Buffer.ToString(),
-        BufferBytes = reception.Binding.LengthBytes,
-        ChunkBytes = reception.Binding.Pool.ChunkBytes,
-        Kind = EthernetReports.ToWord(reception.Binding.Kind),
-        Route = EthernetReports.ToWord(reception.Binding.Route),
+        Port = asked.Port,
+        Queue = asked.Queue,
+        Buffer = made.Buffer.ToString(),
+        BufferBytes = made.Binding.LengthBytes,
+        ChunkBytes = made.Binding.Pool.ChunkBytes,
+        Kind = EthernetReports.ToWord(made.Binding.Kind),
+        Route = EthernetReports.ToWord(made.Binding.Route),
     };
 
     private static IpAddress ParseAddress(string operation, string text) =>

@@ -24,7 +24,7 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
     // How much at a time is copied to look for the end of the head: content behind it that is looked at too.
     private const int LookBytes = 128;
 
-    // After an answer the rest of a request is taken and dropped, or closing would reset the peer before it has read it.
+    // After an answer the rest of a request is taken and dropped: closing before would reset who has not read it.
     private const long LingerBytesMax = 64 << 20;
     private static readonly TimeSpan s_lingerMax = TimeSpan.FromSeconds(2);
 
@@ -82,7 +82,8 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
         await using ObjectSink sink = await OpenAsync(head.Target, length, cancellation).ConfigureAwait(false);
         if (head.ExpectsContinue)
         {
-            await connection.WriteAsync("HTTP/1.1 100 Continue\r\n\r\n"u8.ToArray(), cancellation).ConfigureAwait(false);
+            await connection
+                .WriteAsync("HTTP/1.1 100 Continue\r\n\r\n"u8.ToArray(), cancellation).ConfigureAwait(false);
         }
 
         ReceivedContent received = await reader

@@ -15,8 +15,8 @@ namespace Wayleave.Host.Ethernet;
 // waits. A revoke is told by the NIC's thread, which only cancels.
 
 /// <summary>
-/// Receives TCP connections into device memory: memory of a device is bound to a receive queue, a port is steered there,
-/// and the content is hashed where it lies or becomes objects of the device.
+/// Receives TCP connections into device memory: memory of a device is bound to a receive queue, a port is steered
+/// there, and the content is hashed where it lies or becomes objects of the device.
 /// </summary>
 public sealed class NetReceive : NetOperation
 {

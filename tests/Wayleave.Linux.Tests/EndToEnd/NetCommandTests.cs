@@ -5,7 +5,7 @@ using Xunit;
 namespace Wayleave.Linux.Tests.EndToEnd;
 
 /// <summary>
-/// <c>netrecv</c> and <c>netsend</c> as an unprivileged user runs them: in a user and network namespace of
+/// <c>netrecv</c>, <c>netsend</c> and <c>nic</c> as an unprivileged user runs them: in a user and network namespace of
 /// its own, by a script, with foreign programs at the other end.
 /// </summary>
 public sealed class NetCommandTests : EndToEndTest
@@ -16,7 +16,9 @@ public sealed class NetCommandTests : EndToEndTest
           "name": "net",
           "gpus": [ { "vram_bytes": "128MiB", "system_pool_bytes": "64MiB" } ],
           "nics": [ { "address": "127.0.0.2", "udp_port": 0 } ],
-          "ethernets": [ { "addresses": [ "10.0.0.1/24", "fd00::1/64" ], "peer_addresses": [ "10.0.0.2/24", "fd00::2/64" ] } ],
+          "ethernets": [
+            { "addresses": [ "10.0.0.1/24", "fd00::1/64" ], "peer_addresses": [ "10.0.0.2/24", "fd00::2/64" ] }
+          ],
           "control": { "port": 0 }
         }
         """;
@@ -48,6 +50,7 @@ public sealed class NetCommandTests : EndToEndTest
             listens http $recv
             curl -sS -o answer -w '%{http_code}\n' -T model http://10.0.0.1:8080/
             curl -sS -o answer -w '%{http_code}\n' -g -T model 'http://[fd00::1]:8080/'
+            until [ "$(grep -c '"event":"received"' http)" = 2 ]; do kill -0 $recv || exit 1; done
             kill $recv; wait $recv; echo "recv $?"
             wayleave --json netrecv --queue 3 --to gpu0/back --size 5242887 --listen 10.0.0.1:7481 > raw & recv=$!
             listens raw $recv
@@ -90,10 +93,12 @@ public sealed class NetCommandTests : EndToEndTest
             """
             wayleave --json netrecv --revocable --queue 2 --to gpu0 > lines 2> error & recv=$!
             listens lines $recv
-            wayleave revoke wl://127.0.0.2/gpu0/nic0-rx2 --socket "$XDG_RUNTIME_DIR/wayleave/net.sock" > /dev/null; echo "revoke $?"
+            socket="$XDG_RUNTIME_DIR/wayleave/net.sock"
+            wayleave revoke wl://127.0.0.2/gpu0/nic0-rx2 --socket "$socket" > /dev/null; echo "revoke $?"
             wait $recv; echo "recv $?"
             cat error
-            wayleave netrecv --queue 0 --to gpu0 2>&1; echo "rss $?"
+            wayleave netrecv --queue 0 --to gpu0 2> error; echo "rss $?"
+            cut -c1-100 error
             wayleave netrecv --queue 2 --to gpu0/x 2>&1; echo "usage $?"
             """);
         Assert.Equal(
@@ -101,13 +106,83 @@ public sealed class NetCommandTests : EndToEndTest
             revoke 0
             recv 1
             wayleave: receive by queue 2 of nic0 into gpu0: gpu0/nic0-rx2 was taken back by its owner after 0 B
-            wayleave: net: bind gpu0/nic0-rx0 to queue 0 of nic0: RSS spreads flows over queue 0: take it out of the table (ethtool -X), or allow it
             rss 1
+            wayleave: net: bind gpu0/nic0-rx0 to queue 0 of nic0: RSS spreads flows over queue 0: take it out of
             wayleave: --to gpu0/x: say how long the stream will be: --size
             usage 2
             host 0
 
             """,
+            output);
+    }
+
+    [Fact]
+    public async Task Nic_has_the_options_the_words_and_the_failures_of_ethtool()
+    {
+        string output = await RunScriptAsync(
+            """
+            nic() { { wayleave nic nic0 "$@" 2>&1 || echo "exit $?"; } | cut -c1-100 | sed 's/ $//'; }
+            nic -N flow-type tcp4 src-ip 10.0.0.0 m 0.0.0.255 dst-port 5201 action 3 loc 7
+            nic --show-ntuple rule 7
+            nic -N flow-type tcp4 dst-port 80 action 99
+            nic --config-ntuple delete 9
+            nic -n rule 9
+            nic -N flow-type tcp4 dst-prot 80 action 1
+            nic -X equal 9
+            nic --config-rxfh weight 1 0 3
+            nic --show-rxfh | sed -n 1,2p
+            nic -L rx 3
+            nic -N delete 7
+            nic -L rx 3
+            nic -l | sed -n 8p
+            nic -G tcp-data-split off hds-thresh 9999999
+            nic -g | grep split
+            nic -X context new
+            nic -K ntuple off
+            nic -N flow-type tcp4 dst-port 80 action 1
+            nic -S | grep -c rx2_
+            wayleave nic nic0 --json | grep -c '"schema":"wayleave.nic.v1"'
+            wayleave nic nic9 2>&1; echo "exit $?"
+            """);
+        Assert.Equal(
+            """
+            Added rule with ID 7
+            Filter: 7
+            \tRule Type: TCP over IPv4
+            \tSrc IP addr: 10.0.0.0 mask: 0.0.0.255
+            \tDest IP addr: 0.0.0.0 mask: 255.255.255.255
+            \tSrc port: 0 mask: 0xffff
+            \tDest port: 5201 mask: 0x0
+            \tAction: Direct to queue 3
+
+            wayleave: net: rmgr: Cannot insert RX class rule: Invalid argument: queues are 0 to 3, locations 0 t
+            exit 1
+            wayleave: net: rmgr: Cannot delete RX class rule: No such file or directory: there is no rule 9
+            exit 1
+            wayleave: rmgr: Cannot get RX class rule: No such file or directory
+            exit 1
+            wayleave: -N: 'dst-prot' is none of src-ip, dst-ip, src-port, dst-port, vlan, dst-mac, action, queue
+            exit 2
+            wayleave: net: Cannot set RX flow hash configuration: Invalid argument: queues are 0 to 3, a key has
+            exit 1
+            RX flow hash indirection table for nic0 with 4 RX ring(s):
+                0:      0     0     0     0     0     0     0     0
+            wayleave: net: Cannot set device channel parameters: Invalid argument: a table, a rule or a binding
+            exit 1
+            RX:\t\t3
+            wayleave: net: Cannot set device ring parameters: Invalid argument: tcp-data-split stays on and hds-
+            exit 1
+            TCP data split:\ton
+            New RSS context is 1
+            wayleave: net: rmgr: Cannot insert RX class rule: Operation not supported: the ntuple feature is off
+            exit 3
+            11
+            1
+            wayleave: net: find NIC nic9: the host has no such Ethernet NIC; it has nic0
+            exit 1
+            host 0
+
+            """.Replace("\\t", "\t", StringComparison.Ordinal),
             output);
     }
 

@@ -160,7 +160,8 @@ public sealed class OtherDevicesTests : EndToEndTest
         HostProcess host = await StartAsync();
         await ExpectFailureAsync(
             3,
-            $"{host.Authority}: reset gpu0: only functions in the hands of VFIO and Ethernet NICs are reset; it has vfio0",
+            $"{host.Authority}: reset gpu0: only functions in the hands of VFIO and Ethernet NICs are reset; "
+                + "it has vfio0",
             "reset", "gpu0", host.Url);
         await ExpectFailureAsync(
             1, $"{host.Authority}: reset gpu9: the host has no such device; it has vfio0", "reset", "gpu9", host.Url);

@@ -61,7 +61,8 @@ public sealed class NetReceiveTests
         Assert.Equal((Hash(sent), "gpu0/model", 0UL), (received.Sha256, received.Target, received.StagedBytes));
         DeviceObject made = host.Host.Objects.Find("gpu0", "model")!;
         Assert.Equal(((ulong)length, Hash(sent)), (made.SizeBytes, made.Sha256));
-        EthernetHost.Wait(async patience => Assert.Equal(Hash(sent), await host.Host.Objects.Sha256Async(made, patience)));
+        EthernetHost.Wait(
+            async patience => Assert.Equal(Hash(sent), await host.Host.Objects.Sha256Async(made, patience)));
     });
 
     [Theory]
@@ -85,7 +86,7 @@ public sealed class NetReceiveTests
         });
 
     [Fact]
-    public void Memory_of_an_accelerator_stays_with_the_NIC_and_its_owner_is_told_by_whom_it_is_used() => EthernetHost.Run(
+    public void Memory_of_an_accelerator_stays_with_the_NIC_and_its_owner_is_told_so() => EthernetHost.Run(
         host =>
         {
             byte[] sent = KernelPeer.Noise(1 << 20, seed: 3);
@@ -100,7 +101,7 @@ public sealed class NetReceiveTests
         s_withAccelerator);
 
     [Fact]
-    public void Static_memory_of_a_gpu_is_what_it_shows_such_a_user_and_is_counted_as_staged() => EthernetHost.Run(host =>
+    public void Static_memory_of_a_gpu_is_what_it_shows_such_a_user_and_counts_as_staged() => EthernetHost.Run(host =>
     {
         byte[] sent = KernelPeer.Noise(1 << 20, seed: 4);
         using Reception reception = Reception.Open(
@@ -150,7 +151,7 @@ public sealed class NetReceiveTests
     [Theory]
     [InlineData("nic0", "nic0 was pulled out")]
     [InlineData("gpu0", "was taken back by its owner")]
-    public void Who_pulls_the_nic_or_the_gpu_out_ends_the_reception(string device, string why) => EthernetHost.Run(host =>
+    public void Who_pulls_the_nic_or_the_gpu_out_ends_it(string device, string why) => EthernetHost.Run(host =>
     {
         using Reception reception = Reception.Open(host, new ReceiveRequest { Queue = Queue, Device = "gpu0" });
         using Socket socket = KernelPeer.Connect(EthernetHost.OurIPv4, Port);
@@ -196,7 +197,10 @@ public sealed class NetReceiveTests
         using Reception reception = Reception.Open(host, Http);
         string head = $"PUT /a%2Db HTTP/1.1\r\nHost: x\r\nContent-Length: {sent.Length}\r\n";
         Assert.StartsWith("HTTP/1.1 201 Created\r\n", Ask($"{head}\r\n", sent), Ordinal);
-        Assert.StartsWith("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n", Ask($"{head}Expect: 100-continue\r\n\r\n", sent), Ordinal);
+        Assert.StartsWith(
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n",
+            Ask($"{head}Expect: 100-continue\r\n\r\n", sent),
+            Ordinal);
         ReceivedContent[] received = reception.Stop();
         Assert.Equal(2, received.Length);
         Assert.All(received, r => Assert.Equal((Hash(sent), "gpu0/a-b", 0UL), (r.Sha256, r.Target, r.StagedBytes)));
@@ -256,7 +260,7 @@ public sealed class NetReceiveTests
     });
 
     [Fact]
-    public void An_object_is_sent_from_device_memory_and_is_free_again_when_it_is_acknowledged() => EthernetHost.Run(host =>
+    public void An_object_is_sent_from_device_memory_and_is_free_when_it_is_acknowledged() => EthernetHost.Run(host =>
     {
         byte[] content = KernelPeer.Noise(1_000_001, seed: 6);
         DeviceObject o = MakeObject(host, content);
@@ -299,8 +303,8 @@ public sealed class NetReceiveTests
         });
         using Socket socket = listener.Accept();
         Assert.InRange(socket.Receive(new byte[1]), 1, 1);
-        EthernetHost.Wait(async _ => Assert.True(
-            (await host.Host.Objects.RevokeAsync(o, new RevokePolicy { Timeout = TimeSpan.FromSeconds(30) })).IsSufficient));
+        RevokePolicy policy = new() { Timeout = TimeSpan.FromSeconds(30) };
+        EthernetHost.Wait(async _ => Assert.True((await host.Host.Objects.RevokeAsync(o, policy)).IsSufficient));
         byte[] buffer = new byte[1 << 16];
         Assert.ThrowsAny<SocketException>(() =>
         {
