@@ -59,6 +59,12 @@ public sealed record RdmaDeviceOptions
     /// <summary>The acknowledge timeout is never shorter.</summary>
     public TimeSpan RetransmitFloor { get; init; } = TimeSpan.FromMilliseconds(20);
 
+    /// <summary>
+    /// After how long a silence the oldest unanswered packet is sent again, long before the acknowledge timeout; then
+    /// after twice as long, and so on. It costs no retry. Null sends none, as rxe.
+    /// </summary>
+    public TimeSpan? ProbeAfter { get; init; }
+
     /// <summary>RNR timer code sent when a region must be mapped first: 1 to 12, that is 0.01 to 0.64 ms.</summary>
     public int FaultRnrTimer { get; init; } = 12;
 
@@ -132,6 +138,7 @@ public sealed record RdmaDeviceOptions
             $"{nameof(ReadRequestBytes)} must be a multiple of 4096, not {ReadRequestBytes}");
         Check(AcknowledgeShare >= 1, $"{nameof(AcknowledgeShare)} must be at least 1, not {AcknowledgeShare}");
         Check(RetransmitFloor >= TimeSpan.Zero, $"{nameof(RetransmitFloor)} must not be negative: {RetransmitFloor}");
+        Check(ProbeAfter is null || ProbeAfter > TimeSpan.Zero, $"{nameof(ProbeAfter)} must be positive: {ProbeAfter}");
         Range(FaultRnrTimer, 1, 12, nameof(FaultRnrTimer)); // 0.01 to 0.64 ms; code 0 would be 655 ms
         Range(FaultAheadPages, 0, 1 << 18, nameof(FaultAheadPages));
         Check(AsyncEventCapacity >= 1, $"{nameof(AsyncEventCapacity)} must be at least 1, not {AsyncEventCapacity}");

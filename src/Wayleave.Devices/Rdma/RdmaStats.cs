@@ -34,6 +34,12 @@ public struct RdmaStats
     /// <summary>Times a requester went back after a time-out.</summary>
     public long Timeouts { get; internal set; }
 
+    /// <summary>
+    /// Times a requester that had heard nothing for a while sent its oldest packet again
+    /// (<see cref="RdmaDeviceOptions.ProbeAfter"/>).
+    /// </summary>
+    public long Probes { get; internal set; }
+
     /// <summary>Request packets received again.</summary>
     public long Duplicates { get; internal set; }
 

@@ -200,6 +200,14 @@ internal sealed class Requester : SendSide
             return;
         }
 
+        if (Timer.TakeProbe(now))
+        {
+            _port.Counters.Probes++;
+            GoBackAndSend();
+            _builder.Probes = true;
+            return;
+        }
+
         _port.Counters.Timeouts++;
         _pair.Congestion?.HandleLoss(now);
         if (!Timer.TryConsumeRetry())

@@ -7,6 +7,10 @@ namespace Wayleave.Devices.Rdma;
 //
 //   stopped --sent--> acknowledge until T --progress--> stopped or acknowledge until T'
 //                             |--RNR NAK--> receiver wait until T'' --passed--> stopped
+//
+// A silence is what the acknowledge timeout measures; only its end costs a retry. Within it a probe goes out now and
+// then, each after twice the time of the one before: the last packets may be lost, or the one answer that the peer
+// gives to a gap, and nothing else would make it speak.
 
 /// <summary>The timers and retry budgets of one requester (roce.md A6.3). A state with its deadline inside.</summary>
 internal sealed class RetransmitTimer
@@ -14,6 +18,9 @@ internal sealed class RetransmitTimer
     private TimeSpan _acknowledgeAt = TimeSpan.MaxValue;
     private TimeSpan _receiverAt = TimeSpan.MaxValue;
     private TimeSpan _interval = TimeSpan.MaxValue;
+    private TimeSpan _silenceEnds = TimeSpan.MaxValue;
+    private TimeSpan _firstProbe = TimeSpan.MaxValue;
+    private TimeSpan _nextProbe = TimeSpan.MaxValue;
     private int _retryCount;
     private int _rnrRetryCount;
     private bool _retriesForever;
@@ -30,13 +37,14 @@ internal sealed class RetransmitTimer
     {
         Stop();
         _interval = Interval(pair.Timeout, pair.RetransmitFloor);
+        _firstProbe = pair.Port.Options.ProbeAfter ?? TimeSpan.MaxValue;
         _retryCount = pair.RetryCount;
         _rnrRetryCount = pair.RnrRetry;
         _retriesForever = pair.Profile.RetrySevenIsForever && pair.RetryCount == 7;
         NoteProgress();
     }
 
-    public void Stop() => _acknowledgeAt = _receiverAt = TimeSpan.MaxValue;
+    public void Stop() => _acknowledgeAt = _receiverAt = _silenceEnds = TimeSpan.MaxValue;
 
     public void StopAcknowledge() => _acknowledgeAt = TimeSpan.MaxValue;
 
@@ -45,7 +53,13 @@ internal sealed class RetransmitTimer
     {
         if (_acknowledgeAt == TimeSpan.MaxValue && _interval != TimeSpan.MaxValue)
         {
-            _acknowledgeAt = now + _interval;
+            if (_silenceEnds == TimeSpan.MaxValue || _silenceEnds <= now)
+            {
+                _silenceEnds = now + _interval;
+            }
+
+            TimeSpan left = _silenceEnds - now;
+            _acknowledgeAt = now + (_nextProbe < left ? _nextProbe : left);
         }
 
         return _acknowledgeAt;
@@ -63,6 +77,8 @@ internal sealed class RetransmitTimer
     {
         _retriesLeft = _retryCount;
         _rnrRetriesLeft = _rnrRetryCount;
+        _nextProbe = _firstProbe;
+        _silenceEnds = TimeSpan.MaxValue;
     }
 
     public bool TakeAcknowledgeTimeout(TimeSpan now)
@@ -70,6 +86,22 @@ internal sealed class RetransmitTimer
         bool passed = _acknowledgeAt <= now;
         _acknowledgeAt = passed ? TimeSpan.MaxValue : _acknowledgeAt;
         return passed;
+    }
+
+    /// <summary>
+    /// What has passed was the time for a probe, and the silence goes on; false when the silence was as long as the
+    /// acknowledge timeout.
+    /// </summary>
+    public bool TakeProbe(TimeSpan now)
+    {
+        if (now >= _silenceEnds)
+        {
+            _silenceEnds = TimeSpan.MaxValue;
+            return false;
+        }
+
+        _nextProbe *= 2;
+        return true;
     }
 
     public bool TakeReceiverWait(TimeSpan now)
@@ -96,7 +128,7 @@ internal sealed class RetransmitTimer
         bool may = _rnrRetryCount == 7 || _rnrRetriesLeft-- > 0;
         if (may)
         {
-            _acknowledgeAt = TimeSpan.MaxValue;
+            _acknowledgeAt = _silenceEnds = TimeSpan.MaxValue;
             _receiverAt = now + RnrTimer.Duration(timerCode);
         }
 
