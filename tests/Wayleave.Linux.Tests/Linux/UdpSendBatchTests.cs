@@ -30,9 +30,9 @@ public sealed class UdpSendBatchTests : IDisposable
         Assert.Equal(Errno.Success, _sender.TrySend(batch, bytes, out int sent));
 
         Assert.Equal(3, sent);
-        Assert.Equal((bytes[..3000], 1000), Receive(_first));
-        Assert.Equal((bytes[4000..6500], 2000), Receive(_second));
-        Assert.Equal((bytes[9000..9007], 7), Receive(_first));
+        AssertReceived(_first, bytes[..3000], 1000);
+        AssertReceived(_second, bytes[4000..6500], 2000);
+        AssertReceived(_first, bytes[9000..9007], 7);
     }
 
     [Fact]
@@ -49,7 +49,7 @@ public sealed class UdpSendBatchTests : IDisposable
         Assert.Equal(Errno.EINVAL, _sender.TrySend(batch, bytes, out int sent));
 
         Assert.Equal(1, sent);
-        Assert.Equal((bytes[..1000], 1000), Receive(_first));
+        AssertReceived(_first, bytes[..1000], 1000);
         Assert.Equal(Errno.EAGAIN, _first.TryReceive(new byte[10], out _, out _, out _, out _));
     }
 
@@ -67,7 +67,7 @@ public sealed class UdpSendBatchTests : IDisposable
         Assert.Equal(Errno.EAFNOSUPPORT, _sender.TrySend(batch, bytes, out int sent));
 
         Assert.Equal(1, sent);
-        Assert.Equal((bytes[..1000], 1000), Receive(_first));
+        AssertReceived(_first, bytes[..1000], 1000);
     }
 
     [Fact]
@@ -87,12 +87,13 @@ public sealed class UdpSendBatchTests : IDisposable
         Assert.Equal(Errno.EAGAIN, _first.TryReceive(new byte[10], out _, out _, out _, out _));
     }
 
-    private static (byte[] Bytes, int SegmentBytes) Receive(UdpEndpoint socket)
+    private static void AssertReceived(UdpEndpoint socket, byte[] bytes, int segmentBytes)
     {
         byte[] buffer = new byte[UdpEndpoint.SuperPacketBytesMax];
-        Errno errno = socket.TryReceive(buffer, out int length, out int segmentBytes, out _, out _);
+        Errno errno = socket.TryReceive(buffer, out int length, out int actualSegmentBytes, out _, out _);
         Assert.Equal(Errno.Success, errno);
-        return (buffer[..length], segmentBytes);
+        Assert.Equal(bytes, buffer[..length]);
+        Assert.Equal(segmentBytes, actualSegmentBytes);
     }
 
     private static byte[] Pattern(int lengthBytes) => [.. Enumerable.Range(0, lengthBytes).Select(i => (byte)(i * 7))];
