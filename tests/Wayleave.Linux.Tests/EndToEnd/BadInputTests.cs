@@ -231,6 +231,6 @@ public class BadInputTests : EndToEndTest
             1,
             "start host a: a host of this name runs already; choose another by --name",
             "host", "--name", "a", "--address", NextAddress().ToString(), "--vram", "64MiB");
-        Assert.Equal(["a.json", "a.lock", "a.sock", "a.token"], RuntimeFiles());
+        Assert.Equal(["a.broker.sock", "a.json", "a.lock", "a.sock", "a.token"], RuntimeFiles());
     }
 }
