@@ -11,6 +11,12 @@ public enum ClientStorage
 
     /// <summary>It can be taken back at any time: nobody may map it, but devices may use it.</summary>
     Revocable = 1,
+
+    /// <summary>
+    /// Programs may map it, and it can be taken back: at the deadline whoever still maps it sees zeros from then on, and
+    /// what it writes there is seen by nobody.
+    /// </summary>
+    Withdrawable = 2,
 }
 
 /// <summary>A device that a program has opened.</summary>

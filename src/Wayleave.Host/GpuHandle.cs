@@ -31,6 +31,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     private readonly MappedMemory[] _systemPool;
     private readonly MappedMemory[] _userMemory;
     private readonly HostContext _host;
+    private readonly ulong _vramStart; // of its BAR, also when that is gone
     private readonly EngineRunner _copyRunner;
     private readonly EngineRunner _computeRunner;
     private readonly TimeSpan _watchInterval;
@@ -65,6 +66,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
                 OptionsOf(config),
                 [.. _vram.Select(m => m.Memory)],
                 [.. _systemPool.Select(m => m.Memory)]);
+            _vramStart = Device.Function.Bars[GpuDevice.VramBar]!.Range.Start.Value;
         }
 
         _copyRunner = new EngineRunner(Device.CopyEngine, host, $"wayleave {config.Name} copy engine");
@@ -161,22 +163,10 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     /// </exception>
     internal SharedPages BackLocked(GpuBuffer buffer)
     {
-        ulong start = Function.Bars[GpuDevice.VramBar]!.Range.Start.Value;
         SharedPages pages = SharedPages.Create($"wayleave-{buffer.Name}", (long)buffer.Placement.StorageBytes);
         try
         {
-            long done = 0;
-            foreach (MemoryBlock block in buffer.Placement.Blocks)
-            {
-                long at = (long)(block.Range.Start.Value - start);
-                for (long left = (long)block.Range.LengthBytes; left > 0;)
-                {
-                    long inWindow = Math.Min(left, WindowBytes - (at % WindowBytes));
-                    pages.MapInto(_vram[at / WindowBytes], at % WindowBytes, done, inWindow);
-                    (at, done, left) = (at + inWindow, done + inWindow, left - inWindow);
-                }
-            }
-
+            ForEachPart(buffer, (memory, at, done, length) => pages.MapInto(memory, at, done, length));
             return pages;
         }
         catch
@@ -185,6 +175,14 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
             throw;
         }
     }
+
+    /// <summary>
+    /// Puts zeroed pages of this process alone where those of <see cref="BackLocked"/> are. Host lock held by the
+    /// caller.
+    /// </summary>
+    /// <exception cref="LinuxException">ENOMEM; some of the pages may be others already.</exception>
+    internal void UnbackLocked(GpuBuffer buffer) =>
+        ForEachPart(buffer, (memory, at, _, length) => memory.ReplaceByPrivate(at, length));
 
     /// <summary>Waits until a move has ended, good or bad. Host lock not held.</summary>
     internal async Task WaitAsync(MoveOperation move)
@@ -271,6 +269,23 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
         using (_host.Enter())
         {
             process.Faults.ServeAll();
+        }
+    }
+
+    // A buffer's storage in the windows that VRAM is made of: window, offset there, offset in the storage, length.
+    private void ForEachPart(GpuBuffer buffer, Action<MappedMemory, long, long, long> handle)
+    {
+        ulong start = _vramStart;
+        long done = 0;
+        foreach (MemoryBlock block in buffer.Placement.Blocks)
+        {
+            long at = (long)(block.Range.Start.Value - start);
+            for (long left = (long)block.Range.LengthBytes; left > 0;)
+            {
+                long inWindow = Math.Min(left, WindowBytes - (at % WindowBytes));
+                handle(_vram[at / WindowBytes], at % WindowBytes, done, inWindow);
+                (at, done, left) = (at + inWindow, done + inWindow, left - inWindow);
+            }
         }
     }
 

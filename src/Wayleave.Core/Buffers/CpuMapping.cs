@@ -59,6 +59,18 @@ public sealed class CpuMapping : IMemoryHold
         Buffer.EndProcessMapping(this);
     }
 
+    /// <summary>
+    /// The owner has put other storage behind the mapping: it stays, and reaches the memory no more. Evidence that no
+    /// access can land (<see cref="RetirementGrade.Drained"/>), and not that the holder has let go.
+    /// </summary>
+    /// <param name="witness">Who says so, for people and proofs.</param>
+    public void HandleStorageReplaced(string witness)
+    {
+        Buffer.Host.AssertHeld();
+        Evidence ??= new ImporterEvidence(Buffer.Host, wasMapped: true);
+        Evidence.RecordStopped(StopCause.StorageReplaced, witness);
+    }
+
     public override string ToString() => $"mapping of {Holder} of {Buffer}";
 
     /// <summary>There is nobody to tell; from now on what becomes of the mapping is written down.</summary>

@@ -16,4 +16,10 @@ public enum StopCause
 
     /// <summary>The device is off the bus, or its bus mastering is off.</summary>
     DeviceRemoved,
+
+    /// <summary>
+    /// The user still has its mapping, but other storage is behind it: the owner has taken the bytes out of it, and what
+    /// is done there reaches the memory no more.
+    /// </summary>
+    StorageReplaced,
 }

@@ -8,7 +8,8 @@ namespace Wayleave.Host.Broker;
 /// Device memory that programs share. It is alive while a program has a number for it or a copy of a descriptor is
 /// left anywhere; the last one frees it, once. Changed under the host lock.
 /// </summary>
-internal sealed class BrokerBuffer(GpuHandle gpu, GpuBuffer memory, SharedPages? pages, BrokerProgram owner)
+internal sealed class BrokerBuffer(
+    GpuHandle gpu, GpuBuffer memory, SharedPages? pages, BrokerProgram owner, bool isWithdrawable)
 {
     public GpuHandle Gpu { get; } = gpu;
 
@@ -18,6 +19,9 @@ internal sealed class BrokerBuffer(GpuHandle gpu, GpuBuffer memory, SharedPages?
 
     /// <summary>What programs map; null for storage that can be taken back.</summary>
     public SharedPages? Pages { get; } = pages;
+
+    /// <summary>Whether the pages may be taken out from under who maps them, when the buffer is taken back.</summary>
+    public bool IsWithdrawable { get; } = isWithdrawable;
 
     /// <summary>Who allocated it, on whose account its bytes are.</summary>
     public BrokerProgram Owner { get; } = owner;

@@ -1,9 +1,9 @@
 using System.Text.Json;
+using Wayleave.Client;
 using Wayleave.Client.Wire;
 using Wayleave.Core;
 using Wayleave.Core.Retirement;
 using Wayleave.Host.Control;
-using Wayleave.Host.Runners;
 using Wayleave.Linux;
 using Wayleave.Linux.Sharing;
 
@@ -180,7 +180,7 @@ internal sealed class BrokerConnection(
 
     private bool TryAllocate(ref BrokerReader body, ref BrokerWriter answer)
     {
-        if (!body.TryReadUInt32(out uint device) || !body.TryReadUInt32(out uint storage) || storage > 1
+        if (!body.TryReadUInt32(out uint device) || !body.TryReadUInt32(out uint storage) || storage > 2
             || !body.TryReadUInt64(out ulong sizeBytes) || !body.TryReadName(out string name) || !body.IsEnd)
         {
             return false;
@@ -191,7 +191,8 @@ internal sealed class BrokerConnection(
             throw new WayleaveException(Errno.EBADF, $"allocate {name}", $"device {device} is not open");
         }
 
-        BrokerBuffer made = store.AllocateAsync(_program, gpu, name, sizeBytes, storage == 0).GetAwaiter().GetResult();
+        BrokerBuffer made = store
+            .AllocateAsync(_program, gpu, name, sizeBytes, (ClientStorage)storage).GetAwaiter().GetResult();
         answer.WriteUInt32(Number(made));
         return TrySend(answer.Finish());
     }
@@ -316,8 +317,7 @@ internal sealed class BrokerConnection(
             Reason = $"taken back by {_program.Holder}",
             Timeout = TimeSpan.FromMilliseconds(Math.Min(timeoutMs, ControlEndpoints.RevokeTimeoutMsMax)),
         };
-        RetirementProof proof = OwnerWait
-            .AwaitAsync(host.Context, () => store.FreeLocked(buffer, policy)).GetAwaiter().GetResult();
+        RetirementProof proof = store.RevokeAsync(buffer, policy).GetAwaiter().GetResult();
         answer.WriteText(JsonSerializer.Serialize(ProofDocument.From(proof), ControlJson.Default.ProofDocument));
         return TrySend(answer.Finish());
     }

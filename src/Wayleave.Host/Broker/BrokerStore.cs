@@ -1,3 +1,4 @@
+using Wayleave.Client;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
@@ -20,6 +21,9 @@ namespace Wayleave.Host.Broker;
 /// </summary>
 internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
 {
+    // For pages to be taken out: the kernel frees them one by one.
+    private static readonly TimeSpan s_withdrawalMax = TimeSpan.FromMinutes(10);
+
     private readonly List<BrokerBuffer> _buffers = []; // all that are not returned; host lock
     private readonly Dictionary<ulong, BrokerDescriptor> _descriptors = []; // by cookie; host lock
     private readonly List<BrokerProgram> _programs = []; // host lock
@@ -30,6 +34,11 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
     /// Off, the end of a mapping is believed without the kernel's word: for the test that must notice.
     /// </summary>
     internal bool AsksKernel { get; set; } = true;
+
+    /// <summary>
+    /// Off, a withdrawal says that it has taken the pages out, and has not: for the test that must notice.
+    /// </summary>
+    internal bool ReplacesPages { get; set; } = true;
 
     /// <summary>Told when a descriptor or a program is to be watched, or not any more. Host lock held.</summary>
     public Action? WatchChanged { get; set; }
@@ -76,7 +85,7 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
     /// <summary>Takes memory of a device for a program, which has a number for it from now on.</summary>
     /// <exception cref="WayleaveException">ENOSPC, EDQUOT, EINVAL; says which limit.</exception>
     public async Task<BrokerBuffer> AllocateAsync(
-        BrokerProgram program, GpuHandle gpu, string name, ulong sizeBytes, bool isMappable)
+        BrokerProgram program, GpuHandle gpu, string name, ulong sizeBytes, ClientStorage storage)
     {
         string operation = $"allocate {gpu.Name}/{name}";
         if (sizeBytes is 0 or > int.MaxValue || !SharedBuffer.IsName(name) || name.Length == 0)
@@ -84,6 +93,7 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
             throw Refused(Errno.EINVAL, operation, "a buffer has a name and 1 byte to 2 GiB");
         }
 
+        bool isMappable = storage != ClientStorage.Revocable;
         ulong bytes = (sizeBytes + 4095) & ~4095UL;
         using (Context.Enter())
         {
@@ -105,7 +115,8 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
             {
                 try
                 {
-                    made = new BrokerBuffer(gpu, memory, isMappable ? gpu.BackLocked(memory) : null, program);
+                    SharedPages? pages = isMappable ? gpu.BackLocked(memory) : null;
+                    made = new BrokerBuffer(gpu, memory, pages, program, storage == ClientStorage.Withdrawable);
                 }
                 catch (LinuxException e)
                 {
@@ -313,6 +324,37 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
         }
     }
 
+    /// <summary>
+    /// Takes a buffer back, and waits for the proof. At the deadline pages that may be withdrawn are: their mappers are
+    /// proven to reach the memory no more, and not to have let go, so that the grade is Drained.
+    /// </summary>
+    public async Task<RetirementProof> RevokeAsync(BrokerBuffer buffer, RevokePolicy policy)
+    {
+        if (!buffer.IsWithdrawable)
+        {
+            return await OwnerWait.AwaitAsync(Context, () => FreeLocked(buffer, policy)).ConfigureAwait(false);
+        }
+
+        RevokePolicy withdrawn = policy with
+        {
+            RequiredGrade = RetirementGrade.Drained,
+            Timeout = policy.Timeout + s_withdrawalMax,
+        };
+        RevokeOperation? operation = null;
+        Task<RetirementProof> proven =
+            OwnerWait.AwaitAsync(Context, () => operation = FreeLocked(buffer, withdrawn));
+        if (await Task.WhenAny(proven, Task.Delay(policy.Timeout)).ConfigureAwait(false) != proven)
+        {
+            Withdraw(buffer);
+            using (Context.Enter())
+            {
+                operation!.HandleTimeout(operation.Deadline); // nothing more is waited for
+            }
+        }
+
+        return await proven.ConfigureAwait(false);
+    }
+
     /// <summary>Takes back what programs have of a GPU; a proof for each buffer.</summary>
     public async Task<IReadOnlyList<RetirementProof>> RevokeAllAsync(GpuHandle gpu, RevokePolicy policy)
     {
@@ -323,7 +365,7 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
         }
 
         return await Task.WhenAll(buffers.Select(
-            b => OwnerWait.AwaitAsync(Context, () => FreeLocked(b, policy)))).ConfigureAwait(false);
+            b => RevokeAsync(b, policy))).ConfigureAwait(false);
     }
 
     /// <summary>
@@ -340,11 +382,54 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
         }
     }
 
+    // First the device gets other pages in their place, so that no access of it meets a hole; then the bytes go, and
+    // only then is anybody told that they have.
+    private void Withdraw(BrokerBuffer buffer)
+    {
+        try
+        {
+            using (Context.Enter())
+            {
+                if (buffer.IsReturned)
+                {
+                    return;
+                }
+
+                if (ReplacesPages)
+                {
+                    buffer.Gpu.UnbackLocked(buffer.Memory);
+                }
+            }
+
+            if (ReplacesPages)
+            {
+                buffer.Pages!.Punch();
+            }
+        }
+        catch (ObjectDisposedException)
+        {
+            return; // it was returned meanwhile: everybody had let go
+        }
+        catch (LinuxException e)
+        {
+            Context.Trace("broker.not_withdrawn", e.Message); // it stays in quarantine, as memory that cannot be
+            return;
+        }
+
+        using (Context.Enter())
+        {
+            Context.Trace("broker.withdrawn", buffer.Shared.Name, buffer.Mappings.Count);
+            foreach (BrokerMapping mapping in buffer.Mappings)
+            {
+                mapping.Mapping.HandleStorageReplaced($"its pages are no memory of {buffer.Gpu.Name} any more");
+            }
+        }
+    }
+
     // True when no mapping of the buffer waits for a proof any more.
     private bool Settle(BrokerBuffer buffer)
     {
-        bool isAlone = !AsksKernel
-            || (buffer.Pages is { } pages && !IsReturned(buffer) && !pages.AreHeldElsewhere());
+        bool isAlone = !AsksKernel || IsAlone(buffer);
         using (Context.Enter())
         {
             BrokerMapping[] pending = [.. buffer.Mappings.Where(m => m.IsPending)];
@@ -373,11 +458,15 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
         }
     }
 
-    private bool IsReturned(BrokerBuffer buffer)
+    private static bool IsAlone(BrokerBuffer buffer)
     {
-        using (Context.Enter())
+        try
         {
-            return buffer.IsReturned;
+            return buffer.Pages?.AreHeldElsewhere() == false;
+        }
+        catch (ObjectDisposedException)
+        {
+            return false; // it was returned meanwhile, and no mapping is on any account
         }
     }
 
@@ -416,6 +505,14 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
     private void ReturnLocked(BrokerBuffer buffer)
     {
         buffer.IsReturned = true;
+        foreach (BrokerMapping mapping in buffer.Mappings)
+        {
+            mapping.Mapping.End(); // withdrawn: it is on nobody's account, whatever is done there
+            mapping.Program.Mappings--;
+            ForgetLocked(mapping.Program);
+        }
+
+        buffer.Mappings.Clear();
         buffer.Pages?.Dispose();
         _buffers.Remove(buffer);
         buffer.Owner.Bytes -= (buffer.Shared.SizeBytes + 4095) & ~4095UL;

@@ -67,6 +67,7 @@ public static class ProofStory
                 {
                     StopCause.ProcessDead => "its process is dead",
                     StopCause.EngineReset => "its engine was reset",
+                    StopCause.StorageReplaced => "its mapping has other storage",
                     _ => "its device was removed",
                 };
                 yield return (stopped, $"{importer.Importer}: gone for good, {how}, says {importer.Witness}");

@@ -33,36 +33,31 @@ public sealed unsafe class DescriptorSet<T>
             _polled = new pollfd[_entries.Count * 2];
         }
 
-        int held = 0;
+        // One that was closed meanwhile is passed over: poll(2) takes a negative number for that.
+        List<FileDescriptor> held = [];
         try
         {
-            for (; held < _entries.Count; held++)
+            for (int i = 0; i < _entries.Count; i++)
             {
-                bool added = false;
-                _entries[held].Descriptor.DangerousAddRef(ref added);
-                _polled[held] = new pollfd
-                {
-                    fd = (int)_entries[held].Descriptor.DangerousGetHandle(),
-                    events = _entries[held].Events,
-                };
+                _polled[i] = new pollfd { fd = Hold(_entries[i].Descriptor, held), events = _entries[i].Events };
             }
 
             bool isFinite = KernelTime.TryConvert(timeout, out timespec time);
             fixed (pollfd* polled = _polled)
             {
-                if (Libc.ppoll(polled, (nuint)held, isFinite ? &time : null, null) < 0)
+                if (Libc.ppoll(polled, (nuint)_entries.Count, isFinite ? &time : null, null) < 0)
                 {
                     Errno errno = LinuxException.LastErrno();
                     if (errno != Errno.EINTR)
                     {
-                        throw new LinuxException("ppoll", $"{held} descriptors", errno);
+                        throw new LinuxException("ppoll", $"{_entries.Count} descriptors", errno);
                     }
 
                     return;
                 }
             }
 
-            for (int i = 0; i < held; i++)
+            for (int i = 0; i < _entries.Count; i++)
             {
                 if (_polled[i].revents != 0)
                 {
@@ -72,10 +67,22 @@ public sealed unsafe class DescriptorSet<T>
         }
         finally
         {
-            for (int i = 0; i < held; i++)
-            {
-                _entries[i].Descriptor.DangerousRelease();
-            }
+            held.ForEach(d => d.DangerousRelease());
+        }
+    }
+
+    private static int Hold(FileDescriptor descriptor, List<FileDescriptor> held)
+    {
+        try
+        {
+            bool added = false;
+            descriptor.DangerousAddRef(ref added);
+            held.Add(descriptor);
+            return (int)descriptor.DangerousGetHandle();
+        }
+        catch (ObjectDisposedException)
+        {
+            return -1;
         }
     }
 }

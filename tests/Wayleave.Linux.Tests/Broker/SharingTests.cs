@@ -1,9 +1,11 @@
+using System.Text.Json;
 using Wayleave.Client;
 using Wayleave.Core;
 using Wayleave.Host;
 using Wayleave.Host.Broker;
 using Wayleave.Host.Control;
 using Wayleave.Host.Objects;
+using Wayleave.Linux.Sharing;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.Broker;
@@ -212,6 +214,43 @@ public sealed class SharingTests : BrokerTest
         Assert.Equal("ok", (await mapper.AskAsync("hangup")));
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task A_mapper_of_storage_that_was_withdrawn_sees_zeros_and_never_the_new_owners_bytes(bool replaces)
+    {
+        Server.Store.ReplacesPages = replaces;
+        ForeignProgram mapper = await StartAsync();
+        using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "owner");
+        ulong free = (32UL << 20) - UsedBytes();
+        using ClientBuffer buffer = client.OpenDevice("gpu0").Allocate("lent", free, ClientStorage.Withdrawable);
+        using FileDescriptor descriptor = buffer.Export();
+        int taken = await GiveAsync(mapper, descriptor);
+        int number = await mapper.OkAsync($"import {taken}");
+        await mapper.OkAsync($"map {number} {free}");
+        await mapper.OkAsync("poke 4096 55");
+
+        using JsonDocument proof = JsonDocument.Parse(buffer.Revoke(TimeSpan.FromMilliseconds(50)));
+        Assert.Equal("Drained", proof.RootElement.GetProperty("grade").GetString());
+        Assert.True(proof.RootElement.GetProperty("sufficient").GetBoolean());
+        JsonElement importer = Assert.Single(proof.RootElement.GetProperty("importers").EnumerateArray());
+        Assert.Equal(
+            ("storage_replaced", $"process {mapper.Id}"),
+            (importer.GetProperty("stopped_by").GetString(), importer.GetProperty("holder").GetString()));
+        Assert.False(importer.TryGetProperty("unmapped_at_us", out _));
+
+        await UntilAsync("the memory is the device's", () => Find("lent") is null);
+        DeviceObject next = await Host.Objects.CreateAsync("gpu0", "next", free, null, Cancellation);
+        await Host.Objects.ForEachPieceAsync(next, (_, bytes) => bytes.Fill(0x5E), Cancellation);
+        Assert.Equal(replaces ? 0 : 0x5E, await mapper.OkAsync("peek 4096"));
+        await mapper.OkAsync("poke 4096 77");
+        byte seen = 0;
+        await Host.Objects.ForEachPieceAsync(next, 4096, 1, (_, bytes) => seen = bytes[0], Cancellation);
+        Assert.Equal(replaces ? 0x5E : 77, seen);
+        mapper.Kill();
+        await UntilAsync("its account is closed", () => Server.Store.ProgramCount == 1);
+    }
+
     [Fact]
     public void A_client_of_a_host_that_has_ended_is_told_so()
     {
@@ -220,5 +259,15 @@ public sealed class SharingTests : BrokerTest
         Server.Dispose();
         Assert.Equal(
             Errno.ECONNRESET, Assert.Throws<BrokerException>(() => device.Allocate("x", 4096)).Errno);
+    }
+
+    private async Task<int> GiveAsync(ForeignProgram program, FileDescriptor descriptor)
+    {
+        string meeting = Path.Combine(Root, Path.GetRandomFileName());
+        using System.Net.Sockets.Socket listener = MessageSocket.Listen(meeting, 1);
+        Task<int> taking = program.OkAsync($"take {meeting}");
+        using MessageSocket socket = new(await listener.AcceptAsync(Cancellation));
+        Assert.Equal(Errno.Success, socket.Send([1], [descriptor]));
+        return await taking;
     }
 }
