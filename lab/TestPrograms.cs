@@ -1,5 +1,6 @@
 using Wayleave.Lab.Guests;
 using Wayleave.Lab.Rdma;
+using Wayleave.Lab.Tcp;
 
 namespace Wayleave.Lab;
 
@@ -19,6 +20,7 @@ internal static class TestPrograms
         ["register-times"] = RegisterTimes.Run,
         ["rping-peer"] = RpingPeer.Run,
         ["rxe-dialogs"] = RxeDialogs.Run,
+        ["tcp-receiver"] = TcpReceiver.Run,
         ["wayleave"] = arguments => AppDomain.CurrentDomain.ExecuteAssembly(
             Path.Combine(AppContext.BaseDirectory, "wayleave.dll"), arguments),
     };

@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Reservations;
@@ -18,8 +19,15 @@ internal sealed class BoundRegion : IDisposable
     private readonly MappedMemory _vram;
     private readonly int _queue;
 
-    private BoundRegion(HostedNic nic, MappedMemory vram, MemoryBinding binding, int queue) =>
-        (_nic, _vram, Binding, _queue) = (nic, vram, binding, queue);
+    private readonly GpuBuffer _buffer;
+    private readonly DmaPort _dma;
+
+    private BoundRegion(
+        HostedNic nic, MappedMemory vram, PciFunction function, GpuBuffer buffer, MemoryBinding binding, int queue)
+    {
+        (_nic, _vram, _buffer, Binding, _queue) = (nic, vram, buffer, binding, queue);
+        _dma = new DmaPort(function);
+    }
 
     public MemoryBinding Binding { get; }
 
@@ -68,7 +76,7 @@ internal sealed class BoundRegion : IDisposable
         }
 
         return outcome.Errno == Errno.Success
-            ? new BoundRegion(nic, vram, binding!, queue)
+            ? new BoundRegion(nic, vram, function, buffer, binding!, queue)
             : throw new WayleaveException(outcome.Errno, "bind the memory of gpu0", outcome.Explanation);
     }
 
@@ -79,6 +87,26 @@ internal sealed class BoundRegion : IDisposable
         FlowRule rule = FlowRule.ForConnection(flow.Remote, flow.RemotePort, flow.Local, flow.LocalPort, _queue);
         _nic.Device.Port.Steering.InsertRule(rule, out _).ThrowIfFailed("steer a connection");
     });
+
+    /// <summary>Adds a piece that was received, as the GPU's own engine reads it.</summary>
+    /// <exception cref="WayleaveException">Nothing answers there.</exception>
+    public void AppendTo(IncrementalHash hash, in DevmemFragment fragment)
+    {
+        ulong offset = fragment.Offset;
+        int left = (int)fragment.LengthBytes;
+        while (left > 0)
+        {
+            ReadOnlySpan<byte> bytes = default;
+            Errno errno = _buffer.Placement.LocalAddresses.TryLocate(
+                offset, out DeviceAddress address, out ulong contiguous)
+                ? _dma.TryRead(address, (int)Math.Min((ulong)left, contiguous), out bytes)
+                : Errno.EFAULT;
+            errno.ThrowIfFailed($"read {fragment} in memory of gpu0");
+            hash.AppendData(bytes);
+            offset += (ulong)bytes.Length;
+            left -= bytes.Length;
+        }
+    }
 
     public void Dispose() => ((IDisposable)_vram).Dispose();
 }
