@@ -10,6 +10,7 @@ internal static class TestPrograms
     private static readonly Dictionary<string, Func<string[], int>> s_programs = new()
     {
         ["boot"] = BootReport.Run,
+        ["devmem-refusals"] = DevmemRefusals.Run,
         ["dmabuf"] = DmaBufCases.Run,
         ["doctor"] = DoctorReport.Run,
         ["kernel-peer"] = KernelPeer.Run,

@@ -8,7 +8,6 @@ using Wayleave.Devices.Ethernet;
 using Wayleave.Devices.Ethernet.Ip;
 using Wayleave.Devices.Ethernet.Tcp;
 using Wayleave.Devices.Link;
-using Wayleave.Host;
 using Wayleave.Host.Benchmarks.Tcp;
 using Wayleave.Host.Ethernet;
 using Wayleave.Host.Runners;

@@ -2,4 +2,8 @@
 set -eu
 modprobe tun
 modprobe sch_netem
+modprobe veth
+ip link set lo up
+ip link add va type veth peer name vb
+"$LAB" program devmem-refusals lo va
 exec "$LAB" program tcp-receiver

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
 using Wayleave.Core;
+using Wayleave.Linux.Devmem;
 using Wayleave.Linux.Interop;
 
 namespace Wayleave.Linux.Facilities;
@@ -28,6 +29,52 @@ internal sealed class NetworkFacilities(MachineFiles files)
         Facility namespaces = UserNamespaces();
         yield return Tap(namespaces.State == FacilityState.Present);
         yield return namespaces;
+        if (files.IsThisMachine)
+        {
+            yield return DevmemTcp();
+        }
+    }
+
+    // Each NIC is asked to bind no buffer at all: it says whether its driver could before it says that there is none.
+    private Facility DevmemTcp()
+    {
+        const string Name = "devmem-tcp";
+        try
+        {
+            using NetdevSocket netdev = NetdevSocket.Open();
+            if (!netdev.HasReceiveBinding)
+            {
+                return new(
+                    Area, Name, FacilityState.Absent, "the kernel has no bind-rx (Linux 6.12, CONFIG_NET_DEVMEM)");
+            }
+
+            if (!files.HasCapability(CapNetAdmin))
+            {
+                return new(
+                    Area, Name, FacilityState.Denied, "to bind a queue needs CAP_NET_ADMIN", "run it as root");
+            }
+
+            List<string> refusals = [];
+            foreach (string nic in files.List("sys/class/net"))
+            {
+                uint index = Libc.if_nametoindex(nic);
+                Errno errno = netdev.BindReceive(index, FileDescriptor.None, [0], out _, out string? reason);
+                if (errno == Errno.EBADF)
+                {
+                    return new(Area, Name, FacilityState.Present, $"{nic} can bind receive queues");
+                }
+
+                refusals.Add($"{nic}: {reason ?? errno.ToString()}");
+            }
+
+            return new(
+                Area, Name, FacilityState.Absent,
+                $"no NIC can bind receive queues ({string.Join(", ", refusals)})");
+        }
+        catch (LinuxException e)
+        {
+            return new(Area, Name, FacilityState.Absent, e.Message);
+        }
     }
 
     private Facility SocketBuffers()

@@ -15,6 +15,7 @@ internal static class socket
     internal const int SOCK_CLOEXEC = 0x80000;
 
     internal const int SOL_SOCKET = 1;
+    internal const int SOL_NETLINK = 270;
     internal const int SO_SNDBUF = 7;
     internal const int SO_RCVBUF = 8;
     internal const int SO_PEERCRED = 17;

@@ -152,7 +152,7 @@ public sealed class FacilityTests : IDisposable
             [
                 "linux", "memfd", "pidfd", "huge-pages", "userfaultfd", "udmabuf", "dma-heap", "sync-file",
                 "drm-render", "drm-prime", "pci", "iommu", "p2pmem", "vfio", "rdma", "udp-gso", "udp-gro",
-                "socket-buffers", "raw-socket", "tap", "user-namespaces",
+                "socket-buffers", "raw-socket", "tap", "user-namespaces", "devmem-tcp",
             ]),
             new HashSet<string>(names));
         Assert.All(names, n => Assert.Contains(n, table.ToString(), StringComparison.Ordinal));

@@ -21,7 +21,7 @@ public class LayoutTests
         ("linux/sock_diag.h", [typeof(sock_diag)]),
         ("linux/if.h", [typeof(@if), typeof(ifreq)]),
         ("linux/if_tun.h", [typeof(if_tun)]),
-        ("linux/netlink.h", [typeof(netlink), typeof(nlmsghdr), typeof(nlmsgerr)]),
+        ("linux/netlink.h", [typeof(netlink), typeof(nlmsghdr), typeof(nlmsgerr), typeof(nlattr)]),
         ("linux/rtnetlink.h", [typeof(rtnetlink), typeof(rtattr), typeof(ifinfomsg), typeof(ifaddrmsg)]),
         ("poll.h", [typeof(poll), typeof(pollfd)]),
         ("time.h", [typeof(timespec)]),
@@ -32,6 +32,7 @@ public class LayoutTests
         ("linux/fcntl.h", [typeof(fcntl)]),
         ("sys/stat.h", [typeof(stat), typeof(statx)]),
         ("linux/tcp.h", [typeof(tcp)]),
+        ("linux/genetlink.h", [typeof(genetlink), typeof(genlmsghdr)]),
         ("sys/syscall.h", [typeof(unistd)]),
         ("unistd.h", [typeof(access)]),
         ("linux/userfaultfd.h", [
@@ -54,6 +55,9 @@ public class LayoutTests
     [
         ("linux/sync_file.h", [typeof(sync_file_deadline), typeof(sync_set_deadline)], "SYNC_IOC_SET_DEADLINE"),
         ("linux/if_tun.h", [typeof(if_tun_uso)], "TUN_F_USO6"),
+        ("linux/netdev.h", [typeof(netdev)], "NETDEV_CMD_BIND_RX"),
+        ("asm-generic/socket.h", [typeof(socket_devmem)], "SO_DEVMEM_DONTNEED"),
+        ("linux/uio.h", [typeof(dmabuf_cmsg), typeof(dmabuf_token)], "struct dmabuf_token"),
         ("drm/drm.h", [
             typeof(drm), typeof(drm_version), typeof(drm_gem_close), typeof(drm_get_cap), typeof(drm_prime_handle),
             typeof(drm_mode_create_dumb),
@@ -85,7 +89,7 @@ public class LayoutTests
         string program = Describe(found!, types);
         try
         {
-            Compile($"#include <{found}>\n#ifndef {newest}\n#error old\n#endif\n");
+            Compile($"#include <sys/ioctl.h>\n#include <{found}>\nint known = (int)sizeof({newest});\n");
         }
         catch (InvalidOperationException)
         {
