@@ -342,7 +342,7 @@ public sealed class SteeringTests
     {
         SplitMix64 random = new(11);
         string[] addresses = ["10.0.0.2", "10.0.0.3", "10.0.1.2"];
-        for (int run = 0; run < 300; run++)
+        for (int run = 0; run < FuzzRounds.Of(300); run++)
         {
             FlowSteering steering = New(8);
             for (int i = 0; i < 12; i++)

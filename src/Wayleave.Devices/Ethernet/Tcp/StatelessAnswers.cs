@@ -48,9 +48,9 @@ internal sealed class StatelessAnswers(TcpEndpointOptions options, TcpStats stat
     /// <summary>RFC 9293 3.10.7.1: a segment for nobody.</summary>
     public void ToStranger(TimeSpan now, in TcpFlow flow, scoped in TcpSegment segment)
     {
-        if (segment.HasRst || (segment.Flags & (TcpFlags.Syn | TcpFlags.Ack | TcpFlags.Fin)) == 0)
+        if (segment.HasRst)
         {
-            return;
+            return; // RFC 9293 3.10.7.1: anything else causes a reset, whatever its flags are
         }
 
         if (!_resets.TryTake(now))

@@ -61,7 +61,8 @@ internal sealed class BoundRegion : IDisposable
         {
             FlowSteering steering = nic.Device.Port.Steering;
             nic.Device.SetSplit(new HeaderSplit(HeaderSplitMode.On, 0)).ThrowIfFailed("switch header split on");
-            steering.Change(0, RssChange.Equal(queue, steering.Main.Table.Length)).ThrowIfFailed("set the table of RSS");
+            steering.Change(0, RssChange.Equal(queue, steering.Main.Table.Length))
+                .ThrowIfFailed("set the table of RSS");
             BindRequest request = new()
             {
                 Queues = [queue],

@@ -48,6 +48,8 @@ public class HandshakeTests
         d.Expect("R 500:500(0)");
         d.Send("F 1:1(0)");
         d.Expect("R. 0:0(0) ack 2");
+        d.Send("- 1:11(10)");
+        d.Expect("R. 0:0(0) ack 11");
         d.Send("R 1:1(0)");
         d.ExpectNothing();
     }

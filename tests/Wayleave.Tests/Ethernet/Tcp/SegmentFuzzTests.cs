@@ -18,7 +18,7 @@ public class SegmentFuzzTests
     {
         SplitMix64 random = new(7);
         byte[] bytes = new byte[SegmentOptions.SizeMax], written = new byte[SegmentOptions.SizeMax];
-        for (int i = 0; i < 200_000; i++)
+        for (int i = 0; i < FuzzRounds.Of(200_000); i++)
         {
             random.Fill(bytes);
             if (i % 2 == 0)
@@ -93,7 +93,7 @@ public class SegmentFuzzTests
     public void F_09_A_receiver_survives_every_sequence_of_segments()
     {
         long delivered = 0, held = 0;
-        for (ulong seed = 1; seed <= 120; seed++)
+        for (ulong seed = 1; seed <= (ulong)FuzzRounds.Of(120); seed++)
         {
             SplitMix64 random = new(seed);
             Dialog d = new(
@@ -156,7 +156,7 @@ public class SegmentFuzzTests
     public void F_10_A_sender_survives_every_sequence_of_acknowledgements()
     {
         long repeated = 0;
-        for (ulong seed = 1; seed <= 120; seed++)
+        for (ulong seed = 1; seed <= (ulong)FuzzRounds.Of(120); seed++)
         {
             SplitMix64 random = new(seed);
             Dialog d = new(o => o with { SuperPacketBytes = random.Next(2) == 0 ? 1 : 20_000 }, seed: seed);
