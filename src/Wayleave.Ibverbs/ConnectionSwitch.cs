@@ -7,8 +7,8 @@ using Wayleave.Linux;
 
 namespace Wayleave.Ibverbs;
 
-// Who runs what: commands run on the program's threads and take the port token for a moment; events are taken at the end
-// of each turn by whoever drives the port, under the token, and only go into the queue of a channel there.
+// Who runs what: commands run on the program's threads and take the port token for a moment; events are taken at the
+// end of each turn by whoever drives the port, under the token, and only go into the queue of a channel there.
 
 /// <summary>The connection manager of a device, and which identifier each of its connections is.</summary>
 internal sealed class ConnectionSwitch

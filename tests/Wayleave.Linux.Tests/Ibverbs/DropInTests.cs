@@ -103,6 +103,16 @@ public class DropInTests
     }
 
     [Fact]
+    public void Bad_input_gets_the_errno_of_the_manual_page_and_random_structures_crash_nothing()
+    {
+        string file = Compile(File.ReadAllText(Path.Combine(
+            Root(), "tests", "Wayleave.Linux.Tests", "Ibverbs", "BadInput.c")));
+        Result result = Run("wl0@127.0.62.100", file);
+        File.Delete(file);
+        Assert.True(result.Exit == 0, result.ToString());
+    }
+
+    [Fact]
     public void Run_takes_a_free_address_and_passes_the_exit_code_on()
     {
         Library();

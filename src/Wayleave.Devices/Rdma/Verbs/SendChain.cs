@@ -4,8 +4,8 @@ namespace Wayleave.Devices.Rdma.Verbs;
 
 /// <summary>
 /// As <see cref="SendPost"/>, for a chain that is made in several calls and cannot stay on a stack
-/// (<c>ibv_wr_start</c> to <c>ibv_wr_complete</c>). One for each queue pair that wants it, used again and again; between
-/// <see cref="Begin"/> and its end it belongs to the thread that began.
+/// (<c>ibv_wr_start</c> to <c>ibv_wr_complete</c>). One for each queue pair that wants it, used again and again;
+/// between <see cref="Begin"/> and its end it belongs to the thread that began.
 /// </summary>
 /// <param name="pair">Whose send queue.</param>
 public sealed class SendChain(QueuePair pair)
