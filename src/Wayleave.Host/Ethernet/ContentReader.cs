@@ -68,9 +68,18 @@ internal sealed class ContentReader(ReceivedPieces pieces, TimeSpan stallMax, Ac
     }
 
     /// <summary>Reads content of a known length; the present batch begins with it.</summary>
+    /// <param name="connection">For the report.</param>
+    /// <param name="sink">Owned by the caller; completed when all has come.</param>
+    /// <param name="lengthBytes">Of the content.</param>
+    /// <param name="check">Throws when the content is not wanted any more; before it is completed.</param>
+    /// <param name="cancellation">Ends it.</param>
     /// <exception cref="WayleaveException">ENODATA: the stream ended before.</exception>
     public async Task<ReceivedContent> ReadExactlyAsync(
-        DevmemConnection connection, ContentSink sink, ulong lengthBytes, CancellationToken cancellation)
+        DevmemConnection connection,
+        ContentSink sink,
+        ulong lengthBytes,
+        Action check,
+        CancellationToken cancellation)
     {
         long start = Stopwatch.GetTimestamp();
         while (true)
@@ -83,6 +92,7 @@ internal sealed class ContentReader(ReceivedPieces pieces, TimeSpan stallMax, Ac
             }
         }
 
+        check();
         return await EndAsync(connection, sink, lengthBytes, start, cancellation).ConfigureAwait(false);
     }
 

@@ -82,6 +82,9 @@ internal sealed class ObjectSink : ContentSink
     private ObjectSink(WayleaveHost host, bool isStaged, DeviceObject target, DeviceGather gather)
         : base(host, isStaged) => (_host, _target, _gather) = (host, target, gather);
 
+    /// <summary>What the content becomes.</summary>
+    public DeviceObject Target => _target;
+
     /// <summary>Takes memory for an object that nobody finds before it is complete.</summary>
     /// <exception cref="WayleaveException">
     /// EOPNOTSUPP: the device has no copy engine. Or no room, or a bad name.

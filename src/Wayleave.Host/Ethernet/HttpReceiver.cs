@@ -1,5 +1,7 @@
+using System.Collections.Concurrent;
 using System.Text;
 using Wayleave.Core;
+using Wayleave.Host.Objects;
 
 namespace Wayleave.Host.Ethernet;
 
@@ -20,6 +22,9 @@ public sealed record RefusedRequest(string Peer, int Status, string Reason);
 internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, TimeSpan stallMax, Action<long> count)
 {
     public static readonly TimeSpan StallMaxDefault = TimeSpan.FromSeconds(30);
+
+    // Objects that came by this reception: a stranger replaces those, and no others.
+    private readonly ConcurrentDictionary<ulong, bool> _made = new();
 
     // How much at a time is copied to look for the end of the head: content behind it that is looked at too.
     private const int LookBytes = 128;
@@ -78,7 +83,7 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
             throw new HttpRefusal(422, "an object has at least one byte");
         }
 
-        bool isNew = host.Objects.Find(reception.Buffer.Device, head.Target) is null;
+        bool isNew = IsFree(head.Target);
         await using ObjectSink sink = await OpenAsync(head.Target, length, cancellation).ConfigureAwait(false);
         if (head.ExpectsContinue)
         {
@@ -87,13 +92,25 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
         }
 
         ReceivedContent received = await reader
-            .ReadExactlyAsync(connection, sink, length, cancellation).ConfigureAwait(false);
+            .ReadExactlyAsync(connection, sink, length, () => _ = IsFree(head.Target), cancellation)
+            .ConfigureAwait(false);
+        _made[sink.Target.Id] = true;
         received = received with { Target = $"{reception.Buffer.Device}/{head.Target}", HeadBytes = (ulong)headBytes };
         string text = $"{received.Target} {received.Bytes} bytes sha256 {received.Sha256}";
         string location = $"Location: /{Uri.EscapeDataString(head.Target)}\r\n";
         await AnswerAsync(connection, isNew ? 201 : 200, text, location, cancellation).ConfigureAwait(false);
         await LingerAsync(connection, pieces, cancellation).ConfigureAwait(false);
         return received;
+    }
+
+    // Who uploads has shown no token: what others keep on the device is not his to take back.
+    private bool IsFree(string name)
+    {
+        DeviceObject? older = host.Objects.Find(reception.Buffer.Device, name);
+        return older is null
+            || (_made.ContainsKey(older.Id)
+                ? false
+                : throw new HttpRefusal(409, $"{older} exists, and did not come this way"));
     }
 
     private async Task<ObjectSink> OpenAsync(string name, ulong length, CancellationToken cancellation)
@@ -199,6 +216,7 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
         201 => "Created",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        409 => "Conflict",
         411 => "Length Required",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",

@@ -184,6 +184,15 @@ public sealed class NetReceive : NetOperation
                 $"a buffer of {_request.BufferBytes} bytes is no positive multiple of chunks of {chunk} bytes");
         }
 
+        if (_request.Name == _bufferName)
+        {
+            throw new WayleaveException(
+                Errno.EEXIST,
+                What,
+                $"{_bufferName} is the name of what is bound",
+                "name the buffer otherwise: --buffer-name");
+        }
+
         if (Host.Objects.Find(_request.Device, _bufferName) is { } other)
         {
             throw new WayleaveException(

@@ -228,6 +228,21 @@ public sealed class NetReceiveTests
         });
 
     [Fact]
+    public void An_upload_replaces_no_object_that_came_otherwise_and_not_the_bound_memory() => EthernetHost.Run(host =>
+    {
+        DeviceObject kept = MakeObject(host, [1, 2, 3]);
+        using Reception reception = Reception.Open(host, Http);
+        foreach (string name in (string[])["out", "nic0-rx2"])
+        {
+            string answer = Ask($"PUT /{name} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", []);
+            Assert.StartsWith("HTTP/1.1 409 Conflict\r\n", answer, Ordinal);
+        }
+
+        Assert.Empty(reception.Stop());
+        Assert.Same(kept, host.Host.Objects.Find("gpu0", "out"));
+    });
+
+    [Fact]
     public void A_head_without_end_is_refused_and_one_in_single_bytes_is_read() => EthernetHost.Run(host =>
     {
         using Reception reception = Reception.Open(host, Http);
