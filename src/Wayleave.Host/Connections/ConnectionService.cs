@@ -17,7 +17,7 @@ public sealed class ConnectionService
 {
     private readonly NicHandle _nic;
     private readonly ConnectionManager _manager;
-    private readonly Dictionary<CmListener, RdmaListener> _listeners = []; // port token
+    private readonly Dictionary<ushort, RdmaListener> _listeners = []; // port token
     private readonly Dictionary<CmConnection, RdmaConnection> _connections = []; // port token
 
     internal ConnectionService(NicHandle nic)
@@ -44,7 +44,7 @@ public sealed class ConnectionService
             if (made is not null)
             {
                 listener = new RdmaListener(this, made);
-                _listeners.Add(made, listener);
+                _listeners.Add(port, listener);
             }
         });
         errno.ThrowIfFailed($"listen to port {port} of {_nic.Name}");
@@ -128,7 +128,7 @@ public sealed class ConnectionService
     internal void Close(CmListener listener) => _nic.Driver.WithToken(() =>
     {
         _manager.Close(listener);
-        _listeners.Remove(listener);
+        _listeners.Remove(listener.Port);
     });
 
     internal RdmaConnection Accept(CmConnection request, QueuePair pair, CmParameters parameters)
@@ -178,14 +178,9 @@ public sealed class ConnectionService
 
     private void HandleRequest(in CmEvent cmEvent)
     {
-        ushort port = cmEvent.Connection.Port;
-        foreach ((CmListener id, RdmaListener listener) in _listeners)
+        if (_listeners.TryGetValue(cmEvent.Connection.Port, out RdmaListener? listener))
         {
-            if (id.Port == port)
-            {
-                listener.Add(new RdmaConnectionRequest(this, cmEvent.Connection, cmEvent.PrivateData));
-                return;
-            }
+            listener.Add(new RdmaConnectionRequest(this, cmEvent.Connection, cmEvent.PrivateData));
         }
     }
 }

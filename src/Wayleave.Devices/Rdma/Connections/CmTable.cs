@@ -3,14 +3,21 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma.Connections;
 
+// A timer that was set again, or taken back, leaves its old entry in the queue of timers: it is told by its time, which
+// is not the connection's any more, and dropped when it comes up or when there are too many of them.
+
 /// <summary>The connections of a manager, by name and by peer, and those that wait for time. Port token held.</summary>
 internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
 {
+    private const int TimersSlack = 64;
+
     private readonly Dictionary<uint, CmConnection> _byId = [];
     private readonly Dictionary<(Gid Source, uint RemoteId, ulong Guid), CmConnection> _byRequest = [];
     private readonly Queue<CmConnection> _timeWait = [];
     private readonly HashSet<uint> _heldNumbers = [];
-    private readonly List<CmConnection> _timed = [];
+    private readonly Dictionary<(Gid Source, uint Number), CmConnection> _byRemotePair = [];
+    private readonly Dictionary<QueuePair, CmConnection> _byPair = [];
+    private readonly PriorityQueue<CmConnection, TimeSpan> _timers = new();
 
     public int Count => _byId.Count;
 
@@ -18,7 +25,7 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
     public int Pending { get; set; }
 
     /// <summary>When the next connection is due; may be early, never late.</summary>
-    public TimeSpan Deadline { get; private set; } = TimeSpan.MaxValue;
+    public TimeSpan Deadline => _timers.TryPeek(out _, out TimeSpan deadline) ? deadline : TimeSpan.MaxValue;
 
     /// <summary>A name that nobody can guess, and nobody has.</summary>
     public uint NewId()
@@ -52,23 +59,22 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
     public CmConnection? FindByRequest(Gid source, CmRequest request) =>
         _byRequest.GetValueOrDefault((source, request.LocalId, request.NodeGuid));
 
+    /// <summary>Both queue pairs are known: either finds the connection from now on, until it is closed.</summary>
+    public void NotePairs(CmConnection connection)
+    {
+        _byRemotePair[(connection.RemoteGid, connection.RemoteQpNumber)] = connection;
+        _byPair[connection.Pair!] = connection;
+    }
+
     /// <summary>A connection to that queue pair of a peer that has not ended.</summary>
     public CmConnection? FindByQueuePair(Gid source, uint queuePairNumber)
     {
-        foreach (CmConnection connection in _byId.Values)
-        {
-            if (connection.RemoteQpNumber == queuePairNumber && connection.RemoteGid == source
-                && connection.State is CmState.Established or CmState.ReplySent)
-            {
-                return connection;
-            }
-        }
-
-        return null;
+        CmConnection? found = _byRemotePair.GetValueOrDefault((source, queuePairNumber));
+        return found is { State: CmState.Established or CmState.ReplySent } ? found : null;
     }
 
-    /// <summary>The connection of an own queue pair, if it has a deadline: it is being made, or ends.</summary>
-    public CmConnection? FindByPair(QueuePair pair) => _timed.Find(c => ReferenceEquals(c.Pair, pair));
+    /// <summary>The connection of an own queue pair, once both are known.</summary>
+    public CmConnection? FindByPair(QueuePair pair) => _byPair.GetValueOrDefault(pair);
 
     public List<CmConnection> All(Predicate<CmConnection> match) => [.. _byId.Values.Where(c => match(c))];
 
@@ -91,37 +97,32 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
 
     public void SetDeadline(CmConnection connection, TimeSpan deadline)
     {
-        bool wasTimed = connection.Deadline != TimeSpan.MaxValue;
         connection.Deadline = deadline;
         if (deadline == TimeSpan.MaxValue)
         {
-            _timed.Remove(connection);
             return;
         }
 
-        if (!wasTimed)
-        {
-            _timed.Add(connection);
-        }
-
-        Deadline = deadline < Deadline ? deadline : Deadline;
+        _timers.Enqueue(connection, deadline);
         device.Port.NoteDeadline(deadline);
+        if (_timers.Count > 2 * _byId.Count + TimersSlack)
+        {
+            DropStaleTimers();
+        }
     }
 
-    /// <summary>Those whose deadline is over.</summary>
+    /// <summary>Those whose deadline is over, in the order of their times.</summary>
     public List<CmConnection> TakeDue(TimeSpan now)
     {
-        List<CmConnection> due = _timed.FindAll(c => c.Deadline <= now);
-        _timed.RemoveAll(c => c.Deadline <= now);
-        foreach (CmConnection connection in due)
+        List<CmConnection> due = [];
+        while (_timers.TryPeek(out CmConnection? connection, out TimeSpan deadline) && deadline <= now)
         {
-            connection.Deadline = TimeSpan.MaxValue;
-        }
-
-        Deadline = TimeSpan.MaxValue;
-        foreach (CmConnection connection in _timed)
-        {
-            Deadline = connection.Deadline < Deadline ? connection.Deadline : Deadline;
+            _timers.Dequeue();
+            if (connection.Deadline == deadline)
+            {
+                connection.Deadline = TimeSpan.MaxValue;
+                due.Add(connection);
+            }
         }
 
         return due;
@@ -143,9 +144,34 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
             _byRequest.Remove((connection.RemoteGid, request.LocalId, request.NodeGuid));
         }
 
+        RemoveIfSame(_byRemotePair, (connection.RemoteGid, connection.RemoteQpNumber), connection);
         if (connection.Pair is { } pair)
         {
             _heldNumbers.Remove(pair.QpNumber);
+            RemoveIfSame(_byPair, pair, connection);
+        }
+    }
+
+    // A later connection may have taken the place.
+    private static void RemoveIfSame<TKey>(
+        Dictionary<TKey, CmConnection> table, TKey key, CmConnection connection)
+        where TKey : notnull
+    {
+        if (table.TryGetValue(key, out CmConnection? found) && ReferenceEquals(found, connection))
+        {
+            table.Remove(key);
+        }
+    }
+
+    private void DropStaleTimers()
+    {
+        _timers.Clear();
+        foreach (CmConnection connection in _byId.Values)
+        {
+            if (connection.Deadline != TimeSpan.MaxValue)
+            {
+                _timers.Enqueue(connection, connection.Deadline);
+            }
         }
     }
 }

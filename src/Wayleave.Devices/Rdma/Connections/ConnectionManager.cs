@@ -22,7 +22,7 @@ public sealed class ConnectionManager : IManagementAgent
     private readonly CmOutbox _outbox;
     private readonly CmTable _table;
     private readonly Dictionary<ushort, CmListener> _listeners = [];
-    private readonly Queue<CmEvent> _events = [];
+    private readonly CmTransitions _transitions;
     private ushort _nextSourcePort;
 
     /// <param name="device">Whose port it serves; a port has at most one manager. Its token is held.</param>
@@ -38,6 +38,7 @@ public sealed class ConnectionManager : IManagementAgent
         _table = new CmTable(device, _options.TimeWaitMax);
         NodeGuid = device.NextRandom64();
         _outbox = new CmOutbox(device, this, _options, NodeGuid);
+        _transitions = new CmTransitions(device, _options, _table, _outbox);
         _nextSourcePort = (ushort)(0xC000 | device.NextRandom());
     }
 
@@ -139,7 +140,7 @@ public sealed class ConnectionManager : IManagementAgent
             AckTimeout = _options.AckTimeoutCode,
         };
         _table.Add(connection);
-        SendAndWait(connection, now);
+        _transitions.SendAndWait(connection, now);
         return Errno.Success;
     }
 
@@ -175,10 +176,11 @@ public sealed class ConnectionManager : IManagementAgent
             return errno;
         }
 
-        LeaveBacklog(connection);
+        _transitions.LeaveBacklog(connection);
         connection.State = CmState.ReplySent;
+        _table.NotePairs(connection);
         pair.AwaitsFirstPacket = true;
-        SendAndWait(connection, now);
+        _transitions.SendAndWait(connection, now);
         return Errno.Success;
     }
 
@@ -195,7 +197,7 @@ public sealed class ConnectionManager : IManagementAgent
         if (connection.State == CmState.RequestReceived)
         {
             ArgumentOutOfRangeException.ThrowIfGreaterThan(privateData.Length, CmNotice.RejectPrivateDataMax);
-            LeaveBacklog(connection);
+            _transitions.LeaveBacklog(connection);
             _outbox.SendNotice(connection, CmMessageId.ConnectReject, CmSubject.Request, reason, privateData);
             _table.Close(connection);
         }
@@ -221,7 +223,7 @@ public sealed class ConnectionManager : IManagementAgent
                 connection.StopPair();
                 connection.State = CmState.DisconnectSent;
                 connection.TransactionId = _device.NextRandom64();
-                SendAndWait(connection, now);
+                _transitions.SendAndWait(connection, now);
                 break;
             default:
                 break;
@@ -229,7 +231,7 @@ public sealed class ConnectionManager : IManagementAgent
     }
 
     /// <summary>The oldest event that was not polled yet (<c>rdma_get_cm_event</c>, without the wait).</summary>
-    public bool PollEvent(out CmEvent cmEvent) => _events.TryDequeue(out cmEvent);
+    public bool PollEvent(out CmEvent cmEvent) => _transitions.PollEvent(out cmEvent);
 
     void IManagementAgent.HandleMad(in Arrival arrival, uint sourceQp, ReadOnlySpan<byte> mad)
     {
@@ -247,7 +249,7 @@ public sealed class ConnectionManager : IManagementAgent
             if (connection.State == CmState.TimeWait)
             {
                 _table.Close(connection);
-                Raise(CmEventKind.TimeWaitOver, connection);
+                _transitions.Raise(CmEventKind.TimeWaitOver, connection);
             }
             else if (connection.RetriesLeft-- > 0)
             {
@@ -256,7 +258,7 @@ public sealed class ConnectionManager : IManagementAgent
             }
             else
             {
-                GiveUp(connection);
+                _transitions.GiveUp(connection);
             }
         }
     }
@@ -267,7 +269,7 @@ public sealed class ConnectionManager : IManagementAgent
         pair.AwaitsFirstPacket = false;
         if (_table.FindByPair(pair) is { State: CmState.ReplySent } connection)
         {
-            Establish(connection, default);
+            _transitions.Establish(connection, default);
         }
     }
 
@@ -306,7 +308,7 @@ public sealed class ConnectionManager : IManagementAgent
         if (_table.FindByQueuePair(source, request.QpNumber) is { } stale)
         {
             // The peer has forgotten the connection that this queue pair was in.
-            EnterTimeWait(stale);
+            _transitions.EnterTimeWait(stale);
             return _outbox.RefuseStranger(source, header, request.LocalId, CmRejectReason.StaleConnection);
         }
 
@@ -328,7 +330,7 @@ public sealed class ConnectionManager : IManagementAgent
         _table.Add(connection);
         listener.Pending++;
         _table.Pending++;
-        Raise(CmEventKind.ConnectRequest, connection, privateData: request.PrivateData);
+        _transitions.Raise(CmEventKind.ConnectRequest, connection, privateData: request.PrivateData);
         return true;
     }
 
@@ -373,12 +375,12 @@ public sealed class ConnectionManager : IManagementAgent
         {
             _outbox.SendNotice(
                 connection, CmMessageId.ConnectReject, CmSubject.Reply, CmRejectReason.ConsumerDefined);
-            Refused(connection, CmRejectReason.ConsumerDefined, default);
+            _transitions.Refused(connection, CmRejectReason.ConsumerDefined, default);
             return true;
         }
 
         _outbox.SendNotice(connection, CmMessageId.ReadyToUse);
-        Establish(connection, reply.PrivateData);
+        _transitions.Establish(connection, reply.PrivateData);
         return true;
     }
 
@@ -410,7 +412,7 @@ public sealed class ConnectionManager : IManagementAgent
     {
         if (connection.State == CmState.ReplySent)
         {
-            Establish(connection, notice.PrivateData);
+            _transitions.Establish(connection, notice.PrivateData);
         }
 
         return true;
@@ -421,14 +423,14 @@ public sealed class ConnectionManager : IManagementAgent
         switch (connection.State)
         {
             case CmState.RequestSent or CmState.ReplySent:
-                Refused(connection, notice.Reason, notice.PrivateData);
+                _transitions.Refused(connection, notice.Reason, notice.PrivateData);
                 return true;
             case CmState.RequestReceived:
-                LeaveBacklog(connection);
-                Refused(connection, notice.Reason, notice.PrivateData);
+                _transitions.LeaveBacklog(connection);
+                _transitions.Refused(connection, notice.Reason, notice.PrivateData);
                 return true;
             case CmState.Established when notice.Reason == CmRejectReason.StaleConnection:
-                EnterTimeWait(connection);
+                _transitions.EnterTimeWait(connection);
                 return true;
             default:
                 return false;
@@ -462,7 +464,7 @@ public sealed class ConnectionManager : IManagementAgent
         _outbox.SendNotice(connection, CmMessageId.DisconnectReply);
         if (connection.State != CmState.TimeWait)
         {
-            EnterTimeWait(connection);
+            _transitions.EnterTimeWait(connection);
         }
 
         return true;
@@ -472,76 +474,9 @@ public sealed class ConnectionManager : IManagementAgent
     {
         if (connection.State == CmState.DisconnectSent)
         {
-            EnterTimeWait(connection);
+            _transitions.EnterTimeWait(connection);
         }
 
         return true;
     }
-
-    private void Establish(CmConnection connection, ReadOnlyMemory<byte> privateData)
-    {
-        connection.State = CmState.Established;
-        connection.Pair!.AwaitsFirstPacket = false;
-        _table.SetDeadline(connection, TimeSpan.MaxValue);
-        _device.Host.Trace("rdma.connected", connection.Pair!.Name, connection.LocalId, connection.RemoteQpNumber);
-        Raise(CmEventKind.Established, connection, privateData: privateData);
-    }
-
-    private void Refused(CmConnection connection, CmRejectReason reason, ReadOnlyMemory<byte> privateData)
-    {
-        connection.StopPair();
-        _table.Close(connection);
-        Raise(CmEventKind.Rejected, connection, reason, privateData);
-    }
-
-    private void EnterTimeWait(CmConnection connection)
-    {
-        connection.StopPair();
-        connection.State = CmState.TimeWait;
-        _table.HoldNumber(connection);
-
-        // Twice the time a packet may live, which is what the acknowledge timeout is made of.
-        _table.SetDeadline(connection, Now + CmTimes.Of(connection.AckTimeout + 1));
-        Raise(CmEventKind.Disconnected, connection);
-    }
-
-    private void GiveUp(CmConnection connection)
-    {
-        if (connection.State == CmState.DisconnectSent)
-        {
-            EnterTimeWait(connection);
-            return;
-        }
-
-        CmSubject about = connection.State == CmState.ReplySent ? CmSubject.Reply : CmSubject.Request;
-        _outbox.SendNotice(connection, CmMessageId.ConnectReject, about, CmRejectReason.Timeout);
-        connection.StopPair();
-        _table.Close(connection);
-        Raise(CmEventKind.Unreachable, connection);
-    }
-
-    private void LeaveBacklog(CmConnection connection)
-    {
-        if (connection.Listener is { } listener)
-        {
-            listener.Pending--;
-            _table.Pending--;
-            connection.Listener = null;
-        }
-    }
-
-    private void SendAndWait(CmConnection connection, TimeSpan now)
-    {
-        connection.Interval = CmTimes.Of(_options.ResponseTimeoutCode);
-        connection.RetriesLeft = _options.RetriesMax;
-        _outbox.Send(connection);
-        _table.SetDeadline(connection, now + connection.Interval);
-    }
-
-    private void Raise(
-        CmEventKind kind,
-        CmConnection connection,
-        CmRejectReason reason = CmRejectReason.None,
-        ReadOnlyMemory<byte> privateData = default) =>
-        _events.Enqueue(new CmEvent(kind, connection, reason, privateData));
 }

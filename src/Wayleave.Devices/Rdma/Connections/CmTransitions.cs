@@ -1,0 +1,89 @@
+namespace Wayleave.Devices.Rdma.Connections;
+
+/// <summary>
+/// What the steps of a connection do to its queue pair, its timer and the application; the manager decides which. Port
+/// token held.
+/// </summary>
+internal sealed class CmTransitions(
+    RdmaDevice device, ConnectionManagerOptions options, CmTable table, CmOutbox outbox)
+{
+    private readonly Queue<CmEvent> _events = [];
+
+    /// <summary>The oldest event that was not polled yet.</summary>
+    public bool PollEvent(out CmEvent cmEvent) => _events.TryDequeue(out cmEvent);
+
+    /// <summary>Data may flow.</summary>
+    public void Establish(CmConnection connection, ReadOnlyMemory<byte> privateData)
+    {
+        connection.State = CmState.Established;
+        table.NotePairs(connection);
+        connection.Pair!.AwaitsFirstPacket = false;
+        table.SetDeadline(connection, TimeSpan.MaxValue);
+        device.Host.Trace("rdma.connected", connection.Pair!.Name, connection.LocalId, connection.RemoteQpNumber);
+        Raise(CmEventKind.Established, connection, privateData: privateData);
+    }
+
+    /// <summary>The peer says no, or we do: the queue pair stops, and the connection is forgotten.</summary>
+    public void Refused(CmConnection connection, CmRejectReason reason, ReadOnlyMemory<byte> privateData)
+    {
+        connection.StopPair();
+        table.Close(connection);
+        Raise(CmEventKind.Rejected, connection, reason, privateData);
+    }
+
+    /// <summary>It has ended. Its name and its queue pair's number are kept for a while.</summary>
+    public void EnterTimeWait(CmConnection connection)
+    {
+        connection.StopPair();
+        connection.State = CmState.TimeWait;
+        table.HoldNumber(connection);
+
+        // Twice the time a packet may live, which is what the acknowledge timeout is made of.
+        table.SetDeadline(connection, device.Port.Now + CmTimes.Of(connection.AckTimeout + 1));
+        Raise(CmEventKind.Disconnected, connection);
+    }
+
+    /// <summary>Nobody answers.</summary>
+    public void GiveUp(CmConnection connection)
+    {
+        if (connection.State == CmState.DisconnectSent)
+        {
+            EnterTimeWait(connection);
+            return;
+        }
+
+        CmSubject about = connection.State == CmState.ReplySent ? CmSubject.Reply : CmSubject.Request;
+        outbox.SendNotice(connection, CmMessageId.ConnectReject, about, CmRejectReason.Timeout);
+        connection.StopPair();
+        table.Close(connection);
+        Raise(CmEventKind.Unreachable, connection);
+    }
+
+    /// <summary>The application has decided, or need not any more.</summary>
+    public void LeaveBacklog(CmConnection connection)
+    {
+        if (connection.Listener is { } listener)
+        {
+            listener.Pending--;
+            table.Pending--;
+            connection.Listener = null;
+        }
+    }
+
+    /// <summary>Sends what the state stands for, and again until there is an answer.</summary>
+    public void SendAndWait(CmConnection connection, TimeSpan now)
+    {
+        connection.Interval = CmTimes.Of(options.ResponseTimeoutCode);
+        connection.RetriesLeft = options.RetriesMax;
+        outbox.Send(connection);
+        table.SetDeadline(connection, now + connection.Interval);
+    }
+
+    /// <summary>An event for the application.</summary>
+    public void Raise(
+        CmEventKind kind,
+        CmConnection connection,
+        CmRejectReason reason = CmRejectReason.None,
+        ReadOnlyMemory<byte> privateData = default) =>
+        _events.Enqueue(new CmEvent(kind, connection, reason, privateData));
+}
