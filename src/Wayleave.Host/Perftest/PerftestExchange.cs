@@ -90,9 +90,14 @@ internal sealed class PerftestExchange(IPerftestChannel channel, PerftestOptions
             }
 
             int received = await ReceiveAsync("end of the run", length, cancellation).ConfigureAwait(false);
-            if (received == 0 && mayBeMissing)
+            if (received == 0)
             {
-                return;
+                if (mayBeMissing)
+                {
+                    return;
+                }
+
+                throw new WayleaveException(Errno.EIO, "perftest", "the peer has ended before the run has");
             }
 
             ReadKeys(received);

@@ -188,6 +188,39 @@ public class PerftestCommandTests
         Assert.Contains($"connect to {server}:18515", asked.Error, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("revoke-at=1000000", "a request ended with RemoteAccessError")]
+    [InlineData("fail-at=100", "a request ended with RemoteOperationError")]
+    public async Task A_fault_at_a_place_ends_the_run_of_both_sides(string faults, string problem)
+    {
+        (string server, string client) = NextAddresses();
+        Task<Outcome> serving = await Serve(["write-bw", "-d", server, "-n", "60", "--faults", faults]);
+        Outcome asked = await Run(
+            new StringWriter(), ["perftest", "write-bw", server, "-d", client, "-n", "60"]);
+        Assert.Equal(1, asked.ExitCode);
+        Assert.Contains(problem, asked.Error, StringComparison.Ordinal);
+        Outcome served = await serving;
+        Assert.Equal(1, served.ExitCode);
+        Assert.Contains("the peer has ended before the run has", served.Error, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("write-bw", "hostile")]
+    [InlineData("atomic-bw", "loss=1%,reorder=5%,duplicate=5%,seed=7")]
+    public async Task Faults_that_are_legal_are_made_good(string test, string faults)
+    {
+        (string server, string client) = NextAddresses();
+        Task<Outcome> serving = await Serve([test, "-d", server, "-n", "30", "--faults", faults]);
+        Outcome asked = await Run(new StringWriter(), ["perftest", test, server, "-d", client, "-n", "30"]);
+        Assert.Equal((0, ""), (asked.ExitCode, asked.Error));
+        Outcome served = await serving;
+        Assert.Equal(0, served.ExitCode);
+        Assert.Contains(
+            test == "write-bw" ? "Bytes: all as they were sent" : "Additions: 30, each once",
+            served.Output,
+            StringComparison.Ordinal);
+    }
+
     private static byte[] Greeting() =>
         [.. "6.06"u8, .. new byte[12], 0, 0, 16, 0, 0, 0, 0, 64, (byte)'3', 0];
 
