@@ -12,6 +12,7 @@ using System.Globalization;
 using System.Text.Json;
 
 const int Small = 8;
+const int Message = 64;
 const int Large = 64 * 1024;
 
 Comparison[] all =
@@ -24,6 +25,8 @@ Comparison[] all =
     new("send-lat", Small, "ucx_perftest tag_lat", () => MeasureUcx("tag_lat", Small).Latency),
     new("send-lat", Small, "fi_pingpong", () => MeasurePingPong(Small, 20_000)),
     new("send-lat", Large, "fi_pingpong", () => MeasurePingPong(Large, 5_000)),
+    new("write-rate", Message, "ucx_perftest ucp_put_bw", () => MeasureUcx("ucp_put_bw", Message).Rate),
+    new("write-rate", Message, "fi_pingpong, one at a time", () => 1e6 / MeasurePingPong(Message, 20_000)),
 ];
 
 int rounds = 5;
@@ -139,11 +142,11 @@ static void Print(List<Row> rows, int rounds)
 
 static Row Summarize(Comparison c, List<(double Ours, double Theirs)> rounds)
 {
-    double scale = c.IsLatency ? 1 : 1e9;
+    double scale = c.IsLatency ? 1 : c.IsRate ? 1e6 : 1e9;
     return new Row(
-        c.SizeBytes == Small ? $"{c.Test} 8 B" : $"{c.Test} 64 KiB",
+        c.SizeBytes == Large ? $"{c.Test} 64 KiB" : $"{c.Test} {c.SizeBytes} B",
         c.Peer,
-        c.IsLatency ? "us" : "GB/s",
+        c.IsLatency ? "us" : c.IsRate ? "Mop/s" : "GB/s",
         Median(rounds.Select(r => r.Ours)) / scale,
         Median(rounds.Select(r => r.Theirs)) / scale,
         Median(rounds.Select(r => r.Ours / r.Theirs)),
@@ -161,9 +164,13 @@ static double Median(IEnumerable<double> values)
 double MeasureBandwidth(Comparison c)
 {
     string[] arguments =
-        ["bench", c.Test, "--size", Text(c.SizeBytes), "--rounds", "1", "--duration", "1s", "--json"];
+        [
+            "bench", c.IsRate ? "write-bw" : c.Test, "--size", Text(c.SizeBytes), "--depth", c.IsRate ? "256" : "64",
+            "--rounds", "1", "--duration", "1s", "--json",
+        ];
     using JsonDocument report = JsonDocument.Parse(Run(wayleave, arguments));
-    return report.RootElement.GetProperty("bandwidth").GetProperty("median_bytes_per_s").GetDouble();
+    return report.RootElement.GetProperty("bandwidth")
+        .GetProperty(c.IsRate ? "median_messages_per_s" : "median_bytes_per_s").GetDouble();
 }
 
 double MeasureLatency(Comparison c)
@@ -174,10 +181,11 @@ double MeasureLatency(Comparison c)
     return report.RootElement.GetProperty("latency").GetProperty("median_us").GetDouble();
 }
 
-// Bandwidth in bytes per second (UCX prints MiB), latency in microseconds: half a round trip, the median.
-static (double Bandwidth, double Latency) MeasureUcx(string test, int sizeBytes)
+// Bandwidth in bytes per second (UCX prints MiB), messages per second, latency in microseconds: half a round trip, the
+// median.
+static (double Bandwidth, double Rate, double Latency) MeasureUcx(string test, int sizeBytes)
 {
-    const int Iterations = 20_000;
+    int iterations = sizeBytes == Message ? 1_000_000 : 20_000;
     string port = FreePort();
     (string, string)[] environment = [("UCX_TLS", "tcp"), ("UCX_NET_DEVICES", "lo")];
     using Process server = Start("ucx_perftest", ["-p", port], environment);
@@ -188,14 +196,15 @@ static (double Bandwidth, double Latency) MeasureUcx(string test, int sizeBytes)
             "ucx_perftest",
             [
                 "127.0.0.1", "-p", port, "-t", test,
-                "-s", Text(sizeBytes), "-n", Text(Iterations), "-w", "2000", "-f", "-v",
+                "-s", Text(sizeBytes), "-n", Text(iterations), "-w", "2000", "-f", "-v",
             ],
             environment);
         string[] values = csv.Trim().Split('\n')[^1].Split(',');
-        return values.Length < 6
+        return values.Length < 8
             ? throw new PeerException($"ucx_perftest said: {csv}")
             : (
                 double.Parse(values[5], CultureInfo.InvariantCulture) * (1 << 20),
+                double.Parse(values[7], CultureInfo.InvariantCulture),
                 double.Parse(values[1], CultureInfo.InvariantCulture));
     }
     finally
@@ -319,6 +328,8 @@ static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
 internal sealed record Comparison(string Test, int SizeBytes, string Peer, Func<double> Measure, string? Bar = null)
 {
     public bool IsLatency => Test.EndsWith("-lat", StringComparison.Ordinal);
+
+    public bool IsRate => Test.EndsWith("-rate", StringComparison.Ordinal);
 }
 
 internal sealed record Row(
