@@ -31,10 +31,6 @@ public sealed class NicHandle : IDisposable
     /// </summary>
     public const int AcknowledgeTimeoutCode = 16;
 
-    // Rare on a machine that is not overloaded, and one packet when it is: a peer that is merely not running says so
-    // when it runs again.
-    private static readonly TimeSpan s_probeAfter = TimeSpan.FromMilliseconds(2);
-
     // Much shorter than the time-out of a drain, so that a hang is noticed about when it says.
     private static readonly TimeSpan s_watchInterval = TimeSpan.FromSeconds(1);
 
@@ -68,7 +64,6 @@ public sealed class NicHandle : IDisposable
             UdpPort = UdpPort,
             SuperPacketSegments = UdpEndpoint.SegmentsMax,
             ReadWindowBytes = WindowOf(ReceiveBufferBytes),
-            ProbeAfter = s_probeAfter,
             WillRead = CacheHint.WillRead,
             WillWrite = CacheHint.WillWrite,
             Revocation = config.Revocation,

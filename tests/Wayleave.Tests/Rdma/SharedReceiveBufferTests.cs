@@ -20,7 +20,7 @@ public class SharedReceiveBufferTests
     private const int MessageBytes = 64 << 10;
     private const int Depth = 32;
 
-    private const int ProbeAfterUs = 2000; // as hosts have it
+    private const int ProbeAfterUs = 2000;
     private const int RunUs = 100_000;
 
     // Each host may have three quarters of the buffer on its way, so two may overflow it. The one whose last packets
