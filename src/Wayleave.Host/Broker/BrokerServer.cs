@@ -1,4 +1,5 @@
 using System.Net.Sockets;
+using System.Text;
 using Wayleave.Core;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
@@ -54,6 +55,15 @@ public sealed class BrokerServer : IDisposable
         string path = config.SocketPath
             ?? Path.Combine(RuntimeDirectory.Open(environment), host.Config.Name + ".broker.sock");
         string operation = $"listen on {path}";
+        if (Encoding.UTF8.GetByteCount(path) > BrokerConfig.SocketPathBytesMax)
+        {
+            throw new WayleaveException(
+                Errno.ENAMETOOLONG,
+                operation,
+                $"a socket's path has at most {BrokerConfig.SocketPathBytesMax} bytes",
+                "name another by \"broker\": { \"socket\": ... }, or \"none\"");
+        }
+
         if (FileStatus.TryRead(path, out FileStatus status))
         {
             // The name of the host is ours, so its socket is a killed host's.

@@ -6,7 +6,7 @@ namespace Wayleave.Host.Configuration;
 /// <summary>The broker: which programs of this machine share the devices, and how much each may have.</summary>
 public sealed record BrokerConfig
 {
-    private const int SocketPathBytesMax = 107; // sun_path is 108 bytes with its final zero
+    internal const int SocketPathBytesMax = 107; // sun_path is 108 bytes with its final zero
 
     /// <summary>
     /// The Unix socket; null for NAME.broker.sock in the runtime directory, <see cref="ControlConfig.None"/> for none.

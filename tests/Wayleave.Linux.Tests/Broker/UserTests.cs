@@ -1,4 +1,7 @@
 using Wayleave.Core;
+using Wayleave.Host;
+using Wayleave.Host.Broker;
+using Wayleave.Host.Configuration;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.Broker;
@@ -37,5 +40,21 @@ public sealed class UserTests : BrokerTest
         int number = await listed.OkAsync($"import {taken}");
         await listed.OkAsync($"map {number} 4096");
         Assert.Equal(71, await listed.OkAsync("peek 17"));
+    }
+
+    [Fact]
+    public async Task A_path_that_is_no_sockets_is_refused_before_anything_runs()
+    {
+        await using WayleaveHost host = await WayleaveHost.StartAsync(new HostConfig
+        {
+            Name = new string('n', 60),
+            Nics = [new NicConfig { Address = System.Net.IPAddress.Loopback, UdpPort = 0 }],
+            Gpus = [new GpuConfig { VramBytes = 8 << 20, SystemPoolBytes = 0 }],
+            Nvmes = [],
+        });
+        string root = Directory.CreateDirectory(Path.Combine(Root, new string('r', 40))).FullName;
+        WayleaveException refused = Assert.Throws<WayleaveException>(
+            () => BrokerServer.Start(host, name => name == "XDG_RUNTIME_DIR" ? root : null));
+        Assert.Equal(Errno.ENAMETOOLONG, refused.Errno);
     }
 }
