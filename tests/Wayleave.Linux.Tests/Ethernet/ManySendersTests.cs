@@ -97,7 +97,12 @@ public sealed class ManySendersTests
             (int exit, string output) =
                 KernelPeer.Execute("python3", $"- {KernelPeer.OurIPv4} {Port} {Count} 1000000", Senders);
             Assert.Equal((0, $"{Count}\n"), (exit, output));
-            Assert.Equal(0, server.GetAwaiter().GetResult());
+            long linear = server.GetAwaiter().GetResult();
+            string why = string.Join("; ", bindings.Select(b =>
+                $"{b.BytesLinear} linear, {b.BytesPlaced} placed, {b.Pool.AllocationFailures} without a chunk"))
+                + string.Join("; ", peer.Nic.Device.Port.Queues.Select(
+                    q => $"queue {q.Index}: {q.Stats.DeviceBytes} device, {q.Stats.HostBytes} host"));
+            Assert.True(linear == 0, $"{linear} bytes were copied: {why}");
 
             // A quarter each, by the queues' own counters, and nothing beside its owner's memory.
             long[] placed = [.. Enumerable.Range(2, 4).Select(
