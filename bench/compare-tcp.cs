@@ -76,7 +76,7 @@ if (json)
     return 0;
 }
 
-Console.WriteLine($"{"",-28} {"GB/s",6} {"CPU s/GB",9} {"of lo",6} {"of wire",8} {"of TAP",7}  bar   {rounds} rounds");
+Console.WriteLine($"{"",-31} {"GB/s",6} {"CPU s/GB",9} {"of lo",6} {"of wire",8} {"of TAP",7}  bar   {rounds} rounds");
 Line("iperf3, loopback", loopback, null);
 Line("iperf3, virtual wire", wire, null);
 for (int i = 0; i < cases.Length; i++)
@@ -86,12 +86,12 @@ for (int i = 0; i < cases.Length; i++)
 
 Console.WriteLine(string.Create(
     CultureInfo.InvariantCulture,
-    $"{"frames of a TAP, thrown away",-28} {Median(limits) / 1e9,6:F2}"));
+    $"{"frames of a TAP, thrown away",-31} {Median(limits) / 1e9,6:F2}"));
 return 0;
 
 void Line(string name, List<Result> results, double? bar) => Console.WriteLine(string.Create(
     CultureInfo.InvariantCulture,
-    $"{name,-28} {Median(results.Select(r => r.BytesPerS)) / 1e9,6:F2} ")
+    $"{name,-31} {Median(results.Select(r => r.BytesPerS)) / 1e9,6:F2} ")
     + string.Create(
         CultureInfo.InvariantCulture,
         $"{Median(results.Select(r => r.CpuSPerGb)),9:F2} {Ratio(results, loopback),6:F2} {Ratio(results, wire),8:F2} ")
