@@ -20,7 +20,8 @@ public sealed record TapOptions
     public bool Offloads { get; init; } = true;
 
     /// <summary>
-    /// The same for datagrams (<c>VIRTIO_NET_HDR_GSO_UDP_L4</c>), which <see cref="Offloads"/> does not include. Linux 6.2.
+    /// The same for datagrams (<c>VIRTIO_NET_HDR_GSO_UDP_L4</c>), which <see cref="Offloads"/> does not include. Linux
+    /// 6.2.
     /// </summary>
     public bool DatagramOffloads { get; init; }
 }

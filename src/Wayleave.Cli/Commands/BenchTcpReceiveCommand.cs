@@ -18,7 +18,8 @@ internal static class BenchTcpReceiveCommand
         Option<long?> region = Parsing.SizeOption("--region", "Device memory that is bound (default 2MiB)");
         Option<long?> hold = Parsing.SizeOption(
             "--hold", "What the reader keeps before it gives the oldest back; most of the region is cold (default 0)");
-        Option<TimeSpan?> duration = Parsing.DurationOption("--duration", "Length of a round, whole seconds (default 1s)");
+        Option<TimeSpan?> duration =
+            Parsing.DurationOption("--duration", "Length of a round, whole seconds (default 1s)");
         Option<int> rounds = Number("--rounds", "Rounds; the results are their medians", defaults.Rounds);
         Option<bool> withLimit = new("--with-limit")
         {

@@ -52,7 +52,9 @@ public sealed class DevmemReceiveQueue
     /// <summary>Pieces that the reader holds.</summary>
     public int OutstandingTokens => _tokens.Count;
 
-    /// <summary>Bytes that take up memory: those that were not read, and those of pieces that the reader holds.</summary>
+    /// <summary>
+    /// Bytes that take up memory: those that were not read, and those of pieces that the reader holds.
+    /// </summary>
     public long HeldBytes => UnreadBytes + _tokenBytes;
 
     /// <summary>Bytes of device memory that were handed out by token since the start.</summary>

@@ -14,8 +14,8 @@ using Wayleave.Linux;
 namespace Wayleave.Host.Benchmarks.Tcp;
 
 /// <summary>
-/// Measures how fast <c>iperf3 -c</c>, over the kernel's TCP and a TAP device, fills memory of a GPU. One thread of this
-/// process polls: it drives the NIC, reads, and gives tokens back.
+/// Measures how fast <c>iperf3 -c</c>, over the kernel's TCP and a TAP device, fills memory of a GPU. One thread of
+/// this process polls: it drives the NIC, reads, and gives tokens back.
 /// </summary>
 public static class TcpReceiveBenchmark
 {
