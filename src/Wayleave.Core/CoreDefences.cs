@@ -39,6 +39,19 @@ internal enum CoreDefences
     /// <summary>A revoke waits until every mapping has ended, not only every fence.</summary>
     RevokeWaitsForUnmap = 1 << 9,
 
+    /// <summary>What a mirror saw is used only if nothing was invalidated since it began to look.</summary>
+    RetriesMirrors = 1 << 10,
+
+    /// <summary>Pages that somebody else shows or holds are found before they are copied.</summary>
+    IsolatesPages = 1 << 11,
+
+    /// <summary>Who pins or holds a page is counted in it.</summary>
+    CountsPins = 1 << 12,
+
+    /// <summary>Reclaim tells the mirrors of a page before it takes the page.</summary>
+    TellsBeforeReclaim = 1 << 13,
+
     All = WaitDie | ForcedIsNoEvidence | StopBeforeEnd | WaitGraph | DeadlineForwarding | ChainKeepsEvidence
-        | UnpinsFailedMap | PollLooksAtFences | QuarantineWaitsForProof | RevokeWaitsForUnmap,
+        | UnpinsFailedMap | PollLooksAtFences | QuarantineWaitsForProof | RevokeWaitsForUnmap | RetriesMirrors
+        | IsolatesPages | CountsPins | TellsBeforeReclaim,
 }

@@ -6,7 +6,8 @@ using Wayleave.Host.Benchmarks.Memory;
 namespace Wayleave.Cli.Commands;
 
 /// <summary>
-/// <c>wayleave bench fault</c>, <c>migrate</c> and <c>register</c>: what memory of processes costs in the model.
+/// <c>wayleave bench fault</c>, <c>migrate</c>, <c>register</c> and <c>fence-hop</c>: what memory of processes, and
+/// work that waits for other work, costs in the model.
 /// </summary>
 internal static class BenchMemoryCommand
 {
@@ -17,6 +18,7 @@ internal static class BenchMemoryCommand
         Create(MemoryBenchmarkTest.Fault, "fault", "From a device's miss until the page is in its reach"),
         Create(MemoryBenchmarkTest.Migrate, "migrate", "Pages to a device's memory and home, beside plain copies"),
         Create(MemoryBenchmarkTest.Register, "register", "Memory pinned for a NIC, and again through the cache"),
+        Create(MemoryBenchmarkTest.FenceHop, "fence-hop", "Jobs in turns on two GPUs, each waiting for the last"),
     ];
 
     private static Command Create(MemoryBenchmarkTest test, string name, string description)

@@ -12,7 +12,7 @@ public sealed class DeviceMemory : IFrameSource
     private readonly Memory<byte> _bytes;
     private readonly DeviceAddress _physical;
     private readonly PageFrame?[] _frames;
-    private readonly Stack<int> _free = new();
+    private readonly PageIndex _free;
     private readonly ulong _firstNumber;
 
     /// <param name="memory">Whose processes use it.</param>
@@ -39,10 +39,7 @@ public sealed class DeviceMemory : IFrameSource
         (_memory, Driver, _bytes, Kind, _physical) = (memory, driver, bytes, kind, physical);
         _frames = new PageFrame?[bytes.Length / PageFrame.SizeBytes];
         _firstNumber = memory.TakeNumbers(_frames.Length);
-        for (int i = _frames.Length - 1; i >= 0; i--)
-        {
-            _free.Push(i);
-        }
+        _free = new PageIndex(_frames.Length);
     }
 
     public IDeviceMemoryDriver Driver { get; }
@@ -51,7 +48,7 @@ public sealed class DeviceMemory : IFrameSource
 
     public int PageCount => _frames.Length;
 
-    public int FreePages => _free.Count;
+    public int FreePages => _free.FreeCount;
 
     /// <summary>
     /// The driver brings everything home without knowing any address (<c>migrate_device_range</c>): before it is
@@ -66,10 +63,13 @@ public sealed class DeviceMemory : IFrameSource
         frame.IsAllocated = false;
         frame.Generation++;
         frame.IsAnonymous = frame.IsDirty = false;
-        _free.Push((int)(frame.Number - _firstNumber));
+        _free.Return(IndexOf(frame));
         Driver.HandleFree(frame);
         _memory.HandleProgress();
     }
+
+    Memory<byte> IFrameSource.BytesFrom(PageFrame first, int count) =>
+        _bytes.Slice(IndexOf(first) * PageFrame.SizeBytes, count * PageFrame.SizeBytes);
 
     void IFrameSource.HandleProgress() => _memory.HandleProgress();
 
@@ -84,20 +84,26 @@ public sealed class DeviceMemory : IFrameSource
         }
     }
 
-    /// <summary>A page held by one reference, its content whatever was there last; null when all are in use.</summary>
-    internal PageFrame? TryAllocate()
+    /// <summary>
+    /// As many pages as there are, at most so many, next to each other where they can be; each held by one reference,
+    /// its content whatever was there last.
+    /// </summary>
+    internal int TryAllocateMany(Span<PageFrame?> frames)
     {
-        if (!_free.TryPop(out int index))
+        int count = 0, cursor = 0;
+        while (count < frames.Length
+            && _free.TakeRun(frames.Length - count, ref cursor, out int first) is var taken and > 0)
         {
-            return null;
+            for (int i = 0; i < taken; i++)
+            {
+                PageFrame frame = FrameAt(first + i);
+                frame.IsAllocated = true;
+                frame.ReferenceCount = 1;
+                frames[count++] = frame;
+            }
         }
 
-        PageFrame frame = _frames[index] ??= new PageFrame(
-            this, Kind, _firstNumber + (ulong)index, _bytes.Slice(index * PageFrame.SizeBytes, PageFrame.SizeBytes),
-            _physical.Value == 0 ? default : _physical + ((ulong)index * PageFrame.SizeBytes));
-        frame.IsAllocated = true;
-        frame.ReferenceCount = 1;
-        return frame;
+        return count;
     }
 
     /// <summary>
@@ -145,4 +151,10 @@ public sealed class DeviceMemory : IFrameSource
         _memory.Stats.MigratedHome += set.MigratedCount;
         _memory.Host.Trace("memory.home", frame.Label, set.MigratedCount);
     }
+
+    private PageFrame FrameAt(int index) => _frames[index] ??= new PageFrame(
+        this, Kind, _firstNumber + (ulong)index, _bytes.Slice(index * PageFrame.SizeBytes, PageFrame.SizeBytes),
+        _physical.Value == 0 ? default : _physical + ((ulong)index * PageFrame.SizeBytes));
+
+    private int IndexOf(PageFrame frame) => (int)(frame.Number - _firstNumber);
 }

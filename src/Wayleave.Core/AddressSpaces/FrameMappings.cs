@@ -15,6 +15,15 @@ internal struct FrameMappings
     public readonly (AddressSpace Space, ulong Page) this[int index] =>
         index == 0 ? (_firstSpace!, _firstPage) : _more![index - 1];
 
+    /// <summary>
+    /// Takes over what another list holds; nothing is in that one afterwards, and nothing was in this one before.
+    /// </summary>
+    public void TakeOver(ref FrameMappings other)
+    {
+        (_firstSpace, _firstPage, _more) = (other._firstSpace, other._firstPage, other._more);
+        (other._firstSpace, other._more) = (null, null);
+    }
+
     public void Add(AddressSpace space, ulong page)
     {
         if (_firstSpace is null)

@@ -8,6 +8,36 @@ namespace Wayleave.Core.AddressSpaces;
 /// <param name="Destination">Where they go.</param>
 public readonly record struct PageCopy(PageFrame? Source, PageFrame Destination);
 
+/// <summary>Pages that can be copied in one piece.</summary>
+public static class PageCopies
+{
+    /// <summary>
+    /// How many copies from <paramref name="first"/> on are one: sources and destinations lie next to each other, or
+    /// there is no source for any of them.
+    /// </summary>
+    public static int CountRun(IReadOnlyList<PageCopy> copies, int first)
+    {
+        ArgumentNullException.ThrowIfNull(copies);
+        PageCopy last = copies[first];
+        int count = 1;
+        for (; first + count < copies.Count; count++)
+        {
+            PageCopy next = copies[first + count];
+            bool areSources = last.Source is { } from
+                ? next.Source is { } behind && from.IsFollowedBy(behind)
+                : next.Source is null;
+            if (!areSources || !last.Destination.IsFollowedBy(next.Destination))
+            {
+                break;
+            }
+
+            last = next;
+        }
+
+        return count;
+    }
+}
+
 /// <summary>
 /// What a driver does for its memory (<c>struct dev_pagemap_ops</c>). Called with the host lock held.
 /// </summary>

@@ -85,6 +85,9 @@ public sealed class MemoryFile : IFrameSource
 
     void IFrameSource.Free(PageFrame frame) => frame.IsAllocated = false; // a DAX page is not taken from anywhere
 
+    Memory<byte> IFrameSource.BytesFrom(PageFrame first, int count) =>
+        _content.Slice((int)first.FileIndex * PageFrame.SizeBytes, count * PageFrame.SizeBytes);
+
     void IFrameSource.HandleProgress() => _memory.HandleProgress();
 
     /// <summary>The page in memory, or null.</summary>

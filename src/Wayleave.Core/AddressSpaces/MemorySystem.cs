@@ -137,7 +137,16 @@ public sealed class MemorySystem : IFrameSource
     /// </summary>
     public ReclaimOperation Reclaim(int pages, Activity? activity = null) => new(this, pages, activity);
 
-    void IFrameSource.Free(PageFrame frame)
+    // The page of zeroes alone: it is never free.
+    void IFrameSource.Free(PageFrame frame) =>
+        throw new InvalidOperationException("the page of zeroes is let go by whoever made it");
+
+    void IFrameSource.HandleProgress() => HandleProgress();
+
+    Memory<byte> IFrameSource.BytesFrom(PageFrame first, int count) => first.Bytes;
+
+    /// <summary>A page of a zone is nobody's any more.</summary>
+    internal void HandleFree(PageFrame frame)
     {
         frame.IsAllocated = false;
         frame.Generation++;
@@ -145,18 +154,7 @@ public sealed class MemorySystem : IFrameSource
         frame.Order = 0;
         Unlist(frame);
         Stats.Freed++;
-        foreach (MemoryZone zone in _zones)
-        {
-            if (zone.Contains(frame))
-            {
-                zone.Return(zone.IndexOf(frame));
-            }
-        }
-
-        HandleProgress();
     }
-
-    void IFrameSource.HandleProgress() => HandleProgress();
 
     /// <summary>The next numbers for frames, also of devices.</summary>
     internal ulong TakeNumbers(int count)
@@ -181,6 +179,31 @@ public sealed class MemorySystem : IFrameSource
         }
 
         return null;
+    }
+
+    /// <summary>
+    /// As many pages as there are, at most so many, next to each other where they can be; each held by one reference,
+    /// and of any content. For those who write every byte at once.
+    /// </summary>
+    internal int TryAllocateMany(Span<PageFrame?> frames, bool mayBeMovable)
+    {
+        int count = 0;
+        foreach (MemoryZone zone in _zones)
+        {
+            int cursor = 0;
+            while (count < frames.Length && (mayBeMovable || zone.Kind != MemoryZoneKind.Movable)
+                && zone.TakeRun(frames.Length - count, ref cursor, out int first) is var taken and > 0)
+            {
+                for (int i = 0; i < taken; i++)
+                {
+                    PageFrame frame = zone.FrameAt(first + i);
+                    Prepare(frame, isCleared: false);
+                    frames[count++] = frame;
+                }
+            }
+        }
+
+        return count;
     }
 
     /// <summary>2^order pages in one piece, each held by one reference; null when no piece is free.</summary>

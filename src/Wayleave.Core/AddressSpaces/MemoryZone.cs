@@ -5,45 +5,41 @@ namespace Wayleave.Core.AddressSpaces;
 /// <summary>
 /// A range of the machine's memory that hands out pages. Frames are made when they are first used. Host lock held.
 /// </summary>
-internal sealed class MemoryZone
+internal sealed class MemoryZone : IFrameSource
 {
     private readonly MemorySystem _memory;
     private readonly Memory<byte> _bytes;
     private readonly DeviceAddress _physical;
     private readonly ulong _firstNumber;
     private readonly PageFrame?[] _frames;
-    private readonly bool[] _isFree;
-    private readonly bool[] _isStacked; // so that the stack holds each page once, although some on it are in use
-    private readonly Stack<int> _stack;
+    private readonly PageIndex _free;
 
     public MemoryZone(
         MemorySystem memory, MemoryZoneKind kind, Memory<byte> bytes, DeviceAddress physical, ulong firstNumber)
     {
         (_memory, Kind, _bytes, _physical, _firstNumber) = (memory, kind, bytes, physical, firstNumber);
         int count = bytes.Length / PageFrame.SizeBytes;
-        (_frames, _isFree, _isStacked) = (new PageFrame?[count], new bool[count], new bool[count]);
-        _stack = new Stack<int>(count);
-        for (int i = count - 1; i >= 0; i--)
-        {
-            Return(i);
-        }
+        (_frames, _free) = (new PageFrame?[count], new PageIndex(count));
     }
 
     public MemoryZoneKind Kind { get; }
 
     public int PageCount => _frames.Length;
 
-    public int FreeCount { get; private set; }
+    public int FreeCount => _free.FreeCount;
 
     /// <summary>One page, or 2^order pages in one piece on a boundary of their size; null when there is none.</summary>
     public PageFrame? TryTake(int order)
     {
-        int index = order == 0 ? TakeOne() : TakeRun(1 << order);
+        int index = order == 0 ? _free.TakeOne() : _free.TakeAligned(1 << order);
         return index < 0 ? null : FrameAt(index);
     }
 
+    /// <summary>As <see cref="PageIndex.TakeRun"/>.</summary>
+    public int TakeRun(int most, ref int cursor, out int first) => _free.TakeRun(most, ref cursor, out first);
+
     public PageFrame FrameAt(int index) => _frames[index] ??= new PageFrame(
-        _memory, PageFrameKind.System, _firstNumber + (ulong)index,
+        this, PageFrameKind.System, _firstNumber + (ulong)index,
         _bytes.Slice(index * PageFrame.SizeBytes, PageFrame.SizeBytes),
         _physical + ((ulong)index * PageFrame.SizeBytes))
     {
@@ -52,56 +48,15 @@ internal sealed class MemoryZone
 
     public int IndexOf(PageFrame frame) => (int)(frame.Number - _firstNumber);
 
-    public bool Contains(PageFrame frame) =>
-        frame.Number >= _firstNumber && frame.Number - _firstNumber < (ulong)_frames.Length;
-
-    public void Return(int index)
+    void IFrameSource.Free(PageFrame frame)
     {
-        _isFree[index] = true;
-        FreeCount++;
-        if (!_isStacked[index])
-        {
-            _isStacked[index] = true;
-            _stack.Push(index);
-        }
+        _memory.HandleFree(frame);
+        _free.Return(IndexOf(frame));
+        _memory.HandleProgress();
     }
 
-    private int TakeOne()
-    {
-        while (_stack.TryPop(out int index))
-        {
-            _isStacked[index] = false;
-            if (_isFree[index])
-            {
-                Take(index);
-                return index;
-            }
-        }
+    void IFrameSource.HandleProgress() => _memory.HandleProgress();
 
-        return -1;
-    }
-
-    private int TakeRun(int count)
-    {
-        for (int first = 0; first + count <= _isFree.Length; first += count)
-        {
-            if (_isFree.AsSpan(first, count).IndexOf(false) < 0)
-            {
-                for (int i = 0; i < count; i++)
-                {
-                    Take(first + i);
-                }
-
-                return first;
-            }
-        }
-
-        return -1;
-    }
-
-    private void Take(int index)
-    {
-        _isFree[index] = false;
-        FreeCount--;
-    }
+    Memory<byte> IFrameSource.BytesFrom(PageFrame first, int count) =>
+        _bytes.Slice(IndexOf(first) * PageFrame.SizeBytes, count * PageFrame.SizeBytes);
 }

@@ -9,15 +9,13 @@ namespace Wayleave.Core.AddressSpaces;
 /// <summary>Pages on their way from one kind of memory to another. Host lock held.</summary>
 internal sealed class MigrationSet(SpaceOperation operation, object? owner)
 {
-    private readonly List<Entry> _pages = [];
+    private Entry[] _pages = [];
+    private int _count;
     private AddressSpace? _space;
     private bool _isFinished;
 
     /// <summary>Pages that were collected.</summary>
-    public int Count => _pages.Count;
-
-    /// <summary>Pages still to migrate (<c>cpages</c>).</summary>
-    public int MigratingCount => _pages.Count(p => p.CanMigrate);
+    public int Count => _count;
 
     /// <summary>Pages that have changed places, once finished.</summary>
     public int MigratedCount { get; private set; }
@@ -47,11 +45,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
             }
 
             yield return "collect pages";
-            for (ulong page = range.FirstPage; page < range.EndPage; page++)
-            {
-                CollectPage(space, page, select);
-            }
-
+            CollectPages(space, range, select);
             round.End();
         }
         finally
@@ -65,7 +59,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     {
         if (frame.TryLock(operation.Activity))
         {
-            _pages.Add(new Entry(frame, 0) { CanMigrate = true });
+            Add(frame, 0);
         }
     }
 
@@ -74,9 +68,14 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     /// </summary>
     public IEnumerable<Pause> Isolate()
     {
-        foreach (Entry page in _pages)
+        if (!Memory.Host.Has(CoreDefences.IsolatesPages))
         {
-            while (page is { CanMigrate: true, Source: { MapCount: > 0 } source })
+            yield break;
+        }
+
+        for (int i = 0; i < _count; i++)
+        {
+            while (_pages[i] is { CanMigrate: true, Source: { MapCount: > 0 } source })
             {
                 (AddressSpace space, ulong at) = source.Mappings[0];
                 InvalidationRound round = space.StartRound(
@@ -91,7 +90,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                     if (round.State != InvalidationState.Started)
                     {
                         operation.Cycle = round.Cycle ?? operation.Cycle;
-                        Restore(page);
+                        Restore(ref _pages[i]);
                         break;
                     }
 
@@ -111,9 +110,9 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                 yield return "isolate a page";
             }
 
-            if (page is { CanMigrate: true, Source.HolderCount: > 0 })
+            if (_pages[i] is { CanMigrate: true, Source.HolderCount: > 0 })
             {
-                Restore(page);
+                Restore(ref _pages[i]);
             }
         }
     }
@@ -121,15 +120,9 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     /// <summary>The driver's part, towards a device: as many targets as it has, then one copy.</summary>
     public IEnumerable<Pause> CopyTo(DeviceMemory target)
     {
-        foreach (Entry page in _pages)
-        {
-            if (page.CanMigrate && target.TryAllocate() is { } fresh)
-            {
-                fresh.TryLock(operation.Activity);
-                page.Destination = fresh;
-            }
-        }
-
+        PageFrame?[] fresh = new PageFrame?[CountMigrating()];
+        int taken = target.TryAllocateMany(fresh);
+        GiveTargets(fresh.AsSpan(0, taken));
         return Copy(target.Driver);
     }
 
@@ -156,9 +149,9 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
 
         yield return "copy";
-        foreach (Entry page in _pages)
+        for (int i = 0; i < _count; i++)
         {
-            if (page is { CanMigrate: true, Destination: { } to, Source: { } from })
+            if (_pages[i] is { CanMigrate: true, Destination: { } to, Source: { } from })
             {
                 from.Bytes.Span.CopyTo(to.Bytes.Span);
             }
@@ -172,23 +165,23 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     public IEnumerable<Pause> MovePages()
     {
         yield return "move pages";
-        foreach (Entry page in _pages)
+        for (int i = 0; i < _count; i++)
         {
-            page.CanMigrate &= page.Destination is not null;
-            if (page is not { CanMigrate: true, Destination: { } to })
+            _pages[i].CanMigrate &= _pages[i].Destination is not null;
+            if (_pages[i] is not { CanMigrate: true, Destination: { } to })
             {
                 continue;
             }
 
             to.IsAnonymous = true;
-            if (page.Source is { } from)
+            if (_pages[i].Source is { } from)
             {
                 to.IsDirty = from.IsDirty;
-                page.HasMoved = true;
+                _pages[i].HasMoved = true;
                 continue;
             }
 
-            foreach (Pause pause in Insert(page, to))
+            foreach (Pause pause in Insert(i, to))
             {
                 yield return pause;
             }
@@ -207,12 +200,88 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
 
         _isFinished = true;
-        foreach (Entry page in _pages)
+        foreach (ref Entry page in _pages.AsSpan(0, _count))
         {
-            Finish(page);
+            Finish(ref page);
         }
 
         Memory.HandleProgress();
+    }
+
+    // A page that only this entry shows, of the usual kind, changes hands where it stands; all others go the long way.
+    private void CollectPages(AddressSpace space, AddressRange range, MigrationSelect select)
+    {
+        EntryState state = (select & MigrationSelect.DevicePrivate) != 0
+            ? EntryState.DevicePrivate
+            : EntryState.Present;
+        for (ulong page = range.FirstPage; page < range.EndPage;)
+        {
+            Span<PageEntry> entries = space.Table.Run(page, range.EndPage);
+            if (entries.IsEmpty)
+            {
+                CollectPage(space, page++, select);
+                continue;
+            }
+
+            Reserve(entries.Length);
+            for (int i = 0; i < entries.Length; i++)
+            {
+                ref PageEntry entry = ref entries[i];
+                bool isUsual = entry.State == state && entry.Order == 0
+                    && entry.Frame is { IsAnonymous: true, PinCount: 0, IsLocked: false, Mappings.Count: 1 } frame
+                    && IsSelected(entry, frame, select) && frame.TryLock(operation.Activity);
+                if (isUsual)
+                {
+                    PageTable.BeginMigration(ref entry, entry.Frame!);
+                    Add(entry.Frame, page + (ulong)i);
+                }
+                else
+                {
+                    CollectPage(space, page + (ulong)i, select);
+                }
+            }
+
+            page += (ulong)entries.Length;
+        }
+    }
+
+    private void Add(PageFrame? frame, ulong page)
+    {
+        Reserve(1);
+        _pages[_count++] = new Entry { Source = frame, Page = page, CanMigrate = true };
+    }
+
+    private void Reserve(int more)
+    {
+        if (_count + more > _pages.Length)
+        {
+            Array.Resize(ref _pages, Math.Max(_count + more, 2 * _pages.Length));
+        }
+    }
+
+    private int CountMigrating()
+    {
+        int count = 0;
+        foreach (ref readonly Entry page in _pages.AsSpan(0, _count))
+        {
+            count += page.CanMigrate ? 1 : 0;
+        }
+
+        return count;
+    }
+
+    private void GiveTargets(ReadOnlySpan<PageFrame?> fresh)
+    {
+        int next = 0;
+        for (int i = 0; i < _count && next < fresh.Length; i++)
+        {
+            ref Entry page = ref _pages[i];
+            if (page.CanMigrate && page.Destination is null)
+            {
+                page.Destination = fresh[next++];
+                page.Destination!.TryLock(operation.Activity);
+            }
+        }
     }
 
     private void CollectPage(AddressSpace space, ulong page, MigrationSelect select)
@@ -224,7 +293,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         {
             if ((select & MigrationSelect.System) != 0 && space.FindRegion(page * PageFrame.SizeBytes)?.File is null)
             {
-                _pages.Add(new Entry(null, page) { CanMigrate = true });
+                Add(null, page);
             }
 
             return;
@@ -237,7 +306,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
 
         space.Table.ReplaceByMigration(page);
-        _pages.Add(new Entry(frame, page) { CanMigrate = true });
+        Add(frame, page);
     }
 
     private bool IsSelected(in PageEntry entry, PageFrame frame, MigrationSelect select)
@@ -255,24 +324,24 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
 
     private IEnumerable<Pause> AllocateHome(bool mayBeMovable)
     {
-        foreach (Entry page in _pages)
+        PageFrame?[] many = new PageFrame?[CountMigrating()];
+        int taken = Memory.TryAllocateMany(many, mayBeMovable);
+        GiveTargets(many.AsSpan(0, taken));
+        for (int i = 0; i < _count; i++)
         {
-            if (!page.CanMigrate)
+            if (!_pages[i].CanMigrate || _pages[i].Destination is not null)
             {
                 continue;
             }
 
-            PageFrame? fresh = Memory.TryAllocate(mayBeMovable, isCleared: page.Source is null);
-            if (fresh is null)
+            // None is free: one after the other, each taken from somebody.
+            FrameSlot slot = new();
+            foreach (Pause pause in Memory.Allocate(operation, slot, mayBeMovable, isCleared: false))
             {
-                FrameSlot slot = new();
-                foreach (Pause pause in Memory.Allocate(operation, slot, mayBeMovable, page.Source is null))
-                {
-                    yield return pause;
-                }
-
-                fresh = slot.Frame;
+                yield return pause;
             }
+
+            PageFrame? fresh = slot.Frame;
 
             if (fresh is null)
             {
@@ -280,19 +349,19 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
             }
 
             fresh.TryLock(operation.Activity);
-            page.Destination = fresh;
+            _pages[i].Destination = fresh;
         }
     }
 
     private IEnumerable<Pause> Copy(IDeviceMemoryDriver driver)
     {
         yield return "copy";
-        List<PageCopy> copies = new(_pages.Count);
-        foreach (Entry page in _pages)
+        List<PageCopy> copies = new(_count);
+        for (int i = 0; i < _count; i++)
         {
-            if (page is { CanMigrate: true, Destination: { } to })
+            if (_pages[i] is { CanMigrate: true, Destination: { } to })
             {
-                copies.Add(new PageCopy(page.Source, to));
+                copies.Add(new PageCopy(_pages[i].Source, to));
             }
         }
 
@@ -313,20 +382,21 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
 
         if (errno != Errno.Success)
         {
-            foreach (Entry page in _pages)
+            for (int i = 0; i < _count; i++)
             {
-                page.CanMigrate = false;
+                _pages[i].CanMigrate = false;
             }
         }
     }
 
     // migrate_vma_insert_page: nothing was there when the page was collected, and nothing may be there now.
-    private IEnumerable<Pause> Insert(Entry page, PageFrame to)
+    private IEnumerable<Pause> Insert(int index, PageFrame to)
     {
         AddressSpace space = _space!;
+        ulong page = _pages[index].Page;
         InvalidationRound round = space.StartRound(
             operation.Activity,
-            new InvalidateRange(AddressRange.OfPage(page.Page), InvalidateEvent.Migrate, Owner: owner));
+            new InvalidateRange(AddressRange.OfPage(page), InvalidateEvent.Migrate, Owner: owner));
         try
         {
             foreach (Pause pause in round.WaitUntilStarted(Memory))
@@ -334,19 +404,20 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                 yield return pause;
             }
 
-            PageEntry entry = space.Table.Peek(page.Page);
-            SpaceRegion? region = space.FindRegion(page.Page * PageFrame.SizeBytes);
+            PageEntry entry = space.Table.Peek(page);
+            SpaceRegion? region = space.FindRegion(page * PageFrame.SizeBytes);
             bool isStillEmpty =
                 entry.State == EntryState.None || (entry.IsPresent && entry.Frame!.IsZeroPage);
-            page.CanMigrate = round.State == InvalidationState.Started && isStillEmpty && region is not null;
-            if (page.CanMigrate)
+            bool canMigrate = round.State == InvalidationState.Started && isStillEmpty && region is not null;
+            _pages[index].CanMigrate = canMigrate;
+            if (canMigrate)
             {
-                space.Table.Clear(page.Page);
+                space.Table.Clear(page);
                 EntryState state = to.Kind == PageFrameKind.DevicePrivate
                     ? EntryState.DevicePrivate
                     : EntryState.Present;
-                space.Table.Install(page.Page, to, state, region!.IsWritable, isExclusive: true);
-                page.HasMoved = true;
+                space.Table.Install(page, to, state, region!.IsWritable, isExclusive: true);
+                _pages[index].HasMoved = true;
             }
 
             if (round.State == InvalidationState.Started)
@@ -360,26 +431,30 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
     }
 
-    private static void Restore(Entry page)
+    private static void Restore(ref Entry page)
     {
         page.CanMigrate = false;
         RestoreEntries(page.Source!, page.Source!);
     }
 
-    private void Finish(Entry page)
+    private void Finish(ref Entry page)
     {
-        if (page.Source is { } source)
+        (PageFrame? source, PageFrame? destination) = (page.Source, page.Destination);
+        if (source is not null)
         {
-            RestoreEntries(source, page.HasMoved ? page.Destination! : source);
+            if (page.HasMoved && source.MigrationEntries.Count == 1 && destination!.MapCount == 0)
+            {
+                (AddressSpace space, ulong at) = source.MigrationEntries[0];
+                space.Table.EndMigration(at, source, destination);
+            }
+            else
+            {
+                RestoreEntries(source, page.HasMoved ? destination! : source);
+            }
         }
 
-        if (page.Destination is { } destination)
-        {
-            destination.Unlock(operation.Activity);
-            destination.Put();
-        }
-
-        page.Source?.Unlock(operation.Activity);
+        destination?.EndMigration(references: 1);
+        source?.EndMigration(references: 0);
         MigratedCount += page.HasMoved ? 1 : 0;
     }
 
@@ -393,17 +468,14 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
     }
 
-    private sealed class Entry(PageFrame? source, ulong page)
+    private struct Entry
     {
-        public PageFrame? Source { get; } = source;
-
-        public PageFrame? Destination { get; set; }
-
-        public ulong Page { get; } = page;
-
-        public bool CanMigrate { get; set; }
+        public PageFrame? Source;
+        public PageFrame? Destination;
+        public ulong Page;
+        public bool CanMigrate;
 
         /// <summary>The content is in the destination, and that is what entries show from now on.</summary>
-        public bool HasMoved { get; set; }
+        public bool HasMoved;
     }
 }

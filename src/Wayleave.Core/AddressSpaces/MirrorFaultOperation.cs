@@ -200,7 +200,8 @@ public sealed class MirrorUpdateOperation : SpaceOperation
 
             // The driver lets the address-space lock go before it takes its own: what comes between is found below.
             yield return "take the device's lock";
-            if (errno == Errno.Success && !_range.Notifier.ReadRetry(sequence))
+            bool isStale = _range.Notifier.ReadRetry(sequence) && Memory.Host.Has(CoreDefences.RetriesMirrors);
+            if (errno == Errno.Success && !isStale)
             {
                 _program(_range);
                 yield break;

@@ -43,6 +43,20 @@ public sealed class PageFrame : IWaitNode
     /// </summary>
     public Memory<byte> Bytes => _bytes;
 
+    /// <summary>
+    /// Whether <paramref name="next"/> lies right behind this page, in the same piece of memory of the machine or of a
+    /// device.
+    /// </summary>
+    public bool IsFollowedBy(PageFrame next)
+    {
+        ArgumentNullException.ThrowIfNull(next);
+        return next.Number == Number + 1 && ReferenceEquals(_source, next._source)
+            && Kind is PageFrameKind.System or PageFrameKind.DevicePrivate or PageFrameKind.DeviceCoherent;
+    }
+
+    /// <summary>As <see cref="Bytes"/>, of this page and those behind it (<see cref="IsFollowedBy"/>).</summary>
+    public Memory<byte> BytesOf(int pages) => pages == 1 ? _bytes : _source.BytesFrom(this, pages);
+
     /// <summary>The physical address, where a device finds the page through a fabric; 0 for none.</summary>
     public DeviceAddress Address { get; }
 
@@ -164,6 +178,17 @@ public sealed class PageFrame : IWaitNode
         _source.HandleProgress();
     }
 
+    /// <summary>
+    /// What <see cref="Unlock"/> and, with a reference, <see cref="Put"/> do, for many at once: their caller tells
+    /// those who wait.
+    /// </summary>
+    internal void EndMigration(int references)
+    {
+        LockOwner = null;
+        ReferenceCount -= references;
+        FreeIfUnused();
+    }
+
     internal void FreeIfUnused()
     {
         if (IsAllocated && Mappings.Count == 0 && HolderCount == 0 && File is null && LockOwner is null
@@ -178,6 +203,9 @@ public sealed class PageFrame : IWaitNode
 internal interface IFrameSource
 {
     void Free(PageFrame frame);
+
+    /// <summary>The bytes of that many frames in one piece; the caller knows that they are.</summary>
+    Memory<byte> BytesFrom(PageFrame first, int count);
 
     /// <summary>A page lock was let go: somebody may get on.</summary>
     void HandleProgress();

@@ -53,6 +53,27 @@ internal sealed class PageTable(AddressSpace space)
     }
 
     /// <summary>
+    /// Entries from a page on, up to <paramref name="end"/> or the end of a leaf; none where there is no leaf. To be
+    /// looked at, until anybody changes one.
+    /// </summary>
+    public ReadOnlySpan<PageEntry> PeekRun(ulong page, ulong end)
+    {
+        ulong key = page >> LeafBits;
+        if (key != _lastKey)
+        {
+            if (!_leaves.TryGetValue(key, out PageEntry[]? leaf))
+            {
+                return [];
+            }
+
+            (_lastKey, _last) = (key, leaf);
+        }
+
+        int first = (int)(page & LeafMask);
+        return _last.AsSpan(first, (int)Math.Min(end - page, (ulong)(_last.Length - first)));
+    }
+
+    /// <summary>
     /// The first page at or after <paramref name="page"/> whose leaf exists; the end if there is none.
     /// </summary>
     public ulong SkipHoles(ulong page, ulong end)
@@ -156,6 +177,35 @@ internal sealed class PageTable(AddressSpace space)
         PageEntry was = Peek(page);
         was.Frame!.Mappings.Remove(space, page);
         Install(page, was.Frame, EntryState.Migration, was.IsWritable, was.IsExclusive);
+    }
+
+    /// <summary>
+    /// As <see cref="ReplaceByMigration"/> for an entry of a mapping of one page whose frame no other entry shows.
+    /// </summary>
+    internal static void BeginMigration(ref PageEntry entry, PageFrame frame)
+    {
+        entry.State = EntryState.Migration;
+        frame.MigrationEntries.TakeOver(ref frame.Mappings);
+    }
+
+    /// <summary>
+    /// As <see cref="RestoreFromMigration"/> for the only entry that stands for a page; <paramref name="to"/> is shown
+    /// nowhere yet.
+    /// </summary>
+    internal void EndMigration(ulong page, PageFrame from, PageFrame to)
+    {
+        ref PageEntry entry = ref this[page];
+        entry.Frame = to;
+        entry.State = to.Kind == PageFrameKind.DevicePrivate ? EntryState.DevicePrivate : EntryState.Present;
+        to.Mappings.TakeOver(ref from.MigrationEntries);
+        space.Memory.Touch(to);
+    }
+
+    /// <summary>Entries from a page on, to be changed; as <see cref="PeekRun"/>.</summary>
+    internal Span<PageEntry> Run(ulong page, ulong end)
+    {
+        ReadOnlySpan<PageEntry> run = PeekRun(page, end);
+        return run.IsEmpty ? [] : _last.AsSpan((int)(page & LeafMask), run.Length);
     }
 
     /// <summary>Where a page migrated to, or that it did not (<c>remove_migration_ptes</c>).</summary>

@@ -19,6 +19,8 @@ internal sealed class PeerFrames(MemorySystem memory, PeerUserMapping mapping) :
 
     public void Free(PageFrame frame) => frame.IsAllocated = false;
 
+    public Memory<byte> BytesFrom(PageFrame first, int count) => default;
+
     public void HandleProgress() => memory.HandleProgress();
 
     /// <summary>A holder of that frame comes.</summary>

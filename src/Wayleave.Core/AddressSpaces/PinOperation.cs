@@ -1,4 +1,5 @@
 using Wayleave.Core.Checking;
+using Wayleave.Core.Topology;
 
 namespace Wayleave.Core.AddressSpaces;
 
@@ -22,7 +23,9 @@ public sealed class PinOperation : SpaceOperation
     private readonly AddressRange _range;
     private readonly PinMode _flags;
     private readonly bool _isCharged;
+    private readonly List<DeviceRange> _addresses = []; // of the frames, next to each other in one
     private readonly List<PageFrame> _frames = [];
+    private bool _hasMovable; // one of them may not stay for long
     private long _charged;
     private SpaceRegion? _lastRegion; // of the page before, within one step
 
@@ -72,7 +75,7 @@ public sealed class PinOperation : SpaceOperation
                     yield break;
                 }
 
-                if (!IsLongTerm || !_frames.Exists(MustMove))
+                if (!IsLongTerm || !_hasMovable)
                 {
                     break;
                 }
@@ -91,7 +94,7 @@ public sealed class PinOperation : SpaceOperation
 
             _space.Pins.Uncharge(_charged == 0 ? 0 : _charged - _frames.Count);
             Result = new PinnedPages(
-                _space, [.. _frames], IsPin, IsLongTerm, _charged == 0 ? 0 : _frames.Count);
+                _space, _frames, _addresses, IsPin, IsLongTerm, _charged == 0 ? 0 : _frames.Count);
         }
         finally
         {
@@ -125,7 +128,7 @@ public sealed class PinOperation : SpaceOperation
     private IEnumerable<Pause> TakeAll()
     {
         _lastRegion = null;
-        while (_frames.Count < PageCount && TryTakeFast(_range.FirstPage + (ulong)_frames.Count))
+        while (_frames.Count < PageCount && TryTakeRun(_range.FirstPage + (ulong)_frames.Count))
         {
         }
 
@@ -171,15 +174,32 @@ public sealed class PinOperation : SpaceOperation
         }
     }
 
-    // No lock: a page of the right kind whose entry allows it. Anything else is for the slow path to explain.
-    private bool TryTakeFast(ulong page)
+    // No lock: pages of the right kind whose entries allow it, as far as they go in one region and one leaf. What stops
+    // it is for the slow path to explain. False when it took none.
+    private bool TryTakeRun(ulong page)
     {
         if (CheckRegion(page) != Errno.Success)
         {
             return false;
         }
 
-        return IsUsable(page, out PageFrame? frame, out _) && CheckFrame(frame!) == Errno.Success && Take(frame!);
+        SpaceRegion region = FindRegion(page)!;
+        bool isWrite = (_flags & PinMode.Write) != 0;
+        bool mustBeOwn = IsPin && !isWrite && region.IsCopyOnWrite;
+        ulong end = Math.Min(_range.EndPage, region.Addresses.EndPage);
+        int before = _frames.Count;
+        foreach (ref readonly PageEntry entry in _space.Table.PeekRun(page, end))
+        {
+            if (!entry.IsPresent || (isWrite && !entry.IsWritable) || CheckFrame(entry.Frame!) != Errno.Success
+                || (mustBeOwn && MustUnshare(entry)))
+            {
+                break;
+            }
+
+            Take(entry.Frame!);
+        }
+
+        return _frames.Count != before;
     }
 
     private bool TryTake(ulong page, out FaultFlags flags)
@@ -197,8 +217,23 @@ public sealed class PinOperation : SpaceOperation
 
     private bool Take(PageFrame frame)
     {
-        PinnedPages.Take(frame, IsPin);
+        PinnedPages.Take(Memory.Host, frame, IsPin);
         _frames.Add(frame);
+        _hasMovable |= IsLongTerm && MustMove(frame);
+        DeviceAddress address = frame.Address;
+        bool isNext = _addresses is [.., { } before] && (address.Value == 0
+            ? before.Start.Value == 0
+            : before.Start.Value + before.LengthBytes == address.Value);
+        if (isNext)
+        {
+            DeviceRange last = _addresses[^1];
+            _addresses[^1] = last with { LengthBytes = last.LengthBytes + PageFrame.SizeBytes };
+        }
+        else
+        {
+            _addresses.Add(new DeviceRange(address, PageFrame.SizeBytes));
+        }
+
         return true;
     }
 
@@ -247,12 +282,13 @@ public sealed class PinOperation : SpaceOperation
         }
 
         // gup_must_unshare: a pin to read must see what the process writes later, so the page must be its own.
-        bool mustUnshare = IsPin && !isWrite && (frame!.IsAnonymous || frame.IsZeroPage || IsLongTerm)
-            && !entry.IsExclusive
-            && FindRegion(page)!.IsCopyOnWrite;
+        bool mustUnshare = IsPin && !isWrite && MustUnshare(entry) && FindRegion(page)!.IsCopyOnWrite;
         flags |= mustUnshare ? FaultFlags.Unshare : FaultFlags.None;
         return !mustUnshare;
     }
+
+    private bool MustUnshare(in PageEntry entry) =>
+        !entry.IsExclusive && (entry.Frame!.IsAnonymous || entry.Frame.IsZeroPage || IsLongTerm);
 
     private Errno CheckFrame(PageFrame frame) =>
         frame.Kind == PageFrameKind.PeerToPeer && (_flags & PinMode.PeerToPeer) == 0
@@ -267,7 +303,7 @@ public sealed class PinOperation : SpaceOperation
     // check_and_migrate_movable_pages: lets all go, moves those that must, and the caller pins again.
     private IEnumerable<Pause> MoveOut()
     {
-        List<PageFrame> moving = _frames.FindAll(MustMove);
+        PageFrame[] moving = [.. _frames.FindAll(MustMove)];
         DropAll();
         foreach (PageFrame frame in moving)
         {
@@ -321,9 +357,11 @@ public sealed class PinOperation : SpaceOperation
     {
         foreach (PageFrame frame in _frames)
         {
-            PinnedPages.Drop(frame, IsPin);
+            PinnedPages.Drop(Memory.Host, frame, IsPin);
         }
 
         _frames.Clear();
+        _addresses.Clear();
+        _hasMovable = false;
     }
 }

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
 
@@ -10,14 +11,28 @@ namespace Wayleave.Core.AddressSpaces;
 public sealed class PinnedPages
 {
     private readonly AddressSpace _space;
-    private readonly PageFrame[] _frames;
+    private readonly List<PageFrame> _frames;
+    private readonly List<DeviceRange> _addresses;
     private readonly bool _isPin;
     private readonly long _charged;
 
-    internal PinnedPages(AddressSpace space, PageFrame[] frames, bool isPin, bool isLongTerm, long charged)
+    internal PinnedPages(
+        AddressSpace space,
+        List<PageFrame> frames,
+        List<DeviceRange> addresses,
+        bool isPin,
+        bool isLongTerm,
+        long charged)
     {
-        (_space, _frames, _isPin, IsLongTerm, _charged) = (space, frames, isPin, isLongTerm, charged);
+        (_space, _frames, _addresses) = (space, frames, addresses);
+        (_isPin, IsLongTerm, _charged) = (isPin, isLongTerm, charged);
     }
+
+    /// <summary>
+    /// Where devices find them, pages next to each other in one: at 0 where no device does. Of memory, as a device
+    /// without an IOMMU has them.
+    /// </summary>
+    public IReadOnlyList<DeviceRange> Addresses => _addresses;
 
     /// <summary>In the order of their addresses.</summary>
     public IReadOnlyList<PageFrame> Frames => _frames;
@@ -43,7 +58,7 @@ public sealed class PinnedPages
         foreach (PageFrame frame in _frames)
         {
             frame.IsDirty |= areDirty;
-            Drop(frame, _isPin);
+            Drop(_space.Host, frame, _isPin);
         }
 
         _space.Pins.Uncharge(_charged);
@@ -57,41 +72,41 @@ public sealed class PinnedPages
     /// <returns>False when a page has no address that a device could use.</returns>
     public bool TryListAddresses(out DmaAddressList? addresses)
     {
-        addresses = null;
-        List<DeviceRange> ranges = [];
-        foreach (PageFrame frame in _frames)
+        bool areReachable = _addresses.TrueForAll(r => r.Start.Value != 0);
+        addresses = areReachable ? new DmaAddressList(CollectionsMarshal.AsSpan(_addresses)) : null;
+        return areReachable;
+    }
+
+    internal static void Take(HostContext host, PageFrame frame, bool isPin)
+    {
+        Count(host, frame, isPin, 1);
+        if (frame.Kind == PageFrameKind.PeerToPeer)
         {
-            if (frame.Address.Value == 0)
-            {
-                return false;
-            }
-
-            if (ranges is [.., { } last] && last.Start.Value + last.LengthBytes == frame.Address.Value)
-            {
-                ranges[^1] = last with { LengthBytes = last.LengthBytes + PageFrame.SizeBytes };
-            }
-            else
-            {
-                ranges.Add(new DeviceRange(frame.Address, PageFrame.SizeBytes));
-            }
+            PeerFrames.Hold(frame);
         }
-
-        addresses = new DmaAddressList([.. ranges]);
-        return true;
     }
 
-    internal static void Take(PageFrame frame, bool isPin)
+    internal static void Drop(HostContext host, PageFrame frame, bool isPin)
     {
-        frame.PinCount += isPin ? 1 : 0;
-        frame.ReferenceCount += isPin ? 0 : 1;
-        PeerFrames.Hold(frame);
-    }
-
-    internal static void Drop(PageFrame frame, bool isPin)
-    {
-        frame.PinCount -= isPin ? 1 : 0;
-        frame.ReferenceCount -= isPin ? 0 : 1;
+        Count(host, frame, isPin, -1);
         PeerFrames.LetGo(frame);
         frame.FreeIfUnused();
+    }
+
+    private static void Count(HostContext host, PageFrame frame, bool isPin, int one)
+    {
+        if (!host.Has(CoreDefences.CountsPins))
+        {
+            return;
+        }
+
+        if (isPin)
+        {
+            frame.PinCount += one;
+        }
+        else
+        {
+            frame.ReferenceCount += one;
+        }
     }
 }

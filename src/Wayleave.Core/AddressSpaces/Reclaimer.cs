@@ -91,8 +91,9 @@ internal static class Reclaimer
         while (frame.MapCount > 0)
         {
             (AddressSpace space, ulong page) = frame.Mappings[0];
+            AddressRange told = memory.Host.Has(CoreDefences.TellsBeforeReclaim) ? AddressRange.OfPage(page) : default;
             InvalidationRound round = space.StartRound(
-                operation.Activity, new InvalidateRange(AddressRange.OfPage(page), InvalidateEvent.Clear));
+                operation.Activity, new InvalidateRange(told, InvalidateEvent.Clear));
             try
             {
                 foreach (Pause pause in round.WaitUntilStarted(memory))

@@ -353,6 +353,10 @@ public sealed class GpuDevice : IPeerMemoryOwner
 
     internal int ComputeBlockBytes => _options.ComputeBlockBytes;
 
+    internal bool StopsQueues => _options.StopsQueues;
+
+    internal bool WaitsInNotifier => _options.WaitsInNotifier;
+
     internal int FaultAheadPages => _options.FaultAheadPages;
 
     internal Compute.MirrorDefences MirrorDefences => _options.MirrorDefences;

@@ -92,6 +92,14 @@ public sealed record GpuOptions
     /// </summary>
     internal bool WaitsForProof { get; init; } = true;
 
+    /// <summary>
+    /// Off lets user queues run on when their eviction fence has signalled: for the test that must notice.
+    /// </summary>
+    internal bool StopsQueues { get; init; } = true;
+
+    /// <summary>Off returns from a notifier while jobs still run: for the test that must notice.</summary>
+    internal bool WaitsInNotifier { get; init; } = true;
+
     /// <summary>Less than all of a mirror's defences: for the test that must notice.</summary>
     internal Compute.MirrorDefences MirrorDefences { get; init; } = Compute.MirrorDefences.All;
 

@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Core.AddressSpaces;
 using Wayleave.Simulation;
 
@@ -20,6 +21,8 @@ internal static class ExitAgainstAll
                 c => Build(c, new MirrorFaults { Drains = false })),
             new("entry-kept", "The device keeps its entries of a process that has ended.",
                 c => Build(c, new MirrorFaults { Zaps = false })),
+            new("reclaim-tells-nobody", "Pages are reclaimed without a word to the devices that mirror them.",
+                c => Build(c, new MirrorFaults(), defences: CoreDefences.All & ~CoreDefences.TellsBeforeReclaim)),
             new("pin-kept", "The NIC's driver does not let go when the process has ended.",
                 c => Build(c, new MirrorFaults(), releasesPin: false)),
         ])
@@ -28,9 +31,13 @@ internal static class ExitAgainstAll
         Orders = OrderSource.Priorities,
     };
 
-    private static Scenario Build(Choices choices, MirrorFaults faults, bool releasesPin = true)
+    private static Scenario Build(
+        Choices choices,
+        MirrorFaults faults,
+        bool releasesPin = true,
+        CoreDefences defences = CoreDefences.All)
     {
-        SpaceWorld world = new(choices, pages: 2);
+        SpaceWorld world = new(choices, pages: 2, defences);
         world.Store(0, 1);
         world.Store(SpaceWorld.Page, 2);
         SimulatedMirror device = world.AddDevice("device", faults);

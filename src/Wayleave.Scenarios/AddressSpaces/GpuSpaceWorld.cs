@@ -21,6 +21,7 @@ internal sealed class GpuSpaceWorld
     private readonly byte[] _bytes = new byte[MachinePages * Page];
     private readonly DeviceAddress _start;
     private readonly byte[] _vram = new byte[4 * Page];
+    private readonly byte[] _system = new byte[Page];
 
     public GpuSpaceWorld(
         Choices choices, GpuOptions options, int pages, GpuUserMemory mode = GpuUserMemory.Fault)
@@ -38,7 +39,7 @@ internal sealed class GpuSpaceWorld
             Range = map.Addresses;
             GpuOptions small = options with { GranularityBytes = Page };
             Gpu = new GpuDevice(
-                Host, Fabric, new PciFunction("0000:01:00.0", "gpu0"), small, [_vram], [new byte[Page]]);
+                Host, Fabric, new PciFunction("0000:01:00.0", "gpu0"), small, [_vram], [_system]);
             Process = Gpu.OpenProcess("process");
             World.Require(
                 Errno.Success,
@@ -134,6 +135,54 @@ internal sealed class GpuSpaceWorld
         return found ?? throw new ViolationException($"the GPU has an entry for {address}, which is nobody's page");
     }
 
+    /// <summary>A buffer of one page at an address of the process.</summary>
+    public GpuBuffer MapBuffer(string name, ulong address)
+    {
+        GpuBuffer? buffer;
+        using (Host.Enter())
+        {
+            World.Require(Errno.Success, Gpu.TryCreate(new GpuBufferInfo(name, Page, StorageKind.Movable), out buffer));
+            World.Require(Errno.Success, Process.TryOpen(buffer!.Shared, GpuAccess.ReadWrite, out uint handle));
+            World.Require(Errno.Success, Process.Memory.TryMap(address, handle, 0, Page, GpuAccess.ReadWrite));
+        }
+
+        Gpu.CopyEngine.Drive(int.MaxValue);
+        return buffer;
+    }
+
+    /// <summary>Throws unless every word of a buffer is that.</summary>
+    public void RequireFilled(GpuBuffer buffer, uint value)
+    {
+        DeviceRange range = buffer.Placement.LocalAddresses.Entries[0];
+        World.Require(
+            Errno.Success,
+            new DmaPort(Gpu.Function).TryRead(range.Start, Page, out ReadOnlySpan<byte> bytes));
+        for (int at = 0; at < Page; at += 4)
+        {
+            if (BitConverter.ToUInt32(bytes[at..]) is var found && found != value)
+            {
+                throw new ViolationException($"the buffer holds {found:x} at {at}, and {value:x} was written there");
+            }
+        }
+    }
+
+    /// <summary>The copy engine: one block each step.</summary>
+    public IEnumerable<Step> CopyEngine(Func<bool> isOver)
+    {
+        while (true)
+        {
+            yield return new Step("copy a block", () => Gpu.CopyEngine.HasReadyJob || isOver());
+            if (!Gpu.CopyEngine.HasReadyJob)
+            {
+                yield break;
+            }
+
+            Gpu.CopyEngine.TryEnter();
+            Gpu.CopyEngine.Step();
+            Gpu.CopyEngine.Exit();
+        }
+    }
+
     /// <summary>A ring in VRAM with these commands, and a queue that runs it.</summary>
     public UserQueue StartQueue(ulong ringVa, params ReadOnlySpan<GpuCommand> commands)
     {
@@ -148,9 +197,11 @@ internal sealed class GpuSpaceWorld
         }
 
         Gpu.CopyEngine.Drive(int.MaxValue);
+        DeviceAddress start = ring.Placement.LocalAddresses.Entries[0].Start;
+        World.Require(Errno.Success, new DmaPort(Gpu.Function).TryWrite(start, Page, out Span<byte> slots));
         for (int i = 0; i < commands.Length; i++)
         {
-            commands[i].Write(_vram.AsSpan(i * GpuCommand.SizeBytes));
+            commands[i].Write(slots[(i * GpuCommand.SizeBytes)..]);
         }
 
         UserQueue? queue;

@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Core.AddressSpaces;
 using Wayleave.Simulation;
 
@@ -24,6 +25,8 @@ internal static class NotifierAgainstFault
                 c => Build(c, new MirrorFaults { AsksForRetry = false })),
             new("entry-kept", "The device keeps its entry for the page.",
                 c => Build(c, new MirrorFaults { Zaps = false })),
+            new("retry-not-made", "The loop around the look goes on although the range was invalidated.",
+                c => Build(c, new MirrorFaults(), CoreDefences.All & ~CoreDefences.RetriesMirrors)),
             new("drain-not-awaited", "The callback returns while the device is still reading.",
                 c => Build(c, new MirrorFaults { Drains = false })),
         ])
@@ -31,9 +34,10 @@ internal static class NotifierAgainstFault
         Defence = "the sequence is compared under the lock that the callback takes, and an access under way is awaited",
     };
 
-    private static Scenario Build(Choices choices, MirrorFaults faults)
+    private static Scenario Build(
+        Choices choices, MirrorFaults faults, CoreDefences defences = CoreDefences.All)
     {
-        SpaceWorld world = new(choices, pages: 1);
+        SpaceWorld world = new(choices, pages: 1, defences);
         world.Store(0, 1);
         SimulatedMirror device = world.AddDevice("device", faults);
         Allowed allowed = new(1);

@@ -15,10 +15,10 @@ internal sealed class SpaceWorld
     private readonly List<SimulatedMirror> _devices = [];
     private readonly List<AddressSpace> _children = [];
 
-    public SpaceWorld(Choices choices, int pages)
+    public SpaceWorld(Choices choices, int pages, CoreDefences defences = CoreDefences.All)
     {
         Story = new Story(choices);
-        Host = new HostContext(Clock, choices.IsTold ? Story : null);
+        Host = new HostContext(Clock, choices.IsTold ? Story : null) { Defences = defences };
         using (Host.Enter())
         {
             Memory = new MemorySystem(Host, swapPages: MachinePages);

@@ -209,7 +209,8 @@ public sealed class GpuEviction : IFenceOperations
 
     private void Stop()
     {
-        (State, _table) = (GpuEvictionState.Stopping, null);
+        State = GpuEvictionState.Stopping;
+        _table = _process.Device.StopsQueues ? null : _table;
         EvictionCount++;
         _host.Trace("compute.evict", _process.Name, EvictionCount);
         ComputeEngine engine = _process.Device.ComputeEngine;

@@ -100,7 +100,7 @@ internal sealed class UserPointerBinding : GpuBinding, IMirror
 
         notifier.SetSequence(sequence);
         _isValid = false;
-        if (!IsInUse)
+        if (!IsInUse || !Process.Device.WaitsInNotifier)
         {
             Unmap();
             return InvalidateAnswer.Done;

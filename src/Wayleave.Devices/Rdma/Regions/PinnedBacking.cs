@@ -3,7 +3,6 @@ using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
-using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma.Verbs;
 
 namespace Wayleave.Devices.Rdma.Regions;
@@ -29,7 +28,7 @@ internal sealed class PinnedBacking : RegionBacking
         _isWritable = request.IsWritable;
         _policy = PinnedPolicy.Start(request, region.Name, pages.Frames.Count);
         _timeline = new Timeline(host, region.Name);
-        _translation = new Translation(AddressesOf(pages.Frames), new InFlightGate(HandleDrained));
+        _translation = new Translation(new DmaAddressList([.. pages.Addresses]), new InFlightGate(HandleDrained));
         region.PublishBacked(_translation);
     }
 
@@ -80,27 +79,6 @@ internal sealed class PinnedBacking : RegionBacking
     /// Whether these are the pages that it has, in that order: then its addresses are still right.
     /// </summary>
     public bool IsAt(PinnedPages pages) => !_pages.IsReleased && _pages.Frames.SequenceEqual(pages.Frames);
-
-    /// <summary>
-    /// Pages next to each other are one entry. Addresses of memory, as a device without an IOMMU has them.
-    /// </summary>
-    public static DmaAddressList AddressesOf(IReadOnlyList<PageFrame> frames)
-    {
-        List<DeviceRange> ranges = [];
-        foreach (PageFrame frame in frames)
-        {
-            if (ranges is [.., { } last] && last.Start.Value + last.LengthBytes == frame.Address.Value)
-            {
-                ranges[^1] = last with { LengthBytes = last.LengthBytes + PageFrame.SizeBytes };
-            }
-            else
-            {
-                ranges.Add(new DeviceRange(frame.Address, PageFrame.SizeBytes));
-            }
-        }
-
-        return new DmaAddressList([.. ranges]);
-    }
 
     private void HandleDrained()
     {

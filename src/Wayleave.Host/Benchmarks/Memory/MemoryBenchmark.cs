@@ -64,6 +64,13 @@ public sealed class MemoryBenchmark : IMirror, IDeviceMemoryDriver, IDisposable
     public static MemoryBenchmarkReport Run(MemoryBenchmarkOptions options, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(options);
+        options.Validate();
+        if (options.Test == MemoryBenchmarkTest.FenceHop)
+        {
+            List<double> hops = FenceHopBenchmark.Run(options.Iterations, cancellation);
+            return Report(options, [new("from one engine to another, both spinning", Samples.Summarize([.. hops]))]);
+        }
+
         using MemoryBenchmark benchmark = new(options);
         IReadOnlyList<MemoryBenchmarkResult> results = options.Test switch
         {
@@ -71,13 +78,7 @@ public sealed class MemoryBenchmark : IMirror, IDeviceMemoryDriver, IDisposable
             MemoryBenchmarkTest.Migrate => benchmark.Migrate(cancellation),
             _ => benchmark.Register(cancellation),
         };
-        return new MemoryBenchmarkReport
-        {
-            Test = options.Test,
-            SizeBytes = options.SizeBytes,
-            Processors = Environment.ProcessorCount,
-            Results = results,
-        };
+        return Report(options, results);
     }
 
     /// <inheritdoc/>
@@ -93,9 +94,11 @@ public sealed class MemoryBenchmark : IMirror, IDeviceMemoryDriver, IDisposable
     {
         ArgumentNullException.ThrowIfNull(copies);
         fence = null;
-        foreach ((PageFrame? source, PageFrame destination) in copies)
+        for (int i = 0; i < copies.Count;)
         {
-            source!.Bytes.Span.CopyTo(destination.Bytes.Span);
+            int pages = PageCopies.CountRun(copies, i);
+            copies[i].Source!.BytesOf(pages).Span.CopyTo(copies[i].Destination.BytesOf(pages).Span);
+            i += pages;
         }
 
         return Errno.Success;
@@ -180,6 +183,11 @@ public sealed class MemoryBenchmark : IMirror, IDeviceMemoryDriver, IDisposable
 
         byte[] seen = new byte[pattern.Length];
         Locked(() => Finish(_space.Read(_range.Start, seen)));
+        if (!seen.AsSpan().SequenceEqual(pattern))
+        {
+            throw new InvalidOperationException("the bytes that came home are not those that went");
+        }
+
         return
         [
             Moved("to the device", out_, copyOut),
@@ -267,6 +275,15 @@ public sealed class MemoryBenchmark : IMirror, IDeviceMemoryDriver, IDisposable
 
         Require(operation.Errno);
     }
+
+    private static MemoryBenchmarkReport Report(
+        MemoryBenchmarkOptions options, IReadOnlyList<MemoryBenchmarkResult> results) => new()
+        {
+            Test = options.Test,
+            SizeBytes = options.SizeBytes,
+            Processors = Environment.ProcessorCount,
+            Results = results,
+        };
 
     private static void Require(Errno errno)
     {

@@ -18,6 +18,7 @@ public sealed record MemoryBenchmarkOptions
     {
         MemoryBenchmarkTest.Fault => new() { Test = test, SizeBytes = 16 << 20, Iterations = 20 },
         MemoryBenchmarkTest.Migrate => new() { Test = test, SizeBytes = 2 << 20, Iterations = 200 },
+        MemoryBenchmarkTest.FenceHop => new() { Test = test, SizeBytes = 4096, Iterations = 500 },
         _ => new() { Test = test, SizeBytes = 1 << 30, Iterations = 11 },
     };
 

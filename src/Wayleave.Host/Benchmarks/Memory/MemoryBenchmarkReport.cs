@@ -14,6 +14,9 @@ public enum MemoryBenchmarkTest
 
     /// <summary>Registration of memory with a NIC, pinned, and again through the cache.</summary>
     Register,
+
+    /// <summary>From the end of a job on one engine to the end of the next, which waited for it, on another.</summary>
+    FenceHop,
 }
 
 /// <summary>What a benchmark of address spaces found; as JSON, what scripts rely on.</summary>
