@@ -46,6 +46,11 @@ compare() { # name role tool
     esac
 }
 
+# Whether somebody waits for a client at port 18515, over TCP or by rdma_cm.
+listens() {
+    grep -q ':4853 [0-9A-F]*:0000 0A' /proc/net/tcp /proc/net/tcp6 || rdma resource show cm_id | grep -q LISTEN
+}
+
 # The tools: FILE of runs.
 play_tools() {
     local name role tool arguments extra from log
@@ -65,7 +70,7 @@ play_tools() {
             timeout 60 $tool $arguments $extra "$LAB_HOST" >"$log" 2>&1 || { echo "$name:"; cat "$log"; exit 1; }
         else
             timeout 60 $tool $arguments $extra >"$log" 2>&1 &
-            sleep 0.5
+            until listens || ! kill -0 $! 2>/dev/null; do sleep 0.1; done
             touch "$LAB_SHARE/$name.waits"
             wait $! || { echo "$name:"; cat "$log"; exit 1; }
         fi
