@@ -13,7 +13,7 @@ public enum ClientStorage
     Revocable = 1,
 
     /// <summary>
-    /// Programs may map it, and it can be taken back: at the deadline whoever still maps it sees zeros from then on, and
+    /// Programs may map it, and it can be taken back: at the deadline whoever still maps it sees zeros from then, and
     /// what it writes there is seen by nobody.
     /// </summary>
     Withdrawable = 2,

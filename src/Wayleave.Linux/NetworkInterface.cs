@@ -20,7 +20,7 @@ public static unsafe class NetworkInterface
     /// <summary>Whether the namespace has an interface of that name.</summary>
     public static bool Exists(string name) => Libc.if_nametoindex(name) != 0;
 
-    /// <summary>Switches an interface on, with another MTU or the one it has (<c>ip link set NAME mtu N up</c>).</summary>
+    /// <summary>Switches an interface on, with its MTU or another (<c>ip link set NAME mtu N up</c>).</summary>
     /// <param name="name">It exists.</param>
     /// <param name="mtuBytes">Null leaves it.</param>
     /// <exception cref="LinuxException">

@@ -106,7 +106,7 @@ internal static class ActivityView
         table.WriteTo(text);
     }
 
-    // A device that was replaced under its name between two samples counts from zero again: no rate, not a negative one.
+    // A device that was replaced under its name between two samples counts from zero again: that is no rate.
     private static double? Rate(long? now, long? before, double seconds) =>
         seconds > 0 && now >= before ? (now - before) / seconds : null;
 

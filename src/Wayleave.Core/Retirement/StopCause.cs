@@ -18,7 +18,7 @@ public enum StopCause
     DeviceRemoved,
 
     /// <summary>
-    /// The user still has its mapping, but other storage is behind it: the owner has taken the bytes out of it, and what
+    /// The user still has its mapping, but other storage is behind it: the owner took the bytes out of it, and what
     /// is done there reaches the memory no more.
     /// </summary>
     StorageReplaced,

@@ -53,7 +53,7 @@ public sealed class DevmemReceiveQueue
     public int OutstandingTokens => _tokens.Count;
 
     /// <summary>
-    /// Bytes that take up memory: those that were not read, and those of pieces that the reader holds.
+    /// Bytes that take up memory: those not read yet, and those of pieces that the reader holds.
     /// </summary>
     public long HeldBytes => UnreadBytes + _tokenBytes;
 

@@ -38,7 +38,8 @@ internal sealed class EthernetReader(ConfigurationReader reader)
         int queues = reader.ReadInteger(ethernet, path, "queues") ?? defaults.Queues;
         return new EthernetConfig
         {
-            Name = reader.ReadText(ethernet, path, "name") ?? string.Create(CultureInfo.InvariantCulture, $"nic{index}"),
+            Name = reader.ReadText(ethernet, path, "name")
+                ?? string.Create(CultureInfo.InvariantCulture, $"nic{index}"),
             Tap = reader.ReadText(ethernet, path, "tap"),
             Mac = ReadMac(ethernet, path) ?? new MacAddress(defaults.Mac.Value + (ulong)index),
             Addresses = addresses ?? defaults.Addresses,
@@ -145,7 +146,8 @@ internal sealed class EthernetReader(ConfigurationReader reader)
             }
 
             string here = string.Create(CultureInfo.InvariantCulture, $"{listPath}[{i}]");
-            reader.Report(here, $"{array[i]?.ToJsonString() ?? "null"} is not an address with its network: 10.0.0.1/24");
+            reader.Report(
+                    here, $"{array[i]?.ToJsonString() ?? "null"} is not an address with its network: 10.0.0.1/24");
         }
 
         return addresses;

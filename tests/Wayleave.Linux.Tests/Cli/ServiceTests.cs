@@ -110,8 +110,8 @@ public sealed partial class ServiceTests : IDisposable
         using CliProcess host = StartWith(udp);
         CliResult result = await host.WaitAsync();
         Assert.Equal(
-            (1, "wayleave: take descriptor 3 from the service manager: it is no listening Unix stream socket with a file; "
-                + "see packaging/systemd for units that fit\n"),
+            (1, "wayleave: take descriptor 3 from the service manager: it is no listening Unix stream socket with a "
+                + "file; see packaging/systemd for units that fit\n"),
             (result.ExitCode, result.Error));
         Assert.Empty(_folder.Leftovers());
     }

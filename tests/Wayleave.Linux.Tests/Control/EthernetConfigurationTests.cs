@@ -45,7 +45,8 @@ public sealed class EthernetConfigurationTests : IDisposable
         Assert.Equal((false, 256, 1024, 8L << 20), (
             nic.SplitsHeaders, nic.SplitThresholdBytes, nic.RingEntries, nic.ReceiveBufferBytes));
         Assert.Equal("02:57:4c:00:00:01", loaded.Config.Ethernets[0].Mac.ToString());
-        ConfigValue[] values = [.. loaded.Values.Where(v => v.Path.StartsWith("ethernets[1].", StringComparison.Ordinal))];
+        ConfigValue[] values =
+            [.. loaded.Values.Where(v => v.Path.StartsWith("ethernets[1].", StringComparison.Ordinal))];
         Assert.Equal(15, values.Length);
         Assert.All(values, v => Assert.Equal(_file, v.Origin));
         Assert.Contains(values, v => v is { Path: "ethernets[1].tcp_data_split", Value: "off" });

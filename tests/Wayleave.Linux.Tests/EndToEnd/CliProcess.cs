@@ -73,7 +73,8 @@ public sealed partial class CliProcess : IDisposable
     /// <summary>By <c>bash -c</c>, for which the program is <c>$0</c> and its arguments <c>$@</c>.</summary>
     public static CliProcess StartUnderShell(
         IEnumerable<KeyValuePair<string, string>> environment, string script, params string[] arguments) =>
-        Start("/bin/bash", environment, ["-c", script, Path.Combine(AppContext.BaseDirectory, "wayleave"), .. arguments]);
+        Start(
+            "/bin/bash", environment, ["-c", script, Path.Combine(AppContext.BaseDirectory, "wayleave"), .. arguments]);
 
     private static CliProcess Start(
         string program, IEnumerable<KeyValuePair<string, string>> environment, string[] arguments)

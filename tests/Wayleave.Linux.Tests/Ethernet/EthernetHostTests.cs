@@ -47,7 +47,7 @@ public sealed class EthernetHostTests
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
-    public void A_nic_that_is_pulled_out_leaves_the_host_running_and_the_bus(bool isSurprise) => EthernetHost.Run(host =>
+    public void A_nic_that_is_pulled_out_leaves_the_bus_and_the_host_runs(bool isSurprise) => EthernetHost.Run(host =>
     {
         string name = host.Host.Ethernets[0].Interface;
         EthernetHost.Wait(async _ =>

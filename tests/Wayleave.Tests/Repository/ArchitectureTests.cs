@@ -26,7 +26,8 @@ public class ArchitectureTests
         ["Wayleave.Client"] = ["Wayleave.Core", "Wayleave.Linux"],
         ["Wayleave.Ports"] = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux"],
         ["Wayleave.Ibverbs"] = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Ports"],
-        ["Wayleave.Host"] = ["Wayleave.Client", "Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Ports"],
+        ["Wayleave.Host"] =
+            ["Wayleave.Client", "Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Ports"],
         ["Wayleave.Scenarios"] = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Simulation"],
         ["Wayleave.Cli"] = ["Wayleave.Host", "Wayleave.Linux", "Wayleave.Scenarios", "Wayleave.Simulation"],
     };
