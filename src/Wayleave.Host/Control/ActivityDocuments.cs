@@ -35,7 +35,7 @@ public sealed record DeviceActivityDocument
 {
     public required string Name { get; init; }
 
-    /// <summary><c>gpu</c>, <c>accelerator</c>, <c>vfio</c>, <c>nvme</c> or <c>rdma</c>.</summary>
+    /// <summary><c>gpu</c>, <c>accelerator</c>, <c>vfio</c>, <c>nvme</c>, <c>rdma</c> or <c>ethernet</c>.</summary>
     public required string Type { get; init; }
 
     /// <summary>Payload over its PCIe link towards it.</summary>

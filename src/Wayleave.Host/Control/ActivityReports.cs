@@ -96,6 +96,11 @@ internal static class ActivityReports
                 Failure = nic.Driver.Failure?.Message,
             };
         }
+
+        foreach (EthernetHandle ethernet in host.Ethernets.Where(e => IsThere(e.Presence)))
+        {
+            yield return Start(ethernet.Name, "ethernet", linkOf) with { Failure = ethernet.Failure };
+        }
     }
 
     private static DeviceActivityDocument Start(string name, string type, Dictionary<string, LinkDocument> linkOf)
