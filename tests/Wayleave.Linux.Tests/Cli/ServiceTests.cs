@@ -143,7 +143,10 @@ public sealed partial class ServiceTests : IDisposable
         Assert.Single((await client.GetObjectsAsync(Cancellation)).Objects);
         await writer.DisposeAsync();
         CliResult result = await host.WaitAsync();
-        Assert.Equal((0, "wayleave: draining: 1 under way, at most 100 s\n"), (result.ExitCode, result.Error));
+        Assert.Equal(0, result.ExitCode);
+
+        // The lease, and perhaps a request of above that the signal overtook.
+        Assert.Matches("^wayleave: draining: [12] under way, at most 100 s\n$", result.Error);
         Assert.Empty(_folder.Leftovers());
     }
 
