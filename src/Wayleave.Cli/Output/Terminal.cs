@@ -4,6 +4,7 @@ namespace Wayleave.Cli.Output;
 internal static class Terminal
 {
     private const int WidthWithoutTerminal = 80;
+    private const int HeightWithoutTerminal = 24;
 
     /// <summary>Whether <paramref name="error"/> is the process's stderr and a person looks at it.</summary>
     public static bool IsErrorTerminal(TextWriter error) =>
@@ -16,9 +17,10 @@ internal static class Terminal
         ReferenceEquals(output, Console.Out) && !Console.IsOutputRedirected
         && Environment.GetEnvironmentVariable("TERM") != "dumb";
 
-    /// <summary>Columns and rows of the terminal that stdout is.</summary>
-    public static (int Columns, int Rows) Size =>
-        (Math.Max(Console.WindowWidth, 1), Math.Max(Console.WindowHeight, 1));
+    /// <summary>Columns and rows of the terminal that stdout is; 80 by 24 when it does not know.</summary>
+    public static (int Columns, int Rows) Size => (
+        Console.WindowWidth is > 0 and int columns ? columns : WidthWithoutTerminal,
+        Console.WindowHeight is > 0 and int rows ? rows : HeightWithoutTerminal);
 
     /// <summary>Whether colour is wanted on stdout: a terminal, and no NO_COLOR (no-color.org).</summary>
     public static bool IsColored(TextWriter output) =>
