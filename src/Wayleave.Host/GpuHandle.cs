@@ -1,6 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Gpu.Compute;
@@ -115,8 +116,22 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
         return new GpuObjectMemory(buffer, request.SizeBytes);
     }
 
-    /// <summary>As the other, for a buffer of any kind.</summary>
+    /// <summary>
+    /// As the other, for a buffer of any kind. One that processors may map is clear on return: they ask no reservation,
+    /// and what they wrote before the engine came by would be lost (<c>ttm_bo_vm_fault_idle</c> waits for the same).
+    /// </summary>
     internal async Task<GpuBuffer> TakeAsync(GpuBufferInfo info, string operation, CancellationToken cancellation)
+    {
+        GpuBuffer buffer = await PlaceAsync(info, operation, cancellation).ConfigureAwait(false);
+        if (info.IsMappable)
+        {
+            await buffer.Shared.Reservation.WaitAsync(_host, ReservationUsage.Kernel).ConfigureAwait(false);
+        }
+
+        return buffer;
+    }
+
+    private async Task<GpuBuffer> PlaceAsync(GpuBufferInfo info, string operation, CancellationToken cancellation)
     {
         while (true)
         {

@@ -132,11 +132,14 @@ public sealed partial class CliProcess : IDisposable
         Assert.SkipWhen(IsIgnored(signal), $"signal {signal} is ignored here, as in the background of a shell");
 
     /// <summary>Sends a signal, or skips the test if it would be ignored.</summary>
-    public void Signal(int signal)
+    public void Signal(int signal) => Assert.True(TrySignal(signal));
+
+    /// <summary>As <see cref="Signal"/>; false if the process has ended.</summary>
+    public bool TrySignal(int signal)
     {
         SkipWhenIgnored(signal);
         MeasureFromNow();
-        Assert.Equal(0, Kill(_process.Id, signal));
+        return Kill(_process.Id, signal) == 0;
     }
 
     /// <summary>Whether this process was started with the signal ignored (proc(5), SigIgn).</summary>

@@ -57,8 +57,9 @@ public sealed class PressureTests : EndToEndTest
 
         CliProcess[] clients =
         [
-            Start("cp", source, host.UrlOf("written")), // an object of its own, a lease, a queue pair
-            Start("cp", host.UrlOf("read"), InFolder("pulled")), // a queue pair, memory of the host mapped for it
+            // An object of its own, a lease, a queue pair; then a queue pair and memory mapped for it.
+            await StopAtWorkAsync(host, leases: 1, "cp", source, host.UrlOf("written")),
+            await StopAtWorkAsync(host, leases: 2, "cp", host.UrlOf("read"), InFolder("pulled")),
             Start("gpu", "run", "gpu0", "ring", "ring", "read"), // a ring, GPU mappings
             Start("gpu", "run", "gpu0", "fill", "read", "--hang"), // a job with a fence in every buffer
             Start("gpu", "run", "gpu0", "fill", "ring", "--after", "never", "--submit-timeout", "1h"),
@@ -81,6 +82,41 @@ public sealed class PressureTests : EndToEndTest
                 && (await host.ListAsync()).Count == 2;
         });
         await ExpectNothingLeftAsync(host);
+    }
+
+    // Stopped where it is, so that it dies in mid-transfer however long the others take to begin. One that was done
+    // before anybody looked begins anew.
+    private async Task<CliProcess> StopAtWorkAsync(HostProcess host, int leases, params string[] arguments)
+    {
+        CliProcess? client = null;
+        await UntilAsync($"client {leases} is at work", async () =>
+        {
+            if (client is null || client.HasExited)
+            {
+                client = Start(arguments);
+            }
+
+            if (!await IsAtWorkAsync(host, leases) || !client.TrySignal(CliProcess.SigStop))
+            {
+                return false;
+            }
+
+            if (await IsAtWorkAsync(host, leases))
+            {
+                return true;
+            }
+
+            client.Signal(CliProcess.SigKill); // stopped after its last byte, or in the place of one before it
+            await client.WaitAsync();
+            return false;
+        });
+        return client!;
+    }
+
+    private static async Task<bool> IsAtWorkAsync(HostProcess host, int leases)
+    {
+        StatsDocument stats = await host.Client.GetStatsAsync(Cancellation);
+        return stats.Leases == leases && stats.Devices["rdma0"]["bytes_placed"] > 0;
     }
 
     private async Task<HostProcess> StartAsync(string vram, string pool, int mtu)
