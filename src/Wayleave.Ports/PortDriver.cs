@@ -10,9 +10,11 @@ namespace Wayleave.Ports;
 // Progress by whoever polls (docs/adr/0005).
 //
 //   application thread   TryProgress after a post and from every poll: takes the port token if it is free, else does
-//                        nothing: the holder looks at the doorbell again before it lets go.
-//   engine thread        stands back while an application polls; else progresses, spins for 50 us, then sleeps in
-//                        poll(2) on the socket and the wake event, at most until the port's next deadline.
+//                        nothing: the holder looks at the doorbell again before it lets go. After some polls that
+//                        found nothing it offers the processor with each: its peer may be waiting for that one.
+//   engine thread        stands back while an application polls or has the token; else progresses, spins for 50 us,
+//                        then sleeps in poll(2) on the socket and the wake event, at most until the port's next
+//                        deadline. A holder that was put off the processor may wait for ours, so nobody spins for it.
 //
 // Under the token: this object's buffers, the socket's message headers and all of the port's machine. The token holder
 // may take the host lock (a fault is handed to the remap operation); a thread that holds the host lock never takes the
@@ -48,6 +50,7 @@ public sealed class PortDriver : IDisposable
     private bool _engineAwaitsSendRoom; // what the engine's sleep watches
     private int _controlWaiters;
     private long _applicationPolls;
+    private int _idlePolls; // since one did something; several threads may lose a count
     private long _engineSeenPolls; // engine thread
     private long _deadline = long.MaxValue; // the port's, in ticks of the host's clock; written under the token
     private long _engineSleepsUntil = Awake; // ticks
@@ -116,7 +119,19 @@ public sealed class PortDriver : IDisposable
     public bool TryProgress()
     {
         _applicationPolls++; // a lost count only lets the engine look once more
-        return Progress();
+        if (Progress())
+        {
+            _idlePolls = 0;
+            return true;
+        }
+
+        if (++_idlePolls > _options.IdlePollsBeforeYield)
+        {
+            _idlePolls = _options.IdlePollsBeforeYield;
+            Thread.Yield();
+        }
+
+        return false;
     }
 
     /// <summary>
@@ -127,7 +142,7 @@ public sealed class PortDriver : IDisposable
 
     private bool Progress()
     {
-        bool worked = Drive(byApplication: true);
+        bool worked = Drive(byApplication: true, out _);
 
         // The deadline was written before the token was given back, a full barrier; see SleepUntilWork for the other
         // half. Work that was left has a deadline that is over: we may not come back.
@@ -232,11 +247,18 @@ public sealed class PortDriver : IDisposable
 
     // One turn after the other, until there is nothing that only we know of. A turn sends first: what was posted should
     // not wait for a look at an empty socket, which costs as much as a small packet.
-    private bool Drive(bool byApplication)
+    private bool Drive(bool byApplication, out bool isTaken)
     {
         bool worked = false;
-        while (Volatile.Read(ref _controlWaiters) == 0 && _port.TryEnter())
+        isTaken = false;
+        while (true)
         {
+            if (Volatile.Read(ref _controlWaiters) != 0 || !_port.TryEnter())
+            {
+                isTaken = true;
+                return worked;
+            }
+
             bool leavesWork = false;
             try
             {
@@ -256,8 +278,6 @@ public sealed class PortDriver : IDisposable
                 return worked;
             }
         }
-
-        return worked;
     }
 
     private bool TakeTurn(bool byApplication, out bool leavesWork)
@@ -429,13 +449,11 @@ public sealed class PortDriver : IDisposable
         {
             while (!_stopping)
             {
-                long polls = Volatile.Read(ref _applicationPolls);
-                if (StandBackWhilePolled(polls) || Drive(byApplication: false))
+                if (IsPolled())
                 {
-                    continue;
+                    _endpoint.WaitForWake(_options.EngineStandBack);
                 }
-
-                if (!SpinForWork())
+                else if (!DriveOrStandBack() && !SpinForWork())
                 {
                     SleepUntilWork();
                 }
@@ -450,25 +468,32 @@ public sealed class PortDriver : IDisposable
         }
     }
 
-    private bool StandBackWhilePolled(long polls)
+    private bool IsPolled()
     {
-        if (polls == _engineSeenPolls)
+        long polls = Volatile.Read(ref _applicationPolls);
+        bool isPolled = polls != _engineSeenPolls;
+        _engineSeenPolls = polls;
+        return isPolled;
+    }
+
+    // Whether the engine goes on without a sleep.
+    private bool DriveOrStandBack()
+    {
+        bool worked = Drive(byApplication: false, out bool isTaken);
+        if (isTaken && !worked)
         {
-            return false;
+            _endpoint.WaitForWake(_options.EngineStandBack);
         }
 
-        _engineSeenPolls = polls;
-        _endpoint.WaitForWake(_options.EngineStandBack);
-        return true;
+        return worked || isTaken;
     }
 
     private bool SpinForWork()
     {
         long start = Stopwatch.GetTimestamp();
-        long polls = Volatile.Read(ref _applicationPolls);
         while (Stopwatch.GetElapsedTime(start) < _options.EngineIdleSpin && !_stopping)
         {
-            if (Drive(byApplication: false) || polls != Volatile.Read(ref _applicationPolls))
+            if (DriveOrStandBack() || Volatile.Read(ref _applicationPolls) != _engineSeenPolls)
             {
                 return true;
             }

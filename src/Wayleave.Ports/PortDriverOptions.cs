@@ -8,6 +8,12 @@ public sealed record PortDriverOptions
     /// </summary>
     public int BatchSuperPackets { get; init; } = 4;
 
+    /// <summary>
+    /// Polls of an application that find nothing before each of them offers the processor to others: on a machine with
+    /// few, the peer whose answer is waited for may have none.
+    /// </summary>
+    public int IdlePollsBeforeYield { get; init; } = 4;
+
     /// <summary>How long the engine thread stays away while an application polls the port itself.</summary>
     public TimeSpan EngineStandBack { get; init; } = TimeSpan.FromMilliseconds(1);
 
