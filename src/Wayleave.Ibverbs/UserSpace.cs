@@ -41,41 +41,15 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
         out MemoryRegion? region)
     {
         region = null;
-        if ((access & AccessFlags.OnDemand) != 0)
-        {
-            return Errno.EOPNOTSUPP;
-        }
-
-        const ulong UserMax = 1UL << 47;
-        bool isSane = lengthBytes is not 0 and <= UserMax && address <= UserMax - lengthBytes
-            && AccessRules.IsConsistent(access);
-        if (!isSane)
-        {
-            return lengthBytes is not 0 and <= UserMax && AccessRules.IsConsistent(access)
-                ? Errno.EFAULT
-                : Errno.EINVAL;
-        }
-
-        bool isWritable = (access & (AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteAtomic
-            | AccessFlags.WindowBind)) != 0;
-        Errno errno = ForeignMemory.TryPopulate((nuint)address, (nuint)lengthBytes, isWritable);
+        Errno errno = TryPrepare(address, lengthBytes, iova, access, out MemoryRegionRequest request);
         if (errno != Errno.Success)
         {
             return errno;
         }
 
-        ulong start = address / PageBytes * PageBytes;
-        ulong end = (address + lengthBytes + PageBytes - 1) / PageBytes * PageBytes;
-        MemoryRegionRequest request = new(
-            address - start,
-            lengthBytes,
-            iova,
-            access & ~(AccessRules.OptionalFlags | AccessFlags.HugePages),
-            ImporterKind.Pinned,
-            Registration: RegistrationKind.OwnMemory);
         using (host.Enter())
         {
-            UserRange range = new(host, Locate(start, end), end - start);
+            UserRange range = MakeRange(address, lengthBytes);
             AcquireTicket ticket = new(host, "registration");
             _ = range.Shared.Reservation.TryLock(ticket); // nobody else knows it
             errno = device.RegisterLocked(ticket, domain, range.Shared, request, out region, out _);
@@ -87,6 +61,50 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
         }
 
         return errno;
+    }
+
+    /// <summary>
+    /// Makes another region of one, under the same key (<c>ibv_rereg_mr</c>); waits as <see cref="TryDeregister"/>.
+    /// </summary>
+    /// <param name="old">Ended on Success, else as it was.</param>
+    /// <param name="domain">As <see cref="TryRegister"/>, as are the others.</param>
+    /// <param name="address">Of the first byte.</param>
+    /// <param name="lengthBytes">Any.</param>
+    /// <param name="iova">How scatter/gather lists and peers name the first byte.</param>
+    /// <param name="access">Who may do what.</param>
+    /// <param name="region">Null unless Success.</param>
+    /// <returns>As <see cref="TryRegister"/>; EBUSY while a window is bound to the region.</returns>
+    public Errno TryReregister(
+        MemoryRegion old,
+        ProtectionDomain domain,
+        ulong address,
+        ulong lengthBytes,
+        ulong iova,
+        AccessFlags access,
+        out MemoryRegion? region)
+    {
+        region = null;
+        Errno errno = TryPrepare(address, lengthBytes, iova, access, out MemoryRegionRequest request);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        using (host.Enter())
+        {
+            UserRange range = MakeRange(address, lengthBytes);
+            AcquireTicket ticket = new(host, "reregistration");
+            _ = range.Shared.Reservation.TryLock(ticket); // nobody else knows it
+            errno = device.ReregisterLocked(ticket, old, domain, range.Shared, request, out region, out _);
+            range.Shared.Reservation.Unlock(ticket);
+            if (errno != Errno.Success)
+            {
+                range.Shared.Release();
+                return errno;
+            }
+        }
+
+        return TryDeregister(old); // has no windows, and gets none
     }
 
     /// <summary>
@@ -126,6 +144,43 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
 
             spin.SpinOnce(sleep1Threshold: -1);
         }
+    }
+
+    // What a registration may ask for, and whether the memory is there. Needs no lock.
+    private static Errno TryPrepare(
+        ulong address, ulong lengthBytes, ulong iova, AccessFlags access, out MemoryRegionRequest request)
+    {
+        request = default;
+        if ((access & AccessFlags.OnDemand) != 0)
+        {
+            return Errno.EOPNOTSUPP;
+        }
+
+        const ulong UserMax = 1UL << 47;
+        bool isSane = lengthBytes is not 0 and <= UserMax && AccessRules.IsConsistent(access);
+        if (!isSane || address > UserMax - lengthBytes)
+        {
+            return isSane ? Errno.EFAULT : Errno.EINVAL;
+        }
+
+        bool isWritable = (access & (AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteAtomic
+            | AccessFlags.WindowBind)) != 0;
+        request = new MemoryRegionRequest(
+            address % PageBytes,
+            lengthBytes,
+            iova,
+            access & ~(AccessRules.OptionalFlags | AccessFlags.HugePages),
+            ImporterKind.Pinned,
+            Registration: RegistrationKind.OwnMemory);
+        return ForeignMemory.TryPopulate((nuint)address, (nuint)lengthBytes, isWritable);
+    }
+
+    // Whole pages around a range. Host lock held.
+    private UserRange MakeRange(ulong address, ulong lengthBytes)
+    {
+        ulong start = address / PageBytes * PageBytes;
+        ulong end = (address + lengthBytes + PageBytes - 1) / PageBytes * PageBytes;
+        return new UserRange(host, Locate(start, end), end - start);
     }
 
     private DmaAddressList Locate(ulong start, ulong end)

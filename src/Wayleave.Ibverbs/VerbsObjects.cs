@@ -27,9 +27,13 @@ internal sealed class VerbsDomain(VerbsContext context, ProtectionDomain domain)
 /// <summary><c>struct ibv_mr</c>.</summary>
 internal sealed class VerbsRegion(VerbsDomain domain, MemoryRegion region)
 {
-    public VerbsDomain Domain => domain;
+    public VerbsDomain Domain { get; private set; } = domain;
 
-    public MemoryRegion Region => region;
+    /// <summary>Another object of the same key after <c>ibv_rereg_mr</c>.</summary>
+    public MemoryRegion Region { get; private set; } = region;
+
+    /// <summary>It was registered again. The control call of the program that owns it.</summary>
+    public void Become(VerbsDomain domain, MemoryRegion region) => (Domain, Region) = (domain, region);
 }
 
 /// <summary><c>struct ibv_mw</c>.</summary>

@@ -162,10 +162,13 @@ internal static unsafe class WorkLists
             wr->bind_mw__rkey);
     }
 
-    /// <summary>What a window is to be bound to; of a region that is there.</summary>
+    /// <summary>
+    /// What a window is to be bound to; of a region that is there. Local write is nothing that a window could give,
+    /// and the kernel's rxe takes it from whoever asks for it (<c>RXE_ACCESS_SUPPORTED_MW</c>).
+    /// </summary>
     public static WindowBind Bind(in ibv_mw_bind_info info) => new(
         NativeHandle.Of<VerbsRegion>(info.mr).Region.Key,
         info.addr,
         info.length,
-        (AccessFlags)info.mw_access_flags);
+        (AccessFlags)info.mw_access_flags & ~AccessFlags.LocalWrite);
 }

@@ -281,30 +281,14 @@ public sealed class RdmaDevice
         out Fence? wait)
     {
         buffer.Reservation.AssertLocked(ticket);
-        (region, wait) = (null, null);
-        Errno errno = Check(request, buffer);
-        if (errno != Errno.Success)
+        Errno errno = TryMakeLocked(
+            ticket, domain, buffer, request, request.Key ?? RandomKey(), out region, out wait);
+        if (errno == Errno.Success)
         {
-            return errno;
+            _keyed.Add(region!);
         }
 
-        MemoryRegion made = new(this, domain, request.Key ?? RandomKey(), request);
-        errno = made.AttachLocked(ticket, buffer, Function);
-        if (errno != Errno.Success)
-        {
-            return errno;
-        }
-
-        MapOutcome mapped = made.RemapLocked(ticket);
-        if (mapped.Kind == MapOutcomeKind.Refused)
-        {
-            made.ReleaseLocked(ticket);
-            return mapped.Errno;
-        }
-
-        _keyed.Add(made);
-        (region, wait) = (made, mapped.Fence);
-        return Errno.Success;
+        return errno;
     }
 
     /// <summary>
@@ -342,6 +326,55 @@ public sealed class RdmaDevice
             _keyed.Remove(region);
         }
 
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// Registers a range of a shared buffer under the key of a region that is there (<c>ibv_rereg_mr</c>), which names
+    /// nothing else from then on: a peer finds one or the other, never neither. The old region is ended by the caller
+    /// (<see cref="TryDeregisterLocked"/>), which leaves the key. Locks as <see cref="RegisterLocked"/>.
+    /// </summary>
+    /// <param name="ticket">Holds the reservation of <paramref name="buffer"/>.</param>
+    /// <param name="old">Registered, and not being deregistered.</param>
+    /// <param name="domain">Who may use the key from now on.</param>
+    /// <param name="buffer">Outlives the new region.</param>
+    /// <param name="request">What to register; its key is not looked at.</param>
+    /// <param name="region">Null unless Success.</param>
+    /// <param name="wait">As <see cref="RegisterLocked"/>.</param>
+    /// <returns>
+    /// As <see cref="RegisterLocked"/>; <see cref="Errno.EBUSY"/> while a window is bound to the old region. After an
+    /// error the old region is as it was.
+    /// </returns>
+    public Errno ReregisterLocked(
+        AcquireTicket ticket,
+        MemoryRegion old,
+        ProtectionDomain domain,
+        SharedBuffer buffer,
+        in MemoryRegionRequest request,
+        out MemoryRegion? region,
+        out Fence? wait)
+    {
+        buffer.Reservation.AssertLocked(ticket);
+        (region, wait) = (null, null);
+        if (!ReferenceEquals(_keyed.Find(old.Number), old))
+        {
+            return Errno.EINVAL;
+        }
+
+        Errno errno = TryMakeLocked(ticket, domain, buffer, request with { Key = null }, old.Key, out region, out wait);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        if (!old.TryRefuseWindows())
+        {
+            region!.ReleaseLocked(ticket);
+            (region, wait) = (null, null);
+            return Errno.EBUSY;
+        }
+
+        _keyed.Swap(old, region!);
         return Errno.Success;
     }
 
@@ -443,6 +476,41 @@ public sealed class RdmaDevice
     /// The key names <paramref name="next"/> instead; at no time does it name neither. Host lock held.
     /// </summary>
     internal void ReplaceRegion(MemoryRegion region, MemoryRegion next) => _keyed.Swap(region, next);
+
+    // All of a registration but the entry in the table.
+    private Errno TryMakeLocked(
+        AcquireTicket ticket,
+        ProtectionDomain domain,
+        SharedBuffer buffer,
+        in MemoryRegionRequest request,
+        uint key,
+        out MemoryRegion? region,
+        out Fence? wait)
+    {
+        (region, wait) = (null, null);
+        Errno errno = Check(request, buffer);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        MemoryRegion made = new(this, domain, key, request);
+        errno = made.AttachLocked(ticket, buffer, Function);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        MapOutcome mapped = made.RemapLocked(ticket);
+        if (mapped.Kind == MapOutcomeKind.Refused)
+        {
+            made.ReleaseLocked(ticket);
+            return mapped.Errno;
+        }
+
+        (region, wait) = (made, mapped.Fence);
+        return Errno.Success;
+    }
 
     private Errno Check(in MemoryRegionRequest request, SharedBuffer buffer)
     {

@@ -58,6 +58,8 @@ internal static unsafe class ContextEntries
         basic.sys_image_guid = guid;
         basic.max_mr_size = can.MaxRegionBytes;
         basic.page_size_cap = 0xFFFF_F000;
+        basic.vendor_id = VendorId;
+        basic.vendor_part_id = 1;
         basic.hw_ver = 1;
         basic.max_qp = (uint)can.MaxQueuePairs;
         basic.max_qp_wr = (uint)can.MaxWorkRequests;
@@ -85,6 +87,9 @@ internal static unsafe class ContextEntries
         attributes->cq_mod_caps = new ibv_cq_moderation_caps { max_cq_count = 0xFFFF, max_cq_period = 0xFFFF };
         attributes->completion_timestamp_mask = 0;
     }
+
+    // An OUI that nobody is given: the bit of local administration, and our initials.
+    private const uint VendorId = 0x02_57_4C;
 
     // CHANGE_PHY_PORT and others mean hardware; windows of both types, SRQ_RESIZE, RC_RNR_NAK_GEN, MEM_MGT_EXTENSIONS.
     private const uint DeviceCapabilities =

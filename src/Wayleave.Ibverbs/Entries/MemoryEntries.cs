@@ -45,6 +45,35 @@ internal static unsafe class MemoryEntries
         return errno;
     });
 
+    [UnmanagedCallersOnly(EntryPoint = "wlv_rereg_mr")]
+    private static int Reregister(
+        nint handle, nint domain, ulong address, ulong length, int keepsPlace, uint access) => Control.Run(() =>
+    {
+        VerbsRegion region = NativeHandle.Get<VerbsRegion>(handle);
+        VerbsDomain next = NativeHandle.Get<VerbsDomain>(domain);
+        if (region.Region.Registration != RegistrationKind.OwnMemory || next.Device != region.Domain.Device)
+        {
+            return Errno.EOPNOTSUPP;
+        }
+
+        Errno errno = next.Device.Memory.TryReregister(
+            region.Region,
+            next.Domain,
+            address,
+            length,
+            keepsPlace != 0 ? region.Region.Iova : address,
+            (AccessFlags)access,
+            out MemoryRegion? made);
+        if (errno == Errno.Success)
+        {
+            next.Hold();
+            region.Domain.Release();
+            region.Become(next, made!);
+        }
+
+        return errno;
+    });
+
     [UnmanagedCallersOnly(EntryPoint = "wlv_dereg_mr")]
     private static int Deregister(nint handle) => Control.Run(() =>
     {

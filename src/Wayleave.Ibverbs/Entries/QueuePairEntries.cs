@@ -93,7 +93,15 @@ internal static unsafe class QueuePairEntries
             EnableSqdNotify = from->en_sqd_async_notify != 0,
         };
         Errno errno = Errno.EINVAL;
-        pair.Device.Bind().SettleWithToken(() => errno = pair.Pair.Modify(attributes, set));
+        bool resets = (set & QueuePairAttributeMask.State) != 0 && attributes.State == QueuePairState.Reset;
+        pair.Device.Bind().SettleWithToken(() =>
+        {
+            errno = pair.Pair.Modify(attributes, set);
+            if (errno == Errno.Success && resets)
+            {
+                Discard(pair);
+            }
+        });
         return errno;
     });
 
@@ -139,6 +147,7 @@ internal static unsafe class QueuePairEntries
         {
             pair.Device.Machine.DestroyQueuePair(pair.Pair);
             pair.Device.Remove(pair);
+            Discard(pair);
         });
         pair.Context.Forget(pair.Structure);
         pair.Domain.Release();
@@ -147,6 +156,13 @@ internal static unsafe class QueuePairEntries
         pair.Shared?.Release();
         return Errno.Success;
     });
+
+    // Completions of before a reset tell a program nothing that it could use. Port token held.
+    private static void Discard(VerbsQueuePair pair)
+    {
+        pair.Sends.Queue.Discard(pair.Pair.QpNumber);
+        pair.Receives.Queue.Discard(pair.Pair.QpNumber);
+    }
 
     private static QueuePairCapabilities Read(in ibv_qp_cap cap) => new()
     {
@@ -163,11 +179,15 @@ internal static unsafe class QueuePairEntries
         bool isShared = pair.Shared is not null;
         return new ibv_qp_cap
         {
-            max_send_wr = (uint)has.MaxSendWr,
-            max_recv_wr = isShared ? 0 : (uint)has.MaxReceiveWr,
+            max_send_wr = Rounded(has.MaxSendWr),
+            max_recv_wr = isShared ? 0 : Rounded(has.MaxReceiveWr),
             max_send_sge = (uint)has.MaxSendSge,
             max_recv_sge = isShared ? 0 : (uint)has.MaxReceiveSge,
             max_inline_data = (uint)has.MaxInlineData,
         };
     }
+
+    // What the rings hold, which is what a program may post before one is full (ENOMEM).
+    private static uint Rounded(int requests) =>
+        requests == 0 ? 0 : System.Numerics.BitOperations.RoundUpToPowerOf2((uint)requests);
 }

@@ -29,6 +29,7 @@ extern int wlv_alloc_pd(void *context, void **handle);
 extern int wlv_dealloc_pd(void *pd);
 extern int wlv_reg_mr(void *pd, uint64_t addr, uint64_t length, uint64_t iova, uint32_t access, void **handle,
 		      uint32_t *key);
+extern int wlv_rereg_mr(void *mr, void *pd, uint64_t addr, uint64_t length, int keeps_place, uint32_t access);
 extern int wlv_dereg_mr(void *mr);
 extern int wlv_alloc_mw(void *pd, uint32_t type, void **handle, uint32_t *key);
 extern int wlv_dealloc_mw(void *mw);
@@ -161,22 +162,37 @@ EXPORT __be64 ibv_get_device_guid(struct ibv_device *device)
 	return htobe64(guid);
 }
 
+/* Keeps errno. */
+static void close_both(int one, int other)
+{
+	int saved = errno;
+
+	if (one >= 0)
+		close(one);
+	if (other >= 0)
+		close(other);
+	errno = saved;
+}
+
 EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 {
 	struct wl_context *made = calloc(1, sizeof(*made));
 	struct ibv_context *context;
+	int cmd_fd;
 	int fd;
 
 	if (!made)
 		return fail(ENOMEM);
 	fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
-	if (fd < 0) {
+	cmd_fd = eventfd(0, EFD_CLOEXEC); /* for those who duplicate it; nothing is behind it */
+	if (fd < 0 || cmd_fd < 0) {
+		close_both(fd, cmd_fd);
 		free(made);
 		return NULL;
 	}
 	context = &made->verbs.context;
 	context->device = device;
-	context->cmd_fd = -1;
+	context->cmd_fd = cmd_fd;
 	context->async_fd = fd;
 	context->num_comp_vectors = 1;
 	context->abi_compat = __VERBS_ABI_IS_EXTENDED;
@@ -184,7 +200,7 @@ EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 	made->verbs.sz = sizeof(made->verbs);
 	fill_operations(&made->verbs);
 	if (MANAGED((made->handle = wlv_open(ibv_get_device_index(device), fd), 0))) {
-		close(fd);
+		close_both(fd, cmd_fd);
 		free(made);
 		return fail(EIO);
 	}
@@ -209,7 +225,7 @@ EXPORT int ibv_close_device(struct ibv_context *context)
 		}
 	}
 	pthread_mutex_unlock(&contexts_lock);
-	close(context->async_fd);
+	close_both(context->async_fd, context->cmd_fd);
 	free(closed);
 	return 0;
 }
@@ -508,7 +524,7 @@ EXPORT int ibv_dereg_mr(struct ibv_mr *mr)
 	return error;
 }
 
-/* The new region is made before the old one ends: what fails changes nothing. The keys are new ones. */
+/* What fails changes nothing. The keys stay, and with them what peers know. */
 EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access)
 {
 	bool moves = flags & IBV_REREG_MR_CHANGE_TRANSLATION;
@@ -516,8 +532,6 @@ EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *a
 		    && flags && (!(flags & IBV_REREG_MR_CHANGE_PD) || pd) && (!moves || (addr && length));
 	struct ibv_pd *owner = flags & IBV_REREG_MR_CHANGE_PD ? pd : mr->pd;
 	int rights = flags & IBV_REREG_MR_CHANGE_ACCESS ? access : head_of(mr)->mr.access;
-	uint32_t key = 0;
-	void *handle = NULL;
 	int error;
 
 	if (!sane) {
@@ -526,22 +540,15 @@ EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *a
 	}
 	addr = moves ? addr : mr->addr;
 	length = moves ? length : mr->length;
-	error = MANAGED(wlv_reg_mr(handle_of(owner), (uintptr_t)addr, length, (uintptr_t)addr, rights, &handle, &key));
-	if (!error) {
-		error = MANAGED(wlv_dereg_mr(handle_of(mr)));
-		if (error)
-			MANAGED(wlv_dereg_mr(handle));
-	}
+	error = MANAGED(wlv_rereg_mr(handle_of(mr), handle_of(owner), (uintptr_t)addr, length, !moves, rights));
 	if (error) {
 		errno = error;
 		return IBV_REREG_MR_ERR_CMD;
 	}
-	head_of(mr)->handle = handle;
 	head_of(mr)->mr.access = rights;
 	mr->pd = owner;
 	mr->addr = addr;
 	mr->length = length;
-	mr->lkey = mr->rkey = key;
 	return 0;
 }
 
@@ -899,6 +906,7 @@ static uint64_t operations_of(enum ibv_qp_type type)
 static struct ibv_qp *create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *init)
 {
 	const uint32_t known = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS | IBV_QP_INIT_ATTR_CREATE_FLAGS;
+	const bool has_operations = init->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
 	struct ibv_qp_ex *qp;
 
 	(void)context;
@@ -906,13 +914,16 @@ static struct ibv_qp *create_qp_ex(struct ibv_context *context, struct ibv_qp_in
 		return fail(EINVAL);
 	if (init->comp_mask & ~known
 	    || ((init->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS) && init->create_flags)
-	    || ((init->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
-		&& init->send_ops_flags & ~operations_of(init->qp_type)))
+	    || (has_operations && init->send_ops_flags & ~operations_of(init->qp_type)))
 		return fail(EOPNOTSUPP);
+	/* The eight bytes of an atomic write are in the request, whatever else may be inline (ibv_wr_post(3)). */
+	if (has_operations && init->send_ops_flags & IBV_QP_EX_WITH_ATOMIC_WRITE
+	    && init->cap.max_inline_data < sizeof(uint64_t))
+		init->cap.max_inline_data = sizeof(uint64_t);
 	qp = make_qp(init->pd, (struct ibv_qp_init_attr *)init);
 	if (!qp)
 		return NULL;
-	head_of(qp)->comp_reported = !!(init->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS);
+	head_of(qp)->comp_reported = has_operations;
 	return &qp->qp_base;
 }
 

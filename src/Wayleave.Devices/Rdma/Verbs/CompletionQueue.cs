@@ -166,6 +166,30 @@ public sealed class CompletionQueue
         return false;
     }
 
+    /// <summary>
+    /// Takes the completions of one queue pair out and forgets them, as user-space drivers do when it is reset or
+    /// destroyed (<c>mlx5_cq_clean</c> of rdma-core); those of others stay, in order. Port token held by the caller.
+    /// </summary>
+    public void Discard(uint qpNumber)
+    {
+        _polling.Enter();
+        uint kept = _head;
+        for (uint position = _head; position != _tail; position++)
+        {
+            ref Entry entry = ref _ring[position & (uint)(_ring.Length - 1)];
+            if (entry.Completion.QpNumber == qpNumber)
+            {
+                entry.Queue?.Free(entry.Freed); // a shared queue goes on
+                continue;
+            }
+
+            _ring[kept++ & (uint)(_ring.Length - 1)] = entry;
+        }
+
+        Volatile.Write(ref _tail, kept);
+        _polling.Exit();
+    }
+
     /// <summary>Adds a completion. Port token held.</summary>
     /// <returns>False when it is lost, now or because the queue overflowed before.</returns>
     internal bool TryPush(
