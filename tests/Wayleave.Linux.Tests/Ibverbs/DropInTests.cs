@@ -176,7 +176,7 @@ public class DropInTests
         Assert.Empty(Symbols(theirs).Except(Symbols(Path.Combine(Library(), library))));
     }
 
-    private static string Compile(string program)
+    internal static string Compile(string program)
     {
         string library = Library();
         Assert.SkipUnless(File.Exists("/usr/include/infiniband/verbs.h"), "no <infiniband/verbs.h>");
@@ -198,7 +198,7 @@ public class DropInTests
             .Where(s => s.Contains("@@", StringComparison.Ordinal))];
     }
 
-    private static (Result Server, Result Client) RunPair(string program, string portOption, string[] arguments)
+    internal static (Result Server, Result Client) RunPair(string program, string portOption, string[] arguments)
     {
         int pair = Interlocked.Increment(ref s_nextAddress);
         string port = (20_000 + Environment.ProcessId % 20_000 + pair).ToString(CultureInfo.InvariantCulture);
@@ -210,7 +210,7 @@ public class DropInTests
     }
 
     // The port is bound by the listener: a row of /proc/net/udp is the address as a little-endian number.
-    private static void AwaitPort(string address, Task server)
+    internal static void AwaitPort(string address, Task server)
     {
         byte[] bytes = System.Net.IPAddress.Parse(address).GetAddressBytes();
         string row = string.Create(
@@ -221,7 +221,7 @@ public class DropInTests
             s_patience));
     }
 
-    private static void AwaitListener(int port, Task server)
+    internal static void AwaitListener(int port, Task server)
     {
         string suffix = $":{port:X4} ";
         Assert.True(SpinWait.SpinUntil(
@@ -230,10 +230,10 @@ public class DropInTests
             s_patience));
     }
 
-    private static Result Run(string devices, string program, params string[] arguments) =>
+    internal static Result Run(string devices, string program, params string[] arguments) =>
         Start(Library(), devices, program, arguments);
 
-    private static string Library()
+    internal static string Library()
     {
         string folder = Path.Combine(Root(), "artifacts", "ibverbs", "lib");
         Assert.SkipUnless(
@@ -241,7 +241,7 @@ public class DropInTests
         return folder;
     }
 
-    private static string Root()
+    internal static string Root()
     {
         string? folder = AppContext.BaseDirectory;
         while (folder is not null && !File.Exists(Path.Combine(folder, "Wayleave.slnx")))
@@ -252,7 +252,7 @@ public class DropInTests
         return folder ?? throw new InvalidOperationException("the tests do not run inside the repository");
     }
 
-    private static Result Start(string? library, string? devices, string program, params string[] arguments)
+    internal static Result Start(string? library, string? devices, string program, params string[] arguments)
     {
         ProcessStartInfo start = new(program, arguments)
         {
@@ -286,7 +286,7 @@ public class DropInTests
         }
     }
 
-    private sealed record Result(int Exit, string Output, string Errors)
+    internal sealed record Result(int Exit, string Output, string Errors)
     {
         public override string ToString() => $"exit {Exit}\n{Output}\n{Errors}";
     }
