@@ -3,6 +3,7 @@ using Wayleave.Core;
 using Wayleave.Core.Checking;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Host.Audits;
 using Wayleave.Host.Compute;
 using Wayleave.Host.Configuration;
@@ -131,7 +132,8 @@ public sealed class WayleaveHost : IAsyncDisposable
 
     /// <summary>
     /// The contracts that were broken so far, as the checker keeps them: in a host that runs well, none but importers
-    /// that were told to stop and took longer than their owner's patience. Host lock not held.
+    /// that were told to stop and took longer than their owner's patience, and memory looked up behind a published
+    /// fence where a GPU was told to drain locally. Host lock not held.
     /// </summary>
     public IReadOnlyList<Violation> GetViolations()
     {
@@ -280,8 +282,11 @@ public sealed class WayleaveHost : IAsyncDisposable
             device.Dispose();
         }
 
-        // So that every test of a running host is a test of its locks and signalling sections too.
-        IEnumerable<Violation> broken = GetViolations().Where(v => v.Kind != ViolationKind.LateUnmap);
+        // So that every test of a running host is a test of its locks and signalling sections too. A GPU that drains
+        // locally looks pages up with its fences published: that is reported, and what it was asked for.
+        bool drainsLocally = _gpus.Exists(g => g.Compute.UserMemory == GpuUserMemory.DrainLocally);
+        IEnumerable<Violation> broken = GetViolations().Where(v => v.Kind != ViolationKind.LateUnmap
+            && !(drainsLocally && v.Kind == ViolationKind.SignalingSection));
         Debug.Assert(!broken.Any(), string.Join('\n', broken));
     }
 

@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.Checking;
 using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Host;
 using Wayleave.Host.Compute;
@@ -26,6 +27,7 @@ public sealed class UserMemoryTests : IDisposable
     [Theory]
     [InlineData(GpuUserMemory.Fault, "127.0.42.2")]
     [InlineData(GpuUserMemory.WaitForFences, "127.0.42.3")]
+    [InlineData(GpuUserMemory.DrainLocally, "127.0.42.6")]
     public async Task Rings_go_on_while_pages_of_one_client_are_taken_for_another(GpuUserMemory mode, string address)
     {
         await using ServedHost served = await StartAsync(mode, address);
@@ -105,6 +107,116 @@ public sealed class UserMemoryTests : IDisposable
         Assert.Equal([9U, 9U], job.Results);
     }
 
+    // The comparison's question, asked of a running host: a job of one client waits for another GPU, and somebody else
+    // wants its pages.
+    [Theory]
+    [InlineData(GpuUserMemory.WaitForFences, "127.0.42.7")]
+    [InlineData(GpuUserMemory.DrainLocally, "127.0.42.8")]
+    [InlineData(GpuUserMemory.Pinned, "127.0.42.9")]
+    public async Task Pages_of_a_job_that_waits_for_another_GPU_are_taken_as_the_host_was_told(
+        GpuUserMemory mode, string address)
+    {
+        await using ServedHost served = await StartAsync(mode, address);
+        HeldContext slow = await served.Client.OpenGpuAsync("gpu1", "slow", Cancellation);
+        await using HeldContext context = await served.Client.OpenGpuAsync("gpu0", "c", Cancellation);
+        await using HeldContext other = await served.Client.OpenGpuAsync("gpu0", "other", Cancellation);
+        BufferHandleDocument memory = await context.AllocateAsync(Bytes, Cancellation);
+        ulong queue = (await context.CreateQueueAsync(new CreateQueueDocument { Name = "q" }, Cancellation)).Id;
+        GpuCommand fill = new() { Opcode = GpuOpcode.Fill, Value = 6, Target = memory.Address, Count = Bytes };
+        JobDocument first = await SubmitAsync(context, queue, [fill]);
+        Assert.Equal(ContextJobState.Done, (await context.WaitAsync(first.Id, Cancellation)).State);
+
+        QueueDocument elsewhere = await slow.CreateQueueAsync(new CreateQueueDocument { Name = "q" }, Cancellation);
+        await SubmitAsync(
+            slow, elsewhere.Id, [new GpuCommand { Opcode = GpuOpcode.Spin, Count = ulong.MaxValue }], signal: "slow");
+        GpuCommand half = fill with { Value = 7, Count = Bytes / 2 };
+        GpuCommand show = new()
+        {
+            Opcode = GpuOpcode.Copy,
+            Target = context.Context.Results.Address,
+            A = memory.Address + (Bytes / 2) - 4,
+            Count = 8,
+        };
+        JobDocument waiting = await SubmitAsync(context, queue, [half, show], after: ["slow"], results: 2);
+
+        // 400 KiB of 512, of which the job has 256.
+        BufferHandleDocument wanted = await other.AllocateAsync(400 << 10, Cancellation);
+        RegisterRegionDocument pin = new() { Handle = wanted.Handle, Kind = ContextRegionKind.Pinned };
+        Task<RegionDocument> pinned = other.RegisterAsync(pin, Cancellation);
+        switch (mode)
+        {
+            case GpuUserMemory.WaitForFences:
+                await UntilNoneIsFreeAsync(served);
+                Assert.False(pinned.IsCompleted, "the pages were taken from a job that had not ended");
+                await slow.DisposeAsync();
+                await pinned;
+                break;
+            case GpuUserMemory.DrainLocally:
+                await pinned;
+                Assert.Null((await context.WaitAsync(first.Id, Cancellation)).Error);
+                Assert.Equal(ContextJobState.Queued, await StateOfAsync(served, waiting.Id));
+                await other.DisposeAsync(); // or there would be no room for the job's
+                await UntilFreeAsync(served, 400 << 10);
+                break;
+            default:
+                Assert.Equal(
+                    Errno.ENOMEM, (await Assert.ThrowsAsync<WayleaveException>(() => pinned)).Errno);
+                Assert.Equal(ContextJobState.Queued, await StateOfAsync(served, waiting.Id));
+                break;
+        }
+
+        await slow.DisposeAsync();
+        waiting = await context.WaitAsync(waiting.Id, Cancellation);
+        Assert.Equal((ContextJobState.Done, null), (waiting.State, waiting.Error));
+        Assert.Equal([7U, 6U], waiting.Results);
+        Assert.Equal(
+            mode == GpuUserMemory.Pinned,
+            (await served.Client.GetComputeAsync(Cancellation)).Gpus[0].UserMemoryReclaims == 0);
+        Assert.Equal(
+            mode == GpuUserMemory.DrainLocally,
+            served.Host.GetViolations().Any(v => v.Kind == ViolationKind.SignalingSection));
+    }
+
+    private static async Task<JobDocument> SubmitAsync(
+        HeldContext context,
+        ulong queue,
+        GpuCommand[] commands,
+        string[]? after = null,
+        string? signal = null,
+        int results = 0)
+    {
+        byte[] bytes = new byte[commands.Length * GpuCommand.SizeBytes];
+        for (int i = 0; i < commands.Length; i++)
+        {
+            commands[i].Write(bytes.AsSpan(i * GpuCommand.SizeBytes));
+        }
+
+        SubmitJobDocument submit = new() { Queue = queue, Commands = bytes, Signal = signal, Results = results };
+        submit.After = after ?? [];
+        return await context.SubmitAsync(submit, Cancellation);
+    }
+
+    private static async Task<ContextJobState> StateOfAsync(ServedHost served, ulong job) =>
+        (await served.Client.GetComputeAsync(Cancellation)).Gpus
+            .SelectMany(g => g.Contexts).SelectMany(c => c.Jobs).Single(j => j.Id == job).State;
+
+    // Somebody is looking for pages: what there was is gone.
+    private static async Task UntilNoneIsFreeAsync(ServedHost served)
+    {
+        while ((await served.Client.GetComputeAsync(Cancellation)).Gpus[0].UserMemoryFreeBytes > 0)
+        {
+            await Task.Yield();
+        }
+    }
+
+    private static async Task UntilFreeAsync(ServedHost served, ulong bytes)
+    {
+        while ((await served.Client.GetComputeAsync(Cancellation)).Gpus[0].UserMemoryFreeBytes < bytes)
+        {
+            await Task.Yield();
+        }
+    }
+
     private Task<ServedHost> StartAsync(GpuUserMemory mode, string address) => ServedHost.StartAsync(
         _folder,
         address,
@@ -119,6 +231,7 @@ public sealed class UserMemoryTests : IDisposable
                     SystemPoolBytes = 16 << 20,
                     Compute = new ComputeConfig { UserMemory = mode, UserMemoryBytes = 512 << 10 },
                 },
+                new GpuConfig { Name = "gpu1", VramBytes = 2 << 20, SystemPoolBytes = 0 },
             ],
         });
 
