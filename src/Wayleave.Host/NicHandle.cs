@@ -6,6 +6,7 @@ using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Host.Configuration;
@@ -53,6 +54,7 @@ public sealed class NicHandle : IDisposable
         Name = config.Name;
         Presence = new DevicePresence(Name);
         PathMtuBytes = config.PathMtuBytes;
+        (PinnedMemory, LegacyPeers) = (config.PinnedMemory, config.LegacyPeers);
         UdpEndpoint endpoint = Bind(config, options);
         EndpointAddress local = endpoint.LocalAddress;
         Gid = new Gid(local.High, local.Low);
@@ -94,6 +96,12 @@ public sealed class NicHandle : IDisposable
 
     /// <summary>The largest payload of a packet.</summary>
     public int PathMtuBytes { get; }
+
+    /// <summary>What happens when pages of a client that are pinned here are wanted by somebody else.</summary>
+    public PinnedMemoryPolicy PinnedMemory { get; }
+
+    /// <summary>What becomes of a client whose legacy region has lost its memory.</summary>
+    public LegacyPeerPolicy LegacyPeers { get; }
 
     /// <summary>
     /// The receive buffer of the socket as the kernel accounts it; peers keep what they send below it.

@@ -64,5 +64,21 @@ public sealed unsafe class PidFd : IDisposable
         return polled.revents != 0;
     }
 
+    /// <summary>Kills the process as a whole (SIGKILL); nothing, if it has ended. It may end some time later.</summary>
+    /// <exception cref="LinuxException">EPERM: it belongs to another user.</exception>
+    public void Kill()
+    {
+        const int Sigkill = 9;
+        if (Libc.pidfd_send_signal(unistd.SYS_pidfd_send_signal, _descriptor, Sigkill, null, 0) < 0)
+        {
+            Errno errno = (Errno)Marshal.GetLastPInvokeError();
+            if (errno != Errno.ESRCH)
+            {
+                throw new LinuxException(
+                    "pidfd_send_signal", string.Create(CultureInfo.InvariantCulture, $"process {ProcessId}"), errno);
+            }
+        }
+    }
+
     public void Dispose() => _descriptor.Dispose();
 }

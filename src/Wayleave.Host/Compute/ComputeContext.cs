@@ -1,5 +1,7 @@
 using Wayleave.Devices.Gpu.Compute;
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Objects;
+using Wayleave.Linux;
 
 namespace Wayleave.Host.Compute;
 
@@ -26,10 +28,12 @@ public sealed class ComputeContext
     private readonly List<ContextBuffer> _buffers = [];
     private readonly List<ContextQueue> _queues = [];
     private readonly List<ContextJob> _jobs = [];
+    private readonly List<ContextRegion> _regions = [];
     private ulong _nextAddress = MappingAlignment;
 
-    internal ComputeContext(ulong id, GpuHandle gpu, string name, GpuProcess process, IDisposable use) =>
-        (Id, Gpu, Name, Process, Use) = (id, gpu, name, process, use);
+    internal ComputeContext(
+        ulong id, GpuHandle gpu, string name, GpuProcess process, IDisposable use, PidFd? client) =>
+        (Id, Gpu, Name, Process, Use, Client) = (id, gpu, name, process, use, client);
 
     /// <summary>Unique in the host, never used again.</summary>
     public ulong Id { get; }
@@ -48,6 +52,9 @@ public sealed class ComputeContext
     /// <summary>Those that have not ended, and the last ones that have, in the order of submission.</summary>
     public IReadOnlyList<ContextJob> Jobs => _jobs;
 
+    /// <summary>Memory that peers reach by a key, until it is deregistered.</summary>
+    public IReadOnlyList<ContextRegion> Regions => _regions;
+
     /// <summary>Why it ended, or null.</summary>
     public string? Ended { get; internal set; }
 
@@ -58,6 +65,18 @@ public sealed class ComputeContext
     public ContextMemory? Memory { get; internal set; }
 
     internal IDisposable Use { get; }
+
+    /// <summary>The process that it belongs to; null for one of another machine. Owned by this.</summary>
+    internal PidFd? Client { get; }
+
+    /// <summary>Where its regions and queue pairs are.</summary>
+    internal Dictionary<NicHandle, ProtectionDomain> Domains { get; } = [];
+
+    /// <summary>Queue pairs of its peers.</summary>
+    internal List<(NicHandle Nic, QueuePair Pair)> Pairs { get; } = [];
+
+    /// <summary>Regions whose registration is under way.</summary>
+    internal int RegionsComing { get; set; }
 
     /// <summary>Ends waits of the context that nothing else ends.</summary>
     internal CancellationTokenSource Closing { get; } = new();
@@ -82,6 +101,10 @@ public sealed class ComputeContext
     }
 
     internal void Remove(ContextJob job) => _jobs.Remove(job);
+
+    internal void Add(ContextRegion region) => _regions.Add(region);
+
+    internal void Remove(ContextRegion region) => _regions.Remove(region);
 
     internal ulong TakeAddress(ulong sizeBytes)
     {

@@ -7,6 +7,7 @@ using Wayleave.Core.Retirement;
 using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Host.Objects;
 using Wayleave.Host.Runners;
+using Wayleave.Linux;
 
 namespace Wayleave.Host.Compute;
 
@@ -36,16 +37,28 @@ public sealed class ComputeService
         _host = host.Context;
         _access = new OwnerAccess(host.Context, host.Fabric);
         _points = new SyncPointTable(host.Context);
+        Regions = new RegionService(host, EndClient);
     }
 
+    /// <summary>Memory of clients that peers reach.</summary>
+    public RegionService Regions { get; }
+
     /// <summary>Opens a GPU for a client. The caller closes it when the client leaves.</summary>
+    /// <param name="gpu">Of this host.</param>
+    /// <param name="name">For people.</param>
+    /// <param name="client">
+    /// The process that it is for, which a policy may kill; null for one of another machine. Owned by the context.
+    /// </param>
+    /// <param name="cancellation">Ends the wait for memory.</param>
     /// <exception cref="WayleaveException">ENODEV: the GPU leaves. EMFILE: too many. ENOSPC: no memory.</exception>
-    public async Task<ComputeContext> OpenAsync(GpuHandle gpu, string name, CancellationToken cancellation = default)
+    public async Task<ComputeContext> OpenAsync(
+        GpuHandle gpu, string name, PidFd? client = null, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(gpu);
         string operation = $"open {gpu.Name} for compute";
         if (WlUrl.DescribeProblemOfName(name, "context") is { } problem)
         {
+            client?.Dispose();
             throw new WayleaveException(Errno.EINVAL, operation, problem);
         }
 
@@ -59,7 +72,7 @@ public sealed class ComputeService
             {
                 ulong id = _host.AllocateId();
                 GpuProcess process = gpu.OpenProcess($"context {id} ({name})");
-                context = new ComputeContext(id, gpu, name, process, use) { Results = results };
+                context = new ComputeContext(id, gpu, name, process, use, client) { Results = results };
                 _contexts.Add(id, context);
                 if (_contexts.Values.Count(c => ReferenceEquals(c.Gpu, gpu)) > ContextsMax)
                 {
@@ -81,6 +94,7 @@ public sealed class ComputeService
             else
             {
                 use.Dispose();
+                client?.Dispose();
             }
 
             throw;
@@ -144,20 +158,32 @@ public sealed class ComputeService
         }
     }
 
-    /// <summary>Ends a handle; jobs that were submitted with it go on.</summary>
-    /// <exception cref="WayleaveException">ENOENT: it is none of the context's.</exception>
+    /// <summary>
+    /// Ends a handle; jobs that were submitted with it go on, and so do its regions. The client's own memory is
+    /// unmapped first, for which a NIC's <see cref="Configuration.NicConfig.PinnedMemory"/> may end the client.
+    /// </summary>
+    /// <exception cref="WayleaveException">
+    /// ENOENT: it is none of the context's. EBUSY: a NIC holds it for peers, and says that it may not go.
+    /// </exception>
     public async Task CloseBufferAsync(ComputeContext context, uint handle)
     {
         ArgumentNullException.ThrowIfNull(context);
         string operation = $"close handle {handle} of {context}";
-        ContextBuffer? buffer;
+        ContextBuffer buffer = FindBuffer(context, handle, operation);
+        if (buffer.Memory is { } range)
+        {
+            Errno errno = await context.Memory!.UnmapAsync(range).ConfigureAwait(false);
+            errno.ThrowIfFailed(operation, errno == Errno.EBUSY
+                ? "a NIC holds its pages for peers, and unmaps are refused; deregister the region first"
+                : null);
+        }
+
         using (_host.Enter())
         {
             ThrowIfEnded(context, operation);
-            buffer = context.Buffers.Skip(1).FirstOrDefault(b => b.Handle == handle); // the first has its results
-            if (buffer is null)
+            if (!context.Buffers.Contains(buffer))
             {
-                throw new WayleaveException(Errno.ENOENT, operation, "it is none that the client opened");
+                return; // somebody else has closed it meanwhile
             }
 
             if (buffer.Address != 0)
@@ -167,11 +193,6 @@ public sealed class ComputeService
 
             context.Process.TryClose(handle).ThrowIfFailed(operation);
             context.Remove(buffer);
-        }
-
-        if (buffer.Memory is { } range)
-        {
-            await context.Memory!.UnmapAsync(range).ConfigureAwait(false);
         }
     }
 
@@ -406,11 +427,41 @@ public sealed class ComputeService
         using (_host.Enter())
         {
             IEnumerable<ComputeContext> found = _contexts.Values
-                .Where(c => c.Buffers.Any(b => ReferenceEquals(b.Target, o)));
+                .Where(c => c.Buffers.Concat(c.Regions.Select(r => r.Buffer)).Any(b => ReferenceEquals(b.Target, o)));
             users = [.. found.Select(c => c.Id)];
         }
 
         return CloseAllAsync(c => users.Contains(c.Id), $"{o} was taken back");
+    }
+
+    // A policy says that the client is to go: its process, where that is one of this machine, and in any case all that
+    // it has here. On a thread that is in the middle of something, without the host lock.
+    private void EndClient(ComputeContext context, string reason)
+    {
+        _host.Trace("compute.client_ended", reason, context.Client?.ProcessId ?? 0);
+        try
+        {
+            if (context.Client is { } client && client.ProcessId != Environment.ProcessId) // it may be embedded
+            {
+                client.Kill();
+            }
+        }
+        catch (LinuxException e)
+        {
+            _host.Trace("compute.client_not_killed", e.Message); // another user's: it finds its context ended
+        }
+
+        _ = CloseAsync(context, reason); // whoever else closes it waits for the same end
+    }
+
+    private ContextBuffer FindBuffer(ComputeContext context, uint handle, string operation)
+    {
+        using (_host.Enter())
+        {
+            ThrowIfEnded(context, operation);
+            return context.Buffers.Skip(1).FirstOrDefault(b => b.Handle == handle) // the first has its results
+                ?? throw new WayleaveException(Errno.ENOENT, operation, "it is none that the client opened");
+        }
     }
 
     private static void Check(ContextQueue queue, JobRequest request, string operation)
@@ -593,6 +644,7 @@ public sealed class ComputeService
         try
         {
             await context.Closing.CancelAsync().ConfigureAwait(false);
+            await Regions.EndAllAsync(context).ConfigureAwait(false);
             if (context.Results is { } results)
             {
                 // Waits for the jobs, whose fences stand in it as in every buffer that a page table leads to.
@@ -627,6 +679,7 @@ public sealed class ComputeService
         finally
         {
             context.Use.Dispose();
+            context.Client?.Dispose();
         }
     }
 }

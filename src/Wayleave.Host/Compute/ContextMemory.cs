@@ -36,13 +36,15 @@ public sealed class ContextMemory
         return (map.Errno, map.Addresses);
     }
 
-    /// <summary>Unmaps, and waits for whoever uses the pages. Without the host lock.</summary>
-    internal Task UnmapAsync(AddressRange range) => RunAsync(() => Space.Unmap(range));
+    /// <summary>
+    /// Unmaps, and waits for whoever uses the pages; EBUSY when somebody does not let them go. Without the host lock.
+    /// </summary>
+    internal Task<Errno> UnmapAsync(AddressRange range) => RunAsync(() => Space.Unmap(range));
 
     /// <summary>The client has ended: every page is free afterwards. Without the host lock.</summary>
     internal Task ExitAsync() => RunAsync(() => Space.Exit());
 
-    private Task RunAsync(Func<SpaceOperation> make)
+    private async Task<Errno> RunAsync(Func<SpaceOperation> make)
     {
         SpaceOperation operation;
         using (_host.Enter())
@@ -50,7 +52,8 @@ public sealed class ContextMemory
             operation = make();
         }
 
-        return RunAsync(operation);
+        await RunAsync(operation).ConfigureAwait(false);
+        return operation.Errno;
     }
 
     private async Task RunAsync(SpaceOperation operation)

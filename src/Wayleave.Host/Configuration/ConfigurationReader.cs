@@ -5,6 +5,7 @@ using System.Text.Json.Nodes;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Host.Configuration;
@@ -68,6 +69,8 @@ internal sealed class ConfigurationReader(
             Add($"nics[{i}].udp_port", ToText(config.Nics[i].UdpPort));
             Add($"nics[{i}].path_mtu_bytes", ToText(config.Nics[i].PathMtuBytes));
             Add($"nics[{i}].revoke", ToWord(config.Nics[i].Revocation));
+            Add($"nics[{i}].pinned_memory", ToWord(config.Nics[i].PinnedMemory));
+            Add($"nics[{i}].legacy_peers", ToWord(config.Nics[i].LegacyPeers));
         }
 
         for (int i = 0; i < config.Nvmes.Count; i++)
@@ -182,7 +185,17 @@ internal sealed class ConfigurationReader(
     private NicConfig ReadNic(JsonObject nic, string path, int index)
     {
         NicConfig defaults = new();
-        CheckKeys(nic, path, "name", "address", "udp_port", "path_mtu_bytes", "revoke", "function");
+        CheckKeys(
+            nic,
+            path,
+            "name",
+            "address",
+            "udp_port",
+            "path_mtu_bytes",
+            "revoke",
+            "pinned_memory",
+            "legacy_peers",
+            "function");
         return new NicConfig
         {
             Name = ReadText(nic, path, "name") ?? "rdma" + ToText(index),
@@ -190,6 +203,8 @@ internal sealed class ConfigurationReader(
             UdpPort = ReadInteger(nic, path, "udp_port") ?? defaults.UdpPort,
             PathMtuBytes = ReadInteger(nic, path, "path_mtu_bytes") ?? defaults.PathMtuBytes,
             Revocation = ReadWord<RegionRevocation>(nic, path, "revoke") ?? defaults.Revocation,
+            PinnedMemory = ReadWord<PinnedMemoryPolicy>(nic, path, "pinned_memory") ?? defaults.PinnedMemory,
+            LegacyPeers = ReadWord<LegacyPeerPolicy>(nic, path, "legacy_peers") ?? defaults.LegacyPeers,
             Function = ReadText(nic, path, "function"),
         };
     }

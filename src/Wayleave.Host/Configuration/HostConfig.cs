@@ -4,6 +4,7 @@ using System.Text;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Regions;
 
 namespace Wayleave.Host.Configuration;
 
@@ -245,6 +246,12 @@ public sealed record NicConfig
 
     /// <summary>What becomes of a key whose memory its owner wants back.</summary>
     public RegionRevocation Revocation { get; init; }
+
+    /// <summary>What happens when pages of a client that this NIC has pinned are wanted by somebody else.</summary>
+    public PinnedMemoryPolicy PinnedMemory { get; init; }
+
+    /// <summary>What a client hears whose legacy region has lost its memory.</summary>
+    public LegacyPeerPolicy LegacyPeers { get; init; }
 
     /// <summary>
     /// The function of the topology that the device is, by name or address; null for the one of the device's name.

@@ -23,7 +23,10 @@ public enum ContextEventKind
 
     Heartbeat,
 
-    /// <summary>The last line, unless the client leaves first: the GPU was pulled out, or the host stops.</summary>
+    /// <summary>
+    /// The last line, unless the client leaves first: the GPU was pulled out, the host stops, or a policy ended the
+    /// client.
+    /// </summary>
     Ended,
 }
 
@@ -102,11 +105,15 @@ public sealed record BufferHandleDocument
 
     public required ulong SizeBytes { get; init; }
 
+    /// <summary>Memory of the client's own: where it is in its address space, as peers name it; null for objects.</summary>
+    public ulong? Va { get; init; }
+
     internal static BufferHandleDocument From(ContextBuffer buffer) => new()
     {
         Handle = buffer.Handle,
         Address = buffer.Address,
         SizeBytes = buffer.SizeBytes,
+        Va = buffer.Memory?.Start,
     };
 }
 

@@ -56,7 +56,8 @@ internal sealed class ComputeEndpoints(WayleaveHost host, ControlListenerOptions
                 $"it has {string.Join(", ", host.Gpus.Where(g => g.Presence.IsPresent).Select(g => g.Name))}");
         using CancellationTokenSource over =
             CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted, stopping);
-        ComputeContext context = await host.Compute.OpenAsync(gpu, open.Name, over.Token).ConfigureAwait(false);
+        ComputeContext context = await host.Compute
+            .OpenAsync(gpu, open.Name, Doorkeeper.OpenLocalProcess(http), over.Token).ConfigureAwait(false);
         try
         {
             await FeedAsync(context, new EventStream(http.Response), over.Token).ConfigureAwait(false);

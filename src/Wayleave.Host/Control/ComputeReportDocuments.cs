@@ -63,6 +63,12 @@ public sealed record ComputeContextDocument
     /// <summary>Those that have not ended, and the last ones that have.</summary>
     public required IReadOnlyList<JobDocument> Jobs { get; init; }
 
+    /// <summary>Memory of it that peers reach by a key.</summary>
+    public required IReadOnlyList<RegionDocument> Regions { get; init; }
+
+    /// <summary>Queue pairs of peers that are connected to it.</summary>
+    public required int Connections { get; init; }
+
     /// <summary>Touches of its rings of pages that were not there.</summary>
     public required long Faults { get; init; }
 

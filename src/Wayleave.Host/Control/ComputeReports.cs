@@ -89,6 +89,8 @@ internal static class ComputeReports
         Buffers = [.. context.Buffers.Where(b => b.Target is not null).Select(b => b.Target!.ToString())],
         Queues = [.. context.Queues.Select(DescribeLocked)],
         Jobs = [.. context.Jobs.Select(j => DescribeLocked(j))],
+        Regions = [.. context.Regions.Select(RegionDocument.From)],
+        Connections = context.Pairs.Count,
         Faults = context.Process.Faults.Count,
         Evictions = context.Process.Eviction.EvictionCount,
         Ending = context.Ended,

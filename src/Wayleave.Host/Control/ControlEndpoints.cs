@@ -63,6 +63,7 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         new DeviceEndpoints(host, _stopping.Token).Map(routes);
         new ResourceEndpoints(host, options, _stopping.Token).Map(routes);
         new ComputeEndpoints(host, options, _stopping.Token).Map(routes);
+        new RegionEndpoints(host).Map(routes);
         new NetEndpoints(host, options, _stopping.Token).Map(routes);
         new EthtoolEndpoints(host).Map(routes);
         routes.MapGet("/v1/host", GetHostAsync);

@@ -7,8 +7,10 @@ using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Compute;
+using Wayleave.Host.Configuration;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 
@@ -51,6 +53,10 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<GpuUserMemory>),
         typeof(SnakeCaseEnumConverter<GpuPinPolicy>),
         typeof(SnakeCaseEnumConverter<GpuPriority>),
+        typeof(SnakeCaseEnumConverter<ContextRegionKind>),
+        typeof(SnakeCaseEnumConverter<MemoryRegionState>),
+        typeof(SnakeCaseEnumConverter<PinnedMemoryPolicy>),
+        typeof(SnakeCaseEnumConverter<LegacyPeerPolicy>),
         typeof(SnakeCaseEnumConverter<RegionRevocation>),
         typeof(GradeConverter),
     ])]
@@ -105,6 +111,10 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(SubmitJobDocument))]
 [JsonSerializable(typeof(WaitJobDocument))]
 [JsonSerializable(typeof(JobDocument))]
+[JsonSerializable(typeof(RegisterRegionDocument))]
+[JsonSerializable(typeof(RegionDocument))]
+[JsonSerializable(typeof(PrefetchDocument))]
+[JsonSerializable(typeof(ConnectContextDocument))]
 [JsonSerializable(typeof(ReceiveDocument))]
 [JsonSerializable(typeof(SendDocument))]
 [JsonSerializable(typeof(NetEventDocument))]

@@ -60,6 +60,35 @@ internal sealed class Doorkeeper(ControlToken token, ControlListenerOptions opti
         context.Features.GetRequiredFeature<IConnectionItemsFeature>().Items.ContainsKey(s_localProcess);
 
     /// <summary>
+    /// The process at the other end of the Unix socket, for the caller to dispose; null for a request that came by TCP,
+    /// for a process that has ended, and where the kernel has no pidfd.
+    /// </summary>
+    public static PidFd? OpenLocalProcess(HttpContext context)
+    {
+        if (context.Features.GetRequiredFeature<IConnectionItemsFeature>().Items[s_localProcess] is not int process)
+        {
+            return null;
+        }
+
+        try
+        {
+            PidFd opened = PidFd.Open(process);
+            if (!context.RequestAborted.IsCancellationRequested)
+            {
+                return opened; // the connection is up, so that the number still means who made it
+            }
+
+            opened.Dispose();
+        }
+        catch (LinuxException e) when (e.Errno is Core.Errno.ESRCH or Core.Errno.ENOSYS)
+        {
+            // See above.
+        }
+
+        return null;
+    }
+
+    /// <summary>
     /// Who asks, for people: <c>process 4711</c>, as the kernel recorded it when the socket was connected, or where a
     /// TCP connection comes from.
     /// </summary>

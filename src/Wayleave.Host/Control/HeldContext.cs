@@ -131,6 +131,59 @@ public sealed class HeldContext : HeldGrant<ContextEventDocument>
         }
     }
 
+    /// <summary>Lets peers reach memory of this client.</summary>
+    /// <exception cref="WayleaveException">
+    /// ENOENT: no such handle. EINVAL: not inside it, or the kind is not for such memory. EOPNOTSUPP: its owner must be
+    /// able to take it back. ENOMEM: its pages cannot be pinned.
+    /// </exception>
+    public Task<RegionDocument> RegisterAsync(
+        RegisterRegionDocument register, CancellationToken cancellation = default) =>
+        _channel.PostAsync(
+            $"register memory on {Context.Gpu}",
+            Path("regions"),
+            Json.RegionDocument,
+            ControlChannel.ToContent(register, Json.RegisterRegionDocument),
+            cancellation);
+
+    /// <summary>How a region is.</summary>
+    public Task<RegionDocument> GetRegionAsync(ulong region, CancellationToken cancellation = default) =>
+        _channel.GetAsync(
+            $"look at region {region} of {Context.Gpu}", RegionPath(region), Json.RegionDocument, cancellation);
+
+    /// <summary>Ends a region: its key may be given out again.</summary>
+    public Task<RegionDocument> DeregisterAsync(ulong region, CancellationToken cancellation = default) =>
+        _channel.SendAsync(
+            $"deregister region {region} of {Context.Gpu}",
+            HttpMethod.Delete,
+            RegionPath(region),
+            Json.RegionDocument,
+            null,
+            _channel.Options.WorkTimeout,
+            cancellation);
+
+    /// <summary>Brings pages of a region on demand into the NIC's reach.</summary>
+    /// <exception cref="WayleaveException">EINVAL: it is not on demand, or the range is not inside it.</exception>
+    public Task<RegionDocument> PrefetchAsync(
+        ulong region, PrefetchDocument prefetch, CancellationToken cancellation = default) =>
+        _channel.PostAsync(
+            $"prefetch region {region} of {Context.Gpu}",
+            RegionPath(region) + "/prefetch",
+            Json.RegionDocument,
+            ControlChannel.ToContent(prefetch, Json.PrefetchDocument),
+            cancellation);
+
+    /// <summary>Connects a queue pair of a peer to the regions of this client.</summary>
+    /// <returns>The host's end of it.</returns>
+    /// <exception cref="WayleaveException">EINVAL: the peer's numbers make no sense. EMFILE: too many.</exception>
+    public Task<ConnectionEndDocument> ConnectAsync(
+        ConnectContextDocument connect, CancellationToken cancellation = default) =>
+        _channel.PostAsync(
+            $"connect a peer to {Context.Gpu}",
+            Path("connections"),
+            Json.ConnectionEndDocument,
+            ControlChannel.ToContent(connect, Json.ConnectContextDocument),
+            cancellation);
+
     internal static async Task<HeldContext> OpenAsync(
         ControlChannel channel, LineReader lines, CancellationToken cancellation)
     {
@@ -147,6 +200,8 @@ public sealed class HeldContext : HeldGrant<ContextEventDocument>
 
     private string Path(string rest) =>
         string.Create(CultureInfo.InvariantCulture, $"/v1/contexts/{Context.Id}/{rest}");
+
+    private string RegionPath(ulong region) => Path(string.Create(CultureInfo.InvariantCulture, $"regions/{region}"));
 
     private string QueuePath(ulong queue) => Path(string.Create(CultureInfo.InvariantCulture, $"queues/{queue}"));
 }

@@ -3,6 +3,7 @@ using Wayleave.Core;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
+using Wayleave.Host.Compute;
 using Wayleave.Host.Ethernet;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
@@ -211,6 +212,13 @@ public sealed class DeviceRemoval(WayleaveHost host)
         {
             departure.Leases++;
             await WaitAsync(host.Leases.EndAsync(lease), $"lease {lease.Id} of {lease.Target}", departure)
+                .ConfigureAwait(false);
+        }
+
+        foreach (ComputeContext context in host.Compute.List())
+        {
+            await WaitAsync(
+                host.Compute.Regions.EndAllAsync(context, nic), $"regions of {context} on {nic.Name}", departure)
                 .ConfigureAwait(false);
         }
     }

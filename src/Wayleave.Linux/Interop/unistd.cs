@@ -21,5 +21,7 @@ internal static class unistd
             throw new PlatformNotSupportedException($"the number of userfaultfd(2) on {other} is not known here"),
     };
 
+    internal static readonly int SYS_pidfd_send_signal = 424; // likewise
+
     internal static readonly int SYS_pidfd_open = 434; // one number on every architecture since Linux 5.1
 }

@@ -31,7 +31,7 @@ public sealed class ServedHost : IAsyncDisposable
     /// <param name="address">Of the host; one that no other test uses.</param>
     /// <param name="clock">Of the server's streams and timers.</param>
     /// <param name="options">Of the host.</param>
-    /// <param name="devices">What it is made of besides; its name and NIC are as above.</param>
+    /// <param name="devices">What it is made of besides; its name and the address of its NIC are as above.</param>
     public static async Task<ServedHost> StartAsync(
         ControlTestFolder folder,
         string address,
@@ -39,10 +39,11 @@ public sealed class ServedHost : IAsyncDisposable
         WayleaveHostOptions? options = null,
         HostConfig? devices = null)
     {
-        HostConfig config = (devices ?? ControlTestFolder.Config) with
+        HostConfig config = devices ?? ControlTestFolder.Config;
+        config = config with
         {
             Name = "host-" + address,
-            Nics = [new NicConfig { Address = IPAddress.Parse(address), UdpPort = 0 }],
+            Nics = [config.Nics[0] with { Address = IPAddress.Parse(address), UdpPort = 0 }],
         };
         WayleaveHost host = await WayleaveHost.StartAsync(config, options);
         ControlServer server = await ControlServer.StartAsync(
