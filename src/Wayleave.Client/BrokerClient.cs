@@ -98,6 +98,39 @@ public sealed class BrokerClient : IDisposable
     }
 
     /// <summary>
+    /// As <see cref="Import"/> and <see cref="ClientBuffer.Map"/>, with one question to the host instead of two. The
+    /// descriptor stays the caller's.
+    /// </summary>
+    /// <param name="descriptor">As of <see cref="Import"/>.</param>
+    /// <param name="mapping">The caller's; unmap before the buffer is disposed.</param>
+    /// <exception cref="BrokerException">As both of them; nothing is left of what was refused.</exception>
+    public ClientBuffer ImportAndMap(FileDescriptor descriptor, out ClientMapping mapping)
+    {
+        ArgumentNullException.ThrowIfNull(descriptor);
+        ClientBuffer? buffer = null;
+        FileDescriptor? pages = null;
+        Ask("import and map", BrokerOperation.ImportAndMap, null, (ref BrokerReader body, FileDescriptor[] sent) =>
+        {
+            bool isRead = body.TryReadUInt32(out uint number);
+            isRead &= body.TryReadUInt64(out ulong size);
+            isRead &= body.TryReadName(out string name);
+            buffer = new ClientBuffer(this, name, number, size);
+            pages = sent is [{ } one] ? one : null;
+            return isRead && body.IsEnd && pages is not null;
+        }, descriptor);
+        try
+        {
+            mapping = buffer!.MapPages(pages!);
+            return buffer;
+        }
+        catch
+        {
+            buffer!.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>
     /// Ends the connection. Mappings of this process stay, and stay on its account, until they are gone.
     /// </summary>
     public void Dispose() => _socket.Dispose();

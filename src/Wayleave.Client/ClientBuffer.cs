@@ -55,20 +55,25 @@ public sealed class ClientBuffer : IDisposable
     public ClientMapping Map()
     {
         FileDescriptor? pages = null;
-        string operation = $"map {Name}";
-        _client.Ask(operation, BrokerOperation.Map, Write, (ref BrokerReader body, FileDescriptor[] sent) =>
+        _client.Ask($"map {Name}", BrokerOperation.Map, Write, (ref BrokerReader body, FileDescriptor[] sent) =>
         {
             pages = sent is [{ } one] ? one : null;
             return pages is not null && body.IsEnd;
         });
+        return MapPages(pages!);
+    }
+
+    // What the host has sent; it is closed here, good or bad.
+    internal ClientMapping MapPages(FileDescriptor pages)
+    {
         try
         {
             using (pages)
             {
                 // Or whoever made it could end this process by cutting it short.
-                return MemFd.IsSealedAgainstShrinking(pages!)
-                    ? new ClientMapping(MappedMemory.MapShared(pages!, 0, checked((int)SizeBytes), Name), Unmap)
-                    : throw new BrokerException(operation, Errno.EPROTO, "the host's pages could shrink");
+                return MemFd.IsSealedAgainstShrinking(pages)
+                    ? new ClientMapping(MappedMemory.MapShared(pages, 0, checked((int)SizeBytes), Name), Unmap)
+                    : throw new BrokerException($"map {Name}", Errno.EPROTO, "the host's pages could shrink");
             }
         }
         catch

@@ -32,4 +32,7 @@ public enum BrokerOperation : ushort
 
     /// <summary>Takes a buffer back from everybody; answered by the proof. For who allocated it.</summary>
     Revoke = 10,
+
+    /// <summary>Both <see cref="Import"/> and <see cref="Map"/>, in one message.</summary>
+    ImportAndMap = 32,
 }

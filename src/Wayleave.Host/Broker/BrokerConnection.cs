@@ -108,7 +108,8 @@ internal sealed class BrokerConnection(
     // False for a body that is not that of its operation: the connection ends.
     private bool TryServe(in BrokerHeader header, ref BrokerReader body, FileDescriptor[] descriptors)
     {
-        if (descriptors.Length != (header.Operation == BrokerOperation.Import ? 1 : 0))
+        bool takesOne = header.Operation is BrokerOperation.Import or BrokerOperation.ImportAndMap;
+        if (descriptors.Length != (takesOne ? 1 : 0))
         {
             return false;
         }
@@ -126,6 +127,7 @@ internal sealed class BrokerConnection(
             BrokerOperation.Unmap => TryUnmap(ref body, ref answer),
             BrokerOperation.Describe => TryDescribe(ref body, ref answer),
             BrokerOperation.Revoke => TryRevoke(ref body, ref answer),
+            BrokerOperation.ImportAndMap => TryImportAndMap(ref body, ref answer, descriptors[0]),
             _ => false,
         };
     }
@@ -278,6 +280,38 @@ internal sealed class BrokerConnection(
         _mappings.RemoveAt(index);
         store.LetGo(mapping);
         return TrySend(answer.Finish());
+    }
+
+    // Two steps of the store, and all or nothing for the program: a map that is refused gives the number back.
+    private bool TryImportAndMap(ref BrokerReader body, ref BrokerWriter answer, FileDescriptor descriptor)
+    {
+        if (!body.IsEnd)
+        {
+            return false;
+        }
+
+        BrokerBuffer buffer = store.Import(_program, descriptor);
+        FileDescriptor pages;
+        BrokerMapping mapping;
+        try
+        {
+            (pages, mapping) = store.Map(_program, buffer);
+        }
+        catch
+        {
+            store.Close(_program, buffer);
+            throw;
+        }
+
+        using (pages)
+        {
+            uint number = Number(buffer);
+            _mappings.Add((number, mapping));
+            answer.WriteUInt32(number);
+            answer.WriteUInt64(buffer.Shared.SizeBytes);
+            answer.WriteName(buffer.Shared.Name);
+            return TrySend(answer.Finish(), pages);
+        }
     }
 
     private bool TryDescribe(ref BrokerReader body, ref BrokerWriter answer)

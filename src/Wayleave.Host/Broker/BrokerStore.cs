@@ -24,6 +24,8 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
     // For pages to be taken out: the kernel frees them one by one.
     private static readonly TimeSpan s_withdrawalMax = TimeSpan.FromMinutes(10);
 
+    private const ulong ProcessKey = 1UL << 63; // a cookie is a count, and far from that
+
     private readonly List<BrokerBuffer> _buffers = []; // all that are not returned; host lock
     private readonly Dictionary<ulong, BrokerDescriptor> _descriptors = []; // by cookie; host lock
     private readonly List<BrokerProgram> _programs = []; // host lock
@@ -40,8 +42,8 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
     /// </summary>
     internal bool ReplacesPages { get; set; } = true;
 
-    /// <summary>Told when a descriptor or a program is to be watched, or not any more. Host lock held.</summary>
-    public Action? WatchChanged { get; set; }
+    /// <summary>Told what is to be watched: its key, and whether input counts. Host lock held; never waits.</summary>
+    public Action<ulong, FileDescriptor, bool>? Watch { get; set; }
 
     /// <summary>The program behind a connection, on whose account everything is.</summary>
     /// <exception cref="WayleaveException">EMFILE: it has too many connections. ESRCH: it is gone.</exception>
@@ -60,7 +62,7 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
             {
                 known = new BrokerProgram(OpenProcess(peer.ProcessId), peer.UserId);
                 _programs.Add(known);
-                WatchChanged?.Invoke();
+                Watch?.Invoke(KeyOf(known), known.Process.Descriptor, true);
             }
 
             if (known.Connections == limits.ConnectionsMax)
@@ -155,7 +157,7 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
                 BrokerDescriptor descriptor = new(pair, buffer, program);
                 buffer.Descriptors.Add(descriptor);
                 _descriptors.Add(pair.Cookie, descriptor);
-                WatchChanged?.Invoke();
+                Watch?.Invoke(pair.Cookie, pair.Kept, false);
             }
         }
         catch
@@ -249,8 +251,26 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
         Settle(mapping.Buffer);
     }
 
-    /// <summary>The kernel says that a process has ended.</summary>
-    public void HandleDeath(BrokerProgram program)
+    /// <summary>The kernel says something of what was watched.</summary>
+    public void HandleEvent(ulong key)
+    {
+        if ((key & ProcessKey) == 0)
+        {
+            HandleHangup(key);
+            return;
+        }
+
+        BrokerProgram[] dead;
+        using (Context.Enter())
+        {
+            // The number may be another process's by now.
+            dead = [.. _programs.Where(p => KeyOf(p) == key && !p.IsDead && p.Process.WaitForExit(TimeSpan.Zero))];
+        }
+
+        Array.ForEach(dead, HandleDeath);
+    }
+
+    private void HandleDeath(BrokerProgram program)
     {
         BrokerBuffer[] touched;
         using (Context.Enter())
@@ -267,12 +287,13 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
         }
     }
 
-    /// <summary>No copy of a descriptor is left.</summary>
-    public void HandleHangup(BrokerDescriptor descriptor)
+    // No copy of a descriptor is left.
+    private void HandleHangup(ulong cookie)
     {
+        BrokerDescriptor? descriptor;
         using (Context.Enter())
         {
-            if (!_descriptors.Remove(descriptor.Pair.Cookie))
+            if (!_descriptors.Remove(cookie, out descriptor))
             {
                 return;
             }
@@ -304,10 +325,6 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
 
         return isLeft;
     }
-
-    /// <summary>What is to be watched. Host lock held by the caller.</summary>
-    public (BrokerProgram[] Programs, BrokerDescriptor[] Descriptors) WatchedLocked() =>
-        ([.. _programs.Where(p => !p.IsDead)], [.. _descriptors.Values]);
 
     /// <summary>Every buffer that is not its device's again. Host lock held by the caller.</summary>
     public IReadOnlyList<BrokerBuffer> BuffersLocked => _buffers;
@@ -429,7 +446,19 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
     // True when no mapping of the buffer waits for a proof any more.
     private bool Settle(BrokerBuffer buffer)
     {
-        bool isAlone = !AsksKernel || IsAlone(buffer);
+        bool isAlone = !AsksKernel;
+        bool isLast;
+        using (Context.Enter())
+        {
+            isLast = buffer.Mappings.TrueForAll(m => m.IsPending);
+        }
+
+        // While somebody else is on the account there is nothing to ask; who becomes the last meanwhile asks itself.
+        if (!isAlone && isLast)
+        {
+            isAlone = IsAlone(buffer);
+        }
+
         using (Context.Enter())
         {
             BrokerMapping[] pending = [.. buffer.Mappings.Where(m => m.IsPending)];
@@ -524,7 +553,6 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
         if (program.IsSettled && program.IsDead && _programs.Remove(program))
         {
             program.Dispose();
-            WatchChanged?.Invoke();
         }
     }
 
@@ -548,6 +576,8 @@ internal sealed class BrokerStore(WayleaveHost host, BrokerLimits limits)
             throw Refused(Errno.EDQUOT, operation, $"{program.Holder} has {over}, which is all that it may");
         }
     }
+
+    private static ulong KeyOf(BrokerProgram program) => ProcessKey | (uint)program.ProcessId;
 
     private static PidFd OpenProcess(int processId)
     {

@@ -9,9 +9,12 @@ namespace Wayleave.Host.Broker;
 /// </summary>
 internal sealed class BrokerWatch : IDisposable
 {
+    private const ulong WakeKey = 0; // no socket has this cookie
+
     private static readonly TimeSpan s_askAgain = TimeSpan.FromMilliseconds(100);
 
     private readonly BrokerStore _store;
+    private readonly DescriptorWatch _watch = new();
     private readonly EventFd _wake = new();
     private readonly Thread _thread;
     private volatile bool _stopping;
@@ -19,7 +22,8 @@ internal sealed class BrokerWatch : IDisposable
     public BrokerWatch(BrokerStore store)
     {
         _store = store;
-        store.WatchChanged = _wake.Signal;
+        _watch.Add(WakeKey, _wake.Descriptor, input: true);
+        store.Watch = _watch.Add;
         _thread = new Thread(Run) { IsBackground = true, Name = "wayleave broker watch" };
         _thread.Start();
     }
@@ -29,53 +33,27 @@ internal sealed class BrokerWatch : IDisposable
         _stopping = true;
         _wake.Signal();
         _thread.Join();
-        _store.WatchChanged = null;
+        _store.Watch = null;
+        _watch.Dispose();
         _wake.Dispose();
     }
 
     private void Run()
     {
-        List<object> ready = [];
+        List<ulong> ready = [];
         bool isPending = false;
         while (!_stopping)
         {
-            _wake.Take();
-            DescriptorSet<object> set = Collect();
-            set.Wait(isPending ? s_askAgain : TimeSpan.FromSeconds(1), ready);
-            foreach (object meaning in ready)
+            _watch.Wait(isPending ? s_askAgain : TimeSpan.FromSeconds(1), ready);
+            foreach (ulong key in ready)
             {
-                if (meaning is BrokerDescriptor descriptor)
+                if (key != WakeKey)
                 {
-                    _store.HandleHangup(descriptor);
-                }
-                else if (meaning is BrokerProgram program)
-                {
-                    _store.HandleDeath(program);
+                    _store.HandleEvent(key);
                 }
             }
 
             isPending = _store.SettleAll();
         }
-    }
-
-    private DescriptorSet<object> Collect()
-    {
-        DescriptorSet<object> set = new();
-        set.Add(_wake.Descriptor, input: true, _wake);
-        using (_store.Context.Enter())
-        {
-            (BrokerProgram[] programs, BrokerDescriptor[] descriptors) = _store.WatchedLocked();
-            foreach (BrokerProgram program in programs)
-            {
-                set.Add(program.Process.Descriptor, input: true, program);
-            }
-
-            foreach (BrokerDescriptor descriptor in descriptors)
-            {
-                set.Add(descriptor.Pair.Kept, input: false, descriptor);
-            }
-        }
-
-        return set;
     }
 }

@@ -50,6 +50,9 @@ internal static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     internal static partial int fcntl(FileDescriptor fd, int cmd, int arg);
 
+    [LibraryImport(Library, EntryPoint = "fcntl", SetLastError = true)]
+    internal static partial FileDescriptor fcntl_descriptor(FileDescriptor fd, int cmd, int arg);
+
     [LibraryImport(Library, SetLastError = true)]
     internal static partial void* mmap(void* addr, nuint length, int prot, int flags, FileDescriptor fd, long offset);
 
@@ -77,6 +80,15 @@ internal static unsafe partial class Libc
 
     [LibraryImport(Library, SetLastError = true)]
     internal static partial int socketpair(int domain, int type, int protocol, int* sv);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial FileDescriptor epoll_create1(int flags);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int epoll_ctl(FileDescriptor epfd, int op, int fd, void* @event);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int epoll_wait(FileDescriptor epfd, void* events, int maxevents, int timeout);
 
     [LibraryImport(Library, SetLastError = true)]
     internal static partial int fchmod(FileDescriptor fd, uint mode);
@@ -120,6 +132,10 @@ internal static unsafe partial class Libc
 
     [LibraryImport(Library, SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     internal static partial uint if_nametoindex(string ifname);
+
+    [LibraryImport(Library)]
+    internal static partial nint process_vm_readv(
+        int pid, iovec* local_iov, nuint liovcnt, iovec* remote_iov, nuint riovcnt, nuint flags);
 
     [LibraryImport(Library)]
     internal static partial nint sendmsg(int sockfd, msghdr* msg, int flags);

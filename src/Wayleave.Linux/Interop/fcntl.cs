@@ -12,7 +12,9 @@ internal static class fcntl
     internal const int F_WRLCK = 1;
     internal const int F_UNLCK = 2;
 
+    internal const int F_SETSIG = 10;
     internal const int F_SETLEASE = 1024;
+    internal const int F_DUPFD_CLOEXEC = 1030;
     internal const int F_ADD_SEALS = 1033;
     internal const int F_GET_SEALS = 1034;
 

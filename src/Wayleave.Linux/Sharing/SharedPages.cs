@@ -18,6 +18,8 @@ public sealed unsafe class SharedPages : IDisposable
     private readonly string _name;
     private readonly FileDescriptor _file;
     private readonly FileDescriptor _asker;
+    private readonly Lock _lock = new();
+    private FileDescriptor? _forOthers; // under the lock: a file that was given out, or null
 
     private SharedPages(string name, FileDescriptor file, FileDescriptor asker, long lengthBytes) =>
         (_name, _file, _asker, LengthBytes) = (name, file, asker, lengthBytes);
@@ -53,23 +55,22 @@ public sealed unsafe class SharedPages : IDisposable
 
     /// <summary>
     /// A descriptor to be sent, readable and writable: close it once it was. Whoever has it, or a copy of it, or a
-    /// mapping that was made by it, counts as one that holds the pages.
+    /// mapping that was made by it, counts as one that holds the pages. Those that are made between two questions
+    /// share one open file.
     /// </summary>
     /// <exception cref="LinuxException">EMFILE; EACCES without CAP_DAC_OVERRIDE, for the mode.</exception>
     public FileDescriptor OpenForOthers()
     {
-        if (Libc.fchmod(_file, 0x180) < 0) // 0600, for as long as this call takes
+        lock (_lock)
         {
-            LinuxException.Throw("fchmod", _name);
-        }
+            _forOthers ??= OpenDespiteMode();
+            FileDescriptor copy = Libc.fcntl_descriptor(_forOthers, fcntl.F_DUPFD_CLOEXEC, 0);
+            if (copy.IsInvalid)
+            {
+                LinuxException.Throw("fcntl(F_DUPFD_CLOEXEC)", _name);
+            }
 
-        try
-        {
-            return Open(_file, _name);
-        }
-        finally
-        {
-            _ = Libc.fchmod(_file, 0);
+            return copy;
         }
     }
 
@@ -77,7 +78,20 @@ public sealed unsafe class SharedPages : IDisposable
     /// Asks the kernel whether any process besides this one has the pages, by a descriptor or a mapping.
     /// </summary>
     /// <returns>True also when the kernel does not say: <see cref="CanAsk"/>.</returns>
-    public bool AreHeldElsewhere() => !CanAsk || IsAlone(_asker) != Errno.Success;
+    public bool AreHeldElsewhere()
+    {
+        if (!CanAsk)
+        {
+            return true;
+        }
+
+        lock (_lock)
+        {
+            _forOthers?.Dispose();
+            _forOthers = null;
+            return IsAlone(_asker) != Errno.Success;
+        }
+    }
 
     /// <summary>
     /// Puts a part of these pages where a mapping of this process has others; the bytes there are gone.
@@ -108,13 +122,42 @@ public sealed unsafe class SharedPages : IDisposable
 
     public void Dispose()
     {
+        lock (_lock)
+        {
+            _forOthers?.Dispose();
+            _forOthers = null;
+        }
+
         _asker.Dispose();
         _file.Dispose();
     }
 
+    /// <summary>Past the lock, for the test of what happens then.</summary>
+    internal FileDescriptor OpenAgainForTest() => OpenDespiteMode();
+
+    private FileDescriptor OpenDespiteMode()
+    {
+        if (Libc.fchmod(_file, 0x180) < 0) // 0600, for as long as this call takes
+        {
+            LinuxException.Throw("fchmod", _name);
+        }
+
+        try
+        {
+            return Open(_file, _name);
+        }
+        finally
+        {
+            _ = Libc.fchmod(_file, 0);
+        }
+    }
+
     private static Errno IsAlone(FileDescriptor asker)
     {
-        if (Libc.fcntl(asker, fcntl.F_SETLEASE, fcntl.F_WRLCK) < 0)
+        // Who opens the pages while the lease stands breaks it, and the kernel says so by a signal: one that is ignored
+        // unless somebody asks for it, for SIGIO ends a process. The end of a lease forgets it (lease_modify).
+        if (Libc.fcntl(asker, fcntl.F_SETSIG, signal.SIGURG) < 0
+            || Libc.fcntl(asker, fcntl.F_SETLEASE, fcntl.F_WRLCK) < 0)
         {
             return (Errno)Marshal.GetLastPInvokeError();
         }

@@ -252,6 +252,29 @@ public sealed class SharingTests : BrokerTest
     }
 
     [Fact]
+    public void One_question_imports_and_maps_or_leaves_nothing_behind()
+    {
+        using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "test");
+        ClientDevice device = client.OpenDevice("gpu0");
+        using ClientBuffer buffer = device.Allocate("mine", Size);
+        using ClientMapping own = buffer.Map();
+        own.Memory.Span[77] = 7;
+        using FileDescriptor descriptor = buffer.Export();
+        using (ClientBuffer again = client.ImportAndMap(descriptor, out ClientMapping mapping))
+        {
+            Assert.Equal(("mine", (ulong)Size, 7), (again.Name, again.SizeBytes, mapping.Memory.Span[77]));
+            mapping.Dispose();
+        }
+
+        Assert.Equal(2u, buffer.Describe().References);
+        using ClientBuffer revocable = device.Allocate("revocable", Size, ClientStorage.Revocable);
+        using FileDescriptor other = revocable.Export();
+        Assert.Equal(
+            Errno.EOPNOTSUPP, Assert.Throws<BrokerException>(() => client.ImportAndMap(other, out _)).Errno);
+        Assert.Equal(2u, revocable.Describe().References);
+    }
+
+    [Fact]
     public void A_client_of_a_host_that_has_ended_is_told_so()
     {
         using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "test");

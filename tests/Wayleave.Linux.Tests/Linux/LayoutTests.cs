@@ -27,6 +27,8 @@ public class LayoutTests
         ("poll.h", [typeof(poll), typeof(pollfd)]),
         ("time.h", [typeof(timespec)]),
         ("sys/eventfd.h", [typeof(eventfd)]),
+        ("sys/epoll.h", [typeof(epoll)]),
+        ("signal.h", [typeof(signal)]),
         ("linux/futex.h", [typeof(futex)]),
         ("linux/mman.h", [typeof(mman)]),
         ("linux/memfd.h", [typeof(memfd)]),

@@ -1,0 +1,12 @@
+namespace Wayleave.Linux.Interop;
+
+// <sys/epoll.h>
+internal static class epoll
+{
+    internal const int EPOLL_CLOEXEC = 0x80000;
+
+    internal const int EPOLL_CTL_ADD = 1;
+
+    internal const uint EPOLLIN = 0x001;
+    internal const uint EPOLLONESHOT = 1u << 30;
+}

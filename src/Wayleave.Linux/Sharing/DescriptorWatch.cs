@@ -1,0 +1,75 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Wayleave.Core;
+using Wayleave.Linux.Interop;
+
+namespace Wayleave.Linux.Sharing;
+
+/// <summary>
+/// Many descriptors that one thread watches, each for one event: epoll(7) with EPOLLONESHOT. Any thread adds, without
+/// waking the one that waits; a descriptor that is closed is not watched any more.
+/// </summary>
+public sealed unsafe class DescriptorWatch : IDisposable
+{
+    private const int EventsMax = 64;
+
+    // struct epoll_event is packed on x86-64 alone: EPOLL_PACKED in include/uapi/linux/eventpoll.h.
+    private static readonly int s_dataOffset = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 4 : 8;
+    private static readonly int s_eventBytes = s_dataOffset + sizeof(ulong);
+
+    private readonly FileDescriptor _epoll;
+
+    /// <exception cref="LinuxException">EMFILE, ENFILE or ENOMEM.</exception>
+    public DescriptorWatch()
+    {
+        _epoll = Libc.epoll_create1(epoll.EPOLL_CLOEXEC);
+        if (_epoll.IsInvalid)
+        {
+            LinuxException.Throw("epoll_create1", "a watch");
+        }
+    }
+
+    /// <summary>Watches one more. Never waits.</summary>
+    /// <param name="key">What <see cref="Wait"/> returns for it.</param>
+    /// <param name="descriptor">Not watched yet; whoever adds it keeps it open for as long as it is to be watched.</param>
+    /// <param name="input">Whether input counts; a hang-up and an error always do.</param>
+    /// <exception cref="LinuxException">ENOMEM; ENOSPC: more than fs.epoll.max_user_watches.</exception>
+    public void Add(ulong key, FileDescriptor descriptor, bool input)
+    {
+        ArgumentNullException.ThrowIfNull(descriptor);
+        byte* watched = stackalloc byte[s_eventBytes];
+        Unsafe.WriteUnaligned(watched, epoll.EPOLLONESHOT | (input ? epoll.EPOLLIN : 0));
+        Unsafe.WriteUnaligned(watched + s_dataOffset, key);
+        using FileDescriptor.Borrowed fd = descriptor.Borrow();
+        if (Libc.epoll_ctl(_epoll, epoll.EPOLL_CTL_ADD, fd.Number, watched) < 0)
+        {
+            LinuxException.Throw("epoll_ctl", "a watch");
+        }
+    }
+
+    /// <summary>Waits until something can be said of one of them; each is said once.</summary>
+    /// <param name="timeout">Relative, in whole milliseconds.</param>
+    /// <param name="ready">Gets the keys.</param>
+    public void Wait(TimeSpan timeout, List<ulong> ready)
+    {
+        ArgumentNullException.ThrowIfNull(ready);
+        ready.Clear();
+        byte* events = stackalloc byte[EventsMax * s_eventBytes];
+        int count = Libc.epoll_wait(_epoll, events, EventsMax, (int)timeout.TotalMilliseconds);
+        if (count < 0)
+        {
+            Errno errno = (Errno)Marshal.GetLastPInvokeError();
+            if (errno != Errno.EINTR)
+            {
+                throw new LinuxException("epoll_wait", "a watch", errno);
+            }
+        }
+
+        for (int i = 0; i < count; i++)
+        {
+            ready.Add(Unsafe.ReadUnaligned<ulong>(events + (i * s_eventBytes) + s_dataOffset));
+        }
+    }
+
+    public void Dispose() => _epoll.Dispose();
+}
