@@ -29,7 +29,7 @@ internal static class BenchCommand
             BenchTcpReceiveCommand.Create(),
             CreatePassive(),
         };
-        foreach (Command memory in BenchMemoryCommand.Create())
+        foreach (Command memory in BenchMemoryCommand.Create().Concat(BenchLocalCommand.Create()))
         {
             command.Add(memory);
         }

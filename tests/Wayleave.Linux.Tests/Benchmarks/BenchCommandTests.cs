@@ -63,6 +63,20 @@ public sealed class BenchCommandTests
     }
 
     [Fact]
+    public async Task A_buffer_is_handed_to_another_program_and_copied_there()
+    {
+        JsonElement report = await RunAsync(["local", "--size", "64KiB", "--iterations", "20"]);
+        Assert.Equal("wayleave.bench-local/1", report.GetProperty("schema").GetString());
+        Dictionary<string, JsonElement> results =
+            report.GetProperty("results").EnumerateArray().ToDictionary(r => r.GetProperty("name").GetString()!);
+        string[] expected =
+            ["export", "import_and_map", "first_byte", "hand_over", "touch", "unmap_and_close", "copy", "copy_mapped"];
+        Assert.Subset(results.Keys.ToHashSet(), expected.ToHashSet());
+        Assert.All(results.Values, r => Assert.Equal(20, r.GetProperty("latency").GetProperty("count").GetInt32()));
+        Assert.True(results["copy_mapped"].GetProperty("ratio_to_copy").GetDouble() > 0);
+    }
+
+    [Fact]
     public async Task The_limit_is_what_arrives()
     {
         JsonElement report = await RunAsync(["udp-limit", "--rounds", "1", "--duration", "50ms"]);

@@ -1,0 +1,199 @@
+using System.Buffers;
+using System.Diagnostics;
+using System.Net.Sockets;
+using Wayleave.Client;
+using Wayleave.Host.Broker;
+using Wayleave.Host.Configuration;
+using Wayleave.Linux;
+using Wayleave.Linux.Sharing;
+
+namespace Wayleave.Host.Benchmarks.Local;
+
+// Two processes. This one has the host and the program that exports; the other imports, and takes the times of what it
+// does itself. A hand-over begins before the descriptor is sent and ends when the importer has read the first byte; the
+// time until its word for that is here is measured too.
+
+/// <summary>
+/// Measures what it costs to hand memory to another program by descriptor, beside copies: <c>wayleave bench local</c>.
+/// </summary>
+public sealed class LocalBenchmark
+{
+    private readonly LocalBenchmarkOptions _options;
+    private readonly MessageSocket _peer;
+    private readonly BrokerClient _client;
+
+    private LocalBenchmark(LocalBenchmarkOptions options, MessageSocket peer, BrokerClient client) =>
+        (_options, _peer, _client) = (options, peer, client);
+
+    /// <summary>Runs the benchmark to its end.</summary>
+    /// <param name="options">What is measured.</param>
+    /// <param name="startPeer">How to start a process that runs <see cref="LocalPeer.Run"/>, by both paths.</param>
+    /// <param name="cancellation">Between two operations.</param>
+    /// <exception cref="ArgumentException">An option is out of its range.</exception>
+    /// <exception cref="WayleaveException">The other process has ended.</exception>
+    public static async Task<LocalBenchmarkReport> RunAsync(
+        LocalBenchmarkOptions options,
+        Func<string, string, ProcessStartInfo> startPeer,
+        CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        ArgumentNullException.ThrowIfNull(startPeer);
+        options.Validate();
+        string root = Directory.CreateTempSubdirectory("wayleave-bench-").FullName;
+        Process? process = null;
+        try
+        {
+            await using WayleaveHost host = await WayleaveHost.StartAsync(new HostConfig
+            {
+                Name = "bench",
+                Nics = [new NicConfig { Address = System.Net.IPAddress.Loopback, UdpPort = 0 }],
+                Nvmes = [],
+                Gpus = [new GpuConfig { VramBytes = options.SizeBytes + (64L << 20), SystemPoolBytes = 0 }],
+                Broker = new BrokerConfig { SocketPath = Path.Combine(root, "broker") },
+            }).ConfigureAwait(false);
+            using BrokerServer server = BrokerServer.Start(host, Environment.GetEnvironmentVariable)!;
+            string meeting = Path.Combine(root, "meeting");
+            using Socket listener = MessageSocket.Listen(meeting, 1);
+            process = Process.Start(startPeer(meeting, server.SocketPath))!;
+            using MessageSocket peer = new(await listener.AcceptAsync(cancellation).ConfigureAwait(false));
+            using BrokerClient client = BrokerClient.Connect(server.SocketPath, "bench");
+            IReadOnlyList<LocalBenchmarkResult> results = await Task.Factory.StartNew(
+                () => new LocalBenchmark(options, peer, client).Measure(cancellation),
+                cancellation,
+                TaskCreationOptions.LongRunning,
+                TaskScheduler.Default).ConfigureAwait(false);
+            return new LocalBenchmarkReport
+            {
+                SizeBytes = options.SizeBytes,
+                Processors = Environment.ProcessorCount,
+                Results = results,
+            };
+        }
+        finally
+        {
+            End(process);
+            Directory.Delete(root, recursive: true);
+        }
+    }
+
+    private List<LocalBenchmarkResult> Measure(CancellationToken cancellation)
+    {
+        ClientDevice device = _client.OpenDevice("gpu0");
+        using ClientBuffer buffer = device.Allocate("bench", (ulong)_options.SizeBytes);
+        using ClientMapping mapping = buffer.Map();
+        new Random(1).NextBytes(mapping.Memory.Span);
+        List<LocalBenchmarkResult> results = [];
+        HandOver(buffer, mapping.Memory, results, cancellation);
+        Copy(buffer, mapping.Memory, results, cancellation);
+        return results;
+    }
+
+    private void HandOver(
+        ClientBuffer buffer, Memory<byte> memory, List<LocalBenchmarkResult> results, CancellationToken cancellation)
+    {
+        List<double> export = [], answered = [], mapped = [], first = [], touched = [], unmapped = [];
+        Span<long> one = stackalloc long[2], two = stackalloc long[2];
+        for (int round = -WarmUps; round < _options.Iterations; round++)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            BitConverter.TryWriteBytes(memory.Span, (long)round);
+            long start = Stopwatch.GetTimestamp();
+            using FileDescriptor descriptor = buffer.Export();
+            Keep(export, Stopwatch.GetTimestamp() - start, round);
+            start = Stopwatch.GetTimestamp();
+            LocalMessages.Send(_peer, [(long)LocalVerb.HandOver, round, 0, 0], descriptor);
+            LocalMessages.Receive(_peer, one);
+            Keep(answered, Stopwatch.GetTimestamp() - start, round);
+            LocalMessages.Receive(_peer, two);
+            Keep(mapped, one[0], round);
+            Keep(first, one[1], round);
+            Keep(touched, two[0], round);
+            Keep(unmapped, two[1], round);
+        }
+
+        results.Add(Result("export", "a descriptor for the buffer", export));
+        results.Add(Result("import_and_map", "imported and mapped", mapped));
+        results.Add(Result("first_byte", "the same until the first byte is read", first));
+        results.Add(Result("hand_over", "the same with the message, and its answer back", answered));
+        results.Add(Result("touch", "every page read for the first time", touched));
+        results.Add(Result("unmap_and_close", "let go", unmapped));
+    }
+
+    private void Copy(
+        ClientBuffer buffer, Memory<byte> memory, List<LocalBenchmarkResult> results, CancellationToken cancellation)
+    {
+        List<double> plain = [], mapped = [], read = [], mappedRatio = [], readRatio = [];
+        using FileDescriptor descriptor = buffer.Export();
+        using MemoryHandle pin = memory.Pin();
+        int iterations = _options.Iterations + WarmUps;
+        LocalMessages.Send(
+            _peer, [(long)LocalVerb.Copy, iterations, Environment.ProcessId, (long)ProcessMemory.AddressOf(pin)], descriptor);
+        Span<long> times = stackalloc long[3];
+        for (int round = -WarmUps; round < _options.Iterations; round++)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            LocalMessages.Receive(_peer, times);
+            Keep(plain, times[0], round);
+            Keep(mapped, times[1], round);
+            KeepRatio(mappedRatio, times[0], times[1], round);
+            if (times[2] > 0)
+            {
+                Keep(read, times[2], round);
+                KeepRatio(readRatio, times[0], times[2], round);
+            }
+        }
+
+        results.Add(Result("copy", "a plain copy within the importer", plain, moves: true));
+        results.Add(Result("copy_mapped", "one copy out of the mapping", mapped, moves: true, mappedRatio));
+        if (read.Count > 0) // a kernel may keep processes from tracing each other
+        {
+            results.Add(Result("copy_read", "one copy by process_vm_readv", read, moves: true, readRatio));
+        }
+    }
+
+    private int WarmUps => Math.Max(1, _options.Iterations / 10);
+
+    private LocalBenchmarkResult Result(
+        string name, string what, List<double> times, bool moves = false, List<double>? ratios = null)
+    {
+        LatencyResult latency = Samples.Summarize([.. times]);
+        return new LocalBenchmarkResult(
+            name,
+            what,
+            latency,
+            moves ? _options.SizeBytes / latency.MedianUs * 1e6 : null,
+            ratios is null ? null : Samples.Median(ratios));
+    }
+
+    private static void Keep(List<double> samples, long ticks, int round)
+    {
+        if (round >= 0)
+        {
+            samples.Add(TimeSpan.FromTicks(ticks).TotalMicroseconds * TimeSpan.TicksPerSecond / Stopwatch.Frequency);
+        }
+    }
+
+    private static void KeepRatio(List<double> ratios, long plain, long other, int round)
+    {
+        if (round >= 0)
+        {
+            ratios.Add((double)plain / other);
+        }
+    }
+
+    private static void End(Process? process)
+    {
+        if (process is null)
+        {
+            return;
+        }
+
+        if (!process.WaitForExit(TimeSpan.FromSeconds(5)))
+        {
+            process.Kill();
+            process.WaitForExit();
+        }
+
+        process.Dispose();
+    }
+}
