@@ -105,6 +105,7 @@ internal static partial class CommandLine
             RpingCommand.Create(),
             PerftestCommand.Create(),
             RunCommand.Create(),
+            FaultCommand.Create(),
             NicCommand.Create(),
             NetRecvCommand.Create(),
             NetSendCommand.Create(),

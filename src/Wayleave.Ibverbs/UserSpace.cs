@@ -1,6 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Reservations;
+using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
@@ -170,7 +171,7 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
             lengthBytes,
             iova,
             access & ~(AccessRules.OptionalFlags | AccessFlags.HugePages),
-            ImporterKind.Pinned,
+            ImporterKind.PinnedRevocable,
             Registration: RegistrationKind.OwnMemory);
         return ForeignMemory.TryPopulate((nuint)address, (nuint)lengthBytes, isWritable);
     }
@@ -181,6 +182,26 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
         ulong start = address / PageBytes * PageBytes;
         ulong end = (address + lengthBytes + PageBytes - 1) / PageBytes * PageBytes;
         return new UserRange(host, Locate(start, end), end - start);
+    }
+
+    /// <summary>
+    /// Takes the memory of a region back, as an owner would who wants it for something else: the key is dead from here
+    /// on, keeps its number until it is deregistered, and whoever uses it is refused.
+    /// </summary>
+    /// <returns>False when no living region has that key.</returns>
+    public bool TryRevoke(uint key)
+    {
+        using (host.Enter())
+        {
+            MemoryRegion? region = device.Regions.FirstOrDefault(r => r.Key == key);
+            if (region is not { State: not MemoryRegionState.Dead, Buffer: { } buffer })
+            {
+                return false;
+            }
+
+            RevokeOperation.Start(buffer, new RevokePolicy { Reason = "a fault from outside" });
+            return true;
+        }
     }
 
     private DmaAddressList Locate(ulong start, ulong end)

@@ -4,7 +4,10 @@ using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Ibverbs.Faults;
+using Wayleave.Ibverbs.Observation;
 using Wayleave.Linux;
+using Wayleave.Linux.Sharing;
 using Wayleave.Ports;
 
 namespace Wayleave.Ibverbs;
@@ -28,6 +31,8 @@ internal sealed class VerbsDevice : IKeySource
     private volatile PortDriver? _driver;
     private UserSpace? _memory;
     private ConnectionSwitch? _connections;
+    private DeviceObserver? _observer;
+    private long _revokes;
 
     public VerbsDevice(string name, Gid gid) => (Name, Gid) = (name, gid);
 
@@ -38,7 +43,7 @@ internal sealed class VerbsDevice : IKeySource
     /// <summary>A locally administered EUI-64 made of the address, in the byte order of a number.</summary>
     public ulong NodeGuid => 0x0200_00FF_FE00_0000UL | (Gid.Low & 0xFF_FFFF) | ((Gid.Low >> 24 & 0xFF) << 40);
 
-    public HostContext Host { get; } = new(TimeProvider.System);
+    public HostContext Host { get; } = new(TimeProvider.System, ProgramTrace.Instance);
 
     public RdmaDevice Machine => _machine ?? MakeMachine();
 
@@ -55,7 +60,10 @@ internal sealed class VerbsDevice : IKeySource
     public PortDriver? Driver => _driver;
 
     /// <summary>Binds the port if it is not.</summary>
-    /// <exception cref="LinuxException">EADDRINUSE and others: see <see cref="UdpEndpoint.Bind"/>.</exception>
+    /// <exception cref="LinuxException">
+    /// EADDRINUSE, which says who has the address, and others: see <see cref="UdpEndpoint.Bind"/>.
+    /// </exception>
+    /// <exception cref="IOException">A file for what is observed cannot be opened.</exception>
     public PortDriver Bind()
     {
         if (_driver is { } driver)
@@ -69,11 +77,19 @@ internal sealed class VerbsDevice : IKeySource
             if (_driver is null)
             {
                 EndpointAddress own = new(Gid.High, Gid.Low, AddressVector.RoceUdpPort);
-                PortDriver made = new(machine.Port, UdpEndpoint.Bind(own), Host) { EventRaised = HandleEvent };
+                UdpEndpoint endpoint = BindTo(own);
+                _observer = DeviceObserver.TryCreate(Name, Gid);
+                PortDriver made = new(
+                    machine.Port, endpoint, Host, tap: _observer is { TapsDatagrams: true } ? _observer : null)
+                {
+                    EventRaised = HandleEvent,
+                    TurnEnded = _observer is null ? null : HandleTurnEnd,
+                };
+                FaultListener.Start();
                 _driver = made;
             }
 
-            return _driver;
+            return _driver!;
         }
     }
 
@@ -93,13 +109,22 @@ internal sealed class VerbsDevice : IKeySource
                 if (_connections is null)
                 {
                     driver.WithToken(() => _connections = new ConnectionSwitch(this, Machine));
-                    driver.TurnEnded = _connections!.HandleEvents;
+                    driver.TurnEnded = HandleTurnEnd;
                 }
 
-                return _connections;
+                return _connections!;
             }
         }
     }
+
+    /// <summary>Its queue pairs. Port token held, here and for the walk.</summary>
+    public IEnumerable<VerbsQueuePair> QueuePairs => _pairs.Values;
+
+    /// <summary>Keys that died because the owner wanted the memory back. Any thread.</summary>
+    public long Revokes => Interlocked.Read(ref _revokes);
+
+    /// <summary>One more of them. Any thread.</summary>
+    public void CountRevoke() => Interlocked.Increment(ref _revokes);
 
     /// <summary>Async events of the queue pair go to its context from now on. Port token held.</summary>
     public void Add(VerbsQueuePair pair) => _pairs[pair.Pair.QpNumber] = pair;
@@ -137,6 +162,7 @@ internal sealed class VerbsDevice : IKeySource
                 SuperPacketSegments = UdpEndpoint.SegmentsMax,
                 ReadWindowBytes = ReadWindow(),
                 PagesOnDemand = false,
+                Faults = ProgramFaults.AtStart,
                 WillRead = CacheHint.WillRead,
                 WillWrite = CacheHint.WillWrite,
             };
@@ -145,6 +171,25 @@ internal sealed class VerbsDevice : IKeySource
             _machine = made;
             return made;
         }
+    }
+
+    // An errno cannot say who has the address.
+    private static UdpEndpoint BindTo(in EndpointAddress own)
+    {
+        try
+        {
+            return UdpEndpoint.Bind(own);
+        }
+        catch (LinuxException e) when (e.Errno == Errno.EADDRINUSE && UdpOwners.Describe(own) is { } owner)
+        {
+            throw new LinuxException(e.Call, e.Subject, e.Errno, owner);
+        }
+    }
+
+    private void HandleTurnEnd()
+    {
+        _connections?.HandleEvents();
+        _observer?.HandleTurnEnd(_machine!.Port, Revokes);
     }
 
     // The port's socket is bound later; another one of its kind says today how large its buffer will be.

@@ -1,5 +1,6 @@
 using System.Globalization;
 using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Ports.Programs;
 
 namespace Wayleave.Ibverbs;
 
@@ -10,7 +11,7 @@ namespace Wayleave.Ibverbs;
 /// <summary>The devices of this process.</summary>
 internal static class VerbsDevices
 {
-    private const string Variable = "WAYLEAVE_DEVICES";
+    private const string Variable = ProgramVariables.Devices;
     private const int NameBytesMax = 63; // IBV_SYSFS_NAME_MAX with its zero
 
     /// <summary>In the order of the variable.</summary>

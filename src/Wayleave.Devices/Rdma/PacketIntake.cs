@@ -10,8 +10,8 @@ namespace Wayleave.Devices.Rdma;
 internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
 {
     private readonly DatagramCheck _datagrams = new(options);
-    private readonly FaultInjector? _faults = options.Faults is { } faults
-        ? new FaultInjector(faults, FaultDirections.Arriving) : null;
+    private FaultInjector? _faults;
+    private int _refusals; // asked for one by one
     private QueuePair? _last; // of the last packet: a batch is usually one queue pair's
 
     /// <summary>A packet of a datagram.</summary>
@@ -31,7 +31,23 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
     public void Forget() => _last = null;
 
     /// <summary>A fault is due: the message that needs a receive is to be told that there is none.</summary>
-    public bool HidesReceive() => _faults is { } faults && faults.HidesReceive();
+    public bool HidesReceive()
+    {
+        if (_refusals == 0)
+        {
+            return _faults is { } faults && faults.HidesReceive();
+        }
+
+        _refusals--;
+        return true;
+    }
+
+    /// <summary>So many more messages are told so, whatever the faults are.</summary>
+    public void RefuseNext(int messages) => _refusals = (int)Math.Min((long)_refusals + messages, int.MaxValue);
+
+    /// <summary>From now on; what the last ones hold back is lost.</summary>
+    public void UseFaults(FaultOptions? faults) =>
+        _faults = faults is null ? null : new FaultInjector(faults, FaultDirections.Arriving);
 
     /// <summary>A fault is due: the key of the WRITE whose bytes these are is dead.</summary>
     public bool RevokesAt(int payloadBytes) => _faults is { } faults && faults.RevokesAt(payloadBytes);

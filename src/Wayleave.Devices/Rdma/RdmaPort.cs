@@ -34,8 +34,8 @@ public sealed class RdmaPort
     private readonly DoorbellStack _doorbells = new();
     private readonly PacketIntake _intake;
     private readonly ReceiveBudget _readBudget;
-    private readonly DepartureFaults? _departures;
-    private readonly LateCompletions? _lateCompletions;
+    private DepartureFaults? _departures;
+    private LateCompletions? _lateCompletions;
     private bool _hasReadWaiters; // of any peer
     private int _token;
     private int _nextPeer;
@@ -55,12 +55,7 @@ public sealed class RdmaPort
         Dma = new DmaPort(function, isPermanent: true);
         Memory = new RegionMemory(Dma, options.Defences, options.WillWrite);
         _intake = new PacketIntake(this, options);
-        if (options.Faults is { } faults)
-        {
-            _departures = new DepartureFaults(faults);
-            _lateCompletions = faults.CompletionDelay > TimeSpan.Zero
-                ? new LateCompletions(faults.CompletionDelay) : null;
-        }
+        UseFaults(options.Faults);
     }
 
     /// <summary>The port's DMA engine, with its byte counters per route.</summary>
@@ -105,6 +100,62 @@ public sealed class RdmaPort
     {
         key = index == 0 ? Options.PKey : (ushort)0;
         return index == 0 ? Errno.Success : Errno.EINVAL;
+    }
+
+    /// <summary>
+    /// What the port inflicts on itself at present: <see cref="RdmaDeviceOptions.Faults"/>, or what
+    /// <see cref="ChangeFaults"/> has put in its place. Port token held by the caller.
+    /// </summary>
+    public FaultOptions? Faults { get; private set; }
+
+    /// <summary>
+    /// Other faults from now on. Packets that the old ones hold back are lost, completions that they keep become
+    /// visible, and a port that they have killed lives. <see cref="FaultOptions.FailAtPacket"/> counts from the next
+    /// time that a queue pair gets ready to receive. Port token held by the caller.
+    /// </summary>
+    /// <param name="faults">Null for none.</param>
+    /// <exception cref="ArgumentException">One or more values are out of range; then nothing changed.</exception>
+    public void ChangeFaults(FaultOptions? faults)
+    {
+        AssertHeld();
+        List<string> problems = [];
+        faults?.Validate(problems);
+        if (problems.Count > 0)
+        {
+            throw new ArgumentException(string.Join("; ", problems), nameof(faults));
+        }
+
+        while (_lateCompletions is { } late && late.Deadline != TimeSpan.MaxValue)
+        {
+            Show(late.Take());
+        }
+
+        for (int i = _faults.Count; i > 0; i--)
+        {
+            _faults.Enqueue((_faults.Dequeue().Region, Now)); // whose map the old latency held back
+        }
+
+        UseFaults(faults);
+    }
+
+    /// <summary>
+    /// The next messages that need a receive find none, although there may be one: each is RNR-NAKed once. Adds to what
+    /// is left of the last call. Port token held by the caller.
+    /// </summary>
+    public void RefuseNext(int messages)
+    {
+        AssertHeld();
+        ArgumentOutOfRangeException.ThrowIfNegative(messages);
+        _intake.RefuseNext(messages);
+    }
+
+    private void UseFaults(FaultOptions? faults)
+    {
+        Faults = faults;
+        _intake.UseFaults(faults);
+        _departures = faults is null ? null : new DepartureFaults(faults);
+        _lateCompletions = faults is { } f && f.CompletionDelay > TimeSpan.Zero
+            ? new LateCompletions(f.CompletionDelay) : null;
     }
 
     /// <summary>The sockets that queue pairs were ever connected to. Port token held by the caller.</summary>
@@ -492,7 +543,7 @@ public sealed class RdmaPort
         if (region.TryMarkFaulted())
         {
             Host.Trace("rdma.fault", region.Name, region.Key, pair.QpNumber);
-            TimeSpan time = Now + (Options.Faults?.MapLatency ?? TimeSpan.Zero);
+            TimeSpan time = Now + (Faults?.MapLatency ?? TimeSpan.Zero);
             _faults.Enqueue((region, time));
             if (time > Now)
             {

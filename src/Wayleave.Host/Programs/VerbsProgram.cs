@@ -2,7 +2,9 @@ using System.ComponentModel;
 using System.Diagnostics;
 using System.Globalization;
 using Wayleave.Core;
+using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Linux;
+using Wayleave.Ports.Programs;
 
 namespace Wayleave.Host.Programs;
 
@@ -16,9 +18,11 @@ public static class VerbsProgram
     public const string FolderVariable = "WAYLEAVE_IBVERBS";
 
     /// <summary>What the library reads: <c>wl0@127.0.7.2,wl1@::1</c>.</summary>
-    public const string DevicesVariable = "WAYLEAVE_DEVICES";
+    public const string DevicesVariable = ProgramVariables.Devices;
 
     private const string Library = "libibverbs.so.1";
+    private const string NamespaceProgram = "wayleave-ns";
+    private const int NameLengthMax = 63;
     private const ushort RocePort = 4791;
 
     /// <summary>The folder of the library: the variable's, or the build's that this program comes from.</summary>
@@ -90,21 +94,90 @@ public static class VerbsProgram
         return isSetuid ? $"{file} runs with the rights of its owner: the loader ignores LD_LIBRARY_PATH for it" : null;
     }
 
+    /// <summary>Reads a list of devices as the library will.</summary>
+    /// <param name="devices">For <see cref="DevicesVariable"/>.</param>
+    /// <returns>The same, each with its name; or null.</returns>
+    public static string? Normalize(string devices)
+    {
+        ArgumentNullException.ThrowIfNull(devices);
+        List<string> read = [];
+        foreach (string entry in devices.Split(',', StringSplitOptions.RemoveEmptyEntries))
+        {
+            int at = entry.IndexOf('@', StringComparison.Ordinal);
+            string name = at > 0 ? entry[..at] : string.Create(CultureInfo.InvariantCulture, $"wl{read.Count}");
+            bool isGood = name.All(c => char.IsAsciiLetterOrDigit(c) || c is '_' or '-')
+                && name.Length <= NameLengthMax
+                && Gid.TryParse(entry.AsSpan(at + 1), out _)
+                && !read.Any(r => r.StartsWith(name + '@', StringComparison.Ordinal));
+            if (!isGood)
+            {
+                return null;
+            }
+
+            read.Add($"{name}@{entry[(at + 1)..]}");
+        }
+
+        return read.Count == 0 ? null : string.Join(',', read);
+    }
+
     /// <summary>Runs a program to its end; its input and output are ours.</summary>
     /// <param name="command">The program and its arguments.</param>
-    /// <param name="devices">For <see cref="DevicesVariable"/>.</param>
+    /// <param name="options">How.</param>
     /// <param name="cancellation">Kills it.</param>
-    /// <returns>Its exit code; 128 and the number of the signal that ended it.</returns>
-    /// <exception cref="WayleaveException">ENOENT and others: it cannot be started.</exception>
-    public static async Task<int> RunAsync(
-        IReadOnlyList<string> command, string devices, CancellationToken cancellation)
+    /// <returns>How it ended.</returns>
+    /// <exception cref="WayleaveException">
+    /// ENOENT and others: it cannot be started, or a file cannot be made. EINVAL for devices that cannot be read.
+    /// </exception>
+    public static async Task<VerbsRunResult> RunAsync(
+        IReadOnlyList<string> command, VerbsRunOptions options, CancellationToken cancellation)
     {
         ArgumentNullException.ThrowIfNull(command);
-        ProcessStartInfo start = new(command[0], command.Skip(1)) { UseShellExecute = false };
+        ArgumentNullException.ThrowIfNull(options);
+        string devices = Normalize(options.Devices) ?? throw new WayleaveException(
+            Errno.EINVAL, $"run {command[0]}", $"{options.Devices} is no list NAME@ADDRESS,...", null);
         string folder = FindLibrary();
+        List<string> words = [.. command];
+        using RunFolder work = new(command[0]);
+        if (options.HasNamespace)
+        {
+            DeviceFiles.Create(work.Path, devices);
+            words.InsertRange(0, [Path.Combine(folder, NamespaceProgram), work.Path]);
+        }
+
+        ProcessStartInfo start = new(words[0], words.Skip(1)) { UseShellExecute = false };
         string? before = Environment.GetEnvironmentVariable("LD_LIBRARY_PATH");
         start.Environment["LD_LIBRARY_PATH"] = string.IsNullOrEmpty(before) ? folder : $"{folder}:{before}";
         start.Environment[DevicesVariable] = devices;
+        Set(start, ProgramVariables.Faults, options.Faults);
+        Set(start, ProgramVariables.Report, options.Reports ? work.Path : null);
+        Set(start, ProgramVariables.Pcap, options.PcapPath is { } pcap ? RunFiles.StartCapture(pcap) : null);
+        Set(start, ProgramVariables.Trace, options.TracePath is { } trace ? RunFiles.StartTrace(trace) : null);
+        try
+        {
+            int exitCode = await RunAsync(start, command[0], cancellation).ConfigureAwait(false);
+            return new VerbsRunResult(exitCode, options.Reports ? ReportPage.ReadAll(work.Path) : []);
+        }
+        finally
+        {
+            if (options.TracePath is { } ended)
+            {
+                RunFiles.EndTrace(ended);
+            }
+        }
+    }
+
+    // A variable of the caller's own, from an outer run perhaps, is not handed on.
+    private static void Set(ProcessStartInfo start, string name, string? value)
+    {
+        start.Environment.Remove(name);
+        if (value is not null)
+        {
+            start.Environment[name] = value;
+        }
+    }
+
+    private static async Task<int> RunAsync(ProcessStartInfo start, string program, CancellationToken cancellation)
+    {
         Process process;
         try
         {
@@ -113,7 +186,7 @@ public static class VerbsProgram
         catch (Win32Exception e)
         {
             throw new WayleaveException(
-                (Errno)e.NativeErrorCode, $"start {command[0]}", e.Message, "is it installed, and in PATH?");
+                (Errno)e.NativeErrorCode, $"start {program}", e.Message, "is it installed, and in PATH?");
         }
 
         using (process)

@@ -11,7 +11,7 @@ internal static unsafe class QueuePairEntries
     private const int SizeMax = 1 << 20; // beyond every limit of the machine, which refuses it
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_create_qp")]
-    private static int Create(
+    private static int CreateQueuePair(
         nint domain, nint sends, nint receives, nint shared, ibv_qp_init_attr* init, nint structure, nint* handle,
         uint* number) => Control.Run(() =>
     {
@@ -57,7 +57,7 @@ internal static unsafe class QueuePairEntries
     });
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_modify_qp")]
-    private static int Modify(nint handle, ibv_qp_attr* from, int mask) => Control.Run(() =>
+    private static int ModifyQueuePair(nint handle, ibv_qp_attr* from, int mask) => Control.Run(() =>
     {
         VerbsQueuePair pair = NativeHandle.Get<VerbsQueuePair>(handle);
         QueuePairAttributeMask set = (QueuePairAttributeMask)mask;
@@ -106,7 +106,7 @@ internal static unsafe class QueuePairEntries
     });
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_query_qp")]
-    private static int Query(nint handle, ibv_qp_attr* to, ibv_qp_init_attr* init) => Control.Run(() =>
+    private static int QueryQueuePair(nint handle, ibv_qp_attr* to, ibv_qp_init_attr* init) => Control.Run(() =>
     {
         VerbsQueuePair pair = NativeHandle.Get<VerbsQueuePair>(handle);
         QueuePairAttributes attributes = pair.Pair.Attributes;
@@ -140,7 +140,7 @@ internal static unsafe class QueuePairEntries
     });
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_destroy_qp")]
-    private static int Destroy(nint handle) => Control.Run(() =>
+    private static int DestroyQueuePair(nint handle) => Control.Run(() =>
     {
         VerbsQueuePair pair = NativeHandle.Get<VerbsQueuePair>(handle);
         pair.Device.Bind().SettleWithToken(() =>

@@ -6,6 +6,7 @@ namespace Wayleave.Linux.Interop;
 internal static class fcntl
 {
     internal const int O_RDWR = 0x2;
+    internal const int O_APPEND = 0x400;
     internal const int O_NONBLOCK = 0x800;
     internal const int O_CLOEXEC = 0x80000;
 

@@ -446,7 +446,7 @@ public sealed class QueuePair : Numbered
         else if (to == QueuePairState.ReadyToReceive)
         {
             Responder.Reset(Attributes.RqPsn);
-            if (Port.Options.Faults is { FailAtPacket: { } packet })
+            if (Port.Faults is { FailAtPacket: { } packet })
             {
                 FailAtPsn = Psn.Add(Attributes.RqPsn, (uint)packet);
             }

@@ -1,0 +1,234 @@
+using System.Globalization;
+using System.Text.Json;
+using Wayleave.Devices.Rdma.Wire;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Ibverbs;
+
+/// <summary>The options of <c>wayleave run</c>, and <c>wayleave fault</c>.</summary>
+public class RunOptionTests
+{
+    private static readonly char[] s_blanks = [' ', '\n'];
+    private static readonly string[] s_sockets = ["/proc/net/tcp", "/proc/net/tcp6"];
+
+    [Fact]
+    public void A_run_is_captured_traced_and_reported_under_faults()
+    {
+        string pcap = Path.GetTempFileName(), trace = Path.GetTempFileName();
+        string port = Port(1);
+        using StartedProgram server = VerbsPrograms.StartOn(
+            "wl0@127.0.58.1", "ib_write_bw", "-n", "100", "-s", "65536", "-p", port);
+        AwaitListener(port, server);
+        VerbsRun client = VerbsPrograms.Run(
+            VerbsPrograms.Wayleave(), "run", "--devices", "wl0@127.0.58.2", "--faults", "loss=2%,seed=3",
+            "--pcap", pcap, "--trace", trace, "--report", "--",
+            "ib_write_bw", "-n", "100", "-s", "65536", "-p", port, "127.0.0.1");
+        VerbsRun served = server.Wait();
+        Assert.True(client.Exit == 0 && served.Exit == 0, $"{client}\n{served}");
+        Assert.Contains("wl0@127.0.58.2", client.Errors, StringComparison.Ordinal);
+        Assert.True(Number(client.Errors, "retries ") > 0, client.Errors);
+        long packets = Number(client.Errors, "sent ");
+        Assert.True(packets >= 100 * 16, client.Errors);
+
+        int frames = CountFrames(pcap);
+        Assert.True(frames > packets / 2, $"{frames} of {packets}"); // those that were lost did not leave
+        using JsonDocument events = JsonDocument.Parse(File.ReadAllText(trace));
+        string[] names = [.. events.RootElement.EnumerateArray().Select(e => e.GetProperty("name").GetString()!)];
+        Assert.Contains("RcWriteFirst", names);
+        Assert.Contains("CreateQueuePair", names);
+        Assert.Contains("rdma.region_mapped", names);
+        File.Delete(pcap);
+        File.Delete(trace);
+    }
+
+    [Fact]
+    public void A_program_that_is_killed_leaves_its_report_its_capture_and_its_exit_code()
+    {
+        string pcap = Path.GetTempFileName();
+        using StartedProgram server = VerbsPrograms.Start(
+            VerbsPrograms.Wayleave(), "run", "--devices", "wl0@127.0.58.3", "--report", "--pcap", pcap, "--",
+            "rping", "-s", "-a", "127.0.58.3");
+        VerbsPrograms.AwaitPort("127.0.58.3", server);
+        using StartedProgram client = VerbsPrograms.StartOn(
+            "wl0@127.0.58.4", "rping", "-c", "-a", "127.0.58.3", "-C", "1000000");
+        Assert.True(SpinWait.SpinUntil(
+            () => client.HasEnded || new FileInfo(pcap).Length > 10_000, VerbsPrograms.Patience));
+        int program = ChildOf(server.Id);
+        System.Diagnostics.Process.GetProcessById(program).Kill(); // SIGKILL: no handler of anybody runs
+        VerbsRun run = server.Wait();
+        Assert.Equal(128 + 9, run.Exit);
+        Assert.True(Number(run.Errors, "received ") > 0, run.Errors);
+        Assert.True(CountFrames(pcap) > 10);
+        File.Delete(pcap);
+    }
+
+    [Fact]
+    public void A_program_is_disturbed_from_outside_and_left_alone_again()
+    {
+        string cli = VerbsPrograms.Wayleave();
+        using StartedProgram server = VerbsPrograms.StartOn("wl0@127.0.58.5", "rping", "-s", "-a", "127.0.58.5");
+        VerbsPrograms.AwaitPort("127.0.58.5", server);
+        using StartedProgram client = VerbsPrograms.StartOn(
+            "wl0@127.0.58.6", "rping", "-c", "-a", "127.0.58.5", "-C", "10000000");
+        VerbsPrograms.AwaitPort("127.0.58.6", client);
+        string id = server.Id.ToString(CultureInfo.InvariantCulture);
+        Assert.Contains(id, VerbsPrograms.Run(cli, "fault").Output.Split('\n'));
+        Assert.Contains("no faults", Ask("list").Output, StringComparison.Ordinal);
+        Assert.Contains("loss=1%", Ask("drop=1%").Errors, StringComparison.Ordinal);
+        Assert.Contains("loss=1%", Ask("list").Output, StringComparison.Ordinal);
+        Assert.Contains("no faults", Ask("clear").Errors, StringComparison.Ordinal);
+        Assert.Equal(0, Ask("rnr").Exit);
+        Assert.Contains("no region has the key 0x00000001", Ask("revoke=1").Errors, StringComparison.Ordinal);
+        Assert.Contains("'bogus' is not one of", Ask("bogus").Errors, StringComparison.Ordinal);
+        Assert.Equal(1, Ask("bogus").Exit);
+
+        // The connection is there once the region that the client writes to is: its key dies, and both ends say so.
+        Assert.True(SpinWait.SpinUntil(
+            () => Ask("list").Output.Contains("ReadyToSend", StringComparison.Ordinal), VerbsPrograms.Patience));
+        Assert.Contains("queue pairs in ERR", Ask("qp-error").Errors, StringComparison.Ordinal);
+        Assert.NotEqual(0, client.Wait().Exit);
+
+        VerbsRun Ask(string request) => VerbsPrograms.Run(cli, "fault", id, request);
+    }
+
+    [Fact]
+    public void A_key_that_is_revoked_from_outside_is_refused_to_the_peer()
+    {
+        string cli = VerbsPrograms.Wayleave();
+        string port = Port(2);
+        using StartedProgram server = VerbsPrograms.Start(
+            cli, "run", "--devices", "wl0@127.0.58.7", "--report", "--", "ib_write_bw", "-D", "60", "-p", port);
+        AwaitListener(port, server);
+        using StartedProgram client = VerbsPrograms.StartOn(
+            "wl0@127.0.58.8", "ib_write_bw", "-D", "60", "-p", port, "127.0.0.1");
+        string id = ChildOf(server.Id).ToString(CultureInfo.InvariantCulture);
+        string key = "";
+        Assert.True(SpinWait.SpinUntil(
+            () =>
+            {
+                string list = VerbsPrograms.Run(cli, "fault", id, "list").Output;
+                int at = list.IndexOf("mr 0x", StringComparison.Ordinal);
+                key = at < 0 ? "" : list.Substring(at + 3, 10);
+                return server.HasEnded || list.Contains("ReadyToReceive", StringComparison.Ordinal);
+            },
+            VerbsPrograms.Patience));
+        VerbsRun revoked = VerbsPrograms.Run(cli, "fault", id, $"revoke={key}");
+        Assert.Contains("1 keys dead", revoked.Errors, StringComparison.Ordinal);
+        VerbsRun refused = client.Wait();
+        Assert.NotEqual(0, refused.Exit); // 10 is IBV_WC_REM_ACCESS_ERR
+        Assert.Contains("Failed status 10", refused.Output + refused.Errors, StringComparison.Ordinal);
+        System.Diagnostics.Process.GetProcessById(int.Parse(id, CultureInfo.InvariantCulture)).Kill();
+        VerbsRun report = server.Wait();
+        Assert.Equal(1, Number(report.Errors, "revokes "));
+        Assert.True(Number(report.Errors, "NAKs ") > 0, report.Errors);
+    }
+
+    [Theory]
+    [InlineData("1", "no RDMA device of ours")]
+    [InlineData("2147483647", "there is no such process")]
+    public void A_process_that_cannot_be_disturbed_is_refused_in_words(string process, string words)
+    {
+        VerbsRun refused = VerbsPrograms.Run(VerbsPrograms.Wayleave(), "fault", process, "rnr");
+        Assert.NotEqual(0, refused.Exit);
+        Assert.Contains(words, refused.Errors, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("--faults", "loss=2", "'loss=2' is not one of")]
+    [InlineData("--devices", "wl0@here", "is no list NAME@ADDRESS")]
+    [InlineData("--pcap", "/proc/nowhere/p", "write /proc/nowhere/p")]
+    public void An_option_that_cannot_be_is_refused_before_the_program_starts(
+        string option, string value, string words)
+    {
+        VerbsRun refused = VerbsPrograms.Run(
+            VerbsPrograms.Wayleave(), "run", option, value, "--", "sh", "-c", "echo started");
+        Assert.NotEqual(0, refused.Exit);
+        Assert.Contains(words, refused.Errors, StringComparison.Ordinal);
+        Assert.DoesNotContain("started", refused.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Who_has_an_address_already_is_named()
+    {
+        using System.Net.Sockets.UdpClient owner = new(new System.Net.IPEndPoint(
+            System.Net.IPAddress.Parse("127.0.58.20"), 4791));
+        VerbsRun refused = VerbsPrograms.RunOn("wl0@127.0.58.20", "ibv_rc_pingpong", "-g", "0");
+        Assert.NotEqual(0, refused.Exit);
+        Assert.Contains(
+            string.Create(CultureInfo.InvariantCulture, $"(process {Environment.ProcessId}) has it"),
+            refused.Errors,
+            StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_namespace_has_the_files_that_programs_look_for_and_the_same_user()
+    {
+        string cli = VerbsPrograms.Wayleave();
+        Assert.SkipUnless(VerbsPrograms.Run("unshare", "-Um", "true").Exit == 0, "no user namespaces here");
+        string user = VerbsPrograms.Run("id", "-u").Output;
+        VerbsRun run = VerbsPrograms.Run(
+            cli, "run", "--ns", "--devices", "wlx@127.0.58.21", "--", "sh", "-c",
+            "id -u; cat /sys/class/infiniband/wlx/ports/1/gids/0 /sys/class/infiniband/wlx/ports/1/gid_attrs/types/0;"
+            + " cat /sys/class/infiniband_verbs/uverbs0/ibdev; test -e /dev/infiniband/uverbs0 && ibv_devices;"
+            + " echo gone >/dev/null; ls /sys/class/net >/dev/null; exit 9");
+        Assert.True(run.Exit == 9, run.ToString());
+        Assert.StartsWith(
+            user + "0000:0000:0000:0000:0000:ffff:7f00:3a15\nRoCE v2\nwlx\n", run.Output, StringComparison.Ordinal);
+        Assert.Contains("02007ffffe003a15", run.Output, StringComparison.Ordinal);
+        Assert.False(File.Exists("/sys/class/infiniband/wlx"));
+        Assert.Equal(127, VerbsPrograms.Run(cli, "run", "--ns", "--", "wayleave-no-such-program").Exit);
+    }
+
+    // All of them whole, up to the end.
+    private static int CountFrames(string capture)
+    {
+        Assert.Equal(PcapStatus.Success, PcapReader.TryOpen(File.ReadAllBytes(capture), out PcapReader? reader));
+        PcapStatus status;
+        do
+        {
+            status = reader!.TryRead(out _);
+        }
+        while (status == PcapStatus.Success);
+        Assert.Equal(PcapStatus.End, status);
+        return reader.RecordCount;
+    }
+
+    private static long Number(string text, string after)
+    {
+        int at = text.IndexOf(after, StringComparison.Ordinal);
+        Assert.True(at >= 0, text);
+        string number = new([.. text[(at + after.Length)..].TakeWhile(char.IsAsciiDigit)]);
+        return long.Parse(number, CultureInfo.InvariantCulture);
+    }
+
+    private static int ChildOf(int process)
+    {
+        string children = string.Create(CultureInfo.InvariantCulture, $"/proc/{process}/task/{process}/children");
+        string found = "";
+        Assert.True(SpinWait.SpinUntil(
+            () =>
+            {
+                found = string.Join(
+                    ' ',
+                    Directory.EnumerateDirectories(Path.GetDirectoryName(Path.GetDirectoryName(children))!)
+                        .Select(t => File.ReadAllText(Path.Combine(t, "children"))));
+                return found.Trim().Length > 0;
+            },
+            VerbsPrograms.Patience));
+        return int.Parse(
+            found.Split(s_blanks, StringSplitOptions.RemoveEmptyEntries)[0], CultureInfo.InvariantCulture);
+    }
+
+    private static string Port(int number) =>
+        (24_000 + (Environment.ProcessId % 15_000) + number).ToString(CultureInfo.InvariantCulture);
+
+    private static void AwaitListener(string port, StartedProgram server)
+    {
+        string suffix = string.Create(
+            CultureInfo.InvariantCulture, $":{int.Parse(port, CultureInfo.InvariantCulture):X4} ");
+        Assert.True(SpinWait.SpinUntil(
+            () => server.HasEnded || s_sockets.SelectMany(File.ReadLines).Any(
+                l => l.Contains(suffix, StringComparison.Ordinal) && l.Contains(" 0A ", StringComparison.Ordinal)),
+            VerbsPrograms.Patience));
+    }
+}
