@@ -20,8 +20,8 @@ using Wayleave.Ports;
 namespace Wayleave.Host;
 
 /// <summary>
-/// An RDMA NIC of a running host: the device, its socket and who drives its port. Members take the host lock or the
-/// port token themselves and are called with neither.
+/// An RDMA NIC of a running host: the device, the sockets of its ports and who drives them. Members take the host lock
+/// or the port token themselves and are called with neither.
 /// </summary>
 public sealed class NicHandle : IDisposable
 {
@@ -42,9 +42,10 @@ public sealed class NicHandle : IDisposable
     private const int WindowBytesMax = 2 << 20;
 
     private readonly HostContext _host;
-    private readonly IDatagramTap? _tap;
+    private readonly IDatagramTap?[] _taps;
     private readonly ITimer _watchdog;
     private readonly Lazy<ConnectionService> _connections;
+    private readonly Lock _cables = new(); // one look at them at a time, and none once disposed
     private bool _disposed;
 
     internal NicHandle(
@@ -55,15 +56,14 @@ public sealed class NicHandle : IDisposable
         Presence = new DevicePresence(Name);
         PathMtuBytes = config.PathMtuBytes;
         (PinnedMemory, LegacyPeers) = (config.PinnedMemory, config.LegacyPeers);
-        UdpEndpoint endpoint = Bind(config, options);
-        EndpointAddress local = endpoint.LocalAddress;
-        Gid = new Gid(local.High, local.Low);
-        UdpPort = local.Port;
-        ReceiveBufferBytes = endpoint.ReceiveBufferBytes;
+        UdpEndpoint[] endpoints = BindAll(config, options);
+        PortAddress[] addresses = [.. endpoints.Select(e => AddressOf(e.LocalAddress))];
+        ReceiveBufferBytes = endpoints[0].ReceiveBufferBytes;
         RdmaDeviceOptions deviceOptions = new()
         {
-            Gid = Gid,
-            UdpPort = UdpPort,
+            Gid = addresses[0].Gid,
+            UdpPort = addresses[0].UdpPort,
+            FurtherPorts = addresses[1..],
             SuperPacketSegments = UdpEndpoint.SegmentsMax,
             ReadWindowBytes = WindowOf(ReceiveBufferBytes),
             WillRead = CacheHint.WillRead,
@@ -78,8 +78,10 @@ public sealed class NicHandle : IDisposable
 
         Device = new RdmaDevice(
             host, fabric, function, deviceOptions, new CryptographicKeys());
-        _tap = options.Tap?.Invoke(Gid, UdpPort);
-        Driver = new PortDriver(Device.Port, endpoint, host, options.Driver, _tap);
+        Ports = [.. Device.Port.Links.Select((l, i) => new RdmaPortHandle(l, endpoints[i]))];
+        _taps = [.. addresses.Select(a => options.Tap?.Invoke(a.Gid, a.UdpPort))];
+        PortSocket[] sockets = [.. endpoints.Select((e, i) => new PortSocket(e, _taps[i]))];
+        Driver = new PortDriver(Device.Port, sockets, host, options.Driver);
         PassiveCompletions = CreateCompletionQueue(PassiveDepth);
         AuditDomain = Device.CreateProtectionDomain();
         _connections = new Lazy<ConnectionService>(() => new ConnectionService(this));
@@ -90,9 +92,14 @@ public sealed class NicHandle : IDisposable
 
     public DevicePresence Presence { get; }
 
-    public Gid Gid { get; }
+    /// <summary>Port 1 and, where the configuration has them, others.</summary>
+    public IReadOnlyList<RdmaPortHandle> Ports { get; }
 
-    public ushort UdpPort { get; }
+    /// <summary>Of port 1.</summary>
+    public Gid Gid => Ports[0].Gid;
+
+    /// <summary>Of port 1.</summary>
+    public ushort UdpPort => Ports[0].UdpPort;
 
     /// <summary>The largest payload of a packet.</summary>
     public int PathMtuBytes { get; }
@@ -171,26 +178,33 @@ public sealed class NicHandle : IDisposable
         Connect(pair, peer, access, ChoosePsn());
 
     /// <summary>As the other, with a start PSN that the peer was told before.</summary>
+    /// <param name="pair">In RESET.</param>
+    /// <param name="peer">Its end.</param>
+    /// <param name="access">What it may do here.</param>
+    /// <param name="psn">Our start PSN.</param>
+    /// <param name="port">Which of <see cref="Ports"/> the queue pair is on.</param>
     /// <exception cref="WayleaveException">The peer's numbers make no sense.</exception>
-    public ConnectionEnd Connect(QueuePair pair, ConnectionEnd peer, AccessFlags access, uint psn)
+    public ConnectionEnd Connect(QueuePair pair, ConnectionEnd peer, AccessFlags access, uint psn, int port = 1)
     {
         ArgumentNullException.ThrowIfNull(pair);
         ArgumentNullException.ThrowIfNull(peer);
+        Gid own = Ports[port - 1].Gid;
         int mtu = Math.Min(peer.PathMtuBytes, PathMtuBytes);
         string operation = $"connect {pair.Name} to {peer.Gid} queue pair {peer.QpNumber}";
-        if (mtu is not (256 or 512 or 1024 or 2048 or 4096) || peer.Gid.IsIPv4 != Gid.IsIPv4)
+        if (mtu is not (256 or 512 or 1024 or 2048 or 4096) || peer.Gid.IsIPv4 != own.IsIPv4)
         {
             throw new WayleaveException(
-                Errno.EINVAL, operation, $"path MTU {peer.PathMtuBytes} and address {peer.Gid} do not fit {Gid}");
+                Errno.EINVAL, operation, $"path MTU {peer.PathMtuBytes} and address {peer.Gid} do not fit {own}");
         }
 
         QueuePairAttributes attributes = new()
         {
+            Port = port,
             AccessFlags = access,
             AddressVector = new AddressVector(
                 peer.Gid,
                 peer.UdpPort,
-                Gid.IsIPv4 ? IcrcMode.OwnIdentification : IcrcMode.Full,
+                peer.Gid.IsIPv4 ? IcrcMode.OwnIdentification : IcrcMode.Full,
                 KeepsSuperPackets: new EndpointAddress(peer.Gid.High, peer.Gid.Low, peer.UdpPort).IsLoopback),
             PeerWindowBytes = peer.ReceiveBufferBytes is { } bytes ? WindowOf(bytes) : null,
             PathMtu = (PathMtu)(System.Numerics.BitOperations.Log2((uint)mtu) - 7),
@@ -210,7 +224,7 @@ public sealed class NicHandle : IDisposable
             Modify(pair, attributes, QueuePairState.ReadyToReceive, ReceiveMask, operation);
             Modify(pair, attributes, QueuePairState.ReadyToSend, SendMask, operation);
         });
-        return DescribeEnd(pair, psn) with { PathMtuBytes = mtu };
+        return DescribeEnd(pair, psn, port) with { PathMtuBytes = mtu };
     }
 
     /// <summary>Moves a queue pair to ERR; what was queued completes flushed, in order.</summary>
@@ -223,12 +237,16 @@ public sealed class NicHandle : IDisposable
     }
 
     /// <summary>Our end of a connection to be, for the peer.</summary>
-    public ConnectionEnd DescribeEnd(QueuePair pair, uint psn)
+    /// <param name="pair">Made here.</param>
+    /// <param name="psn">Its start PSN.</param>
+    /// <param name="port">Which of <see cref="Ports"/> it will be on.</param>
+    public ConnectionEnd DescribeEnd(QueuePair pair, uint psn, int port = 1)
     {
         ArgumentNullException.ThrowIfNull(pair);
-        return new ConnectionEnd(Gid, UdpPort, pair.QpNumber, psn, PathMtuBytes)
+        RdmaPortHandle own = Ports[port - 1];
+        return new ConnectionEnd(own.Gid, own.UdpPort, pair.QpNumber, psn, PathMtuBytes)
         {
-            ReceiveBufferBytes = ReceiveBufferBytes,
+            ReceiveBufferBytes = own.ReceiveBufferBytes,
         };
     }
 
@@ -344,10 +362,16 @@ public sealed class NicHandle : IDisposable
             _connections.Value.Stop();
         }
 
-        _disposed = true;
+        lock (_cables)
+        {
+            _disposed = true;
+        }
 
         Driver.Dispose();
-        (_tap as IDisposable)?.Dispose();
+        foreach (IDatagramTap? tap in _taps)
+        {
+            (tap as IDisposable)?.Dispose();
+        }
     }
 
     private const QueuePairAttributeMask InitMask =
@@ -363,12 +387,34 @@ public sealed class NicHandle : IDisposable
         QueuePairAttributeMask.State | QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount
         | QueuePairAttributeMask.RnrRetry | QueuePairAttributeMask.SqPsn | QueuePairAttributeMask.MaxRdAtomic;
 
-    private static UdpEndpoint Bind(NicConfig config, WayleaveHostOptions options)
+    private static PortAddress AddressOf(EndpointAddress local) => new(new Gid(local.High, local.Low), local.Port);
+
+    private static UdpEndpoint[] BindAll(NicConfig config, WayleaveHostOptions options)
     {
-        IPEndPoint wanted = new(config.Address, config.UdpPort);
+        List<UdpEndpoint> bound = [];
         try
         {
-            return UdpEndpoint.Bind(EndpointAddress.From(config.Address, (ushort)config.UdpPort), options.Socket);
+            bound.Add(Bind(config, config.Address, config.UdpPort, options));
+            foreach (NicPortConfig port in config.FurtherPorts)
+            {
+                bound.Add(Bind(config, port.Address, port.UdpPort, options));
+            }
+
+            return [.. bound];
+        }
+        catch (WayleaveException)
+        {
+            bound.ForEach(e => e.Dispose());
+            throw;
+        }
+    }
+
+    private static UdpEndpoint Bind(NicConfig config, IPAddress address, int udpPort, WayleaveHostOptions options)
+    {
+        IPEndPoint wanted = new(address, udpPort);
+        try
+        {
+            return UdpEndpoint.Bind(EndpointAddress.From(address, (ushort)udpPort), options.Socket);
         }
         catch (LinuxException e) when (e.Errno is Errno.EADDRINUSE or Errno.EADDRNOTAVAIL or Errno.EACCES)
         {
@@ -409,6 +455,30 @@ public sealed class NicHandle : IDisposable
         using (_host.Enter())
         {
             Device.Hangs.HandleTimeout(_host.Now);
+        }
+
+        // Who has the token may hang: then the next look finds this one under way, and only watches for hangs.
+        if (_cables.TryEnter())
+        {
+            try
+            {
+                WatchCables();
+            }
+            finally
+            {
+                _cables.Exit();
+            }
+        }
+    }
+
+    private void WatchCables()
+    {
+        foreach (RdmaPortHandle port in Ports)
+        {
+            if (!_disposed && port.HasNews(out bool hasCable))
+            {
+                Control(() => Device.Port.SetPortState(port.Number, hasCable ? PortState.Active : PortState.Down));
+            }
         }
     }
 

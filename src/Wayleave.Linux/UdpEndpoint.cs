@@ -33,6 +33,9 @@ public sealed unsafe class UdpEndpoint : IDisposable
     /// <summary>A receive buffer of this size never truncates.</summary>
     public const int SuperPacketBytesMax = 65_535;
 
+    /// <summary>How many sockets <see cref="WaitAny"/> watches at most.</summary>
+    public const int WaitMax = WakeEvent.SleepDescriptorsMax;
+
     /// <summary>How many super-packets one call sends at most.</summary>
     public const int SendBatchMax = 4;
 
@@ -301,6 +304,35 @@ public sealed unsafe class UdpEndpoint : IDisposable
     public bool WaitForWake(TimeSpan timeout) => Sleep(timeout, events: 0);
 
     /// <summary>
+    /// As <see cref="Wait"/>, for several sockets, at most <see cref="WaitMax"/>: until a datagram is at any of them,
+    /// or until <see cref="Wake"/> of the first.
+    /// </summary>
+    /// <param name="endpoints">At least one. One thread at a time.</param>
+    /// <param name="timeout">As <see cref="Wait"/>.</param>
+    /// <param name="full">
+    /// The one whose send buffer was full: room there ends the sleep too. Negative for none.
+    /// </param>
+    public static bool WaitAny(ReadOnlySpan<UdpEndpoint> endpoints, TimeSpan timeout, int full = -1)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(endpoints.Length, WaitMax, nameof(endpoints));
+        Descriptors held = default;
+        Span<FileDescriptor> descriptors = held;
+        Span<short> events = stackalloc short[WaitMax];
+        for (int i = 0; i < endpoints.Length; i++)
+        {
+            descriptors[i] = endpoints[i]._socket;
+            events[i] = (short)(poll.POLLIN | (i == full ? poll.POLLOUT : 0));
+        }
+
+        UdpEndpoint first = endpoints[0];
+        Errno errno = first._wake.Sleep(
+            descriptors[..endpoints.Length], events[..endpoints.Length], timeout, out bool isOver);
+        return errno == Errno.Success
+            ? isOver
+            : throw new LinuxException("ppoll", first.LocalAddress.ToString(), errno);
+    }
+
+    /// <summary>
     /// Ends the present or the next <see cref="Wait"/>; any thread, never blocks, no system call if nobody sleeps.
     /// </summary>
     public void Wake() => _wake.Signal();
@@ -337,6 +369,9 @@ public sealed unsafe class UdpEndpoint : IDisposable
         _socket.Dispose();
         _wake.Dispose();
     }
+
+    /// <summary>For who asks the kernel about its network namespace.</summary>
+    internal FileDescriptor Descriptor => _socket;
 
     private static void Configure(FileDescriptor fd, in EndpointAddress local, UdpEndpointOptions options)
     {
@@ -512,5 +547,11 @@ public sealed unsafe class UdpEndpoint : IDisposable
         internal SocketAddress Name;
         internal iovec Part;
         internal SegmentControl Control;
+    }
+
+    [InlineArray(WaitMax)]
+    private struct Descriptors
+    {
+        private FileDescriptor _first;
     }
 }

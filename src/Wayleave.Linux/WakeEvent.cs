@@ -15,6 +15,9 @@ namespace Wayleave.Linux;
 /// <summary>The wake-up of a thread that polls: an eventfd that is written only when somebody sleeps on it.</summary>
 internal sealed class WakeEvent : IDisposable
 {
+    /// <summary>How many descriptors one sleep watches at most.</summary>
+    internal const int SleepDescriptorsMax = 8;
+
     private readonly EventFd _event = new();
     private int _signalled;
     private int _sleeping;
@@ -117,6 +120,50 @@ internal sealed class WakeEvent : IDisposable
         bool woken = EndSleep(eventReady: ready > 0 && polled[1].revents != 0);
         isOver = ready != 0 || woken;
         return errno == Errno.EINTR ? Errno.Success : errno;
+    }
+
+    /// <summary>As the other, on several descriptors.</summary>
+    /// <param name="descriptors">Open until the end of the sleep; at most <see cref="SleepDescriptorsMax"/>.</param>
+    /// <param name="events">Of poll(2), for each; 0 does not wait for it.</param>
+    /// <param name="timeout">As there.</param>
+    /// <param name="isOver">As there.</param>
+    internal unsafe Errno Sleep(
+        ReadOnlySpan<FileDescriptor> descriptors, ReadOnlySpan<short> events, TimeSpan timeout, out bool isOver)
+    {
+        isOver = true;
+        bool finite = KernelTime.TryConvert(timeout, out timespec time);
+        pollfd* polled = stackalloc pollfd[SleepDescriptorsMax + 1];
+        int taken = 0;
+        try
+        {
+            for (; taken < descriptors.Length; taken++)
+            {
+                bool added = false;
+                descriptors[taken].DangerousAddRef(ref added);
+                int number = (int)descriptors[taken].DangerousGetHandle();
+                polled[taken] = new pollfd { fd = number, events = events[taken] };
+            }
+
+            using FileDescriptor.Borrowed wake = Descriptor.Borrow();
+            if (!TryBeginSleep())
+            {
+                return Errno.Success;
+            }
+
+            polled[taken] = new pollfd { fd = wake.Number, events = poll.POLLIN };
+            int ready = Libc.ppoll(polled, (nuint)taken + 1, finite ? &time : null, null);
+            Errno errno = ready < 0 ? LinuxException.LastErrno() : Errno.Success;
+            bool woken = EndSleep(eventReady: ready > 0 && polled[taken].revents != 0);
+            isOver = ready != 0 || woken;
+            return errno == Errno.EINTR ? Errno.Success : errno;
+        }
+        finally
+        {
+            while (taken > 0)
+            {
+                descriptors[--taken].DangerousRelease();
+            }
+        }
     }
 
     public void Dispose() => _event.Dispose();

@@ -20,7 +20,10 @@ namespace Wayleave.Ports;
 // may take the host lock (a fault is handed to the remap operation); a thread that holds the host lock never takes the
 // token. Neither is held while sleeping.
 
-/// <summary>Moves datagrams between one UDP socket and one port machine, and gives the machine its time.</summary>
+/// <summary>
+/// Moves datagrams between the machine of a device's ports and their UDP sockets, one each, and gives the machine its
+/// time.
+/// </summary>
 public sealed class PortDriver : IDisposable
 {
     private const int SuperPacketBytes = 65536;
@@ -33,19 +36,23 @@ public sealed class PortDriver : IDisposable
     private const long Awake = long.MinValue;
 
     private readonly RdmaPort _port;
-    private readonly UdpEndpoint _endpoint;
+    private readonly UdpEndpoint _first; // whose wake event everybody uses
+    private readonly UdpEndpoint[] _endpoints; // by port number less one
+    private readonly IDatagramTap?[] _taps;
     private readonly HostContext _host;
     private readonly PortDriverOptions _options;
     private readonly MappedMemory _buffers;
     private readonly Memory<byte> _receive;
     private readonly Memory<byte> _transmit;
     private readonly Thread? _engine;
-    private readonly IDatagramTap? _tap;
     private readonly Action<Errno> _handleRemapped;
     private readonly UdpSuperPacket[] _batch = new UdpSuperPacket[BatchSends]; // their bytes are in _transmit
+    private readonly int[] _batchPorts = new int[BatchSends];
     private int _batchNext; // the first that the socket has not taken
     private int _batchEnd;
-    private bool _isStreaming; // the last look at the socket found something
+    private readonly bool[] _isStreaming; // the last look at that socket found something
+    private int _receiveNext; // whose turn it was to be looked at first
+    private int _fullPort = 1; // whose socket it was; written before _awaitsSendRoom, under the token
     private bool _awaitsSendRoom; // HasPending, for the engine; written under the token
     private bool _engineAwaitsSendRoom; // what the engine's sleep watches
     private int _controlWaiters;
@@ -58,6 +65,7 @@ public sealed class PortDriver : IDisposable
     private volatile bool _closed; // the token is never given back
     private volatile Exception? _failure;
 
+    /// <summary>As the other, for a device with one port.</summary>
     /// <param name="port">The machine; driven by this object alone from now on.</param>
     /// <param name="endpoint">Owned by this object and closed with it.</param>
     /// <param name="host">The host whose clock and lock the port uses.</param>
@@ -69,17 +77,38 @@ public sealed class PortDriver : IDisposable
         HostContext host,
         PortDriverOptions? options = null,
         IDatagramTap? tap = null)
+        : this(port, [new PortSocket(endpoint, tap)], host, options)
     {
+    }
+
+    /// <param name="port">The machine; driven by this object alone from now on.</param>
+    /// <param name="sockets">One for each port, port 1 first.</param>
+    /// <param name="host">The host whose clock and lock the port uses.</param>
+    /// <param name="options">How to drive.</param>
+    /// <exception cref="ArgumentException">There are more ports than sockets, or fewer.</exception>
+    public PortDriver(
+        RdmaPort port, IReadOnlyList<PortSocket> sockets, HostContext host, PortDriverOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(port);
+        ArgumentNullException.ThrowIfNull(sockets);
+        if (sockets.Count != port.Links.Count)
+        {
+            throw new ArgumentException(
+                $"{sockets.Count} sockets cannot serve {port.Links.Count} ports", nameof(sockets));
+        }
+
         _port = port;
-        _endpoint = endpoint;
+        _endpoints = [.. sockets.Select(s => s.Endpoint)];
+        _first = _endpoints[0];
+        _taps = [.. sockets.Select(s => s.Tap)];
+        _isStreaming = new bool[sockets.Count];
         _host = host;
         _options = options ?? new PortDriverOptions();
-        _tap = tap;
         _handleRemapped = _ => HandleRemapped();
         _buffers = MappedMemory.AllocateAnonymous((1L + BatchSends) * SuperPacketBytes, hugePages: true);
         _receive = _buffers.Memory[..SuperPacketBytes];
         _transmit = _buffers.Memory.Slice(SuperPacketBytes, BatchSends * SuperPacketBytes);
-        port.AttentionNeeded = _endpoint.Wake;
+        port.AttentionNeeded = _first.Wake;
         if (_options.HasEngine)
         {
             _engine = new Thread(RunEngine) { IsBackground = true, Name = "wayleave port engine" };
@@ -102,14 +131,14 @@ public sealed class PortDriver : IDisposable
     /// <summary>What stopped the engine thread, or null.</summary>
     public Exception? Failure => _failure;
 
-    /// <summary>Times a super-packet found the socket's send buffer full.</summary>
+    /// <summary>Times a super-packet found a socket's send buffer full.</summary>
     public long SendStalls { get; private set; }
 
     /// <summary>Threads in <see cref="WithToken"/> that have not got the token.</summary>
     internal int ControlWaiters => Volatile.Read(ref _controlWaiters);
 
-    /// <summary>What the kernel counts about the socket; one system call, any thread.</summary>
-    public UdpSocketStats ReadSocketStats() => _endpoint.ReadStats();
+    /// <summary>What the kernel counts about the socket of a port; one system call, any thread.</summary>
+    public UdpSocketStats ReadSocketStats(int port = 1) => _endpoints[port - 1].ReadStats();
 
     /// <summary>
     /// Does what the port has to do now, if nobody else is at it. Called after posting and while polling; any thread,
@@ -152,7 +181,7 @@ public sealed class PortDriver : IDisposable
                 && Volatile.Read(ref _awaitsSendRoom)
                 && !Volatile.Read(ref _engineAwaitsSendRoom)))
         {
-            _endpoint.Wake();
+            _first.Wake();
         }
 
         return worked;
@@ -228,7 +257,7 @@ public sealed class PortDriver : IDisposable
         }
 
         _stopping = true;
-        _endpoint.Wake();
+        _first.Wake();
         _engine?.Join();
 
         // An application thread may still be inside: the token is kept for ever, so that nobody touches the closed
@@ -241,7 +270,11 @@ public sealed class PortDriver : IDisposable
 
         _closed = true;
 
-        _endpoint.Dispose();
+        foreach (UdpEndpoint endpoint in _endpoints)
+        {
+            endpoint.Dispose();
+        }
+
         ((IDisposable)_buffers).Dispose();
     }
 
@@ -308,31 +341,50 @@ public sealed class PortDriver : IDisposable
 
     private bool Receive()
     {
+        if (_endpoints.Length == 1)
+        {
+            return Receive(0);
+        }
+
+        bool worked = false;
+        _receiveNext = _receiveNext + 1 < _endpoints.Length ? _receiveNext + 1 : 0;
+        for (int i = 0; i < _endpoints.Length; i++)
+        {
+            worked |= Receive((_receiveNext + i) % _endpoints.Length);
+        }
+
+        return worked;
+    }
+
+    private bool Receive(int index)
+    {
         Span<byte> buffer = _receive.Span;
+        UdpEndpoint endpoint = _endpoints[index];
         for (int i = 0; i < _options.BatchSuperPackets; i++)
         {
-            Errno errno = _endpoint.TryReceive(
+            Errno errno = endpoint.TryReceive(
                 buffer, out int length, out int segmentBytes, out EndpointAddress source, out byte trafficClass);
             if (errno != Errno.Success)
             {
-                _isStreaming = false;
+                _isStreaming[index] = false;
                 return i > 0;
             }
 
             ReadOnlySpan<byte> datagrams = buffer[..length];
             Gid gid = new(source.High, source.Low);
-            _tap?.Received(gid, source.Port, datagrams, segmentBytes, _host.Now);
-            _port.HandleDatagrams(gid, source.Port, datagrams, segmentBytes, trafficClass, _host.Now);
+            _taps[index]?.Received(gid, source.Port, datagrams, segmentBytes, _host.Now);
+            _port.HandleDatagrams(
+                gid, source.Port, datagrams, segmentBytes, trafficClass, _host.Now, port: index + 1);
 
             // The peer waits for what is sent now. An acknowledgement can speak for what is in the socket already, if
             // that is small and there is something: after an empty socket one datagram usually comes alone.
             bool endsTurn = _port.Urgency switch
             {
                 TransmitUrgency.Now => true,
-                TransmitUrgency.Soon => length >= AnswerAtOnceBytes || !_isStreaming,
+                TransmitUrgency.Soon => length >= AnswerAtOnceBytes || !_isStreaming[index],
                 _ => false,
             };
-            _isStreaming = true;
+            _isStreaming[index] = true;
             if (endsTurn)
             {
                 return true;
@@ -342,7 +394,8 @@ public sealed class PortDriver : IDisposable
         return true;
     }
 
-    // A super-packet that the socket did not take.
+    // A super-packet that its socket did not take. Those of other ports wait behind it: it is the same few that this
+    // machine has in its buffers anyway.
     private bool HasPending => _batchNext < _batchEnd;
 
     private bool Transmit(TimeSpan now, ref int room)
@@ -356,25 +409,39 @@ public sealed class PortDriver : IDisposable
                 return worked;
             }
 
-            ReadOnlySpan<UdpSuperPacket> batch = _batch.AsSpan(_batchNext, Math.Min(room, _batchEnd - _batchNext));
-            Errno errno = _endpoint.TrySend(batch, buffer, out int sent);
+            int port = _batchPorts[_batchNext];
+            ReadOnlySpan<UdpSuperPacket> batch = _batch.AsSpan(_batchNext, Math.Min(room, RunLength(port)));
+            Errno errno = _endpoints[port - 1].TrySend(batch, buffer, out int sent);
             bool isFull = errno is Errno.EAGAIN or Errno.ENOBUFS;
 
             // Any other error is a packet lost on the wire (no route, peer's ICMP): the retransmit timer is the answer
             // to that.
             int done = errno == Errno.Success || isFull ? sent : sent + 1;
-            Tap(batch[..done], now);
+            Tap(port, batch[..done], now);
             _batchNext += done;
             room -= done;
             worked |= done > 0;
             if (isFull)
             {
                 SendStalls++;
+                Volatile.Write(ref _fullPort, port);
                 room = 0;
             }
         }
 
         return worked;
+    }
+
+    // One call sends for one port.
+    private int RunLength(int port)
+    {
+        int end = _batchNext + 1;
+        while (end < _batchEnd && _batchPorts[end] == port)
+        {
+            end++;
+        }
+
+        return end - _batchNext;
     }
 
     // What is small goes at once: its reader waits for it.
@@ -392,6 +459,7 @@ public sealed class PortDriver : IDisposable
             }
 
             Gid to = transmit.Destination;
+            _batchPorts[_batchEnd] = transmit.Port;
             _batch[_batchEnd++] = new UdpSuperPacket(
                 new EndpointAddress(to.High, to.Low, transmit.DestinationPort),
                 offset,
@@ -406,9 +474,9 @@ public sealed class PortDriver : IDisposable
         return HasPending;
     }
 
-    private void Tap(ReadOnlySpan<UdpSuperPacket> sent, TimeSpan now)
+    private void Tap(int port, ReadOnlySpan<UdpSuperPacket> sent, TimeSpan now)
     {
-        if (_tap is null)
+        if (_taps[port - 1] is not { } tap)
         {
             return;
         }
@@ -417,7 +485,7 @@ public sealed class PortDriver : IDisposable
         {
             EndpointAddress to = packet.Destination;
             ReadOnlySpan<byte> bytes = _transmit.Span.Slice(packet.OffsetBytes, packet.LengthBytes);
-            _tap.Sent(new Gid(to.High, to.Low), to.Port, bytes, packet.SegmentBytes, now);
+            tap.Sent(new Gid(to.High, to.Low), to.Port, bytes, packet.SegmentBytes, now);
         }
     }
 
@@ -441,7 +509,7 @@ public sealed class PortDriver : IDisposable
     // Runs on the thread that ended the wait, a copy engine's perhaps, when nobody may be looking at the port: what the
     // peer asked for was delayed, so nothing more need come from there. A wake after the end of this object finds
     // nobody asleep.
-    private void HandleRemapped() => _endpoint.Wake();
+    private void HandleRemapped() => _first.Wake();
 
     private void RunEngine()
     {
@@ -451,7 +519,7 @@ public sealed class PortDriver : IDisposable
             {
                 if (IsPolled())
                 {
-                    _endpoint.WaitForWake(_options.EngineStandBack);
+                    _first.WaitForWake(_options.EngineStandBack);
                 }
                 else if (!DriveOrStandBack() && !SpinForWork())
                 {
@@ -482,7 +550,7 @@ public sealed class PortDriver : IDisposable
         bool worked = Drive(byApplication: false, out bool isTaken);
         if (isTaken && !worked)
         {
-            _endpoint.WaitForWake(_options.EngineStandBack);
+            _first.WaitForWake(_options.EngineStandBack);
         }
 
         return worked || isTaken;
@@ -504,6 +572,18 @@ public sealed class PortDriver : IDisposable
         return false;
     }
 
+    private void Sleep(TimeSpan timeout, bool awaitsSendRoom)
+    {
+        if (_endpoints.Length > 1)
+        {
+            UdpEndpoint.WaitAny(_endpoints, timeout, awaitsSendRoom ? Volatile.Read(ref _fullPort) - 1 : -1);
+        }
+        else
+        {
+            _ = awaitsSendRoom ? _first.WaitForSendRoom(timeout) : _first.Wait(timeout);
+        }
+    }
+
     private void SleepUntilWork()
     {
         long now = _host.Now.Ticks;
@@ -523,17 +603,9 @@ public sealed class PortDriver : IDisposable
         if (isUnchanged && !_stopping)
         {
             TimeSpan timeout = TimeSpan.FromTicks(until - now);
-            _ = awaitsSendRoom ? _endpoint.WaitForSendRoom(timeout) : _endpoint.Wait(timeout);
+            Sleep(timeout, awaitsSendRoom);
         }
 
         Volatile.Write(ref _engineSleepsUntil, Awake);
     }
-}
-
-/// <summary>Sees the datagrams of a port. Called under the port token: returns at once and keeps no span.</summary>
-public interface IDatagramTap
-{
-    void Sent(Gid destination, ushort destinationPort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now);
-
-    void Received(Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now);
 }

@@ -137,6 +137,12 @@ internal static class DevicesCommand
         Write(output, "udp_port", nic.UdpPort);
         Write(output, "path_mtu", nic.PathMtuBytes);
         Write(output, "revoke", GpuCommand.ToWord(nic.Revoke));
+        foreach (NicPortDocument port in nic.Ports)
+        {
+            string on = port.Interface is { } name ? $" on {name}" : "";
+            Write(output, "port", $"{port.Number}: {port.Gid} udp {port.UdpPort}{on}, {port.State}");
+        }
+
         foreach (NicPeerDocument peer in nic.Peers)
         {
             Write(output, "peer", $"{peer.Gid} (icrc checked: {peer.Icrc})");

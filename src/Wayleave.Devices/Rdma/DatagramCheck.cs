@@ -6,7 +6,7 @@ namespace Wayleave.Devices.Rdma;
 /// Checks the ICRC of datagrams, which anybody may send: nothing is known of the sender but its address. Port token
 /// held by the caller.
 /// </summary>
-internal sealed class DatagramCheck(RdmaDeviceOptions options)
+internal sealed class DatagramCheck(PortAddress local)
 {
     private IcrcFlow _flow; // of the last sender: a batch is one's
     private Gid _source;
@@ -22,7 +22,7 @@ internal sealed class DatagramCheck(RdmaDeviceOptions options)
         ReadOnlySpan<byte> packet, Gid source, ushort sourcePort, ref int identification, out bool isFullCheck)
     {
         isFullCheck = true;
-        if (source.IsIPv4 != options.Gid.IsIPv4)
+        if (source.IsIPv4 != local.Gid.IsIPv4)
         {
             return false;
         }
@@ -30,7 +30,7 @@ internal sealed class DatagramCheck(RdmaDeviceOptions options)
         if (sourcePort != _sourcePort || source != _source)
         {
             (_source, _sourcePort) = (source, sourcePort);
-            _flow = new IcrcFlow(source, options.Gid, sourcePort, options.UdpPort);
+            _flow = new IcrcFlow(source, local.Gid, sourcePort, local.UdpPort);
         }
 
         if (Icrc.Verify(_flow, (ushort)identification, packet))

@@ -73,11 +73,11 @@ internal sealed class DatagramResponder(QueuePair pair, ReceiveQueue receives, R
     public override void Flush() => receives.Flush(pair);
 
     // A socket does not show the header, so it is made of what is known; the hop limit is not.
-    private void WriteHeader(Span<byte> area, in PacketView packet, in Arrival arrival)
+    private static void WriteHeader(Span<byte> area, in PacketView packet, in Arrival arrival)
     {
         area.Clear();
         int udpBytes = packet.Bytes.Length + FrameView.UdpBytes;
-        Gid local = port.Options.Gid;
+        Gid local = arrival.Link.Gid;
         if (!arrival.Source.IsIPv4)
         {
             uint first = 6u << 28 | (uint)arrival.TrafficClass << 20;

@@ -13,12 +13,13 @@ internal sealed class DepartureFaults(FaultOptions options)
     /// <summary>Leaves in a super-packet what leaves now, in order; keeps the rest.</summary>
     /// <param name="bytes">The super-packet; what is left of it stands at its start.</param>
     /// <param name="transmit">Shortened.</param>
+    /// <param name="link">The port that it leaves from.</param>
     /// <param name="now">The time.</param>
     /// <returns>False when nothing is left.</returns>
-    public bool TryFilter(Span<byte> bytes, ref Transmit transmit, TimeSpan now)
+    public bool TryFilter(Span<byte> bytes, ref Transmit transmit, PortLink link, TimeSpan now)
     {
         int segment = transmit.SegmentBytes > 0 ? transmit.SegmentBytes : transmit.LengthBytes;
-        Arrival to = new(transmit.Destination, 0, 0);
+        Arrival to = new(transmit.Destination, 0, 0, link);
         int kept = 0;
         for (int at = 0; at < transmit.LengthBytes; at += segment)
         {
@@ -46,7 +47,7 @@ internal sealed class DepartureFaults(FaultOptions options)
     {
         bool found = _injector.TryRelease(now, out Arrival to, out ushort port, out ReadOnlySpan<byte> packet);
         packet.CopyTo(buffer);
-        transmit = new Transmit(to.Source, port, packet.Length, packet.Length);
+        transmit = found ? new Transmit(to.Source, port, packet.Length, packet.Length, to.Link.Number) : default;
         return found;
     }
 }

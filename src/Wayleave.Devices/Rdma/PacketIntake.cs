@@ -9,7 +9,6 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
 {
-    private readonly DatagramCheck _datagrams = new(options);
     private FaultInjector? _faults;
     private int _refusals; // asked for one by one
     private QueuePair? _last; // of the last packet: a batch is usually one queue pair's
@@ -59,10 +58,14 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
     {
         port.Counters.PacketsReceived++;
         port.Counters.BytesReceived += packet.Length;
+        ref PortCounters counters = ref arrival.Link.Count;
+        counters.PacketsReceived++;
+        counters.BytesReceived += packet.Length;
         DropReason reason = HandlePacket(arrival, sourcePort, packet, now);
         if (reason != DropReason.None)
         {
             port.Counters.CountDrop(reason);
+            counters.PacketsDropped++;
         }
     }
 
@@ -98,6 +101,11 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
     private DropReason HandlePacket(
         in Arrival arrival, ushort sourcePort, ReadOnlySpan<byte> bytes, TimeSpan now)
     {
+        if (arrival.Link.State != PortState.Active)
+        {
+            return DropReason.PortDown;
+        }
+
         DropReason reason = PacketView.TryParse(bytes, out PacketView packet);
         if (reason != DropReason.None)
         {
@@ -105,9 +113,11 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
         }
 
         QueuePair? pair = _last;
-        if (pair is null || pair.QpNumber != packet.DestQp)
+        if (pair is null || pair.QpNumber != packet.DestQp || packet.DestQp == RdmaDevice.ManagementNumber)
         {
-            pair = port.FindQueuePair(packet.DestQp);
+            pair = packet.DestQp == RdmaDevice.ManagementNumber
+                ? arrival.Link.ManagementPair
+                : port.FindQueuePair(packet.DestQp);
             if (pair is null)
             {
                 return DropReason.UnknownQp;
@@ -126,6 +136,11 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
         if (pair.State < least || pair.State == QueuePairState.Error)
         {
             return DropReason.WrongState;
+        }
+
+        if (!ReferenceEquals(pair.PortLink, arrival.Link))
+        {
+            return DropReason.WrongPort;
         }
 
         if (traits.Service == TransportService.UnreliableDatagram)
@@ -162,7 +177,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
         {
             if (pair.AwaitsFirstPacket)
             {
-                port.Agent?.HandleFirstPacket(pair);
+                pair.PortLink.Agent?.HandleFirstPacket(pair);
             }
 
             return pair.Responder.HandleRequest(packet, arrival);
@@ -201,7 +216,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
         }
 
         int identification = arrival.Identification;
-        if (!_datagrams.Verify(
+        if (!arrival.Link.Datagrams.Verify(
             packet.Bytes, arrival.Source, sourcePort, ref identification, out bool isFullCheck))
         {
             return DropReason.BadIcrc;

@@ -12,36 +12,40 @@ internal sealed class Peer
     private const int PacketHeaderBytes = Bth.Size + Reth.Size + PacketView.IcrcSize;
     private const int DatagramHeaderBytes = 28 + PacketHeaderBytes; // IPv4 and UDP
 
-    private readonly Gid _localGid;
-    private readonly ushort _localPort;
     private IcrcFlow _inbound;
     private int _inboundSourcePort = -1;
     private long _icrcChecksFull;
     private long _icrcChecksSolved;
 
-    public Peer(RdmaDeviceOptions options, in AddressVector address, ReceiveBudget readBudget)
+    /// <param name="options">How much may be on its way.</param>
+    /// <param name="link">The port that leads there.</param>
+    /// <param name="address">Where it is.</param>
+    /// <param name="window">Of the same socket, when another port leads there too; null makes one.</param>
+    public Peer(RdmaDeviceOptions options, PortLink link, in AddressVector address, DestinationWindow? window)
     {
-        _localGid = options.Gid;
-        _localPort = options.UdpPort;
+        Link = link;
         Address = address;
         int each = address.KeepsSuperPackets ? PacketHeaderBytes : DatagramHeaderBytes + options.DatagramChargeBytes;
         int once = address.KeepsSuperPackets ? options.DatagramChargeBytes : 0;
-        Window = new DestinationWindow(options.WindowBytes, each, once);
-        ReadWindow = new DestinationWindow(options.ReadWindowBytes, each, once, readBudget);
-        Outbound = new IcrcFlow(options.Gid, address.Destination, SourcePort, address.DestinationPort);
+        Window = window ?? new DestinationWindow(options.WindowBytes, each, once);
+        ReadWindow = new DestinationWindow(options.ReadWindowBytes, each, once, link.ReadBudget);
+        Outbound = new IcrcFlow(link.Gid, address.Destination, SourcePort, address.DestinationPort);
     }
+
+    /// <summary>The port of ours that leads to it.</summary>
+    public PortLink Link { get; }
 
     public AddressVector Address { get; }
 
     /// <summary>Queue pairs that are connected to it; the port forgets a peer that has none.</summary>
     public int QueuePairs { get; set; }
 
-    public ushort SourcePort => Address.SourcePort != 0 ? Address.SourcePort : _localPort;
+    public ushort SourcePort => Address.SourcePort != 0 ? Address.SourcePort : Link.UdpPort;
 
     /// <summary>Checksum state of packets to the peer.</summary>
     public readonly IcrcFlow Outbound;
 
-    /// <summary>Requests on their way to the peer's socket.</summary>
+    /// <summary>Requests on their way to the peer's socket, by whichever port.</summary>
     public DestinationWindow Window { get; }
 
     /// <summary>READ responses on their way from the peer to our own socket.</summary>
@@ -110,7 +114,7 @@ internal sealed class Peer
     {
         if (sourcePort != _inboundSourcePort)
         {
-            _inbound = new IcrcFlow(Address.Destination, _localGid, sourcePort, _localPort);
+            _inbound = new IcrcFlow(Address.Destination, Link.Gid, sourcePort, Link.UdpPort);
             _inboundSourcePort = sourcePort;
         }
     }

@@ -11,8 +11,9 @@ using MemoryWindow = Wayleave.Devices.Rdma.Verbs.MemoryWindow;
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// An RDMA adapter with one port (<c>struct ibv_context</c>): makes protection domains, regions, completion queues and
-/// queue pairs. Regions are control state and need the host lock; queue pairs belong to the port and need its token.
+/// An RDMA adapter (<c>struct ibv_context</c>) with one port or several: makes protection domains, regions, completion
+/// queues and queue pairs. Regions are control state and need the host lock; queue pairs are driven by
+/// <see cref="Port"/> and need its token.
 /// </summary>
 public sealed class RdmaDevice
 {
@@ -67,7 +68,11 @@ public sealed class RdmaDevice
 
     public RdmaDeviceOptions Options { get; }
 
+    /// <summary>The machine that drives all its ports; there is one, shared by all users of the device.</summary>
     public RdmaPort Port { get; }
+
+    /// <summary>What it can do (<c>ibv_query_device</c>).</summary>
+    public DeviceAttributes Attributes => DeviceAttributes.Instance with { Ports = Port.Links.Count };
 
     public string Name => Function.Name;
 
@@ -184,18 +189,24 @@ public sealed class RdmaDevice
     /// <param name="handle">
     /// Null unless Success. Owned by the caller until <see cref="DestroyAddressHandle"/>.
     /// </param>
-    /// <returns><see cref="Errno.EINVAL"/> for an address of the other family.</returns>
+    /// <param name="port">
+    /// By which port. A queue pair on another cannot send with it: such a request ends with
+    /// <see cref="WorkCompletionStatus.LocalQpOperationError"/>.
+    /// </param>
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> for an address of the other family, or a port that does not exist.
+    /// </returns>
     public Errno TryCreateAddressHandle(
-        ProtectionDomain domain, in AddressVector address, out AddressHandle? handle)
+        ProtectionDomain domain, in AddressVector address, out AddressHandle? handle, int port = 1)
     {
         Port.AssertHeld();
         handle = null;
-        if (address.Destination.IsIPv4 != Options.Gid.IsIPv4)
+        if (!Port.HasPort(port) || address.Destination.IsIPv4 != Port.Links[port - 1].Gid.IsIPv4)
         {
             return Errno.EINVAL;
         }
 
-        handle = new AddressHandle(domain, Port.JoinPeer(address));
+        handle = new AddressHandle(domain, Port.JoinPeer(Port.Links[port - 1], address));
         return Errno.Success;
     }
 
@@ -225,20 +236,19 @@ public sealed class RdmaDevice
     }
 
     /// <summary>
-    /// Queue pair 1, whose datagrams the agent takes. Port token held by the caller.
+    /// Queue pair 1 of a port, whose datagrams the agent takes. Port token held by the caller.
     /// </summary>
     /// <exception cref="InvalidOperationException">The port has one already.</exception>
-    internal QueuePair CreateManagementPair(QueuePairRequest request, IManagementAgent agent)
+    internal QueuePair CreateManagementPair(QueuePairRequest request, IManagementAgent agent, PortLink link)
     {
         Port.AssertHeld();
-        if (Port.FindQueuePair(ManagementNumber) is not null)
+        if (link.ManagementPair is not null)
         {
-            throw new InvalidOperationException($"{Name} has a connection manager already");
+            throw new InvalidOperationException($"port {link.Number} of {Name} has a connection manager already");
         }
 
         QueuePair pair = new(Port, request, ManagementNumber, agent);
-        Port.Add(pair);
-        Port.Agent = agent;
+        Port.AddManagement(pair, link, agent);
         return pair;
     }
 
@@ -578,7 +588,7 @@ public sealed class RdmaDevice
         }
         while (!IsQueuePairNumber(number)
             || Port.FindQueuePair(number) is not null
-            || Port.Agent?.HoldsNumber(number) == true);
+            || Port.IsHeldByAgent(number));
         return number;
     }
 

@@ -20,11 +20,17 @@ public sealed record RdmaDeviceOptions
     /// </summary>
     public const int SuperPacketSegmentsMax = 128;
 
-    /// <summary>The address packets are sent from and accepted at.</summary>
+    /// <summary>The most ports of a device.</summary>
+    public const int PortsMax = 8;
+
+    /// <summary>Port 1: the address packets are sent from and accepted at.</summary>
     public Gid Gid { get; init; } = Gid.FromIPv4(0x7F000001);
 
-    /// <summary>UDP port packets leave from: part of their ICRC.</summary>
+    /// <summary>Port 1: UDP port packets leave from, part of their ICRC.</summary>
     public ushort UdpPort { get; init; } = Verbs.AddressVector.RoceUdpPort;
+
+    /// <summary>Ports 2 and up, each with an address of its own; none unless set.</summary>
+    public IReadOnlyList<PortAddress> FurtherPorts { get; init; } = [];
 
     /// <summary>The longest datagram of a UD queue pair, and the largest path MTU of a connection.</summary>
     public Verbs.PathMtu PortMtu { get; init; } = Verbs.PathMtu.Mtu4096;
@@ -127,6 +133,10 @@ public sealed record RdmaDeviceOptions
     public void Validate()
     {
         List<string> problems = [];
+        Check(FurtherPorts.Count < PortsMax, $"a device has at most {PortsMax} ports, not {FurtherPorts.Count + 1}");
+        Check(
+            FurtherPorts.Append(new PortAddress(Gid, UdpPort)).Distinct().Count() == FurtherPorts.Count + 1,
+            "two ports have the same address");
         Range(SuperPacketBytes, 4144, 65507, nameof(SuperPacketBytes));
         Range((int)PortMtu, (int)Verbs.PathMtu.Mtu256, (int)Verbs.PathMtu.Mtu4096, nameof(PortMtu));
         Range(SuperPacketSegments, 1, SuperPacketSegmentsMax, nameof(SuperPacketSegments));

@@ -18,8 +18,8 @@ namespace Wayleave.Devices.Rdma;
 // The two interlocked operations order each other: either the holder sees the bell or the poster gets the token.
 
 /// <summary>
-/// One RoCEv2 port (docs/internals/roce.md), sans I/O: takes datagrams in, hands super-packets out, owns no socket,
-/// thread or clock. It allocates nothing per packet or work request.
+/// What drives the RoCEv2 ports of a device (docs/internals/roce.md), sans I/O: takes datagrams in, hands super-packets
+/// out, owns no socket, thread or clock. It allocates nothing per packet or work request.
 /// </summary>
 public sealed class RdmaPort
 {
@@ -33,7 +33,7 @@ public sealed class RdmaPort
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
     private readonly PacketIntake _intake;
-    private readonly ReceiveBudget _readBudget;
+    private readonly PortLink[] _links;
     private DepartureFaults? _departures;
     private LateCompletions? _lateCompletions;
     private bool _hasReadWaiters; // of any peer
@@ -51,12 +51,16 @@ public sealed class RdmaPort
     {
         Host = host;
         Options = options;
-        _readBudget = new ReceiveBudget(options.ReadWindowBytes);
+        _links = [.. options.FurtherPorts.Prepend(new PortAddress(options.Gid, options.UdpPort))
+            .Select((address, i) => new PortLink(i + 1, address, options))];
         Dma = new DmaPort(function, isPermanent: true);
         Memory = new RegionMemory(Dma, options.Defences, options.WillWrite);
         _intake = new PacketIntake(this, options);
         UseFaults(options.Faults);
     }
+
+    /// <summary>The ports, the first of which is port 1.</summary>
+    public IReadOnlyList<PortLink> Links => _links;
 
     /// <summary>The port's DMA engine, with its byte counters per route.</summary>
     public DmaPort Dma { get; }
@@ -81,17 +85,66 @@ public sealed class RdmaPort
     public TransmitUrgency Urgency { get; private set; }
 
     /// <summary>
-    /// What the port is (<c>ibv_query_port</c>, <c>ibv_query_gid</c>). Port token held by the caller.
+    /// What port 1 is (<c>ibv_query_port</c>, <c>ibv_query_gid</c>). Port token held by the caller.
     /// </summary>
-    public PortAttributes Query() =>
-        new(Options.PortMtu, Options.Gid, GidCount: 1, Options.PKey, Reth.LengthMax, Agent is not null);
+    public PortAttributes Query()
+    {
+        TryQuery(1, out PortAttributes attributes);
+        return attributes;
+    }
+
+    /// <summary>What a port is. Port token held by the caller.</summary>
+    /// <returns><see cref="Errno.EINVAL"/> for a port that does not exist.</returns>
+    public Errno TryQuery(int port, out PortAttributes attributes)
+    {
+        if (!HasPort(port))
+        {
+            attributes = default;
+            return Errno.EINVAL;
+        }
+
+        PortLink link = _links[port - 1];
+        attributes = new PortAttributes(
+            Options.PortMtu, link.Gid, GidCount: 1, Options.PKey, Reth.LengthMax, link.Agent is not null, link.State);
+        return Errno.Success;
+    }
+
+    /// <summary>
+    /// The cable of a port was pulled, or is back. While it is down what comes to it is dropped and what its queue
+    /// pairs send is lost: connections end with <see cref="WorkCompletionStatus.RetryExceeded"/> unless it is back
+    /// before their retries are spent. The queue pairs of other ports go on. Port token held by the caller.
+    /// </summary>
+    /// <returns><see cref="Errno.EINVAL"/> for a port or state that does not exist.</returns>
+    public Errno SetPortState(int port, PortState state)
+    {
+        AssertHeld();
+        if (!HasPort(port) || state is not (PortState.Down or PortState.Active))
+        {
+            return Errno.EINVAL;
+        }
+
+        PortLink link = _links[port - 1];
+        if (link.State == state)
+        {
+            return Errno.Success;
+        }
+
+        bool isDown = state == PortState.Down;
+        link.State = state;
+        link.Count.Downs += isDown ? 1 : 0;
+        RaiseEvent(new AsyncEvent(isDown ? AsyncEventType.PortError : AsyncEventType.PortActive, 0, Port: port));
+        return Errno.Success;
+    }
 
     /// <summary>An entry of the GID table (<c>ibv_query_gid</c>). Any thread.</summary>
-    /// <returns><see cref="Errno.EINVAL"/> beyond <see cref="PortAttributes.GidCount"/>.</returns>
-    public Errno TryGetGid(int index, out Gid gid)
+    /// <returns>
+    /// <see cref="Errno.EINVAL"/> beyond <see cref="PortAttributes.GidCount"/>, or for a port that does not exist.
+    /// </returns>
+    public Errno TryGetGid(int index, out Gid gid, int port = 1)
     {
-        gid = index == 0 ? Options.Gid : default;
-        return index == 0 ? Errno.Success : Errno.EINVAL;
+        bool exists = index == 0 && HasPort(port);
+        gid = exists ? _links[port - 1].Gid : default;
+        return exists ? Errno.Success : Errno.EINVAL;
     }
 
     /// <summary>An entry of the partition key table (<c>ibv_query_pkey</c>). Any thread.</summary>
@@ -173,9 +226,6 @@ public sealed class RdmaPort
 
     internal RegionMemory Memory { get; }
 
-    /// <summary>Serves queue pair 1; null when nobody does. Port token held.</summary>
-    internal IManagementAgent? Agent { get; set; }
-
     /// <summary>The time that the last driver brought. Port token held.</summary>
     internal TimeSpan Now { get; private set; }
 
@@ -198,6 +248,7 @@ public sealed class RdmaPort
     /// <param name="identification">
     /// IPv4 identification of the first datagram, 0 unless the caller knows better.
     /// </param>
+    /// <param name="port">Which port they came to: its socket.</param>
     public void HandleDatagrams(
         Gid source,
         ushort sourcePort,
@@ -205,16 +256,18 @@ public sealed class RdmaPort
         int segmentBytes,
         byte trafficClass,
         TimeSpan now,
-        ushort identification = 0)
+        ushort identification = 0,
+        int port = 1)
     {
         Now = now;
+        PortLink link = _links[port - 1];
         segmentBytes = segmentBytes <= 0 ? bytes.Length : segmentBytes;
         for (int index = identification; bytes.Length > 0; index++)
         {
             Attend();
             ReadOnlySpan<byte> packet = bytes[..Math.Min(segmentBytes, bytes.Length)];
             bytes = bytes[packet.Length..];
-            Arrival arrival = new(source, trafficClass, (ushort)index);
+            Arrival arrival = new(source, trafficClass, (ushort)index, link);
             _intake.Handle(arrival, sourcePort, packet, now);
         }
     }
@@ -247,7 +300,8 @@ public sealed class RdmaPort
 
         while (PollPeers(now, buffer, out transmit))
         {
-            bool isLeft = departures.TryFilter(buffer, ref transmit, now) && !_intake.IsDead;
+            PortLink link = _links[transmit.Port - 1];
+            bool isLeft = departures.TryFilter(buffer, ref transmit, link, now) && !_intake.IsDead;
             NoteDeadline(departures.Deadline);
             if (isLeft)
             {
@@ -267,20 +321,41 @@ public sealed class RdmaPort
             Span<byte> room = buffer[..Math.Min(buffer.Length, Options.SuperPacketBytes)];
             SuperPacket superPacket = new(room, Options.SuperPacketSegments);
             SendOrder.Fill(peer, ref superPacket, now);
-            if (superPacket.Count > 0)
+            if (superPacket.Count > 0 && TryLeave(peer, superPacket, out transmit))
             {
-                _stats.SuperPacketsSent++;
-                _stats.PacketsSent += superPacket.Count;
-                _stats.BytesSent += superPacket.LengthBytes;
-                AddressVector to = peer.Address;
-                transmit = new Transmit(
-                    to.Destination, to.DestinationPort, superPacket.LengthBytes, superPacket.SegmentBytes);
                 return true;
             }
         }
 
         transmit = default;
         return false;
+    }
+
+    private bool TryLeave(Peer peer, in SuperPacket superPacket, out Transmit transmit)
+    {
+        ref PortCounters counters = ref peer.Link.Count;
+        if (peer.Link.State != PortState.Active)
+        {
+            // Lost on the wire: what is due next is looked at in the next turn, so that nobody stays here for ever.
+            counters.SendsDiscarded += superPacket.Count;
+            NoteDeadline(Now);
+            transmit = default;
+            return false;
+        }
+
+        _stats.SuperPacketsSent++;
+        _stats.PacketsSent += superPacket.Count;
+        _stats.BytesSent += superPacket.LengthBytes;
+        counters.PacketsSent += superPacket.Count;
+        counters.BytesSent += superPacket.LengthBytes;
+        AddressVector to = peer.Address;
+        transmit = new Transmit(
+            to.Destination,
+            to.DestinationPort,
+            superPacket.LengthBytes,
+            superPacket.SegmentBytes,
+            peer.Link.Number);
+        return true;
     }
 
     /// <summary>Lets the timers that are due act. Cheap when none is.</summary>
@@ -293,14 +368,17 @@ public sealed class RdmaPort
 
         Now = now;
         _nextDeadline = TimeSpan.MaxValue;
-        if (Agent is { } agent)
+        foreach (PortLink link in _links)
         {
-            if (agent.Deadline <= now)
+            if (link.Agent is { } agent)
             {
-                agent.HandleTimeout(now);
-            }
+                if (agent.Deadline <= now)
+                {
+                    agent.HandleTimeout(now);
+                }
 
-            NoteDeadline(agent.Deadline);
+                NoteDeadline(agent.Deadline);
+            }
         }
 
         _intake.HandleTimeout(now);
@@ -362,7 +440,8 @@ public sealed class RdmaPort
     private void Show(in LateCompletions.Entry entry)
     {
         // What a queue pair that is gone, or was reset, had coming nobody sees.
-        if (entry.Pair is { } pair && ReferenceEquals(FindQueuePair(pair.QpNumber), pair))
+        if (entry.Pair is { } pair
+            && ReferenceEquals(FindQueuePair(pair.QpNumber) ?? pair.PortLink.ManagementPair, pair))
         {
             Push(entry.Completions, entry.Completion, entry.Queue, entry.Freed, entry.IsSolicited, pair);
         }
@@ -374,7 +453,7 @@ public sealed class RdmaPort
     /// <summary>The oldest event that was not polled yet (<c>ibv_get_async_event</c>, without the wait).</summary>
     public bool PollEvent(out AsyncEvent asyncEvent) => _events.TryDequeue(out asyncEvent);
 
-    /// <summary>The queue pair of that number, or null.</summary>
+    /// <summary>The queue pair of that number, or null; number 1 is that of each port, and not found here.</summary>
     public QueuePair? FindQueuePair(uint number) => (QueuePair?)_pairs.Find(number);
 
     internal void Urge(TransmitUrgency urgency) => Urgency = urgency > Urgency ? urgency : Urgency;
@@ -391,6 +470,29 @@ public sealed class RdmaPort
     {
         _pairs.Add(pair);
         _pairList.Add(pair);
+    }
+
+    /// <summary>Queue pair 1 of a port, for as long as the device lives.</summary>
+    internal void AddManagement(QueuePair pair, PortLink link, IManagementAgent agent)
+    {
+        (link.ManagementPair, link.Agent) = (pair, agent);
+        _pairList.Add(pair);
+    }
+
+    internal bool HasPort(int number) => number >= 1 && number <= _links.Length;
+
+    /// <summary>The number may not be given out again yet.</summary>
+    internal bool IsHeldByAgent(uint number)
+    {
+        foreach (PortLink link in _links)
+        {
+            if (link.Agent?.HoldsNumber(number) == true)
+            {
+                return true;
+            }
+        }
+
+        return false;
     }
 
     internal void Remove(QueuePair pair)
@@ -420,13 +522,26 @@ public sealed class RdmaPort
     /// <summary>How many peers have a queue pair here. Port token held by the caller.</summary>
     internal int PeerCount => _peers.Count;
 
-    /// <summary>The peer of an address, for one more queue pair; ends with <see cref="LeavePeer"/>.</summary>
-    internal Peer JoinPeer(in AddressVector address)
+    /// <summary>
+    /// The peer of an address behind a port, for one more queue pair; ends with <see cref="LeavePeer"/>.
+    /// </summary>
+    internal Peer JoinPeer(PortLink link, in AddressVector address)
     {
-        Peer? peer = FindPeer(address);
+        // One socket there has one receive buffer, whichever of our ports leads to it.
+        Peer? peer = null;
+        DestinationWindow? window = null;
+        foreach (Peer known in _peers)
+        {
+            if (known.Address == address)
+            {
+                window = known.Window;
+                peer = ReferenceEquals(known.Link, link) ? known : peer;
+            }
+        }
+
         if (peer is null)
         {
-            peer = new Peer(Options, address, _readBudget);
+            peer = new Peer(Options, link, address, window);
             _peers.Add(peer);
         }
 
@@ -705,19 +820,6 @@ public sealed class RdmaPort
                 _stats.RnrNaksSent++;
                 break;
         }
-    }
-
-    private Peer? FindPeer(in AddressVector address)
-    {
-        foreach (Peer known in _peers)
-        {
-            if (known.Address == address)
-            {
-                return known;
-            }
-        }
-
-        return null;
     }
 
     private void WakeStalled()

@@ -7,4 +7,10 @@ namespace Wayleave.Devices.Rdma;
 /// last of which may be shorter. Segment i must leave with IPv4 identification i, as <c>UDP_SEGMENT</c> on an
 /// unconnected socket does.
 /// </summary>
-public readonly record struct Transmit(Gid Destination, ushort DestinationPort, int LengthBytes, int SegmentBytes);
+/// <param name="Destination">Where it goes.</param>
+/// <param name="DestinationPort">UDP port there.</param>
+/// <param name="LengthBytes">All segments together.</param>
+/// <param name="SegmentBytes">Each but the last.</param>
+/// <param name="Port">Which port of the device it leaves from.</param>
+public readonly record struct Transmit(
+    Gid Destination, ushort DestinationPort, int LengthBytes, int SegmentBytes, int Port = 1);

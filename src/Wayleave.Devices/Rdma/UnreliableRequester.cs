@@ -111,7 +111,7 @@ internal sealed class UnreliableRequester(QueuePair pair, SendQueue queue, RdmaP
         return true;
     }
 
-    // False when the request has failed, because its address handle is gone.
+    // False when the request has failed, because its address handle is gone, or is for another port.
     private bool TryAim(in SendSlot slot, out bool isElsewhere)
     {
         isElsewhere = false;
@@ -120,7 +120,7 @@ internal sealed class UnreliableRequester(QueuePair pair, SendQueue queue, RdmaP
             return true;
         }
 
-        if (slot.Target is not AddressHandle { Peer: { } peer })
+        if (slot.Target is not AddressHandle { Peer: { } peer } || !ReferenceEquals(peer.Link, pair.PortLink))
         {
             Fail(WorkCompletionStatus.LocalQpOperationError);
             return false;

@@ -67,6 +67,13 @@ internal sealed class ConfigurationReader(
             Add($"nics[{i}].name", config.Nics[i].Name);
             Add($"nics[{i}].address", config.Nics[i].Address.ToString());
             Add($"nics[{i}].udp_port", ToText(config.Nics[i].UdpPort));
+            for (int j = 0; j < config.Nics[i].FurtherPorts.Count; j++)
+            {
+                NicPortConfig port = config.Nics[i].FurtherPorts[j];
+                Add($"nics[{i}].further_ports[{j}].address", port.Address.ToString());
+                Add($"nics[{i}].further_ports[{j}].udp_port", ToText(port.UdpPort));
+            }
+
             Add($"nics[{i}].path_mtu_bytes", ToText(config.Nics[i].PathMtuBytes));
             Add($"nics[{i}].revoke", ToWord(config.Nics[i].Revocation));
             Add($"nics[{i}].pinned_memory", ToWord(config.Nics[i].PinnedMemory));
@@ -191,6 +198,7 @@ internal sealed class ConfigurationReader(
             "name",
             "address",
             "udp_port",
+            "further_ports",
             "path_mtu_bytes",
             "revoke",
             "pinned_memory",
@@ -201,11 +209,23 @@ internal sealed class ConfigurationReader(
             Name = ReadText(nic, path, "name") ?? "rdma" + ToText(index),
             Address = ReadAddress(nic, path, "address") ?? defaults.Address,
             UdpPort = ReadInteger(nic, path, "udp_port") ?? defaults.UdpPort,
+            FurtherPorts = ReadList(nic, path, "further_ports", ReadNicPort) ?? defaults.FurtherPorts,
             PathMtuBytes = ReadInteger(nic, path, "path_mtu_bytes") ?? defaults.PathMtuBytes,
             Revocation = ReadWord<RegionRevocation>(nic, path, "revoke") ?? defaults.Revocation,
             PinnedMemory = ReadWord<PinnedMemoryPolicy>(nic, path, "pinned_memory") ?? defaults.PinnedMemory,
             LegacyPeers = ReadWord<LegacyPeerPolicy>(nic, path, "legacy_peers") ?? defaults.LegacyPeers,
             Function = ReadText(nic, path, "function"),
+        };
+    }
+
+    private NicPortConfig ReadNicPort(JsonObject port, string path, int index)
+    {
+        NicPortConfig defaults = new();
+        CheckKeys(port, path, "address", "udp_port");
+        return new NicPortConfig
+        {
+            Address = ReadAddress(port, path, "address") ?? defaults.Address,
+            UdpPort = ReadInteger(port, path, "udp_port") ?? defaults.UdpPort,
         };
     }
 

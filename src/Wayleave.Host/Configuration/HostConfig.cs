@@ -79,12 +79,11 @@ public sealed record HostConfig
             CheckDevice(problems, devices, $"nics[{i}]", Nics[i].Name);
             Nics[i].Validate(problems, $"nics[{i}]");
 
-            // A port out of range is a problem of its own; here it only must not throw.
-            IPEndPoint endPoint = new(Nics[i].Address, Nics[i].UdpPort & 0xFFFF);
-            if (Nics[i].UdpPort != 0 && !endpoints.TryAdd(endPoint, $"nics[{i}]"))
+            CheckEndpoint(problems, endpoints, $"nics[{i}]", Nics[i].Address, Nics[i].UdpPort);
+            for (int j = 0; j < Nics[i].FurtherPorts.Count; j++)
             {
-                string message = $"{Nics[i].Address} port {Nics[i].UdpPort} is also that of {endpoints[endPoint]}";
-                problems.Add(new ConfigProblem($"nics[{i}].udp_port", message));
+                NicPortConfig port = Nics[i].FurtherPorts[j];
+                CheckEndpoint(problems, endpoints, $"nics[{i}].further_ports[{j}]", port.Address, port.UdpPort);
             }
         }
 
@@ -170,6 +169,22 @@ public sealed record HostConfig
         }
     }
 
+    private static void CheckEndpoint(
+        List<ConfigProblem> problems,
+        Dictionary<IPEndPoint, string> endpoints,
+        string path,
+        IPAddress address,
+        int udpPort)
+    {
+        // A port out of range is a problem of its own; here it only must not throw.
+        IPEndPoint endPoint = new(address, udpPort & 0xFFFF);
+        if (udpPort != 0 && !endpoints.TryAdd(endPoint, path))
+        {
+            string message = $"{address} port {udpPort} is also that of {endpoints[endPoint]}";
+            problems.Add(new ConfigProblem(path + ".udp_port", message));
+        }
+    }
+
     private static void CheckDevice(
         List<ConfigProblem> problems, Dictionary<string, string> devices, string path, string name)
     {
@@ -225,7 +240,17 @@ public sealed record GpuConfig
     }
 }
 
-/// <summary>A software RDMA NIC: RoCEv2 on a UDP socket.</summary>
+/// <summary>A further port of an RDMA NIC.</summary>
+public sealed record NicPortConfig
+{
+    /// <summary>The address of its socket, and its GID. Nothing else of this host has it with the same port.</summary>
+    public IPAddress Address { get; init; } = new([127, 0, 0, 3]);
+
+    /// <summary>0 lets the system choose one.</summary>
+    public int UdpPort { get; init; } = NicConfig.DefaultUdpPort;
+}
+
+/// <summary>A software RDMA NIC: RoCEv2 on a UDP socket for each of its ports.</summary>
 public sealed record NicConfig
 {
     /// <summary>The UDP destination port of RoCEv2 (IANA).</summary>
@@ -240,6 +265,11 @@ public sealed record NicConfig
 
     /// <summary>0 lets the system choose one.</summary>
     public int UdpPort { get; init; } = DefaultUdpPort;
+
+    /// <summary>
+    /// Ports 2 and up of the device, each with an address of its own; port 1 is <see cref="Address"/>.
+    /// </summary>
+    public IReadOnlyList<NicPortConfig> FurtherPorts { get; init; } = [];
 
     /// <summary>Payload bytes per packet: 256, 512, 1024, 2048 or 4096 (IBTA 9.6).</summary>
     public int PathMtuBytes { get; init; } = 4096;
@@ -262,6 +292,18 @@ public sealed record NicConfig
     {
         HostConfig.CheckAddress(problems, path + ".address", Address);
         HostConfig.CheckPort(problems, path + ".udp_port", UdpPort);
+        for (int i = 0; i < FurtherPorts.Count; i++)
+        {
+            HostConfig.CheckAddress(problems, $"{path}.further_ports[{i}].address", FurtherPorts[i].Address);
+            HostConfig.CheckPort(problems, $"{path}.further_ports[{i}].udp_port", FurtherPorts[i].UdpPort);
+        }
+
+        if (FurtherPorts.Count >= RdmaDeviceOptions.PortsMax)
+        {
+            string message = $"a device has at most {RdmaDeviceOptions.PortsMax} ports, the first included";
+            problems.Add(new ConfigProblem(path + ".further_ports", message));
+        }
+
         if (PathMtuBytes is not (256 or 512 or 1024 or 2048 or 4096))
         {
             string message = $"{PathMtuBytes} is not a path MTU; choose 256, 512, 1024, 2048 or 4096";

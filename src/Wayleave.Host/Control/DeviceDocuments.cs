@@ -147,7 +147,7 @@ public sealed record GpuDocument
     public string? Failure { get; init; }
 }
 
-/// <summary>An RDMA NIC with its one port.</summary>
+/// <summary>An RDMA NIC. Its GID and UDP port are those of port 1.</summary>
 public sealed record NicDocument
 {
     public required string Name { get; init; }
@@ -163,14 +163,37 @@ public sealed record NicDocument
     /// <summary>What becomes of a key whose memory its owner wants back.</summary>
     public required RegionRevocation Revoke { get; init; }
 
+    /// <summary>All its ports, port 1 first.</summary>
+    public IReadOnlyList<NicPortDocument> Ports { get; set; } = [];
+
     /// <summary>How much of the ICRC is checked for each peer that was heard.</summary>
     public IReadOnlyList<NicPeerDocument> Peers { get; set; } = [];
 
-    /// <summary>Counters of the port by name; they only grow.</summary>
+    /// <summary>Counters of the device by name, sums over its ports; they only grow.</summary>
     public required IReadOnlyDictionary<string, long> Counters { get; init; }
 
     /// <summary>What stopped the port, if anything did.</summary>
     public string? Failure { get; init; }
+}
+
+/// <summary>A port of an RDMA NIC.</summary>
+public sealed record NicPortDocument
+{
+    /// <summary>From 1.</summary>
+    public required int Number { get; init; }
+
+    public required string Gid { get; init; }
+
+    public required int UdpPort { get; init; }
+
+    /// <summary><c>active</c> or <c>down</c>.</summary>
+    public required string State { get; init; }
+
+    /// <summary>The interface of its address; null when none has it.</summary>
+    public string? Interface { get; init; }
+
+    /// <summary>Counters of this port by name; they only grow.</summary>
+    public required IReadOnlyDictionary<string, long> Counters { get; init; }
 }
 
 /// <summary>A peer of a port.</summary>

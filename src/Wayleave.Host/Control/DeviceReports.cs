@@ -3,6 +3,7 @@ using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Nvme;
 using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Removal;
@@ -181,6 +182,7 @@ internal static class DeviceReports
         UdpPort = nic.UdpPort,
         PathMtuBytes = nic.PathMtuBytes,
         Revoke = nic.Device.Options.Revocation,
+        Ports = [.. nic.Ports.Select(Describe)],
         Peers =
         [
             .. leases.Where(l => ReferenceEquals(l.Nic, nic))
@@ -192,6 +194,29 @@ internal static class DeviceReports
         Counters = Count(nic),
         Failure = nic.Driver.Failure?.Message,
     };
+
+    private static NicPortDocument Describe(RdmaPortHandle port)
+    {
+        PortCounters counters = port.Link.Counters;
+        return new NicPortDocument
+        {
+            Number = port.Number,
+            Gid = port.Gid.ToString(),
+            UdpPort = port.UdpPort,
+            State = port.Link.State == PortState.Active ? "active" : "down",
+            Interface = port.InterfaceName,
+            Counters = new SortedDictionary<string, long>(StringComparer.Ordinal)
+            {
+                ["bytes_received"] = counters.BytesReceived,
+                ["bytes_sent"] = counters.BytesSent,
+                ["downs"] = counters.Downs,
+                ["packets_dropped"] = counters.PacketsDropped,
+                ["packets_received"] = counters.PacketsReceived,
+                ["packets_sent"] = counters.PacketsSent,
+                ["sends_discarded"] = counters.SendsDiscarded,
+            },
+        };
+    }
 
     private static string ToWord(IcrcMode mode) => mode switch
     {

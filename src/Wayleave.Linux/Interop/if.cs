@@ -8,6 +8,7 @@ internal static class @if
     internal const int IFNAMSIZ = 16;
 
     internal const uint IFF_UP = 1;
+    internal const uint IFF_RUNNING = 0x40;
 }
 
 [StructLayout(LayoutKind.Sequential, Size = 40)]

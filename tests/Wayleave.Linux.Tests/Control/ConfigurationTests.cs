@@ -125,6 +125,34 @@ public sealed class ConfigurationTests : IDisposable
             Texts(Assert.Throws<ConfigurationException>(() => Load(Write("""{ "nics": [ {}, {} ] }""")))));
 
     [Fact]
+    public void A_NIC_may_have_further_ports_and_no_two_have_one_address()
+    {
+        string file = Write(
+            """
+            { "nics": [ { "further_ports": [ { "address": "127.0.0.12", "udp_port": 5 }, { "address": "::1" } ] } ] }
+            """);
+        LoadedConfiguration loaded = Load(file);
+        Assert.Equal(
+            [(IPAddress.Parse("127.0.0.12"), 5), (IPAddress.IPv6Loopback, 4791)],
+            loaded.Config.Nics[0].FurtherPorts.Select(p => (p.Address, p.UdpPort)));
+        Assert.Equal("127.0.0.12", Value(loaded, "nics[0].further_ports[0].address").Item1);
+        Assert.Equal(
+            [
+                "nics[0].further_ports[0].address: 0.0.0.0 is not the address of one machine; "
+                    + "peers are told this address",
+                "nics[0].further_ports[2].udp_port: 127.0.0.2 port 4791 is also that of nics[0]",
+            ],
+            Texts(Assert.Throws<ConfigurationException>(() => Load(Write(
+                """
+                {
+                  "nics": [
+                    { "further_ports": [ { "address": "0.0.0.0" }, { "address": "::1" }, { "address": "127.0.0.2" } ] }
+                  ]
+                }
+                """)))));
+    }
+
+    [Fact]
     public void An_override_of_something_that_the_file_excludes_is_reported() =>
         Assert.Contains(
             "--vram: there is no gpus[0] in the file that this could be for",

@@ -54,6 +54,42 @@ public sealed class RevokeModeTests : EndToEndTest
     }
 
     [Fact]
+    public async Task A_NIC_with_two_addresses_shows_both_as_ports_of_one_device()
+    {
+        string file = InFolder("ports.json");
+        System.Net.IPAddress second = NextAddress();
+        await File.WriteAllTextAsync(
+            file,
+            $$"""
+            {
+              "nics": [
+                { "further_ports": [ { "address": "{{second}}", "udp_port": 0 } ] }
+              ]
+            }
+            """,
+            Cancellation);
+        HostProcess host = await StartHostAsync("r", "64MiB", "--config", file);
+        NicDocument nic = Assert.Single((await host.Client.GetDevicesAsync(Cancellation)).Nics);
+        Assert.Equal(
+            [(1, nic.Gid, "active", "lo"), (2, second.ToString(), "active", "lo")],
+            nic.Ports.Select(p => (p.Number, p.Gid, p.State, p.Interface)));
+        string text = await RunWellAsync("devices", host.Url);
+        foreach (NicPortDocument port in nic.Ports)
+        {
+            Assert.Contains(
+                $"port:                    {port.Number}: {port.Gid} udp {port.UdpPort} on lo, active\n",
+                text,
+                StringComparison.Ordinal);
+        }
+
+        string source = MakeFile("source", 1 << 20);
+        Assert.Equal(0, (await RunAsync("cp", source, host.UrlOf("x"))).ExitCode);
+        nic = Assert.Single((await host.Client.GetDevicesAsync(Cancellation)).Nics);
+        Assert.True(nic.Ports[0].Counters["bytes_received"] > 1 << 20);
+        Assert.Equal(0, nic.Ports[1].Counters["packets_received"]);
+    }
+
+    [Fact]
     public async Task An_unknown_way_to_revoke_is_told_with_what_there_is()
     {
         string file = InFolder("bad.json");

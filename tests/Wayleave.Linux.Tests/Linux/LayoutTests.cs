@@ -21,6 +21,7 @@ public class LayoutTests
             [typeof(socket), typeof(iovec), typeof(msghdr), typeof(mmsghdr), typeof(cmsghdr), typeof(ucred)]),
         ("linux/sock_diag.h", [typeof(sock_diag)]),
         ("linux/if.h", [typeof(@if), typeof(ifreq)]),
+        ("linux/sockios.h", [typeof(sockios)]),
         ("linux/if_tun.h", [typeof(if_tun)]),
         ("linux/netlink.h", [typeof(netlink), typeof(nlmsghdr), typeof(nlmsgerr), typeof(nlattr)]),
         ("linux/rtnetlink.h", [typeof(rtnetlink), typeof(rtattr), typeof(ifinfomsg), typeof(ifaddrmsg)]),

@@ -119,7 +119,7 @@ internal sealed class TestLink
         while (from.Port.PollTransmit(Now, _buffer, out Transmit transmit))
         {
             any = true;
-            Assert.Equal(to.Gid, transmit.Destination);
+            Assert.Contains(to.Port.Links, l => l.Gid == transmit.Destination);
             Deliver(from, to, transmit);
         }
 
@@ -129,6 +129,9 @@ internal sealed class TestLink
     private void Deliver(TestNode from, TestNode to, in Transmit transmit)
     {
         bool whole = Filter is null;
+        PortLink left = from.Port.Links[transmit.Port - 1];
+        Gid destination = transmit.Destination;
+        int port = to.Port.Links.Single(l => l.Gid == destination).Number;
         ushort identification = 0;
         for (int at = 0; at < transmit.LengthBytes; at += transmit.SegmentBytes, identification++)
         {
@@ -138,19 +141,20 @@ internal sealed class TestLink
             if (!whole && Filter!(from, packet))
             {
                 to.Port.HandleDatagrams(
-                    from.Gid, from.Device.Options.UdpPort, packet.Span, length, 0, Now, identification);
+                    left.Gid, left.UdpPort, packet.Span, length, 0, Now, identification, port);
             }
         }
 
         if (whole)
         {
             to.Port.HandleDatagrams(
-                from.Gid,
-                from.Device.Options.UdpPort,
+                left.Gid,
+                left.UdpPort,
                 _buffer.AsSpan(0, transmit.LengthBytes),
                 transmit.SegmentBytes,
                 trafficClass: 0,
-                Now);
+                Now,
+                port: port);
         }
     }
 

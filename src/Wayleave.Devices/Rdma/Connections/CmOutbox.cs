@@ -8,9 +8,9 @@ namespace Wayleave.Devices.Rdma.Connections;
 /// more than a limit for each source. Port token held.
 /// </summary>
 internal sealed class CmOutbox(
-    RdmaDevice device, IManagementAgent agent, ConnectionManagerOptions options, ulong nodeGuid)
+    RdmaDevice device, PortLink link, IManagementAgent agent, ConnectionManagerOptions options, ulong nodeGuid)
 {
-    private readonly MadSender _sender = new(device, agent, options.PeerUdpPort);
+    private readonly MadSender _sender = new(device, link, agent, options.PeerUdpPort);
     private readonly SourceLimit _strangers = new(options.StrangerAnswersPerSecond);
     private readonly byte[] _mad = new byte[MadHeader.MadBytes];
 
@@ -69,7 +69,7 @@ internal sealed class CmOutbox(
         RnrRetryCount = connection.Parameters.RnrRetryCount,
         RetriesMax = options.RetriesMax,
         UsesSharedReceives = connection.Pair.SharedReceives is not null,
-        LocalGid = device.Options.Gid,
+        LocalGid = link.Gid,
         RemoteGid = connection.RemoteGid,
         AckTimeout = options.AckTimeoutCode,
         IPVersion = connection.RemoteGid.IsIPv4 ? 4 : 6,

@@ -6,10 +6,12 @@ namespace Wayleave.Devices.Rdma.Connections;
 /// <summary>Takes the queue pair of a connection through its states (<c>cma_modify_qp_rtr</c> and its kind).</summary>
 internal static class CmQueuePair
 {
-    /// <summary>To INIT, from where its receives can be posted. Nothing happens to one that is there.</summary>
-    public static Errno Open(QueuePair pair, AccessFlags access) => pair.State == QueuePairState.Reset
-        ? Step(pair, new QueuePairAttributes { AccessFlags = access, State = QueuePairState.Init })
-        : pair.State == QueuePairState.Init ? Errno.Success : Errno.EINVAL;
+    /// <summary>
+    /// To INIT on a port, from where its receives can be posted. Nothing happens to one that is there.
+    /// </summary>
+    public static Errno Open(QueuePair pair, int port, AccessFlags access) => pair.State == QueuePairState.Reset
+        ? Step(pair, new QueuePairAttributes { Port = port, AccessFlags = access, State = QueuePairState.Init })
+        : pair.State == QueuePairState.Init && pair.PortLink.Number == port ? Errno.Success : Errno.EINVAL;
 
     /// <summary>
     /// From INIT to RTS. The passive side does so before it answers: the peer may send right behind its RTU.

@@ -1,3 +1,4 @@
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma.Connections;
@@ -12,10 +13,10 @@ internal static class CmRequestRules
         && request.IPVersion == (source.IsIPv4 ? 4 : 6);
 
     /// <summary>What its sender is told, or None.</summary>
-    public static CmRejectReason WhyNot(CmRequest request, RdmaDeviceOptions port, bool isListenedTo) =>
-        request.RemoteGid != port.Gid ? CmRejectReason.InvalidGid
+    public static CmRejectReason WhyNot(CmRequest request, Gid own, PathMtu portMtu, bool isListenedTo) =>
+        request.RemoteGid != own ? CmRejectReason.InvalidGid
         : request.Transport > 1 ? CmRejectReason.InvalidTransport
-        : request.PathMtu < 1 || request.PathMtu > (int)port.PortMtu ? CmRejectReason.InvalidMtu
+        : request.PathMtu < 1 || request.PathMtu > (int)portMtu ? CmRejectReason.InvalidMtu
         : !isListenedTo || request.ServiceId != CmRequest.ServiceIdOf(request.Port) ? CmRejectReason.InvalidServiceId
         : CmRejectReason.None;
 }

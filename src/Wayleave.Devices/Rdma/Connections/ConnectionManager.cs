@@ -27,23 +27,28 @@ public sealed class ConnectionManager : IManagementAgent
 
     /// <param name="device">Whose port it serves; a port has at most one manager. Its token is held.</param>
     /// <param name="options">Copied.</param>
+    /// <param name="port">Which port; connections leave from its address, and are made on it.</param>
     /// <exception cref="ArgumentException">The options do not work together.</exception>
     /// <exception cref="InvalidOperationException">The port has a manager already.</exception>
-    public ConnectionManager(RdmaDevice device, ConnectionManagerOptions? options = null)
+    public ConnectionManager(RdmaDevice device, ConnectionManagerOptions? options = null, int port = 1)
     {
         _options = options ?? new ConnectionManagerOptions();
         _options.Validate();
         device.Port.AssertHeld();
         _device = device;
+        Link = device.Port.Links[port - 1];
         _table = new CmTable(device, _options.TimeWaitMax);
         NodeGuid = device.NextRandom64();
-        _outbox = new CmOutbox(device, this, _options, NodeGuid);
+        _outbox = new CmOutbox(device, Link, this, _options, NodeGuid);
         _transitions = new CmTransitions(device, _options, _table, _outbox);
         _nextSourcePort = (ushort)(0xC000 | device.NextRandom());
     }
 
     /// <summary>The adapter's name in requests: random, new with every manager.</summary>
     public ulong NodeGuid { get; }
+
+    /// <summary>The port that it serves.</summary>
+    public PortLink Link { get; }
 
     /// <summary>Connections in any state but <see cref="CmState.Closed"/>.</summary>
     public int Count => _table.Count;
@@ -95,11 +100,11 @@ public sealed class ConnectionManager : IManagementAgent
     /// <summary>
     /// Takes a queue pair to INIT, so that receives can be posted before it is connected (<c>rdma_create_qp</c>).
     /// </summary>
-    /// <returns>EINVAL for one that is further.</returns>
+    /// <returns>EINVAL for one that is further, or on another port.</returns>
     public Errno Prepare(QueuePair pair, CmParameters parameters)
     {
         _device.Port.AssertHeld();
-        return CmQueuePair.Open(pair, parameters.GrantedAccess);
+        return CmQueuePair.Open(pair, Link.Number, parameters.GrantedAccess);
     }
 
     /// <summary>
@@ -118,11 +123,11 @@ public sealed class ConnectionManager : IManagementAgent
     {
         _device.Port.AssertHeld();
         connection = null;
-        bool fits = to.IsIPv4 == _device.Options.Gid.IsIPv4
+        bool fits = to.IsIPv4 == Link.Gid.IsIPv4
             && port != 0
             && pair.Type != QueuePairType.UnreliableDatagram
             && parameters.IsSane(CmRequest.PrivateDataMax);
-        if (!fits || CmQueuePair.Open(pair, parameters.GrantedAccess) != Errno.Success)
+        if (!fits || CmQueuePair.Open(pair, Link.Number, parameters.GrantedAccess) != Errno.Success)
         {
             return Errno.EINVAL;
         }
@@ -159,7 +164,7 @@ public sealed class ConnectionManager : IManagementAgent
         bool fits = connection is { State: CmState.RequestReceived, Request: not null }
             && pair.Type == connection.Request.QueuePairType
             && parameters.IsSane(CmReply.PrivateDataMax)
-            && CmQueuePair.Open(pair, parameters.GrantedAccess) == Errno.Success;
+            && CmQueuePair.Open(pair, Link.Number, parameters.GrantedAccess) == Errno.Success;
         if (!fits)
         {
             return Errno.EINVAL;
@@ -299,7 +304,8 @@ public sealed class ConnectionManager : IManagementAgent
         }
 
         _listeners.TryGetValue(request.Port, out CmListener? listener);
-        CmRejectReason reason = CmRequestRules.WhyNot(request, _device.Options, listener is not null);
+        CmRejectReason reason = CmRequestRules.WhyNot(
+            request, Link.Gid, _device.Options.PortMtu, listener is not null);
         if (reason != CmRejectReason.None)
         {
             return _outbox.RefuseStranger(source, header, request.LocalId, reason);

@@ -19,15 +19,16 @@ internal sealed class MadSender
     private readonly ProtectionDomain _domain;
     private readonly CompletionQueue _completions;
     private readonly QueuePair _pair;
+    private readonly PortLink _link;
     private readonly ushort _peerUdpPort;
     private readonly Dictionary<Gid, Destination> _destinations = [];
     private readonly Dictionary<ulong, Gid> _underWay = [];
     private readonly WorkCompletion[] _polled = new WorkCompletion[16];
     private ulong _nextWrId;
 
-    public MadSender(RdmaDevice device, IManagementAgent agent, ushort peerUdpPort)
+    public MadSender(RdmaDevice device, PortLink link, IManagementAgent agent, ushort peerUdpPort)
     {
-        (_device, _peerUdpPort) = (device, peerUdpPort);
+        (_device, _link, _peerUdpPort) = (device, link, peerUdpPort);
         _domain = device.CreateProtectionDomain();
         RdmaDevice.TryCreateCompletionQueue(2 * Depth, out CompletionQueue? completions);
         _completions = completions!;
@@ -43,8 +44,9 @@ internal sealed class MadSender
                 Type = QueuePairType.UnreliableDatagram,
                 SignalsAll = true,
             },
-            agent);
-        QueuePairAttributes attributes = new() { QKey = QKey, SqPsn = device.RandomPsn() };
+            agent,
+            link);
+        QueuePairAttributes attributes = new() { Port = link.Number, QKey = QKey, SqPsn = device.RandomPsn() };
         foreach (QueuePairState state in new[]
             { QueuePairState.Init, QueuePairState.ReadyToReceive, QueuePairState.ReadyToSend })
         {
@@ -60,7 +62,8 @@ internal sealed class MadSender
         if (!_destinations.TryGetValue(to, out Destination? destination))
         {
             AddressVector address = new(to, _peerUdpPort);
-            if (_device.TryCreateAddressHandle(_domain, address, out AddressHandle? handle) != Errno.Success)
+            Errno errno = _device.TryCreateAddressHandle(_domain, address, out AddressHandle? handle, _link.Number);
+            if (errno != Errno.Success)
             {
                 return;
             }

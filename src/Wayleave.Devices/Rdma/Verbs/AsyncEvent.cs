@@ -9,6 +9,12 @@ public enum AsyncEventType
     QueuePairAccessError = 3,
     SendQueueDrained = 5,
 
+    /// <summary>A port that was down sends and receives again.</summary>
+    PortActive = 9,
+
+    /// <summary>A port went down: what its queue pairs send is lost until it is active again.</summary>
+    PortError = 10,
+
     /// <summary>Fewer receives are left in a shared queue than its limit.</summary>
     SharedReceiveQueueLimit = 15,
 
@@ -27,4 +33,6 @@ public enum AsyncEventType
 /// <param name="QpNumber">Which queue pair; for a completion queue error, one that uses it.</param>
 /// <param name="Key">For an access error the key that the peer used; for a lost region its own.</param>
 /// <param name="SrqNumber">Which shared receive queue, for its limit.</param>
-public readonly record struct AsyncEvent(AsyncEventType Type, uint QpNumber, uint Key = 0, uint SrqNumber = 0);
+/// <param name="Port">Which port, for its state; 0 otherwise.</param>
+public readonly record struct AsyncEvent(
+    AsyncEventType Type, uint QpNumber, uint Key = 0, uint SrqNumber = 0, int Port = 0);

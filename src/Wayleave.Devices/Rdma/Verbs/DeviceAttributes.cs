@@ -6,6 +6,7 @@ namespace Wayleave.Devices.Rdma.Verbs;
 /// </summary>
 public sealed record DeviceAttributes
 {
+    /// <summary>Those of a device with one port; see <see cref="RdmaDevice.Attributes"/>.</summary>
     public static DeviceAttributes Instance { get; } = new();
 
     /// <summary>Longest region.</summary>
@@ -41,7 +42,7 @@ public sealed record DeviceAttributes
 
     public bool HasSharedReceiveQueues { get; } = true;
 
-    public int Ports { get; } = 1;
+    public int Ports { get; init; } = 1;
 
     public int PartitionKeys { get; } = 1;
 }

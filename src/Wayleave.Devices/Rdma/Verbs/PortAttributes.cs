@@ -9,5 +9,12 @@ namespace Wayleave.Devices.Rdma.Verbs;
 /// <param name="PKey">The one at index 0.</param>
 /// <param name="MaxMessageBytes">Longest message of a connection.</param>
 /// <param name="HasConnectionManager">Queue pair 1 is served.</param>
+/// <param name="State">Whether packets leave and arrive.</param>
 public readonly record struct PortAttributes(
-    PathMtu MaxMtu, Gid Gid, int GidCount, ushort PKey, uint MaxMessageBytes, bool HasConnectionManager);
+    PathMtu MaxMtu,
+    Gid Gid,
+    int GidCount,
+    ushort PKey,
+    uint MaxMessageBytes,
+    bool HasConnectionManager,
+    PortState State = PortState.Active);

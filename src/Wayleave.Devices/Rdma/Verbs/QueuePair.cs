@@ -31,6 +31,7 @@ public sealed class QueuePair : Numbered
         : base(number)
     {
         Port = port;
+        PortLink = port.Links[0];
         Type = request.Type;
         Domain = request.Domain;
         SendCompletionQueue = request.SendCompletions;
@@ -105,6 +106,9 @@ public sealed class QueuePair : Numbered
     public uint? FailAtPsn { get; set; }
 
     internal RdmaPort Port { get; }
+
+    /// <summary>The port that it is on (<c>IBV_QP_PORT</c>): what the modify to INIT said, and port 1 before.</summary>
+    internal PortLink PortLink { get; private set; }
 
     internal RdmaDevice Device => Domain.Device;
 
@@ -354,11 +358,11 @@ public sealed class QueuePair : Numbered
     /// <summary>RTS or later. Readable from any thread.</summary>
     internal bool MaySend => _state >= QueuePairState.ReadyToSend;
 
-    private static bool IsInRange(QueuePairAttributes attributes, QueuePairAttributeMask mask)
+    private bool IsInRange(QueuePairAttributes attributes, QueuePairAttributeMask mask)
     {
         bool Holds(QueuePairAttributeMask bit, bool condition) => (mask & bit) == 0 || condition;
         return Holds(QueuePairAttributeMask.PKeyIndex, attributes.PKeyIndex == 0)
-            && Holds(QueuePairAttributeMask.Port, attributes.Port == 1)
+            && Holds(QueuePairAttributeMask.Port, Port.HasPort(attributes.Port))
             && Holds(QueuePairAttributeMask.AccessFlags, (attributes.AccessFlags & ~AccessRules.QueuePairFlags) == 0)
             && Holds(QueuePairAttributeMask.AddressVector, attributes.PeerWindowBytes is null or > 0)
             && Holds(QueuePairAttributeMask.PathMtu, attributes.PathMtu is >= PathMtu.Mtu256 and <= PathMtu.Mtu4096)
@@ -384,6 +388,7 @@ public sealed class QueuePair : Numbered
             (QKey, Profile) = (attributes.QKey, attributes.Profile);
         }
 
+        PortLink = Sets(QueuePairAttributeMask.Port) ? Port.Links[attributes.Port - 1] : PortLink;
         Access = Sets(QueuePairAttributeMask.AccessFlags) ? attributes.AccessFlags : Access;
         MtuBytes = Sets(QueuePairAttributeMask.PathMtu) ? 128 << (int)attributes.PathMtu : MtuBytes;
         DestQpNumber = Sets(QueuePairAttributeMask.DestQpNumber) ? attributes.DestQpNumber : DestQpNumber;
@@ -395,12 +400,20 @@ public sealed class QueuePair : Numbered
         RnrRetry = Sets(QueuePairAttributeMask.RnrRetry) ? attributes.RnrRetry : RnrRetry;
         if (Sets(QueuePairAttributeMask.AddressVector))
         {
-            Peer peer = Port.JoinPeer(attributes.AddressVector);
-            LeavePeer();
-            _peer = peer;
-            _peer.Window.LimitBytes = attributes.PeerWindowBytes ?? Port.Options.WindowBytes;
+            MoveTo(Port.JoinPeer(PortLink, attributes.AddressVector));
+            Peer.Window.LimitBytes = attributes.PeerWindowBytes ?? Port.Options.WindowBytes;
             Profile = attributes.Profile;
         }
+        else if (Type != QueuePairType.UnreliableDatagram && HasPeer && !ReferenceEquals(Peer.Link, PortLink))
+        {
+            MoveTo(Port.JoinPeer(PortLink, Peer.Address)); // drained, and now by another port
+        }
+    }
+
+    private void MoveTo(Peer peer)
+    {
+        LeavePeer();
+        _peer = peer;
     }
 
     // What is on its way is charged to the window of the peer it went to, and the lists of work are that peer's.
@@ -441,6 +454,7 @@ public sealed class QueuePair : Numbered
             Responder.Reset(0);
             Port.Forget(this);
             LeavePeer();
+            PortLink = Port.Links[0];
             Device.ReleaseWindows(this);
         }
         else if (to == QueuePairState.ReadyToReceive)

@@ -10,6 +10,9 @@ public enum DropReason
     /// <summary>Not dropped.</summary>
     None = 0,
 
+    /// <summary>The port that it came to is down.</summary>
+    PortDown,
+
     /// <summary>Shorter than a BTH, or than its opcode's headers, pad and ICRC.</summary>
     TooShort,
 
@@ -33,6 +36,9 @@ public enum DropReason
 
     /// <summary>Requests need RTR or later, responses RTS or later; an ERR queue pair takes nothing.</summary>
     WrongState,
+
+    /// <summary>The queue pair is on another port of the device.</summary>
+    WrongPort,
 
     /// <summary>RC and UC: source or destination address are not those of the queue pair's address vector.</summary>
     WrongPeer,
