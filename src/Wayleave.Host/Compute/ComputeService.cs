@@ -644,7 +644,11 @@ public sealed class ComputeService
         try
         {
             await context.Closing.CancelAsync().ConfigureAwait(false);
-            await Regions.EndAllAsync(context).ConfigureAwait(false);
+            if (Regions.EndsWithClient)
+            {
+                await Regions.EndAllAsync(context).ConfigureAwait(false);
+            }
+
             if (context.Results is { } results)
             {
                 // Waits for the jobs, whose fences stand in it as in every buffer that a page table leads to.

@@ -32,6 +32,11 @@ public sealed class RegionService
     internal RegionService(WayleaveHost host, Action<ComputeContext, string> endClient) =>
         (_host, _endClient) = (host, endClient);
 
+    /// <summary>
+    /// Off, regions and queue pairs outlive their client, as in a host that forgot them: for the test that must notice.
+    /// </summary>
+    internal bool EndsWithClient { get; set; } = true;
+
     private HostContext Lock => _host.Context;
 
     /// <summary>Registers memory of a context, and waits until peers can reach it.</summary>
