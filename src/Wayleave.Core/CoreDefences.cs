@@ -51,7 +51,13 @@ internal enum CoreDefences
     /// <summary>Reclaim tells the mirrors of a page before it takes the page.</summary>
     TellsBeforeReclaim = 1 << 13,
 
+    /// <summary>A migration takes up the pages of a folio that somebody splits on its way.</summary>
+    FollowsSplits = 1 << 14,
+
+    /// <summary>Mirrors are told of all pages of a folio that comes home because one was touched.</summary>
+    TellsOfFolios = 1 << 15,
+
     All = WaitDie | ForcedIsNoEvidence | StopBeforeEnd | WaitGraph | DeadlineForwarding | ChainKeepsEvidence
         | UnpinsFailedMap | PollLooksAtFences | QuarantineWaitsForProof | RevokeWaitsForUnmap | RetriesMirrors
-        | IsolatesPages | CountsPins | TellsBeforeReclaim,
+        | IsolatesPages | CountsPins | TellsBeforeReclaim | FollowsSplits | TellsOfFolios,
 }

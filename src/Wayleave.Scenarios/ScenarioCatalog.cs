@@ -27,6 +27,8 @@ public static class ScenarioCatalog
         ExitAgainstAll.Scenario,
         PrefetchAgainstUnmap.Scenario,
         MigrateAgainstHold.Scenario,
+        FolioScenarios.SplitAgainstMigrate,
+        FolioScenarios.SplitAgainstFault,
         GpuFaultScenarios.Block,
         GpuFaultScenarios.Queue,
         GpuEvictionScenarios.Mover,

@@ -196,6 +196,9 @@ public sealed class SimulatedMirror : IMirror, IDeviceMemoryDriver
     }
 
     /// <inheritdoc/>
+    public bool TakesFolios { get; set; } = true;
+
+    /// <inheritdoc/>
     public Errno Copy(IReadOnlyList<PageCopy> copies, out Fence? fence)
     {
         ArgumentNullException.ThrowIfNull(copies);
@@ -233,7 +236,7 @@ public sealed class SimulatedMirror : IMirror, IDeviceMemoryDriver
     public void HandleFree(PageFrame frame)
     {
         ArgumentNullException.ThrowIfNull(frame);
-        frame.Bytes.Span.Fill(0xDD); // recognised by tests
+        frame.BytesOf(1 << frame.Order).Span.Fill(0xDD); // recognised by tests
     }
 
     /// <summary>What a later step can see of the device.</summary>
@@ -251,15 +254,15 @@ public sealed class SimulatedMirror : IMirror, IDeviceMemoryDriver
 
     private static void CopyBytes(IReadOnlyList<PageCopy> copies)
     {
-        foreach ((PageFrame? source, PageFrame destination) in copies)
+        foreach ((PageFrame? source, PageFrame destination, int pages) in copies)
         {
             if (source is null)
             {
-                destination.Bytes.Span.Clear();
+                destination.BytesOf(pages).Span.Clear();
             }
             else
             {
-                source.Bytes.CopyTo(destination.Bytes);
+                source.BytesOf(pages).CopyTo(destination.BytesOf(pages));
             }
         }
     }

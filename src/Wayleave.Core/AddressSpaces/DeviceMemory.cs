@@ -60,13 +60,14 @@ public sealed class DeviceMemory : IFrameSource
 
     void IFrameSource.Free(PageFrame frame)
     {
-        frame.IsAllocated = false;
-        frame.Generation++;
-        frame.IsAnonymous = frame.IsDirty = false;
-        _free.Return(IndexOf(frame));
+        int count = frame.PageCount;
         Driver.HandleFree(frame);
+        frame.End();
+        _free.ReturnRun(IndexOf(frame), count);
         _memory.HandleProgress();
     }
+
+    PageFrame IFrameSource.PageBehind(PageFrame first, int index) => FrameAt(IndexOf(first) + index);
 
     Memory<byte> IFrameSource.BytesFrom(PageFrame first, int count) =>
         _bytes.Slice(IndexOf(first) * PageFrame.SizeBytes, count * PageFrame.SizeBytes);
@@ -77,7 +78,7 @@ public sealed class DeviceMemory : IFrameSource
     {
         foreach (PageFrame? frame in _frames)
         {
-            if (frame is { IsAllocated: true })
+            if (frame is { IsAllocated: true, IsPart: false })
             {
                 yield return frame;
             }
@@ -97,13 +98,21 @@ public sealed class DeviceMemory : IFrameSource
             for (int i = 0; i < taken; i++)
             {
                 PageFrame frame = FrameAt(first + i);
-                frame.IsAllocated = true;
-                frame.ReferenceCount = 1;
+                frame.Begin(order: 0);
                 frames[count++] = frame;
             }
         }
 
         return count;
+    }
+
+    /// <summary>2^order pages in one piece, a folio held by one reference, of any content; null when none is.</summary>
+    internal PageFrame? TryAllocateFolio(int order)
+    {
+        int index = Driver.TakesFolios ? _free.TakeAligned(1 << order) : -1;
+        PageFrame? folio = index < 0 ? null : FrameAt(index);
+        folio?.Begin(order);
+        return folio;
     }
 
     /// <summary>
@@ -113,10 +122,25 @@ public sealed class DeviceMemory : IFrameSource
     internal IEnumerable<Pause> BringHome(
         SpaceOperation operation, AddressSpace space, ulong page, PageFrame frame)
     {
+        // All of a folio, if home has room for one in one piece; otherwise the page alone (do_huge_pmd_device_private).
+        AddressRange range = AddressRange.OfPage(page);
+        if (space.Table.TryGetWhole(page, out ulong first, out PageEntry whole))
+        {
+            if (_memory.HasFreeFolio(whole.Order))
+            {
+                range = AddressRange.OfPages(first, first + (1UL << whole.Order));
+            }
+            else
+            {
+                space.Table.SplitWhole(page);
+            }
+        }
+
+        AddressRange told = _memory.Host.Has(CoreDefences.TellsOfFolios) ? range : AddressRange.OfPage(page);
         MigrationSet set = new(operation, Driver.Owner);
         try
         {
-            foreach (Pause pause in set.Collect(space, AddressRange.OfPage(page), MigrationSelect.DevicePrivate))
+            foreach (Pause pause in set.Collect(space, range, MigrationSelect.DevicePrivate, told))
             {
                 yield return pause;
             }

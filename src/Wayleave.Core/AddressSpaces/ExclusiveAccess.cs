@@ -62,6 +62,7 @@ public sealed class ExclusiveOperation : SpaceOperation
                 yield return pause;
             }
 
+            _space.Table.SplitWhole(_page);
             PageEntry entry = _space.Table.Peek(_page);
             if (StepErrno == Errno.Success && entry.IsPresent && entry.IsWritable && entry.Frame!.IsAnonymous)
             {

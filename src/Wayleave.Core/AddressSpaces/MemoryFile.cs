@@ -83,6 +83,9 @@ public sealed class MemoryFile : IFrameSource
         }
     }
 
+    PageFrame IFrameSource.PageBehind(PageFrame first, int index) =>
+        throw new InvalidOperationException("a page of a file is in no folio");
+
     void IFrameSource.Free(PageFrame frame) => frame.IsAllocated = false; // a DAX page is not taken from anywhere
 
     Memory<byte> IFrameSource.BytesFrom(PageFrame first, int count) =>

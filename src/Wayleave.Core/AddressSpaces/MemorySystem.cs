@@ -143,18 +143,21 @@ public sealed class MemorySystem : IFrameSource
 
     void IFrameSource.HandleProgress() => HandleProgress();
 
+    PageFrame IFrameSource.PageBehind(PageFrame first, int index) =>
+        throw new InvalidOperationException("the page of zeroes is in no folio");
+
     Memory<byte> IFrameSource.BytesFrom(PageFrame first, int count) => first.Bytes;
 
     /// <summary>A page of a zone is nobody's any more.</summary>
     internal void HandleFree(PageFrame frame)
     {
-        frame.IsAllocated = false;
-        frame.Generation++;
-        frame.IsAnonymous = frame.IsDirty = frame.IsPoisoned = false;
-        frame.Order = 0;
+        Stats.Freed += frame.PageCount;
+        frame.End();
         Unlist(frame);
-        Stats.Freed++;
     }
+
+    /// <summary>Whether <see cref="TryAllocateFolio"/> would find one.</summary>
+    internal bool HasFreeFolio(int order) => _zones.Exists(z => z.HasFree(order));
 
     /// <summary>The next numbers for frames, also of devices.</summary>
     internal ulong TakeNumbers(int count)
@@ -206,23 +209,24 @@ public sealed class MemorySystem : IFrameSource
         return count;
     }
 
-    /// <summary>2^order pages in one piece, each held by one reference; null when no piece is free.</summary>
-    internal PageFrame[]? TryAllocateHuge(int order)
+    /// <summary>2^order pages in one piece, a folio held by one reference; null when no piece is free.</summary>
+    /// <param name="order">More than 0.</param>
+    /// <param name="mayBeMovable">As of <see cref="TryAllocate"/>.</param>
+    /// <param name="isCleared">As of <see cref="TryAllocate"/>.</param>
+    internal PageFrame? TryAllocateFolio(int order, bool mayBeMovable, bool isCleared)
     {
         foreach (MemoryZone zone in _zones)
         {
-            if (zone.TryTake(order) is { } first)
+            if ((mayBeMovable || zone.Kind != MemoryZoneKind.Movable) && zone.TryTake(order) is { } folio)
             {
-                PageFrame[] frames = new PageFrame[1 << order];
-                int index = zone.IndexOf(first);
-                for (int i = 0; i < frames.Length; i++)
+                folio.Begin(order);
+                Stats.Allocated += folio.PageCount;
+                if (isCleared)
                 {
-                    frames[i] = zone.FrameAt(index + i);
-                    Prepare(frames[i], isCleared: true);
-                    frames[i].Order = order;
+                    folio.BytesOf(folio.PageCount).Span.Clear();
                 }
 
-                return frames;
+                return folio;
             }
         }
 
@@ -272,6 +276,7 @@ public sealed class MemorySystem : IFrameSource
     /// <summary>The page was used now: it is the last that reclaim looks at.</summary>
     internal void Touch(PageFrame frame)
     {
+        frame = frame.Folio;
         if (ReferenceEquals(_newest, frame) || frame.Kind != PageFrameKind.System || frame.IsZeroPage)
         {
             return;
@@ -320,8 +325,7 @@ public sealed class MemorySystem : IFrameSource
 
     private void Prepare(PageFrame frame, bool isCleared)
     {
-        frame.IsAllocated = true;
-        frame.ReferenceCount = 1;
+        frame.Begin(order: 0);
         Stats.Allocated++;
         if (isCleared)
         {

@@ -35,6 +35,9 @@ internal sealed class MemoryZone : IFrameSource
         return index < 0 ? null : FrameAt(index);
     }
 
+    /// <summary>Whether there are 2^order pages as <see cref="TryTake"/> gives them.</summary>
+    public bool HasFree(int order) => _free.FindAligned(1 << order) >= 0;
+
     /// <summary>As <see cref="PageIndex.TakeRun"/>.</summary>
     public int TakeRun(int most, ref int cursor, out int first) => _free.TakeRun(most, ref cursor, out first);
 
@@ -50,12 +53,15 @@ internal sealed class MemoryZone : IFrameSource
 
     void IFrameSource.Free(PageFrame frame)
     {
+        int count = frame.PageCount;
         _memory.HandleFree(frame);
-        _free.Return(IndexOf(frame));
+        _free.ReturnRun(IndexOf(frame), count);
         _memory.HandleProgress();
     }
 
     void IFrameSource.HandleProgress() => _memory.HandleProgress();
+
+    PageFrame IFrameSource.PageBehind(PageFrame first, int index) => FrameAt(IndexOf(first) + index);
 
     Memory<byte> IFrameSource.BytesFrom(PageFrame first, int count) =>
         _bytes.Slice(IndexOf(first) * PageFrame.SizeBytes, count * PageFrame.SizeBytes);

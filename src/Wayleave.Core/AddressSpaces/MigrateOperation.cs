@@ -90,7 +90,7 @@ public sealed class MigrateOperation : SpaceOperation
         try
         {
             State = MigrationState.Collecting;
-            foreach (Pause pause in set.Collect(_space, part, _select))
+            foreach (Pause pause in set.Collect(_space, part, _select, told: part))
             {
                 yield return pause;
             }

@@ -5,12 +5,16 @@ namespace Wayleave.Core.AddressSpaces;
 // migrate_device.c, struct migrate_vma. A page in the set is locked from Collect to Finish. Meanwhile no page table
 // shows it: whoever touches it finds a migration entry and waits for the lock. A page whose Destination is null, or
 // that is no longer to migrate, goes back to where it was, whatever happened in between.
+//
+// A folio is one entry of the set. Others may split it while it is locked (a fork, a partial unmap): its pages are
+// locked one by one then, and before the set goes on it takes them up as such.
 
 /// <summary>Pages on their way from one kind of memory to another. Host lock held.</summary>
 internal sealed class MigrationSet(SpaceOperation operation, object? owner)
 {
     private Entry[] _pages = [];
     private int _count;
+    private bool _hasFolios;
     private AddressSpace? _space;
     private bool _isFinished;
 
@@ -26,11 +30,16 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     /// <c>migrate_vma_collect</c>: one round over the range, then every page that can be locked at once. A range of one
     /// region.
     /// </summary>
-    public IEnumerable<Pause> Collect(AddressSpace space, AddressRange range, MigrationSelect select)
+    /// <param name="space">Whose pages.</param>
+    /// <param name="range">Which.</param>
+    /// <param name="select">Of which kind.</param>
+    /// <param name="told">What mirrors are told of: the range, while defences are on.</param>
+    public IEnumerable<Pause> Collect(
+        AddressSpace space, AddressRange range, MigrationSelect select, AddressRange told)
     {
         _space = space;
         InvalidationRound round = space.StartRound(
-            operation.Activity, new InvalidateRange(range, InvalidateEvent.Migrate, Owner: owner));
+            operation.Activity, new InvalidateRange(told, InvalidateEvent.Migrate, Owner: owner));
         try
         {
             foreach (Pause pause in round.WaitUntilStarted(Memory))
@@ -57,7 +66,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     /// <summary>Collects a page by itself, wherever it is mapped (<c>migrate_device_range</c>).</summary>
     public void CollectFrame(PageFrame frame)
     {
-        if (frame.TryLock(operation.Activity))
+        if (frame.TryLockAll(operation.Activity))
         {
             Add(frame, 0);
         }
@@ -78,8 +87,9 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
             while (_pages[i] is { CanMigrate: true, Source: { MapCount: > 0 } source })
             {
                 (AddressSpace space, ulong at) = source.Mappings[0];
+                AddressRange shown = AddressRange.OfPages(at, at + (ulong)source.PageCount);
                 InvalidationRound round = space.StartRound(
-                    operation.Activity, new InvalidateRange(AddressRange.OfPage(at), InvalidateEvent.Clear));
+                    operation.Activity, new InvalidateRange(shown, InvalidateEvent.Clear));
                 try
                 {
                     foreach (Pause pause in round.WaitUntilStarted(Memory))
@@ -87,6 +97,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                         yield return pause;
                     }
 
+                    FollowSplits();
                     if (round.State != InvalidationState.Started)
                     {
                         operation.Cycle = round.Cycle ?? operation.Cycle;
@@ -94,12 +105,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                         break;
                     }
 
-                    if (ReferenceEquals(space.Table.Peek(at).Frame, source)
-                        && space.Table.Peek(at).State != EntryState.Migration)
-                    {
-                        space.Table.ReplaceByMigration(at);
-                    }
-
+                    ReplaceByMigration(space, at, source);
                     round.End();
                 }
                 finally
@@ -108,6 +114,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                 }
 
                 yield return "isolate a page";
+                FollowSplits();
             }
 
             if (_pages[i] is { CanMigrate: true, Source.HolderCount: > 0 })
@@ -120,7 +127,9 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     /// <summary>The driver's part, towards a device: as many targets as it has, then one copy.</summary>
     public IEnumerable<Pause> CopyTo(DeviceMemory target)
     {
-        PageFrame?[] fresh = new PageFrame?[CountMigrating()];
+        FollowSplits();
+        GiveFolioTargets(target.TryAllocateFolio);
+        PageFrame?[] fresh = new PageFrame?[CountWithoutTarget()];
         int taken = target.TryAllocateMany(fresh);
         GiveTargets(fresh.AsSpan(0, taken));
         return Copy(target.Driver);
@@ -149,11 +158,12 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
 
         yield return "copy";
+        FollowSplits();
         for (int i = 0; i < _count; i++)
         {
             if (_pages[i] is { CanMigrate: true, Destination: { } to, Source: { } from })
             {
-                from.Bytes.Span.CopyTo(to.Bytes.Span);
+                from.BytesOf(from.PageCount).Span.CopyTo(to.BytesOf(from.PageCount).Span);
             }
         }
     }
@@ -165,6 +175,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     public IEnumerable<Pause> MovePages()
     {
         yield return "move pages";
+        FollowSplits();
         for (int i = 0; i < _count; i++)
         {
             _pages[i].CanMigrate &= _pages[i].Destination is not null;
@@ -200,6 +211,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
 
         _isFinished = true;
+        FollowSplits();
         foreach (ref Entry page in _pages.AsSpan(0, _count))
         {
             Finish(ref page);
@@ -216,7 +228,13 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
             : EntryState.Present;
         for (ulong page = range.FirstPage; page < range.EndPage;)
         {
-            Span<PageEntry> entries = space.Table.Run(page, range.EndPage);
+            if (space.Table.TryGetWholeIn(page, range.EndPage, out PageEntry whole))
+            {
+                page += CollectFolio(space, page, whole, select);
+                continue;
+            }
+
+            Span<PageEntry> entries = space.Table.Run(page, Math.Min(range.EndPage, space.Table.EndOfWhole(page)));
             if (entries.IsEmpty)
             {
                 CollectPage(space, page++, select);
@@ -245,10 +263,83 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
     }
 
+    // How many pages were looked at: none when the folio was split, and the pages are to be looked at by themselves.
+    private ulong CollectFolio(AddressSpace space, ulong page, in PageEntry whole, MigrationSelect select)
+    {
+        PageFrame folio = whole.Frame!;
+        ulong count = (ulong)folio.PageCount;
+        if (IsSelected(whole, folio, select) && folio.TryLockAll(operation.Activity))
+        {
+            space.Table.BeginMigrationOfWhole(page);
+            Add(folio, page);
+        }
+
+        return count;
+    }
+
     private void Add(PageFrame? frame, ulong page)
     {
         Reserve(1);
-        _pages[_count++] = new Entry { Source = frame, Page = page, CanMigrate = true };
+        _hasFolios |= frame is { IsFolio: true };
+        _pages[_count++] = new Entry
+        {
+            Source = frame,
+            Page = page,
+            Count = frame?.PageCount ?? 1,
+            CanMigrate = true,
+        };
+    }
+
+    // Others have split a folio of the set.
+    private void FollowSplits()
+    {
+        if (!_hasFolios || !Memory.Host.Has(CoreDefences.FollowsSplits))
+        {
+            return;
+        }
+
+        for (int i = _count - 1; i >= 0; i--)
+        {
+            if (_pages[i] is { Count: > 1, Source.IsFolio: false })
+            {
+                TakeUpPages(i);
+            }
+        }
+    }
+
+    // A folio of the set is single pages from now on: the first where it was, the others at the end.
+    private void TakeUpPages(int index)
+    {
+        Entry folio = _pages[index];
+        folio.Source!.Split();
+        folio.Destination?.Split();
+        Reserve(folio.Count - 1);
+        for (int i = 1; i < folio.Count; i++)
+        {
+            Entry page = folio with { Count = 1, Page = folio.Page + (ulong)i, Source = folio.Source.PartAt(i) };
+            page.Destination = folio.Destination?.PartAt(i);
+            _pages[_count++] = page;
+        }
+
+        _pages[index].Count = 1;
+    }
+
+    private static void ReplaceByMigration(AddressSpace space, ulong at, PageFrame source)
+    {
+        PageEntry entry = space.Table.Peek(at);
+        if (!ReferenceEquals(entry.Frame, source) || entry.State == EntryState.Migration)
+        {
+            return;
+        }
+
+        if (source.IsFolio)
+        {
+            space.Table.BeginMigrationOfWhole(at);
+        }
+        else
+        {
+            space.Table.ReplaceByMigration(at);
+        }
     }
 
     private void Reserve(int more)
@@ -259,15 +350,38 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
     }
 
-    private int CountMigrating()
+    private int CountWithoutTarget()
     {
         int count = 0;
         foreach (ref readonly Entry page in _pages.AsSpan(0, _count))
         {
-            count += page.CanMigrate ? 1 : 0;
+            count += page.CanMigrate && page.Destination is null ? 1 : 0;
         }
 
         return count;
+    }
+
+    // A folio goes to a folio; where none is free it is split, and its pages go wherever there is room.
+    private void GiveFolioTargets(Func<int, PageFrame?> allocate)
+    {
+        for (int i = _hasFolios ? _count - 1 : -1; i >= 0; i--)
+        {
+            ref Entry page = ref _pages[i];
+            if (page is not { Count: > 1, CanMigrate: true })
+            {
+                continue;
+            }
+
+            page.Destination = allocate(page.Source!.Order);
+            if (page.Destination is { } target)
+            {
+                target.TryLockAll(operation.Activity);
+            }
+            else
+            {
+                TakeUpPages(i);
+            }
+        }
     }
 
     private void GiveTargets(ReadOnlySpan<PageFrame?> fresh)
@@ -324,7 +438,9 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
 
     private IEnumerable<Pause> AllocateHome(bool mayBeMovable)
     {
-        PageFrame?[] many = new PageFrame?[CountMigrating()];
+        FollowSplits();
+        GiveFolioTargets(order => Memory.TryAllocateFolio(order, mayBeMovable, isCleared: false));
+        PageFrame?[] many = new PageFrame?[CountWithoutTarget()];
         int taken = Memory.TryAllocateMany(many, mayBeMovable);
         GiveTargets(many.AsSpan(0, taken));
         for (int i = 0; i < _count; i++)
@@ -341,8 +457,8 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                 yield return pause;
             }
 
+            FollowSplits();
             PageFrame? fresh = slot.Frame;
-
             if (fresh is null)
             {
                 yield break; // StepErrno is ENOMEM; what has a target migrates
@@ -356,12 +472,13 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     private IEnumerable<Pause> Copy(IDeviceMemoryDriver driver)
     {
         yield return "copy";
+        FollowSplits();
         List<PageCopy> copies = new(_count);
         for (int i = 0; i < _count; i++)
         {
             if (_pages[i] is { CanMigrate: true, Destination: { } to })
             {
-                copies.Add(new PageCopy(_pages[i].Source, to));
+                copies.Add(new PageCopy(_pages[i].Source, to, _pages[i].Count));
             }
         }
 
@@ -378,6 +495,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
             yield return new Pause("wait for the copy", () => wait.IsCompleted) { IsUninterruptible = true };
             errno = wait.Errno != Errno.Success ? wait.Errno : fence.Error;
             operation.Cycle = wait.Cycle ?? operation.Cycle;
+            FollowSplits();
         }
 
         if (errno != Errno.Success)
@@ -455,7 +573,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
 
         destination?.EndMigration(references: 1);
         source?.EndMigration(references: 0);
-        MigratedCount += page.HasMoved ? 1 : 0;
+        MigratedCount += page.HasMoved ? page.Count : 0;
     }
 
     // The list and not what was collected: a fork or a move of the range has changed who waits for the page.
@@ -464,7 +582,14 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         while (source.MigrationEntries.Count > 0)
         {
             (AddressSpace space, ulong at) = source.MigrationEntries[0];
-            space.Table.RestoreFromMigration(at, now);
+            if (source.IsFolio)
+            {
+                space.Table.EndMigration(at, source, now);
+            }
+            else
+            {
+                space.Table.RestoreFromMigration(at, now);
+            }
         }
     }
 
@@ -473,6 +598,9 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         public PageFrame? Source;
         public PageFrame? Destination;
         public ulong Page;
+
+        /// <summary>How many pages it is: more than 1 for a folio.</summary>
+        public int Count;
         public bool CanMigrate;
 
         /// <summary>The content is in the destination, and that is what entries show from now on.</summary>

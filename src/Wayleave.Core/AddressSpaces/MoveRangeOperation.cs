@@ -88,9 +88,14 @@ public sealed class MoveRangeOperation : SpaceOperation
             _space.AddRegion(region with { Addresses = target });
             for (ulong page = _from.FirstPage; page < _from.EndPage; page++)
             {
-                if (_space.Table.Peek(page).State != EntryState.None)
+                ulong to = target.FirstPage + page - _from.FirstPage;
+                if (_space.Table.TryMoveWhole(page, _from.EndPage, to) is var moved and > 0)
                 {
-                    _space.Table.MoveEntry(page, target.FirstPage + page - _from.FirstPage);
+                    page += moved - 1;
+                }
+                else if (_space.Table.Peek(page).State != EntryState.None)
+                {
+                    _space.Table.MoveEntry(page, to);
                 }
             }
 

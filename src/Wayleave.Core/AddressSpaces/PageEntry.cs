@@ -43,5 +43,11 @@ internal struct PageEntry
     /// <summary>The size of the mapping that this entry is a part of, as a power of two pages.</summary>
     public byte Order;
 
+    /// <summary>
+    /// It stands for a folio: for 2^<see cref="Order"/> pages, of which only the first has an entry (a <c>pmd</c>). In
+    /// what <see cref="PageTable.Peek"/> answers: the page is one of those.
+    /// </summary>
+    public bool IsWhole;
+
     public readonly bool IsPresent => State == EntryState.Present;
 }

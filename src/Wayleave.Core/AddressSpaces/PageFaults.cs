@@ -296,7 +296,7 @@ internal sealed class PageFaults(AddressSpace space)
             return frame.IsLocked ? Need.Unlocked : Need.Copy;
         }
 
-        ref PageEntry at = ref space.Table[page];
+        ref PageEntry at = ref space.Table.Shows(page);
         at.IsExclusive = true;
         at.IsWritable = isWrite || at.IsWritable;
         return Need.Nothing;
@@ -339,19 +339,15 @@ internal sealed class PageFaults(AddressSpace space)
             }
         }
 
-        if (Memory.TryAllocateHuge(order) is not { } frames)
+        if (order > PageTable.WholeOrderMax
+            || Memory.TryAllocateFolio(order, mayBeMovable: true, isCleared: true) is not { } folio)
         {
             return false;
         }
 
-        for (int i = 0; i < frames.Length; i++)
-        {
-            frames[i].IsAnonymous = true;
-            space.Table.Install(
-                first + (ulong)i, frames[i], EntryState.Present, isWritable: true, isExclusive: true, (byte)order);
-            frames[i].Put();
-        }
-
+        folio.IsAnonymous = true;
+        space.Table.InstallWhole(first, folio, EntryState.Present, isWritable: true, isExclusive: true);
+        folio.EndReference();
         return true;
     }
 

@@ -42,11 +42,22 @@ internal sealed class PageIndex
     /// <summary>Exactly so many next to each other, on a boundary of their number; the first, or -1.</summary>
     public int TakeAligned(int count)
     {
+        int first = FindAligned(count);
+        if (first >= 0)
+        {
+            Take(first, count);
+        }
+
+        return first;
+    }
+
+    /// <summary>What <see cref="TakeAligned"/> would take.</summary>
+    public int FindAligned(int count)
+    {
         for (int first = 0; first + count <= _isFree.Length; first += count)
         {
             if (_isFree.AsSpan(first, count).IndexOf(false) < 0)
             {
-                Take(first, count);
                 return first;
             }
         }
@@ -75,6 +86,19 @@ internal sealed class PageIndex
         Take(first, count);
         cursor = first + count;
         return count;
+    }
+
+    /// <summary>So many next to each other are free again.</summary>
+    public void ReturnRun(int first, int count)
+    {
+        _isFree.AsSpan(first, count).Fill(true);
+        FreeCount += count;
+        while (_isStacked.AsSpan(first, count).IndexOf(false) is var skipped and >= 0)
+        {
+            (first, count) = (first + skipped, count - skipped);
+            _isStacked[first] = true;
+            _stack.Push(first);
+        }
     }
 
     public void Return(int index)

@@ -19,6 +19,9 @@ internal sealed class PeerFrames(MemorySystem memory, PeerUserMapping mapping) :
 
     public void Free(PageFrame frame) => frame.IsAllocated = false;
 
+    public PageFrame PageBehind(PageFrame first, int index) =>
+        throw new InvalidOperationException("a page of a BAR is in no folio");
+
     public Memory<byte> BytesFrom(PageFrame first, int count) => default;
 
     public void HandleProgress() => memory.HandleProgress();

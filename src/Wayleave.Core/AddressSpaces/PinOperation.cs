@@ -188,6 +188,7 @@ public sealed class PinOperation : SpaceOperation
         bool mustBeOwn = IsPin && !isWrite && region.IsCopyOnWrite;
         ulong end = Math.Min(_range.EndPage, region.Addresses.EndPage);
         int before = _frames.Count;
+        SplitPresent(page);
         foreach (ref readonly PageEntry entry in _space.Table.PeekRun(page, end))
         {
             if (!entry.IsPresent || (isWrite && !entry.IsWritable) || CheckFrame(entry.Frame!) != Errno.Success
@@ -273,6 +274,7 @@ public sealed class PinOperation : SpaceOperation
     private bool IsUsable(ulong page, out PageFrame? frame, out FaultFlags flags)
     {
         bool isWrite = (_flags & PinMode.Write) != 0;
+        SplitPresent(page);
         PageEntry entry = _space.Table.Peek(page);
         frame = entry.Frame;
         flags = isWrite ? FaultFlags.Write : FaultFlags.None;
@@ -285,6 +287,15 @@ public sealed class PinOperation : SpaceOperation
         bool mustUnshare = IsPin && !isWrite && MustUnshare(entry) && FindRegion(page)!.IsCopyOnWrite;
         flags |= mustUnshare ? FaultFlags.Unshare : FaultFlags.None;
         return !mustUnshare;
+    }
+
+    // A hold is counted page by page. Of a folio that is the device's, or on its way, the fault decides.
+    private void SplitPresent(ulong page)
+    {
+        if (_space.Table.TryGetWhole(page, out _, out PageEntry whole) && whole.IsPresent)
+        {
+            _space.Table.SplitWhole(page);
+        }
     }
 
     private bool MustUnshare(in PageEntry entry) =>

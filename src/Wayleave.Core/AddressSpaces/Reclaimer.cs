@@ -15,11 +15,18 @@ internal static class Reclaimer
         MemorySystem memory = operation.Memory;
         operation.Activity.Touch(LockClass.Reclaim, memory.Name);
         int done = 0;
-        foreach ((PageFrame frame, ulong generation) in Candidates(memory, zone))
+        List<(PageFrame Frame, ulong Generation)> candidates = Candidates(memory, zone);
+        for (int i = 0; i < candidates.Count; i++)
         {
             if (done >= count)
             {
                 yield break;
+            }
+
+            (PageFrame frame, ulong generation) = candidates[i];
+            if (frame.IsFolio && frame.Generation == generation && CanTry(frame))
+            {
+                SplitInto(candidates, i, frame);
             }
 
             if (frame.Generation != generation || !CanTry(frame) || !frame.TryLock(operation.Activity))
@@ -47,6 +54,18 @@ internal static class Reclaimer
                 memory.Stats.Reclaimed++;
                 memory.Host.Trace("memory.reclaim", frame.Label);
             }
+        }
+    }
+
+    // Its pages are as old as it is. A swap slot holds one page.
+    private static void SplitInto(List<(PageFrame Frame, ulong Generation)> candidates, int index, PageFrame folio)
+    {
+        int count = folio.PageCount;
+        folio.Split();
+        for (int i = 1; i < count; i++)
+        {
+            PageFrame page = folio.PartAt(i);
+            candidates.Insert(index + i, (page, page.Generation));
         }
     }
 

@@ -1,3 +1,4 @@
+using System.Numerics;
 using Wayleave.Core;
 using Wayleave.Core.AddressSpaces;
 using Wayleave.Simulation;
@@ -15,16 +16,25 @@ internal sealed class SpaceWorld
     private readonly List<SimulatedMirror> _devices = [];
     private readonly List<AddressSpace> _children = [];
 
-    public SpaceWorld(Choices choices, int pages, CoreDefences defences = CoreDefences.All)
+    /// <param name="choices">Of this run.</param>
+    /// <param name="pages">Of the process's memory.</param>
+    /// <param name="defences">All but the one that a broken variant is about.</param>
+    /// <param name="isHuge">The memory is one folio, if the number of pages is a power of two.</param>
+    public SpaceWorld(
+        Choices choices, int pages, CoreDefences defences = CoreDefences.All, bool isHuge = false)
     {
         Story = new Story(choices);
         Host = new HostContext(Clock, choices.IsTold ? Story : null) { Defences = defences };
         using (Host.Enter())
         {
-            Memory = new MemorySystem(Host, swapPages: MachinePages);
+            Memory = new MemorySystem(Host, swapPages: MachinePages)
+            {
+                HugeOrder = BitOperations.Log2((uint)pages),
+            };
             Memory.AddMemory(new byte[MachinePages * Page]);
             Space = new AddressSpace(Memory, "process");
-            MapOperation map = Space.Map(new RegionRequest { LengthBytes = (ulong)(pages * Page) });
+            MapOperation map = Space.Map(
+                new RegionRequest { LengthBytes = (ulong)(pages * Page), UsesHugePages = isHuge });
             Finish(map);
             Range = map.Addresses;
         }
@@ -65,6 +75,15 @@ internal sealed class SpaceWorld
         }
     }
 
+    /// <summary>Runs what takes no time and must go well; before the actors start.</summary>
+    public void FinishNow(Func<SpaceOperation> start)
+    {
+        using (Host.Enter())
+        {
+            Finish(start());
+        }
+    }
+
     /// <summary>Drives a store of the process.</summary>
     public IEnumerable<Step> Write(ulong offset, byte value)
     {
@@ -92,6 +111,11 @@ internal sealed class SpaceWorld
             AccessOperation load = Space.Read(Range.Start + offset, bytes);
             while (!load.Proceed())
             {
+                if (!_devices.Exists(d => d.IsCopying))
+                {
+                    throw new ViolationException($"the process waits for ever at '{load.Next}'");
+                }
+
                 FinishCopies();
             }
 

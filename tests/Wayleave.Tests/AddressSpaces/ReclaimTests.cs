@@ -159,13 +159,17 @@ public sealed class ReclaimTests
     }
 
     [Theory]
-    [InlineData(1UL)]
-    [InlineData(2UL)]
-    [InlineData(3UL)]
-    public void Random_work_of_processes_devices_and_reclaim_loses_no_byte_and_no_page(ulong seed)
+    [InlineData(1UL, false)]
+    [InlineData(2UL, false)]
+    [InlineData(3UL, false)]
+    [InlineData(1UL, true)]
+    [InlineData(2UL, true)]
+    [InlineData(3UL, true)]
+    [InlineData(4UL, true)]
+    public void Random_work_of_processes_devices_and_reclaim_loses_no_byte_and_no_page(ulong seed, bool isHuge)
     {
         using SpaceFixture f = new(24, movablePages: 8, swapPages: 64);
-        SpaceModel model = new(f, seed);
+        SpaceModel model = new(f, seed, isHuge);
 
         for (int i = 0; i < 2000; i++)
         {

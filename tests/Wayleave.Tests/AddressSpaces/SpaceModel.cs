@@ -10,7 +10,7 @@ namespace Wayleave.Tests.AddressSpaces;
 /// </summary>
 internal sealed class SpaceModel
 {
-    private const int PageCount = 12;
+    private const int PageCount = 16;
     private const int Page = SpaceFixture.Page;
 
     private readonly SplitMix64 _random;
@@ -18,10 +18,11 @@ internal sealed class SpaceModel
     private readonly List<Process> _processes = [];
     private readonly List<SimulatedMirror> _devices = []; // also of processes that have ended: others may use pages
 
-    public SpaceModel(in SpaceFixture f, ulong seed)
+    public SpaceModel(in SpaceFixture f, ulong seed, bool isHuge = false)
     {
         _random = new SplitMix64(seed);
-        _range = f.Map(PageCount);
+        RegionRequest request = new() { LengthBytes = PageCount * Page, UsesHugePages = isHuge };
+        _range = f.Done(f.Space.Map(request)).Addresses;
         Add(new Process(f.Space, _range, new byte[PageCount]));
     }
 
@@ -132,7 +133,7 @@ internal sealed class SpaceModel
         {
             (Space, Bytes) = (space, bytes);
             Device = new SimulatedMirror(space, range, "device");
-            Device.AddMemory(6);
+            Device.AddMemory(10);
         }
 
         public AddressSpace Space { get; }

@@ -42,7 +42,11 @@ public sealed class MemoryBenchmark : IMirror, IDeviceMemoryDriver, IDisposable
             _memory = new MemorySystem(_host);
             _memory.AddMemory(_bytes.Memory, window.Range.Start);
             _space = new AddressSpace(_memory, "benchmark");
-            MapOperation map = _space.Map(new RegionRequest { LengthBytes = (ulong)options.SizeBytes });
+            MapOperation map = _space.Map(new RegionRequest
+            {
+                LengthBytes = (ulong)options.SizeBytes,
+                UsesHugePages = options.Test == MemoryBenchmarkTest.Migrate,
+            });
             Finish(map);
             _range = map.Addresses;
             Require(_space.Subscribe(_range, this, out IntervalNotifier? notifier));
@@ -90,15 +94,18 @@ public sealed class MemoryBenchmark : IMirror, IDeviceMemoryDriver, IDisposable
     }
 
     /// <inheritdoc/>
+    public bool TakesFolios => true;
+
+    /// <inheritdoc/>
     public Errno Copy(IReadOnlyList<PageCopy> copies, out Fence? fence)
     {
         ArgumentNullException.ThrowIfNull(copies);
         fence = null;
         for (int i = 0; i < copies.Count;)
         {
-            int pages = PageCopies.CountRun(copies, i);
+            int count = PageCopies.CountRun(copies, i, out int pages);
             copies[i].Source!.BytesOf(pages).Span.CopyTo(copies[i].Destination.BytesOf(pages).Span);
-            i += pages;
+            i += count;
         }
 
         return Errno.Success;
