@@ -18,6 +18,8 @@ namespace Wayleave.Host;
 /// </summary>
 public sealed class EthernetHandle : IDisposable
 {
+    private const int SteeredQueues = 32; // bindings in the life of the NIC whose payload need not be copied
+
     private readonly HostContext _host;
     private readonly List<NetOperation> _operations = []; // host lock
     private bool _disposed;
@@ -176,7 +178,7 @@ public sealed class EthernetHandle : IDisposable
         try
         {
             bool isNew = config.Tap is null || !NetworkInterface.Exists(config.Tap);
-            tap = TapDevice.Open(config.Tap ?? "wl%d");
+            tap = TapDevice.Open(config.Tap ?? "wl%d", new TapOptions { SteeredQueues = SteeredQueues });
             if (isNew || config.PeerAddresses.Count > 0)
             {
                 NetworkInterface.SetUp(tap.Name, config.MtuBytes);

@@ -7,6 +7,9 @@ namespace Wayleave.Linux;
 
 // Read first: linux:Documentation/networking/tuntap.rst and drivers/net/tun.c.
 //
+// An interface with several queues (IFF_MULTI_QUEUE) has a descriptor for each. For each frame the kernel runs the
+// program of TapSteering, which was there before the second queue was: a frame that is not steered comes by the first.
+//
 // Each frame has a virtio_net_hdr of ten bytes in front, little endian. With the offloads set, the kernel hands over
 // super-packets of up to 64 KiB whose checksum is not made: they never left this machine. What we hand to the kernel
 // may be of the same kind, whatever the offloads say. One system call is one frame, each way.
@@ -24,6 +27,14 @@ public sealed record TapOptions
     /// 6.2.
     /// </summary>
     public bool DatagramOffloads { get; init; }
+
+    /// <summary>
+    /// Queues beside the first that segments may be steered to (<see cref="TapDevice.Steer"/>), at most
+    /// <see cref="TapDevice.SteeredQueuesMax"/>. There are none of an interface that existed before, which others may
+    /// have too, and none for a process that the kernel lets load no program; <see cref="TapDevice.SteeredQueues"/>
+    /// says how many there are.
+    /// </summary>
+    public int SteeredQueues { get; init; }
 }
 
 /// <summary>
@@ -44,15 +55,29 @@ public sealed unsafe class TapDevice : IDisposable
     /// </summary>
     public const int FrameBytesMax = HeaderBytes + 18 + 40 + 65535;
 
+    /// <summary>Queues beside the first that there can be.</summary>
+    public const int SteeredQueuesMax = WakeEvent.SleepDescriptorsMax - 1;
+
+    /// <summary>Flows that <see cref="Steer"/> takes.</summary>
+    public const int FlowsMax = TapSteering.FlowsMax;
+
     private const string Path = "/dev/net/tun";
 
-    private readonly FileDescriptor _device;
+    private readonly FileDescriptor[] _queues;
     private readonly WakeEvent _wake = new();
+    private int _steeredInUse; // queues 1 to this one may bring frames; written by Steer, read by who waits
 
-    private TapDevice(FileDescriptor device, string name) => (_device, Name) = (device, name);
+    private TapDevice(FileDescriptor[] queues, string name, string? whyNotSteered) =>
+        (_queues, Name, WhyNotSteered) = (queues, name, whyNotSteered);
 
     /// <summary>The interface, as <c>ip link</c> shows it.</summary>
     public string Name { get; }
+
+    /// <summary>Queues beside the first; 0 when there is one queue for all.</summary>
+    public int SteeredQueues => _queues.Length - 1;
+
+    /// <summary>Why there are none, although they were asked for; otherwise null.</summary>
+    public string? WhyNotSteered { get; }
 
     /// <summary>Makes an interface, or takes one that exists and that nobody else has.</summary>
     /// <param name="name">
@@ -74,31 +99,64 @@ public sealed unsafe class TapDevice : IDisposable
             throw new ArgumentException($"\"{name}\" cannot be the name of an interface", nameof(name));
         }
 
-        FileDescriptor fd = OpenDevice();
+        bool isNew = !NetworkInterface.Exists(name);
+        bool steers = options.SteeredQueues > 0 && isNew;
+        string? whyNot = options.SteeredQueues > 0 && !isNew ? "others may have queues of the interface too" : null;
+        List<FileDescriptor> queues = [];
         try
         {
-            ifreq request = default;
-            bytes.AsSpan().CopyTo(new Span<byte>(request.ifr_name, @if.IFNAMSIZ));
-            request.ifr_flags = if_tun.IFF_TAP | if_tun.IFF_NO_PI | if_tun.IFF_VNET_HDR;
-            Control(fd, if_tun.TUNSETIFF, &request, "TUNSETIFF", name);
-            int one = 1, headerBytes = HeaderBytes;
-            Control(fd, if_tun.TUNSETVNETHDRSZ, &headerBytes, "TUNSETVNETHDRSZ", name);
-            Control(fd, if_tun.TUNSETVNETLE, &one, "TUNSETVNETLE", name);
-            nuint offloads = options.Offloads
-                ? if_tun.TUN_F_CSUM | if_tun.TUN_F_TSO4 | if_tun.TUN_F_TSO6 | if_tun.TUN_F_TSO_ECN
-                : 0;
-            offloads |= options.DatagramOffloads
-                ? if_tun.TUN_F_CSUM | if_tun_uso.TUN_F_USO4 | if_tun_uso.TUN_F_USO6
-                : 0;
-            Control(fd, if_tun.TUNSETOFFLOAD, (void*)offloads, "TUNSETOFFLOAD", name);
-            string given = Marshal.PtrToStringUTF8((nint)request.ifr_name) ?? name;
-            return new TapDevice(fd, given);
+            string given = AddQueue(queues, name, bytes, steers ? if_tun.IFF_MULTI_QUEUE : (short)0);
+            SetUp(queues[0], given, options);
+            if (steers)
+            {
+                whyNot = AddSteeredQueues(queues, given, Math.Min(options.SteeredQueues, SteeredQueuesMax));
+            }
+
+            return new TapDevice([.. queues], given, whyNot);
         }
         catch (LinuxException)
         {
-            fd.Dispose();
+            queues.ForEach(q => q.Dispose());
             throw;
         }
+    }
+
+    /// <summary>
+    /// Makes the kernel choose the queue of each frame from now on; frames that wait in a queue stay there. A frame
+    /// that no flow is about comes by queue 0, and so do all fragments, tagged frames and frames to other addresses.
+    /// One thread at a time.
+    /// </summary>
+    /// <remarks>
+    /// What can put a frame into another queue: whoever may send past the queue selection of the interface, which takes
+    /// CAP_NET_ADMIN (XDP redirection, <c>skbedit queue_mapping</c>) or CAP_NET_RAW (AF_XDP) in its network namespace.
+    /// </remarks>
+    /// <param name="destination">The Ethernet address of frames that are steered, in the low 48 bits.</param>
+    /// <param name="flows">The first that matches decides.</param>
+    /// <returns>
+    /// E2BIG for more than <see cref="FlowsMax"/>; EINVAL for a queue that there is not; EPERM and others when the
+    /// kernel does not take the program: the flows are as before.
+    /// </returns>
+    public Errno Steer(ulong destination, ReadOnlySpan<TapFlow> flows)
+    {
+        int highest = 0;
+        foreach (ref readonly TapFlow flow in flows)
+        {
+            if (flow.Queue < 0 || flow.Queue > SteeredQueues)
+            {
+                return Errno.EINVAL;
+            }
+
+            highest = Math.Max(highest, flow.Queue);
+        }
+
+        if (SteeredQueues == 0)
+        {
+            return Errno.Success; // one queue for all
+        }
+
+        // Before the first frame can be there, and never less again: a queue may have frames of before.
+        Volatile.Write(ref _steeredInUse, Math.Max(highest, _steeredInUse));
+        return Attach(_queues[0], destination, flows);
     }
 
     /// <summary>Reads one frame with its header. Never blocks.</summary>
@@ -107,26 +165,44 @@ public sealed unsafe class TapDevice : IDisposable
     /// <returns>
     /// EAGAIN: nothing is there. EIO: the interface is down. EBADFD: the interface was deleted.
     /// </returns>
-    public Errno TryRead(Span<byte> buffer, out int lengthBytes)
+    public Errno TryRead(Span<byte> buffer, out int lengthBytes) => TryRead(0, buffer, out lengthBytes);
+
+    /// <summary>As <see cref="TryRead(Span{byte}, out int)"/>, from one queue.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such queue.</exception>
+    public Errno TryRead(int queue, Span<byte> buffer, out int lengthBytes)
     {
-        using FileDescriptor.Borrowed fd = _device.Borrow();
+        using FileDescriptor.Borrowed fd = DescriptorOf(queue).Borrow();
         fixed (byte* data = buffer)
         {
             while (true)
             {
                 nint count = Libc.read(fd.Number, data, (nuint)buffer.Length);
-                if (count >= 0)
+                if (IsRead(count, out lengthBytes, out Errno errno))
                 {
-                    lengthBytes = (int)count;
-                    return Errno.Success;
-                }
-
-                Errno errno = LinuxException.LastErrno();
-                if (errno != Errno.EINTR)
-                {
-                    lengthBytes = 0;
                     return errno;
                 }
+            }
+        }
+    }
+
+    /// <summary>Reads one frame with its header into several pieces of memory, one after the other.</summary>
+    /// <param name="queue">Which.</param>
+    /// <param name="pieces">All together of <see cref="FrameBytesMax"/>, as the buffer of a plain read.</param>
+    /// <param name="lengthBytes">Header and frame; 0 on failure.</param>
+    /// <returns>
+    /// As <see cref="TryRead(Span{byte}, out int)"/>. EFAULT: a piece cannot be written; the frame is gone.
+    /// </returns>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such queue.</exception>
+    public Errno TryRead(int queue, ScatterList pieces, out int lengthBytes)
+    {
+        ArgumentNullException.ThrowIfNull(pieces);
+        using FileDescriptor.Borrowed fd = DescriptorOf(queue).Borrow();
+        while (true)
+        {
+            nint count = Libc.readv(fd.Number, pieces.First, pieces.Count);
+            if (IsRead(count, out lengthBytes, out Errno errno))
+            {
+                return errno;
             }
         }
     }
@@ -134,11 +210,11 @@ public sealed unsafe class TapDevice : IDisposable
     /// <summary>Hands one frame with its header to the kernel; copied. Never blocks.</summary>
     /// <returns>
     /// EAGAIN: no room, see <see cref="WaitForSendRoom"/>. EINVAL: the header contradicts the frame, which is gone.
-    /// EIO: the interface is down. Others as <see cref="TryRead"/>.
+    /// EIO: the interface is down. Others as <see cref="TryRead(Span{byte}, out int)"/>.
     /// </returns>
     public Errno TryWrite(ReadOnlySpan<byte> frame)
     {
-        using FileDescriptor.Borrowed fd = _device.Borrow();
+        using FileDescriptor.Borrowed fd = _queues[0].Borrow();
         fixed (byte* data = frame)
         {
             while (Libc.write(fd.Number, data, (nuint)frame.Length) < 0)
@@ -173,14 +249,98 @@ public sealed unsafe class TapDevice : IDisposable
 
     public void Dispose()
     {
-        _device.Dispose();
+        foreach (FileDescriptor queue in _queues)
+        {
+            queue.Dispose();
+        }
+
         _wake.Dispose();
     }
 
     private bool Sleep(TimeSpan timeout, short events)
     {
-        Errno errno = _wake.Sleep(_device, events, timeout, out bool isOver);
+        Span<short> each = stackalloc short[1 + Volatile.Read(ref _steeredInUse)];
+        each.Fill((short)(events & poll.POLLIN));
+        each[0] = events;
+        Errno errno = _wake.Sleep(_queues.AsSpan(0, each.Length), each, timeout, out bool isOver);
         return errno == Errno.Success ? isOver : throw new LinuxException("ppoll", Name, errno);
+    }
+
+    private FileDescriptor DescriptorOf(int queue)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(queue);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(queue, SteeredQueues);
+        return _queues[queue];
+    }
+
+    // False to try again.
+    private static bool IsRead(nint count, out int lengthBytes, out Errno errno)
+    {
+        errno = count >= 0 ? Errno.Success : LinuxException.LastErrno();
+        lengthBytes = (int)Math.Max(count, 0);
+        return errno != Errno.EINTR;
+    }
+
+    private static string AddQueue(List<FileDescriptor> queues, string name, ReadOnlySpan<byte> bytes, short flags)
+    {
+        FileDescriptor fd = OpenDevice();
+        queues.Add(fd);
+        ifreq request = default;
+        bytes.CopyTo(new Span<byte>(request.ifr_name, @if.IFNAMSIZ));
+        request.ifr_flags = (short)(if_tun.IFF_TAP | if_tun.IFF_NO_PI | if_tun.IFF_VNET_HDR | flags);
+        Control(fd, if_tun.TUNSETIFF, &request, "TUNSETIFF", name);
+        return Marshal.PtrToStringUTF8((nint)request.ifr_name) ?? name;
+    }
+
+    private static void SetUp(FileDescriptor fd, string name, TapOptions options)
+    {
+        int one = 1, headerBytes = HeaderBytes;
+        Control(fd, if_tun.TUNSETVNETHDRSZ, &headerBytes, "TUNSETVNETHDRSZ", name);
+        Control(fd, if_tun.TUNSETVNETLE, &one, "TUNSETVNETLE", name);
+        nuint offloads = options.Offloads
+            ? if_tun.TUN_F_CSUM | if_tun.TUN_F_TSO4 | if_tun.TUN_F_TSO6 | if_tun.TUN_F_TSO_ECN
+            : 0;
+        offloads |= options.DatagramOffloads
+            ? if_tun.TUN_F_CSUM | if_tun_uso.TUN_F_USO4 | if_tun_uso.TUN_F_USO6
+            : 0;
+        Control(fd, if_tun.TUNSETOFFLOAD, (void*)offloads, "TUNSETOFFLOAD", name);
+    }
+
+    // Returns why there are none. An interface of no user lets every user of the namespace add a queue.
+    private static string? AddSteeredQueues(List<FileDescriptor> queues, string name, int count)
+    {
+        Errno errno = Attach(queues[0], 0, []);
+        if (errno != Errno.Success)
+        {
+            return errno == Errno.EPERM
+                ? "a program that steers takes CAP_BPF"
+                : $"the kernel takes no program that steers: {errno}";
+        }
+
+        Control(queues[0], if_tun.TUNSETOWNER, (void*)(nuint)Libc.geteuid(), "TUNSETOWNER", name);
+        for (int i = 0; i < count; i++)
+        {
+            AddQueue(queues, name, Encoding.UTF8.GetBytes(name), if_tun.IFF_MULTI_QUEUE);
+        }
+
+        return null;
+    }
+
+    private static Errno Attach(FileDescriptor device, ulong destination, ReadOnlySpan<TapFlow> flows)
+    {
+        Errno errno = TapSteering.TryLoad(destination, flows, out FileDescriptor? program);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        using FileDescriptor.Borrowed loaded = program!.Borrow();
+        int number = loaded.Number;
+        errno = Libc.ioctl(device, if_tun.TUNSETSTEERINGEBPF, &number) < 0
+            ? (Errno)Marshal.GetLastPInvokeError()
+            : Errno.Success;
+        program.Dispose(); // the interface has a reference of its own
+        return errno;
     }
 
     private static FileDescriptor OpenDevice()

@@ -16,7 +16,7 @@ namespace Wayleave.Linux;
 internal sealed class WakeEvent : IDisposable
 {
     /// <summary>How many descriptors one sleep watches at most.</summary>
-    internal const int SleepDescriptorsMax = 8;
+    internal const int SleepDescriptorsMax = 64;
 
     private readonly EventFd _event = new();
     private int _signalled;

@@ -34,6 +34,7 @@ public static class ScenarioCatalog
         GpuEvictionScenarios.Mover,
         GpuEvictionScenarios.Reclaim,
         EthernetScenarios.RevokeAgainstSegment,
+        EthernetScenarios.RevokeAgainstRead,
         EthernetScenarios.TokenAgainstUnbind,
         EthernetScenarios.ResetAgainstRefill,
         LockFreeScenarios.Gate,

@@ -71,7 +71,7 @@ internal static class BenchTcpReceiveCommand
             $"iperf3 -> TAP, MTU {report.MtuBytes} -> {ByteSize.ToText(report.RegionBytes)} of device memory, "
             + $"{ByteSize.ToText(report.HoldBytes)} kept by the reader");
         TablePrinter table = new(
-            ">round", ">BW[GB/s]", ">CPU[s/GB]", ">sender[s/GB]", ">staged[B]", ">resent", ">limit[GB/s]");
+            ">round", ">BW[GB/s]", ">CPU[s/GB]", ">sender[s/GB]", ">copies", ">repaired", ">staged[B]", ">resent", ">limit[GB/s]");
         for (int i = 0; i < report.Rounds.Count; i++)
         {
             TcpReceiveRound round = report.Rounds[i];
@@ -80,6 +80,8 @@ internal static class BenchTcpReceiveCommand
                 Fixed(round.BytesPerS / 1e9),
                 Fixed(round.CpuSPerGb),
                 Fixed(round.SenderCpuSPerGb),
+                round.CopiesPerByte is { } copies ? Fixed(copies) : "",
+                round.ScattersRepaired.ToString(CultureInfo.InvariantCulture),
                 round.StagedBytes.ToString(CultureInfo.InvariantCulture),
                 round.Retransmits.ToString(CultureInfo.InvariantCulture),
                 round.LimitBytesPerS is { } limit ? Fixed(limit / 1e9) : "");
@@ -89,6 +91,8 @@ internal static class BenchTcpReceiveCommand
             "median",
             Fixed(report.MedianBytesPerS / 1e9),
             Fixed(report.MedianCpuSPerGb),
+            "",
+            "",
             "",
             "",
             "",

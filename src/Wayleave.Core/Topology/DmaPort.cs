@@ -84,6 +84,27 @@ public sealed class DmaPort
     }
 
     /// <summary>
+    /// The bytes at an address, for a write that may turn out shorter, or not happen at all. Counts nothing: what was
+    /// written is counted by <see cref="TryWrite(DeviceAddress, int, out Span{byte})"/> afterwards, in the same gate.
+    /// </summary>
+    /// <returns>
+    /// <see cref="Errno.EFAULT"/> when no window answers at that address, or what is written there would be lost.
+    /// </returns>
+    public Errno TryAim(DeviceAddress address, int lengthBytes, out Span<byte> bytes)
+    {
+        if (Function.Decode is not DecodeTable table
+            || !table.TryDecode(address.Value, out DecodeEntry? entry, out Memory<byte> memory)
+            || entry is null)
+        {
+            bytes = default;
+            return Errno.EFAULT;
+        }
+
+        bytes = memory.Span[..Math.Min(lengthBytes, memory.Length)];
+        return Errno.Success;
+    }
+
+    /// <summary>
     /// Which route an access to an address would take; false when nothing answers there. Counts nothing.
     /// </summary>
     public bool TryRoute(DeviceAddress address, out PeerRoute route)

@@ -51,6 +51,39 @@ internal sealed class ChunkFill(ChunkPool pool)
     }
 
     /// <summary>
+    /// The pieces that <see cref="TryTake"/> would give out now, without references: good until the next of this fill
+    /// or of its pool.
+    /// </summary>
+    /// <param name="lengthBytes">At most so many bytes.</param>
+    /// <param name="pieces">At most so many pieces.</param>
+    /// <param name="count">Pieces that were filled in.</param>
+    /// <returns>The bytes of all of them.</returns>
+    public int Peek(int lengthBytes, Span<PayloadFragment> pieces, out int count)
+    {
+        int free = 0, total = 0;
+        (int chunk, int used) = (_chunk, _used);
+        for (count = 0; total < lengthBytes && count < pieces.Length; count++)
+        {
+            if (chunk == None)
+            {
+                if (free == pool.FreeChunks)
+                {
+                    break;
+                }
+
+                (chunk, used) = (pool.PeekFree(free++), 0);
+            }
+
+            int length = Math.Min(lengthBytes - total, pool.ChunkBytes - used);
+            pieces[count] = new PayloadFragment(pool, chunk, used, length);
+            total += length;
+            chunk = None;
+        }
+
+        return total;
+    }
+
+    /// <summary>
     /// As above, in one piece: what is left of the present chunk is given up for a new one if need be.
     /// </summary>
     public bool TryTakeWhole(int lengthBytes, out PayloadFragment piece)

@@ -86,6 +86,9 @@ public sealed class ChunkPool
         return true;
     }
 
+    /// <summary>The chunk that the next allocation but <paramref name="index"/> brings.</summary>
+    internal int PeekFree(int index) => _free[FreeChunks - 1 - index];
+
     internal void Retain(int chunk)
     {
         if (_references[chunk] <= 0)

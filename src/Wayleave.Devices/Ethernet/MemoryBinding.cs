@@ -100,6 +100,29 @@ public sealed class MemoryBinding
     /// <summary>Payload bytes placed in the memory.</summary>
     public long BytesPlaced { get; internal set; }
 
+    /// <summary>Of these, the bytes that a link read straight into the memory: nobody copied them.</summary>
+    public long BytesScattered { get; internal set; }
+
+    /// <summary>
+    /// Bytes of payload that the NIC copied to place it, or to take it out again when it had been read to the wrong
+    /// place. Over <see cref="BytesPlaced"/> it is the copies of a byte: 0 for one that was scattered, 1 for one that
+    /// was placed after it was read, 2 for one whose scatter had to be repaired.
+    /// </summary>
+    public long BytesCopied { get; internal set; }
+
+    /// <summary>
+    /// Frames that were read into the memory on a wrong guess, mostly of how long their headers are, and were taken out
+    /// and placed as usual.
+    /// </summary>
+    public long ScattersRepaired { get; internal set; }
+
+    /// <summary>
+    /// Of these, the frames that were not the binding's: not understood, or steered elsewhere. What they left in free
+    /// chunks was wiped before the gate was left. A link that chooses by flow brings none, but for those that were
+    /// underway when a rule changed.
+    /// </summary>
+    public long ScattersForeign { get; internal set; }
+
     /// <summary>
     /// Payload bytes that came by its queues and went to host memory: not split, too short, or no chunk was free.
     /// </summary>

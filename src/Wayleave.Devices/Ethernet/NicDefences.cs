@@ -16,6 +16,12 @@ public sealed record NicDefences
     /// <summary>Every access to bound memory goes through the gate of its translation.</summary>
     public bool EntersGate { get; init; } = true;
 
+    /// <summary>
+    /// A frame that a link read straight into bound memory is looked at like any other, and taken out again when it is
+    /// not the binding's.
+    /// </summary>
+    public bool ChecksScatteredFrames { get; init; } = true;
+
     /// <summary>A binding that was given up keeps its memory until every chunk has come home.</summary>
     public bool KeepsMemoryForTokens { get; init; } = true;
 

@@ -120,8 +120,7 @@ public sealed class NicDevice
         foreach (int queue in request.Queues)
         {
             binding.AddQueue(queue);
-            Port.Queues[queue].SetBinding(binding);
-            Port.Raise(new NicEvent(NicEventType.QueueReset, Queue: queue));
+            Port.SetBinding(queue, binding);
         }
 
         Host.Trace("nic.bound", binding.Name, id, request.Queues.Count);
@@ -144,8 +143,7 @@ public sealed class NicDevice
 
         foreach (int index in binding.Queues)
         {
-            Port.Queues[index].SetBinding(null);
-            Port.Raise(new NicEvent(NicEventType.QueueReset, Queue: index));
+            Port.SetBinding(index, null);
         }
 
         Host.Trace("nic.unbound", binding.Name, binding.Id, binding.Pool.LiveChunks);

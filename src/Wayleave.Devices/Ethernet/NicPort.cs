@@ -30,6 +30,7 @@ public sealed class NicPort
     private int _token;
     private int _doorbell;
     private int _nextQueue;
+    private long _bindingChanges;
     private NicStats _stats;
 
     internal NicPort(PciFunction function, NicOptions options)
@@ -44,8 +45,21 @@ public sealed class NicPort
         byte[] fallback = GC.AllocateUninitializedArray<byte>(options.FallbackPoolBytes, pinned: true);
         HostPool = new ChunkPool(ChunkPoolKind.Host, host, options.HostChunkBytes);
         FallbackPool = new ChunkPool(ChunkPoolKind.Fallback, fallback, NicOptions.PageBytes);
+        Scatter = new ScatterRead(this);
         SetQueueCount(options.Channels);
     }
+
+    /// <summary>For a link that can read a frame straight into bound memory.</summary>
+    public ScatterRead Scatter { get; }
+
+    /// <summary>
+    /// Another value when a rule, or what a queue is bound to, may have changed: a link that steers by itself looks
+    /// again.
+    /// </summary>
+    public long SteeringVersion => Steering.Version + _bindingChanges;
+
+    /// <summary>The address that frames are sent to.</summary>
+    public MacAddress Address => _options.Address;
 
     /// <summary>The port's DMA engine, with its byte counters per route.</summary>
     public DmaPort Dma { get; }
@@ -248,8 +262,58 @@ public sealed class NicPort
         Raise(new NicEvent(NicEventType.StateChanged));
     }
 
+    internal void SetBinding(int queue, MemoryBinding? binding)
+    {
+        _queues[queue].SetBinding(binding);
+        _bindingChanges++;
+        Raise(new NicEvent(NicEventType.QueueReset, Queue: queue));
+    }
+
+    /// <summary>
+    /// Takes a frame whose payload is in the chunks that a queue would fill next, if it belongs there; otherwise it is
+    /// as if nothing had come.
+    /// </summary>
+    internal bool TryTakeScattered(
+        RxQueue queue,
+        ScatterRead read,
+        ReadOnlySpan<byte> frame,
+        in VirtioNetHeader link,
+        TimeSpan now)
+    {
+        // Without a word of the link somebody would have to read the payload, which is device memory.
+        if (!IsTrusted(link) || !IsUp || FrameParser.Parse(frame, link, out FrameLayout layout) != FrameDrop.None)
+        {
+            return false;
+        }
+
+        Classification chosen = Steering.Classify(layout);
+        bool isExpected = layout.Kind == FrameKind.Tcp
+            && layout.PayloadOffset == read.HeadBytes
+            && layout.EndOffset == frame.Length
+            && CheckUse(layout, link) == FrameDrop.None
+            && !chosen.IsDropped
+            && chosen.Queue == queue.Index;
+        if ((!isExpected && _options.Defences.ChecksScatteredFrames)
+            || layout.PayloadBytes < queue.Binding!.LinearBelowBytes)
+        {
+            return false;
+        }
+
+        CountTaken(frame, link);
+        queue.PlaceScattered(read, frame, layout, chosen, link, now);
+        return true;
+    }
+
+    /// <summary>Whether a whole frame is understood, and its place is a queue.</summary>
+    internal bool IsSteeredTo(RxQueue queue, ReadOnlySpan<byte> frame, in VirtioNetHeader link) =>
+        FrameParser.Parse(frame, link, out FrameLayout layout) == FrameDrop.None
+        && CheckUse(layout, link) == FrameDrop.None
+        && Steering.Classify(layout) is { IsDropped: false } chosen
+        && chosen.Queue == queue.Index;
+
     internal void SetQueueCount(int count)
     {
+        _bindingChanges++;
         while (_queues.Count > count)
         {
             _queues[^1].Reset();
@@ -279,26 +343,13 @@ public sealed class NicPort
             return drop;
         }
 
-        if (layout.DestinationMac != _options.Address && !_groups.Contains(layout.DestinationMac))
+        drop = CheckUse(layout, link);
+        if (drop != FrameDrop.None)
         {
-            return FrameDrop.NotOurAddress;
+            return drop;
         }
 
-        if (layout.Vlan is { } vlan && vlan != 0 && !_options.Vlans.Contains(vlan))
-        {
-            return FrameDrop.UnexpectedVlan;
-        }
-
-        bool isCut = link.Gso != GsoType.None;
-        if (!isCut && layout.EndOffset - layout.NetworkOffset > _options.MtuBytes)
-        {
-            return FrameDrop.TooLong;
-        }
-
-        _stats.SuperFramesReceived += isCut ? 1 : 0;
-        bool isTrusted = (link.Flags & (VirtioNetFlags.NeedsChecksum | VirtioNetFlags.DataValid)) != 0;
-        _stats.ChecksumsTrusted += isTrusted ? 1 : 0;
-        _stats.ChecksumsVerified += isTrusted ? 0 : 1;
+        CountUsed(link);
         Classification chosen = Steering.Classify(layout);
         if (chosen.IsDropped || Program?.Handle(frame, chosen.Queue) == FrameVerdict.Drop)
         {
@@ -313,6 +364,43 @@ public sealed class NicPort
         }
 
         return queue.Place(frame, layout, chosen, link, Split, now);
+    }
+
+    // Whether a frame that was understood is for this port at all.
+    private FrameDrop CheckUse(in FrameLayout layout, in VirtioNetHeader link)
+    {
+        if (layout.DestinationMac != _options.Address && !_groups.Contains(layout.DestinationMac))
+        {
+            return FrameDrop.NotOurAddress;
+        }
+
+        if (layout.Vlan is { } vlan && vlan != 0 && !_options.Vlans.Contains(vlan))
+        {
+            return FrameDrop.UnexpectedVlan;
+        }
+
+        bool isCut = link.Gso != GsoType.None;
+        return !isCut && layout.EndOffset - layout.NetworkOffset > _options.MtuBytes
+            ? FrameDrop.TooLong
+            : FrameDrop.None;
+    }
+
+    private static bool IsTrusted(in VirtioNetHeader link) =>
+        (link.Flags & (VirtioNetFlags.NeedsChecksum | VirtioNetFlags.DataValid)) != 0;
+
+    private void CountTaken(ReadOnlySpan<byte> frame, in VirtioNetHeader link)
+    {
+        _stats.FramesReceived++;
+        _stats.BytesReceived += frame.Length;
+        CountUsed(link);
+    }
+
+    private void CountUsed(in VirtioNetHeader link)
+    {
+        bool isTrusted = IsTrusted(link);
+        _stats.SuperFramesReceived += link.Gso != GsoType.None ? 1 : 0;
+        _stats.ChecksumsTrusted += isTrusted ? 1 : 0;
+        _stats.ChecksumsVerified += isTrusted ? 0 : 1;
     }
 
     private bool TakeRoomAgain()

@@ -19,6 +19,8 @@ namespace Wayleave.Devices.Ethernet;
 /// <summary>A receive queue: a ring of entries, and where their payload goes. Port token held by the caller.</summary>
 public sealed class RxQueue
 {
+    private const int ScatterPauseMax = 64;
+
     private readonly NicOptions _options;
     private readonly DmaPort _dma;
     private readonly ChunkFill _host;
@@ -28,6 +30,8 @@ public sealed class RxQueue
     private uint _tail; // next to hand out
     private bool _isOut; // the entry at the tail is in the host's hands
     private ChunkFill? _device;
+    private int _scatterPause; // frames
+    private int _scatterPauseNext;
     private RxQueueStats _stats;
 
     internal RxQueue(int index, NicOptions options, DmaPort dma, ChunkPool host, ChunkPool fallback)
@@ -65,6 +69,52 @@ public sealed class RxQueue
     /// <summary>The chunks that these bytes are in; other queues may have the same.</summary>
     internal ChunkPool Memory => (_device ?? _host).Pool;
 
+    /// <summary>Header bytes of the last segment with payload since it was bound; 0 before the first.</summary>
+    internal int HeadGuessBytes { get; private set; }
+
+    /// <summary>Whether the next frame may be scattered: after a wrong guess some are read as usual.</summary>
+    internal bool TryUseScatter() => _scatterPause == 0 || _scatterPause-- == 0;
+
+    /// <summary>A scatter was wrong: the next ones wait, twice as long each time, until one is right.</summary>
+    internal void HandleScatterRepaired()
+    {
+        _scatterPauseNext = Math.Clamp(2 * _scatterPauseNext, 1, ScatterPauseMax);
+        _scatterPause = _scatterPauseNext;
+    }
+
+    /// <summary>The chunks that payload of a bound queue goes to next; nobody has them.</summary>
+    internal ReadOnlySpan<PayloadFragment> PeekDevice(int lengthBytes, Span<PayloadFragment> room)
+    {
+        _device!.Peek(lengthBytes, room, out int count);
+        return room[..count];
+    }
+
+    /// <summary>Takes a segment whose payload is where <see cref="PeekDevice"/> said. The ring has room.</summary>
+    internal void PlaceScattered(
+        ScatterRead read,
+        ReadOnlySpan<byte> frame,
+        in FrameLayout layout,
+        in Classification chosen,
+        in VirtioNetHeader link,
+        TimeSpan now)
+    {
+        ReceivedFrame entry = _ring[_head & (uint)(_ring.Length - 1)];
+        entry.Begin(layout, chosen, GsoBytesOf(link), Binding, now);
+        entry.SetHead(frame[..layout.PayloadOffset]);
+        if (!_device!.TryTake(layout.PayloadBytes, entry.PayloadRoom, out int count))
+        {
+            throw new InvalidOperationException("the pool has fewer chunks than it showed");
+        }
+
+        entry.SetPayload(count);
+        read.CountWritten(layout.PayloadBytes);
+        Binding!.BytesScattered += layout.PayloadBytes;
+        CountDevice(layout.PayloadBytes);
+        _stats.SplitFrames++;
+        _scatterPauseNext = 0;
+        Count(entry, frame.Length);
+    }
+
     /// <summary>Takes a frame that was steered here.</summary>
     internal FrameDrop Place(
         ReadOnlySpan<byte> frame,
@@ -81,8 +131,7 @@ public sealed class RxQueue
         }
 
         ReceivedFrame entry = _ring[_head & (uint)(_ring.Length - 1)];
-        int gsoBytes = link.Gso == GsoType.None ? 0 : link.GsoBytes;
-        entry.Begin(layout, chosen, gsoBytes, Binding, now);
+        entry.Begin(layout, chosen, GsoBytesOf(link), Binding, now);
         bool isPlaced = layout.Kind == FrameKind.Tcp
             ? PlaceSegment(entry, frame, layout, split)
             : PlaceWhole(entry, frame);
@@ -93,13 +142,7 @@ public sealed class RxQueue
             return FrameDrop.NoMemory;
         }
 
-        _head++;
-        _stats.Frames++;
-        _stats.Bytes += frame.Length;
-        int payload = entry.PayloadBytes;
-        _stats.Segments += layout.Kind != FrameKind.Tcp ? 0
-            : gsoBytes == 0 || payload == 0 ? 1
-            : (payload + gsoBytes - 1) / gsoBytes;
+        Count(entry, frame.Length);
         return FrameDrop.None;
     }
 
@@ -163,6 +206,7 @@ public sealed class RxQueue
         Reset();
         Binding = binding;
         _device = binding is null ? null : new ChunkFill(binding.Pool);
+        (HeadGuessBytes, _scatterPause, _scatterPauseNext) = (0, 0, 0);
     }
 
     /// <summary>Gives back every reference that is the queue's own.</summary>
@@ -199,6 +243,25 @@ public sealed class RxQueue
         return ring;
     }
 
+    private static int GsoBytesOf(in VirtioNetHeader link) => link.Gso == GsoType.None ? 0 : link.GsoBytes;
+
+    private void Count(ReceivedFrame entry, int frameBytes)
+    {
+        _head++;
+        _stats.Frames++;
+        _stats.Bytes += frameBytes;
+        (int payload, int gsoBytes) = (entry.PayloadBytes, entry.GsoBytes);
+        _stats.Segments += entry.Kind != FrameKind.Tcp ? 0
+            : gsoBytes == 0 || payload == 0 ? 1
+            : (payload + gsoBytes - 1) / gsoBytes;
+    }
+
+    private void CountDevice(int lengthBytes)
+    {
+        _stats.DeviceBytes += lengthBytes;
+        Binding!.BytesPlaced += lengthBytes;
+    }
+
     private bool PlaceWhole(ReceivedFrame entry, ReadOnlySpan<byte> frame)
     {
         if (frame.Length <= entry.HeadBytesMax)
@@ -228,6 +291,7 @@ public sealed class RxQueue
             return true;
         }
 
+        HeadGuessBytes = Binding is null ? 0 : layout.PayloadOffset;
         bool splits = split.Mode == HeaderSplitMode.On && frame.Length > split.ThresholdBytes;
         _stats.SplitFrames += splits ? 1 : 0;
         if (Binding is null)
@@ -238,8 +302,8 @@ public sealed class RxQueue
 
         if (splits && payload.Length >= Binding.LinearBelowBytes && TryPlaceInDevice(entry, payload))
         {
-            _stats.DeviceBytes += payload.Length;
-            Binding.BytesPlaced += payload.Length;
+            Binding.BytesCopied += payload.Length;
+            CountDevice(payload.Length);
             return true;
         }
 

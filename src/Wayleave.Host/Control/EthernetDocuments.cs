@@ -63,6 +63,17 @@ public sealed record EthernetBindingDocument
 
     public required long PlacedBytes { get; init; }
 
+    /// <summary>Of the bytes placed, those that the link read straight into the memory.</summary>
+    public required long ScatteredBytes { get; init; }
+
+    /// <summary>
+    /// Bytes that the NIC copied to place them, or to take them out again: over the bytes placed, the copies of a byte.
+    /// </summary>
+    public required long CopiedBytes { get; init; }
+
+    /// <summary>Frames that were read to the wrong place first.</summary>
+    public required long ScattersRepaired { get; init; }
+
     /// <summary>Payload of its queues that went to host memory all the same.</summary>
     public required long LinearBytes { get; init; }
 }

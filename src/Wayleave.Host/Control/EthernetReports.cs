@@ -43,6 +43,9 @@ internal static class EthernetReports
         FreeChunks = binding.Pool.FreeChunks,
         TokensOut = binding.OutstandingTokens,
         PlacedBytes = binding.BytesPlaced,
+        ScatteredBytes = binding.BytesScattered,
+        CopiedBytes = binding.BytesCopied,
+        ScattersRepaired = binding.ScattersRepaired,
         LinearBytes = binding.BytesLinear,
     };
 

@@ -32,6 +32,7 @@ public sealed class NicDriver : IDisposable
     private readonly MappedMemory _buffers;
     private readonly Memory<byte> _receive;
     private readonly Memory<byte> _transmit;
+    private readonly SteeredQueues? _steered;
     private readonly Thread? _engine;
     private int _pendingBytes; // a frame that the link did not take is in _transmit
     private bool _awaitsSendRoom; // the same, for the engine; written under the token
@@ -59,6 +60,7 @@ public sealed class NicDriver : IDisposable
         _buffers = MappedMemory.AllocateAnonymous(2L * Rounded, hugePages: false);
         _receive = _buffers.Memory[..Rounded];
         _transmit = _buffers.Memory.Slice(Rounded, Rounded);
+        _steered = link is ISteeredLink steered ? new SteeredQueues(port, steered, port.Address) : null;
         _port.Waker = _link.Wake;
         if (_options.HasEngine)
         {
@@ -77,6 +79,12 @@ public sealed class NicDriver : IDisposable
     /// What the last look at the link failed with; Success while it works. An interface that was deleted says EBADFD.
     /// </summary>
     public Errno LinkError { get; private set; }
+
+    /// <summary>
+    /// Why payload of bound queues is copied once on its way, and not read into their memory at once; null when there
+    /// is no reason. Port token held by the caller.
+    /// </summary>
+    public string? WhyCopied => _steered is { } steered ? steered.WhyCopied : $"{LinkName} has one queue for all";
 
     /// <summary>Frames that the link refused for another reason than that it was full.</summary>
     public long SendErrors { get; private set; }
@@ -260,7 +268,7 @@ public sealed class NicDriver : IDisposable
     private bool TakeTurn(out bool leavesWork)
     {
         TimeSpan now = _host.Now;
-        int received = Receive(now);
+        int received = Receive(now, out bool isMore);
         int delivered = _port.Deliver(_protocols, int.MaxValue, now);
         bool worked = received > 0 || delivered > 0;
         if (_protocols.NextDeadline is { } deadline && deadline <= now)
@@ -271,29 +279,38 @@ public sealed class NicDriver : IDisposable
 
         int room = _options.BatchFrames;
         worked |= Transmit(now, ref room);
-        leavesWork = received == _options.BatchFrames || (room == 0 && _pendingBytes == 0);
+        leavesWork = isMore || (room == 0 && _pendingBytes == 0);
         return worked;
     }
 
-    private int Receive(TimeSpan now)
+    private int Receive(TimeSpan now, out bool isMore)
     {
         Span<byte> buffer = _receive.Span;
-        for (int i = 0; i < _options.BatchFrames; i++)
+        int received = 0;
+        while (received < _options.BatchFrames)
         {
             Errno errno = _link.TryRead(buffer, out int length);
             if (errno != Errno.Success)
             {
                 LinkError = errno == Errno.EAGAIN ? Errno.Success : errno;
-                return i;
+                break;
             }
 
+            received++;
             if (VirtioNetHeader.TryParse(buffer[..length], out VirtioNetHeader header))
             {
                 _port.HandleFrame(buffer[VirtioNetHeader.Size..length], header, now);
             }
         }
 
-        return _options.BatchFrames;
+        isMore = received == _options.BatchFrames;
+        if (_steered is not null)
+        {
+            received += _steered.Receive(buffer, _options.BatchFrames, now, out bool isMoreSteered);
+            isMore |= isMoreSteered;
+        }
+
+        return received;
     }
 
     private bool Transmit(TimeSpan now, ref int room)

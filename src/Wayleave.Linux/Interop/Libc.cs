@@ -153,6 +153,12 @@ internal static unsafe partial class Libc
     internal static partial nint read(int fd, void* buf, nuint count);
 
     [LibraryImport(Library)]
+    internal static partial nint readv(int fd, iovec* iov, int iovcnt);
+
+    [LibraryImport(Library, EntryPoint = "syscall", SetLastError = true)]
+    internal static partial nint bpf(nint number, int cmd, void* attr, uint size);
+
+    [LibraryImport(Library)]
     internal static partial nint write(int fd, void* buf, nuint count);
 
     [LibraryImport(Library, EntryPoint = "syscall")]

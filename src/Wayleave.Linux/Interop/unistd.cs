@@ -21,6 +21,14 @@ internal static class unistd
             throw new PlatformNotSupportedException($"the number of userfaultfd(2) on {other} is not known here"),
     };
 
+    internal static readonly int SYS_bpf = RuntimeInformation.ProcessArchitecture switch
+    {
+        Architecture.X64 => 321,
+        Architecture.Arm64 or Architecture.RiscV64 or Architecture.LoongArch64 => 280,
+        Architecture other =>
+            throw new PlatformNotSupportedException($"the number of bpf(2) on {other} is not known here"),
+    };
+
     internal static readonly int SYS_pidfd_send_signal = 424; // likewise
 
     internal static readonly int SYS_pidfd_open = 434; // one number on every architecture since Linux 5.1

@@ -31,6 +31,19 @@ internal static class EthernetScenarios
         UsesThreads = true,
     };
 
+    public static NamedScenario RevokeAgainstRead { get; } = new(
+        "revoke-against-read",
+        "An owner takes memory back while a link reads a frame straight into it; the proof waits for the read, and "
+        + "the next owner finds no byte of the frame.",
+        c => BuildRead(c, NicDefences.All),
+        [
+            new("gate-not-entered", "The memory is given to the read without entering its gate.",
+                c => BuildRead(c, NicDefences.All with { EntersGate = false })),
+        ])
+    {
+        Defence = "the read happens inside the gate of the translation that named the memory",
+    };
+
     public static NamedScenario TokenAgainstUnbind { get; } = new(
         "token-against-unbind",
         "A reader holds payload by token while the binding is given up and the owner takes its memory back; what a "
@@ -114,6 +127,27 @@ internal static class EthernetScenarios
             Narrate: world.Story.Take);
     }
 
+    private static Scenario BuildRead(Choices choices, NicDefences defences)
+    {
+        NicWorld nic = new(choices, pages: 1, ImporterKind.PinnedRevocable, defences);
+        nic.Arrive(SegmentBytes); // so that the length of the headers is known
+        nic.Deliver();
+        Scenario scenario = nic.World.ToScenario(
+            ("link", nic.ArriveScattered(SegmentBytes)), ("owner", TakeBack(nic.World, GpuDomain.Vram)));
+        return scenario with
+        {
+            Fingerprint = null,
+            AtEnd = () =>
+            {
+                nic.Deliver();
+                nic.Close();
+                nic.Unbind();
+                nic.RequireNothingLeft();
+                scenario.AtEnd?.Invoke();
+            },
+        };
+    }
+
     private static Scenario BuildUnbind(Choices choices, NicDefences defences)
     {
         NicWorld nic = new(choices, pages: 1, ImporterKind.Static, defences);
@@ -121,7 +155,7 @@ internal static class EthernetScenarios
         nic.Arrive(SegmentBytes);
         nic.Deliver();
         Scenario scenario = world.ToScenario(
-            ("reader", ReadAndReturn(nic)), ("binder", Unbind(nic)), ("owner", TakeBack(world)));
+            ("reader", ReadAndReturn(nic)), ("binder", Unbind(nic)), ("owner", TakeBack(world, GpuDomain.System)));
         return scenario with
         {
             Invariant = scenario.Invariant + nic.RequireHeldUnchanged,
@@ -148,7 +182,7 @@ internal static class EthernetScenarios
         nic.Unbind();
     }
 
-    private static IEnumerable<Step> TakeBack(World world)
+    private static IEnumerable<Step> TakeBack(World world, GpuDomain domain)
     {
         yield return "free";
         using (world.Host.Enter())
@@ -156,7 +190,7 @@ internal static class EthernetScenarios
             world.Gpu.Free(world.Lent, new RevokePolicy());
         }
 
-        foreach (Step step in world.HandOut(GpuDomain.System))
+        foreach (Step step in world.HandOut(domain))
         {
             yield return step;
         }

@@ -25,6 +25,8 @@ internal sealed class NicWorld : INicHost
     private static readonly MacAddress s_ours = new(0x02_57_4C_00_00_01);
     private static readonly MacAddress s_theirs = new(0x02_57_4C_00_00_02);
 
+    private static readonly VirtioNetHeader s_vouched = new() { Flags = VirtioNetFlags.DataValid };
+
     private readonly List<Held> _held = [];
     private readonly Queue<(DevmemFragment Place, byte Number)> _unread = [];
     private byte _sent;
@@ -87,7 +89,38 @@ internal sealed class NicWorld : INicHost
     {
         byte[] frame = Segment(++_sent, payloadBytes);
         Enter();
-        Port.HandleFrame(frame, new VirtioNetHeader { Flags = VirtioNetFlags.DataValid }, World.Clock.Now);
+        Port.HandleFrame(frame, s_vouched, World.Clock.Now);
+        Port.Exit();
+    }
+
+    /// <summary>
+    /// The peer sends a segment, and the link reads it straight into the bound memory, a quarter at each step. The
+    /// port token is held until the end, as it is by who drives.
+    /// </summary>
+    public IEnumerable<Step> ArriveScattered(int payloadBytes)
+    {
+        yield return "begin the read";
+        Enter();
+        byte[] frame = Segment(++_sent, payloadBytes);
+        ScatterRead read = Port.Scatter;
+        if (!read.TryBegin(Port.Queues[BoundQueue], SuperFrame.BufferBytes))
+        {
+            Port.HandleFrame(frame, s_vouched, World.Clock.Now);
+            Port.Exit();
+            yield break;
+        }
+
+        byte[] host = new byte[frame.Length];
+        frame.AsSpan(0, read.HeadBytes).CopyTo(host);
+        for (int quarter = 0; quarter < 4; quarter++)
+        {
+            yield return $"the kernel writes quarter {quarter + 1}";
+            int from = read.HeadBytes + (quarter * payloadBytes / 4);
+            Write(read, frame.AsSpan(0, read.HeadBytes + ((quarter + 1) * payloadBytes / 4)), from);
+        }
+
+        yield return "take the frame";
+        read.Handle(host, s_vouched, World.Clock.Now);
         Port.Exit();
     }
 
@@ -245,6 +278,24 @@ internal sealed class NicWorld : INicHost
         }.WriteTo(frame.AsSpan(EthernetHeader.Size + Ipv4Header.Size));
         frame.AsSpan(Headers).Fill(number);
         return frame;
+    }
+
+    // What a read into several pieces does, from one byte of the frame to its end.
+    private static void Write(ScatterRead read, ReadOnlySpan<byte> frame, int from)
+    {
+        int start = read.HeadBytes;
+        for (int i = 0; i < read.Count && from < frame.Length; i++)
+        {
+            Span<byte> piece = read[i];
+            int count = Math.Min(frame.Length, start + piece.Length) - from;
+            if (count > 0)
+            {
+                frame.Slice(from, count).CopyTo(piece[(from - start)..]);
+                from += count;
+            }
+
+            start += piece.Length;
+        }
     }
 
     private MemoryBinding Bind(ImporterKind kind)

@@ -44,6 +44,14 @@ public sealed class DevmemTcpTests
 
                 // What the kernel sent again was placed too, before anybody knew.
                 Assert.InRange(peer.Nic.Driver.WithToken(() => binding.BytesPlaced), sent.Length, 2L * sent.Length);
+                peer.Nic.Driver.WithToken(() =>
+                {
+                    // The kernel chose the queue and wrote the payload to its place: nobody copied it.
+                    Assert.SkipUnless(peer.Nic.Driver.WhyCopied is null, $"{peer.Nic.Driver.WhyCopied}");
+                    Assert.InRange(binding.BytesScattered, binding.BytesPlaced / 2, binding.BytesPlaced);
+                    Assert.InRange(binding.BytesCopied, 0, binding.BytesPlaced);
+                    Assert.Equal(0, binding.ScattersForeign);
+                });
                 Assert.Equal((0, 0), peer.Nic.Driver.WithToken(
                     () => (binding.Pool.LiveChunks - OpenChunks(binding), binding.OutstandingTokens)));
             },

@@ -81,7 +81,7 @@ internal sealed class KernelPeer : IDisposable
             Assert.SkipUnless(Support.Tap.IsAvailable, Support.Tap.Detail);
 
             // Disturbed, each segment has its own fate: the kernel cuts and sums them itself.
-            TapOptions offloads = new() { Offloads = disturb is null };
+            TapOptions offloads = new() { Offloads = disturb is null, SteeredQueues = disturb is null ? 4 : 0 };
             using KernelPeer peer = new(TapDevice.Open("wl%d", offloads), mtuBytes, disturb);
             try
             {

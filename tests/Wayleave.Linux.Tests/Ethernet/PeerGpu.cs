@@ -40,7 +40,7 @@ internal sealed class PeerGpu
                 peer.Fabric,
                 _function,
                 new GpuOptions { CopyBlockBytes = Page },
-                [new byte[megabytes << 20]],
+                [GC.AllocateArray<byte>(megabytes << 20, pinned: true)], // the kernel may write there by itself
                 [new byte[8 << 20]]);
         }
 

@@ -23,6 +23,7 @@ public class LayoutTests
         ("linux/if.h", [typeof(@if), typeof(ifreq)]),
         ("linux/sockios.h", [typeof(sockios)]),
         ("linux/if_tun.h", [typeof(if_tun)]),
+        ("linux/bpf.h", [typeof(bpf)]),
         ("linux/netlink.h", [typeof(netlink), typeof(nlmsghdr), typeof(nlmsgerr), typeof(nlattr)]),
         ("linux/rtnetlink.h", [typeof(rtnetlink), typeof(rtattr), typeof(ifinfomsg), typeof(ifaddrmsg)]),
         ("poll.h", [typeof(poll), typeof(pollfd)]),

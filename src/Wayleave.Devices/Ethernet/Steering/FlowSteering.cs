@@ -33,6 +33,9 @@ public sealed class FlowSteering
     /// </summary>
     internal Func<int, bool> IsReserved { get; init; } = _ => false;
 
+    /// <summary>Grows with every change of what leads where.</summary>
+    internal long Version { get; private set; }
+
     /// <summary>Receive queues in use.</summary>
     public int Channels { get; private set; }
 
@@ -174,7 +177,7 @@ public sealed class FlowSteering
             return errno;
         }
 
-        _hasLast = false;
+        Forget();
         return Rules.Insert(rule, out location);
     }
 
@@ -182,12 +185,16 @@ public sealed class FlowSteering
     /// <returns><see cref="Errno.ENOENT"/> when there is none, <see cref="Errno.EOPNOTSUPP"/> without ntuple.</returns>
     public Errno DeleteRule(uint location)
     {
-        _hasLast = false;
+        Forget();
         return HasNtuple ? Rules.Delete(location) : Errno.EOPNOTSUPP;
     }
 
     /// <summary>Switches the ntuple feature; its rules stay, without effect while it is off.</summary>
-    public void SetNtuple(bool isOn) => (HasNtuple, _hasLast) = (isOn, false);
+    public void SetNtuple(bool isOn)
+    {
+        HasNtuple = isOn;
+        Forget();
+    }
 
     /// <summary>
     /// Whether the number of channels may become <paramref name="channels"/> (<c>ethtool_check_max_channel</c>).
@@ -221,7 +228,7 @@ public sealed class FlowSteering
     internal void SetChannels(int channels)
     {
         Channels = channels;
-        _hasLast = false;
+        Forget();
         foreach (RssContext context in _contexts.Values)
         {
             context.Resize(TableEntriesFor(channels), channels);
@@ -237,6 +244,12 @@ public sealed class FlowSteering
         && a.EtherType == b.EtherType
         && a.Vlan == b.Vlan
         && a.DestinationMac == b.DestinationMac;
+
+    private void Forget()
+    {
+        _hasLast = false;
+        Version++;
+    }
 
     private Classification Choose(in FrameLayout layout)
     {
@@ -352,7 +365,7 @@ public sealed class FlowSteering
 
     private void Apply(RssContext context, RssChange change)
     {
-        _hasLast = false;
+        Forget();
         if (change.Table is { Count: 0 })
         {
             context.FillDefault(Channels);

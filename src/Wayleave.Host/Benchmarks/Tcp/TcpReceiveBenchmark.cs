@@ -100,6 +100,10 @@ public static class TcpReceiveBenchmark
             CpuSPerGb = cpu.TotalSeconds / (bytes / 1e9),
             SenderCpuSPerGb = senderCpu * test.Elapsed.TotalSeconds / (bytes / 1e9),
             StagedBytes = staged,
+            CopiesPerByte = region.Binding.BytesPlaced == 0
+                ? null
+                : (double)region.Binding.BytesCopied / region.Binding.BytesPlaced,
+            ScattersRepaired = region.Binding.ScattersRepaired,
             Retransmits = end.GetProperty("sum_sent").GetProperty("retransmits").GetInt64(),
         };
     }
@@ -136,7 +140,7 @@ public static class TcpReceiveBenchmark
 
     private static TapDevice OpenTap(int mtuBytes, bool datagrams)
     {
-        TapDevice tap = TapDevice.Open("wlbench%d", new TapOptions { DatagramOffloads = datagrams });
+        TapDevice tap = TapDevice.Open("wlbench%d", new TapOptions { DatagramOffloads = datagrams, SteeredQueues = datagrams ? 0 : 1 });
         Ip($"link set {tap.Name} mtu {mtuBytes}");
         Ip($"addr add {Kernels}/30 dev {tap.Name}");
         Ip($"link set {tap.Name} up");

@@ -45,6 +45,15 @@ public sealed record TcpReceiveRound
     /// <summary>Bytes that were copied to host memory for the reader: cookies, and what found no chunk.</summary>
     public required long StagedBytes { get; init; }
 
+    /// <summary>
+    /// How often the NIC copied a byte that is in device memory: 0 when all of them were read straight into it, 1 when
+    /// all were placed after they were read. Null when none got there.
+    /// </summary>
+    public required double? CopiesPerByte { get; init; }
+
+    /// <summary>Frames that were read to the wrong place first.</summary>
+    public required long ScattersRepaired { get; init; }
+
     public required long Retransmits { get; init; }
 
     public double? LimitBytesPerS { get; init; }
