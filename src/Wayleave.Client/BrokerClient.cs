@@ -97,6 +97,59 @@ public sealed class BrokerClient : IDisposable
         return buffer!;
     }
 
+    /// <summary>What the host says of a fence; the fence stays the caller's.</summary>
+    /// <exception cref="BrokerException">EBADF: it is none of this host's.</exception>
+    public FenceStatus Describe(ClientFence fence)
+    {
+        ArgumentNullException.ThrowIfNull(fence);
+        FenceStatus? status = null;
+        Ask("describe a fence", BrokerOperation.DescribeFence, null, (ref BrokerReader body, FileDescriptor[] _) =>
+        {
+            bool isRead = body.TryReadUInt32(out uint whole);
+            isRead &= body.TryReadUInt32(out uint forced);
+            isRead &= body.TryReadUInt32(out uint count);
+            isRead &= body.TryReadName(out string name);
+            List<FencePart> parts = [];
+            while (isRead && !body.IsEnd)
+            {
+                isRead &= body.TryReadName(out string timeline);
+                isRead &= body.TryReadName(out string driver);
+                isRead &= body.TryReadUInt32(out uint own);
+                isRead &= body.TryReadUInt64(out ulong nanoseconds);
+                TimeSpan at = TimeSpan.FromTicks((long)(nanoseconds / TimeSpan.NanosecondsPerTick));
+                parts.Add(new FencePart(timeline, driver, (int)own, at));
+            }
+
+            status = new FenceStatus(name, (int)whole, forced != 0, (int)count, parts);
+            return isRead;
+        }, fence.Descriptor);
+        return status!;
+    }
+
+    /// <summary>A fence that signals when both have (<c>SYNC_IOC_MERGE</c>); they stay the caller's.</summary>
+    /// <param name="one">Of this host.</param>
+    /// <param name="other">Of this host.</param>
+    /// <param name="name">At most 31 bytes of UTF-8; may be empty.</param>
+    /// <exception cref="BrokerException">EBADF, ENOENT: the first, the second is none of this host's. EDQUOT.</exception>
+    public ClientFence Merge(ClientFence one, ClientFence other, string name = "")
+    {
+        ArgumentNullException.ThrowIfNull(one);
+        ArgumentNullException.ThrowIfNull(other);
+        return AskForFence(
+            "merge fences", BrokerOperation.MergeFences, (ref BrokerWriter body) => body.WriteName(name), one, other);
+    }
+
+    /// <summary>A timeline that this program drives by hand.</summary>
+    /// <param name="name">At most 31 bytes of UTF-8; may be empty.</param>
+    /// <exception cref="BrokerException">EDQUOT.</exception>
+    public ClientTimeline OpenTimeline(string name)
+    {
+        uint number = 0;
+        Ask($"open timeline {name}", BrokerOperation.OpenTimeline, (ref BrokerWriter body) => body.WriteName(name), (
+            ref BrokerReader body, FileDescriptor[] _) => body.TryReadUInt32(out number) && body.IsEnd);
+        return new ClientTimeline(this, number, name);
+    }
+
     /// <summary>
     /// As <see cref="Import"/> and <see cref="ClientBuffer.Map"/>, with one question to the host instead of two. The
     /// descriptor stays the caller's.
@@ -138,6 +191,38 @@ public sealed class BrokerClient : IDisposable
     internal delegate void BodyWriter(ref BrokerWriter body);
 
     internal delegate bool BodyReader(ref BrokerReader body, FileDescriptor[] descriptors);
+
+    /// <summary>Sends a request that is answered by a fence.</summary>
+    internal ClientFence AskForFence(
+        string operation, BrokerOperation code, BodyWriter write, params ReadOnlySpan<ClientFence> with)
+    {
+        FileDescriptor[] sent = new FileDescriptor[with.Length];
+        for (int i = 0; i < sent.Length; i++)
+        {
+            sent[i] = with[i].Descriptor;
+        }
+
+        FileDescriptor? fence = null;
+        Ask(operation, code, write, (ref BrokerReader body, FileDescriptor[] received) =>
+        {
+            fence = received is [{ } one] ? one : null;
+            return fence is not null && body.IsEnd;
+        }, sent);
+        return ClientFence.FromDescriptor(fence!);
+    }
+
+    /// <summary>Gives a number back; a host that has died, or a client that was disposed, has it already.</summary>
+    internal void Close(string operation, uint number)
+    {
+        try
+        {
+            Ask(operation, BrokerOperation.Close, (ref BrokerWriter body) => body.WriteUInt32(number));
+        }
+        catch (BrokerException e) when (e.Errno is Errno.ECONNRESET or Errno.EBADF)
+        {
+            // See above.
+        }
+    }
 
     /// <summary>Sends a request and reads its answer.</summary>
     internal void Ask(

@@ -28,6 +28,8 @@ public sealed class ClientBuffer : IDisposable
 
     public ulong SizeBytes { get; }
 
+    internal uint Number => _number;
+
     /// <summary>
     /// A descriptor that stands for the buffer: whoever gets it, or a copy of it, may import it. It is no memory, and
     /// reading or writing it does nothing. The buffer lives while a copy of it is open anywhere.
@@ -111,6 +113,48 @@ public sealed class ClientBuffer : IDisposable
             body.WriteUInt32((uint)Math.Clamp(timeout.TotalMilliseconds, 0, uint.MaxValue));
         }, (ref BrokerReader body, FileDescriptor[] _) => (proof = body.ReadText()).Length > 0);
         return proof!;
+    }
+
+    /// <summary>The proof of a buffer that was taken back, by whomever.</summary>
+    /// <returns>As of <see cref="Revoke"/>.</returns>
+    /// <exception cref="BrokerException">ENODATA: nobody has. EAGAIN: it is being taken back.</exception>
+    public string ReadProof()
+    {
+        string? proof = null;
+        _client.Ask($"read the proof of {Name}", BrokerOperation.ReadProof, Write, (
+            ref BrokerReader body, FileDescriptor[] _) => (proof = body.ReadText()).Length > 0);
+        return proof!;
+    }
+
+    /// <summary>
+    /// What an access has to wait for, as it is now (<c>DMA_BUF_IOCTL_EXPORT_SYNC_FILE</c>): what comes later is not in
+    /// it.
+    /// </summary>
+    /// <param name="use">The access that is to come.</param>
+    /// <exception cref="BrokerException">EINVAL: neither read nor write. EDQUOT.</exception>
+    public ClientFence ExportFence(FenceUse use) =>
+        _client.AskForFence($"export the fences of {Name}", BrokerOperation.ExportFence, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt32((uint)use);
+        });
+
+    /// <summary>
+    /// Lets others who use the buffer wait for a fence without being told (<c>DMA_BUF_IOCTL_IMPORT_SYNC_FILE</c>).
+    /// </summary>
+    /// <param name="fence">Stays the caller's.</param>
+    /// <param name="use">What it ends.</param>
+    /// <exception cref="BrokerException">
+    /// EINVAL: neither read nor write, no fence of this host, or a program's own. ENODEV: the buffer was taken back.
+    /// </exception>
+    public void ImportFence(ClientFence fence, FenceUse use)
+    {
+        ArgumentNullException.ThrowIfNull(fence);
+        _client.Ask($"import a fence into {Name}", BrokerOperation.ImportFence, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt32((uint)use);
+        }, null, fence.Descriptor);
     }
 
     public void Dispose()

@@ -17,9 +17,14 @@ public enum ClientStorage
     /// what it writes there is seen by nobody.
     /// </summary>
     Withdrawable = 2,
+
+    /// <summary>
+    /// It stays where it is and nobody maps it: what an accelerator has. Who took it back waits for its users.
+    /// </summary>
+    Fixed = 3,
 }
 
-/// <summary>A device that a program has opened.</summary>
+/// <summary>A device that a program has opened: one with memory, or an RDMA NIC.</summary>
 public sealed class ClientDevice
 {
     private readonly BrokerClient _client;
@@ -30,7 +35,7 @@ public sealed class ClientDevice
 
     public string Name { get; }
 
-    /// <summary>All of its memory.</summary>
+    /// <summary>All of its memory; 0 for an RDMA NIC.</summary>
     public ulong MemoryBytes { get; }
 
     /// <summary>Takes zeroed memory of the device.</summary>
@@ -38,7 +43,9 @@ public sealed class ClientDevice
     /// <param name="sizeBytes">Positive.</param>
     /// <param name="storage">Whether it may be mapped or taken back.</param>
     /// <returns>Closed by disposing; the memory is freed when nobody has it any more.</returns>
-    /// <exception cref="BrokerException">ENOSPC: no room. EDQUOT: this program has as much as it may.</exception>
+    /// <exception cref="BrokerException">
+    /// ENOSPC: no room. EDQUOT: this program has as much as it may. EOPNOTSUPP: the device has no such storage.
+    /// </exception>
     public ClientBuffer Allocate(string name, ulong sizeBytes, ClientStorage storage = ClientStorage.Mappable)
     {
         uint number = 0;
@@ -50,5 +57,149 @@ public sealed class ClientDevice
             body.WriteName(name);
         }, (ref BrokerReader body, FileDescriptor[] _) => body.TryReadUInt32(out number) && body.IsEnd);
         return new ClientBuffer(_client, name, number, sizeBytes);
+    }
+
+    /// <summary>
+    /// Lets the copy engine of this GPU copy. It waits for the fences that it is given, and for those of both buffers
+    /// that it must not overtake; others who use the buffers wait for it. The buffers live until it has ended.
+    /// </summary>
+    /// <param name="source">Read.</param>
+    /// <param name="sourceOffset">In bytes.</param>
+    /// <param name="target">Written; may be the source.</param>
+    /// <param name="targetOffset">In bytes.</param>
+    /// <param name="lengthBytes">Positive.</param>
+    /// <param name="after">Fences that have to signal before, well or not; stay the caller's.</param>
+    /// <returns>Signals at the end: ECANCELED when a buffer was taken back under it.</returns>
+    /// <exception cref="BrokerException">
+    /// EBADF: this is no GPU. EINVAL: a range is outside its buffer, or a fence is a program's own. EAGAIN: the engine
+    /// has too much to do. EDQUOT.
+    /// </exception>
+    public ClientFence Copy(
+        ClientBuffer source,
+        ulong sourceOffset,
+        ClientBuffer target,
+        ulong targetOffset,
+        ulong lengthBytes,
+        params ReadOnlySpan<ClientFence> after)
+    {
+        ArgumentNullException.ThrowIfNull(source);
+        ArgumentNullException.ThrowIfNull(target);
+        string operation = $"copy {source.Name} to {target.Name}";
+        return _client.AskForFence(operation, BrokerOperation.Copy, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt32(source.Number);
+            body.WriteUInt32(target.Number);
+            body.WriteUInt64(sourceOffset);
+            body.WriteUInt64(targetOffset);
+            body.WriteUInt64(lengthBytes);
+        }, after);
+    }
+
+    /// <summary>Opens a queue of this GPU's compute engine.</summary>
+    /// <param name="name">Letters, digits, '.', '_', '-' and '+'; at most 31.</param>
+    /// <param name="priority">Beside other queues.</param>
+    /// <exception cref="BrokerException">EBADF: this is no GPU. EMFILE: it has no more. EDQUOT.</exception>
+    public ClientQueue OpenQueue(string name, ClientPriority priority = ClientPriority.Normal)
+    {
+        uint number = 0;
+        uint mode = 0;
+        _client.Ask($"open queue {name}", BrokerOperation.OpenQueue, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt32((uint)priority);
+            body.WriteName(name);
+        }, (ref BrokerReader body, FileDescriptor[] _) =>
+            body.TryReadUInt32(out number) && body.TryReadUInt32(out mode) && body.IsEnd);
+        return new ClientQueue(_client, number, name, usesAddresses: mode != 0);
+    }
+
+    /// <summary>Lets commands of this connection on this GPU use a buffer, which lives for as long.</summary>
+    /// <param name="buffer">Of any device that the GPU reaches.</param>
+    /// <param name="access">What commands may do with it at most.</param>
+    /// <exception cref="BrokerException">EBADF, EINVAL, EMFILE, ENODEV: it was taken back.</exception>
+    public ClientBinding Bind(ClientBuffer buffer, FenceUse access = FenceUse.ReadWrite)
+    {
+        ArgumentNullException.ThrowIfNull(buffer);
+        uint handle = 0;
+        ulong address = 0;
+        _client.Ask($"bind {buffer.Name} on {Name}", BrokerOperation.Bind, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt32(buffer.Number);
+            body.WriteUInt32((uint)access);
+        }, (ref BrokerReader body, FileDescriptor[] _) =>
+            body.TryReadUInt32(out handle) && body.TryReadUInt64(out address) && body.IsEnd);
+        return new ClientBinding(this, handle, address);
+    }
+
+    /// <summary>Ends a binding; jobs that were submitted go on, and the buffer lives until they have ended.</summary>
+    /// <exception cref="BrokerException">EBADF: it was ended before.</exception>
+    public void Unbind(ClientBinding binding)
+    {
+        ArgumentNullException.ThrowIfNull(binding);
+        _client.Ask($"unbind on {Name}", BrokerOperation.Unbind, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt32(binding.Handle);
+        });
+    }
+
+    /// <summary>
+    /// Registers a part of a buffer with this RDMA NIC, for the peers of the queue pairs of this connection.
+    /// </summary>
+    /// <param name="buffer">Lives until the region is disposed.</param>
+    /// <param name="offset">Of the first byte; also its address for peers.</param>
+    /// <param name="lengthBytes">Positive.</param>
+    /// <param name="access">What a peer may do.</param>
+    /// <param name="kind">How it holds on to the memory.</param>
+    /// <exception cref="BrokerException">
+    /// EBADF: this is no RDMA NIC. EINVAL: a range or rights that make no sense. EOPNOTSUPP: the owner must be able to
+    /// take it back. EDQUOT.
+    /// </exception>
+    public ClientRegion Register(
+        ClientBuffer buffer,
+        ulong offset,
+        ulong lengthBytes,
+        ClientRegionAccess access,
+        ClientRegionKind kind = ClientRegionKind.Dynamic)
+    {
+        ArgumentNullException.ThrowIfNull(buffer);
+        uint number = 0;
+        uint key = 0;
+        _client.Ask($"register {buffer.Name} with {Name}", BrokerOperation.Register, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt32(buffer.Number);
+            body.WriteUInt32((uint)kind);
+            body.WriteUInt32((uint)access);
+            body.WriteUInt64(offset);
+            body.WriteUInt64(lengthBytes);
+        }, (ref BrokerReader body, FileDescriptor[] _) =>
+            body.TryReadUInt32(out number) && body.TryReadUInt32(out key) && body.IsEnd);
+        return new ClientRegion(_client, number, key);
+    }
+
+    /// <summary>A queue pair of this RDMA NIC that answers a peer, once it is connected.</summary>
+    /// <exception cref="BrokerException">EBADF: this is no RDMA NIC. EDQUOT.</exception>
+    public ClientQueuePair CreateQueuePair()
+    {
+        uint number = 0;
+        ClientRdmaEnd? local = null;
+        _client.Ask($"create a queue pair of {Name}", BrokerOperation.CreateQueuePair,
+            (ref BrokerWriter body) => body.WriteUInt32(_number),
+            (ref BrokerReader body, FileDescriptor[] _) =>
+            {
+                bool isRead = body.TryReadUInt32(out number);
+                isRead &= body.TryReadBytes(16, out ReadOnlySpan<byte> gid);
+                isRead &= body.TryReadUInt32(out uint port);
+                isRead &= body.TryReadUInt32(out uint pair);
+                isRead &= body.TryReadUInt32(out uint psn);
+                isRead &= body.TryReadUInt32(out uint mtuBytes);
+                isRead &= body.TryReadUInt32(out uint receiveBytes);
+                local = new ClientRdmaEnd(gid.ToArray(), (ushort)port, pair, psn, (int)mtuBytes, (int)receiveBytes);
+                return isRead && body.IsEnd;
+            });
+        return new ClientQueuePair(_client, number, local!);
     }
 }

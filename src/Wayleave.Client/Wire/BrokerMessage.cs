@@ -121,6 +121,23 @@ public ref struct BrokerReader(ReadOnlySpan<byte> bytes)
         return true;
     }
 
+    /// <summary>A field of that many bytes.</summary>
+    public bool TryReadBytes(int count, out ReadOnlySpan<byte> bytes)
+    {
+        bool isThere = _left.Length >= count;
+        bytes = isThere ? _left[..count] : default;
+        _left = isThere ? _left[count..] : _left;
+        return isThere;
+    }
+
+    /// <summary>All that is left.</summary>
+    public ReadOnlySpan<byte> ReadRest()
+    {
+        ReadOnlySpan<byte> rest = _left;
+        _left = default;
+        return rest;
+    }
+
     /// <summary>The rest, as text; what is no UTF-8 in it is replaced.</summary>
     public string ReadText()
     {
@@ -159,6 +176,22 @@ public ref struct BrokerWriter(Span<byte> buffer)
         field.Clear();
         Encoding.UTF8.GetBytes(name, field[..^1]);
         _length += BrokerMessage.NameBytes;
+    }
+
+    /// <summary>As <see cref="WriteName"/>, with as much of it as there is room for.</summary>
+    public void WriteNameCut(string name)
+    {
+        Span<byte> field = _buffer.Slice(_length, BrokerMessage.NameBytes);
+        field.Clear();
+        Utf8TranscodeTruncated(name, field[..^1], out _);
+        _length += BrokerMessage.NameBytes;
+    }
+
+    /// <summary>Bytes of a fixed count, which is the field's.</summary>
+    public void WriteBytes(scoped ReadOnlySpan<byte> bytes)
+    {
+        bytes.CopyTo(_buffer[_length..]);
+        _length += bytes.Length;
     }
 
     /// <summary>As much of it as there is room for.</summary>

@@ -18,7 +18,7 @@ public enum BrokerOperation : ushort
     /// <summary>The buffer that a descriptor stands for.</summary>
     Import = 5,
 
-    /// <summary>A buffer's number is given back.</summary>
+    /// <summary>A number is given back: of a buffer, a queue, a timeline, a registration, a queue pair.</summary>
     Close = 6,
 
     /// <summary>A descriptor of the buffer's own pages, to be mapped.</summary>
@@ -32,6 +32,54 @@ public enum BrokerOperation : ushort
 
     /// <summary>Takes a buffer back from everybody; answered by the proof. For who allocated it.</summary>
     Revoke = 10,
+
+    /// <summary>The proof of a buffer that was taken back.</summary>
+    ReadProof = 11,
+
+    /// <summary>A fence of what an access to a buffer has to wait for, as a descriptor.</summary>
+    ExportFence = 12,
+
+    /// <summary>Lets others who use a buffer wait for a fence.</summary>
+    ImportFence = 13,
+
+    /// <summary>What a fence is made of, and how it stands.</summary>
+    DescribeFence = 14,
+
+    /// <summary>A fence that signals when two have.</summary>
+    MergeFences = 15,
+
+    /// <summary>The copy engine of a GPU copies from one buffer to another; answered by a fence.</summary>
+    Copy = 16,
+
+    /// <summary>A queue of a GPU's compute engine.</summary>
+    OpenQueue = 17,
+
+    /// <summary>Lets commands on a GPU use a buffer.</summary>
+    Bind = 18,
+
+    /// <summary>Ends what <see cref="Bind"/> began; jobs that were submitted go on.</summary>
+    Unbind = 19,
+
+    /// <summary>Commands for a queue; answered by a fence.</summary>
+    Submit = 20,
+
+    /// <summary>Registers a buffer with an RDMA NIC; answered by the key.</summary>
+    Register = 21,
+
+    /// <summary>A queue pair of an RDMA NIC, in the protection domain of this connection.</summary>
+    CreateQueuePair = 22,
+
+    /// <summary>Connects a queue pair to its peer.</summary>
+    ConnectQueuePair = 23,
+
+    /// <summary>A timeline that the program drives by hand.</summary>
+    OpenTimeline = 24,
+
+    /// <summary>A fence for a value of such a timeline.</summary>
+    MakeFence = 25,
+
+    /// <summary>Goes on along such a timeline.</summary>
+    Advance = 26,
 
     /// <summary>Both <see cref="Import"/> and <see cref="Map"/>, in one message.</summary>
     ImportAndMap = 32,

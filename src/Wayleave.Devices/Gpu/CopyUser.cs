@@ -110,9 +110,13 @@ public sealed class CopyUser : IRevocableImporter
     /// <param name="targetOffset">Where the copy starts there, in bytes.</param>
     /// <param name="lengthBytes">Positive.</param>
     /// <param name="fence">Signals when the engine is done with both.</param>
+    /// <param name="waits">
+    /// What has to signal before the copy starts; null for nothing. Copies of one target start in the order in which
+    /// they were submitted: one that waits is the last of its target until it has ended.
+    /// </param>
     /// <returns>
-    /// <see cref="Errno.EINVAL"/> for a range outside a buffer, or <see cref="CopyEngine.Refusal"/>. Then nothing was
-    /// submitted.
+    /// <see cref="Errno.EINVAL"/> for a range outside a buffer, <see cref="CopyEngine.Refusal"/>, or
+    /// <see cref="Errno.EDEADLK"/> when it would wait for itself. Then nothing was submitted.
     /// </returns>
     /// <exception cref="ArgumentException">The two are of different engines.</exception>
     /// <exception cref="InvalidOperationException">One of them is not mapped.</exception>
@@ -123,7 +127,8 @@ public sealed class CopyUser : IRevocableImporter
         CopyUser target,
         ulong targetOffset,
         ulong lengthBytes,
-        out Fence? fence)
+        out Fence? fence,
+        IReadOnlyList<Fence>? waits = null)
     {
         ArgumentNullException.ThrowIfNull(source);
         ArgumentNullException.ThrowIfNull(target);
@@ -157,9 +162,16 @@ public sealed class CopyUser : IRevocableImporter
             TargetOffset = targetOffset,
             LengthBytes = lengthBytes,
             Fence = target._copies.CreateFence(),
+            Waits = waits ?? [],
             Ended = target.EndingFor(source),
         };
-        engine.TrySubmit(job); // it has room, and waits for nothing
+        Errno errno = engine.TrySubmit(job); // it has room, so that only a circle is left to refuse
+        if (errno != Errno.Success)
+        {
+            job.Fence.Signal(errno);
+            return errno;
+        }
+
         source.Outstanding++;
         target.Outstanding += ReferenceEquals(source, target) ? 0 : 1;
         source.AddFence(ticket, job.Fence, ReservationUsage.Read);

@@ -1,5 +1,6 @@
 using Wayleave.Core.Buffers;
-using Wayleave.Devices.Gpu;
+using Wayleave.Core.Retirement;
+using Wayleave.Host.Objects;
 using Wayleave.Linux.Sharing;
 
 namespace Wayleave.Host.Broker;
@@ -8,23 +9,28 @@ namespace Wayleave.Host.Broker;
 /// Device memory that programs share. It is alive while a program has a number for it or a copy of a descriptor is
 /// left anywhere; the last one frees it, once. Changed under the host lock.
 /// </summary>
-internal sealed class BrokerBuffer(
-    GpuHandle gpu, GpuBuffer memory, SharedPages? pages, BrokerProgram owner, bool isWithdrawable)
+internal sealed class BrokerBuffer(IObjectDevice device, ObjectMemory memory, BrokerProgram owner, ulong chargedBytes)
 {
-    public GpuHandle Gpu { get; } = gpu;
+    public IObjectDevice Device { get; } = device;
 
-    public GpuBuffer Memory { get; } = memory;
+    public ObjectMemory Memory { get; } = memory;
 
     public SharedBuffer Shared => Memory.Shared;
 
-    /// <summary>What programs map; null for storage that can be taken back.</summary>
-    public SharedPages? Pages { get; } = pages;
+    /// <summary>As it was asked for.</summary>
+    public ulong SizeBytes => Memory.SizeBytes;
+
+    /// <summary>What programs map; null for storage that nobody may map.</summary>
+    public SharedPages? Pages { get; init; }
 
     /// <summary>Whether the pages may be taken out from under who maps them, when the buffer is taken back.</summary>
-    public bool IsWithdrawable { get; } = isWithdrawable;
+    public bool IsWithdrawable { get; init; }
 
     /// <summary>Who allocated it, on whose account its bytes are.</summary>
     public BrokerProgram Owner { get; } = owner;
+
+    /// <summary>On the account of its owner.</summary>
+    public ulong ChargedBytes { get; } = chargedBytes;
 
     /// <summary>Programs that have a number for it, once per number.</summary>
     public List<BrokerProgram> Numbers { get; } = [];
@@ -34,17 +40,20 @@ internal sealed class BrokerBuffer(
 
     public List<BrokerMapping> Mappings { get; } = [];
 
-    public int References => Numbers.Count + Descriptors.Count;
+    /// <summary>Registrations, bindings of engines and copies, which keep it as a number does.</summary>
+    public int Uses { get; set; }
+
+    public int References => Numbers.Count + Descriptors.Count + Uses;
+
+    /// <summary>The revoke by which it was last asked for, or null.</summary>
+    public RevokeOperation? Revoke { get; set; }
+
+    /// <summary>Its bytes are on the account of its owner as quarantined.</summary>
+    public bool IsQuarantined { get; set; }
 
     /// <summary>Its bytes are its device's again.</summary>
     public bool IsReturned { get; set; }
 }
-
-/// <summary>A descriptor that stands for a buffer.</summary>
-/// <param name="Pair">Whose kept end hangs up when the last copy is gone.</param>
-/// <param name="Buffer">What it stands for.</param>
-/// <param name="Exporter">On whose account it is.</param>
-internal sealed record BrokerDescriptor(HandlePair Pair, BrokerBuffer Buffer, BrokerProgram Exporter);
 
 /// <summary>A program's mapping of a buffer's pages.</summary>
 /// <param name="Mapping">Core's account of it.</param>

@@ -1,5 +1,6 @@
 using System.Globalization;
 using Wayleave.Linux;
+using Wayleave.Linux.Sharing;
 
 namespace Wayleave.Host.Broker;
 
@@ -7,34 +8,33 @@ namespace Wayleave.Host.Broker;
 /// A process that has something of this host: its account. Changed under the host lock; it lives until the process is
 /// dead and nothing is on its account any more.
 /// </summary>
-internal sealed class BrokerProgram(PidFd process, uint userId) : IDisposable
+internal sealed class BrokerProgram : IDisposable
 {
-    public PidFd Process { get; } = process;
+    public BrokerProgram(PidFd process, uint userId, BrokerLimits limits)
+    {
+        (Process, UserId) = (process, userId);
+        Holder = string.Create(CultureInfo.InvariantCulture, $"process {process.ProcessId}");
+        Ledger = new BrokerLedger(limits, Holder);
+    }
+
+    public PidFd Process { get; }
 
     public int ProcessId => Process.ProcessId;
 
-    public uint UserId { get; } = userId;
+    public uint UserId { get; }
 
     /// <summary>What it calls itself.</summary>
     public string Name { get; set; } = "";
 
     /// <summary>For accounts and proofs: <c>process 4711</c>.</summary>
-    public string Holder { get; } = string.Create(CultureInfo.InvariantCulture, $"process {process.ProcessId}");
+    public string Holder { get; }
 
     public bool IsDead { get; set; }
 
-    public int Connections { get; set; }
+    public BrokerLedger Ledger { get; }
 
-    /// <summary>Bytes that it allocated and that are not free again.</summary>
-    public ulong Bytes { get; set; }
-
-    public int Buffers { get; set; }
-
-    public int Descriptors { get; set; }
-
-    public int Mappings { get; set; }
-
-    public bool IsSettled => Connections == 0 && Bytes == 0 && Buffers == 0 && Descriptors == 0 && Mappings == 0;
+    /// <summary>Of its connections; a child may have copies of the other ends.</summary>
+    public List<MessageSocket> Sockets { get; } = [];
 
     public void Dispose() => Process.Dispose();
 }

@@ -116,7 +116,7 @@ public sealed class BrokerServer : IDisposable
         }
 
         _watch.Dispose();
-        Store.ReleaseAll();
+        Store.Buffers.ReleaseAll();
     }
 
     private static bool IsListening(string path)

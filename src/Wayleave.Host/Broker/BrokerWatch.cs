@@ -23,7 +23,7 @@ internal sealed class BrokerWatch : IDisposable
     {
         _store = store;
         _watch.Add(WakeKey, _wake.Descriptor, input: true);
-        store.Watch = _watch.Add;
+        store.Programs.Watch = _watch.Add;
         _thread = new Thread(Run) { IsBackground = true, Name = "wayleave broker watch" };
         _thread.Start();
     }
@@ -33,7 +33,7 @@ internal sealed class BrokerWatch : IDisposable
         _stopping = true;
         _wake.Signal();
         _thread.Join();
-        _store.Watch = null;
+        _store.Programs.Watch = null;
         _watch.Dispose();
         _wake.Dispose();
     }

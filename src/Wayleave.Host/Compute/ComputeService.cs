@@ -158,6 +158,26 @@ public sealed class ComputeService
         }
     }
 
+    /// <summary>As the other, for a buffer that is no object. The caller lets it live meanwhile.</summary>
+    /// <exception cref="WayleaveException">
+    /// EMFILE: too many. ENODEV: it was taken back. Or why the memory cannot be reached.
+    /// </exception>
+    internal ContextBuffer OpenBuffer(ComputeContext context, SharedBuffer buffer, GpuAccess access)
+    {
+        string operation = $"open {buffer.Name} in {context}";
+        using (_host.Enter())
+        {
+            ThrowIfEnded(context, operation);
+            if (context.Buffers.Count >= ComputeContext.BuffersMax)
+            {
+                throw new WayleaveException(Errno.EMFILE, operation, "too many buffers are open", "close some");
+            }
+
+            OpenLocked(context, buffer, null, access).ThrowIfFailed(operation);
+            return context.Buffers[^1];
+        }
+    }
+
     /// <summary>
     /// Ends a handle; jobs that were submitted with it go on, and so do its regions. The client's own memory is
     /// unmapped first, for which a NIC's <see cref="Configuration.NicConfig.PinnedMemory"/> may end the client.
@@ -608,7 +628,7 @@ public sealed class ComputeService
         using (_host.Enter())
         {
             ThrowIfEnded(context, operation);
-            IReadOnlyList<Fence> waits = _points.FencesFor(job);
+            IReadOnlyList<Fence> waits = [.. _points.FencesFor(job), .. job.Request.Waits];
             _points.LeaveWaiting(job);
             submit = SubmitOperation.Start(
                 job.Queue.Jobs!, new GpuSubmission(context.Gpu.Compute.Mode, job.Request.Commands, waits));

@@ -96,4 +96,8 @@ public sealed record JobRequest(
     IReadOnlyList<string> After,
     string? Signal,
     TimeSpan SubmitTimeout,
-    int Results);
+    int Results)
+{
+    /// <summary>Fences that have to signal before, beside the names; those of a program's own are refused.</summary>
+    public IReadOnlyList<Fence> Waits { get; init; } = [];
+}

@@ -39,10 +39,17 @@ public sealed record BrokerConfig
             problems.Add(new ConfigProblem("broker.bytes_per_program_max", "a program needs at least one page"));
         }
 
+        if (Limits.QuarantinedBytesMax is 0 or > long.MaxValue)
+        {
+            problems.Add(new ConfigProblem(
+                "broker.quarantined_bytes_per_program_max", "a program needs at least one page"));
+        }
+
         foreach ((string key, int value) in new[]
         {
             ("buffers", Limits.BuffersMax), ("descriptors", Limits.DescriptorsMax), ("mappings", Limits.MappingsMax),
-            ("connections", Limits.ConnectionsMax),
+            ("connections", Limits.ConnectionsMax), ("keys", Limits.KeysMax),
+            ("queue_pairs", Limits.QueuePairsMax), ("queues", Limits.QueuesMax), ("jobs", Limits.JobsMax),
         })
         {
             if (value is < 1 or > 1 << 20)

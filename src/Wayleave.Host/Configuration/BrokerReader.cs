@@ -23,8 +23,10 @@ internal sealed class BrokerReader(ConfigurationReader reader)
 
         BrokerLimits defaults = new();
         reader.CheckKeys(
-            broker, Path, "socket", "users", "bytes_per_program_max", "buffers_per_program_max",
-            "descriptors_per_program_max", "mappings_per_program_max", "connections_per_program_max");
+            broker, Path, "socket", "users", "bytes_per_program_max", "quarantined_bytes_per_program_max",
+            "buffers_per_program_max", "descriptors_per_program_max", "mappings_per_program_max",
+            "connections_per_program_max", "keys_per_program_max", "queue_pairs_per_program_max",
+            "queues_per_program_max", "jobs_per_program_max");
         return new BrokerConfig
         {
             SocketPath = reader.ReadPath(broker, Path, "socket"),
@@ -32,14 +34,21 @@ internal sealed class BrokerReader(ConfigurationReader reader)
             Limits = new BrokerLimits
             {
                 BytesMax = (ulong?)reader.ReadSize(broker, Path, "bytes_per_program_max") ?? defaults.BytesMax,
-                BuffersMax = reader.ReadInteger(broker, Path, "buffers_per_program_max") ?? defaults.BuffersMax,
-                DescriptorsMax =
-                    reader.ReadInteger(broker, Path, "descriptors_per_program_max") ?? defaults.DescriptorsMax,
-                MappingsMax = reader.ReadInteger(broker, Path, "mappings_per_program_max") ?? defaults.MappingsMax,
-                ConnectionsMax =
-                    reader.ReadInteger(broker, Path, "connections_per_program_max") ?? defaults.ConnectionsMax,
+                QuarantinedBytesMax =
+                    (ulong?)reader.ReadSize(broker, Path, "quarantined_bytes_per_program_max")
+                    ?? defaults.QuarantinedBytesMax,
+                BuffersMax = Count("buffers") ?? defaults.BuffersMax,
+                DescriptorsMax = Count("descriptors") ?? defaults.DescriptorsMax,
+                MappingsMax = Count("mappings") ?? defaults.MappingsMax,
+                ConnectionsMax = Count("connections") ?? defaults.ConnectionsMax,
+                KeysMax = Count("keys") ?? defaults.KeysMax,
+                QueuePairsMax = Count("queue_pairs") ?? defaults.QueuePairsMax,
+                QueuesMax = Count("queues") ?? defaults.QueuesMax,
+                JobsMax = Count("jobs") ?? defaults.JobsMax,
             },
         };
+
+        int? Count(string what) => reader.ReadInteger(broker, Path, $"{what}_per_program_max");
     }
 
     private uint[] ReadUsers(JsonObject broker)

@@ -170,9 +170,9 @@ public sealed class DeviceRemoval(WayleaveHost host)
         RevokePolicy policy = new() { Reason = departure.Reason, Timeout = departure.Request.Timeout };
         RetirementProof[] proofs = await Task
             .WhenAll(objects.Select(o => host.Objects.RevokeAsync(o, policy))).ConfigureAwait(false);
-        if (device is GpuHandle gpu && host.Broker is { } broker)
+        if (host.Broker is { } broker)
         {
-            proofs = [.. proofs, .. await broker.RevokeAllAsync(gpu, policy).ConfigureAwait(false)];
+            proofs = [.. proofs, .. await broker.Buffers.RevokeAllAsync(device, policy).ConfigureAwait(false)];
         }
 
         departure.Proofs.AddRange(proofs);

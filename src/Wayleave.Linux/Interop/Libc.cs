@@ -91,6 +91,15 @@ internal static unsafe partial class Libc
     internal static partial int epoll_wait(FileDescriptor epfd, void* events, int maxevents, int timeout);
 
     [LibraryImport(Library, SetLastError = true)]
+    internal static partial int shutdown(FileDescriptor sockfd, int how);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial nint send(FileDescriptor sockfd, void* buf, nuint len, int flags);
+
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial nint recv(FileDescriptor sockfd, void* buf, nuint len, int flags);
+
+    [LibraryImport(Library, SetLastError = true)]
     internal static partial int fchmod(FileDescriptor fd, uint mode);
 
     [LibraryImport(Library, EntryPoint = "open", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]

@@ -26,6 +26,10 @@ internal static class socket
 
     internal const int SCM_RIGHTS = 0x01;
 
+    internal const int SHUT_RD = 0;
+    internal const int SHUT_WR = 1;
+
+    internal const int MSG_PEEK = 0x02;
     internal const int MSG_CTRUNC = 0x08;
     internal const int MSG_TRUNC = 0x20;
     internal const int MSG_DONTWAIT = 0x40;

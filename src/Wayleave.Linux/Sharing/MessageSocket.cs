@@ -12,7 +12,7 @@ namespace Wayleave.Linux.Sharing;
 public sealed unsafe class MessageSocket(Socket socket) : IDisposable
 {
     /// <summary>Descriptors of one message, at most.</summary>
-    public const int DescriptorsMax = 4;
+    public const int DescriptorsMax = 16;
 
     // One header and its numbers, as CMSG_SPACE has it: both are multiples of what the kernel aligns to.
     private static readonly int s_headerBytes = sizeof(cmsghdr);

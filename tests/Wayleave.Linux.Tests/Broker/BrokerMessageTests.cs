@@ -113,7 +113,7 @@ public sealed class BrokerMessageTests : BrokerTest
     {
         byte[] buffer = new byte[256];
         BrokerWriter writer = BrokerMessage.Begin(buffer, new BrokerHeader(
-            (BrokerOperation)random.Next(0, 13), IsAnswer: false, Errno.Success, (ulong)random.NextInt64()));
+            (BrokerOperation)random.Next(0, 28), IsAnswer: false, Errno.Success, (ulong)random.NextInt64()));
         for (int n = random.Next(0, 5); n > 0; n--)
         {
             switch (random.Next(3))

@@ -45,10 +45,10 @@ public sealed class RandomDeathTests : BrokerTest
 
         ever.ForEach(p => p.KillAll());
 
-        await UntilAsync("the ledger is empty", () => UsedBytes() == before && Server.Store.ProgramCount == 0);
+        await UntilAsync("the ledger is empty", () => UsedBytes() == before && Server.Store.Programs.Count == 0);
         using (Host.Context.Enter())
         {
-            Assert.Empty(Server.Store.BuffersLocked);
+            Assert.Empty(Server.Store.Buffers.AllLocked);
             Assert.Equal(0UL, Host.Gpus[0].Device.Quarantine.Bytes);
         }
 

@@ -37,10 +37,10 @@ public sealed class SharingTests : BrokerTest
         BrokerBuffer shared;
         using (Host.Context.Enter())
         {
-            shared = Assert.Single(Server.Store.BuffersLocked);
+            shared = Assert.Single(Server.Store.Buffers.AllLocked);
         }
 
-        Assert.True(shared.Memory.Placement.Addresses.TryLocate(54321, out Core.Topology.DeviceAddress at, out _));
+        Assert.True(shared.Memory.Addresses.TryLocate(54321, out Core.Topology.DeviceAddress at, out _));
         Core.Topology.DmaPort processor = new(Host.Fabric.Processor);
         Assert.Equal(Errno.Success, processor.TryRead(at, 1, out ReadOnlySpan<byte> seen));
         Assert.Equal(99, seen[0]);
@@ -136,7 +136,7 @@ public sealed class SharingTests : BrokerTest
     [InlineData(false)]
     public async Task A_program_that_lies_about_its_mapping_reads_the_next_owners_bytes_only_if_believed(bool asks)
     {
-        Server.Store.AsksKernel = asks;
+        Server.Store.Mappings.AsksKernel = asks;
         ForeignProgram liar = await StartAsync();
         ulong free = (32UL << 20) - UsedBytes();
         int buffer = await liar.OkAsync($"allocate 1 {free} 0");
@@ -219,7 +219,7 @@ public sealed class SharingTests : BrokerTest
     [InlineData(false)]
     public async Task A_mapper_of_storage_that_was_withdrawn_sees_zeros_and_never_the_new_owners_bytes(bool replaces)
     {
-        Server.Store.ReplacesPages = replaces;
+        Server.Store.Mappings.ReplacesPages = replaces;
         ForeignProgram mapper = await StartAsync();
         using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "owner");
         ulong free = (32UL << 20) - UsedBytes();
@@ -248,7 +248,7 @@ public sealed class SharingTests : BrokerTest
         await Host.Objects.ForEachPieceAsync(next, 4096, 1, (_, bytes) => seen = bytes[0], Cancellation);
         Assert.Equal(replaces ? 0x5E : 77, seen);
         mapper.Kill();
-        await UntilAsync("its account is closed", () => Server.Store.ProgramCount == 1);
+        await UntilAsync("its account is closed", () => Server.Store.Programs.Count == 1);
     }
 
     [Fact]

@@ -1,0 +1,101 @@
+using Wayleave.Core;
+using Wayleave.Linux;
+using Wayleave.Linux.Sharing;
+
+namespace Wayleave.Host.Broker;
+
+/// <summary>The processes that have something of a host. Members with Locked in their name hold the host lock.</summary>
+internal sealed class BrokerPrograms(HostContext context, BrokerLimits limits)
+{
+    private const ulong ProcessKey = 1UL << 63; // a cookie is a count, and far from that
+
+    private readonly List<BrokerProgram> _programs = []; // host lock
+
+    /// <summary>Told what is to be watched: its key, and whether input counts. Host lock held; never waits.</summary>
+    public Action<ulong, FileDescriptor, bool>? Watch { get; set; }
+
+    public IReadOnlyList<BrokerProgram> AllLocked => _programs;
+
+    /// <summary>Programs that have something, or are connected.</summary>
+    public int Count
+    {
+        get
+        {
+            using (context.Enter())
+            {
+                return _programs.Count;
+            }
+        }
+    }
+
+    /// <summary>The program behind a connection, on whose account everything is.</summary>
+    /// <exception cref="WayleaveException">EDQUOT: it has too many connections. ESRCH: it is gone.</exception>
+    public BrokerProgram Enter(MessageSocket socket, UnixPeer peer)
+    {
+        using (context.Enter())
+        {
+            BrokerProgram? known = _programs.Find(p => p.ProcessId == peer.ProcessId && !p.IsDead);
+            if (known?.Process.WaitForExit(TimeSpan.Zero) == true)
+            {
+                known.IsDead = true; // and another has its number now
+                known = null;
+            }
+
+            if (known is null)
+            {
+                known = new BrokerProgram(OpenProcess(peer.ProcessId), peer.UserId, limits);
+                _programs.Add(known);
+                Watch?.Invoke(KeyOf(known), known.Process.Descriptor, true);
+            }
+
+            known.Ledger.Take(BrokerAccount.Connections, "connect");
+            known.Sockets.Add(socket);
+            return known;
+        }
+    }
+
+    public void Leave(BrokerProgram program, MessageSocket socket)
+    {
+        using (context.Enter())
+        {
+            program.Sockets.Remove(socket);
+            program.Ledger.Give(BrokerAccount.Connections);
+            ForgetLocked(program);
+        }
+    }
+
+    /// <summary>Ends the account of a program that is dead and has nothing any more.</summary>
+    public void ForgetLocked(BrokerProgram program)
+    {
+        if (program.IsDead && program.Ledger.IsEmpty && _programs.Remove(program))
+        {
+            program.Dispose();
+        }
+    }
+
+    /// <summary>Whether a key of the watch is a process's; a descriptor's is the cookie of its socket.</summary>
+    public static bool IsProcess(ulong key) => (key & ProcessKey) != 0;
+
+    /// <summary>Those whose key it is and who have ended: the number may be another process's by now.</summary>
+    public BrokerProgram[] FindDead(ulong key)
+    {
+        using (context.Enter())
+        {
+            return [.. _programs.Where(p => KeyOf(p) == key && !p.IsDead && p.Process.WaitForExit(TimeSpan.Zero))];
+        }
+    }
+
+    private static ulong KeyOf(BrokerProgram program) => ProcessKey | (uint)program.ProcessId;
+
+    private static PidFd OpenProcess(int processId)
+    {
+        try
+        {
+            return PidFd.Open(processId);
+        }
+        catch (LinuxException e)
+        {
+            throw ErrnoMap.ToException(e, "connect");
+        }
+    }
+}
