@@ -44,7 +44,7 @@ public sealed class ClientDevice
     /// <param name="storage">Whether it may be mapped or taken back.</param>
     /// <returns>Closed by disposing; the memory is freed when nobody has it any more.</returns>
     /// <exception cref="BrokerException">
-    /// ENOSPC: no room. EDQUOT: this program has as much as it may. EOPNOTSUPP: the device has no such storage.
+    /// ENOSPC, ENOMEM: no room. EDQUOT: this program has as much as it may. EOPNOTSUPP: the device has no such storage.
     /// </exception>
     public ClientBuffer Allocate(string name, ulong sizeBytes, ClientStorage storage = ClientStorage.Mappable)
     {

@@ -145,7 +145,11 @@ internal sealed class BrokerBuffers(
     }
 
     /// <summary>Something uses it, and keeps it as a number would.</summary>
-    public void HoldLocked(BrokerBuffer buffer) => buffer.Uses++;
+    public void HoldLocked(BrokerBuffer buffer)
+    {
+        context.AssertHeld();
+        buffer.Uses++;
+    }
 
     /// <summary>That has ended.</summary>
     public void DropLocked(BrokerBuffer buffer)

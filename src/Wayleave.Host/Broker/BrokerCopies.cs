@@ -1,5 +1,4 @@
 using Wayleave.Core;
-using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Devices.Gpu;

@@ -1,5 +1,3 @@
-using Wayleave.Core;
-using Wayleave.Core.Buffers;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Leases;
 

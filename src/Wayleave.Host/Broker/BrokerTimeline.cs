@@ -9,6 +9,8 @@ namespace Wayleave.Host.Broker;
 /// </summary>
 internal sealed class BrokerTimeline : IBrokerUse
 {
+    private const int PendingMax = 1024;
+
     private readonly BrokerSession _session;
     private readonly SoftwareTimeline _timeline; // host lock
 
@@ -29,10 +31,17 @@ internal sealed class BrokerTimeline : IBrokerUse
         }
     }
 
+    /// <exception cref="WayleaveException">EDQUOT: too many of its fences are pending.</exception>
     public SyncFile MakeFence(uint value)
     {
         using (_session.Host.Context.Enter())
         {
+            if (_timeline.PendingCount >= PendingMax)
+            {
+                throw new WayleaveException(
+                    Errno.EDQUOT, $"make a fence of {Name}", $"{PendingMax} of its fences are pending");
+            }
+
             return new SyncFile(_session.Host.Context, _timeline.CreateFence(value));
         }
     }

@@ -1,5 +1,4 @@
 using Wayleave.Client.Wire;
-using Wayleave.Core;
 using Wayleave.Core.Fences;
 using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Host.Compute;

@@ -10,6 +10,9 @@ public sealed record BuffersDocument
     public required string Host { get; init; }
 
     public required IReadOnlyList<BufferDocument> Buffers { get; init; }
+
+    /// <summary>Fences of which programs have descriptors.</summary>
+    public required IReadOnlyList<SyncFileDocument> SyncFiles { get; init; }
 }
 
 /// <summary>A buffer that is not released, or whose memory is in quarantine for a program that holds it.</summary>
@@ -48,6 +51,16 @@ public sealed record BufferDocument
 /// <param name="Pins">That it holds.</param>
 public sealed record BufferUserDocument(
     string Name, string Device, string Holder, ImporterKind Kind, MappingState State, int Pins);
+
+/// <summary>A fence that programs have as a descriptor.</summary>
+/// <param name="Name">Given at a merge, or made from what it is.</param>
+/// <param name="Fence">What signals it.</param>
+/// <param name="State"><c>pending</c>, <c>signaled</c>, or <c>forced</c> in the place of its owner.</param>
+/// <param name="Error">Of one that has signalled with an error, else null.</param>
+/// <param name="Program">On whose account the descriptor is.</param>
+/// <param name="Processes">Who has a copy, once per copy, as far as this user may look.</param>
+public sealed record SyncFileDocument(
+    string Name, string Fence, string State, string? Error, int Program, IReadOnlyList<int> Processes);
 
 /// <summary>Processes that hold a buffer, by number.</summary>
 /// <param name="Owner">Who allocated it.</param>

@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Host.Broker;
 using Wayleave.Linux.Sharing;
@@ -34,17 +35,44 @@ internal static class BufferReports
             }
         }
 
-        ILookup<ulong, int> open = DescriptorOwners.OfSockets(inodes.Values.SelectMany(i => i).ToHashSet());
+        (ulong Inode, SyncFileDocument File)[] files = DescribeSyncFiles(host);
+        ILookup<ulong, int> open = DescriptorOwners.OfSockets(
+            inodes.Values.SelectMany(i => i).Concat(files.Select(f => f.Inode)).ToHashSet());
         return new BuffersDocument
         {
             Host = host.Config.Name,
             Buffers = [.. seen.Select(s => ToDocument(s.Info, HoldersOf(s.Info.Id)))],
+            SyncFiles = [.. files.Select(f => f.File with { Processes = [.. open[f.Inode].Order()] })],
         };
 
         BufferHoldersDocument? HoldersOf(ulong id) =>
             holders.TryGetValue(id, out BufferHoldersDocument? found)
                 ? found with { Descriptors = [.. inodes[id].SelectMany(i => open[i]).Order()] }
                 : null;
+    }
+
+    private static (ulong Inode, SyncFileDocument File)[] DescribeSyncFiles(WayleaveHost host)
+    {
+        List<(ulong Inode, SyncFileDocument File)> files = [];
+        using (host.Context.Enter())
+        {
+            foreach (BrokerDescriptor descriptor in host.Broker?.Handles.AllLocked ?? [])
+            {
+                if (descriptor.Target is BrokerSync { File: { } file })
+                {
+                    bool isSignaled = file.Fence.CheckSignaled();
+                    files.Add((descriptor.Pair.Inode, new SyncFileDocument(
+                        file.Name,
+                        file.Fence.ToString(),
+                        !isSignaled ? "pending" : file.Fence.IsForced ? "forced" : "signaled",
+                        file.Fence.Error == Errno.Success ? null : file.Fence.Error.ToString(),
+                        descriptor.Exporter.ProcessId,
+                        [])));
+                }
+            }
+        }
+
+        return [.. files];
     }
 
     private static BufferDocument ToDocument(BufferInfo info, BufferHoldersDocument? holders) => new()

@@ -6,6 +6,7 @@ using Wayleave.Host;
 using Wayleave.Host.Broker;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
+using Wayleave.Linux.Sharing;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.Broker;
@@ -27,17 +28,30 @@ public abstract class BrokerTest : IAsyncLifetime
 
     protected virtual BrokerLimits Limits => new();
 
+    // A job that never ends is the test's to end, on however busy a machine.
+    protected virtual HostConfig Devices => new()
+    {
+        Nics = [new NicConfig { Address = System.Net.IPAddress.Loopback, UdpPort = 0 }],
+        Gpus =
+        [
+            new GpuConfig
+            {
+                VramBytes = 32 << 20,
+                SystemPoolBytes = 0,
+                Compute = new ComputeConfig { HangLimit = ComputeConfig.HangLimitMax },
+            },
+        ],
+        Nvmes = [],
+    };
+
     protected virtual IReadOnlyList<uint> Users => [];
 
     protected static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
     public async ValueTask InitializeAsync()
     {
-        Host = await WayleaveHost.StartAsync(new HostConfig
+        Host = await WayleaveHost.StartAsync(Devices with
         {
-            Nics = [new NicConfig { Address = System.Net.IPAddress.Loopback, UdpPort = 0 }],
-            Gpus = [new GpuConfig { VramBytes = 32 << 20, SystemPoolBytes = 0 }],
-            Nvmes = [],
             Broker = new BrokerConfig { SocketPath = Path.Combine(Root, "broker"), Limits = Limits, Users = Users },
         });
         Server = BrokerServer.Start(Host, _ => null)!;
@@ -83,6 +97,56 @@ public abstract class BrokerTest : IAsyncLifetime
 
     private protected BufferDocument? Find(string name) =>
         BufferReports.Describe(Host).Buffers.SingleOrDefault(b => b.Name == name && b.Holders is not null);
+
+    /// <summary>Passes a copy of a descriptor from one program to another; its number there.</summary>
+    private protected async Task<int> PassAsync(ForeignProgram from, int descriptor, ForeignProgram to)
+    {
+        string meeting = Path.Combine(Root, Path.GetRandomFileName());
+        await from.OkAsync($"offer {descriptor} {meeting}");
+        return await to.OkAsync($"take {meeting}");
+    }
+
+    /// <summary>Passes a copy of a descriptor of this process to a program; its number there.</summary>
+    private protected async Task<int> GiveAsync(ForeignProgram program, FileDescriptor descriptor)
+    {
+        string meeting = Path.Combine(Root, Path.GetRandomFileName());
+        using System.Net.Sockets.Socket listener = MessageSocket.Listen(meeting, 1);
+        Task<int> taking = program.OkAsync($"take {meeting}");
+        using MessageSocket socket = new(await listener.AcceptAsync(Cancellation));
+        Assert.Equal(Errno.Success, socket.Send([1], [descriptor]));
+        return await taking;
+    }
+
+    /// <summary>What is on the account of a process; 0 when it has none.</summary>
+    private protected long AccountOf(int processId, BrokerAccount account)
+    {
+        using (Host.Context.Enter())
+        {
+            return Server.Store.Programs.AllLocked.FirstOrDefault(p => p.ProcessId == processId)?.Ledger[account] ?? 0;
+        }
+    }
+
+    private protected long DescriptorsOf(int processId) => AccountOf(processId, BrokerAccount.Descriptors);
+
+    /// <summary>Kills the programs, and waits until nobody has anything.</summary>
+    private protected async Task ExpectSettledAsync(params ForeignProgram[] programs)
+    {
+        foreach (ForeignProgram program in programs)
+        {
+            program.KillAll();
+        }
+
+        await UntilAsync("nobody has anything", () => Server.Store.Programs.Count == 0);
+        using (Host.Context.Enter())
+        {
+            Assert.Empty(Server.Store.Buffers.AllLocked);
+            Assert.Empty(Server.Store.Handles.AllLocked);
+            Assert.Empty(Server.Store.Regions.AllLocked);
+            Assert.Equal(0UL, Host.Gpus[0].Device.Quarantine.Bytes);
+        }
+
+        Assert.Empty(Host.GetViolations());
+    }
 
     /// <summary>Looks again and again until what is expected is there: the only wait there is.</summary>
     protected static async Task UntilAsync(string what, Func<bool> condition)

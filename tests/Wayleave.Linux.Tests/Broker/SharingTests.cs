@@ -5,7 +5,6 @@ using Wayleave.Host;
 using Wayleave.Host.Broker;
 using Wayleave.Host.Control;
 using Wayleave.Host.Objects;
-using Wayleave.Linux.Sharing;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.Broker;
@@ -282,15 +281,5 @@ public sealed class SharingTests : BrokerTest
         Server.Dispose();
         Assert.Equal(
             Errno.ECONNRESET, Assert.Throws<BrokerException>(() => device.Allocate("x", 4096)).Errno);
-    }
-
-    private async Task<int> GiveAsync(ForeignProgram program, FileDescriptor descriptor)
-    {
-        string meeting = Path.Combine(Root, Path.GetRandomFileName());
-        using System.Net.Sockets.Socket listener = MessageSocket.Listen(meeting, 1);
-        Task<int> taking = program.OkAsync($"take {meeting}");
-        using MessageSocket socket = new(await listener.AcceptAsync(Cancellation));
-        Assert.Equal(Errno.Success, socket.Send([1], [descriptor]));
-        return await taking;
     }
 }

@@ -1,7 +1,8 @@
-// A program of another language that shares a host's memory: docs/broker.md in 200 lines. It reads one command per line
+// A program of another language that shares a host's memory: docs/broker.md in 300 lines. It reads one command per line
 // and answers each with one line: "ok ..." or "error ERRNO TEXT".
 #define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { OP_HELLO = 1, OP_OPEN, OP_ALLOCATE, OP_EXPORT, OP_IMPORT, OP_CLOSE, OP_MAP, OP_UNMAP };
+enum {
+    OP_HELLO = 1, OP_OPEN, OP_ALLOCATE, OP_EXPORT, OP_IMPORT, OP_CLOSE, OP_MAP, OP_UNMAP, OP_DESCRIBE, OP_REVOKE,
+    OP_PROOF, OP_EXPORT_FENCE, OP_IMPORT_FENCE, OP_DESCRIBE_FENCE, OP_MERGE, OP_COPY, OP_QUEUE, OP_BIND, OP_UNBIND,
+    OP_SUBMIT, OP_REGISTER, OP_QUEUE_PAIR, OP_CONNECT, OP_TIMELINE, OP_FENCE, OP_ADVANCE
+};
+
+enum { FDS_MAX = 16 };
 
 static int broker = -1;
 static uint8_t message[65536];
@@ -50,21 +57,27 @@ static int dial(const char *path)
     return connect(s, (struct sockaddr *)&to, sizeof(to)) == 0 ? s : -1;
 }
 
-static int send_with(int s, const void *bytes, size_t n, int fd)
+// As many descriptors as there are from the start of FDS that are not negative.
+static int send_all(int s, const void *bytes, size_t n, const int *fds, int count)
 {
-    char control[CMSG_SPACE(sizeof(int))] = { 0 };
+    char control[CMSG_SPACE(sizeof(int) * FDS_MAX)] = { 0 };
     struct iovec part = { (void *)bytes, n };
     struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1 };
-    if (fd >= 0) {
+    if (count > 0) {
         m.msg_control = control;
-        m.msg_controllen = sizeof(control);
+        m.msg_controllen = CMSG_SPACE(sizeof(int) * count);
         struct cmsghdr *c = CMSG_FIRSTHDR(&m);
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(int));
+        c->cmsg_len = CMSG_LEN(sizeof(int) * count);
+        memcpy(CMSG_DATA(c), fds, sizeof(int) * count);
     }
     return sendmsg(s, &m, MSG_NOSIGNAL) == (ssize_t)n ? 0 : -1;
+}
+
+static int send_with(int s, const void *bytes, size_t n, int fd)
+{
+    return send_all(s, bytes, n, &fd, fd >= 0);
 }
 
 static ssize_t receive_with(int s, void *bytes, size_t n, int *fd)
@@ -81,11 +94,11 @@ static ssize_t receive_with(int s, void *bytes, size_t n, int *fd)
 }
 
 // Sends the request, reads the answer; -1 after having printed the refusal.
-static int ask(int fd, int *received)
+static int ask_with(const int *fds, int count, int *received)
 {
     int none;
     u32(4, (uint32_t)length);
-    if (send_with(broker, message, length, fd) < 0) {
+    if (send_all(broker, message, length, fds, count) < 0) {
         printf("error %d gone\n", errno);
         return -1;
     }
@@ -105,13 +118,45 @@ static int ask(int fd, int *received)
     return 0;
 }
 
+static int ask(int fd, int *received) { return ask_with(&fd, fd >= 0, received); }
+
 static uint32_t get32(size_t at) { uint32_t v; memcpy(&v, message + 24 + at, 4); return v; }
 static uint64_t get64(size_t at) { uint64_t v; memcpy(&v, message + 24 + at, 8); return v; }
 
+// 64 bytes of a GPU's ring: docs/internals/gpu.md.
+static void command(uint16_t opcode, uint32_t value, uint64_t target, uint64_t count)
+{
+    memset(message + length, 0, 64);
+    u16(length, opcode);
+    u32(length + 4, value);
+    u64(length + 24, target);
+    u64(length + 48, count);
+    length += 64;
+}
+
+// An import that comes with too many descriptors.
+static void flood(const int *fds, int count)
+{
+    static char control[CMSG_SPACE(sizeof(int) * 253)];
+    begin(OP_IMPORT);
+    u32(4, (uint32_t)length);
+    struct iovec part = { message, length };
+    struct msghdr m = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_SPACE(sizeof(int) * count),
+    };
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int) * count);
+    memcpy(CMSG_DATA(c), fds, sizeof(int) * count);
+    ssize_t sent = sendmsg(broker, &m, MSG_NOSIGNAL);
+    printf(sent < 0 ? "error %d sendmsg\n" : "ok\n", errno);
+}
+
 static void run(char *line)
 {
-    char word[32] = "", a[108] = "", b[108] = "", c[32] = "";
-    sscanf(line, "%31s %107s %107s %31s", word, a, b, c);
+    char word[32] = "", a[108] = "", b[108] = "", c[32] = "", d[32] = "", e[32] = "";
+    sscanf(line, "%31s %107s %107s %31s %31s %31s", word, a, b, c, d, e);
     int fd = -1;
     if (!strcmp(word, "connect")) {
         broker = dial(a);
@@ -153,6 +198,76 @@ static void run(char *line)
         if (strcmp(b, "lie")) munmap(mapped, mapped_bytes);
         begin(OP_UNMAP); put32((uint32_t)atoi(a));
         if (ask(-1, NULL) == 0) printf("ok\n");
+    } else if (!strcmp(word, "copy")) { // DEVICE SOURCE TARGET BYTES [FENCE]: answers with a fence
+        begin(OP_COPY);
+        put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b)); put32((uint32_t)atoi(c));
+        put64(0); put64(atoi(b) == atoi(c) ? strtoull(d, NULL, 10) : 0); put64(strtoull(d, NULL, 10));
+        if (ask(*e ? atoi(e) : -1, &fd) == 0) printf("ok %d\n", fd);
+    } else if (!strcmp(word, "queue")) { // DEVICE
+        begin(OP_QUEUE); put32((uint32_t)atoi(a)); put32(4); put_name("q");
+        if (ask(-1, NULL) == 0) printf("ok %u %u\n", get32(0), get32(4));
+    } else if (!strcmp(word, "bind")) { // DEVICE BUFFER
+        begin(OP_BIND); put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b)); put32(3);
+        if (ask(-1, NULL) == 0) printf("ok %u %llu\n", get32(0), (unsigned long long)get64(4));
+    } else if (!strcmp(word, "unbind")) { // DEVICE HANDLE
+        begin(OP_UNBIND); put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b));
+        if (ask(-1, NULL) == 0) printf("ok\n");
+    } else if (!strcmp(word, "spin")) { // QUEUE [FENCE]: a command that never ends; answers with a fence
+        begin(OP_SUBMIT); put32((uint32_t)atoi(a)); command(9, 0, 0, UINT64_MAX);
+        if (ask(*b ? atoi(b) : -1, &fd) == 0) printf("ok %d\n", fd);
+    } else if (!strcmp(word, "fill")) { // QUEUE ADDRESS BYTES VALUE [FENCE]
+        begin(OP_SUBMIT); put32((uint32_t)atoi(a));
+        command(1, (uint32_t)atoi(d), strtoull(b, NULL, 10), strtoull(c, NULL, 10));
+        if (ask(*e ? atoi(e) : -1, &fd) == 0) printf("ok %d\n", fd);
+    } else if (!strcmp(word, "wait")) { // FENCE MILLISECONDS: 1 once it has signalled
+        struct pollfd p = { .fd = atoi(a), .events = POLLIN };
+        int seen = poll(&p, 1, atoi(b));
+        printf(seen < 0 ? "error %d poll\n" : "ok %d\n", seen < 0 ? errno : seen);
+    } else if (!strcmp(word, "status")) { // FENCE: the errno of one that has signalled
+        uint8_t word16[16];
+        ssize_t got = recv(atoi(a), word16, sizeof(word16), MSG_PEEK | MSG_DONTWAIT);
+        uint32_t error = ECONNRESET; // no word, and the end: the host is gone
+        if (got == sizeof(word16))
+            memcpy(&error, word16, sizeof(error));
+        printf(got < 0 && errno == EAGAIN ? "error %d pending\n" : "ok %d\n",
+            got < 0 && errno == EAGAIN ? EAGAIN : (int)error);
+    } else if (!strcmp(word, "merge")) { // FENCE FENCE
+        int both[2] = { atoi(a), atoi(b) };
+        begin(OP_MERGE); put_name("c");
+        if (ask_with(both, 2, &fd) == 0) printf("ok %d\n", fd);
+    } else if (!strcmp(word, "describe")) { // FENCE: its status, and how many it is made of
+        begin(OP_DESCRIBE_FENCE);
+        if (ask(atoi(a), NULL) == 0) printf("ok %d %u\n", (int)get32(0), get32(8));
+    } else if (!strcmp(word, "timeline")) {
+        begin(OP_TIMELINE); put_name("c");
+        if (ask(-1, NULL) == 0) printf("ok %u\n", get32(0));
+    } else if (!strcmp(word, "fence")) { // TIMELINE VALUE
+        begin(OP_FENCE); put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b));
+        if (ask(-1, &fd) == 0) printf("ok %d\n", fd);
+    } else if (!strcmp(word, "advance")) { // TIMELINE COUNT
+        begin(OP_ADVANCE); put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b));
+        if (ask(-1, NULL) == 0) printf("ok\n");
+    } else if (!strcmp(word, "register")) { // DEVICE BUFFER BYTES: the number and the key
+        begin(OP_REGISTER);
+        put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b)); put32(0); put32(7); put64(0); put64(strtoull(c, NULL, 10));
+        if (ask(-1, NULL) == 0) printf("ok %u %u\n", get32(0), get32(4));
+    } else if (!strcmp(word, "pair")) { // DEVICE: a queue pair
+        begin(OP_QUEUE_PAIR); put32((uint32_t)atoi(a));
+        if (ask(-1, NULL) == 0) printf("ok %u %u\n", get32(0), get32(24));
+    } else if (!strcmp(word, "revoke")) { // BUFFER MILLISECONDS
+        begin(OP_REVOKE); put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b));
+        if (ask(-1, NULL) == 0) printf("ok 0 %s\n", message + 24);
+    } else if (!strcmp(word, "proof")) { // BUFFER
+        begin(OP_PROOF); put32((uint32_t)atoi(a));
+        if (ask(-1, NULL) == 0) printf("ok 0 %s\n", message + 24);
+    } else if (!strcmp(word, "swallow")) { // FD: sends it by itself
+        int failed = send_with(atoi(a), "x", 1, atoi(a));
+        printf(failed ? "error %d send\n" : "ok\n", errno);
+    } else if (!strcmp(word, "flood")) { // COUNT: descriptors, with one request
+        int fds[253];
+        for (int i = 0; i < 253; i++)
+            fds[i] = 0;
+        flood(fds, atoi(a));
     } else if (!strcmp(word, "drop")) {
         printf(close(atoi(a)) == 0 ? "ok\n" : "error %d close\n", errno);
     } else if (!strcmp(word, "become")) { // USER: from root, for good
@@ -162,13 +277,14 @@ static void run(char *line)
         printf("ok\n");
     } else if (!strcmp(word, "dup")) {
         printf("ok %d\n", dup(atoi(a)));
-    } else if (!strcmp(word, "fork")) { // a child that has everything and does nothing
+    } else if (!strcmp(word, "fork")) { // a child that has everything and does nothing; 'keep' also the connection
         fflush(stdout);
         pid_t child = fork();
         if (child == 0) {
             close(0);
             close(1);
-            close(broker);
+            if (strcmp(a, "keep"))
+                close(broker);
             for (;;) pause();
         }
         printf("ok %d\n", child);
