@@ -340,7 +340,7 @@ public sealed class DeathTests : IAsyncLifetime
         ResourcesDocument resources = await _served.Client.GetResourcesAsync(Cancellation);
         BuffersDocument buffers = await _served.Client.GetBuffersAsync(Cancellation);
         IReadOnlyList<DeviceObject> objects = Host.Objects.List();
-        int transfers = Host.Transfers.List().Count, programs = _broker.Store.ProgramCount;
+        int transfers = Host.Transfers.List().Count, programs = _broker.Store.Programs.Count;
         using (Host.Context.Enter())
         {
             GpuHandle gpu = Host.Gpus[0];
