@@ -43,27 +43,23 @@ internal sealed class ConnectionSwitch
     /// <summary>What is asked for: over other links than the loopback what a frame of 1500 bytes carries.</summary>
     public PathMtu PathMtu { get; }
 
-    /// <summary>Lets peers connect to a port; 0 takes one that is free.</summary>
+    /// <summary>Lets peers connect to a port; 0 takes one that is free. Port token held.</summary>
     public Errno Listen(CmIdentifier identifier, ref ushort port, int backlog)
     {
-        Errno errno = Errno.Success;
-        bool isFree = port == 0;
         ushort chosen = port;
-        _device.WithToken(() =>
+        while (chosen == 0 || (port == 0 && _listeners.ContainsKey(chosen)))
         {
-            while (chosen == 0 || (isFree && _listeners.ContainsKey(chosen)))
-            {
-                chosen = _nextPort++;
-            }
+            chosen = _nextPort++;
+        }
 
-            errno = _manager.Listen(chosen, backlog, out CmListener? listener);
-            if (listener is not null)
-            {
-                (identifier.Switch, identifier.Listener) = (this, listener);
-                _listeners.Add(chosen, identifier);
-            }
-        });
         port = chosen;
+        Errno errno = _manager.Listen(chosen, backlog, out CmListener? listener);
+        if (listener is not null)
+        {
+            (identifier.Switch, identifier.Listener) = (this, listener);
+            _listeners.Add(chosen, identifier);
+        }
+
         return errno;
     }
 

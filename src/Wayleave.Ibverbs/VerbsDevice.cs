@@ -103,16 +103,31 @@ internal sealed class VerbsDevice : IKeySource
     {
         get
         {
-            PortDriver driver = Bind();
-            lock (_control)
-            {
-                if (_connections is null)
-                {
-                    driver.WithToken(() => _connections = new ConnectionSwitch(this, Machine));
-                    driver.TurnEnded = HandleTurnEnd;
-                }
+            WithConnections(_ => { });
+            return _connections!;
+        }
+    }
 
-                return _connections!;
+    /// <summary>
+    /// Runs control work of the connection manager under the token of the port. The first comes before any packet: a
+    /// request that meets queue pair 1 without its listener would be rejected, and one that meets no queue pair is
+    /// asked again.
+    /// </summary>
+    /// <exception cref="LinuxException">As <see cref="Bind"/>.</exception>
+    public void WithConnections(Action<ConnectionSwitch> action)
+    {
+        PortDriver driver = Bind();
+        lock (_control)
+        {
+            bool isFirst = _connections is null;
+            driver.WithToken(() =>
+            {
+                _connections ??= new ConnectionSwitch(this, Machine);
+                action(_connections);
+            });
+            if (isFirst)
+            {
+                driver.TurnEnded = HandleTurnEnd;
             }
         }
     }

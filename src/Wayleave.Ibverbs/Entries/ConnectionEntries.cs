@@ -98,8 +98,15 @@ internal static unsafe class ConnectionEntries
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_cm_listen")]
     private static int Listen(nint identifier, int device, ushort* port, int backlog) => Control.Run(() =>
-        VerbsDevices.All[device].Connections.Listen(
-            NativeHandle.Get<CmIdentifier>(identifier), ref *port, Math.Max(backlog, 1)));
+    {
+        CmIdentifier listening = NativeHandle.Get<CmIdentifier>(identifier);
+        ushort wanted = *port;
+        Errno errno = Errno.EINVAL;
+        VerbsDevices.All[device].WithConnections(connections =>
+            errno = connections.Listen(listening, ref wanted, Math.Max(backlog, 1)));
+        *port = wanted;
+        return errno;
+    });
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_cm_prepare")]
     private static int Prepare(int device, nint pair) => Control.Run(() =>
