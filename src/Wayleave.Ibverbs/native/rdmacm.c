@@ -158,6 +158,15 @@ static int gid_of(const struct sockaddr *address, uint8_t *gid)
 	return EAFNOSUPPORT;
 }
 
+/* ::1, or 127.0.0.1 in its mapped form: what "localhost" is. */
+static bool is_loopback(const uint8_t gid[16])
+{
+	static const uint8_t six[16] = { [15] = 1 };
+	static const uint8_t four[16] = { [10] = 0xff, 0xff, 127, 0, 0, 1 };
+
+	return !memcmp(gid, six, sizeof(six)) || !memcmp(gid, four, sizeof(four));
+}
+
 static bool is_any(const uint8_t *gid)
 {
 	static const uint8_t none[16], any4[16] = { [10] = 0xff, [11] = 0xff };
@@ -215,6 +224,8 @@ static int bind_address(struct identifier *i, struct sockaddr *address)
 	if (is_any(gid))
 		return 0;
 	MANAGED((device = wlv_cm_device(gid), 0));
+	if (device < 0 && is_loopback(gid) && context_count)
+		device = 0; /* the first that there is, as cma_bind_loopback of the kernel has it */
 	if (device < 0)
 		return ENODEV;
 	bind_device(i, device);
