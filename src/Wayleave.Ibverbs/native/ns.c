@@ -117,6 +117,27 @@ static void add_to(const char *folder, const char *root, const char *name)
 		fail("mount on", folder);
 }
 
+/*
+ * Nodes that are looked at must be those of character devices (UCX asks stat(2) for that), which nobody may make in a
+ * user namespace. The null device has a right to be shown anywhere.
+ */
+static void become_devices(const char *name)
+{
+	DIR *folder = opendir(name);
+	struct dirent *entry;
+
+	if (!folder)
+		return;
+	while ((entry = readdir(folder))) {
+		char node[PATH_MAX];
+
+		join(node, name, entry->d_name);
+		if (entry->d_type == DT_REG && mount("/dev/null", node, NULL, MS_BIND, NULL) < 0)
+			fail("bind /dev/null to", node);
+	}
+	closedir(folder);
+}
+
 int main(int count, char **arguments)
 {
 	unsigned int user = geteuid(), group = getegid();
@@ -134,6 +155,7 @@ int main(int count, char **arguments)
 		fail("make private", "/");
 	add_to("/sys/class", arguments[1], "class");
 	add_to("/dev", arguments[1], "dev");
+	become_devices("/dev/infiniband");
 	execvp(arguments[2], arguments + 2);
 	fprintf(stderr, "wayleave: start %s: %s\n", arguments[2], strerror(errno));
 	return errno == ENOENT ? 127 : 126;
