@@ -21,6 +21,7 @@ Comparison[] comparisons =
     new("import_and_map", "copy_read", "<= 20 us"),
     new("first_byte", "ucx cma get", null),
     new("hand_over", "ucx cma get", null),
+    new("ring", "ucx posix put_lat", "<= 1 us"),
     new("copy_mapped", "copy", "<= 1.11"),
     new("copy_mapped", "ucx posix put_bw", null),
     new("copy_mapped", "ucx cma get", null),
@@ -61,6 +62,7 @@ try
     {
         Dictionary<string, double> times = MeasureOurs();
         times["ucx posix put_bw"] = MeasureUcx("posix", "ucp_put_bw");
+        times["ucx posix put_lat"] = MeasureUcxLatency();
         times["ucx cma get"] = MeasureUcx("posix,cma", "ucp_get");
         measured.Add(times);
         Console.Error.WriteLine($"round {round + 1} of {rounds}");
@@ -90,7 +92,7 @@ if (json)
 }
 
 Console.WriteLine(
-    $"{"1 MiB, us",-16} {"ours",8} {"peer",8} {"ratio",6}  {"bar",-9} peer, {rounds} rounds");
+    $"{"us",-16} {"ours",8} {"peer",8} {"ratio",6}  {"bar",-9} peer, {rounds} rounds");
 foreach (Row row in rows)
 {
     Console.WriteLine(string.Create(
@@ -151,7 +153,13 @@ Dictionary<string, double> MeasureOurs()
 }
 
 // Microseconds for one message of 1 MiB, by the overall bandwidth in MiB/s: the sixth of its columns.
-static double MeasureUcx(string transports, string test)
+static double MeasureUcx(string transports, string test) =>
+    SizeBytes / (RunUcx(transports, test, SizeBytes, iterations: 2000)[5] * (1 << 20)) * 1e6;
+
+// Microseconds for 8 bytes there and 8 back: its second column is half of that.
+static double MeasureUcxLatency() => 2 * RunUcx("posix", "ucp_put_lat", sizeBytes: 8, iterations: 200_000)[1];
+
+static double[] RunUcx(string transports, string test, int sizeBytes, int iterations)
 {
     string port = FreePort();
     (string, string)[] environment = [("UCX_TLS", transports)];
@@ -161,12 +169,15 @@ static double MeasureUcx(string transports, string test)
         AwaitListener(port, server);
         string csv = Run(
             "ucx_perftest",
-            ["127.0.0.1", "-p", port, "-t", test, "-s", Text(SizeBytes), "-n", "2000", "-w", "200", "-f", "-v"],
+            [
+                "127.0.0.1", "-p", port, "-t", test,
+                "-s", Text(sizeBytes), "-n", Text(iterations), "-w", "200", "-f", "-v",
+            ],
             environment);
         string[] values = csv.Trim().Split('\n')[^1].Split(',');
         return values.Length < 8
             ? throw new PeerException($"ucx_perftest said: {csv}")
-            : SizeBytes / (double.Parse(values[5], CultureInfo.InvariantCulture) * (1 << 20)) * 1e6;
+            : [.. values.Select(v => double.Parse(v, CultureInfo.InvariantCulture))];
     }
     finally
     {

@@ -188,6 +188,9 @@ public sealed class BrokerClient : IDisposable
     /// </summary>
     public void Dispose() => _socket.Dispose();
 
+    /// <summary>Watches for the end of the connection.</summary>
+    internal void AddTo(DescriptorWatch watch, ulong key) => _socket.AddHangupTo(watch, key);
+
     internal delegate void BodyWriter(ref BrokerWriter body);
 
     internal delegate bool BodyReader(ref BrokerReader body, FileDescriptor[] descriptors);

@@ -180,7 +180,7 @@ public sealed class ClientBuffer : IDisposable
         }
     }
 
-    private void Write(ref BrokerWriter body) => body.WriteUInt32(_number);
+    internal void Write(ref BrokerWriter body) => body.WriteUInt32(_number);
 }
 
 /// <summary>A buffer in this process: its bytes are the device's memory.</summary>

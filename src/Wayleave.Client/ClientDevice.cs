@@ -1,5 +1,7 @@
 using Wayleave.Client.Wire;
+using Wayleave.Core;
 using Wayleave.Linux;
+using Wayleave.Linux.Sharing;
 
 namespace Wayleave.Client;
 
@@ -201,5 +203,40 @@ public sealed class ClientDevice
                 return isRead && body.IsEnd;
             });
         return new ClientQueuePair(_client, number, local!);
+    }
+
+    /// <summary>Opens rings in shared memory for commands to this GPU and their completions.</summary>
+    /// <param name="slots">Commands under way at most; a power of two from 2 to 4096.</param>
+    /// <exception cref="BrokerException">EBADF: this is no GPU. EINVAL: another number. EDQUOT, ENOMEM.</exception>
+    public ClientRing OpenRing(int slots = 256)
+    {
+        uint number = 0;
+        uint given = 0;
+        FileDescriptor[] sent = [];
+        string operation = $"open a ring to {Name}";
+        _client.Ask(operation, BrokerOperation.OpenRing, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt32((uint)slots);
+        }, (ref BrokerReader body, FileDescriptor[] received) =>
+        {
+            sent = received;
+            return body.TryReadUInt32(out number) && body.TryReadUInt32(out given) && body.IsEnd
+                && received.Length == 3;
+        });
+        RingMemory? memory = null;
+        try
+        {
+            memory = RingMemory.Open(sent[0], (int)given)
+                ?? throw new BrokerException(operation, Errno.EPROTO, "the host's memory is no ring");
+            return new ClientRing(_client, number, memory, sent[1], sent[2]);
+        }
+        catch
+        {
+            memory?.Dispose();
+            sent[1].Dispose();
+            sent[2].Dispose();
+            throw;
+        }
     }
 }

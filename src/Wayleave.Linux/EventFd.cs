@@ -49,6 +49,23 @@ public sealed unsafe class EventFd : IDisposable
         }
     }
 
+    /// <summary>
+    /// As <see cref="Signal"/>, for an eventfd that another process has too: it may have made it blocking and its count
+    /// as high as it goes, so that a write waits. A count that is as high has been signalled.
+    /// </summary>
+    /// <remarks>
+    /// Between the look and the write the other process may fill it up, and then the write waits for somebody to read
+    /// it: for a thread that serves nobody else.
+    /// </remarks>
+    public void SignalShared()
+    {
+        if (DescriptorPoll.Wait(Descriptor, poll.POLLOUT, TimeSpan.Zero, out short seen) == Errno.Success
+            && (seen & poll.POLLOUT) != 0)
+        {
+            Signal();
+        }
+    }
+
     /// <summary>Takes the whole count; any thread.</summary>
     /// <returns>How often it was signalled since it was last taken; 0 when not.</returns>
     public ulong Take()

@@ -83,4 +83,13 @@ public enum BrokerOperation : ushort
 
     /// <summary>Both <see cref="Import"/> and <see cref="Map"/>, in one message.</summary>
     ImportAndMap = 32,
+
+    /// <summary>Rings in shared memory, for commands to a GPU and their completions.</summary>
+    OpenRing = 33,
+
+    /// <summary>Lets commands of a ring name a buffer; answered by the slot in its table.</summary>
+    AttachToRing = 34,
+
+    /// <summary>Ends what <see cref="AttachToRing"/> began.</summary>
+    DetachFromRing = 35,
 }

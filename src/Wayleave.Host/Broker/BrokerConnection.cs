@@ -21,6 +21,7 @@ internal sealed class BrokerConnection(
     private SyncRequests _syncs = null!;
     private EngineRequests _engines = null!;
     private RdmaRequests _rdma = null!;
+    private RingRequests _rings = null!;
     private bool _isGreeted;
 
     public void Start()
@@ -46,6 +47,7 @@ internal sealed class BrokerConnection(
             _syncs = new SyncRequests(_session);
             _engines = new EngineRequests(_session);
             _rdma = new RdmaRequests(_session);
+            _rings = new RingRequests(_session, socket.Shutdown);
             try
             {
                 while (TryServe())
@@ -143,6 +145,9 @@ internal sealed class BrokerConnection(
             BrokerOperation.Register => _rdma.TryRegister(ref body, ref reply),
             BrokerOperation.CreateQueuePair => _rdma.TryCreateQueuePair(ref body, ref reply),
             BrokerOperation.ConnectQueuePair => _rdma.TryConnect(ref body),
+            BrokerOperation.OpenRing => _rings.TryOpen(ref body, ref reply),
+            BrokerOperation.AttachToRing => _rings.TryAttach(ref body, ref reply),
+            BrokerOperation.DetachFromRing => _rings.TryDetach(ref body),
             _ => false,
         };
         return isServed && TrySend(ref reply);
@@ -207,7 +212,7 @@ internal sealed class BrokerConnection(
     private bool TrySend(ref BrokerReply reply)
     {
         using FileDescriptor? descriptor = reply.Descriptor;
-        return TrySend(reply.Body.Finish(), descriptor is null ? [] : [descriptor]);
+        return TrySend(reply.Body.Finish(), descriptor is null ? reply.Lent ?? [] : [descriptor]);
     }
 
     private bool TrySend(ReadOnlySpan<byte> message, params ReadOnlySpan<FileDescriptor> descriptors) =>

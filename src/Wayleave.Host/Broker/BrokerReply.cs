@@ -10,4 +10,7 @@ internal ref struct BrokerReply(BrokerWriter body)
 
     /// <summary>Is sent with it, and closed here once it was.</summary>
     public FileDescriptor? Descriptor { get; set; }
+
+    /// <summary>Are sent with it, and stay whose they are.</summary>
+    public FileDescriptor[]? Lent { get; set; }
 }

@@ -9,4 +9,5 @@ internal static class epoll
 
     internal const uint EPOLLIN = 0x001;
     internal const uint EPOLLONESHOT = 1u << 30;
+    internal const uint EPOLLET = 1u << 31;
 }

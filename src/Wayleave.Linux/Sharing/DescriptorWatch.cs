@@ -6,8 +6,8 @@ using Wayleave.Linux.Interop;
 namespace Wayleave.Linux.Sharing;
 
 /// <summary>
-/// Many descriptors that one thread watches, each for one event: epoll(7) with EPOLLONESHOT. Any thread adds, without
-/// waking the one that waits; a descriptor that is closed is not watched any more.
+/// Many descriptors that one thread watches: epoll(7). Any thread adds, without waking the one that waits; a descriptor
+/// that is closed is not watched any more.
 /// </summary>
 public sealed unsafe class DescriptorWatch : IDisposable
 {
@@ -34,14 +34,31 @@ public sealed unsafe class DescriptorWatch : IDisposable
     /// <param name="descriptor">Not watched yet; whoever adds it keeps it open for as long as it is to be watched.</param>
     /// <param name="input">Whether input counts; a hang-up and an error always do.</param>
     /// <exception cref="LinuxException">ENOMEM; ENOSPC: more than fs.epoll.max_user_watches.</exception>
-    public void Add(ulong key, FileDescriptor descriptor, bool input)
+    public void Add(ulong key, FileDescriptor descriptor, bool input) =>
+        Add(key, descriptor, epoll.EPOLLONESHOT | (input ? epoll.EPOLLIN : 0));
+
+    /// <summary>
+    /// As <see cref="Add(ulong, FileDescriptor, bool)"/>, for each input there is: a write to an eventfd is one, whether
+    /// its count was taken or not. So nobody has to read it, and nobody can be made to wait by who reads it first.
+    /// </summary>
+    public void AddEdges(ulong key, FileDescriptor descriptor) => Add(key, descriptor, epoll.EPOLLIN | epoll.EPOLLET);
+
+    /// <summary>The end of a connection, for as long as it is there to be seen.</summary>
+    internal void AddHangup(ulong key, int descriptor) => Add(key, descriptor, events: 0);
+
+    private void Add(ulong key, FileDescriptor descriptor, uint events)
     {
         ArgumentNullException.ThrowIfNull(descriptor);
-        byte* watched = stackalloc byte[s_eventBytes];
-        Unsafe.WriteUnaligned(watched, epoll.EPOLLONESHOT | (input ? epoll.EPOLLIN : 0));
-        Unsafe.WriteUnaligned(watched + s_dataOffset, key);
         using FileDescriptor.Borrowed fd = descriptor.Borrow();
-        if (Libc.epoll_ctl(_epoll, epoll.EPOLL_CTL_ADD, fd.Number, watched) < 0)
+        Add(key, fd.Number, events);
+    }
+
+    private void Add(ulong key, int descriptor, uint events)
+    {
+        byte* watched = stackalloc byte[s_eventBytes];
+        Unsafe.WriteUnaligned(watched, events);
+        Unsafe.WriteUnaligned(watched + s_dataOffset, key);
+        if (Libc.epoll_ctl(_epoll, epoll.EPOLL_CTL_ADD, descriptor, watched) < 0)
         {
             LinuxException.Throw("epoll_ctl", "a watch");
         }
@@ -55,7 +72,7 @@ public sealed unsafe class DescriptorWatch : IDisposable
         ArgumentNullException.ThrowIfNull(ready);
         ready.Clear();
         byte* events = stackalloc byte[EventsMax * s_eventBytes];
-        int count = Libc.epoll_wait(_epoll, events, EventsMax, (int)timeout.TotalMilliseconds);
+        int count = Libc.epoll_wait(_epoll, events, EventsMax, timeout == Timeout.InfiniteTimeSpan ? -1 : (int)timeout.TotalMilliseconds);
         if (count < 0)
         {
             Errno errno = (Errno)Marshal.GetLastPInvokeError();

@@ -149,6 +149,27 @@ public sealed unsafe class MessageSocket(Socket socket) : IDisposable
         }
     }
 
+    /// <summary>Watches for the end of the connection.</summary>
+    /// <exception cref="ObjectDisposedException">It has been closed here.</exception>
+    public void AddHangupTo(DescriptorWatch watch, ulong key)
+    {
+        ArgumentNullException.ThrowIfNull(watch);
+        bool added = false;
+        SafeSocketHandle handle = socket.SafeHandle;
+        try
+        {
+            handle.DangerousAddRef(ref added);
+            watch.AddHangup(key, (int)handle.DangerousGetHandle());
+        }
+        finally
+        {
+            if (added)
+            {
+                handle.DangerousRelease();
+            }
+        }
+    }
+
     /// <summary>Both ends see the end of the connection, also a thread that receives here.</summary>
     public void Shutdown()
     {

@@ -70,7 +70,10 @@ public sealed class BenchCommandTests
         Dictionary<string, JsonElement> results =
             report.GetProperty("results").EnumerateArray().ToDictionary(r => r.GetProperty("name").GetString()!);
         string[] expected =
-            ["export", "import_and_map", "first_byte", "hand_over", "touch", "unmap_and_close", "copy", "copy_mapped"];
+        [
+            "export", "import_and_map", "first_byte", "hand_over", "touch", "unmap_and_close", "copy", "copy_mapped",
+            "ring", "ring_copy",
+        ];
         Assert.Subset(results.Keys.ToHashSet(), expected.ToHashSet());
         Assert.All(results.Values, r => Assert.Equal(20, r.GetProperty("latency").GetProperty("count").GetInt32()));
         Assert.True(results["copy_mapped"].GetProperty("ratio_to_copy").GetDouble() > 0);

@@ -2,6 +2,7 @@
 // and answers each with one line: "ok ..." or "error ERRNO TEXT".
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -9,13 +10,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 enum {
     OP_HELLO = 1, OP_OPEN, OP_ALLOCATE, OP_EXPORT, OP_IMPORT, OP_CLOSE, OP_MAP, OP_UNMAP, OP_DESCRIBE, OP_REVOKE,
     OP_PROOF, OP_EXPORT_FENCE, OP_IMPORT_FENCE, OP_DESCRIBE_FENCE, OP_MERGE, OP_COPY, OP_QUEUE, OP_BIND, OP_UNBIND,
-    OP_SUBMIT, OP_REGISTER, OP_QUEUE_PAIR, OP_CONNECT, OP_TIMELINE, OP_FENCE, OP_ADVANCE
+    OP_SUBMIT, OP_REGISTER, OP_QUEUE_PAIR, OP_CONNECT, OP_TIMELINE, OP_FENCE, OP_ADVANCE, OP_RING = 33, OP_ATTACH
 };
 
 enum { FDS_MAX = 16 };
@@ -80,6 +82,12 @@ static int send_with(int s, const void *bytes, size_t n, int fd)
     return send_all(s, bytes, n, &fd, fd >= 0);
 }
 
+static uint8_t *ring; // docs/internals/rings.md
+static uint32_t ring_slots, ring_submitted, ring_taken;
+static int ring_bell, ring_done;
+
+static volatile uint32_t *ring_word(size_t at) { return (volatile uint32_t *)(ring + at); }
+
 static ssize_t receive_with(int s, void *bytes, size_t n, int *fd)
 {
     char control[CMSG_SPACE(sizeof(int))];
@@ -116,6 +124,68 @@ static int ask_with(const int *fds, int count, int *received)
     }
     length = (size_t)got;
     return 0;
+}
+
+// An answer with three descriptors: only the one to 'ring'.
+static int ask_for_ring(int *fds)
+{
+    char control[CMSG_SPACE(3 * sizeof(int))];
+    struct iovec part = { message, sizeof(message) - 1 };
+    struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+    u32(4, (uint32_t)length);
+    if (send_with(broker, message, length, -1) < 0 || recvmsg(broker, &m, MSG_CMSG_CLOEXEC) < 24) {
+        printf("error %d gone\n", ECONNRESET);
+        return -1;
+    }
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    int32_t refused;
+    memcpy(&refused, message + 12, 4);
+    if (refused || !c || c->cmsg_len != CMSG_LEN(3 * sizeof(int))) {
+        printf("error %d no ring\n", refused);
+        return -1;
+    }
+    memcpy(fds, CMSG_DATA(c), 3 * sizeof(int));
+    return 0;
+}
+
+static void ring_push(uint32_t operation, uint32_t source, uint32_t target, uint64_t to, uint64_t bytes)
+{
+    uint8_t entry[64] = { 0 };
+    uint64_t tag = ring_submitted;
+    memcpy(entry, &operation, 4);
+    memcpy(entry + 8, &tag, 8);
+    memcpy(entry + 16, &source, 4);
+    memcpy(entry + 20, &target, 4);
+    memcpy(entry + 32, &to, 8);
+    memcpy(entry + 40, &bytes, 8);
+    memcpy(ring + 4096 + 64 * (ring_submitted % ring_slots), entry, 64);
+    __atomic_store_n(ring_word(128), ++ring_submitted, __ATOMIC_RELEASE);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (*ring_word(256) && __atomic_exchange_n(ring_word(256), 0, __ATOMIC_SEQ_CST)) {
+        uint64_t one = 1;
+        (void)!write(ring_bell, &one, sizeof(one));
+    }
+}
+
+// Looks, says that it sleeps, looks again, sleeps.
+static int ring_pull(uint64_t *entry, int milliseconds)
+{
+    for (;;) {
+        if (__atomic_load_n(ring_word(512), __ATOMIC_ACQUIRE) != ring_taken) {
+            size_t completions = 4096 + (64 * ring_slots + 4095) / 4096 * 4096;
+            memcpy(entry, ring + completions + 32 * (ring_taken % ring_slots), 16);
+            __atomic_store_n(ring_word(768), ++ring_taken, __ATOMIC_RELEASE);
+            *ring_word(640) = 0;
+            return 0;
+        }
+        if (!__atomic_exchange_n(ring_word(640), 1, __ATOMIC_SEQ_CST))
+            continue;
+        struct pollfd p[2] = { { .fd = ring_done, .events = POLLIN }, { .fd = broker, .events = 0 } };
+        uint64_t count;
+        if (poll(p, 2, milliseconds) <= 0 || p[1].revents)
+            return -1;
+        (void)!read(ring_done, &count, sizeof(count));
+    }
 }
 
 static int ask(int fd, int *received) { return ask_with(&fd, fd >= 0, received); }
@@ -260,6 +330,75 @@ static void run(char *line)
     } else if (!strcmp(word, "proof")) { // BUFFER
         begin(OP_PROOF); put32((uint32_t)atoi(a));
         if (ask(-1, NULL) == 0) printf("ok 0 %s\n", message + 24);
+    } else if (!strcmp(word, "ring")) { // DEVICE SLOTS
+        int fds[3];
+        begin(OP_RING); put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b));
+        if (ask_for_ring(fds) < 0) return;
+        ring_slots = get32(4);
+        ring_submitted = ring_taken = 0;
+        ring_bell = fds[1];
+        ring_done = fds[2];
+        size_t all = 4096 + (64 * ring_slots + 4095) / 4096 * 4096 + (32 * ring_slots + 4095) / 4096 * 4096;
+        ring = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
+        close(fds[0]);
+        printf("ok %u\n", get32(0));
+    } else if (!strcmp(word, "attach")) { // RING BUFFER
+        begin(OP_ATTACH); put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b));
+        if (ask(-1, NULL) == 0) printf("ok %u\n", get32(0));
+    } else if (!strcmp(word, "push")) { // OPERATION SOURCE TARGET BYTES: if there is room
+        int has_room = ring_submitted - *ring_word(384) < ring_slots && ring_submitted - ring_taken < ring_slots;
+        if (has_room) ring_push((uint32_t)atoi(a), (uint32_t)atoi(b), (uint32_t)atoi(c), 0, strtoull(d, NULL, 10));
+        printf("ok %d\n", has_room);
+    } else if (!strcmp(word, "pull")) { // MILLISECONDS: the errno of a completion
+        uint64_t entry[2];
+        if (ring_pull(entry, atoi(a)) < 0) printf("error %d no completion\n", ETIMEDOUT);
+        else printf("ok %d %llu\n", (int)(uint32_t)entry[1], (unsigned long long)entry[0]);
+    } else if (!strcmp(word, "poison")) { // SEED: garbage in the ring, and the bell
+        uint64_t one = 1;
+        srand((unsigned)atoi(a));
+        for (int i = 0; i < 64; i++)
+            ring[rand() % (4096 + 64 * ring_slots)] = (uint8_t)rand();
+        *ring_word(128) = (uint32_t)rand();
+        (void)!write(ring_bell, &one, sizeof(one));
+        printf("ok\n");
+    } else if (!strcmp(word, "jam")) { // its own eventfd is full, and waits for who writes to it
+        uint64_t most = UINT64_MAX - 1;
+        uint64_t count;
+        (void)!read(ring_done, &count, sizeof(count));
+        (void)!write(ring_done, &most, sizeof(most));
+        printf(fcntl(ring_done, F_SETFL, 0) ? "error %d fcntl\n" : "ok\n", errno);
+    } else if (!strcmp(word, "seal")) { // FD SEALS
+        printf(fcntl(atoi(a), F_ADD_SEALS, atoi(b)) ? "error %d fcntl\n" : "ok\n", errno);
+    } else if (!strcmp(word, "reopen")) { // FD: by /proc, as another open file
+        char path[64];
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", atoi(a));
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        printf(fd < 0 ? "error %d open\n" : "ok %d\n", fd < 0 ? errno : fd);
+    } else if (!strcmp(word, "again")) { // FD: another mapping of it, which nobody was told of
+        mapped = mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, atoi(a), 0);
+        printf(mapped == MAP_FAILED ? "error %d mmap\n" : "ok\n", errno);
+    } else if (!strcmp(word, "truncate")) { // FD BYTES
+        printf(ftruncate(atoi(a), atoll(b)) ? "error %d ftruncate\n" : "ok\n", errno);
+    } else if (!strcmp(word, "remap")) { // to other addresses
+        void *there = mmap(NULL, mapped_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        mapped = mremap(mapped, mapped_bytes, mapped_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, there);
+        printf(mapped == MAP_FAILED ? "error %d mremap\n" : "ok\n", errno);
+    } else if (!strcmp(word, "huge")) { // advice for what is mapped
+        printf(madvise(mapped, mapped_bytes, MADV_HUGEPAGE) ? "error %d madvise\n" : "ok\n", errno);
+    } else if (!strcmp(word, "scribble")) { // MICROSECONDS: a child that writes to all that is mapped, again and again
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            close(0);
+            close(1);
+            close(broker);
+            for (uint8_t v = 1;; v++) {
+                for (size_t i = 0; i < mapped_bytes; i += 512)
+                    ((volatile uint8_t *)mapped)[i] = v;
+                usleep((useconds_t)atoi(a));
+            }
+        }
+        printf("ok %d\n", child);
     } else if (!strcmp(word, "swallow")) { // FD: sends it by itself
         int failed = send_with(atoi(a), "x", 1, atoi(a));
         printf(failed ? "error %d send\n" : "ok\n", errno);
@@ -314,6 +453,7 @@ static void run(char *line)
 int main(void)
 {
     char line[256];
+    umask(0); // programs of other users meet at its sockets
     while (fgets(line, sizeof(line), stdin)) {
         run(line);
         fflush(stdout);

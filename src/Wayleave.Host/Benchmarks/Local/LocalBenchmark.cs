@@ -85,6 +85,7 @@ public sealed class LocalBenchmark
         List<LocalBenchmarkResult> results = [];
         HandOver(buffer, mapping.Memory, results, cancellation);
         Copy(buffer, mapping.Memory, results, cancellation);
+        Ring(results, cancellation);
         return results;
     }
 
@@ -149,6 +150,23 @@ public sealed class LocalBenchmark
         {
             results.Add(Result("copy_read", "one copy by process_vm_readv", read, moves: true, readRatio));
         }
+    }
+
+    private void Ring(List<LocalBenchmarkResult> results, CancellationToken cancellation)
+    {
+        List<double> nothing = [], copies = [];
+        LocalMessages.Send(_peer, [(long)LocalVerb.Ring, _options.Iterations + WarmUps, 0, 0]);
+        Span<long> times = stackalloc long[2];
+        for (int round = -WarmUps; round < _options.Iterations; round++)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            LocalMessages.Receive(_peer, times);
+            Keep(nothing, times[0], round);
+            Keep(copies, times[1], round);
+        }
+
+        results.Add(Result("ring", "a command in a ring and its completion, both spinning", nothing));
+        results.Add(Result("ring_copy", "4 KiB copied by a command in a ring", copies));
     }
 
     private int WarmUps => Math.Max(1, _options.Iterations / 10);

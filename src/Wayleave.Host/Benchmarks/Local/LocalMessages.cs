@@ -14,6 +14,9 @@ internal enum LocalVerb
 
     /// <summary>A descriptor comes with it: keep it mapped, and measure copies out of it.</summary>
     Copy = 2,
+
+    /// <summary>Open a ring, and measure commands in it one by one.</summary>
+    Ring = 3,
 }
 
 /// <summary>Numbers in one message, between two processes of this program.</summary>

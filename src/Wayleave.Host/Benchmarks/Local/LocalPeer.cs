@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Wayleave.Client;
+using Wayleave.Client.Wire;
 using Wayleave.Core;
 using Wayleave.Linux;
 using Wayleave.Linux.Sharing;
@@ -24,13 +25,17 @@ public static class LocalPeer
         {
             using (descriptor)
             {
-                if (command[0] == (long)LocalVerb.HandOver)
+                switch ((LocalVerb)command[0])
                 {
-                    HandOver(socket, client, descriptor!, command[1]);
-                }
-                else
-                {
-                    Copy(socket, client, descriptor!, (int)command[1], (int)command[2], (nuint)command[3]);
+                    case LocalVerb.HandOver:
+                        HandOver(socket, client, descriptor!, command[1]);
+                        break;
+                    case LocalVerb.Copy:
+                        Copy(socket, client, descriptor!, (int)command[1], (int)command[2], (nuint)command[3]);
+                        break;
+                    default:
+                        Ring(socket, client, (int)command[1]);
+                        break;
                 }
             }
         }
@@ -90,5 +95,41 @@ public static class LocalPeer
         }
 
         mapping.Dispose();
+    }
+
+    // One command at a time. While the times are taken nothing is sent: the host's side and this one spin.
+    private static void Ring(MessageSocket socket, BrokerClient client, int iterations)
+    {
+        ClientDevice device = client.OpenDevice("gpu0");
+        using ClientBuffer buffer = device.Allocate("ring", 2 * PageBytes);
+        using ClientRing ring = device.OpenRing();
+        uint slot = ring.Attach(buffer);
+        long[] nothing = new long[iterations], copies = new long[iterations];
+        for (int i = 0; i < iterations; i++)
+        {
+            nothing[i] = RoundTrip(ring, new RingCommand(RingOperation.Nothing, false, (ulong)i));
+        }
+
+        for (int i = 0; i < iterations; i++)
+        {
+            copies[i] = RoundTrip(
+                ring, new RingCommand(RingOperation.Copy, false, (ulong)i, slot, slot, 0, PageBytes, PageBytes));
+        }
+
+        for (int i = 0; i < iterations; i++)
+        {
+            LocalMessages.Send(socket, [nothing[i], copies[i]]);
+        }
+    }
+
+    private static long RoundTrip(ClientRing ring, in RingCommand command)
+    {
+        long start = Stopwatch.GetTimestamp();
+        ring.TrySubmit(command);
+        ring.Wait(out RingCompletion completion, Timeout.InfiniteTimeSpan);
+        long elapsed = Stopwatch.GetTimestamp() - start;
+        return completion.Errno == Errno.Success && completion.Tag == command.Tag
+            ? elapsed
+            : throw new WayleaveException(completion.Errno, "measure a ring", "another completion came");
     }
 }

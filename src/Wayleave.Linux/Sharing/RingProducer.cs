@@ -1,0 +1,55 @@
+using Wayleave.Core;
+
+namespace Wayleave.Linux.Sharing;
+
+/// <summary>The side of a ring that writes entries. One thread at a time; its own index is in memory of its own.</summary>
+public sealed class RingProducer
+{
+    private readonly RingMemory.RingSide _side;
+    private uint _submitted;
+
+    private RingProducer(RingMemory.RingSide side) => _side = side;
+
+    public static RingProducer OfCommands(RingMemory memory)
+    {
+        ArgumentNullException.ThrowIfNull(memory);
+        return new RingProducer(memory.Commands);
+    }
+
+    public static RingProducer OfCompletions(RingMemory memory)
+    {
+        ArgumentNullException.ThrowIfNull(memory);
+        return new RingProducer(memory.Completions);
+    }
+
+    /// <summary>How many entries there is room for, as the other side says at this moment.</summary>
+    /// <returns>False when it says what cannot be: it took more than there were.</returns>
+    public bool TryGetRoom(out int room)
+    {
+        uint used = _submitted - Volatile.Read(ref _side.Taken);
+        room = _side.Slots - (int)Math.Min(used, (uint)_side.Slots);
+        return used <= (uint)_side.Slots;
+    }
+
+    /// <summary>
+    /// Writes an entry and makes it visible, after all that this thread wrote before. The caller knows of the room.
+    /// </summary>
+    /// <param name="entry">Of the ring's size.</param>
+    public void Write(ReadOnlySpan<byte> entry)
+    {
+        entry.CopyTo(_side.Entry(_submitted));
+        Interleave.Point("ring: submit");
+        Volatile.Write(ref _side.Submitted, ++_submitted);
+    }
+
+    /// <summary>
+    /// After a write: whether the other side sleeps, or is about to. Then it has to be woken, by the one who is told.
+    /// </summary>
+    public bool MustWake()
+    {
+        // The index was written before the flag is read, in one order for all (Dekker); see RingConsumer.TryBeginSleep.
+        Interlocked.MemoryBarrier();
+        Interleave.Point("ring: look for a sleeper");
+        return Volatile.Read(ref _side.Asleep) != 0 && Interlocked.Exchange(ref _side.Asleep, 0) != 0;
+    }
+}
