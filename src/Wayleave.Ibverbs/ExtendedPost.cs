@@ -5,7 +5,8 @@ namespace Wayleave.Ibverbs;
 
 // ibv_wr_post(3). A request is begun by its builder (wr_send, wr_rdma_write, ...), which takes wr_id and wr_flags from
 // the structure, completed by its setters, and goes into the chain when the next builder or wr_complete comes. The
-// first error is kept: wr_complete returns it, and nothing of the chain is posted. All by the thread that began.
+// first error is kept: wr_complete returns it, and nothing of the chain is posted. All by the thread that began. What
+// comes without wr_start is refused: by wr_complete with EINVAL, the others have no result.
 
 /// <summary>The requests between <c>wr_start</c> and <c>wr_complete</c> of one queue pair.</summary>
 internal sealed class ExtendedPost(VerbsQueuePair pair)
@@ -20,19 +21,20 @@ internal sealed class ExtendedPost(VerbsQueuePair pair)
     private int _inlineLength;
     private bool _isInline;
     private bool _isOpen;
+    private bool _isStarted;
 
     /// <summary><c>wr_start</c>.</summary>
     public void Start()
     {
         _chain.Begin();
-        (_errno, _isOpen) = (Errno.Success, false);
+        (_errno, _isOpen, _isStarted) = (Errno.Success, false, true);
     }
 
     /// <summary>A builder: ends the request before, and begins this one.</summary>
     public void Begin(in SendWorkRequest request)
     {
         Finish();
-        (_request, _bind, _pieceCount, _inlineLength, _isInline, _isOpen) = (request, null, 0, 0, false, true);
+        (_request, _bind, _pieceCount, _inlineLength, _isInline, _isOpen) = (request, null, 0, 0, false, _isStarted);
     }
 
     /// <summary><c>wr_bind_mw</c>.</summary>
@@ -79,7 +81,13 @@ internal sealed class ExtendedPost(VerbsQueuePair pair)
     /// <summary><c>wr_complete</c>.</summary>
     public Errno Complete()
     {
+        if (!_isStarted)
+        {
+            return Errno.EINVAL;
+        }
+
         Finish();
+        _isStarted = false;
         if (_errno != Errno.Success)
         {
             _chain.Abort();
@@ -93,8 +101,11 @@ internal sealed class ExtendedPost(VerbsQueuePair pair)
     /// <summary><c>wr_abort</c>.</summary>
     public void Abort()
     {
-        _isOpen = false;
-        _chain.Abort();
+        if (_isStarted)
+        {
+            (_isOpen, _isStarted) = (false, false);
+            _chain.Abort();
+        }
     }
 
     private void Finish()

@@ -102,7 +102,10 @@ internal static unsafe class WorkLists
         bool isAtomic = opcode is WorkRequestOpcode.AtomicCompareSwap or WorkRequestOpcode.AtomicFetchAdd;
         bool isCount = IsCount(wr->num_sge, wr->sg_list)
             && wr->num_sge <= Math.Max(pair.Capabilities.MaxSendSge, 1); // inline too: nobody reads further than that
-        if (!isCount || (isDatagram && wr->wr__ud__ah is null))
+        AddressHandle? to = isDatagram && wr->wr__ud__ah is not null
+            ? NativeHandle.Of<VerbsAddress>(wr->wr__ud__ah).Handle
+            : null;
+        if (!isCount || (isDatagram && to?.Domain.Device != pair.Domain.Device))
         {
             return Errno.EINVAL;
         }
@@ -119,7 +122,7 @@ internal static unsafe class WorkLists
             RKey = isAtomic ? wr->wr__atomic__rkey : wr->wr__rdma__rkey,
             CompareAdd = wr->wr__atomic__compare_add,
             Swap = wr->wr__atomic__swap,
-            AddressHandle = isDatagram ? NativeHandle.Of<VerbsAddress>(wr->wr__ud__ah).Handle : null,
+            AddressHandle = to,
             RemoteQpNumber = wr->wr__ud__remote_qpn,
             RemoteQKey = wr->wr__ud__remote_qkey,
         };

@@ -61,6 +61,11 @@ internal static unsafe class DataEntries
     [UnmanagedCallersOnly(EntryPoint = "wlv_poll_cq")]
     private static int Poll(void* cq, int count, ibv_wc* completions)
     {
+        if (count > 0 && completions is null)
+        {
+            return -(int)Errno.EINVAL;
+        }
+
         VerbsCompletions queue = NativeHandle.Of<VerbsCompletions>(cq);
         int found = Completions.Poll(queue.Queue, count, completions);
         if (found != 0 || queue.Device.Driver is not { } driver)

@@ -84,7 +84,7 @@ internal static unsafe class ExtendedEntries
     {
         ExtendedPost post = Of(qp);
         post.Begin(New(qp, WorkRequestOpcode.AtomicWrite) with { RKey = key, RemoteAddress = address });
-        post.AppendInline(new ReadOnlySpan<byte>(value, sizeof(ulong)));
+        Append(post, value, sizeof(ulong));
     }
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_wr_bind_mw")]
@@ -129,6 +129,12 @@ internal static unsafe class ExtendedEntries
     [UnmanagedCallersOnly(EntryPoint = "wlv_wr_set_inline_data_list")]
     private static void SetInlineList(byte* qp, nuint count, ibv_data_buf* list)
     {
+        if (list is null && count != 0)
+        {
+            Of(qp).Fail(Errno.EINVAL);
+            return;
+        }
+
         for (nuint i = 0; i < count; i++)
         {
             Append(Of(qp), (void*)list[i].addr, (nuint)list[i].length);
@@ -144,7 +150,14 @@ internal static unsafe class ExtendedEntries
             return;
         }
 
-        Of(qp).SetAddress(NativeHandle.Of<VerbsAddress>(address).Handle, number, key);
+        AddressHandle handle = NativeHandle.Of<VerbsAddress>(address).Handle;
+        if (handle.Domain.Device != NativeHandle.Of<VerbsQueuePair>(qp).Domain.Domain.Device)
+        {
+            Of(qp).Fail(Errno.EINVAL);
+            return;
+        }
+
+        Of(qp).SetAddress(handle, number, key);
     }
 
     private static ExtendedPost Of(byte* qp) => NativeHandle.Of<VerbsQueuePair>(qp).Extended;

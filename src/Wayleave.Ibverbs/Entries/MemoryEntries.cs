@@ -51,7 +51,12 @@ internal static unsafe class MemoryEntries
     {
         VerbsRegion region = NativeHandle.Get<VerbsRegion>(handle);
         VerbsDomain next = NativeHandle.Get<VerbsDomain>(domain);
-        if (region.Region.Registration != RegistrationKind.OwnMemory || next.Device != region.Domain.Device)
+        if (next.Device != region.Domain.Device)
+        {
+            return Errno.EINVAL;
+        }
+
+        if (region.Region.Registration != RegistrationKind.OwnMemory)
         {
             return Errno.EOPNOTSUPP;
         }

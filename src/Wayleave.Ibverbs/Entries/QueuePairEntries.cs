@@ -19,6 +19,11 @@ internal static unsafe class QueuePairEntries
         VerbsCompletions sendQueue = NativeHandle.Get<VerbsCompletions>(sends);
         VerbsCompletions receiveQueue = NativeHandle.Get<VerbsCompletions>(receives);
         VerbsSharedReceives? taken = shared == 0 ? null : NativeHandle.Get<VerbsSharedReceives>(shared);
+        if (sendQueue.Device != owner.Device || receiveQueue.Device != owner.Device)
+        {
+            return Errno.EINVAL;
+        }
+
         if (init->qp_type is < (uint)QueuePairType.ReliableConnection or > (uint)QueuePairType.UnreliableDatagram)
         {
             return Errno.EOPNOTSUPP;

@@ -145,16 +145,23 @@ EXPORT void ibv_free_device_list(struct ibv_device **list)
 
 EXPORT const char *ibv_get_device_name(struct ibv_device *device)
 {
+	if (!device)
+		return fail(EINVAL);
 	return device->name;
 }
 
 EXPORT int ibv_get_device_index(struct ibv_device *device)
 {
+	if (!device)
+		return failed(EINVAL);
 	return (int)(device - devices);
 }
 
 EXPORT __be64 ibv_get_device_guid(struct ibv_device *device)
 {
+	if (!device)
+		return 0;
+
 	char name[64];
 	uint64_t guid = 0;
 
@@ -176,6 +183,9 @@ static void close_both(int one, int other)
 
 EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 {
+	if (!device)
+		return fail(EINVAL);
+
 	struct wl_context *made = calloc(1, sizeof(*made));
 	struct ibv_context *context;
 	int cmd_fd;
@@ -213,6 +223,9 @@ EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 
 EXPORT int ibv_close_device(struct ibv_context *context)
 {
+	if (!context)
+		return failed(EINVAL);
+
 	struct wl_context *closed = wl_context(context);
 
 	if (MANAGED((wlv_close(closed->handle), 0)))
@@ -277,6 +290,9 @@ EXPORT void ibv_unimport_dm(struct ibv_dm *dm)
 static int query_device_ex(struct ibv_context *context, const struct ibv_query_device_ex_input *input,
 			   struct ibv_device_attr_ex *attr, size_t size)
 {
+	if (!context || !attr)
+		return EINVAL;
+
 	struct ibv_device_attr_ex all;
 
 	if ((input && input->comp_mask) || size < sizeof(all.orig_attr))
@@ -295,6 +311,9 @@ EXPORT int ibv_query_device(struct ibv_context *context, struct ibv_device_attr 
 
 static int query_port(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr, size_t size)
 {
+	if (!context || !attr)
+		return EINVAL;
+
 	struct ibv_port_attr all;
 	int error = MANAGED(wlv_query_port(context_handle(context), port, &all));
 
@@ -313,6 +332,9 @@ EXPORT int ibv_query_port(struct ibv_context *context, uint8_t port, struct _com
 
 EXPORT int ibv_query_gid(struct ibv_context *context, uint8_t port, int index, union ibv_gid *gid)
 {
+	if (!context || !gid)
+		return failed(EINVAL);
+
 	int error = index < 0 ? EINVAL : MANAGED(wlv_query_gid(context_handle(context), port, index, gid));
 
 	return error ? failed(error) : 0;
@@ -326,6 +348,9 @@ static bool is_null(const union ibv_gid *gid)
 EXPORT int _ibv_query_gid_ex(struct ibv_context *context, uint32_t port, uint32_t index, struct ibv_gid_entry *entry,
 			     uint32_t flags, size_t size)
 {
+	if (!context || !entry)
+		return EINVAL;
+
 	struct ibv_gid_entry found = { .gid_index = index, .port_num = port, .gid_type = IBV_GID_TYPE_ROCE_V2 };
 	int error;
 
@@ -344,6 +369,9 @@ EXPORT int _ibv_query_gid_ex(struct ibv_context *context, uint32_t port, uint32_
 EXPORT ssize_t _ibv_query_gid_table(struct ibv_context *context, struct ibv_gid_entry *entries, size_t max,
 				    uint32_t flags, size_t size)
 {
+	if (!context || !entries)
+		return -EINVAL;
+
 	int error;
 
 	if (flags)
@@ -357,6 +385,9 @@ EXPORT ssize_t _ibv_query_gid_table(struct ibv_context *context, struct ibv_gid_
 /* enum ibv_gid_type_sysfs of rdma-core's driver.h: 0 is IB or RoCE v1, 1 is RoCE v2. */
 EXPORT int ibv_query_gid_type(struct ibv_context *context, uint8_t port, unsigned int index, int *type)
 {
+	if (!context || !type)
+		return failed(EINVAL);
+
 	union ibv_gid gid;
 	int error = MANAGED(wlv_query_gid(context_handle(context), port, index, &gid));
 
@@ -366,6 +397,9 @@ EXPORT int ibv_query_gid_type(struct ibv_context *context, uint8_t port, unsigne
 
 EXPORT int ibv_query_pkey(struct ibv_context *context, uint8_t port, int index, __be16 *pkey)
 {
+	if (!context || !pkey)
+		return failed(EINVAL);
+
 	uint16_t key = 0;
 	int error = MANAGED(wlv_query_pkey(port, index, &key));
 
@@ -387,6 +421,8 @@ EXPORT int ibv_get_pkey_index(struct ibv_context *context, uint8_t port, __be16 
 
 EXPORT int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)
 {
+	if (!context || !event)
+		return failed(EINVAL);
 	for (;;) {
 		uint64_t one;
 
@@ -419,6 +455,8 @@ static void await(pthread_mutex_t *mutex, pthread_cond_t *cond, uint32_t *comple
 
 EXPORT void ibv_ack_async_event(struct ibv_async_event *event)
 {
+	if (!event)
+		return;
 	switch (event->event_type) {
 	case IBV_EVENT_CQ_ERR: {
 		struct ibv_cq *cq = event->element.cq;
@@ -446,6 +484,9 @@ EXPORT void ibv_ack_async_event(struct ibv_async_event *event)
 
 EXPORT struct ibv_pd *ibv_alloc_pd(struct ibv_context *context)
 {
+	if (!context)
+		return fail(EINVAL);
+
 	struct ibv_pd *pd = object_new(sizeof(*pd));
 	int error;
 
@@ -463,6 +504,9 @@ EXPORT struct ibv_pd *ibv_alloc_pd(struct ibv_context *context)
 
 EXPORT int ibv_dealloc_pd(struct ibv_pd *pd)
 {
+	if (!pd)
+		return EINVAL;
+
 	int error = MANAGED(wlv_dealloc_pd(handle_of(pd)));
 
 	if (!error)
@@ -473,6 +517,9 @@ EXPORT int ibv_dealloc_pd(struct ibv_pd *pd)
 EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
 				       unsigned int access)
 {
+	if (!pd)
+		return fail(EINVAL);
+
 	struct ibv_mr *mr = object_new(sizeof(*mr));
 	uint32_t key = 0;
 	int error;
@@ -517,6 +564,9 @@ EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size
 
 EXPORT int ibv_dereg_mr(struct ibv_mr *mr)
 {
+	if (!mr)
+		return EINVAL;
+
 	int error = MANAGED(wlv_dereg_mr(handle_of(mr)));
 
 	if (!error)
@@ -527,6 +577,11 @@ EXPORT int ibv_dereg_mr(struct ibv_mr *mr)
 /* What fails changes nothing. The keys stay, and with them what peers know. */
 EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access)
 {
+	if (!mr) {
+		errno = EINVAL;
+		return IBV_REREG_MR_ERR_INPUT;
+	}
+
 	bool moves = flags & IBV_REREG_MR_CHANGE_TRANSLATION;
 	bool sane = !(flags & ~(IBV_REREG_MR_CHANGE_TRANSLATION | IBV_REREG_MR_CHANGE_PD | IBV_REREG_MR_CHANGE_ACCESS))
 		    && flags && (!(flags & IBV_REREG_MR_CHANGE_PD) || pd) && (!moves || (addr && length));
@@ -583,6 +638,9 @@ static int dealloc_mw(struct ibv_mw *mw)
 /* A window of type 1 gets a new key with each bind, and the program finds it in the structure. */
 static int bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 {
+	if (!qp || !mw || !bind)
+		return EINVAL;
+
 	struct ibv_send_wr wr = {
 		.wr_id = bind->wr_id,
 		.opcode = IBV_WR_BIND_MW,
@@ -601,6 +659,9 @@ static int bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bin
 
 EXPORT struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *context)
 {
+	if (!context)
+		return fail(EINVAL);
+
 	struct ibv_comp_channel *channel = object_new(sizeof(*channel));
 
 	if (!channel)
@@ -621,6 +682,9 @@ EXPORT struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *cont
 
 EXPORT int ibv_destroy_comp_channel(struct ibv_comp_channel *channel)
 {
+	if (!channel)
+		return EINVAL;
+
 	int error = MANAGED(wlv_destroy_channel(handle_of(channel)));
 
 	if (!error) {
@@ -632,6 +696,8 @@ EXPORT int ibv_destroy_comp_channel(struct ibv_comp_channel *channel)
 
 EXPORT int ibv_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq, void **cq_context)
 {
+	if (!channel || !cq || !cq_context)
+		return failed(EINVAL);
 	for (;;) {
 		uint64_t one;
 
@@ -649,12 +715,15 @@ EXPORT int ibv_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq
 
 EXPORT void ibv_ack_cq_events(struct ibv_cq *cq, unsigned int count)
 {
-	if (count)
+	if (cq && count)
 		acknowledge(&cq->mutex, &cq->cond, &cq->comp_events_completed, count);
 }
 
 static int start_poll(struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attr)
 {
+	if (!attr)
+		return EINVAL;
+
 	uint32_t status;
 	int error;
 
@@ -703,7 +772,7 @@ static struct ibv_cq_ex *make_cq(struct ibv_context *context, int cqe, void *cq_
 	struct ibv_cq_ex *cq;
 	int error;
 
-	if (vector < 0 || vector >= context->num_comp_vectors || cqe < 1)
+	if (!context || vector < 0 || vector >= context->num_comp_vectors || cqe < 1)
 		return fail(EINVAL);
 	cq = object_new(sizeof(*cq));
 	if (!cq)
@@ -746,6 +815,9 @@ EXPORT struct ibv_cq *ibv_create_cq(struct ibv_context *context, int cqe, void *
 
 static struct ibv_cq_ex *create_cq_ex(struct ibv_context *context, struct ibv_cq_init_attr_ex *attr)
 {
+	if (!context || !attr)
+		return fail(EINVAL);
+
 	const uint32_t known_masks = IBV_CQ_INIT_ATTR_MASK_FLAGS;
 	const uint32_t known_flags = IBV_CREATE_CQ_ATTR_SINGLE_THREADED;
 
@@ -761,11 +833,15 @@ static struct ibv_cq_ex *create_cq_ex(struct ibv_context *context, struct ibv_cq
 
 EXPORT int ibv_resize_cq(struct ibv_cq *cq, int cqe)
 {
+	if (!cq)
+		return EINVAL;
 	return MANAGED(wlv_resize_cq(handle_of(cq), cqe, &cq->cqe));
 }
 
 static int modify_cq(struct ibv_cq *cq, struct ibv_modify_cq_attr *attr)
 {
+	if (!cq || !attr)
+		return EINVAL;
 	if (attr->attr_mask != IBV_CQ_ATTR_MODERATE)
 		return attr->attr_mask ? EOPNOTSUPP : EINVAL;
 	return MANAGED(wlv_modify_cq(handle_of(cq), attr->moderate.cq_count, attr->moderate.cq_period));
@@ -773,6 +849,9 @@ static int modify_cq(struct ibv_cq *cq, struct ibv_modify_cq_attr *attr)
 
 EXPORT int ibv_destroy_cq(struct ibv_cq *cq)
 {
+	if (!cq)
+		return EINVAL;
+
 	int error = MANAGED(wlv_destroy_cq(handle_of(cq)));
 
 	if (error)
@@ -788,6 +867,9 @@ EXPORT int ibv_destroy_cq(struct ibv_cq *cq)
 
 EXPORT struct ibv_srq *ibv_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *init)
 {
+	if (!pd || !init)
+		return fail(EINVAL);
+
 	struct ibv_srq *srq = object_new(sizeof(*srq));
 	int error;
 
@@ -809,6 +891,9 @@ EXPORT struct ibv_srq *ibv_create_srq(struct ibv_pd *pd, struct ibv_srq_init_att
 
 static struct ibv_srq *create_srq_ex(struct ibv_context *context, struct ibv_srq_init_attr_ex *init)
 {
+	if (!init)
+		return fail(EINVAL);
+
 	bool basic = !(init->comp_mask & IBV_SRQ_INIT_ATTR_TYPE) || init->srq_type == IBV_SRQT_BASIC;
 
 	(void)context;
@@ -821,21 +906,30 @@ static struct ibv_srq *create_srq_ex(struct ibv_context *context, struct ibv_srq
 
 static int get_srq_num(struct ibv_srq *srq, uint32_t *srq_num)
 {
+	if (!srq || !srq_num)
+		return EINVAL;
 	return MANAGED((*srq_num = wlv_srq_number(handle_of(srq)), 0));
 }
 
 EXPORT int ibv_modify_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr, int mask)
 {
+	if (!srq || !attr)
+		return EINVAL;
 	return MANAGED(wlv_modify_srq(handle_of(srq), attr, mask));
 }
 
 EXPORT int ibv_query_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr)
 {
+	if (!srq || !attr)
+		return EINVAL;
 	return MANAGED((wlv_query_srq(handle_of(srq), attr), 0));
 }
 
 EXPORT int ibv_destroy_srq(struct ibv_srq *srq)
 {
+	if (!srq)
+		return EINVAL;
+
 	int error = MANAGED(wlv_destroy_srq(handle_of(srq)));
 
 	if (error)
@@ -855,7 +949,7 @@ static struct ibv_qp_ex *make_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *ini
 	uint32_t qp_num;
 	int error;
 
-	if (!init->send_cq || !init->recv_cq)
+	if (!pd || !init || !init->send_cq || !init->recv_cq)
 		return fail(EINVAL);
 	made = object_new(sizeof(*made));
 	if (!made)
@@ -905,6 +999,9 @@ static uint64_t operations_of(enum ibv_qp_type type)
 
 static struct ibv_qp *create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *init)
 {
+	if (!init)
+		return fail(EINVAL);
+
 	const uint32_t known = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS | IBV_QP_INIT_ATTR_CREATE_FLAGS;
 	const bool has_operations = init->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
 	struct ibv_qp_ex *qp;
@@ -930,11 +1027,16 @@ static struct ibv_qp *create_qp_ex(struct ibv_context *context, struct ibv_qp_in
 /* Only a queue pair that was made with operations has them (ibv_create_qp_ex(3)). */
 EXPORT struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *qp)
 {
+	if (!qp)
+		return NULL;
 	return head_of(qp)->comp_reported ? (struct ibv_qp_ex *)qp : NULL;
 }
 
 EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 {
+	if (!qp || !attr)
+		return EINVAL;
+
 	int error = MANAGED(wlv_modify_qp(handle_of(qp), attr, mask));
 
 	if (!error && mask & IBV_QP_STATE)
@@ -944,6 +1046,9 @@ EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 
 EXPORT int ibv_query_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask, struct ibv_qp_init_attr *init)
 {
+	if (!qp || !attr)
+		return EINVAL;
+
 	struct ibv_qp_init_attr made = {
 		.qp_context = qp->qp_context,
 		.send_cq = qp->send_cq,
@@ -971,6 +1076,9 @@ EXPORT int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, 
 
 EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
 {
+	if (!qp)
+		return EINVAL;
+
 	int error = MANAGED(wlv_destroy_qp(handle_of(qp)));
 
 	if (error)
@@ -983,12 +1091,16 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
 
 EXPORT int ibv_set_ece(struct ibv_qp *qp, struct ibv_ece *ece)
 {
+	if (!qp || !ece)
+		return EINVAL;
 	(void)qp;
 	return ece->vendor_id ? EOPNOTSUPP : 0;
 }
 
 EXPORT int ibv_query_ece(struct ibv_qp *qp, struct ibv_ece *ece)
 {
+	if (!qp || !ece)
+		return EINVAL;
 	(void)qp;
 	memset(ece, 0, sizeof(*ece));
 	return 0;
@@ -1011,6 +1123,9 @@ EXPORT int ibv_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_
 
 EXPORT struct ibv_ah *ibv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr)
 {
+	if (!pd || !attr)
+		return fail(EINVAL);
+
 	struct ibv_ah *ah = object_new(sizeof(*ah));
 	int error;
 
@@ -1030,6 +1145,9 @@ EXPORT struct ibv_ah *ibv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr)
 EXPORT int ibv_init_ah_from_wc(struct ibv_context *context, uint8_t port, struct ibv_wc *wc, struct ibv_grh *grh,
 			       struct ibv_ah_attr *attr)
 {
+	if (!wc || !grh || !attr)
+		return failed(EINVAL);
+
 	const uint8_t *bytes = (const uint8_t *)grh;
 
 	(void)context;
@@ -1050,6 +1168,9 @@ EXPORT int ibv_init_ah_from_wc(struct ibv_context *context, uint8_t port, struct
 
 EXPORT struct ibv_ah *ibv_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh, uint8_t port)
 {
+	if (!pd)
+		return fail(EINVAL);
+
 	struct ibv_ah_attr attr;
 
 	return ibv_init_ah_from_wc(pd->context, port, wc, grh, &attr) ? NULL : ibv_create_ah(pd, &attr);
@@ -1057,6 +1178,9 @@ EXPORT struct ibv_ah *ibv_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc
 
 EXPORT int ibv_destroy_ah(struct ibv_ah *ah)
 {
+	if (!ah)
+		return EINVAL;
+
 	int error = MANAGED(wlv_destroy_ah(handle_of(ah)));
 
 	if (!error)
@@ -1067,6 +1191,8 @@ EXPORT int ibv_destroy_ah(struct ibv_ah *ah)
 EXPORT int ibv_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_ah_attr *attr,
 				       uint8_t mac[ETHERNET_LL_SIZE], uint16_t *vid)
 {
+	if (!attr || !mac)
+		return EINVAL;
 	(void)context;
 	memset(mac, 0, ETHERNET_LL_SIZE);
 	mac[0] = 0x02; /* as our captures have it: locally administered, and the end of the address */

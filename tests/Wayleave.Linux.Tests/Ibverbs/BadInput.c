@@ -129,6 +129,55 @@ int main(void)
 	NOTHING(ibv_create_ah(pd, &(struct ibv_ah_attr){ .port_num = 1 }), EINVAL);
 	NOTHING(ibv_alloc_mw(pd, 7), EINVAL);
 
+	/* NULL where the manual pages allow none. */
+	struct ibv_async_event event;
+	struct ibv_cq *event_cq;
+	void *event_context;
+	struct ibv_ah_attr ah;
+	struct ibv_qp_init_attr queried;
+	int gids = sizeof(struct ibv_gid_entry);
+	struct ibv_gid_entry entry;
+
+	NOTHING(ibv_open_device(NULL), EINVAL);
+	NOTHING(ibv_alloc_pd(NULL), EINVAL);
+	NOTHING(ibv_create_comp_channel(NULL), EINVAL);
+	NOTHING(ibv_create_cq(NULL, 1, NULL, NULL, 0), EINVAL);
+	NOTHING((ibv_reg_mr)(NULL, memory, 16, 0), EINVAL);
+	NOTHING(ibv_reg_mr_iova2(NULL, memory, 16, 0, 0), EINVAL);
+	NOTHING(ibv_create_srq(NULL, &shared), EINVAL);
+	NOTHING(ibv_create_srq(pd, NULL), EINVAL);
+	NOTHING(ibv_create_qp(NULL, &init), EINVAL);
+	NOTHING(ibv_create_qp(pd, NULL), EINVAL);
+	NOTHING(ibv_create_ah(NULL, &ah), EINVAL);
+	NOTHING(ibv_create_ah(pd, NULL), EINVAL);
+	NOTHING(ibv_create_ah_from_wc(pd, NULL, NULL, 1), EINVAL);
+	NOTHING(ibv_qp_to_qp_ex(NULL), 0);
+	IS(ibv_close_device(NULL) == -1 && errno == EINVAL);
+	IS(ibv_dealloc_pd(NULL) == EINVAL && ibv_dereg_mr(NULL) == EINVAL && ibv_destroy_ah(NULL) == EINVAL);
+	IS(ibv_destroy_cq(NULL) == EINVAL && ibv_destroy_srq(NULL) == EINVAL && ibv_destroy_qp(NULL) == EINVAL);
+	IS(ibv_destroy_comp_channel(NULL) == EINVAL);
+	IS(ibv_query_device(NULL, &device.orig_attr) == EINVAL && ibv_query_device(context, NULL) == EINVAL);
+	IS(ibv_query_gid(context, 1, 0, NULL) == -1 && errno == EINVAL);
+	IS(ibv_query_pkey(context, 1, 0, NULL) == -1 && errno == EINVAL);
+	IS(_ibv_query_gid_ex(context, 1, 0, NULL, 0, gids) == EINVAL);
+	IS(_ibv_query_gid_table(NULL, &entry, 1, 0, gids) == -EINVAL);
+	IS(ibv_get_async_event(context, NULL) == -1 && errno == EINVAL);
+	IS(ibv_get_async_event(NULL, &event) == -1 && errno == EINVAL);
+	IS(ibv_get_cq_event(NULL, &event_cq, &event_context) == -1 && errno == EINVAL);
+	IS(ibv_resize_cq(NULL, 4) == EINVAL);
+	IS(ibv_modify_srq(srq, NULL, IBV_SRQ_LIMIT) == EINVAL && ibv_modify_srq(NULL, &shared.attr, 0) == EINVAL);
+	IS(ibv_query_srq(srq, NULL) == EINVAL);
+	IS(ibv_modify_qp(qp, NULL, IBV_QP_STATE) == EINVAL && ibv_modify_qp(NULL, &attr, IBV_QP_STATE) == EINVAL);
+	IS(ibv_query_qp(qp, NULL, 0, &queried) == EINVAL && ibv_query_qp(NULL, &attr, 0, &queried) == EINVAL);
+	IS(ibv_rereg_mr(NULL, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, 0) == IBV_REREG_MR_ERR_INPUT);
+	IS(ibv_poll_cq(cq, 1, NULL) < 0);
+	IS(ibv_wr_complete(ex) == EINVAL); /* was not started */
+	send.num_sge = 1;
+	send.sg_list = NULL;
+	IS(ibv_post_send(qp, &send, NULL) == EINVAL);
+	ibv_ack_cq_events(NULL, 1);
+	ibv_ack_async_event(NULL);
+
 	for (int i = 0; i < 20000; i++) {
 		fill(&attr, sizeof(attr));
 		ibv_modify_qp(qp, &attr, (int)(next() & 0x3ffffff));
