@@ -123,6 +123,20 @@ public class DropInTests
         Assert.True(result.Exit == 0, result.ToString());
     }
 
+    // For hours: scripts/fuzz-verbs.
+    [Theory]
+    [InlineData("1")]
+    [InlineData("2")]
+    [InlineData("3")]
+    public void Verbs_in_random_order_with_random_arguments_crash_nothing(string seed)
+    {
+        string file = Compile(File.ReadAllText(Path.Combine(
+            Root(), "tests", "Wayleave.Linux.Tests", "Ibverbs", "FuzzVerbs.c")));
+        Result result = Run($"wl0@127.0.56.{2 * seed[0] - 96},wl1@127.0.56.{2 * seed[0] - 95}", file, seed, "2");
+        File.Delete(file);
+        Assert.True(result.Exit == 0, result.ToString());
+    }
+
     [Fact]
     public void Run_takes_a_free_address_and_passes_the_exit_code_on()
     {
