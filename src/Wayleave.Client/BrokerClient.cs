@@ -130,7 +130,7 @@ public sealed class BrokerClient : IDisposable
     /// <param name="one">Of this host.</param>
     /// <param name="other">Of this host.</param>
     /// <param name="name">At most 31 bytes of UTF-8; may be empty.</param>
-    /// <exception cref="BrokerException">EBADF, ENOENT: the first, the second is none of this host's. EDQUOT.</exception>
+    /// <exception cref="BrokerException">EBADF, ENOENT: the first, the second is none of its. EDQUOT.</exception>
     public ClientFence Merge(ClientFence one, ClientFence other, string name = "")
     {
         ArgumentNullException.ThrowIfNull(one);

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using Wayleave.Core;
 using Wayleave.Linux.Interop;
@@ -39,6 +40,41 @@ public sealed unsafe class PidFd : IDisposable
         }
 
         return new PidFd(new FileDescriptor((int)fd, ownsHandle: true), processId);
+    }
+
+    /// <summary>
+    /// Opens the process at the other end of a connected Unix socket: the one that connected, not one that has its
+    /// number by now (SO_PEERPIDFD; before Linux 6.5 the number is all there is).
+    /// </summary>
+    /// <exception cref="LinuxException">ESRCH: it has ended. EMFILE.</exception>
+    public static PidFd OfPeer(Socket connected)
+    {
+        int processId = UnixPeer.Of(connected).ProcessId;
+        int fd = -1;
+        uint length = sizeof(int);
+        SafeSocketHandle handle = connected.SafeHandle;
+        bool added = false;
+        try
+        {
+            handle.DangerousAddRef(ref added);
+            using FileDescriptor socket = new((int)handle.DangerousGetHandle(), ownsHandle: false);
+            if (Libc.getsockopt(socket, Interop.socket.SOL_SOCKET, Interop.socket.SO_PEERPIDFD, &fd, &length) == 0)
+            {
+                return new PidFd(new FileDescriptor(fd, ownsHandle: true), processId);
+            }
+
+            Errno errno = (Errno)Marshal.GetLastPInvokeError();
+            return errno == Errno.ENOPROTOOPT
+                ? Open(processId)
+                : throw new LinuxException("getsockopt(SO_PEERPIDFD)", "a peer", errno);
+        }
+        finally
+        {
+            if (added)
+            {
+                handle.DangerousRelease();
+            }
+        }
     }
 
     /// <summary>Readable in poll(2) once the process has ended. Owned by this object.</summary>

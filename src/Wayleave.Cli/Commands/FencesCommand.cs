@@ -12,7 +12,10 @@ internal static class FencesCommand
     public static Command Create()
     {
         Argument<WlUrl?> url = Parsing.OptionalUrl("wl://HOST; default: the host that runs here");
-        Command command = new("fences", "List the fences of a host's buffers, and the processes that have fences as descriptors") { url };
+        Command command = new("fences", "List the fences of a host's buffers, and the processes that have fences")
+        {
+            url,
+        };
         command.AddClientOptions();
         command.SetAction(async (parsed, cancellation) =>
         {

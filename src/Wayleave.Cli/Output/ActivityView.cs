@@ -29,6 +29,7 @@ internal static class ActivityView
         text.WriteLine();
         WriteDevices(text, now, before);
         WriteQuarantine(text, now.Quarantine);
+        WritePrograms(text, now.Programs);
         WriteHolders(text, now.Holders);
         return text.ToString().TrimEnd('\n').Split('\n');
     }
@@ -81,6 +82,38 @@ internal static class ActivityView
         table.WriteTo(text);
     }
 
+    private static void WritePrograms(StringWriter text, IReadOnlyList<ProgramDocument> programs)
+    {
+        if (programs.Count == 0)
+        {
+            return;
+        }
+
+        text.WriteLine();
+        TablePrinter table = new(
+            "PROGRAM", ">PID", ">USER", ">MEMORY", ">QUARANTINED", ">BUFFERS", ">MAPPED", ">DESCRIPTORS", ">KEYS",
+            ">JOBS", "STATE");
+        foreach (ProgramDocument program in programs)
+        {
+            table.Add(
+                program.Name,
+                program.ProcessId.ToString(CultureInfo.InvariantCulture),
+                program.UserId.ToString(CultureInfo.InvariantCulture),
+                ByteSize.Format((ulong)Of("bytes")),
+                ByteSize.Format((ulong)Of("quarantined_bytes")),
+                Number(Of("buffers")),
+                Number(Of("mappings")),
+                Number(Of("descriptors")),
+                Number(Of("keys")),
+                Number(Of("jobs")),
+                program.Dead ? "dead" : "live");
+
+            long Of(string account) => program.Accounts.GetValueOrDefault(account);
+        }
+
+        table.WriteTo(text);
+    }
+
     private static void WriteHolders(StringWriter text, IReadOnlyList<HolderDocument> holders)
     {
         if (holders.Count == 0)
@@ -95,10 +128,10 @@ internal static class ActivityView
             table.Add(
                 holder.Holder,
                 ToWord(holder.Kind),
-                holder.Id.ToString(CultureInfo.InvariantCulture),
-                $"{holder.Device}/{holder.ObjectName}",
-                ByteSize.Format(holder.SizeBytes),
-                holder.Access is { } access ? ToWord(access) : "read",
+                holder.Id == 0 ? "-" : holder.Id.ToString(CultureInfo.InvariantCulture),
+                holder.ObjectName.Length == 0 ? holder.Device : $"{holder.Device}/{holder.ObjectName}",
+                holder.SizeBytes == 0 ? "-" : ByteSize.Format(holder.SizeBytes),
+                holder.Access is { } access ? ToWord(access) : holder.Kind == HoldKind.Transfer ? "read" : "-",
                 holder.Region is { } region ? ToWord(region) : "-",
                 holder.Ending ? "ending" : "live");
         }

@@ -13,6 +13,9 @@ internal sealed class BrokerConnection(
     WayleaveHost host, BrokerStore store, MessageSocket socket, UnixPeer peer, Action<BrokerConnection> ended)
     : IDisposable
 {
+    // For who connects and says nothing; who has said hello may be silent for as long as it likes.
+    private static readonly TimeSpan s_greetingMax = TimeSpan.FromSeconds(10);
+
     private readonly byte[] _request = new byte[BrokerMessage.BytesMax + 1];
     private readonly byte[] _answer = new byte[BrokerMessage.BytesMax];
     private Thread? _thread;
@@ -23,6 +26,8 @@ internal sealed class BrokerConnection(
     private RdmaRequests _rdma = null!;
     private RingRequests _rings = null!;
     private bool _isGreeted;
+
+    public uint UserId => peer.UserId;
 
     public void Start()
     {
@@ -50,8 +55,12 @@ internal sealed class BrokerConnection(
             _rings = new RingRequests(_session, socket.Shutdown);
             try
             {
-                while (TryServe())
+                socket.ReceiveTimeout = s_greetingMax;
+                bool isServed = TryServe();
+                socket.ReceiveTimeout = TimeSpan.Zero;
+                while (isServed)
                 {
+                    isServed = TryServe();
                 }
             }
             finally

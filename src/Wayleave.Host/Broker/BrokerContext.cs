@@ -66,7 +66,7 @@ internal sealed class BrokerContext
         }
     }
 
-    /// <exception cref="WayleaveException">EDQUOT; EMFILE: the GPU has as many as it allows. EINVAL: the name.</exception>
+    /// <exception cref="WayleaveException">EDQUOT. EMFILE: the GPU has as many as it may. EINVAL: the name.</exception>
     public BrokerQueue OpenQueue(string name, GpuPriority priority)
     {
         string operation = $"open queue {name}";

@@ -52,7 +52,7 @@ internal sealed class BrokerLedger(BrokerLimits limits, string holder)
     public bool IsEmpty => Array.TrueForAll(_used, u => u == 0);
 
     /// <summary>Puts something on the account.</summary>
-    /// <exception cref="WayleaveException">EDQUOT: it would be more than a program may have; nothing is taken.</exception>
+    /// <exception cref="WayleaveException">EDQUOT: it would be more than a program may have.</exception>
     public void Take(BrokerAccount account, string operation, long amount = 1)
     {
         if (amount > limits.MaxOf(account) - _used[(int)account])

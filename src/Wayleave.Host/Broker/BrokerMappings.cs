@@ -176,7 +176,9 @@ internal sealed class BrokerMappings(HostContext context, BrokerPrograms program
         }
     }
 
-    /// <summary>The memory was withdrawn and is the device's: it is on nobody's account, whatever is done there.</summary>
+    /// <summary>
+    /// The memory was withdrawn and is the device's: it is on nobody's account, whatever is done there.
+    /// </summary>
     public void EndAllLocked(BrokerBuffer buffer)
     {
         BrokerMapping[] mappings = [.. buffer.Mappings];

@@ -4,7 +4,9 @@ using Wayleave.Linux.Sharing;
 
 namespace Wayleave.Host.Broker;
 
-/// <summary>The processes that have something of a host. Members with Locked in their name hold the host lock.</summary>
+/// <summary>
+/// The processes that have something of a host. Members with Locked in their name are called with the host lock held.
+/// </summary>
 internal sealed class BrokerPrograms(HostContext context, BrokerLimits limits)
 {
     private const ulong ProcessKey = 1UL << 63; // a cookie is a count, and far from that
@@ -32,18 +34,25 @@ internal sealed class BrokerPrograms(HostContext context, BrokerLimits limits)
     /// <exception cref="WayleaveException">EDQUOT: it has too many connections. ESRCH: it is gone.</exception>
     public BrokerProgram Enter(MessageSocket socket, UnixPeer peer)
     {
+        // Whoever connected, and not who has its number by now; alive, it is the only one that has it.
+        PidFd process = OpenPeer(socket);
         using (context.Enter())
         {
-            BrokerProgram? known = _programs.Find(p => p.ProcessId == peer.ProcessId && !p.IsDead);
-            if (known?.Process.WaitForExit(TimeSpan.Zero) == true)
+            BrokerProgram? known = _programs
+                .Find(p => p.ProcessId == peer.ProcessId && !p.IsDead && !p.Process.WaitForExit(TimeSpan.Zero));
+            if (process.WaitForExit(TimeSpan.Zero))
             {
-                known.IsDead = true; // and another has its number now
-                known = null;
+                process.Dispose();
+                throw new WayleaveException(Errno.ESRCH, "connect", $"process {peer.ProcessId} has ended");
             }
 
-            if (known is null)
+            if (known is not null)
             {
-                known = new BrokerProgram(OpenProcess(peer.ProcessId), peer.UserId, limits);
+                process.Dispose();
+            }
+            else
+            {
+                known = new BrokerProgram(process, peer.UserId, limits);
                 _programs.Add(known);
                 Watch?.Invoke(KeyOf(known), known.Process.Descriptor, true);
             }
@@ -87,11 +96,11 @@ internal sealed class BrokerPrograms(HostContext context, BrokerLimits limits)
 
     private static ulong KeyOf(BrokerProgram program) => ProcessKey | (uint)program.ProcessId;
 
-    private static PidFd OpenProcess(int processId)
+    private static PidFd OpenPeer(MessageSocket socket)
     {
         try
         {
-            return PidFd.Open(processId);
+            return socket.OpenPeer();
         }
         catch (LinuxException e)
         {

@@ -1,22 +1,86 @@
+using Wayleave.Core;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Leases;
 
 namespace Wayleave.Host.Broker;
 
 /// <summary>
-/// A buffer that a program has registered with an RDMA NIC: it keeps the buffer, and its number keeps the key, which
-/// dies when the buffer is taken back. Of the connection's thread.
+/// Something that a program has of an RDMA NIC. It stops once: by its number, with its connection, or with the NIC,
+/// whichever comes first; the number and the account stay the program's until it gives them back.
 /// </summary>
-internal sealed class BrokerRegion : IBrokerUse
+internal abstract class BrokerNicUse(BrokerSession session, NicHandle nic, BrokerAccount account) : IBrokerUse
 {
-    private readonly BrokerSession _session;
+    private Task? _stopped; // host lock
 
-    private BrokerRegion(BrokerSession session, BrokerBuffer buffer, NicHandle nic, MemoryRegion region) =>
-        (_session, Buffer, Nic, Region) = (session, buffer, nic, region);
+    public NicHandle Nic { get; } = nic;
+
+    public BrokerProgram Program => Session.Program;
+
+    protected BrokerSession Session { get; } = session;
+
+    /// <summary>
+    /// The NIC does nothing for it when this has ended, also for a caller who finds its end begun by another. Any
+    /// thread.
+    /// </summary>
+    public Task StopAsync()
+    {
+        TaskCompletionSource stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        using (Session.Host.Context.Enter())
+        {
+            if (_stopped is { } stopping)
+            {
+                return stopping;
+            }
+
+            _stopped = stopped.Task;
+        }
+
+        _ = RunAsync(stopped); // reports by the completion source alone
+        return stopped.Task;
+    }
+
+    public void End()
+    {
+        StopAsync().GetAwaiter().GetResult();
+        using (Session.Host.Context.Enter())
+        {
+            Session.Store.Regions.RemoveLocked(this);
+            LetGoLocked();
+            Program.Ledger.Give(account);
+            Session.Store.Programs.ForgetLocked(Program);
+        }
+    }
+
+    private protected abstract Task StopNowAsync();
+
+    private protected virtual void LetGoLocked()
+    {
+    }
+
+    private async Task RunAsync(TaskCompletionSource stopped)
+    {
+        try
+        {
+            await StopNowAsync().ConfigureAwait(false);
+            stopped.SetResult();
+        }
+        catch (Exception e)
+        {
+            stopped.SetException(e);
+        }
+    }
+}
+
+/// <summary>
+/// A buffer that a program has registered: it keeps the buffer, and its number keeps the key, which dies when the
+/// buffer is taken back.
+/// </summary>
+internal sealed class BrokerRegion : BrokerNicUse
+{
+    private BrokerRegion(BrokerSession session, BrokerBuffer buffer, NicHandle nic, MemoryRegion region)
+        : base(session, nic, BrokerAccount.Keys) => (Buffer, Region) = (buffer, region);
 
     public BrokerBuffer Buffer { get; }
-
-    public NicHandle Nic { get; }
 
     public MemoryRegion Region { get; }
 
@@ -47,56 +111,39 @@ internal sealed class BrokerRegion : IBrokerUse
         }
         catch
         {
-            LetGo(session, buffer);
+            using (session.Host.Context.Enter())
+            {
+                session.Store.Buffers.DropLocked(buffer);
+                session.Program.Ledger.Give(BrokerAccount.Keys);
+            }
+
             throw;
         }
     }
 
-    /// <summary>For reports. Host lock not needed.</summary>
-    public BrokerProgram Program => _session.Program;
+    // The key is dead afterwards, and its number free; nobody is inside the memory.
+    private protected override Task StopNowAsync() => Nic.DeregisterAsync(Region);
 
-    /// <summary>The key is dead afterwards, and its number free; nobody is inside the memory.</summary>
-    public void End()
-    {
-        Nic.DeregisterAsync(Region).GetAwaiter().GetResult();
-        using (_session.Host.Context.Enter())
-        {
-            _session.Store.Regions.RemoveLocked(this);
-        }
-
-        LetGo(_session, Buffer);
-    }
-
-    private static void LetGo(BrokerSession session, BrokerBuffer buffer)
-    {
-        using (session.Host.Context.Enter())
-        {
-            session.Program.Ledger.Give(BrokerAccount.Keys);
-            session.Store.Buffers.DropLocked(buffer);
-            session.Store.Programs.ForgetLocked(session.Program);
-        }
-    }
+    private protected override void LetGoLocked() => Session.Store.Buffers.DropLocked(Buffer);
 }
 
 /// <summary>
-/// A queue pair that a program has: it only answers, so that peers reach what the program has registered. Of the
-/// connection's thread.
+/// A queue pair that a program has: it only answers, so that peers reach what the program has registered.
 /// </summary>
-internal sealed class BrokerQueuePair : IBrokerUse
+internal sealed class BrokerQueuePair : BrokerNicUse
 {
-    private readonly BrokerSession _session;
-    private readonly NicHandle _nic;
     private readonly QueuePair _pair;
     private readonly uint _psn;
 
     private BrokerQueuePair(BrokerSession session, NicHandle nic, QueuePair pair)
+        : base(session, nic, BrokerAccount.QueuePairs)
     {
-        (_session, _nic, _pair) = (session, nic, pair);
+        _pair = pair;
         _psn = nic.ChoosePsn();
     }
 
     /// <summary>Our end, for the peer.</summary>
-    public ConnectionEnd Local => _nic.DescribeEnd(_pair, _psn);
+    public ConnectionEnd Local => Nic.DescribeEnd(_pair, _psn);
 
     /// <exception cref="WayleaveException">EDQUOT, or what the NIC says.</exception>
     public static BrokerQueuePair Create(BrokerSession session, NicHandle nic, ProtectionDomain domain)
@@ -110,11 +157,21 @@ internal sealed class BrokerQueuePair : IBrokerUse
 
         try
         {
-            return new BrokerQueuePair(session, nic, nic.CreateQueuePair(domain, nic.PassiveCompletions));
+            BrokerQueuePair made = new(session, nic, nic.CreateQueuePair(domain, nic.PassiveCompletions));
+            using (session.Host.Context.Enter())
+            {
+                session.Store.Regions.AddLocked(made);
+            }
+
+            return made;
         }
         catch
         {
-            LetGo(session);
+            using (session.Host.Context.Enter())
+            {
+                session.Program.Ledger.Give(BrokerAccount.QueuePairs);
+            }
+
             throw;
         }
     }
@@ -123,34 +180,42 @@ internal sealed class BrokerQueuePair : IBrokerUse
     /// <exception cref="WayleaveException">EINVAL: the peer's numbers make no sense, or it is connected.</exception>
     public void Connect(ConnectionEnd peer)
     {
-        using IDisposable use = _nic.Presence.Use("connect a queue pair");
-        _nic.Connect(_pair, peer, AccessFlags.RemoteRead | AccessFlags.RemoteWrite | AccessFlags.RemoteAtomic, _psn);
+        using IDisposable use = Nic.Presence.Use("connect a queue pair");
+        Nic.Connect(_pair, peer, AccessFlags.RemoteRead | AccessFlags.RemoteWrite | AccessFlags.RemoteAtomic, _psn);
     }
 
-    public void End()
+    private protected override Task StopNowAsync()
     {
-        _nic.Destroy(_pair);
-        LetGo(_session);
-    }
-
-    private static void LetGo(BrokerSession session)
-    {
-        using (session.Host.Context.Enter())
-        {
-            session.Program.Ledger.Give(BrokerAccount.QueuePairs);
-            session.Store.Programs.ForgetLocked(session.Program);
-        }
+        Nic.Destroy(_pair);
+        return Task.CompletedTask;
     }
 }
 
-/// <summary>All registrations of programs. Host lock held by the caller.</summary>
-internal sealed class BrokerRegions
+/// <summary>
+/// All that programs have of RDMA NICs. Members with Locked in their name are called with the host lock held.
+/// </summary>
+internal sealed class BrokerRegions(HostContext context)
 {
-    private readonly List<BrokerRegion> _regions = [];
+    private readonly List<BrokerNicUse> _uses = []; // host lock
 
-    public IReadOnlyList<BrokerRegion> AllLocked => _regions;
+    public IReadOnlyList<BrokerNicUse> AllLocked => _uses;
 
-    public void AddLocked(BrokerRegion region) => _regions.Add(region);
+    public void AddLocked(BrokerNicUse use) => _uses.Add(use);
 
-    public void RemoveLocked(BrokerRegion region) => _regions.Remove(region);
+    public void RemoveLocked(BrokerNicUse use) => _uses.Remove(use);
+
+    /// <summary>A NIC leaves: the newest first, so that queue pairs go before what they reach.</summary>
+    public async Task StopAllAsync(NicHandle nic)
+    {
+        BrokerNicUse[] uses;
+        using (context.Enter())
+        {
+            uses = [.. _uses.Where(u => ReferenceEquals(u.Nic, nic)).Reverse()];
+        }
+
+        foreach (BrokerNicUse use in uses)
+        {
+            await use.StopAsync().ConfigureAwait(false);
+        }
+    }
 }

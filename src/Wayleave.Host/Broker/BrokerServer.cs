@@ -16,6 +16,10 @@ public sealed class BrokerServer : IDisposable
 {
     private const int Backlog = 64;
 
+    // A thread each. Of the programs of one user no more than leave room for those of others.
+    private const int ConnectionsMax = 1024;
+    private const int ConnectionsPerUserMax = 512;
+
     private readonly WayleaveHost _host;
     private readonly Socket _listener;
     private readonly BrokerWatch _watch;
@@ -181,6 +185,14 @@ public sealed class BrokerServer : IDisposable
         BrokerConnection connection = new(_host, Store, socket, peer, Remove);
         lock (_connections)
         {
+            if (_connections.Count >= ConnectionsMax
+                || _connections.Count(c => c.UserId == peer.UserId) >= ConnectionsPerUserMax)
+            {
+                _host.Context.Trace("broker.full", $"user {peer.UserId}", peer.ProcessId);
+                socket.Dispose();
+                return;
+            }
+
             _connections.Add(connection);
         }
 

@@ -89,7 +89,7 @@ internal sealed class BrokerSession(WayleaveHost host, BrokerStore store, Broker
     }
 }
 
-/// <summary>Something that a program has by number and that ends: by the number's close, or with the connection.</summary>
+/// <summary>Something that a program has by number and that ends by its close, or with the connection.</summary>
 internal interface IBrokerUse
 {
     /// <summary>

@@ -16,6 +16,7 @@ internal sealed class BrokerStore
         Mappings = new BrokerMappings(Context, Programs);
         Buffers = new BrokerBuffers(Context, Programs, Handles, Mappings);
         Syncs = new BrokerSyncs(Context, Handles);
+        Regions = new BrokerRegions(Context);
         Copies = new BrokerCopies(Context, Buffers, Programs);
     }
 
@@ -33,7 +34,7 @@ internal sealed class BrokerStore
 
     public BrokerCopies Copies { get; }
 
-    public BrokerRegions Regions { get; } = new();
+    public BrokerRegions Regions { get; }
 
     /// <summary>The kernel says something of what was watched.</summary>
     public void HandleEvent(ulong key)

@@ -102,7 +102,9 @@ internal sealed class BrokerSyncs(HostContext context, BrokerHandles handles)
         return Give(program, merged!, Operation);
     }
 
-    /// <summary>What an access to a buffer has to wait for, as it is now (<c>DMA_BUF_IOCTL_EXPORT_SYNC_FILE</c>).</summary>
+    /// <summary>
+    /// What an access to a buffer has to wait for, as it is now (<c>DMA_BUF_IOCTL_EXPORT_SYNC_FILE</c>).
+    /// </summary>
     /// <exception cref="WayleaveException">EINVAL: neither read nor write. EDQUOT.</exception>
     public FileDescriptor ExportFrom(BrokerProgram program, BrokerBuffer buffer, BufferSync flags)
     {

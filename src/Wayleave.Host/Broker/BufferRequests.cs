@@ -210,7 +210,7 @@ internal sealed class BufferRequests(BrokerSession session)
         return true;
     }
 
-    /// <summary>A new number for a buffer that the program has one more reference to; or none, and no reference.</summary>
+    /// <summary>A new number for a buffer that was allocated or imported; or none, and no reference.</summary>
     public uint Number(BrokerBuffer buffer)
     {
         try

@@ -21,6 +21,9 @@ public sealed record ActivityDocument
 
     public required IReadOnlyList<HolderDocument> Holders { get; init; }
 
+    /// <summary>Programs of this machine that have something by the broker, and how much.</summary>
+    public required IReadOnlyList<ProgramDocument> Programs { get; init; }
+
     public required RetirementsDocument Retirements { get; init; }
 
     /// <summary>Memory that was taken back and is neither in use nor free, oldest first.</summary>
@@ -69,6 +72,18 @@ public enum HoldKind
 
     /// <summary>The host sends it to another host.</summary>
     Transfer,
+
+    /// <summary>Commands of a client reach it, on a GPU.</summary>
+    Compute,
+
+    /// <summary>A network connection sends it, or receives into it.</summary>
+    Network,
+
+    /// <summary>A process of this machine maps it.</summary>
+    Mapping,
+
+    /// <summary>A process of this machine has registered it for its peers.</summary>
+    Key,
 }
 
 /// <summary>Somebody who reaches an object just now.</summary>
@@ -76,26 +91,44 @@ public sealed record HolderDocument
 {
     public required HoldKind Kind { get; init; }
 
-    /// <summary>Of the lease or the transfer.</summary>
+    /// <summary>Of the lease, the transfer, the context or the buffer; 0 for what has none.</summary>
     public required ulong Id { get; init; }
 
-    /// <summary>The peer's address.</summary>
+    /// <summary>The peer's address, or who it is on this machine.</summary>
     public required string Holder { get; init; }
 
     public required string Device { get; init; }
 
+    /// <summary>Empty for who uses a device and no object of it.</summary>
     public required string ObjectName { get; init; }
 
     public required ulong SizeBytes { get; init; }
 
-    /// <summary>Absent for a transfer, which reads.</summary>
+    /// <summary>Of a lease.</summary>
     public LeaseAccess? Access { get; init; }
 
-    /// <summary>Absent for a transfer.</summary>
+    /// <summary>Of a lease and of a key.</summary>
     public ImporterKind? Region { get; init; }
 
     /// <summary>Whether its end has begun.</summary>
     public required bool Ending { get; init; }
+}
+
+/// <summary>A process that has something by the broker.</summary>
+public sealed record ProgramDocument
+{
+    public required int ProcessId { get; init; }
+
+    public required uint UserId { get; init; }
+
+    /// <summary>What it calls itself.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>It has ended; what it had is not free yet.</summary>
+    public required bool Dead { get; init; }
+
+    /// <summary>What it has, in bytes and pieces; what it has none of is absent.</summary>
+    public required IReadOnlyDictionary<string, long> Accounts { get; init; }
 }
 
 /// <summary>Memory that was taken back since the host started, replaced and deleted objects included.</summary>

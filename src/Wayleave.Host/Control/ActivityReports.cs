@@ -1,5 +1,8 @@
 using Wayleave.Core.Retirement;
 using Wayleave.Devices.Gpu;
+using Wayleave.Host.Broker;
+using Wayleave.Host.Compute;
+using Wayleave.Host.Ethernet;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 using Wayleave.Host.Removal;
@@ -16,6 +19,8 @@ internal static class ActivityReports
         IReadOnlyList<Lease> leases = host.Leases.List();
         IReadOnlyList<OutgoingTransfer> transfers = host.Transfers.List();
         IReadOnlyList<DeviceObject> objects = host.Objects.List();
+        IReadOnlyList<ComputeContext> contexts = host.Compute.List();
+        HolderDocument[] network = [.. host.Ethernets.SelectMany(e => e.Operations).Select(Describe)];
         LinksDocument links = LinkReports.Describe(host);
         Dictionary<string, LinkDocument> linkOf = links.Links.ToDictionary(l => l.Name, StringComparer.Ordinal);
         using (host.Context.Enter())
@@ -26,7 +31,15 @@ internal static class ActivityReports
                 Host = host.Config.Name,
                 UptimeUs = (long)host.Context.Now.TotalMicroseconds,
                 Devices = [.. DescribeDevices(host, linkOf)],
-                Holders = [.. leases.Select(Describe), .. transfers.Select(Describe)],
+                Holders =
+                [
+                    .. leases.Select(Describe),
+                    .. transfers.Select(Describe),
+                    .. contexts.SelectMany(Describe),
+                    .. network,
+                    .. DescribeShared(host),
+                ],
+                Programs = [.. (host.Broker?.Programs.AllLocked ?? []).Select(Describe)],
                 Retirements = new RetirementsDocument
                 {
                     Revokes = counts.Ended,
@@ -40,6 +53,7 @@ internal static class ActivityReports
                 Quarantine =
                 [
                     .. objects.Where(o => o.State == ObjectState.Quarantined).OrderBy(o => o.Id).Select(Describe),
+                    .. (host.Broker?.Buffers.AllLocked ?? []).Where(b => b.IsQuarantined).Select(Describe),
                 ],
                 StagingBytes = links.StagingBytes,
             };
@@ -128,6 +142,93 @@ internal static class ActivityReports
         Access = lease.Request.Access,
         Region = lease.Request.Region,
         Ending = lease.Ending is not null,
+    };
+
+    // One for each object that its commands may use; for a context that has none, one that says so.
+    private static IEnumerable<HolderDocument> Describe(ComputeContext context)
+    {
+        HolderDocument whole = new()
+        {
+            Kind = HoldKind.Compute,
+            Id = context.Id,
+            Holder = context.Name,
+            Device = context.Gpu.Name,
+            ObjectName = "",
+            SizeBytes = 0,
+            Ending = context.Ended is not null,
+        };
+        HolderDocument[] objects =
+        [
+            .. context.Buffers.Select(b => b.Target).OfType<DeviceObject>().Select(o =>
+                whole with { Device = o.Device, ObjectName = o.Name, SizeBytes = o.SizeBytes }),
+        ];
+        return objects.Length == 0 ? [whole] : objects;
+    }
+
+    private static HolderDocument Describe(NetOperation operation) => new()
+    {
+        Kind = HoldKind.Network,
+        Id = 0,
+        Holder = operation.What,
+        Device = operation.Nic.Name,
+        ObjectName = "",
+        SizeBytes = 0,
+        Ending = false,
+    };
+
+    private static IEnumerable<HolderDocument> DescribeShared(WayleaveHost host)
+    {
+        if (host.Broker is not { } broker)
+        {
+            yield break;
+        }
+
+        foreach (BrokerMapping mapping in broker.Buffers.AllLocked.SelectMany(b => b.Mappings))
+        {
+            yield return Describe(mapping.Buffer, mapping.Program, HoldKind.Mapping, mapping.IsPending);
+        }
+
+        foreach (BrokerRegion region in broker.Regions.AllLocked.OfType<BrokerRegion>())
+        {
+            yield return Describe(region.Buffer, region.Program, HoldKind.Key, region.Program.IsDead) with
+            {
+                Region = region.Region.Kind,
+            };
+        }
+    }
+
+    private static HolderDocument Describe(BrokerBuffer buffer, BrokerProgram by, HoldKind kind, bool ends) => new()
+    {
+        Kind = kind,
+        Id = buffer.Shared.Id,
+        Holder = by.Holder,
+        Device = buffer.Device.Name,
+        ObjectName = buffer.Shared.Name,
+        SizeBytes = buffer.SizeBytes,
+        Ending = ends,
+    };
+
+    private static ProgramDocument Describe(BrokerProgram program) => new()
+    {
+        ProcessId = program.ProcessId,
+        UserId = program.UserId,
+        Name = program.Name,
+        Dead = program.IsDead,
+        Accounts = Enum.GetValues<BrokerAccount>()
+            .Where(a => program.Ledger[a] != 0)
+            .ToDictionary(
+                a => System.Text.Json.JsonNamingPolicy.SnakeCaseLower.ConvertName(a.ToString()),
+                a => program.Ledger[a]),
+    };
+
+    private static QuarantinedDocument Describe(BrokerBuffer buffer) => new()
+    {
+        Id = buffer.Shared.Id,
+        Device = buffer.Device.Name,
+        ObjectName = buffer.Shared.Name,
+        SizeBytes = buffer.SizeBytes,
+        Grade = buffer.Revoke?.Proof?.Grade ?? RetirementGrade.None,
+        WaitsFor = [.. buffer.Mappings.Select(m => m.Program.Holder).Distinct()],
     };
 
     private static HolderDocument Describe(OutgoingTransfer transfer) => new()

@@ -215,6 +215,12 @@ public sealed class DeviceRemoval(WayleaveHost host)
                 .ConfigureAwait(false);
         }
 
+        if (host.Broker is { } broker)
+        {
+            await WaitAsync(broker.Regions.StopAllAsync(nic), $"keys of programs on {nic.Name}", departure)
+                .ConfigureAwait(false);
+        }
+
         foreach (ComputeContext context in host.Compute.List())
         {
             await WaitAsync(

@@ -23,6 +23,20 @@ public sealed unsafe class MessageSocket(Socket socket) : IDisposable
     /// <summary>Who is at the other end.</summary>
     public UnixPeer Peer => UnixPeer.Of(socket);
 
+    /// <summary>
+    /// Who is at the other end, as a hold on the process that connected. The caller's.
+    /// </summary>
+    /// <exception cref="LinuxException">ESRCH: it has ended. EMFILE.</exception>
+    public PidFd OpenPeer() => PidFd.OfPeer(socket);
+
+    /// <summary>
+    /// How long <see cref="Receive"/> waits for a message, after which it says EAGAIN; zero for as long as it takes.
+    /// </summary>
+    public TimeSpan ReceiveTimeout
+    {
+        set => socket.ReceiveTimeout = (int)value.TotalMilliseconds;
+    }
+
     /// <summary>Listens at a path that nobody has; whoever accepts wraps what comes.</summary>
     /// <exception cref="SocketException">The path is taken, or its folder cannot be written.</exception>
     public static Socket Listen(string path, int backlog)

@@ -158,6 +158,7 @@ public sealed class ActivityTests : IAsyncLifetime
     {
         Host = "b",
         UptimeUs = uptimeUs,
+        Programs = [],
         Devices =
         [
             new DeviceActivityDocument

@@ -110,11 +110,72 @@ public sealed class BrokerCommandTests : EndToEndTest
         Assert.Equal(0, zeros.Memory.Span[9]);
     }
 
-    private async Task<ForeignProgram> MapAsync()
+    [Fact]
+    public async Task Who_waits_for_a_host_that_is_killed_is_told_by_every_fence_in_every_process()
+    {
+        HostProcess host = await StartHostAsync();
+        using ForeignProgram program = await ConnectAsync();
+        int fence = await program.OkAsync($"fence {await program.OkAsync("timeline")} 1");
+        using BrokerClient client = BrokerClient.Connect(Socket, "test");
+        using ClientTimeline timeline = client.OpenTimeline("mine");
+        using ClientFence own = timeline.MakeFence(1), done = timeline.MakeFence(0);
+        Task<int> waiting = program.OkAsync($"wait {fence} -1");
+        host.Process.Signal(CliProcess.SigKill);
+        await host.Process.WaitAsync();
+        Assert.Equal(1, await waiting);
+        Assert.Equal((int)Core.Errno.ECONNRESET, await program.OkAsync($"status {fence}"));
+        Assert.True(own.Wait(Timeout.InfiniteTimeSpan));
+        Assert.True(own.TryGetResult(out Core.Errno error, out _));
+        Assert.Equal(Core.Errno.ECONNRESET, error);
+        Assert.True(done.TryGetResult(out error, out _));
+        Assert.Equal(Core.Errno.Success, error); // it had signalled before
+
+        // The next host knows nothing of it.
+        await StartHostAsync();
+        using BrokerClient next = BrokerClient.Connect(Socket, "test");
+        Assert.Equal(Core.Errno.EBADF, Assert.Throws<BrokerException>(() => next.Describe(own)).Errno);
+    }
+
+    [Fact]
+    public async Task Fences_and_top_show_programs_and_what_they_have()
+    {
+        HostProcess host = await StartHostAsync();
+        using ForeignProgram program = await MapAsync();
+        int nic = await program.OkAsync("open rdma0");
+        await program.OkAsync($"register {nic} 2 {Size}");
+        await program.OkAsync("queue 1");
+        await program.OkAsync($"fence {await program.OkAsync("timeline")} 1");
+        string fences = await RunWellAsync("fences");
+        Assert.Contains($" (pending), given to process {program.Id}\n", fences, StringComparison.Ordinal);
+        Assert.Contains($"  descriptor in process {program.Id}\n", fences, StringComparison.Ordinal);
+        string top = await RunWellAsync("top", "-n", "1");
+        Assert.Matches($@"\nprogram\.c +{program.Id} +\d+ +1\.00 MiB +0 B +1 +1 +1 +1 +0 +live\n", top);
+        Assert.Matches($@"\nprocess {program.Id} +mapping +\d+ +gpu0/c +1\.00 MiB ", top);
+        Assert.Matches($@"\nprocess {program.Id} +key +\d+ +gpu0/c +1\.00 MiB +- +dynamic ", top);
+        Assert.Matches($@"\nprocess-{program.Id} +compute +\d+ +gpu0 ", top);
+        using JsonDocument json = JsonDocument.Parse(await RunWellAsync("top", "-n", "1", "--json"));
+        JsonElement one = Assert.Single(json.RootElement.GetProperty("programs").EnumerateArray());
+        Assert.Equal(1, one.GetProperty("accounts").GetProperty("keys").GetInt32());
+        Assert.False(one.GetProperty("accounts").TryGetProperty("queue_pairs", out _));
+
+        // A NIC leaves with what programs have of it; they may still give their numbers back.
+        Assert.StartsWith(
+            "rdma0: pulled out in ", await RunWellAsync("unplug", "rdma0", host.Url), StringComparison.Ordinal);
+        await program.OkAsync("close 4");
+        await program.RefusedAsync(Core.Errno.ENODEV, $"register {nic} 2 {Size}");
+    }
+
+    private async Task<ForeignProgram> ConnectAsync()
     {
         ForeignProgram program = ForeignProgram.Start();
         await program.OkAsync($"connect {Socket}");
         await program.OkAsync("open gpu0");
+        return program;
+    }
+
+    private async Task<ForeignProgram> MapAsync()
+    {
+        ForeignProgram program = await ConnectAsync();
         int buffer = await program.OkAsync($"allocate 1 {Size} 0");
         await program.OkAsync($"map {buffer} {Size}");
         return program;
