@@ -32,6 +32,9 @@ public sealed class NicHandle : IDisposable
     /// </summary>
     public const int AcknowledgeTimeoutCode = 16;
 
+    // More than a peer that runs takes to answer, and little of the 0.27 s that a lost question would cost otherwise.
+    private static readonly TimeSpan s_probeAfter = TimeSpan.FromMilliseconds(2);
+
     // Much shorter than the time-out of a drain, so that a hang is noticed about when it says.
     private static readonly TimeSpan s_watchInterval = TimeSpan.FromSeconds(1);
 
@@ -66,6 +69,7 @@ public sealed class NicHandle : IDisposable
             FurtherPorts = addresses[1..],
             SuperPacketSegments = UdpEndpoint.SegmentsMax,
             ReadWindowBytes = WindowOf(ReceiveBufferBytes),
+            ProbeAfter = s_probeAfter,
             WillRead = CacheHint.WillRead,
             WillWrite = CacheHint.WillWrite,
             Revocation = config.Revocation,

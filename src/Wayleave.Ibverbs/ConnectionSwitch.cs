@@ -119,7 +119,7 @@ internal sealed class ConnectionSwitch
     public Errno Disconnect(CmIdentifier identifier)
     {
         Errno errno = Errno.EINVAL;
-        _device.Bind().SettleWithToken(() =>
+        _device.WithToken(() =>
         {
             if (identifier.Connection is { } connection)
             {

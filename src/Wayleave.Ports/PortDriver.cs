@@ -207,27 +207,6 @@ public sealed class PortDriver : IDisposable
         TryProgress();
     }
 
-    /// <summary>
-    /// As <see cref="WithToken"/>, after a turn that sends what the port owes: an acknowledgement that waits for an
-    /// answer to ride with would be lost with its queue pair, and the peer would ask for it in vain.
-    /// </summary>
-    public void SettleWithToken(Action action)
-    {
-        ArgumentNullException.ThrowIfNull(action);
-        TakeToken();
-        try
-        {
-            TakeTurn(byApplication: false, out _);
-            action();
-        }
-        finally
-        {
-            _port.Exit();
-        }
-
-        TryProgress();
-    }
-
     private void TakeToken()
     {
         Interlocked.Increment(ref _controlWaiters);

@@ -62,6 +62,9 @@ internal sealed class Peer
     /// </summary>
     public QueuePairList ReadWaiters { get; } = new(QueuePairListKind.Requests);
 
+    /// <summary>Queue pairs that have asked it whether it is there (<see cref="SilenceProbe"/>).</summary>
+    public int Probes { get; set; }
+
     /// <summary>Whose turn it is; changes with every super-packet.</summary>
     public bool ResponsesGoFirst { get; set; }
 
@@ -151,6 +154,16 @@ internal sealed class QueuePairList(QueuePairListKind kind)
         }
 
         _tail = pair;
+    }
+
+    /// <summary>Puts one that is in no list before all others.</summary>
+    public void AddFirst(QueuePair pair)
+    {
+        ref ListLink link = ref pair.Link(kind);
+        link.IsLinked = true;
+        link.Next = _head;
+        _head = pair;
+        _tail ??= pair;
     }
 
     public void RemoveHead()

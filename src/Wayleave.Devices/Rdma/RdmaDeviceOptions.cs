@@ -66,8 +66,8 @@ public sealed record RdmaDeviceOptions
     public TimeSpan RetransmitFloor { get; init; } = TimeSpan.FromMilliseconds(20);
 
     /// <summary>
-    /// After how long a silence the oldest unanswered packet is sent again, long before the acknowledge timeout; then
-    /// after twice as long, and so on. It costs no retry. Null sends none, as rxe.
+    /// After how long a silence a peer is asked what it has, long before the acknowledge timeout; then after twice as
+    /// long, and so on. Nothing is sent again before the answer, and it costs no retry. Null asks never, as rxe.
     /// </summary>
     public TimeSpan? ProbeAfter { get; init; }
 

@@ -32,11 +32,14 @@ public sealed class RdmaPort
     private readonly Queue<(MemoryRegion Region, TimeSpan Time)> _faults = []; // and when it is handed out
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
+    private readonly Queue<(PortLink Link, AddressVector To, byte[] Bytes)> _lastWords = []; // of ended pairs
     private readonly PacketIntake _intake;
     private readonly PortLink[] _links;
     private DepartureFaults? _departures;
     private LateCompletions? _lateCompletions;
     private bool _hasReadWaiters; // of any peer
+    private const int LastWordBytes = 64; // an acknowledgement is 20
+
     private int _token;
     private int _nextPeer;
     private long _mapGeneration; // bumped by whoever maps or kills a region
@@ -314,6 +317,17 @@ public sealed class RdmaPort
 
     private bool PollPeers(TimeSpan now, Span<byte> buffer, out Transmit transmit)
     {
+        while (_lastWords.TryDequeue(out (PortLink Link, AddressVector To, byte[] Bytes) last))
+        {
+            last.Bytes.CopyTo(buffer);
+            SuperPacket only = new(buffer[..last.Bytes.Length], segmentsMax: 1);
+            only.Commit(last.Bytes.Length);
+            if (TryLeave(last.Link, last.To, only, out transmit))
+            {
+                return true;
+            }
+        }
+
         for (int i = 0; i < _peers.Count; i++)
         {
             _nextPeer = _nextPeer + 1 < _peers.Count ? _nextPeer + 1 : 0;
@@ -321,7 +335,7 @@ public sealed class RdmaPort
             Span<byte> room = buffer[..Math.Min(buffer.Length, Options.SuperPacketBytes)];
             SuperPacket superPacket = new(room, Options.SuperPacketSegments);
             SendOrder.Fill(peer, ref superPacket, now);
-            if (superPacket.Count > 0 && TryLeave(peer, superPacket, out transmit))
+            if (superPacket.Count > 0 && TryLeave(peer.Link, peer.Address, superPacket, out transmit))
             {
                 return true;
             }
@@ -331,10 +345,10 @@ public sealed class RdmaPort
         return false;
     }
 
-    private bool TryLeave(Peer peer, in SuperPacket superPacket, out Transmit transmit)
+    private bool TryLeave(PortLink link, in AddressVector to, in SuperPacket superPacket, out Transmit transmit)
     {
-        ref PortCounters counters = ref peer.Link.Count;
-        if (peer.Link.State != PortState.Active)
+        ref PortCounters counters = ref link.Count;
+        if (link.State != PortState.Active)
         {
             // Lost on the wire: what is due next is looked at in the next turn, so that nobody stays here for ever.
             counters.SendsDiscarded += superPacket.Count;
@@ -348,13 +362,8 @@ public sealed class RdmaPort
         _stats.BytesSent += superPacket.LengthBytes;
         counters.PacketsSent += superPacket.Count;
         counters.BytesSent += superPacket.LengthBytes;
-        AddressVector to = peer.Address;
         transmit = new Transmit(
-            to.Destination,
-            to.DestinationPort,
-            superPacket.LengthBytes,
-            superPacket.SegmentBytes,
-            peer.Link.Number);
+            to.Destination, to.DestinationPort, superPacket.LengthBytes, superPacket.SegmentBytes, link.Number);
         return true;
     }
 
@@ -502,6 +511,28 @@ public sealed class RdmaPort
         _pairs.Remove(pair);
         _pairList.Remove(pair);
         _intake.Forget();
+    }
+
+    /// <summary>
+    /// The queue pair is about to be stopped or reset: the answer that it owes, which waits for its turn or for data to
+    /// ride with, leaves without it.
+    /// </summary>
+    internal void Settle(QueuePair pair)
+    {
+        bool mayOwe = pair.HasPeer
+            && pair.State is >= QueuePairState.ReadyToReceive and not QueuePairState.Error
+            && Options.Defences.SettlesBeforeEnd;
+        if (!mayOwe)
+        {
+            return;
+        }
+
+        Span<byte> bytes = stackalloc byte[LastWordBytes];
+        SuperPacket only = new(bytes, segmentsMax: 1);
+        if (pair.Responder.TrySettle(ref only))
+        {
+            _lastWords.Enqueue((pair.PortLink, pair.Peer.Address, bytes[..only.LengthBytes].ToArray()));
+        }
     }
 
     /// <summary>The queue pair has nothing to send any more: takes it out of all lists.</summary>

@@ -35,7 +35,7 @@ public struct RdmaStats
     public long Timeouts { get; internal set; }
 
     /// <summary>
-    /// Times a requester that had heard nothing for a while sent its oldest packet again
+    /// Times a requester that had heard nothing for a while asked its peer what it has
     /// (<see cref="RdmaDeviceOptions.ProbeAfter"/>).
     /// </summary>
     public long Probes { get; internal set; }

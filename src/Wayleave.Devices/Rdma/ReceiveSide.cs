@@ -21,6 +21,12 @@ internal abstract class ReceiveSide
     /// <summary>Adds the next response packet to a super-packet.</summary>
     public abstract BuildResult BuildNext(ref SuperPacket superPacket);
 
+    /// <summary>
+    /// Adds the answer that is owed, because the queue pair ends now. False when there is none, or data must leave
+    /// before it.
+    /// </summary>
+    public virtual bool TrySettle(ref SuperPacket superPacket) => false;
+
     /// <summary>What it sends next is data, which may be slowed down, and not an acknowledgement.</summary>
     public virtual bool SendsData => false;
 

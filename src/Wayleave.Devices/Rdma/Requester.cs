@@ -16,6 +16,7 @@ internal sealed class Requester : SendSide
     private readonly SendProgress _progress;
     private readonly RequestBuilder _builder;
     private readonly ResponsePlacement _responses;
+    private readonly SilenceProbe _probe;
     private bool _readGapSeen;
     private uint _failedPosition;
     private WorkCompletionStatus _failedStatus; // for _failedPosition, once it is the oldest; Success is none
@@ -29,6 +30,7 @@ internal sealed class Requester : SendSide
         _progress = new SendProgress(pair, queue, port.Options);
         _builder = new RequestBuilder(pair, queue, port, _progress);
         _responses = new ResponsePlacement(pair, queue, _progress);
+        _probe = new SilenceProbe(pair, port, _progress);
     }
 
     public RetransmitTimer Timer { get; } = new();
@@ -41,6 +43,7 @@ internal sealed class Requester : SendSide
 
     public override void Reset(uint firstPsn)
     {
+        _probe.Reset();
         _progress.Reset(firstPsn);
         _responses.RestartPsn = firstPsn;
         _readGapSeen = _builder.Probes = false;
@@ -52,7 +55,14 @@ internal sealed class Requester : SendSide
     public override BuildResult BuildNext(ref SuperPacket superPacket, TimeSpan now)
     {
         bool hasNone = _pair.State is not (QueuePairState.ReadyToSend or QueuePairState.SendQueueDrained)
-            || Timer.IsWaitingForReceiver
+            || Timer.IsWaitingForReceiver;
+        if (!hasNone && _probe.IsDue)
+        {
+            return BuildProbe(ref superPacket, now);
+        }
+
+        hasNone = hasNone
+            || _probe.IsOut
             || !_progress.HasWork
             || (_builder.Probes && _progress.IsOutstanding)
             || (_failedStatus != WorkCompletionStatus.Success && _progress.Cursor == _failedPosition);
@@ -114,6 +124,14 @@ internal sealed class Requester : SendSide
     {
         if (!_progress.IsOnTheWay(psn))
         {
+            if (aeth.Kind == AethKind.Acknowledge && _probe.TakeAnswer(psn) && !IsInError)
+            {
+                // One packet first: others may keep the buffer of the peer's socket full.
+                Timer.NoteAnswer();
+                GoBackAndSend();
+                _builder.Probes = true;
+            }
+
             return;
         }
 
@@ -202,9 +220,7 @@ internal sealed class Requester : SendSide
 
         if (Timer.TakeProbe(now))
         {
-            _port.Counters.Probes++;
-            GoBackAndSend();
-            _builder.Probes = true;
+            HandleSilence(now);
             return;
         }
 
@@ -217,6 +233,36 @@ internal sealed class Requester : SendSide
         }
 
         GoBackAndSend();
+    }
+
+    private void HandleSilence(TimeSpan now)
+    {
+        if (!_port.Options.Defences.ProbesKeepCharges)
+        {
+            _port.Counters.Probes++;
+            GoBackAndSend();
+            _builder.Probes = true;
+        }
+        else if (_probe.TryArm())
+        {
+            _readGapSeen = false; // what the answer says of a READ is news again
+            SendOrder.ScheduleProbe(_pair);
+        }
+        else
+        {
+            _port.NoteDeadline(Timer.ArmIfStopped(now));
+        }
+    }
+
+    private BuildResult BuildProbe(ref SuperPacket superPacket, TimeSpan now)
+    {
+        BuildResult result = _probe.Build(ref superPacket);
+        if (result == BuildResult.Built)
+        {
+            _port.NoteDeadline(Timer.ArmIfStopped(now));
+        }
+
+        return result;
     }
 
     public override void HandleDrain()
@@ -236,6 +282,7 @@ internal sealed class Requester : SendSide
     public override void Flush()
     {
         Timer.Stop();
+        _probe.End();
         uint tail = _queue.Tail;
         while (_progress.Head != tail)
         {
@@ -445,9 +492,16 @@ internal sealed class Requester : SendSide
             return;
         }
 
+        bool wasSilent = _probe.IsOut;
         _progress.CatchUp();
+        _probe.End();
         _readGapSeen = _builder.Probes = false;
         Timer.NoteProgress();
+        if (wasSilent)
+        {
+            Timer.ProbeSoon();
+        }
+
         _port.NoteDeadline(Timer.Restart(now, _progress.IsOutstanding));
         if (_failedStatus != WorkCompletionStatus.Success && _progress.Head == _failedPosition)
         {
@@ -464,6 +518,7 @@ internal sealed class Requester : SendSide
 
     private void GoBack()
     {
+        _probe.End();
         _progress.GoBack();
         Timer.StopAcknowledge();
         _responses.RestartPsn = _progress.AckPsn;

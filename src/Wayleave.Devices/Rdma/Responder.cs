@@ -76,18 +76,19 @@ internal sealed class Responder : ReceiveSide
             return BuildResult.Nothing;
         }
 
-        // Responses leave in the order of their requests.
-        if (!_resources.IsEmpty && (!_answer.IsPending || Psn.Compare(_answer.Psn, _resources.Head.NextPsn) >= 0))
-        {
-            return BuildResponse(ref superPacket);
-        }
-
-        return _answer.IsPending ? BuildAnswer(ref superPacket) : BuildResult.Nothing;
+        return IsResponseNext ? BuildResponse(ref superPacket)
+            : _answer.IsPending ? BuildAnswer(ref superPacket)
+            : BuildResult.Nothing;
     }
 
-    public override bool SendsData => !_resources.IsEmpty
-        && _resources.Head.Request.LengthBytes > 0
+    public override bool TrySettle(ref SuperPacket superPacket) =>
+        _answer.IsPending && !IsResponseNext && _answer.Build(ref superPacket) == BuildResult.Built;
+
+    // Responses leave in the order of their requests.
+    private bool IsResponseNext => !_resources.IsEmpty
         && (!_answer.IsPending || Psn.Compare(_answer.Psn, _resources.Head.NextPsn) >= 0);
+
+    public override bool SendsData => IsResponseNext && _resources.Head.Request.LengthBytes > 0;
 
     public override void Wake()
     {

@@ -1,8 +1,8 @@
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// The defences against late access, each of which a test, or <c>demo --break</c>, can take away to show that its
-/// absence is noticed. Everything is on in a product.
+/// The defences against late access, and against a flood or a silence that a peer did not deserve, each of which a
+/// test, or <c>demo --break</c>, can take away to show that its absence is noticed. Everything is on in a product.
 /// </summary>
 public sealed record ResponderDefences
 {
@@ -72,4 +72,16 @@ public sealed record ResponderDefences
 
     /// <summary>A packet that was seen before is not placed again.</summary>
     public bool RefusesDuplicates { get; init; } = true;
+
+    /// <summary>
+    /// An acknowledgement that a queue pair owes leaves although it is reset, stopped or destroyed: its peer was
+    /// served, and would ask in vain.
+    /// </summary>
+    public bool SettlesBeforeEnd { get; init; } = true;
+
+    /// <summary>
+    /// A probe leaves the window as it is until its own answer comes; without it, a peer that was merely not running is
+    /// sent another window on top of what is still in its socket.
+    /// </summary>
+    public bool ProbesKeepCharges { get; init; } = true;
 }

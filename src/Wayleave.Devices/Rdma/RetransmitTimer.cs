@@ -10,7 +10,8 @@ namespace Wayleave.Devices.Rdma;
 //
 // A silence is what the acknowledge timeout measures; only its end costs a retry. Within it a probe goes out now and
 // then, each after twice the time of the one before: the last packets may be lost, or the one answer that the peer
-// gives to a gap, and nothing else would make it speak.
+// gives to a gap, and nothing else would make it speak. The answer of a probe that brings nothing new does not end the
+// silence: a path that carries probes and no data runs out of retries like a dead one.
 
 /// <summary>The timers and retry budgets of one requester (roce.md A6.3). A state with its deadline inside.</summary>
 internal sealed class RetransmitTimer
@@ -80,6 +81,17 @@ internal sealed class RetransmitTimer
         _nextProbe = _firstProbe;
         _silenceEnds = TimeSpan.MaxValue;
     }
+
+    /// <summary>
+    /// The peer is there, though it has nothing new to say: it is asked again as soon as the first time. No retry is
+    /// restored, and the acknowledge timeout runs on.
+    /// </summary>
+    public void NoteAnswer() => _nextProbe = _firstProbe;
+
+    /// <summary>
+    /// What was heard may be the answer of a probe, or come from before it; another one soon tells.
+    /// </summary>
+    public void ProbeSoon() => _nextProbe = _firstProbe / 8;
 
     public bool TakeAcknowledgeTimeout(TimeSpan now)
     {

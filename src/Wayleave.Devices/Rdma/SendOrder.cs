@@ -126,6 +126,21 @@ internal static class SendOrder
         }
     }
 
+    /// <summary>
+    /// As <see cref="ScheduleRequests"/>, before all others: what it sends takes no room of a window, and those before
+    /// it may be waiting for some.
+    /// </summary>
+    public static void ScheduleProbe(QueuePair pair)
+    {
+        if (pair.Link(QueuePairListKind.Requests).IsLinked)
+        {
+            pair.Peer.Requests.Remove(pair);
+            pair.Peer.ReadWaiters.Remove(pair);
+        }
+
+        pair.Peer.Requests.AddFirst(pair);
+    }
+
     public static void ScheduleResponses(QueuePair pair)
     {
         if (!pair.Link(QueuePairListKind.Responses).IsLinked && pair.HasPeer)

@@ -97,6 +97,9 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     /// <summary>What a packet with that payload is charged, whatever super-packet it is in.</summary>
     public int ChargeOf(int payloadBytes) => payloadBytes + pair.Peer.Window.DatagramChargeBytes;
 
+    /// <summary>The PSN behind everything that was ever sent.</summary>
+    public uint SentPsn => _sentPsn;
+
     /// <summary>What was sent since an acknowledgement was asked for.</summary>
     public long UnaskedBytes { get; private set; }
 

@@ -99,7 +99,7 @@ internal static unsafe class QueuePairEntries
         };
         Errno errno = Errno.EINVAL;
         bool resets = (set & QueuePairAttributeMask.State) != 0 && attributes.State == QueuePairState.Reset;
-        pair.Device.Bind().SettleWithToken(() =>
+        pair.Device.WithToken(() =>
         {
             errno = pair.Pair.Modify(attributes, set);
             if (errno == Errno.Success && resets)
@@ -148,7 +148,7 @@ internal static unsafe class QueuePairEntries
     private static int DestroyQueuePair(nint handle) => Control.Run(() =>
     {
         VerbsQueuePair pair = NativeHandle.Get<VerbsQueuePair>(handle);
-        pair.Device.Bind().SettleWithToken(() =>
+        pair.Device.WithToken(() =>
         {
             pair.Device.Machine.DestroyQueuePair(pair.Pair);
             pair.Device.Remove(pair);

@@ -73,11 +73,58 @@ public class SharedReceiveBufferTests
         Assert.True(world.BytesPerUs < 1000, world.ToString());
     }
 
+    // A receiver that is not running finds in its socket what was sent before, and nothing is sent on top of that: a
+    // probe keeps its charges. The buffer has room for one window and a quarter.
+    [Theory]
+    [InlineData(1)]
+    [InlineData(10)]
+    [InlineData(50)]
+    public void A_receiver_that_does_not_run_for_a_while_loses_nothing(int pauseMilliseconds)
+    {
+        World world = new(1, lossPerMille: 0, ProbeAfterUs);
+        RunWithPauses(world, pauseMilliseconds);
+
+        Assert.True(world.Dropped == 0 && world.Retransmits == 0, world.ToString());
+        Assert.True(pauseMilliseconds == 1 || world.Probes > 0, world.ToString());
+        Assert.True(world.Completed > 0, world.ToString());
+    }
+
+    [Fact]
+    public void Probes_that_take_their_charges_back_send_again_what_is_still_in_the_socket()
+    {
+        World world = new(1, lossPerMille: 0, ProbeAfterUs, new ResponderDefences { ProbesKeepCharges = false });
+        RunWithPauses(world, pauseMilliseconds: 10);
+
+        Assert.True(world.Retransmits > 0, world.ToString());
+    }
+
+    [Fact]
+    public void Many_queue_pairs_to_a_receiver_that_does_not_run_ask_a_few_at_a_time()
+    {
+        World world = new(1, lossPerMille: 0, ProbeAfterUs, pairsPerHost: 200);
+        world.Run(1000);
+        world.Pause(30_000);
+        Assert.True(world.Probes is > 0 and <= 16 * 4, world.ToString()); // after 2, 6, 14 and 30 ms, sixteen at most
+        world.Run(RunUs);
+        Assert.True(world.Dropped == 0 && world.Retransmits == 0, world.ToString());
+    }
+
+    private static void RunWithPauses(World world, int pauseMilliseconds)
+    {
+        for (int i = 1; i <= 5; i++)
+        {
+            world.Run(i * 100_000 + 3001);
+            world.Pause(pauseMilliseconds * 1000);
+        }
+
+        world.Run(700_000);
+    }
+
     private sealed class World
     {
         private readonly TestNode _target = new("10.77.0.1", 1);
         private readonly List<TestNode> _hosts = [];
-        private readonly List<QueuePair> _pairs = [];
+        private readonly List<List<QueuePair>> _pairs = []; // of each host, posted to in turn
         private readonly List<MemoryRegion> _local = [];
         private readonly MemoryRegion _remote;
         private readonly int[] _posted;
@@ -87,12 +134,20 @@ public class SharedReceiveBufferTests
         private readonly byte[] _buffer = GC.AllocateArray<byte>(65536, pinned: true);
         private readonly Random _random = new(7);
         private readonly int _lossPerMille;
+        private readonly int _pairsPerHost;
+        private int _nextPair;
         private int _socketBytes;
         private int _now;
 
-        public World(int hosts, int lossPerMille, int probeAfterUs)
+        public World(
+            int hosts,
+            int lossPerMille,
+            int probeAfterUs,
+            ResponderDefences? defences = null,
+            int pairsPerHost = 1)
         {
             _lossPerMille = lossPerMille;
+            _pairsPerHost = pairsPerHost;
             TestMemory target = _target.Allocate(MessageBytes);
             _remote = _target.Register(target);
             for (int i = 0; i < hosts; i++)
@@ -100,13 +155,21 @@ public class SharedReceiveBufferTests
                 TestNode host = new($"10.77.0.{i + 2}", (ulong)i + 2, o => o with
                 {
                     ProbeAfter = probeAfterUs == 0 ? null : TimeSpan.FromMicroseconds(probeAfterUs),
+                    Defences = defences ?? ResponderDefences.All,
                 });
-                QueuePair a = host.CreatePair(TestNode.CreateCompletionQueue(), new() { MaxSendWr = Depth });
-                QueuePair b = _target.CreatePair(TestNode.CreateCompletionQueue());
-                Connect(a, _target.Gid, b.QpNumber, isSender: true);
-                Connect(b, host.Gid, a.QpNumber, isSender: false);
+                CompletionQueue completions = TestNode.CreateCompletionQueue(2 * Depth);
+                List<QueuePair> pairs = [];
+                for (int j = 0; j < pairsPerHost; j++)
+                {
+                    QueuePair a = host.CreatePair(completions, new() { MaxSendWr = Depth });
+                    QueuePair b = _target.CreatePair(TestNode.CreateCompletionQueue());
+                    Connect(a, _target.Gid, b.QpNumber, isSender: true);
+                    Connect(b, host.Gid, a.QpNumber, isSender: false);
+                    pairs.Add(a);
+                }
+
                 _hosts.Add(host);
-                _pairs.Add(a);
+                _pairs.Add(pairs);
                 _local.Add(host.Register(host.Allocate(MessageBytes)));
             }
 
@@ -119,6 +182,10 @@ public class SharedReceiveBufferTests
 
         public long Completed => _completed.Sum();
 
+        public long Retransmits => _hosts.Sum(h => h.Port.Stats.Retransmits);
+
+        public long Probes => _hosts.Sum(h => h.Port.Stats.Probes);
+
         public long Least => _completed.Min();
 
         public double BytesPerUs => (double)Completed * MessageBytes / _now;
@@ -127,8 +194,8 @@ public class SharedReceiveBufferTests
 
         public override string ToString() =>
             $"{BytesPerUs:F0} bytes/us, {Dropped} super-packets dropped, "
-            + $"{_hosts.Sum(h => h.Port.Stats.Retransmits)} packets again, {_hosts.Sum(h => h.Port.Stats.Timeouts)} "
-            + $"time-outs, {_hosts.Sum(h => h.Port.Stats.Probes)} probes, least {Least} most {_completed.Max()}";
+            + $"{Retransmits} packets again, {_hosts.Sum(h => h.Port.Stats.Timeouts)} "
+            + $"time-outs, {Probes} probes, least {Least} most {_completed.Max()}";
 
         public void Run(int microseconds)
         {
@@ -141,6 +208,13 @@ public class SharedReceiveBufferTests
 
                 StepTarget();
             }
+        }
+
+        /// <summary>The receiver does not run.</summary>
+        public void Pause(int microseconds)
+        {
+            _busyUntil[_hosts.Count] = _now + microseconds;
+            Run(_now + microseconds);
         }
 
         private static void Connect(QueuePair pair, Gid peer, uint number, bool isSender)
@@ -164,13 +238,13 @@ public class SharedReceiveBufferTests
         private void StepHost(int index)
         {
             TestNode host = _hosts[index];
-            QueuePair pair = _pairs[index];
-            int done = TestNode.Poll(pair.SendCompletionQueue).Count;
+            List<QueuePair> pairs = _pairs[index];
+            int done = TestNode.Poll(pairs[0].SendCompletionQueue).Count;
             _completed[index] += done;
             _posted[index] -= done;
             while (_posted[index] < Depth)
             {
-                Assert.Equal(Errno.Success, pair.PostSend(
+                Assert.Equal(Errno.Success, pairs[_nextPair++ % _pairsPerHost].PostSend(
                     new SendWorkRequest
                     {
                         Opcode = WorkRequestOpcode.RdmaWrite,

@@ -436,6 +436,11 @@ public sealed class QueuePair : Numbered
     private void Enter(QueuePairState from, QueuePairState to)
     {
         uint sqPsn = Attributes.SqPsn;
+        if (to is QueuePairState.Error or QueuePairState.Reset)
+        {
+            Port.Settle(this);
+        }
+
         if (to == QueuePairState.Error)
         {
             EnterError();

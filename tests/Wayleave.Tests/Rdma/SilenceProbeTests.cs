@@ -1,0 +1,211 @@
+using Wayleave.Core;
+using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Verbs;
+using Xunit;
+
+namespace Wayleave.Tests.Rdma;
+
+/// <summary>What a requester does when it hears nothing, packet by packet; MTU 1024, timeout 67 ms.</summary>
+public class SilenceProbeTests
+{
+    private static readonly TimeSpan s_probeAfter = TimeSpan.FromMilliseconds(2);
+
+    private sealed class Pairs
+    {
+        public Pairs()
+        {
+            Link = new TestLink(o => o with { ProbeAfter = s_probeAfter });
+            Source = Link.A.Register(Link.A.Allocate(65536));
+            Target = Link.B.Register(Link.B.Allocate(65536));
+            (A, B) = Link.Connect();
+        }
+
+        public TestLink Link { get; }
+
+        public MemoryRegion Source { get; }
+
+        public MemoryRegion Target { get; }
+
+        public QueuePair A { get; }
+
+        public QueuePair B { get; }
+
+        public void Post(uint length, WorkRequestOpcode opcode = WorkRequestOpcode.RdmaWrite) => Assert.Equal(
+            Errno.Success,
+            A.PostSend(
+                new SendWorkRequest
+                {
+                    Opcode = opcode,
+                    Flags = SendFlags.Signaled,
+                    RemoteAddress = Target.Iova,
+                    RKey = Target.Key,
+                },
+                new Sge(Source.Iova, length, Source.Key)));
+
+        public string[] TakeLog()
+        {
+            string[] log = [.. Link.Log];
+            Link.Log.Clear();
+            return log;
+        }
+
+        public WorkCompletionStatus[] Poll() => [.. TestNode.Poll(A.SendCompletionQueue).Select(c => c.Status)];
+    }
+
+    [Fact]
+    public void A_lost_question_is_followed_by_a_duplicate_without_data_whose_answer_tells_what_is_lost()
+    {
+        Pairs p = new();
+        p.Link.Filter = (_, _) => false;
+        p.Post(2048);
+        p.Link.Run();
+        p.TakeLog();
+        p.Link.Filter = null;
+        p.Link.Advance(s_probeAfter);
+        p.Link.Run();
+        Assert.Equal(
+            [
+                "A RC_SEND_ONLY 9fffff A",
+                "B RC_ACKNOWLEDGE 9fffff 1f msn=0",
+                "A RC_WRITE_FIRST a00000 A",
+                "B RC_ACKNOWLEDGE a00000 1f msn=0",
+                "A RC_WRITE_LAST a00001 A",
+                "B RC_ACKNOWLEDGE a00001 1f msn=1",
+            ],
+            p.TakeLog());
+        Assert.Equal([WorkCompletionStatus.Success], p.Poll());
+        Assert.Equal((1L, 0L), (p.Link.A.Port.Stats.Probes, p.Link.A.Port.Stats.Timeouts));
+    }
+
+    [Fact]
+    public void A_peer_that_was_merely_not_running_is_sent_nothing_again()
+    {
+        Pairs p = new();
+        List<byte[]> held = [];
+        p.Link.Filter = (from, packet) =>
+        {
+            held.Add(packet.ToArray());
+            return false;
+        };
+        p.Post(2048);
+        p.Post(1024);
+        p.Link.Run();
+        for (int i = 0; i < 3; i++)
+        {
+            p.Link.Advance(TimeSpan.FromMilliseconds(10)); // 2, 6 and 14 ms have passed, and not 67
+            p.Link.Run();
+        }
+
+        p.Post(1024); // nothing is sent behind a probe
+        p.Link.Run();
+        Assert.Equal((6, 3L), (held.Count, p.Link.A.Port.Stats.Probes));
+        p.Link.Filter = null;
+        p.TakeLog();
+        foreach (byte[] packet in held)
+        {
+            p.Link.B.Port.HandleDatagrams(p.Link.A.Gid, 4791, packet, packet.Length, 0, p.Link.Now);
+            p.Link.Step(p.Link.B, p.Link.A);
+        }
+
+        p.Link.Run();
+        Assert.Equal(3, p.Poll().Length);
+        Assert.Equal(0, p.Link.A.Port.Stats.Retransmits);
+        Assert.Equal(["A RC_WRITE_ONLY a00003 A"], p.TakeLog().Where(l => l.StartsWith('A')));
+    }
+
+    [Fact]
+    public void A_path_that_carries_probes_and_no_data_runs_out_of_retries()
+    {
+        Pairs p = new();
+        p.Link.Filter = (_, packet) => packet.Length < 100;
+        p.Post(2048);
+        p.Link.RunFor(TimeSpan.FromSeconds(10));
+        Assert.Equal([WorkCompletionStatus.RetryExceeded], p.Poll());
+        Assert.Equal(8, p.Link.A.Port.Stats.Timeouts);
+    }
+
+    [Fact]
+    public void A_lost_READ_is_asked_for_again_and_so_is_a_lost_response()
+    {
+        Pairs p = new();
+        int lost = 0;
+        p.Link.Filter = (from, packet) => !packet.Span.IsEmpty && lost++ is not (0 or 3);
+        p.Post(2048, WorkRequestOpcode.RdmaRead); // packet 0: the request
+        p.Link.RunFor(TimeSpan.FromMilliseconds(60));
+        Assert.Equal([WorkCompletionStatus.Success], p.Poll());
+        Assert.Equal(0, p.Link.A.Port.Stats.Timeouts);
+        Assert.True(p.Link.A.Port.Stats.Probes > 0);
+    }
+
+    [Fact]
+    public void The_late_answer_of_an_earlier_probe_is_not_taken_for_that_of_a_later_one()
+    {
+        Pairs p = new();
+        byte[]? late = null;
+        p.Post(1024);
+        p.Link.Filter = (from, _) => ReferenceEquals(from, p.Link.A); // answers are lost
+        p.Link.Run();
+        p.Link.Filter = (from, packet) =>
+        {
+            late = ReferenceEquals(from, p.Link.B) ? packet.ToArray() : late; // that of the probe is late
+            return ReferenceEquals(from, p.Link.A);
+        };
+        p.Link.Advance(s_probeAfter);
+        p.Link.Run();
+        byte[] first = late!;
+        p.Link.A.Port.HandleDatagrams(p.Link.B.Gid, 4791, first, first.Length, 0, p.Link.Now); // from the WRITE, say
+        Assert.Single(p.Poll());
+        p.Link.Filter = (_, _) => false; // the receiver does not run
+        p.Post(1024);
+        p.Link.Run();
+        p.Link.Advance(s_probeAfter);
+        p.Link.Run();
+        p.TakeLog();
+        p.Link.A.Port.HandleDatagrams(p.Link.B.Gid, 4791, first, first.Length, 0, p.Link.Now); // and from the probe
+        p.Link.Run();
+        Assert.Empty(p.TakeLog());
+        Assert.Equal(0, p.Link.A.Port.Stats.Retransmits);
+        p.Link.Filter = null;
+        p.Link.Advance(TimeSpan.FromMilliseconds(8));
+        p.Link.Run();
+        Assert.Equal([WorkCompletionStatus.Success], p.Poll());
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void An_answer_that_is_owed_leaves_although_its_queue_pair_ends(bool isDestroyed)
+    {
+        foreach (bool settles in new[] { true, false })
+        {
+            TestLink link = new(null, o => o with { Defences = new ResponderDefences { SettlesBeforeEnd = settles } });
+            (QueuePair a, QueuePair b) = link.Connect();
+            MemoryRegion source = link.A.Register(link.A.Allocate(4096));
+            MemoryRegion target = link.B.Register(link.B.Allocate(4096));
+            SendWorkRequest write = new()
+            {
+                Opcode = WorkRequestOpcode.RdmaWrite,
+                Flags = SendFlags.Signaled,
+                RemoteAddress = target.Iova,
+                RKey = target.Key,
+            };
+            Assert.Equal(Errno.Success, a.PostSend(write, new Sge(source.Iova, 4096, source.Key)));
+            link.Step(link.A, link.B); // placed, and not acknowledged yet
+            if (isDestroyed)
+            {
+                link.B.Device.DestroyQueuePair(b);
+            }
+            else
+            {
+                b.Modify(
+                    new QueuePairAttributes { State = QueuePairState.Error }, QueuePairAttributeMask.State);
+            }
+
+            link.RunFor(TimeSpan.FromSeconds(5));
+            Assert.Equal(
+                settles ? WorkCompletionStatus.Success : WorkCompletionStatus.RetryExceeded,
+                Assert.Single(TestNode.Poll(a.SendCompletionQueue)).Status);
+            Assert.Equal(settles ? 1 : 0, link.B.Port.Stats.AcknowledgesSent);
+        }
+    }
+}
