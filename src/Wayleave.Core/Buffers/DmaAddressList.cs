@@ -31,6 +31,12 @@ public sealed class DmaAddressList
     public ulong LengthBytes { get; }
 
     /// <summary>
+    /// Of a physical list: what a map last made of it, for as long as the storage is where this list says
+    /// (<see cref="PciFabric.TryMap"/>). Host lock held.
+    /// </summary>
+    internal DmaAddressList? LastMapped { get; set; }
+
+    /// <summary>
     /// Where byte <paramref name="offset"/> of the buffer is, and how many bytes follow it without a break.
     /// </summary>
     /// <returns>False when the offset is outside the list.</returns>

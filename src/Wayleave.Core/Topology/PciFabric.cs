@@ -254,7 +254,8 @@ public sealed class PciFabric
     /// <param name="physical">Physical ranges of windows of this fabric.</param>
     /// <param name="addresses">
     /// Entry by entry where the bytes are for this device; give it back by <see cref="Unmap"/>. The same object when
-    /// nothing needs a translation.
+    /// nothing needs a translation, and the object of the last map where only the bus has other addresses: a device
+    /// that maps again what has not moved makes no list.
     /// </param>
     /// <returns>
     /// <see cref="Errno.EREMOTEIO"/> when an entry cannot be reached: nothing is mapped then, and no retry helps.
@@ -273,7 +274,8 @@ public sealed class PciFabric
 
         // What goes through the host bridge is mapped like system memory: at its physical address where no IOMMU
         // translates.
-        DeviceRange[]? mapped = null; // made where an address differs: a map without a translation allocates nothing
+        DmaAddressList? last = physical.LastMapped;
+        bool differs = false; // from the physical addresses
         List<int>? translated = null;
         for (int i = 0; i < physical.Entries.Length; i++)
         {
@@ -288,27 +290,42 @@ public sealed class PciFabric
                 return Errno.EREMOTEIO;
             }
 
-            if (type == PeerMapType.BusAddress)
+            ulong busOffset = type == PeerMapType.BusAddress ? window.Owner!.Root!.BusOffset : 0;
+            differs |= busOffset != 0;
+            if (last is not null && last.Entries[i].Start != physical.Entries[i].Start + busOffset)
             {
-                if (window.Owner!.Root!.BusOffset is not 0 and ulong busOffset)
-                {
-                    mapped ??= physical.Entries.ToArray();
-                    mapped[i] = mapped[i] with { Start = mapped[i].Start + busOffset };
-                }
+                last = null;
             }
-            else if (root.Iommu == IommuMode.Strict)
+
+            if (type != PeerMapType.BusAddress && root.Iommu == IommuMode.Strict)
             {
                 (translated ??= []).Add(i);
             }
         }
 
+        // A list belongs to a place of the storage: who maps again what has not moved gets the list of before.
         if (translated is null)
         {
-            addresses = mapped is null ? physical : new DmaAddressList(mapped);
+            addresses = !differs ? physical : physical.LastMapped = last ?? new DmaAddressList(Shift(client, physical));
             return Errno.Success;
         }
 
-        return TryTranslate(client, root, mapped ?? physical.Entries.ToArray(), translated, out addresses);
+        return TryTranslate(client, root, Shift(client, physical), translated, out addresses);
+    }
+
+    private DeviceRange[] Shift(PciFunction client, DmaAddressList physical)
+    {
+        DeviceRange[] mapped = physical.Entries.ToArray();
+        for (int i = 0; i < mapped.Length; i++)
+        {
+            MemoryWindow window = FindWindow(mapped[i])!;
+            if (MapTypeOf(window, client) == PeerMapType.BusAddress)
+            {
+                mapped[i] = mapped[i] with { Start = mapped[i].Start + window.Owner!.Root!.BusOffset };
+            }
+        }
+
+        return mapped;
     }
 
     /// <summary>

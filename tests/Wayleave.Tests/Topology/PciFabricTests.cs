@@ -118,6 +118,19 @@ public sealed class PciFabricTests
     }
 
     [Fact]
+    public void A_map_of_what_has_not_moved_gives_the_list_of_before()
+    {
+        HostBridge bridge = new(0, 0) { BusOffset = 0x1000_0000_0000 };
+        Machine machine = new(Trees.Switch(Trees.Unlisted, bridge: bridge));
+        DmaAddressList physical = new([machine.Bar(0, Page)]);
+        DmaAddressList list = machine.Map("b", physical);
+        machine.Fabric.Unmap(machine["b"], list);
+
+        Assert.Same(list, machine.Map("b", physical));
+        Assert.NotSame(list, machine.Map("b", new DmaAddressList([machine.Bar(Page, Page)])));
+    }
+
+    [Fact]
     public void With_a_redirect_the_bus_address_goes_up_and_nothing_answers_there()
     {
         Machine machine = new(Trees.Switch(Trees.Unlisted));

@@ -18,7 +18,11 @@ internal sealed class CopyPair
 
     private const int PlainBytesPerLook = 1 << 20;
 
-    private static readonly TimeSpan s_patience = TimeSpan.FromMicroseconds(50);
+    // Far longer than a batch of the engine takes, and about as long as a sleep and a wake.
+    private static readonly TimeSpan s_patience = TimeSpan.FromMicroseconds(20);
+
+    // In case a fence never comes: the engine's own time-out ends it.
+    private static readonly TimeSpan s_sleep = TimeSpan.FromSeconds(1);
 
     private readonly HostContext _host;
     private readonly CopyEnd _from;
@@ -26,6 +30,7 @@ internal sealed class CopyPair
     private readonly DmaPort _processor;
     private readonly AcquireTicket _ticket;
     private readonly Queue<Fence> _pending;
+    private readonly AutoResetEvent _ended = new(initialState: false);
     private readonly int _depth;
     private readonly int _sizeBytes;
     private readonly int _slots;
@@ -169,7 +174,9 @@ internal sealed class CopyPair
         }
     }
 
-    // Yields when nothing comes for a while: the engine's thread may have been put on this processor.
+    // Sleeps when nothing comes for a while: the engine's thread may have been put on this processor, because others
+    // keep the rest busy. Who spins or yields then has most of the time, and the engine, which sleeps between two
+    // submissions, hardly any.
     private void Await(ref long progress)
     {
         if (Reap())
@@ -178,11 +185,30 @@ internal sealed class CopyPair
         }
         else if (Stopwatch.GetElapsedTime(progress) > s_patience)
         {
-            Thread.Yield();
+            SleepUntilDone();
         }
         else
         {
             Thread.SpinWait(5);
+        }
+    }
+
+    private void SleepUntilDone()
+    {
+        if (_pending.Count == 0)
+        {
+            return;
+        }
+
+        bool isPending;
+        using (_host.Enter())
+        {
+            isPending = _pending.Last().TryAddCallback(_ => _ended.Set()) == Errno.Success;
+        }
+
+        if (isPending)
+        {
+            _ended.WaitOne(s_sleep);
         }
     }
 
