@@ -116,5 +116,27 @@ public sealed unsafe class PidFd : IDisposable
         }
     }
 
+    /// <summary>A copy of a descriptor that the process has open, as if it had passed it (pidfd_getfd(2)).</summary>
+    /// <exception cref="LinuxException">
+    /// EBADF: it has none of that number. EPERM: this process may not trace that one (ptrace(2), the access mode
+    /// PTRACE_MODE_ATTACH). ESRCH: it has ended. ENOSYS: before Linux 5.6.
+    /// </exception>
+    public FileDescriptor CopyDescriptor(int number)
+    {
+        nint fd = Libc.pidfd_getfd(unistd.SYS_pidfd_getfd, _descriptor, number, 0);
+        if (fd < 0)
+        {
+            Errno errno = (Errno)Marshal.GetLastPInvokeError();
+            string whose = string.Create(CultureInfo.InvariantCulture, $"descriptor {number} of process {ProcessId}");
+            throw new LinuxException(
+                "pidfd_getfd",
+                whose,
+                errno,
+                errno == Errno.EPERM ? "the process may allow it: prctl(PR_SET_PTRACER, ...)" : null);
+        }
+
+        return new FileDescriptor((int)fd, ownsHandle: true);
+    }
+
     public void Dispose() => _descriptor.Dispose();
 }

@@ -11,6 +11,7 @@ using Wayleave.Host.Objects;
 using Wayleave.Host.Transfers;
 using Wayleave.Linux;
 using Wayleave.Linux.Sharing;
+using Wayleave.Linux.UserFaults;
 
 namespace Wayleave.Victim;
 
@@ -40,6 +41,7 @@ internal sealed class Belongings(string control, string broker, string meeting, 
         "context" => OpenContextAsync(),
         "memory" => RegisterMemoryAsync(),
         "objects" => RegisterObjectsAsync(),
+        "watched" => RegisterOwnPagesAsync(),
         "ring" => StartRingAsync(),
         "jobs" => SubmitAsync(),
         "resource" => BorrowAsync(),
@@ -105,6 +107,17 @@ internal sealed class Belongings(string control, string broker, string meeting, 
         await RegisterAsync(_memory, ContextRegionKind.Implicit);
         await _context.PrefetchAsync(
             _onDemand.Id, new PrefetchDocument { Va = _onDemand.Va, LengthBytes = Bytes / 2, Write = true });
+    }
+
+    // Pages of this process itself. It touches them through a P/Invoke; the host, which is another process, serves that.
+    private async Task RegisterOwnPagesAsync()
+    {
+        UserFaultRegion pages = UserFaultRegion.Create(Bytes);
+        _held.Add(pages);
+        BufferHandleDocument handle = await _context.TakeOverAsync(pages);
+        await RegisterAsync(handle, ContextRegionKind.OnDemand);
+        UserFaultRegion.Store(pages.Addresses.Start, "touched"u8);
+        UserFaultRegion.Discard(pages.Addresses);
     }
 
     private async Task RegisterObjectsAsync()

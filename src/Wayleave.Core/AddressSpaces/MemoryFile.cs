@@ -1,3 +1,5 @@
+using Wayleave.Core.Topology;
+
 namespace Wayleave.Core.AddressSpaces;
 
 public enum MemoryFileKind
@@ -22,14 +24,20 @@ public sealed class MemoryFile : IFrameSource
 {
     private readonly MemorySystem _memory;
     private readonly Memory<byte> _content;
+    private readonly DeviceAddress _address; // of the content, where devices find it; 0 where they do not
     private readonly Dictionary<ulong, PageFrame> _pages = [];
     private readonly Dictionary<ulong, long> _slots = [];
 
     private MemoryFile(
-        MemorySystem memory, string name, MemoryFileKind kind, ulong lengthBytes, Memory<byte> content)
+        MemorySystem memory,
+        string name,
+        MemoryFileKind kind,
+        ulong lengthBytes,
+        Memory<byte> content,
+        DeviceAddress address = default)
     {
         memory.Host.AssertHeld();
-        (_memory, Name, Kind, LengthBytes, _content) = (memory, name, kind, lengthBytes, content);
+        (_memory, Name, Kind, LengthBytes, _content, _address) = (memory, name, kind, lengthBytes, content, address);
     }
 
     public string Name { get; }
@@ -58,10 +66,15 @@ public sealed class MemoryFile : IFrameSource
     }
 
     /// <summary>A file in persistent memory: <paramref name="content"/> is what processes map.</summary>
-    public static MemoryFile InPersistentMemory(MemorySystem memory, string name, Memory<byte> content)
+    /// <param name="memory">Of the machine.</param>
+    /// <param name="name">For people.</param>
+    /// <param name="content">Whole pages. Stays the caller's, who keeps it until no process maps the file.</param>
+    /// <param name="address">Where devices reach it; 0 where they cannot.</param>
+    public static MemoryFile InPersistentMemory(
+        MemorySystem memory, string name, Memory<byte> content, DeviceAddress address = default)
     {
         ArgumentNullException.ThrowIfNull(memory);
-        return new(memory, name, MemoryFileKind.Dax, (ulong)content.Length, content);
+        return new(memory, name, MemoryFileKind.Dax, (ulong)content.Length, content, address);
     }
 
     /// <summary>Zeroed memory to be shared.</summary>
@@ -115,8 +128,9 @@ public sealed class MemoryFile : IFrameSource
         }
 
         int at = checked((int)(index * PageFrame.SizeBytes));
+        DeviceAddress address = _address.Value == 0 ? default : _address + (ulong)at;
         PageFrame frame = new(
-            this, PageFrameKind.FsDax, _memory.TakeNumbers(1), _content.Slice(at, PageFrame.SizeBytes), default)
+            this, PageFrameKind.FsDax, _memory.TakeNumbers(1), _content.Slice(at, PageFrame.SizeBytes), address)
         {
             IsAllocated = true,
         };

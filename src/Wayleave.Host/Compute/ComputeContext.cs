@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Objects;
@@ -64,6 +65,9 @@ public sealed class ComputeContext
     /// <summary>Memory of its own; null while it has asked for none.</summary>
     public ContextMemory? Memory { get; internal set; }
 
+    /// <summary>Parts of its address space that are memory of its own process.</summary>
+    internal List<WatchedMemory> Watched { get; } = [];
+
     internal IDisposable Use { get; }
 
     /// <summary>The process that it belongs to; null for one of another machine. Owned by this.</summary>
@@ -83,6 +87,15 @@ public sealed class ComputeContext
 
     /// <summary>The end of the context, once it has begun.</summary>
     internal Task? Ending { get; set; }
+
+    /// <exception cref="WayleaveException">ECANCELED, with the reason.</exception>
+    internal void ThrowIfEnded(string operation)
+    {
+        if (Ended is { } reason)
+        {
+            throw new WayleaveException(Errno.ECANCELED, operation, reason);
+        }
+    }
 
     internal void Add(ContextBuffer buffer) => _buffers.Add(buffer);
 

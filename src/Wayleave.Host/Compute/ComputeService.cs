@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using Wayleave.Core;
-using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Retirement;
@@ -24,9 +23,6 @@ public sealed class ComputeService
     /// <summary>Contexts of one GPU at a time.</summary>
     public const int ContextsMax = 64;
 
-    /// <summary>The most memory that a client gets at a time.</summary>
-    public const long MemoryBytesMax = 1L << 32;
-
     private readonly HostContext _host;
     private readonly OwnerAccess _access;
     private readonly Dictionary<ulong, ComputeContext> _contexts = []; // host lock
@@ -38,7 +34,11 @@ public sealed class ComputeService
         _access = new OwnerAccess(host.Context, host.Fabric);
         _points = new SyncPointTable(host.Context);
         Regions = new RegionService(host, EndClient);
+        Memory = new MemoryService(host, EndClient);
     }
+
+    /// <summary>Memory of clients that is no object.</summary>
+    public MemoryService Memory { get; }
 
     /// <summary>Memory of clients that peers reach.</summary>
     public RegionService Regions { get; }
@@ -137,7 +137,7 @@ public sealed class ComputeService
         string operation = $"open {o} in {context}";
         using (_host.Enter())
         {
-            ThrowIfEnded(context, operation);
+            context.ThrowIfEnded(operation);
             if (context.Buffers.Count >= ComputeContext.BuffersMax)
             {
                 throw new WayleaveException(Errno.EMFILE, operation, "too many buffers are open", "close some");
@@ -167,7 +167,7 @@ public sealed class ComputeService
         string operation = $"open {buffer.Name} in {context}";
         using (_host.Enter())
         {
-            ThrowIfEnded(context, operation);
+            context.ThrowIfEnded(operation);
             if (context.Buffers.Count >= ComputeContext.BuffersMax)
             {
                 throw new WayleaveException(Errno.EMFILE, operation, "too many buffers are open", "close some");
@@ -200,7 +200,7 @@ public sealed class ComputeService
 
         using (_host.Enter())
         {
-            ThrowIfEnded(context, operation);
+            context.ThrowIfEnded(operation);
             if (!context.Buffers.Contains(buffer))
             {
                 return; // somebody else has closed it meanwhile
@@ -214,52 +214,6 @@ public sealed class ComputeService
             context.Process.TryClose(handle).ThrowIfFailed(operation);
             context.Remove(buffer);
         }
-    }
-
-    /// <summary>
-    /// Gives a client memory of its own, of which no page is there before it is touched. What its GPU does when others
-    /// need the pages is the host's choice (<see cref="Configuration.ComputeConfig.UserMemory"/>).
-    /// </summary>
-    /// <exception cref="WayleaveException">
-    /// EINVAL: no size. EMFILE: too many buffers. ENOMEM: no addresses, or no pages to pin. EOPNOTSUPP: the GPU cannot
-    /// fault.
-    /// </exception>
-    public async Task<ContextBuffer> AllocateAsync(ComputeContext context, ulong sizeBytes)
-    {
-        ArgumentNullException.ThrowIfNull(context);
-        string operation = $"allocate {sizeBytes} bytes in {context}";
-        if (sizeBytes is 0 or > MemoryBytesMax)
-        {
-            throw new WayleaveException(
-                Errno.EINVAL, operation, $"1 to {ByteSize.ToText(MemoryBytesMax)} are allowed");
-        }
-
-        ContextMemory memory;
-        using (_host.Enter())
-        {
-            ThrowIfEnded(context, operation);
-            if (context.Buffers.Count >= ComputeContext.BuffersMax)
-            {
-                throw new WayleaveException(Errno.EMFILE, operation, "too many buffers are open", "close some");
-            }
-
-            memory = context.Memory ??= new ContextMemory(_host, context.Gpu.UserMemory, context.Process.Name);
-        }
-
-        (Errno errno, AddressRange range) = await memory.MapAsync(sizeBytes).ConfigureAwait(false);
-        errno.ThrowIfFailed(operation);
-        using (_host.Enter())
-        {
-            ThrowIfEnded(context, operation);
-            errno = OpenMemoryLocked(context, range);
-            if (errno == Errno.Success)
-            {
-                return context.Buffers[^1];
-            }
-        }
-
-        await memory.UnmapAsync(range).ConfigureAwait(false);
-        throw ErrnoMap.ToException(errno, operation);
     }
 
     /// <summary>Makes a queue of jobs.</summary>
@@ -344,7 +298,7 @@ public sealed class ComputeService
         IReadOnlyList<Task> missing;
         using (_host.Enter())
         {
-            ThrowIfEnded(context, operation);
+            context.ThrowIfEnded(operation);
             job = new ContextJob(_host.AllocateId(), queue, request, _host.Now);
             missing = _points.Enter(job, operation);
             if (missing.Count > 0 && context.Jobs.Count(j => j.Missing.Count > 0) >= ComputeContext.HeldJobsMax)
@@ -394,7 +348,7 @@ public sealed class ComputeService
         ObjectMemory? results;
         using (_host.Enter())
         {
-            ThrowIfEnded(context, $"read results of {context}");
+            context.ThrowIfEnded($"read results of {context}");
             results = context.Results!;
         }
 
@@ -478,7 +432,7 @@ public sealed class ComputeService
     {
         using (_host.Enter())
         {
-            ThrowIfEnded(context, operation);
+            context.ThrowIfEnded(operation);
             return context.Buffers.Skip(1).FirstOrDefault(b => b.Handle == handle) // the first has its results
                 ?? throw new WayleaveException(Errno.ENOENT, operation, "it is none that the client opened");
         }
@@ -508,17 +462,9 @@ public sealed class ComputeService
         }
     }
 
-    private static void ThrowIfEnded(ComputeContext context, string operation)
-    {
-        if (context.Ended is { } reason)
-        {
-            throw new WayleaveException(Errno.ECANCELED, operation, reason);
-        }
-    }
-
     private void CheckNewQueue(ComputeContext context, string name, string operation)
     {
-        ThrowIfEnded(context, operation);
+        context.ThrowIfEnded(operation);
         if (WlUrl.DescribeProblemOfName(name, "queue") is { } problem)
         {
             throw new WayleaveException(Errno.EINVAL, operation, problem);
@@ -533,30 +479,6 @@ public sealed class ComputeService
                 $"{context.Gpu.Name} has {context.Gpu.Compute.QueuesMax} queues already",
                 "wayleave gpu ls shows whose; \"queues_max\" in the host's configuration allows more");
         }
-    }
-
-    private static Errno OpenMemoryLocked(ComputeContext context, AddressRange range)
-    {
-        const GpuAccess Access = GpuAccess.ReadWrite;
-        Errno errno = context.Process.TryOpenUserPointer(
-            context.Memory!.Space, range, Access, out uint handle, context.Gpu.Compute.UserMemory);
-        ulong address = 0;
-        if (errno == Errno.Success && context.Gpu.Compute.Mode == GpuCommandMode.Paged)
-        {
-            address = context.TakeAddress(range.LengthBytes);
-            errno = context.Process.Memory.TryMap(address, handle, 0, range.LengthBytes, Access);
-            if (errno != Errno.Success)
-            {
-                _ = context.Process.TryClose(handle); // it is not mapped, so that nothing can hold it
-            }
-        }
-
-        if (errno == Errno.Success)
-        {
-            context.Add(new ContextBuffer(handle, address, range.LengthBytes, Access, Target: null, range));
-        }
-
-        return errno;
     }
 
     private static Errno OpenLocked(ComputeContext context, SharedBuffer buffer, DeviceObject? o, GpuAccess access)
@@ -627,7 +549,7 @@ public sealed class ComputeService
         SubmitOperation submit;
         using (_host.Enter())
         {
-            ThrowIfEnded(context, operation);
+            context.ThrowIfEnded(operation);
             IReadOnlyList<Fence> waits = [.. _points.FencesFor(job), .. job.Request.Waits];
             _points.LeaveWaiting(job);
             submit = SubmitOperation.Start(
@@ -686,6 +608,7 @@ public sealed class ComputeService
             if (context.Memory is { } memory)
             {
                 await memory.ExitAsync().ConfigureAwait(false);
+                context.Watched.ForEach(w => w.Dispose()); // no device has it any more
             }
 
             using (_host.Enter())

@@ -24,12 +24,16 @@ public sealed class ContextMemory
     public AddressSpace Space { get; }
 
     /// <summary>Maps whole pages. Without the host lock.</summary>
-    internal async Task<(Errno Errno, AddressRange Range)> MapAsync(ulong sizeBytes)
+    internal Task<(Errno Errno, AddressRange Range)> MapAsync(ulong sizeBytes) =>
+        MapAsync(new RegionRequest { LengthBytes = sizeBytes });
+
+    /// <summary>Maps what is asked for. Without the host lock.</summary>
+    internal async Task<(Errno Errno, AddressRange Range)> MapAsync(RegionRequest request)
     {
         MapOperation map;
         using (_host.Enter())
         {
-            map = Space.Map(new RegionRequest { LengthBytes = sizeBytes });
+            map = Space.Map(request);
         }
 
         await RunAsync(map).ConfigureAwait(false);

@@ -56,7 +56,7 @@ public sealed class RegionService
         ContextRegion made;
         using (Lock.Enter())
         {
-            ThrowIfEnded(context, operation);
+            context.ThrowIfEnded(operation);
             if (context.Regions.Count + context.RegionsComing >= RegionsMax)
             {
                 throw new WayleaveException(
@@ -152,7 +152,7 @@ public sealed class RegionService
             ConnectionEnd local = nic.Connect(pair, peer, AccessFlags.RemoteRead | AccessFlags.RemoteWrite);
             using (Lock.Enter())
             {
-                ThrowIfEnded(context, operation);
+                context.ThrowIfEnded(operation);
                 if (context.Pairs.Count >= ConnectionsMax)
                 {
                     throw new WayleaveException(
@@ -234,14 +234,6 @@ public sealed class RegionService
         using (Lock.Enter())
         {
             return context.Domains.TryAdd(nic, made) ? made : context.Domains[nic];
-        }
-    }
-
-    private static void ThrowIfEnded(ComputeContext context, string operation)
-    {
-        if (context.Ended is { } reason)
-        {
-            throw new WayleaveException(Errno.ECANCELED, operation, reason);
         }
     }
 

@@ -94,6 +94,26 @@ public sealed record AllocateMemoryDocument
     public required ulong SizeBytes { get; init; }
 }
 
+/// <summary>
+/// <c>POST /v1/contexts/{id}/memory/watched</c>: memory of the client's own process, registered with userfaultfd(2),
+/// whose faults the host serves and whose changes it sees from now on; answered by <see cref="BufferHandleDocument"/>.
+/// For clients that came by the Unix socket.
+/// </summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+public sealed record TakeOverMemoryDocument
+{
+    /// <summary>Where the process has it; whole pages.</summary>
+    public required ulong Va { get; init; }
+
+    public required ulong SizeBytes { get; init; }
+
+    /// <summary>The number by which the process has the userfaultfd.</summary>
+    public required int Events { get; init; }
+
+    /// <summary>The number by which it has the memfd, which cannot shrink.</summary>
+    public required int Memory { get; init; }
+}
+
 /// <summary>Memory that commands may use.</summary>
 public sealed record BufferHandleDocument
 {

@@ -2,6 +2,7 @@ using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using Wayleave.Core;
+using Wayleave.Core.AddressSpaces;
 using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Host.Compute;
 using Wayleave.Host.Objects;
@@ -13,6 +14,7 @@ namespace Wayleave.Host.Control;
 // POST   /v1/contexts/ID/buffers                     OpenBufferDocument -> BufferHandleDocument
 // DELETE /v1/contexts/ID/buffers/HANDLE              ContextDocument
 // POST   /v1/contexts/ID/memory                      AllocateMemoryDocument -> BufferHandleDocument
+// POST   /v1/contexts/ID/memory/watched              TakeOverMemoryDocument -> BufferHandleDocument
 // POST   /v1/contexts/ID/queues                      CreateQueueDocument -> QueueDocument
 // GET    /v1/contexts/ID/queues/QUEUE                QueueDocument
 // POST   /v1/contexts/ID/queues/QUEUE/doorbell       DoorbellDocument -> QueueDocument
@@ -36,6 +38,7 @@ internal sealed class ComputeEndpoints(WayleaveHost host, ControlListenerOptions
         routes.MapPost("/v1/contexts/{id}/buffers", OpenBufferAsync);
         routes.MapDelete("/v1/contexts/{id}/buffers/{handle}", CloseBufferAsync);
         routes.MapPost("/v1/contexts/{id}/memory", AllocateAsync);
+        routes.MapPost("/v1/contexts/{id}/memory/watched", TakeOverAsync);
         routes.MapPost("/v1/contexts/{id}/queues", CreateQueueAsync);
         routes.MapGet("/v1/contexts/{id}/queues/{queue}", GetQueueAsync);
         routes.MapPost("/v1/contexts/{id}/queues/{queue}/doorbell", RingDoorbellAsync);
@@ -133,7 +136,19 @@ internal sealed class ComputeEndpoints(WayleaveHost host, ControlListenerOptions
         ComputeContext context = Find(http);
         AllocateMemoryDocument allocate = await ControlRequest
             .ReadAsync(http, Json.AllocateMemoryDocument).ConfigureAwait(false);
-        ContextBuffer made = await host.Compute.AllocateAsync(context, allocate.SizeBytes).ConfigureAwait(false);
+        ContextBuffer made = await host.Compute.Memory.AllocateAsync(context, allocate.SizeBytes).ConfigureAwait(false);
+        await ControlRequest.WriteAsync(http, BufferHandleDocument.From(made), Json.BufferHandleDocument)
+            .ConfigureAwait(false);
+    }
+
+    private async Task TakeOverAsync(HttpContext http)
+    {
+        ComputeContext context = Find(http);
+        TakeOverMemoryDocument take = await ControlRequest
+            .ReadAsync(http, Json.TakeOverMemoryDocument).ConfigureAwait(false);
+        ContextBuffer made = await host.Compute.Memory
+            .TakeOverAsync(context, new AddressRange(take.Va, take.SizeBytes), (take.Events, take.Memory))
+            .ConfigureAwait(false);
         await ControlRequest.WriteAsync(http, BufferHandleDocument.From(made), Json.BufferHandleDocument)
             .ConfigureAwait(false);
     }

@@ -105,6 +105,7 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(OpenBufferDocument))]
 [JsonSerializable(typeof(BufferHandleDocument))]
 [JsonSerializable(typeof(AllocateMemoryDocument))]
+[JsonSerializable(typeof(TakeOverMemoryDocument))]
 [JsonSerializable(typeof(CreateQueueDocument))]
 [JsonSerializable(typeof(QueueDocument))]
 [JsonSerializable(typeof(DoorbellDocument))]

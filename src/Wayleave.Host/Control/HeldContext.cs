@@ -1,5 +1,6 @@
 using System.Globalization;
 using Wayleave.Core;
+using Wayleave.Linux.UserFaults;
 
 namespace Wayleave.Host.Control;
 
@@ -63,6 +64,32 @@ public sealed class HeldContext : HeldGrant<ContextEventDocument>
             ControlChannel.ToContent(
                 new AllocateMemoryDocument { SizeBytes = sizeBytes }, Json.AllocateMemoryDocument),
             cancellation);
+
+    /// <summary>
+    /// Lets the GPU and peers reach memory of this process, by its own addresses. From now on the host takes its events
+    /// and serves its faults: this process takes none, and keeps the region until it has closed the handle.
+    /// </summary>
+    /// <exception cref="WayleaveException">
+    /// EPERM: the host may not copy descriptors of this process. EOPNOTSUPP: it is on another machine.
+    /// </exception>
+    public Task<BufferHandleDocument> TakeOverAsync(
+        UserFaultRegion region, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(region);
+        TakeOverMemoryDocument take = new()
+        {
+            Va = region.Addresses.Start,
+            SizeBytes = region.Addresses.LengthBytes,
+            Events = region.Numbers.Events,
+            Memory = region.Numbers.Memory,
+        };
+        return _channel.PostAsync(
+            $"take over memory on {Context.Gpu}",
+            Path("memory/watched"),
+            Json.BufferHandleDocument,
+            ControlChannel.ToContent(take, Json.TakeOverMemoryDocument),
+            cancellation);
+    }
 
     /// <summary>Makes a queue.</summary>
     /// <exception cref="WayleaveException">EMFILE: the GPU has as many as it may.</exception>

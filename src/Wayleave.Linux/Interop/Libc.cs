@@ -120,6 +120,12 @@ internal static unsafe partial class Libc
     [LibraryImport(Library, EntryPoint = "syscall", SetLastError = true)]
     internal static partial nint pidfd_open(nint number, int pid, uint flags);
 
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial long lseek(FileDescriptor fd, long offset, int whence);
+
+    [LibraryImport(Library, EntryPoint = "syscall", SetLastError = true)]
+    internal static partial nint pidfd_getfd(nint number, FileDescriptor pidfd, int targetfd, uint flags);
+
     [LibraryImport(Library, EntryPoint = "syscall", SetLastError = true)]
     internal static partial nint pidfd_send_signal(
         nint number, FileDescriptor pidfd, int sig, void* info, uint flags);

@@ -10,6 +10,8 @@ internal static class fcntl
     internal const int O_NONBLOCK = 0x800;
     internal const int O_CLOEXEC = 0x80000;
 
+    internal const int F_SETFL = 4;
+
     internal const int F_WRLCK = 1;
     internal const int F_UNLCK = 2;
 

@@ -31,5 +31,7 @@ internal static class unistd
 
     internal static readonly int SYS_pidfd_send_signal = 424; // likewise
 
+    internal static readonly int SYS_pidfd_getfd = 438; // likewise
+
     internal static readonly int SYS_pidfd_open = 434; // one number on every architecture since Linux 5.1
 }

@@ -29,11 +29,17 @@ public sealed unsafe class UserFaultRegion : IDisposable
         | userfaultfd.UFFD_FEATURE_MISSING_SHMEM;
 
     private readonly FileDescriptor _faults;
+    private readonly FileDescriptor _memory;
     private readonly MappedMemory _deviceView;
     private int _isDisposed;
 
-    private UserFaultRegion(FileDescriptor faults, MappedMemory deviceView, AddressRange addresses, bool seesForks) =>
-        (_faults, _deviceView, Addresses, SeesForks) = (faults, deviceView, addresses, seesForks);
+    private UserFaultRegion(
+        FileDescriptor faults,
+        FileDescriptor memory,
+        MappedMemory deviceView,
+        AddressRange addresses,
+        bool seesForks) =>
+        (_faults, _memory, _deviceView, Addresses, SeesForks) = (faults, memory, deviceView, addresses, seesForks);
 
     /// <summary>Where the process had it at first. Not to be touched by managed code, pointers among it.</summary>
     public AddressRange Addresses { get; }
@@ -47,6 +53,9 @@ public sealed unsafe class UserFaultRegion : IDisposable
     /// <summary>Whether forks are told: that needs CAP_SYS_PTRACE.</summary>
     public bool SeesForks { get; }
 
+    /// <summary>The numbers by which another process may take both over (pidfd_getfd(2)), while this lives.</summary>
+    public (int Events, int Memory) Numbers => ((int)_faults.DangerousGetHandle(), (int)_memory.DangerousGetHandle());
+
     /// <summary>Makes memory of which no page is there yet.</summary>
     /// <param name="lengthBytes">Whole pages.</param>
     /// <exception cref="LinuxException">
@@ -58,10 +67,11 @@ public sealed unsafe class UserFaultRegion : IDisposable
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(lengthBytes);
         ArgumentOutOfRangeException.ThrowIfNotEqual(lengthBytes % PageBytes, 0);
         FileDescriptor faults = Open(out bool seesForks);
+        FileDescriptor? memory = null;
         MappedMemory? deviceView = null;
         try
         {
-            using FileDescriptor memory = MemFd.Create("userfaultfd", lengthBytes);
+            memory = MemFd.Create("userfaultfd", lengthBytes);
             deviceView = MappedMemory.MapShared(memory, 0, lengthBytes, "memory for userfaultfd");
             void* start = Libc.mmap(
                 null, (nuint)lengthBytes, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_SHARED, memory, 0);
@@ -83,13 +93,71 @@ public sealed unsafe class UserFaultRegion : IDisposable
             }
 
             return new UserFaultRegion(
-                faults, deviceView, new AddressRange((ulong)start, (ulong)lengthBytes), seesForks);
+                faults, memory, deviceView, new AddressRange((ulong)start, (ulong)lengthBytes), seesForks);
         }
         catch (LinuxException)
         {
             ((IDisposable?)deviceView)?.Dispose();
+            memory?.Dispose();
             faults.Dispose();
             throw;
+        }
+    }
+
+    /// <summary>
+    /// Takes over what another process made by <see cref="Create"/>, or as that does: from now on its faults are served
+    /// and its changes are seen by whoever takes the events of this object.
+    /// </summary>
+    /// <param name="events">A userfaultfd of that process. Owned by this from here on, also after a failure.</param>
+    /// <param name="memory">The memfd that it has registered there, from its first byte. Likewise.</param>
+    /// <param name="addresses">Where that process has it; whole pages.</param>
+    /// <exception cref="LinuxException">
+    /// EINVAL: no userfaultfd, or no whole pages. EPERM: the memfd may shrink, or is shorter than that.
+    /// </exception>
+    public static UserFaultRegion TakeOver(FileDescriptor events, FileDescriptor memory, AddressRange addresses)
+    {
+        ArgumentNullException.ThrowIfNull(events);
+        ArgumentNullException.ThrowIfNull(memory);
+        const string What = "userfaultfd of another process";
+        try
+        {
+            bool isSane = addresses.IsPageAligned && addresses.LengthBytes is not (0 or > int.MaxValue)
+                && addresses.Start <= ulong.MaxValue - addresses.LengthBytes && IsUserFault(events);
+            if (!isSane || Libc.fcntl(events, fcntl.F_SETFL, fcntl.O_NONBLOCK) < 0)
+            {
+                throw new LinuxException("take over", What, Errno.EINVAL);
+            }
+
+            long sizeBytes = Libc.lseek(memory, 0, access.SEEK_END);
+            if (!MemFd.IsSealedAgainstShrinking(memory) || sizeBytes < (long)addresses.LengthBytes)
+            {
+                throw new LinuxException("take over", What, Errno.EPERM);
+            }
+
+            MappedMemory view = MappedMemory.MapShared(memory, 0, (int)addresses.LengthBytes, What);
+            return new UserFaultRegion(events, memory, view, addresses, seesForks: true);
+        }
+        catch (LinuxException)
+        {
+            events.Dispose();
+            memory.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Whether <see cref="Create"/> works here, and if not, why.</summary>
+    public static bool IsSupported(out string? reason)
+    {
+        reason = null;
+        try
+        {
+            Open(out _).Dispose();
+            return true;
+        }
+        catch (LinuxException e)
+        {
+            reason = e.Message;
+            return false;
         }
     }
 
@@ -99,6 +167,13 @@ public sealed unsafe class UserFaultRegion : IDisposable
     public bool Wait(TimeSpan timeout) =>
         DescriptorPoll.Wait(_faults, poll.POLLIN, timeout, out short seen) == Errno.Success
         && (seen & poll.POLLIN) != 0;
+
+    /// <summary>Sleeps until there is an event to take, or the other has input; also when a signal handler ran.</summary>
+    public void WaitOr(FileDescriptor other)
+    {
+        ArgumentNullException.ThrowIfNull(other);
+        DescriptorPoll.WaitForEither(_faults, other);
+    }
 
     /// <summary>
     /// Takes the oldest event, without waiting. From then on whoever caused a change goes on; who faults does not
@@ -224,7 +299,15 @@ public sealed unsafe class UserFaultRegion : IDisposable
         {
             _faults.Dispose();
             ((IDisposable)_deviceView).Dispose();
+            _memory.Dispose();
         }
+    }
+
+    private static bool IsUserFault(FileDescriptor events)
+    {
+        using FileDescriptor.Borrowed fd = events.Borrow();
+        string link = string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{fd.Number}");
+        return new FileInfo(link).LinkTarget == "anon_inode:[userfaultfd]";
     }
 
     private static FileDescriptor Open(out bool seesForks)

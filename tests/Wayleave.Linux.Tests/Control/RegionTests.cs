@@ -8,7 +8,6 @@ using Wayleave.Host;
 using Wayleave.Host.Compute;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
-using Wayleave.Host.Objects;
 using Wayleave.Host.Transfers;
 using Xunit;
 
@@ -17,7 +16,7 @@ namespace Wayleave.Linux.Tests.Control;
 /// <summary>Memory of clients that peers reach, in a running host: every kind of region, and who may end it.</summary>
 public sealed class RegionTests : IDisposable
 {
-    private const int Bytes = 64 << 10;
+    private const int Bytes = ContextPeer.Bytes;
 
     private readonly ControlTestFolder _folder = new();
 
@@ -37,7 +36,7 @@ public sealed class RegionTests : IDisposable
         BufferHandleDocument memory = await context.AllocateAsync(Bytes, Cancellation);
         RegionDocument region = await RegisterAsync(context, memory, kind);
         Assert.Equal((memory.Va, (ulong)Bytes), (region.Va, region.LengthBytes));
-        await using Peer peer = await Peer.OpenAsync(address, context);
+        await using ContextPeer peer = await ContextPeer.OpenAsync(address, context);
         await peer.FillAsync(0x5A);
         Assert.Equal(WorkCompletionStatus.Success, peer.Transfer(BulkDirection.Write, region));
         Assert.Equal(Enumerable.Repeat(0x5A5A_5A5AU, 4), await ReadWordsAsync(context, memory, 4));
@@ -71,7 +70,7 @@ public sealed class RegionTests : IDisposable
         // Unmapped, the region stays and leads nowhere.
         await context.CloseBufferAsync(memory.Handle, Cancellation);
         Assert.Equal(free, await ReadFreeBytesAsync(served));
-        await using Peer peer = await Peer.OpenAsync("127.0.43.5", context);
+        await using ContextPeer peer = await ContextPeer.OpenAsync("127.0.43.5", context);
         Assert.Equal(WorkCompletionStatus.RemoteAccessError, peer.Transfer(BulkDirection.Write, region));
     }
 
@@ -88,7 +87,7 @@ public sealed class RegionTests : IDisposable
         await using HeldContext context = await served.Client.OpenGpuAsync("gpu0", "c", Cancellation);
         BufferHandleDocument handle = await context.OpenBufferAsync("gpu0", "x", write: true, Cancellation);
         RegionDocument region = await RegisterAsync(context, handle, kind);
-        await using Peer peer = await Peer.OpenAsync(address, context);
+        await using ContextPeer peer = await ContextPeer.OpenAsync(address, context);
         await peer.FillAsync(7);
         Assert.Equal(WorkCompletionStatus.Success, peer.Transfer(BulkDirection.Write, region));
 
@@ -136,7 +135,7 @@ public sealed class RegionTests : IDisposable
         await using HeldContext context = await served.Client.OpenGpuAsync("gpu0", "c", Cancellation);
         BufferHandleDocument memory = await context.AllocateAsync(Bytes, Cancellation);
         RegionDocument region = await RegisterAsync(context, memory, ContextRegionKind.Pinned);
-        await using Peer peer = await Peer.OpenAsync(address, context);
+        await using ContextPeer peer = await ContextPeer.OpenAsync(address, context);
         Task closed = context.CloseBufferAsync(memory.Handle, Cancellation);
         switch (policy)
         {
@@ -236,7 +235,7 @@ public sealed class RegionTests : IDisposable
             context.RegisterAsync(outside with { OffsetBytes = ulong.MaxValue, LengthBytes = 2 }, Cancellation));
         await ExpectAsync(Errno.ENODEV, context.RegisterAsync(outside with { Nic = "rdma7" }, Cancellation));
 
-        await using Peer peer = await Peer.OpenAsync("127.0.43.15", other);
+        await using ContextPeer peer = await ContextPeer.OpenAsync("127.0.43.15", other);
         Assert.Equal(WorkCompletionStatus.RemoteAccessError, peer.Transfer(BulkDirection.Write, region));
         ConnectionEndDocument nonsense = new()
         {
@@ -258,7 +257,7 @@ public sealed class RegionTests : IDisposable
         await using HeldContext context = await served.Client.OpenGpuAsync("gpu0", "c", Cancellation);
         BufferHandleDocument memory = await context.AllocateAsync(Bytes, Cancellation);
         RegionDocument region = await RegisterAsync(context, memory, ContextRegionKind.Pinned);
-        await using Peer peer = await Peer.OpenAsync("127.0.43.16", context);
+        await using ContextPeer peer = await ContextPeer.OpenAsync("127.0.43.16", context);
         await served.Client.UnplugAsync("rdma0", new UnplugDeviceDocument { Surprise = true }, Cancellation);
         await ExpectAsync(Errno.ENOENT, context.GetRegionAsync(region.Id, Cancellation));
         Assert.Equal([0U], await ReadWordsAsync(context, memory, 1));
@@ -350,43 +349,5 @@ public sealed class RegionTests : IDisposable
         }
 
         Assert.Empty(served.Host.GetViolations());
-    }
-
-    /// <summary>Another host, one of whose queue pairs is connected to a client's.</summary>
-    private sealed class Peer(WayleaveHost host, DeviceObject local, HeldContext context) : IAsyncDisposable
-    {
-        public static async Task<Peer> OpenAsync(string address, HeldContext context)
-        {
-            string own = address.Replace("127.0.43.", "127.0.44.", StringComparison.Ordinal);
-            WayleaveHost host = await WayleaveHost.StartAsync(new HostConfig
-            {
-                Name = "peer",
-                Nics = [new NicConfig { Address = System.Net.IPAddress.Parse(own), UdpPort = 0 }],
-                Gpus = [new GpuConfig { VramBytes = 2 << 20, SystemPoolBytes = 0 }],
-                Nvmes = [],
-            });
-            return new Peer(host, await host.Objects.CreateAsync("gpu0", "local", Bytes, null, Cancellation), context);
-        }
-
-        public Task FillAsync(byte value) =>
-            host.Objects.ForEachPieceAsync(local, (_, bytes) => bytes.Fill(value), Cancellation);
-
-        /// <summary>By a queue pair of its own, which an error ends.</summary>
-        public WorkCompletionStatus Transfer(BulkDirection direction, RegionDocument region) =>
-            TransferAsync(direction, region).GetAwaiter().GetResult();
-
-        public ValueTask DisposeAsync() => host.DisposeAsync();
-
-        private async Task<WorkCompletionStatus> TransferAsync(BulkDirection direction, RegionDocument region)
-        {
-            await using Connection connection = await Connection.OpenAsync(host.Nics[0], local);
-            ConnectionEndDocument end = await context.ConnectAsync(
-                new ConnectContextDocument { Peer = ConnectionEndDocument.From(connection.Local) }, Cancellation);
-            connection.Connect(end.ToEnd());
-            BulkTransfer bulk = new(
-                host.Nics[0].Driver, connection.QueuePair, connection.Completions, host.Context);
-            return bulk.Run(
-                direction, new BulkRange(0, connection.Region.Key, region.Va, region.Rkey, Bytes), Cancellation);
-        }
     }
 }

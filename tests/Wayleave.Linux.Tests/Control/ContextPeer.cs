@@ -1,0 +1,56 @@
+using System.Net;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Host;
+using Wayleave.Host.Configuration;
+using Wayleave.Host.Control;
+using Wayleave.Host.Objects;
+using Wayleave.Host.Transfers;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Control;
+
+/// <summary>Another host, one of whose queue pairs is connected to a client's.</summary>
+internal sealed class ContextPeer(WayleaveHost host, DeviceObject local, HeldContext context) : IAsyncDisposable
+{
+    /// <summary>What it writes, unless less is asked for.</summary>
+    public const int Bytes = 64 << 10;
+
+    private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
+
+    public static async Task<ContextPeer> OpenAsync(string address, HeldContext context)
+    {
+        byte[] own = IPAddress.Parse(address).GetAddressBytes();
+        own[2] ^= 0x80; // of its own, and no test's
+        WayleaveHost host = await WayleaveHost.StartAsync(new HostConfig
+        {
+            Name = "peer",
+            Nics = [new NicConfig { Address = new IPAddress(own), UdpPort = 0 }],
+            Gpus = [new GpuConfig { VramBytes = 2 << 20, SystemPoolBytes = 0 }],
+            Nvmes = [],
+        });
+        DeviceObject local = await host.Objects.CreateAsync("gpu0", "local", Bytes, null, Cancellation);
+        return new ContextPeer(host, local, context);
+    }
+
+    public Task FillAsync(byte value) =>
+        host.Objects.ForEachPieceAsync(local, (_, bytes) => bytes.Fill(value), Cancellation);
+
+    /// <summary>By a queue pair of its own, which an error ends.</summary>
+    public WorkCompletionStatus Transfer(BulkDirection direction, RegionDocument region, ulong lengthBytes = Bytes) =>
+        TransferAsync(direction, region, lengthBytes).GetAwaiter().GetResult();
+
+    public ValueTask DisposeAsync() => host.DisposeAsync();
+
+    private async Task<WorkCompletionStatus> TransferAsync(
+        BulkDirection direction, RegionDocument region, ulong lengthBytes)
+    {
+        await using Connection connection = await Connection.OpenAsync(host.Nics[0], local);
+        ConnectionEndDocument end = await context.ConnectAsync(
+            new ConnectContextDocument { Peer = ConnectionEndDocument.From(connection.Local) }, Cancellation);
+        connection.Connect(end.ToEnd());
+        BulkTransfer bulk = new(
+            host.Nics[0].Driver, connection.QueuePair, connection.Completions, host.Context);
+        return bulk.Run(
+            direction, new BulkRange(0, connection.Region.Key, region.Va, region.Rkey, lengthBytes), Cancellation);
+    }
+}
