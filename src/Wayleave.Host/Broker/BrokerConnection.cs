@@ -13,9 +13,6 @@ internal sealed class BrokerConnection(
     WayleaveHost host, BrokerStore store, MessageSocket socket, UnixPeer peer, Action<BrokerConnection> ended)
     : IDisposable
 {
-    // For who connects and says nothing; who has said hello may be silent for as long as it likes.
-    private static readonly TimeSpan s_greetingMax = TimeSpan.FromSeconds(10);
-
     private readonly byte[] _request = new byte[BrokerMessage.BytesMax + 1];
     private readonly byte[] _answer = new byte[BrokerMessage.BytesMax];
     private Thread? _thread;
@@ -55,7 +52,7 @@ internal sealed class BrokerConnection(
             _rings = new RingRequests(_session, socket.Shutdown);
             try
             {
-                socket.ReceiveTimeout = s_greetingMax;
+                socket.ReceiveTimeout = store.GreetingMax;
                 bool isServed = TryServe();
                 socket.ReceiveTimeout = TimeSpan.Zero;
                 while (isServed)
@@ -99,8 +96,9 @@ internal sealed class BrokerConnection(
             {
                 return TryServe(header, ref body, descriptors);
             }
-            catch (WayleaveException e)
+            catch (Exception thrown) when (thrown is WayleaveException or LinuxException)
             {
+                WayleaveException e = ErrnoMap.ToException(thrown, "serve a program"); // out of descriptors, say
                 BrokerWriter refusal = BrokerMessage.Begin(_answer, header with { IsAnswer = true, Errno = e.Errno });
                 refusal.WriteText(e.Message);
                 return TrySend(refusal.Finish());

@@ -28,8 +28,26 @@ internal sealed class BrokerContext
     /// <exception cref="WayleaveException">EDQUOT, EMFILE, ENOSPC, ENODEV.</exception>
     public static BrokerContext Open(BrokerSession session, GpuHandle gpu)
     {
-        Task<ComputeContext> opened = session.Host.Compute.OpenAsync(gpu, $"process-{session.Program.ProcessId}");
-        return new BrokerContext(session, opened.GetAwaiter().GetResult());
+        string operation = $"open {gpu.Name} for compute";
+        using (session.Host.Context.Enter())
+        {
+            session.Program.Ledger.Take(BrokerAccount.Queues, operation);
+        }
+
+        try
+        {
+            Task<ComputeContext> opened = session.Host.Compute.OpenAsync(gpu, $"process-{session.Program.ProcessId}");
+            return new BrokerContext(session, opened.GetAwaiter().GetResult());
+        }
+        catch
+        {
+            using (session.Host.Context.Enter())
+            {
+                session.Program.Ledger.Give(BrokerAccount.Queues);
+            }
+
+            throw;
+        }
     }
 
     /// <summary>Lets commands use a buffer, which stays for as long.</summary>
@@ -143,14 +161,17 @@ internal sealed class BrokerContext
             {
                 _session.Store.Buffers.DropLocked(buffer);
             }
+
+            Ledger.Give(BrokerAccount.Queues);
         }
 
         _bound.Clear();
     }
 
-    /// <summary>A queue was closed: it takes nothing more, and stays the engine's until the context ends.</summary>
-    public void HandleQueueClosed()
+    /// <summary>It takes nothing more; what was submitted goes on.</summary>
+    public void Close(ContextQueue queue)
     {
+        _session.Host.Compute.CloseQueue(_context, queue);
         using (Host.Enter())
         {
             Ledger.Give(BrokerAccount.Queues);
@@ -182,5 +203,5 @@ internal sealed class BrokerContext
 /// <param name="Queue">Of the engine.</param>
 internal sealed record BrokerQueue(BrokerContext Context, ContextQueue Queue) : IBrokerUse
 {
-    public void End() => Context.HandleQueueClosed();
+    public void End() => Context.Close(Queue);
 }

@@ -29,7 +29,7 @@ internal enum BrokerAccount
     /// <summary>Queue pairs.</summary>
     QueuePairs,
 
-    /// <summary>Queues of engines, and timelines.</summary>
+    /// <summary>Queues of engines, contexts that they are in, and timelines.</summary>
     Queues,
 
     /// <summary>Work of engines that has not ended.</summary>

@@ -30,7 +30,7 @@ public sealed record BrokerLimits
     /// <summary>Queue pairs of NICs.</summary>
     public int QueuePairsMax { get; init; } = 64;
 
-    /// <summary>Queues of engines, and timelines.</summary>
+    /// <summary>Queues of engines, the use of a GPU's engine by a connection, and timelines.</summary>
     public int QueuesMax { get; init; } = 16;
 
     /// <summary>Work of engines that has not ended.</summary>

@@ -105,6 +105,7 @@ public sealed class BrokerServer : IDisposable
         }
 
         _stopping = true;
+        Store.Stopping.Cancel();
         File.Delete(SocketPath);
         _listener.Dispose();
         _thread.Join();

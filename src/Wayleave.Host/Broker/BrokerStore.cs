@@ -22,6 +22,12 @@ internal sealed class BrokerStore
 
     public HostContext Context { get; }
 
+    /// <summary>The broker ends: nobody waits any longer.</summary>
+    public CancellationTokenSource Stopping { get; } = new();
+
+    /// <summary>For who connects and says nothing; who has said hello may be silent for as long as it likes.</summary>
+    internal TimeSpan GreetingMax { get; set; } = TimeSpan.FromSeconds(10);
+
     public BrokerPrograms Programs { get; }
 
     public BrokerHandles Handles { get; }

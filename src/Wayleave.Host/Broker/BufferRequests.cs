@@ -184,7 +184,17 @@ internal sealed class BufferRequests(BrokerSession session)
             Reason = $"taken back by {Program.Holder}",
             Timeout = TimeSpan.FromMilliseconds(Math.Min(timeoutMs, ControlEndpoints.RevokeTimeoutMsMax)),
         };
-        Write(ref reply, Store.Buffers.RevokeAsync(buffer, policy).GetAwaiter().GetResult());
+        // It may be given an hour; a host that stops does not wait for that.
+        Task<RetirementProof> proven = Store.Buffers.RevokeAsync(buffer, policy);
+        try
+        {
+            Write(ref reply, proven.WaitAsync(Store.Stopping.Token).GetAwaiter().GetResult());
+        }
+        catch (OperationCanceledException)
+        {
+            throw new WayleaveException(Errno.ECANCELED, $"revoke {buffer.Shared.Name}", "the host stops");
+        }
+
         return true;
     }
 

@@ -103,6 +103,8 @@ public sealed class ComputeContext
 
     internal void Add(ContextQueue queue) => _queues.Add(queue);
 
+    internal void Remove(ContextQueue queue) => _queues.Remove(queue);
+
     internal void Add(ContextJob job)
     {
         _jobs.Add(job);

@@ -266,6 +266,16 @@ public sealed class ComputeService
         }
     }
 
+    /// <summary>Ends a queue of jobs: what was submitted goes on. Nothing the second time.</summary>
+    internal void CloseQueue(ComputeContext context, ContextQueue queue)
+    {
+        using (_host.Enter())
+        {
+            context.Process.CloseQueue(queue.Jobs!);
+            context.Remove(queue);
+        }
+    }
+
     /// <summary>A queue of a context by its number.</summary>
     /// <exception cref="WayleaveException">ENOENT: it is none of the context's.</exception>
     public ContextQueue FindQueue(ComputeContext context, ulong id)

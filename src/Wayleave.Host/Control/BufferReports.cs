@@ -15,7 +15,8 @@ internal static class BufferReports
         Dictionary<ulong, ulong[]> inodes = [];
         using (host.Context.Enter())
         {
-            Dictionary<ulong, BrokerBuffer> shared = (host.Broker?.Buffers.AllLocked ?? []).ToDictionary(b => b.Shared.Id);
+            Dictionary<ulong, BrokerBuffer> shared =
+                (host.Broker?.Buffers.AllLocked ?? []).ToDictionary(b => b.Shared.Id);
             foreach (BufferInfo info in BufferInfo.Collect(host.Context))
             {
                 shared.Remove(info.Id, out BrokerBuffer? buffer);

@@ -72,8 +72,13 @@ public sealed class BrokerMessageTests : BrokerTest
         {
             using MessageSocket socket = MessageSocket.Connect(Server.SocketPath);
             byte[] answer = new byte[BrokerMessage.BytesMax];
-            socket.Send(Hello(), []);
-            socket.Receive(answer, out _, out _);
+            Converse(socket, Hello());
+
+            // Numbers 1 to 4 mean something, so that what comes gets past the first look.
+            Converse(socket, Request(BrokerOperation.OpenDevice, w => w.Name("gpu0")));
+            Converse(socket, Request(BrokerOperation.OpenDevice, w => w.Name("rdma0")));
+            Converse(socket, Request(BrokerOperation.Allocate, w => w.Number(1).Number(0).Long(4096).Name("fuzz")));
+            Converse(socket, Request(BrokerOperation.OpenTimeline, w => w.Name("fuzz")));
             for (int n = random.Next(1, 8); n > 0; n--)
             {
                 byte[] message = Garble(random);
@@ -97,6 +102,26 @@ public sealed class BrokerMessageTests : BrokerTest
         Assert.True(UsedBytes() >= before);
     }
 
+    private static void Converse(MessageSocket socket, byte[] request)
+    {
+        byte[] answer = new byte[BrokerMessage.BytesMax];
+        Assert.Equal(Errno.Success, socket.Send(request, []));
+        Assert.Equal(Errno.Success, socket.Receive(answer, out int length, out _));
+        Assert.True(BrokerMessage.TryRead(answer.AsSpan(0, length), out BrokerHeader header, out _));
+        Assert.Equal(Errno.Success, header.Errno);
+    }
+
+    private static byte[] Request(BrokerOperation operation, Action<Fields> write)
+    {
+        Fields fields = new();
+        write(fields);
+        byte[] buffer = new byte[256];
+        BrokerWriter writer = BrokerMessage.Begin(
+            buffer, new BrokerHeader(operation, IsAnswer: false, Errno.Success, 1));
+        writer.WriteBytes(fields.Bytes.ToArray());
+        return writer.Finish().ToArray();
+    }
+
     private static byte[] Hello()
     {
         byte[] buffer = new byte[128];
@@ -112,8 +137,9 @@ public sealed class BrokerMessageTests : BrokerTest
     private static byte[] Garble(Random random)
     {
         byte[] buffer = new byte[256];
+        int operation = random.Next(10) == 0 ? random.Next(28, 42) : random.Next(28);
         BrokerWriter writer = BrokerMessage.Begin(buffer, new BrokerHeader(
-            (BrokerOperation)random.Next(0, 28), IsAnswer: false, Errno.Success, (ulong)random.NextInt64()));
+            (BrokerOperation)operation, IsAnswer: false, Errno.Success, (ulong)random.NextInt64()));
         for (int n = random.Next(0, 5); n > 0; n--)
         {
             switch (random.Next(3))
@@ -142,5 +168,28 @@ public sealed class BrokerMessageTests : BrokerTest
         }
 
         return message;
+    }
+
+    private sealed class Fields
+    {
+        public List<byte> Bytes { get; } = [];
+
+        public Fields Number(uint value)
+        {
+            Bytes.AddRange(BitConverter.GetBytes(value));
+            return this;
+        }
+
+        public Fields Long(ulong value)
+        {
+            Bytes.AddRange(BitConverter.GetBytes(value));
+            return this;
+        }
+
+        public Fields Name(string name)
+        {
+            Bytes.AddRange(System.Text.Encoding.UTF8.GetBytes(name.PadRight(BrokerMessage.NameBytes, '\0')));
+            return this;
+        }
     }
 }

@@ -121,7 +121,27 @@ public sealed class EngineTests : BrokerTest
         Assert.Equal(Errno.EBADF, Refusal(() => gpu.Unbind(new ClientBinding(gpu, 77, 0))));
         Assert.Equal(1, Server.Store.Programs.AllLocked[0].Ledger[BrokerAccount.Buffers]);
         Assert.Equal(0, Server.Store.Programs.AllLocked[0].Ledger[BrokerAccount.Jobs]);
-        Assert.Equal(0, Server.Store.Programs.AllLocked[0].Ledger[BrokerAccount.Queues]);
+        Assert.Equal(1, Server.Store.Programs.AllLocked[0].Ledger[BrokerAccount.Queues]); // of the GPU's engine
+    }
+
+    [Fact]
+    public void A_queue_that_is_closed_ends_its_work_and_is_nobodys_any_more()
+    {
+        using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "test");
+        ClientDevice gpu = client.OpenDevice("gpu0");
+        for (int i = 0; i < 200; i++) // more than the GPU has
+        {
+            ClientQueue queue = gpu.OpenQueue("q");
+            using ClientFence work = queue.Submit(Commands.Spin(2));
+            queue.Dispose();
+            ExpectResult(work, Errno.Success);
+        }
+
+        using (Host.Context.Enter())
+        {
+            Assert.Empty(Host.Compute.List()[0].Queues);
+            Assert.Empty(Host.Compute.List()[0].Process.Queues);
+        }
     }
 
     [Fact]

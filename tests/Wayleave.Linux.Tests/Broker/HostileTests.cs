@@ -68,6 +68,31 @@ public sealed class HostileTests : BrokerTest
     }
 
     [Fact]
+    public void Who_says_no_hello_is_cut_off_and_who_has_may_be_silent()
+    {
+        using BrokerClient greeted = BrokerClient.Connect(Server.SocketPath, "silent");
+        Server.Store.GreetingMax = TimeSpan.FromMilliseconds(20);
+        using MessageSocket silent = MessageSocket.Connect(Server.SocketPath);
+        Assert.Equal(Errno.Success, silent.Receive(new byte[100], out int length, out _));
+        Assert.Equal(0, length);
+        greeted.OpenDevice("gpu0");
+    }
+
+    [Fact]
+    public async Task A_host_that_stops_does_not_wait_as_long_as_a_program_would()
+    {
+        ForeignProgram mapper = await StartAsync(), owner = await StartAsync();
+        int buffer = await owner.OkAsync($"allocate 1 {Size} 0");
+        int number = await mapper.OkAsync(
+            $"import {await PassAsync(owner, await owner.OkAsync($"export {buffer}"), mapper)}");
+        await mapper.OkAsync($"map {number} {Size}");
+        Task<string> revoke = owner.AskAsync($"revoke {buffer} 3600000");
+        await UntilAsync("it is under way", () => AccountOf(owner.Id, BrokerAccount.QuarantinedBytes) == Size);
+        Server.Dispose();
+        Assert.StartsWith("error ", await revoke, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_program_that_ends_while_it_waits_for_an_answer_leaves_nothing()
     {
         ForeignProgram mapper = await StartAsync(), owner = await StartAsync();

@@ -18,7 +18,7 @@ public sealed class QuotaTests : BrokerTest
         ConnectionsMax = 2,
         KeysMax = 1,
         QueuePairsMax = 1,
-        QueuesMax = 1,
+        QueuesMax = 2,
         JobsMax = 2,
     };
 
@@ -64,11 +64,12 @@ public sealed class QuotaTests : BrokerTest
         ClientQueue queue = gpu.OpenQueue("q");
         Assert.Equal(Errno.EDQUOT, Refusal(() => gpu.OpenQueue("r")));
         Assert.Equal(Errno.EDQUOT, Refusal(() => other.OpenTimeline("t")));
+        Assert.Equal(2, Of(BrokerAccount.Queues)); // the queue, and the GPU's engine that it is in
         ClientFence spin = queue.Submit(Commands.Spin(ulong.MaxValue));
         ClientFence copy = gpu.Copy(buffer, 0, buffer, 4096, 4096, spin);
         Assert.Equal(Errno.EDQUOT, Refusal(() => queue.Submit(Commands.Spin(1))));
         Assert.Equal(Errno.EDQUOT, Refusal(() => gpu.Copy(buffer, 0, buffer, 4096, 4096)));
-        Assert.Equal((1L, 1L, 1L, 2L), (
+        Assert.Equal((1L, 1L, 2L, 2L), (
             Of(BrokerAccount.Keys),
             Of(BrokerAccount.QueuePairs),
             Of(BrokerAccount.Queues),
@@ -81,7 +82,7 @@ public sealed class QuotaTests : BrokerTest
         same.CreateQueuePair().Dispose();
         queue.Dispose();
         other.OpenTimeline("t").Dispose();
-        Assert.Equal((0L, 0L, 0L, 2L), (
+        Assert.Equal((0L, 0L, 1L, 2L), (
             Of(BrokerAccount.Keys),
             Of(BrokerAccount.QueuePairs),
             Of(BrokerAccount.Queues),

@@ -40,6 +40,18 @@ public sealed class UserTests : BrokerTest
         int number = await listed.OkAsync($"import {taken}");
         await listed.OkAsync($"map {number} 4096");
         Assert.Equal(71, await listed.OkAsync("peek 17"));
+
+        // And so is that of a fence, which is all that another user has of somebody's work.
+        int fence = await own.OkAsync($"fence {await own.OkAsync("timeline")} 1");
+        meeting = Path.Combine(Root, "other-meeting");
+        await own.OkAsync($"offer {fence} {meeting}");
+        File.SetUnixFileMode(meeting, File.GetUnixFileMode(meeting) | UnixFileMode.OtherWrite);
+        int seen = await listed.OkAsync($"take {meeting}");
+        Assert.Equal(0, await listed.OkAsync($"describe {seen}"));
+        await listed.RefusedAsync(Errno.EBADF, "advance 4 1");
+        await listed.RefusedAsync(Errno.EBADF, "fence 4 1");
+        await own.OkAsync("advance 3 1");
+        Assert.Equal(1, await listed.OkAsync($"wait {seen} 30000"));
     }
 
     [Fact]

@@ -196,7 +196,7 @@ public sealed class ComputeEngine : IStoppableEngine, IDrivenEngine
     /// <summary>Why a queue takes no job now; Success when it does. Host lock held.</summary>
     internal Errno RefusalOf(ComputeQueue queue) =>
         _isDead ? Errno.ENODEV
-        : queue.IsLost ? Errno.ECANCELED
+        : queue.IsLost || queue.IsClosed ? Errno.ECANCELED
         : queue.Count >= _options.ComputeQueueSlots || Hangs.HasLost(this) ? Errno.EAGAIN
         : Errno.Success;
 
@@ -390,7 +390,7 @@ public sealed class ComputeEngine : IStoppableEngine, IDrivenEngine
             WakeWaiting();
         }
 
-        if (queue is { HasWork: false, Process.IsClosed: true })
+        if (!queue.HasWork && (queue.IsClosed || queue.Process.IsClosed))
         {
             _queues.Remove(queue);
         }

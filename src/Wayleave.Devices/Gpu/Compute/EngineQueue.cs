@@ -35,6 +35,11 @@ public abstract class EngineQueue
     /// </summary>
     public bool IsLost { get; private set; }
 
+    /// <summary>
+    /// It takes nothing more; what it has goes on, and then it is gone (<see cref="GpuProcess.CloseQueue"/>).
+    /// </summary>
+    public bool IsClosed { get; internal set; }
+
     /// <summary>What can run now, or null. Callable without the lock, as a guess.</summary>
     internal abstract EngineWork? Ready { get; }
 

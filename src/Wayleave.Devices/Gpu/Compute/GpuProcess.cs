@@ -191,6 +191,21 @@ public sealed class GpuProcess
     }
 
     /// <summary>
+    /// Ends a queue of jobs (<c>drm_sched_entity_flush</c>, without the wait): it takes nothing more, and the engine
+    /// forgets it when the last of its jobs has ended. The second call does nothing.
+    /// </summary>
+    public void CloseQueue(ComputeQueue queue)
+    {
+        ArgumentNullException.ThrowIfNull(queue);
+        Device.Host.AssertHeld();
+        queue.IsClosed = true;
+        if (_queues.Remove(queue) && !queue.HasWork)
+        {
+            Device.ComputeEngine.RemoveQueue(queue);
+        }
+    }
+
+    /// <summary>
     /// Makes a queue that the process writes itself; it runs while <see cref="GpuEviction"/> lets it.
     /// </summary>
     /// <param name="name">For people.</param>
