@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using Wayleave.Core;
+using Wayleave.Devices.Ethernet.Steering;
 using Wayleave.Devices.Ethernet.Tcp;
 using Wayleave.Devices.Ethernet.Tcp.Wire;
 using Wayleave.Devices.Ethernet.Wire;
@@ -327,16 +328,44 @@ public sealed class IpHost : INicHost
 
     private sealed class NicRoom(NicPort port) : IReceiveRoom
     {
-        public long GetReceiveRoomBytes(int queue) =>
-            queue < port.Queues.Count ? port.ReceiveRoomBytes(queue) : 0;
+        private const int SpareBytesMax = 2 << 16; // of two super-packets
+
+        public long Version => port.SteeringVersion;
+
+        public long GetReceiveRoomBytes(int queue) => queue < port.Queues.Count
+            ? Math.Max(port.ReceiveRoomBytes(queue) - SpareOf(PoolOf(queue)), 0)
+            : 0;
 
         public long GetReceiveCapacityBytes(int queue)
         {
             ChunkPool pool = PoolOf(queue);
-            return (long)pool.ChunkCount * pool.ChunkBytes;
+            return SizeOf(pool) - SpareOf(pool);
         }
 
         public object GetReceiveMemory(int queue) => PoolOf(queue);
+
+        public int GetQueue(in TcpFlow flow, int last)
+        {
+            FrameLayout layout = new()
+            {
+                Kind = FrameKind.Tcp,
+                DestinationMac = port.Address,
+                EtherType = flow.Remote.IsIPv4 ? EtherType.IPv4 : EtherType.IPv6,
+                Protocol = IpProtocol.Tcp,
+                Source = flow.Remote,
+                Destination = flow.Local,
+                SourcePort = flow.RemotePort,
+                DestinationPort = flow.LocalPort,
+            };
+            Classification chosen = port.Steering.Classify(layout);
+            return chosen.IsDropped ? last : chosen.Queue;
+        }
+
+        private static long SizeOf(ChunkPool pool) => (long)pool.ChunkCount * pool.ChunkBytes;
+
+        // What is not promised: a peer sends again what has arrived, and that takes room until it is looked at; and a
+        // piece that stays out keeps its neighbours' room in its chunk.
+        private static long SpareOf(ChunkPool pool) => Math.Min(SizeOf(pool) / 8, SpareBytesMax);
 
         private ChunkPool PoolOf(int queue) => queue < port.Queues.Count ? port.Queues[queue].Memory : port.HostPool;
     }

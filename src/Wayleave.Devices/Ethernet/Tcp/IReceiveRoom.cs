@@ -17,4 +17,15 @@ public interface IReceiveRoom
     /// Never null. Token held.
     /// </summary>
     object GetReceiveMemory(int queue);
+
+    /// <summary>
+    /// Another value when <see cref="GetQueue"/> may say something else than before. Token held.
+    /// </summary>
+    long Version => 0;
+
+    /// <summary>
+    /// Where segments of a connection will come by, before one has come: <paramref name="last"/> if it is not known.
+    /// Token held.
+    /// </summary>
+    int GetQueue(in TcpFlow flow, int last) => last;
 }

@@ -341,6 +341,9 @@ public sealed class TcpConnection
         _endpoint.Schedule(this);
     }
 
+    /// <summary>Its segments will come by this queue.</summary>
+    internal void HandleSteered(int queue) => Queue = queue;
+
     /// <summary>The next segment, if one may leave now.</summary>
     internal bool TryBuild(TimeSpan now, ref TcpTransmit transmit)
     {

@@ -28,6 +28,8 @@ public sealed class TcpEndpoint
     private readonly TimerHeap _timers = new();
     private readonly ReadyList _ready = new();
     private readonly RoomShares _shares;
+    private readonly IReceiveRoom _room;
+    private long _seenRoom;
     private ushort _portsGiven;
 
     /// <param name="options">Copied.</param>
@@ -45,6 +47,7 @@ public sealed class TcpEndpoint
         SendMemory = new SendMemory(options.SendBlockBytes, options.SendMemoryBytes);
         Answers = new StatelessAnswers(options, Stats, random);
         _shares = new RoomShares(room);
+        (_room, _seenRoom) = (room, room.Version);
         while (WindowShift < Wire.SegmentOptions.WindowScaleMax
             && (long)ushort.MaxValue << WindowShift < options.ReceiveBufferBytes)
         {
@@ -396,7 +399,29 @@ public sealed class TcpEndpoint
         _listenerList.Remove(listener);
     }
 
-    internal long GetRoom(TcpConnection connection) => _shares.GetRoom(connection);
+    internal long GetRoom(TcpConnection connection)
+    {
+        FollowSteering();
+        return _shares.GetRoom(connection);
+    }
+
+    // A connection that was steered elsewhere shares other memory from now on, and not only from its next segment: who
+    // comes there first would be promised what belongs to the others.
+    private void FollowSteering()
+    {
+        long version = _room.Version;
+        if (version == _seenRoom)
+        {
+            return;
+        }
+
+        _seenRoom = version;
+        foreach (TcpConnection connection in _connections.Values)
+        {
+            connection.HandleSteered(_room.GetQueue(connection.Flow, connection.Queue));
+            _shares.GetRoom(connection);
+        }
+    }
 
     /// <summary>The window of an answer to a SYN.</summary>
     internal int FirstWindow(int queue) =>

@@ -36,6 +36,19 @@ public sealed class RoomShareTests
     }
 
     [Fact]
+    public void Connections_that_a_rule_sends_elsewhere_share_that_memory_before_their_next_segment()
+    {
+        TcpConnection[] connections = [.. Enumerable.Range(0, 4).Select(i => Connect(i, queue: 0))];
+        _room.Steered = 7;
+        _room.Version++;
+        Assert.All(connections, c => Assert.Equal(Capacity / 4, _endpoint.GetRoom(c)));
+        Assert.All(connections, c => Assert.Equal(7, c.Queue));
+        TcpConnection alone = Connect(4, queue: 0);
+        Assert.Equal(Capacity, _endpoint.GetRoom(alone));
+        Assert.Equal(Capacity / 4, _endpoint.GetRoom(connections[0]));
+    }
+
+    [Fact]
     public void A_queue_that_is_bound_to_other_memory_takes_its_connections_along()
     {
         TcpConnection first = Connect(0, queue: 0), second = Connect(1, queue: 1);
@@ -80,6 +93,13 @@ public sealed class RoomShareTests
         public long Free { get; set; } = Capacity;
 
         public int Elsewhere { get; set; } = 7;
+
+        public long Version { get; set; }
+
+        /// <summary>Where every connection is steered to.</summary>
+        public int? Steered { get; set; }
+
+        public int GetQueue(in TcpFlow flow, int last) => Steered ?? last;
 
         public long GetReceiveRoomBytes(int queue) => Free;
 
