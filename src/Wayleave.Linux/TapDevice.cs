@@ -9,6 +9,8 @@ namespace Wayleave.Linux;
 //
 // An interface with several queues (IFF_MULTI_QUEUE) has a descriptor for each. For each frame the kernel runs the
 // program of TapSteering, which was there before the second queue was: a frame that is not steered comes by the first.
+// The descriptors are opened in the network namespace of the first, and attached when a flow is steered there: to end
+// a queue that is attached takes the kernel a grace period.
 //
 // Each frame has a virtio_net_hdr of ten bytes in front, little endian. With the offloads set, the kernel hands over
 // super-packets of up to 64 KiB whose checksum is not made: they never left this machine. What we hand to the kernel
@@ -65,7 +67,7 @@ public sealed unsafe class TapDevice : IDisposable
 
     private readonly FileDescriptor[] _queues;
     private readonly WakeEvent _wake = new();
-    private int _steeredInUse; // queues 1 to this one may bring frames; written by Steer, read by who waits
+    private int _attached = 1; // queues of the interface; grows by Steer, read by who waits
 
     private TapDevice(FileDescriptor[] queues, string name, string? whyNotSteered) =>
         (_queues, Name, WhyNotSteered) = (queues, name, whyNotSteered);
@@ -105,7 +107,10 @@ public sealed unsafe class TapDevice : IDisposable
         List<FileDescriptor> queues = [];
         try
         {
-            string given = AddQueue(queues, name, bytes, steers ? if_tun.IFF_MULTI_QUEUE : (short)0);
+            queues.Add(OpenDevice());
+            ifreq request = MakeRequest(bytes, steers ? if_tun.IFF_MULTI_QUEUE : (short)0);
+            Control(queues[0], if_tun.TUNSETIFF, &request, "TUNSETIFF", name);
+            string given = Marshal.PtrToStringUTF8((nint)request.ifr_name) ?? name;
             SetUp(queues[0], given, options);
             if (steers)
             {
@@ -133,8 +138,8 @@ public sealed unsafe class TapDevice : IDisposable
     /// <param name="destination">The Ethernet address of frames that are steered, in the low 48 bits.</param>
     /// <param name="flows">The first that matches decides.</param>
     /// <returns>
-    /// E2BIG for more than <see cref="FlowsMax"/>; EINVAL for a queue that there is not; EPERM and others when the
-    /// kernel does not take the program: the flows are as before.
+    /// E2BIG for more than <see cref="FlowsMax"/>; EINVAL for a queue that there is not; EBADFD when the interface was
+    /// deleted; EPERM and others when the kernel does not take the program: the flows are as before.
     /// </returns>
     public Errno Steer(ulong destination, ReadOnlySpan<TapFlow> flows)
     {
@@ -154,9 +159,18 @@ public sealed unsafe class TapDevice : IDisposable
             return Errno.Success; // one queue for all
         }
 
-        // Before the first frame can be there, and never less again: a queue may have frames of before.
-        Volatile.Write(ref _steeredInUse, Math.Max(highest, _steeredInUse));
-        return Attach(_queues[0], destination, flows);
+        while (_attached <= highest)
+        {
+            Errno errno = Attach(_queues[_attached]);
+            if (errno != Errno.Success)
+            {
+                return errno;
+            }
+
+            Volatile.Write(ref _attached, _attached + 1);
+        }
+
+        return Load(_queues[0], destination, flows);
     }
 
     /// <summary>Reads one frame with its header. Never blocks.</summary>
@@ -259,11 +273,26 @@ public sealed unsafe class TapDevice : IDisposable
 
     private bool Sleep(TimeSpan timeout, short events)
     {
-        Span<short> each = stackalloc short[1 + Volatile.Read(ref _steeredInUse)];
+        Span<short> each = stackalloc short[Volatile.Read(ref _attached)];
         each.Fill((short)(events & poll.POLLIN));
         each[0] = events;
         Errno errno = _wake.Sleep(_queues.AsSpan(0, each.Length), each, timeout, out bool isOver);
         return errno == Errno.Success ? isOver : throw new LinuxException("ppoll", Name, errno);
+    }
+
+    // By the name that the interface has now: a TUNSETIFF of another would make one.
+    private Errno Attach(FileDescriptor queue)
+    {
+        ifreq now = default;
+        if (Libc.ioctl(_queues[0], if_tun.TUNGETIFF, &now) < 0)
+        {
+            return (Errno)Marshal.GetLastPInvokeError();
+        }
+
+        ifreq request = MakeRequest(new ReadOnlySpan<byte>(now.ifr_name, @if.IFNAMSIZ), if_tun.IFF_MULTI_QUEUE);
+        return Libc.ioctl(queue, if_tun.TUNSETIFF, &request) < 0
+            ? (Errno)Marshal.GetLastPInvokeError()
+            : Errno.Success;
     }
 
     private FileDescriptor DescriptorOf(int queue)
@@ -281,15 +310,12 @@ public sealed unsafe class TapDevice : IDisposable
         return errno != Errno.EINTR;
     }
 
-    private static string AddQueue(List<FileDescriptor> queues, string name, ReadOnlySpan<byte> bytes, short flags)
+    private static ifreq MakeRequest(ReadOnlySpan<byte> name, short flags)
     {
-        FileDescriptor fd = OpenDevice();
-        queues.Add(fd);
         ifreq request = default;
-        bytes.CopyTo(new Span<byte>(request.ifr_name, @if.IFNAMSIZ));
+        name.CopyTo(new Span<byte>(request.ifr_name, @if.IFNAMSIZ));
         request.ifr_flags = (short)(if_tun.IFF_TAP | if_tun.IFF_NO_PI | if_tun.IFF_VNET_HDR | flags);
-        Control(fd, if_tun.TUNSETIFF, &request, "TUNSETIFF", name);
-        return Marshal.PtrToStringUTF8((nint)request.ifr_name) ?? name;
+        return request;
     }
 
     private static void SetUp(FileDescriptor fd, string name, TapOptions options)
@@ -309,7 +335,7 @@ public sealed unsafe class TapDevice : IDisposable
     // Returns why there are none. An interface of no user lets every user of the namespace add a queue.
     private static string? AddSteeredQueues(List<FileDescriptor> queues, string name, int count)
     {
-        Errno errno = Attach(queues[0], 0, []);
+        Errno errno = Load(queues[0], 0, []);
         if (errno != Errno.Success)
         {
             return errno == Errno.EPERM
@@ -320,13 +346,13 @@ public sealed unsafe class TapDevice : IDisposable
         Control(queues[0], if_tun.TUNSETOWNER, (void*)(nuint)Libc.geteuid(), "TUNSETOWNER", name);
         for (int i = 0; i < count; i++)
         {
-            AddQueue(queues, name, Encoding.UTF8.GetBytes(name), if_tun.IFF_MULTI_QUEUE);
+            queues.Add(OpenDevice());
         }
 
         return null;
     }
 
-    private static Errno Attach(FileDescriptor device, ulong destination, ReadOnlySpan<TapFlow> flows)
+    private static Errno Load(FileDescriptor device, ulong destination, ReadOnlySpan<TapFlow> flows)
     {
         Errno errno = TapSteering.TryLoad(destination, flows, out FileDescriptor? program);
         if (errno != Errno.Success)

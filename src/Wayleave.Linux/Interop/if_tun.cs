@@ -16,6 +16,7 @@ internal static class if_tun
     internal static readonly nuint TUNSETIFF = ioctl._IOW('T', 202, sizeof(int));
     internal static readonly nuint TUNSETOWNER = ioctl._IOW('T', 204, sizeof(int));
     internal static readonly nuint TUNSETOFFLOAD = ioctl._IOW('T', 208, sizeof(uint));
+    internal static readonly nuint TUNGETIFF = ioctl._IOR('T', 210, sizeof(uint));
     internal static readonly nuint TUNSETVNETHDRSZ = ioctl._IOW('T', 216, sizeof(int));
     internal static readonly nuint TUNSETVNETLE = ioctl._IOW('T', 220, sizeof(int));
     internal static readonly nuint TUNSETSTEERINGEBPF = ioctl._IOR('T', 224, sizeof(int));
