@@ -1,4 +1,5 @@
 using System.Net.Sockets;
+using System.Runtime.CompilerServices;
 using Wayleave.Core;
 using Wayleave.Linux;
 
@@ -83,6 +84,18 @@ public static class ErrnoMap
         if (errno != Errno.Success)
         {
             throw ToException(errno, operation, remedy);
+        }
+    }
+
+    /// <summary>As above, for text that is put together only when it is needed: nothing is allocated otherwise.</summary>
+    public static void ThrowIfFailed(
+        this Errno errno,
+        [InterpolatedStringHandlerArgument(nameof(errno))] ref FailureText operation,
+        string? remedy = null)
+    {
+        if (errno != Errno.Success)
+        {
+            throw ToException(errno, operation.ToText(), remedy);
         }
     }
 

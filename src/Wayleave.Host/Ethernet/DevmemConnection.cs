@@ -180,25 +180,31 @@ public sealed class DevmemConnection : IAsyncDisposable
         return freed;
     }
 
+    /// <summary>Copies as many bytes to be sent as there is room for. Never blocks, allocates nothing.</summary>
+    /// <param name="bytes">Not used after the return.</param>
+    /// <param name="taken">How many of them.</param>
+    /// <returns>EAGAIN when none was taken; EPIPE, ECONNRESET, ETIMEDOUT.</returns>
+    public Errno TryWrite(ReadOnlySpan<byte> bytes, out int taken)
+    {
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        _nic.Driver.Enter();
+        try
+        {
+            return _connection.Send(bytes, out taken);
+        }
+        finally
+        {
+            _nic.Driver.Exit();
+        }
+    }
+
     /// <summary>Copies bytes to be sent, and waits while the buffer is full.</summary>
     /// <exception cref="WayleaveException">EPIPE, ECONNRESET, ETIMEDOUT.</exception>
     public async ValueTask WriteAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellation = default)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
         while (!bytes.IsEmpty)
         {
-            _nic.Driver.Enter();
-            int taken;
-            Errno errno;
-            try
-            {
-                errno = _connection.Send(bytes.Span, out taken);
-            }
-            finally
-            {
-                _nic.Driver.Exit();
-            }
-
+            Errno errno = TryWrite(bytes.Span, out int taken);
             bytes = bytes[taken..];
             if (errno == Errno.EAGAIN)
             {

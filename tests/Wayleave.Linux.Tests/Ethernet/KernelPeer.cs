@@ -27,7 +27,8 @@ internal sealed class KernelPeer : IDisposable
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
 
-    private KernelPeer(TapDevice tap, int mtuBytes, Func<IFrameLink, IFrameLink>? disturb)
+    private KernelPeer(
+        TapDevice tap, int mtuBytes, Func<IFrameLink, IFrameLink>? disturb, NicDriverOptions? driver)
     {
         Interface = tap.Name;
         string[] setUp =
@@ -59,7 +60,8 @@ internal sealed class KernelPeer : IDisposable
             new PciFunction("0000:05:00.0", "nic0"),
             new NicOptions { Address = mac, MtuBytes = mtuBytes },
             ip,
-            disturb?.Invoke(new TapLink(tap)) ?? new TapLink(tap));
+            disturb?.Invoke(new TapLink(tap)) ?? new TapLink(tap),
+            driver);
     }
 
     public HostContext Host { get; }
@@ -75,14 +77,17 @@ internal sealed class KernelPeer : IDisposable
     public CancellationTokenSource Patience { get; } = new(s_patience);
 
     public static void Run(
-        Action<KernelPeer> body, int mtuBytes = 1500, Func<IFrameLink, IFrameLink>? disturb = null) =>
+        Action<KernelPeer> body,
+        int mtuBytes = 1500,
+        Func<IFrameLink, IFrameLink>? disturb = null,
+        NicDriverOptions? driver = null) =>
         NetworkNamespace.Run(["link set lo up"], () =>
         {
             Assert.SkipUnless(Support.Tap.IsAvailable, Support.Tap.Detail);
 
             // Disturbed, each segment has its own fate: the kernel cuts and sums them itself.
             TapOptions offloads = new() { Offloads = disturb is null, SteeredQueues = disturb is null ? 4 : 0 };
-            using KernelPeer peer = new(TapDevice.Open("wl%d", offloads), mtuBytes, disturb);
+            using KernelPeer peer = new(TapDevice.Open("wl%d", offloads), mtuBytes, disturb, driver);
             try
             {
                 body(peer);
