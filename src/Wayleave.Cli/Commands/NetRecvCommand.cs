@@ -34,11 +34,11 @@ internal static class NetRecvCommand
         Option<bool> http = new("--http") { Description = "Take uploads: curl -T FILE http://ADDR:PORT/NAME" };
         Option<bool> revocable = new("--revocable")
         {
-            Description = "Only memory that its owner can take back from the NIC, which Linux does not have",
+            Description = "Bind memory that its owner can take back from the NIC, which Linux does not have",
         };
         Option<bool> isStatic = new("--static")
         {
-            Description = "Bind as Linux does; memory of a GPU is then what it shows such a user: system memory",
+            Description = "Bind as Linux does, for as long as it takes (default for memory of a GPU)",
         };
         Option<string?> nic = new("--nic") { Description = "Which NIC (default: that of the address, or the first)" };
         Option<long?> buffer = Parsing.SizeOption("--buffer", "Memory that is bound to the queue (default 64MiB)");

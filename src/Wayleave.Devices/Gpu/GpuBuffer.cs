@@ -269,7 +269,15 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter, IMmapExpor
         ReferenceEquals(attachment.Device, Device.Function) || domain switch
         {
             GpuDomain.System => true,
-            GpuDomain.Vram => attachment.PeerToPeer,
+            GpuDomain.Vram => attachment.PeerToPeer || IsStaticForGood(attachment),
             _ => false,
         };
+
+    // A static importer takes no peer addresses by its own word, because it has no operations to say so with: amdgpu
+    // then pins in host memory. What never moves need not tell anybody anything, and a device that there is a route
+    // for uses its addresses as devmem TCP does, without pages.
+    private bool IsStaticForGood(Attachment attachment) =>
+        Storage == StorageKind.Static
+        && attachment.Importer is null
+        && Device.Function.PeerDevice?.VerdictFor(attachment.Device).IsSupported == true;
 }

@@ -202,9 +202,11 @@ public sealed class NetReceive : NetOperation
 
     private async Task BindAsync(CancellationToken cancellation)
     {
-        ImporterKind kind = _request.Kind ?? ImporterKind.PinnedRevocable;
+        ImporterKind kind = _request.Kind ?? (LendsForGood() ? ImporterKind.Static : ImporterKind.PinnedRevocable);
         bool staysPut = _request.Kind is null && IsAlwaysStatic();
-        StorageKind? storage = kind == ImporterKind.PinnedRevocable && !staysPut ? StorageKind.Revocable : null;
+        StorageKind? storage = kind == ImporterKind.PinnedRevocable
+            ? staysPut ? null : StorageKind.Revocable
+            : StorageKind.Static;
         _buffer = await Host.Objects
             .CreateAsync(_request.Device, _bufferName, _request.BufferBytes, storage, cancellation)
             .ConfigureAwait(false);
@@ -223,6 +225,9 @@ public sealed class NetReceive : NetOperation
             throw TakenBack(null); // between the bind and the field that the handler compares
         }
     }
+
+    // Others refuse an importer that takes no peer addresses, at its attach or its map.
+    private bool LendsForGood() => Host.Gpus.Any(g => g.Name == _request.Device);
 
     private bool IsAlwaysStatic() =>
         Host.MemoryDevices.FirstOrDefault(d => d.Name == _request.Device) is { } owner

@@ -34,9 +34,9 @@ public sealed record ReceiveRequest
     public bool IsHttp { get; init; }
 
     /// <summary>
-    /// PinnedRevocable: the device's memory, which its owner can take back; connections with unread payload are reset
-    /// then. Static, as Linux binds: nobody takes the memory from the NIC, and the owners that there are show such a
-    /// user system memory (GPUs), or nothing. Null for PinnedRevocable also of a device that never takes memory back.
+    /// Static, as Linux binds: memory of a GPU that never moves, which nobody takes from the NIC before the reception
+    /// is over. PinnedRevocable is an extension: memory that its owner can take back; connections with unread payload
+    /// are reset then. Null for Static of a GPU, and PinnedRevocable of other devices, which refuse a static user.
     /// </summary>
     public ImporterKind? Kind { get; init; }
 

@@ -101,15 +101,21 @@ public sealed class NetReceiveTests
         s_withAccelerator);
 
     [Fact]
-    public void Static_memory_of_a_gpu_is_what_it_shows_such_a_user_and_counts_as_staged() => EthernetHost.Run(host =>
+    public void By_itself_it_binds_as_Linux_does_and_the_memory_of_a_gpu_stays_with_the_nic() => EthernetHost.Run(host =>
     {
         byte[] sent = KernelPeer.Noise(1 << 20, seed: 4);
-        using Reception reception = Reception.Open(
-            host, new ReceiveRequest { Queue = Queue, Device = "gpu0", Kind = ImporterKind.Static });
+        using Reception reception = Reception.Open(host, new ReceiveRequest { Queue = Queue, Device = "gpu0" });
+        Assert.Equal(
+            (ImporterKind.Static, Core.Topology.PeerRoute.BusAddress),
+            (reception.Receive.Binding.Kind, reception.Receive.Binding.Route));
+        WayleaveException busy = Assert.Throws<WayleaveException>(
+            () => host.Host.Leases.ThrowIfCannotBeTakenBack(reception.Receive.Buffer));
+        Assert.Equal(Errno.EBUSY, busy.Errno);
         SendAndClose(EthernetHost.OurIPv4, sent);
         ReceivedContent received = Assert.Single(reception.End());
-        Assert.Equal((Hash(sent), (ulong)sent.Length), (received.Sha256, received.StagedBytes));
-        Assert.Equal(sent.Length, host.Host.StagedBytes);
+        Assert.Equal((Hash(sent), 0UL), (received.Sha256, received.StagedBytes));
+        Assert.Equal(0, host.Host.StagedBytes);
+        Assert.Empty(host.Host.Objects.List());
     });
 
     [Theory]
@@ -118,7 +124,8 @@ public sealed class NetReceiveTests
     public void An_owner_who_takes_the_memory_back_ends_the_reception_and_the_sender_learns_of_it(bool isConnected) =>
         EthernetHost.Run(host =>
         {
-            using Reception reception = Reception.Open(host, new ReceiveRequest { Queue = Queue, Device = "gpu0" });
+            using Reception reception = Reception.Open(
+                host, new ReceiveRequest { Queue = Queue, Device = "gpu0", Kind = ImporterKind.PinnedRevocable });
             using Socket? socket = isConnected ? KernelPeer.Connect(EthernetHost.OurIPv4, Port) : null;
             if (socket is not null)
             {
@@ -150,7 +157,7 @@ public sealed class NetReceiveTests
 
     [Theory]
     [InlineData("nic0", "nic0 was pulled out")]
-    [InlineData("gpu0", "was taken back by its owner")]
+    [InlineData("gpu0", "its owner took it back")]
     public void Who_pulls_the_nic_or_the_gpu_out_ends_it(string device, string why) => EthernetHost.Run(host =>
     {
         using Reception reception = Reception.Open(host, new ReceiveRequest { Queue = Queue, Device = "gpu0" });

@@ -133,6 +133,21 @@ public class GpuDeviceTests
     }
 
     [Fact]
+    public void A_static_importer_uses_what_never_moves_where_it_is_and_is_told_nothing()
+    {
+        GpuFixture f = new();
+        GpuBuffer buffer = f.Create(storage: StorageKind.Static);
+        Attachment attachment = f.Attach(buffer, importer: null);
+        Assert.False(attachment.PeerToPeer); // it has no way to say otherwise
+        Assert.Equal(MapOutcomeKind.Mapped, f.Map(attachment).Kind);
+        Assert.Equal((1, GpuDomain.Vram, 0), (buffer.PinCount, buffer.Placement.Domain, f.Stats.CopyJobs));
+        DmaPort nic = new(f.Nic);
+        DeviceAddress address = attachment.Addresses!.Entries[0].Start;
+        Assert.Equal(Errno.Success, nic.TryWrite(address, 8, out Span<byte> bytes));
+        Assert.Equal((8, 8L), (bytes.Length, nic.BytesWritten(PeerRoute.BusAddress)));
+    }
+
+    [Fact]
     public void A_dynamic_importer_that_cannot_take_peer_addresses_brings_the_buffer_to_host_memory_and_others_follow()
     {
         GpuFixture f = new();
