@@ -78,7 +78,8 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
 
     /// <summary>
     /// Ends the ring: its thread, then its copies, then its memory. A thread that the program keeps in a write to the
-    /// program's own eventfd is left behind, with the ring's memory, until the program is gone; nobody waits for it.
+    /// program's own eventfd is let go by taking the count; one that it keeps there again is left behind with all that
+    /// the ring has, on the program's account, and nobody waits for it.
     /// </summary>
     public void Dispose()
     {
@@ -89,6 +90,11 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
 
         _stopping = true;
         _note.Signal();
+        if (!_thread.Join(s_endMax))
+        {
+            new Thread(() => _completed.Take()) { IsBackground = true, Name = $"{_thread.Name} end" }.Start();
+        }
+
         if (!_thread.Join(s_endMax))
         {
             _context.Trace("broker.ring_left", _thread.Name ?? "");

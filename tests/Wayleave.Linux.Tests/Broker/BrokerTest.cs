@@ -202,9 +202,10 @@ internal sealed class ForeignProgram : IDisposable
         Assert.StartsWith($"error {(int)errno} ", await AskAsync(command), StringComparison.Ordinal);
 
     /// <summary>A child that has everything that this has.</summary>
-    public async Task<int> ForkAsync()
+    /// <param name="how">What it does: <c>scribble</c> writes to what was mapped last.</param>
+    public async Task<int> ForkAsync(string how = "fork")
     {
-        int child = await OkAsync("fork");
+        int child = await OkAsync(how);
         _children.Add(child);
         return child;
     }

@@ -364,11 +364,14 @@ static void run(char *line)
     } else if (!strcmp(word, "jam")) { // its own eventfd is full, and waits for who writes to it
         uint64_t most = UINT64_MAX - 1;
         uint64_t count;
+        fcntl(ring_done, F_SETFL, O_NONBLOCK);
         (void)!read(ring_done, &count, sizeof(count));
         (void)!write(ring_done, &most, sizeof(most));
-        printf(fcntl(ring_done, F_SETFL, 0) ? "error %d fcntl\n" : "ok\n", errno);
+        int failed = fcntl(ring_done, F_SETFL, 0);
+        printf(failed ? "error %d fcntl\n" : "ok\n", errno);
     } else if (!strcmp(word, "seal")) { // FD SEALS
-        printf(fcntl(atoi(a), F_ADD_SEALS, atoi(b)) ? "error %d fcntl\n" : "ok\n", errno);
+        int failed = fcntl(atoi(a), F_ADD_SEALS, atoi(b));
+        printf(failed ? "error %d fcntl\n" : "ok\n", errno);
     } else if (!strcmp(word, "reopen")) { // FD: by /proc, as another open file
         char path[64];
         snprintf(path, sizeof(path), "/proc/self/fd/%d", atoi(a));
@@ -378,13 +381,15 @@ static void run(char *line)
         mapped = mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, atoi(a), 0);
         printf(mapped == MAP_FAILED ? "error %d mmap\n" : "ok\n", errno);
     } else if (!strcmp(word, "truncate")) { // FD BYTES
-        printf(ftruncate(atoi(a), atoll(b)) ? "error %d ftruncate\n" : "ok\n", errno);
+        int failed = ftruncate(atoi(a), atoll(b));
+        printf(failed ? "error %d ftruncate\n" : "ok\n", errno);
     } else if (!strcmp(word, "remap")) { // to other addresses
         void *there = mmap(NULL, mapped_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         mapped = mremap(mapped, mapped_bytes, mapped_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, there);
         printf(mapped == MAP_FAILED ? "error %d mremap\n" : "ok\n", errno);
     } else if (!strcmp(word, "huge")) { // advice for what is mapped
-        printf(madvise(mapped, mapped_bytes, MADV_HUGEPAGE) ? "error %d madvise\n" : "ok\n", errno);
+        int failed = madvise(mapped, mapped_bytes, MADV_HUGEPAGE);
+        printf(failed ? "error %d madvise\n" : "ok\n", errno);
     } else if (!strcmp(word, "scribble")) { // MICROSECONDS: a child that writes to all that is mapped, again and again
         fflush(stdout);
         pid_t child = fork();
