@@ -80,7 +80,7 @@ public sealed class BrokerClient : IDisposable
     /// The buffer that a descriptor stands for, which another program exported. The descriptor stays the caller's.
     /// </summary>
     /// <exception cref="BrokerException">
-    /// EBADF: it stands for none of this host's. ENODEV: it was taken back.
+    /// EINVAL: it stands for none of this host's. ENODEV: it was taken back.
     /// </exception>
     public ClientBuffer Import(FileDescriptor descriptor)
     {

@@ -113,12 +113,12 @@ internal sealed class BrokerBuffers(
     }
 
     /// <summary>The buffer that a descriptor stands for; the program has a number for it from now on.</summary>
-    /// <exception cref="WayleaveException">EBADF: none of ours. ENODEV: it was taken back. EDQUOT.</exception>
+    /// <exception cref="WayleaveException">EINVAL: none of ours. ENODEV: it was taken back. EDQUOT.</exception>
     public BrokerBuffer Import(BrokerProgram program, FileDescriptor descriptor)
     {
         BrokerBuffer found = handles.Find<BrokerBuffer>(descriptor)
             ?? throw new WayleaveException(
-                Errno.EBADF, "import", "the descriptor stands for no buffer of this host");
+                Errno.EINVAL, "import", "the descriptor stands for no buffer of this host");
         using (context.Enter())
         {
             if (found.Shared.IsRevoked)

@@ -116,7 +116,7 @@ public sealed class FenceTests : BrokerTest
         Assert.Equal(Errno.EBADF, Refusal(() => client.Merge(stranger, fence)));
         Assert.Equal(Errno.ENOENT, Refusal(() => client.Merge(fence, stranger)));
         Assert.Equal(Errno.EBADF, Refusal(() => client.Describe(handle)));
-        Assert.Equal(Errno.EBADF, Refusal(() => client.Import(fence.Descriptor)));
+        Assert.Equal(Errno.EINVAL, Refusal(() => client.Import(fence.Descriptor)));
         Assert.Equal(Errno.EINVAL, Refusal(() => gpu.Copy(buffer, 0, buffer, 0, 4096, stranger)));
         Assert.Equal(Errno.EINVAL, Refusal(() => buffer.ImportFence(stranger, FenceUse.Write)));
         Assert.Equal(Errno.EINVAL, Refusal(() => buffer.ExportFence(FenceUse.None)));

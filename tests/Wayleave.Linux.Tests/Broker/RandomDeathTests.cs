@@ -12,8 +12,8 @@ namespace Wayleave.Linux.Tests.Broker;
 /// Eight programs, of two users where this test may make such, that do what a seed says and are killed when it says:
 /// buffers, mappings, descriptors passed on, fences, timelines, work of both engines, rings, garbage in rings, children
 /// that write and write. Objects of the host come and go in the memory that they leave, and no byte of those ever
-/// changes. At the end nothing is on any account. WAYLEAVE_DEATH_SEEDS says how many seeds, WAYLEAVE_DEATH_SECONDS how
-/// long each lasts: 20 and 60 is the whole form.
+/// changes. At the end nothing is on any account. WAYLEAVE_DEATH_SEEDS says how many seeds, WAYLEAVE_DEATH_FIRST from
+/// which on, WAYLEAVE_DEATH_SECONDS how long each lasts: 20 and 60 is the whole form.
 /// </summary>
 public sealed class RandomDeathTests : BrokerTest
 {
@@ -28,7 +28,8 @@ public sealed class RandomDeathTests : BrokerTest
     private readonly List<DeviceObject> _witnesses = [];
     private int _names;
 
-    public static TheoryData<int> Seeds => [.. Enumerable.Range(1, Number("WAYLEAVE_DEATH_SEEDS") ?? 5)];
+    public static TheoryData<int> Seeds =>
+        [.. Enumerable.Range(Number("WAYLEAVE_DEATH_FIRST") ?? 1, Number("WAYLEAVE_DEATH_SEEDS") ?? 5)];
 
     protected override IReadOnlyList<uint> Users => [OtherUser];
 

@@ -186,8 +186,8 @@ public sealed class SharingTests : BrokerTest
         int buffer = await one.OkAsync($"allocate 1 {Size} 0");
         await other.RefusedAsync(Errno.EBADF, $"export {buffer}");
         await other.RefusedAsync(Errno.EBADF, $"map {buffer} {Size}");
-        await other.RefusedAsync(Errno.EBADF, "import 0");
-        await other.RefusedAsync(Errno.EBADF, "import 3");
+        await other.RefusedAsync(Errno.EINVAL, "import 0");
+        await other.RefusedAsync(Errno.EINVAL, "import 3");
         await other.RefusedAsync(Errno.EBADF, $"allocate 9 {Size} 0");
         await other.RefusedAsync(Errno.ENODEV, "open gpu9");
     }

@@ -265,7 +265,10 @@ static void run(char *line)
         mapped[strtoull(a, NULL, 10)] = (uint8_t)atoi(b);
         printf("ok\n");
     } else if (!strcmp(word, "unmap")) { // NUMBER; 'lie' says so and does not
-        if (strcmp(b, "lie")) munmap(mapped, mapped_bytes);
+        if (mapped && strcmp(b, "lie")) {
+            munmap(mapped, mapped_bytes);
+            mapped = NULL;
+        }
         begin(OP_UNMAP); put32((uint32_t)atoi(a));
         if (ask(-1, NULL) == 0) printf("ok\n");
     } else if (!strcmp(word, "copy")) { // DEVICE SOURCE TARGET BYTES [FENCE]: answers with a fence
@@ -308,6 +311,12 @@ static void run(char *line)
     } else if (!strcmp(word, "describe")) { // FENCE: its status, and how many it is made of
         begin(OP_DESCRIBE_FENCE);
         if (ask(atoi(a), NULL) == 0) printf("ok %d %u\n", (int)get32(0), get32(8));
+    } else if (!strcmp(word, "sync-out")) { // BUFFER USE: a fence of what that use has to wait for
+        begin(OP_EXPORT_FENCE); put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b));
+        if (ask(-1, &fd) == 0) printf("ok %d\n", fd);
+    } else if (!strcmp(word, "sync-in")) { // BUFFER USE FENCE
+        begin(OP_IMPORT_FENCE); put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b));
+        if (ask(atoi(c), NULL) == 0) printf("ok\n");
     } else if (!strcmp(word, "timeline")) {
         begin(OP_TIMELINE); put_name("c");
         if (ask(-1, NULL) == 0) printf("ok %u\n", get32(0));
