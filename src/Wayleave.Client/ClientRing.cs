@@ -15,7 +15,8 @@ public sealed class ClientRing : IDisposable
 {
     private const ulong CompletedKey = 1;
     private const ulong HostKey = 2;
-    private const int SpinIterations = 10;
+    private const int SpinIterations = 1;
+    private const int SpinsBeforeYield = 64;
 
     private static readonly TimeSpan s_spin = TimeSpan.FromMicroseconds(50);
 
@@ -81,7 +82,7 @@ public sealed class ClientRing : IDisposable
     /// <exception cref="BrokerException">EPROTO: the host took what was not there.</exception>
     public bool TrySubmit(in RingCommand command)
     {
-        if (!_commands.TryGetRoom(out int room))
+        if (!_commands.TryGetRoom(wanted: 1, out int room))
         {
             throw new BrokerException("submit", Errno.EPROTO, "the host's indexes make no sense");
         }
@@ -123,6 +124,7 @@ public sealed class ClientRing : IDisposable
     public bool Wait(out RingCompletion completion, TimeSpan timeout)
     {
         long start = Stopwatch.GetTimestamp();
+        int spins = 0;
         do
         {
             if (TryTake(out completion))
@@ -130,7 +132,15 @@ public sealed class ClientRing : IDisposable
                 return true;
             }
 
-            Thread.SpinWait(SpinIterations);
+            // After about 3 us somebody else may need this processor: the host itself, perhaps.
+            if (++spins <= SpinsBeforeYield)
+            {
+                Thread.SpinWait(SpinIterations);
+            }
+            else
+            {
+                Thread.Yield();
+            }
         }
         while (Stopwatch.GetElapsedTime(start) < s_spin);
 

@@ -7,6 +7,7 @@ public sealed class RingProducer
 {
     private readonly RingMemory.RingSide _side;
     private uint _submitted;
+    private uint _taken; // as it was last seen; the other side's word is looked at when this is too little
 
     private RingProducer(RingMemory.RingSide side) => _side = side;
 
@@ -26,9 +27,26 @@ public sealed class RingProducer
     /// <returns>False when it says what cannot be: it took more than there were.</returns>
     public bool TryGetRoom(out int room)
     {
-        uint used = _submitted - Volatile.Read(ref _side.Taken);
+        uint taken = Volatile.Read(ref _side.Taken);
+        uint used = _submitted - taken;
         room = _side.Slots - (int)Math.Min(used, (uint)_side.Slots);
-        return used <= (uint)_side.Slots;
+        if (used > (uint)_side.Slots)
+        {
+            return false;
+        }
+
+        _taken = taken;
+        return true;
+    }
+
+    /// <summary>
+    /// As <see cref="TryGetRoom(out int)"/>, but looks at the other side's index, and takes its cache line, only when
+    /// less room than is wanted was seen there before.
+    /// </summary>
+    public bool TryGetRoom(int wanted, out int room)
+    {
+        room = _side.Slots - (int)(_submitted - _taken);
+        return room >= wanted || TryGetRoom(out room);
     }
 
     /// <summary>

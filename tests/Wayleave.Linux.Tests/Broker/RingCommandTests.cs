@@ -222,9 +222,14 @@ public sealed class RingCommandTests : BrokerTest
             case "submitted":
                 words[128 / 4] = 9;
                 break;
-            case "taken":
+            case "taken": // is looked at when all slots have been used
                 words[768 / 4] = 9;
-                words[128 / 4] = 1;
+                for (int slot = 0; slot < 8; slot++)
+                {
+                    new RingCommand(RingOperation.Nothing, false, 1).Write(bytes[(4096 + (slot * 64))..]);
+                }
+
+                words[128 / 4] = 8;
                 break;
             default:
                 bytes.Fill(0xEE);
