@@ -1,7 +1,9 @@
 using System.Runtime.InteropServices;
 using Wayleave.Core;
 using Wayleave.Devices.Rdma.Connections;
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Ibverbs.Interop;
 using Wayleave.Linux;
 
 namespace Wayleave.Ibverbs.Entries;
@@ -26,6 +28,7 @@ internal unsafe struct CmEventRecord
     internal uint QueuePairNumber;
     internal uint PrivateDataLength;
     internal fixed byte PrivateData[256];
+    internal uint QKey; // of the peer's queue pair, for datagrams
 }
 
 /// <summary>Identifiers, channels, and what is done with them.</summary>
@@ -97,13 +100,14 @@ internal static unsafe class ConnectionEntries
     }
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_cm_listen")]
-    private static int Listen(nint identifier, int device, ushort* port, int backlog) => Control.Run(() =>
+    private static int Listen(
+        nint identifier, int device, ushort* port, int backlog, int isDatagram) => Control.Run(() =>
     {
         CmIdentifier listening = NativeHandle.Get<CmIdentifier>(identifier);
         ushort wanted = *port;
         Errno errno = Errno.EINVAL;
         VerbsDevices.All[device].WithConnections(connections =>
-            errno = connections.Listen(listening, ref wanted, Math.Max(backlog, 1)));
+            errno = connections.Listen(listening, ref wanted, Math.Max(backlog, 1), isDatagram != 0));
         *port = wanted;
         return errno;
     });
@@ -119,14 +123,87 @@ internal static unsafe class ConnectionEntries
             NativeHandle.Get<CmIdentifier>(identifier),
             Gid.FromBytes(new ReadOnlySpan<byte>(gid, Gid.Size)),
             port,
-            NativeHandle.Get<VerbsQueuePair>(pair).Pair,
+            FindPair(pair),
+            wanted->QueuePairNumber,
             Read(wanted)));
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_resolve")]
+    private static int Resolve(nint identifier, int device, byte* gid, ushort port, CmEventRecord* wanted) =>
+        Control.Run(() => VerbsDevices.All[device].Connections.Resolve(
+            NativeHandle.Get<CmIdentifier>(identifier),
+            Gid.FromBytes(new ReadOnlySpan<byte>(gid, Gid.Size)),
+            port,
+            Read(wanted).PrivateData));
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_serve")]
+    private static int Serve(nint identifier, CmEventRecord* wanted) => Control.Run(() =>
+    {
+        CmIdentifier served = NativeHandle.Get<CmIdentifier>(identifier);
+        return served.Switch?.Serve(
+            served, wanted->QueuePairNumber, wanted->QKey, Read(wanted).PrivateData) ?? Errno.EINVAL;
+    });
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_establish")]
+    private static int Establish(nint identifier) => Control.Run(() =>
+    {
+        CmIdentifier established = NativeHandle.Get<CmIdentifier>(identifier);
+        return established.Switch?.Establish(established) ?? Errno.EINVAL;
+    });
+
+    // As cma_ib_init_qp_attr and ib_cm_init_qp_attr of the kernel have it; before a peer has said anything only INIT,
+    // which gives no right yet.
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_describe")]
+    private static int Describe(nint identifier, ibv_qp_attr* to, int* mask) => Control.Run(() =>
+    {
+        CmIdentifier described = NativeHandle.Get<CmIdentifier>(identifier);
+        QueuePairAttributes? known = described.Switch?.Describe(described);
+        QueuePairState state = (QueuePairState)to->qp_state;
+        if (state == QueuePairState.Init)
+        {
+            to->pkey_index = 0;
+            to->port_num = 1;
+            to->qp_access_flags = (uint)(known?.AccessFlags ?? AccessFlags.None);
+            *mask = (int)(QueuePairAttributeMask.State | QueuePairAttributeMask.PKeyIndex
+                | QueuePairAttributeMask.Port | QueuePairAttributeMask.AccessFlags);
+            return Errno.Success;
+        }
+
+        if (known is not { } attributes || state is not (QueuePairState.ReadyToReceive or QueuePairState.ReadyToSend))
+        {
+            return Errno.EINVAL;
+        }
+
+        if (state == QueuePairState.ReadyToReceive)
+        {
+            to->ah_attr = Paths.Write(attributes.AddressVector);
+            to->path_mtu = (uint)attributes.PathMtu;
+            to->dest_qp_num = attributes.DestQpNumber;
+            to->rq_psn = attributes.RqPsn;
+            to->max_dest_rd_atomic = (byte)attributes.MaxDestRdAtomic;
+            to->min_rnr_timer = (byte)attributes.MinRnrTimer;
+        }
+        else
+        {
+            to->sq_psn = attributes.SqPsn;
+            to->timeout = (byte)attributes.Timeout;
+            to->retry_cnt = (byte)attributes.RetryCount;
+            to->rnr_retry = (byte)attributes.RnrRetry;
+            to->max_rd_atomic = (byte)attributes.MaxRdAtomic;
+        }
+
+        QueuePairTransitions.TryGet(
+            state - 1, state, QueuePairType.ReliableConnection, out QueuePairAttributeMask required, out _);
+        *mask = (int)(required | QueuePairAttributeMask.State);
+        return Errno.Success;
+    });
+
+    private static QueuePair? FindPair(nint pair) => pair == 0 ? null : NativeHandle.Get<VerbsQueuePair>(pair).Pair;
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_cm_accept")]
     private static int Accept(nint identifier, nint pair, CmEventRecord* wanted) => Control.Run(() =>
     {
         CmIdentifier accepted = NativeHandle.Get<CmIdentifier>(identifier);
-        return accepted.Switch?.Accept(accepted, NativeHandle.Get<VerbsQueuePair>(pair).Pair, Read(wanted))
+        return accepted.Switch?.Accept(accepted, FindPair(pair), wanted->QueuePairNumber, Read(wanted))
             ?? Errno.EINVAL;
     });
 
@@ -165,11 +242,21 @@ internal static unsafe class ConnectionEntries
         {
             connection.RemoteGid.WriteTo(new Span<byte>(record->RemoteGid, Gid.Size));
             record->QueuePairNumber = connection.RemoteQpNumber;
+            record->QKey = connection.RemoteQKey;
         }
 
-        if (note.Request is { } request && connection?.Request is { } asked)
+        if (note.Request is { } request)
         {
             record->Request = NativeHandle.Make(request);
+            request.Switch!.Take(request);
+        }
+
+        if (note.Request is not null && connection?.DatagramRequest is { } lookup)
+        {
+            (record->RemotePort, record->LocalPort) = (lookup.SourcePort, lookup.Port);
+        }
+        else if (note.Request is not null && connection?.Request is { } asked)
+        {
             (record->RemotePort, record->LocalPort) = (asked.SourcePort, asked.Port);
 
             // What the peer answers is what this side may ask for, and the other way round.

@@ -64,9 +64,14 @@ static void start(void)
 	for (int s = 1; s < _NSIG; s++)
 		known[s] = sigaction(s, NULL, &before[s]) == 0;
 	wlv_devices();
-	for (int s = 1; s < _NSIG; s++)
-		if (known[s] && s != collector_signal())
+	for (int s = 1; s < _NSIG; s++) {
+		struct sigaction after;
+
+		/* What was not touched is left alone: putting it back would add a flag of the C library's. */
+		if (known[s] && s != collector_signal() && !sigaction(s, NULL, &after)
+		    && (after.sa_handler != before[s].sa_handler || after.sa_flags != before[s].sa_flags))
 			sigaction(s, &before[s], NULL);
+	}
 	pthread_atfork(NULL, NULL, in_child);
 }
 

@@ -2,7 +2,7 @@
  * librdmacm.so.1 over the connection manager of libibverbs.so.1 beside it. An identifier is bound to one of the
  * process's own devices by its address; there is nothing to resolve, so that those events come at once.
  *
- * Not here: datagram services, multicast, rsockets, XRC, and queue pairs that the program moves by itself.
+ * Not here: multicast, rsockets, XRC.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -30,6 +30,7 @@ struct wl_cm_event {
 	uint32_t qp_num;
 	uint32_t length;
 	uint8_t data[256];
+	uint32_t qkey;
 };
 
 extern int wlv_cm_device(const uint8_t *gid);
@@ -40,11 +41,15 @@ extern void wlv_cm_attach(void *identifier, struct rdma_cm_id *id);
 extern void wlv_cm_migrate(void *identifier, void *channel);
 extern int wlv_cm_destroy(void *identifier);
 extern void wlv_cm_raise(void *identifier, uint32_t kind, int status);
-extern int wlv_cm_listen(void *identifier, int device, uint16_t *port, int backlog);
+extern int wlv_cm_listen(void *identifier, int device, uint16_t *port, int backlog, int datagram);
 extern int wlv_cm_prepare(int device, void *qp);
 extern int wlv_cm_connect(void *identifier, int device, const uint8_t *gid, uint16_t port, void *qp,
 			  struct wl_cm_event *wanted);
 extern int wlv_cm_accept(void *identifier, void *qp, struct wl_cm_event *wanted);
+extern int wlv_cm_resolve(void *identifier, int device, const uint8_t *gid, uint16_t port, struct wl_cm_event *wanted);
+extern int wlv_cm_serve(void *identifier, struct wl_cm_event *wanted);
+extern int wlv_cm_establish(void *identifier);
+extern int wlv_cm_describe(void *identifier, struct ibv_qp_attr *attr, int *mask);
 extern int wlv_cm_reject(void *identifier, const uint8_t *data, int length);
 extern int wlv_cm_disconnect(void *identifier);
 extern int wlv_cm_take_event(void *channel, struct wl_cm_event *event);
@@ -405,6 +410,19 @@ EXPORT int rdma_get_cm_event(struct rdma_event_channel *channel, struct rdma_cm_
 		made->event.listen_id = &subject->id;
 		made->event.id = &asked->id;
 		made->event.param.conn = asked->asked;
+		if (asked->id.ps == RDMA_PS_UDP)
+			memset(&made->event.param, 0, sizeof(made->event.param));
+	} else if (record.kind == RDMA_CM_EVENT_ESTABLISHED && subject->id.ps == RDMA_PS_UDP) {
+		struct rdma_ud_param *ud = &made->event.param.ud;
+
+		ud->qp_num = record.qp_num;
+		ud->qkey = record.qkey;
+		ud->ah_attr.is_global = 1;
+		ud->ah_attr.port_num = 1;
+		ud->ah_attr.grh.hop_limit = 64;
+		memcpy(ud->ah_attr.grh.dgid.raw, record.gid, 16);
+	} else if (record.kind == RDMA_CM_EVENT_CONNECT_RESPONSE) {
+		made->event.param.conn.qp_num = record.qp_num;
 	} else if (record.kind == RDMA_CM_EVENT_ESTABLISHED) {
 		made->event.param.conn.qp_num = record.qp_num;
 		if (subject->id.qp)
@@ -414,6 +432,7 @@ EXPORT int rdma_get_cm_event(struct rdma_event_channel *channel, struct rdma_cm_
 	}
 	if (record.length) {
 		memcpy(made->data, record.data, record.length);
+		/* Both members of the union begin with them. */
 		made->event.param.conn.private_data = made->data;
 		made->event.param.conn.private_data_len = record.length < 256 ? record.length : 255;
 	}
@@ -523,6 +542,11 @@ EXPORT int rdma_resolve_route(struct rdma_cm_id *id, int timeout)
 	return complete(i);
 }
 
+static bool is_datagram(struct rdma_cm_id *id)
+{
+	return id->ps == RDMA_PS_UDP;
+}
+
 /* ---- queue pairs ---- */
 
 static void destroy_cqs(struct identifier *i)
@@ -549,6 +573,18 @@ static struct ibv_cq *make_cq(struct identifier *i, uint32_t size, struct ibv_co
 	*channel = ibv_create_comp_channel(i->id.verbs);
 	i->own_cqs = true;
 	return *channel ? ibv_create_cq(i->id.verbs, size ? (int)size : 1, &i->id, *channel, 0) : NULL;
+}
+
+/* A queue pair for datagrams needs to know nobody: it is ready at once. */
+static int start_datagrams(struct ibv_qp *qp)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1, .qkey = RDMA_UDP_QKEY };
+	int error = ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY);
+
+	attr.qp_state = IBV_QPS_RTR;
+	error = error ? error : ibv_modify_qp(qp, &attr, IBV_QP_STATE);
+	attr.qp_state = IBV_QPS_RTS;
+	return error ? error : ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN);
 }
 
 EXPORT int rdma_create_qp_ex(struct rdma_cm_id *id, struct ibv_qp_init_attr_ex *init)
@@ -578,9 +614,10 @@ EXPORT int rdma_create_qp_ex(struct rdma_cm_id *id, struct ibv_qp_init_attr_ex *
 	if (!id->qp)
 		goto failed_cqs;
 	id->pd = init->pd;
-	error = id->qp_type == IBV_QPT_UD ? EOPNOTSUPP : MANAGED(wlv_cm_prepare(i->device, handle_of(id->qp)));
+	error = id->qp_type == IBV_QPT_UD ? start_datagrams(id->qp)
+					  : MANAGED(wlv_cm_prepare(i->device, handle_of(id->qp)));
 	if (!error) {
-		id->qp->state = IBV_QPS_INIT;
+		id->qp->state = id->qp_type == IBV_QPT_UD ? IBV_QPS_RTS : IBV_QPS_INIT;
 		return 0;
 	}
 	ibv_destroy_qp(id->qp);
@@ -644,8 +681,9 @@ EXPORT int rdma_listen(struct rdma_cm_id *id, int backlog)
 	struct sockaddr *own = &id->route.addr.src_addr;
 	uint16_t port = own->sa_family ? ntohs(*port_of(own)) : 0;
 	int device = i->device < 0 ? 0 : i->device; /* a wildcard is the first device */
-	int error = id->qp_type == IBV_QPT_UD ? EOPNOTSUPP
-					      : MANAGED(wlv_cm_listen(i->handle, device, &port, backlog ? backlog : 128));
+	int error = id->ps == RDMA_PS_IPOIB
+			    ? EOPNOTSUPP
+			    : MANAGED(wlv_cm_listen(i->handle, device, &port, backlog ? backlog : 128, is_datagram(id)));
 
 	if (error)
 		return failed(error);
@@ -665,8 +703,8 @@ static int read_wanted(struct identifier *i, const struct rdma_conn_param *from,
 		.rnr_retry_count = 7,
 	};
 
-	if (!i->id.qp)
-		return from ? EOPNOTSUPP : EINVAL; /* a queue pair of the program's own */
+	if (!i->id.qp && !from)
+		return EINVAL; /* a queue pair of the program's own has to be named */
 	from = from ? from : &none;
 	if (from->private_data_len && !from->private_data)
 		return EINVAL;
@@ -675,6 +713,8 @@ static int read_wanted(struct identifier *i, const struct rdma_conn_param *from,
 	to->initiator_depth = from->initiator_depth;
 	to->retry_count = from->retry_count;
 	to->rnr_retry_count = from->rnr_retry_count;
+	to->qp_num = i->id.qp ? i->id.qp->qp_num : from->qp_num;
+	to->qkey = RDMA_UDP_QKEY;
 	to->length = from->private_data_len;
 	memcpy(to->data, from->private_data ? from->private_data : "", to->length);
 	return 0;
@@ -686,9 +726,13 @@ EXPORT int rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *param)
 	struct wl_cm_event wanted;
 	int error = i->device < 0 || !id->route.addr.dst_addr.sa_family ? EINVAL : read_wanted(i, param, &wanted);
 
-	if (!error)
+	if (!error && is_datagram(id))
+		error = MANAGED(wlv_cm_resolve(i->handle, i->device, id->route.addr.addr.ibaddr.dgid.raw,
+					       ntohs(*port_of(&id->route.addr.dst_addr)), &wanted));
+	else if (!error)
 		error = MANAGED(wlv_cm_connect(i->handle, i->device, id->route.addr.addr.ibaddr.dgid.raw,
-					       ntohs(*port_of(&id->route.addr.dst_addr)), handle_of(id->qp), &wanted));
+					       ntohs(*port_of(&id->route.addr.dst_addr)),
+					       id->qp ? handle_of(id->qp) : NULL, &wanted));
 	if (error)
 		return failed(error);
 	return complete(i);
@@ -708,17 +752,25 @@ EXPORT int rdma_accept(struct rdma_cm_id *id, struct rdma_conn_param *param)
 	if (mine.initiator_depth == RDMA_MAX_INIT_DEPTH)
 		mine.initiator_depth = i->asked.initiator_depth;
 	error = read_wanted(i, &mine, &wanted);
+	if (!error && is_datagram(id)) {
+		error = MANAGED(wlv_cm_serve(i->handle, &wanted));
+		if (!error && i->sync && id->event)
+			return rdma_ack_cm_event(id->event);
+		return failed(error); /* no event follows */
+	}
 	if (!error)
-		error = MANAGED(wlv_cm_accept(i->handle, handle_of(id->qp), &wanted));
+		error = MANAGED(wlv_cm_accept(i->handle, id->qp ? handle_of(id->qp) : NULL, &wanted));
 	if (error)
 		return failed(error);
-	id->qp->state = IBV_QPS_RTS;
+	if (id->qp)
+		id->qp->state = IBV_QPS_RTS;
 	return complete(i);
 }
 
 EXPORT int rdma_establish(struct rdma_cm_id *id)
 {
-	return failed(id->qp ? EINVAL : EOPNOTSUPP); /* only for queue pairs of the program's own */
+	/* Only for a queue pair of the program's own: any other is ready already. */
+	return failed(id->qp ? EINVAL : MANAGED(wlv_cm_establish(identifier_of(id)->handle)));
 }
 
 EXPORT int rdma_reject(struct rdma_cm_id *id, const void *data, uint8_t length)
@@ -733,8 +785,11 @@ EXPORT int rdma_reject_ece(struct rdma_cm_id *id, const void *data, uint8_t leng
 
 EXPORT int rdma_notify(struct rdma_cm_id *id, enum ibv_event_type event)
 {
-	(void)id;
-	return failed(event == IBV_EVENT_COMM_EST ? 0 : EINVAL); /* the first packet is noticed without it */
+	if (event != IBV_EVENT_COMM_EST)
+		return failed(EINVAL);
+	/* The first packet is noticed without it, and then there is nothing left to do. */
+	MANAGED(wlv_cm_establish(identifier_of(id)->handle));
+	return 0;
 }
 
 EXPORT int rdma_disconnect(struct rdma_cm_id *id)
@@ -799,26 +854,49 @@ EXPORT int rdma_set_option(struct rdma_cm_id *id, int level, int name, void *val
 
 EXPORT int rdma_init_qp_attr(struct rdma_cm_id *id, struct ibv_qp_attr *attr, int *mask)
 {
-	(void)id;
-	(void)attr;
-	(void)mask;
-	return failed(EOPNOTSUPP);
+	struct identifier *i = identifier_of(id);
+
+	if (i->device < 0)
+		return failed(EINVAL);
+	if (id->qp_type != IBV_QPT_UD)
+		return failed(MANAGED(wlv_cm_describe(i->handle, attr, mask)));
+	attr->pkey_index = 0;
+	attr->port_num = id->port_num;
+	attr->qkey = RDMA_UDP_QKEY;
+	attr->sq_psn = 0;
+	switch (attr->qp_state) {
+	case IBV_QPS_INIT:
+		*mask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY;
+		return 0;
+	case IBV_QPS_RTR:
+		*mask = IBV_QP_STATE;
+		return 0;
+	case IBV_QPS_RTS:
+		*mask = IBV_QP_STATE | IBV_QP_SQ_PSN;
+		return 0;
+	default:
+		return failed(EINVAL);
+	}
+}
+
+/* As the kernel orders the reasons: what the identifier is, whether it is bound, and what the device can. */
+static int refuse_multicast(struct rdma_cm_id *id)
+{
+	return failed(id->qp_type != IBV_QPT_UD || identifier_of(id)->device < 0 ? EINVAL : EOPNOTSUPP);
 }
 
 EXPORT int rdma_join_multicast(struct rdma_cm_id *id, struct sockaddr *address, void *context)
 {
-	(void)id;
 	(void)address;
 	(void)context;
-	return failed(EOPNOTSUPP);
+	return refuse_multicast(id);
 }
 
 EXPORT int rdma_join_multicast_ex(struct rdma_cm_id *id, struct rdma_cm_join_mc_attr_ex *attr, void *context)
 {
-	(void)id;
 	(void)attr;
 	(void)context;
-	return failed(EOPNOTSUPP);
+	return refuse_multicast(id);
 }
 
 EXPORT int rdma_leave_multicast(struct rdma_cm_id *id, struct sockaddr *address)

@@ -34,10 +34,38 @@ public sealed class CmConnection
     /// <summary>The peer's; 0 before it is known.</summary>
     public uint RemoteQpNumber { get; internal set; }
 
+    /// <summary>
+    /// It looks up the queue pair of a datagram service (IBTA 12.11): there is nothing to end afterwards.
+    /// </summary>
+    public bool IsDatagram { get; internal init; }
+
+    /// <summary>Of the peer's queue pair, for datagrams.</summary>
+    public uint RemoteQKey { get; internal set; }
+
+    /// <summary>What a peer that refuses a look-up answered: <c>enum ib_cm_sidr_status</c>.</summary>
+    public int DatagramStatus { get; internal set; }
+
     /// <summary>What the peer asked for, on the side that was asked.</summary>
     public CmRequest? Request { get; internal set; }
 
+    /// <summary>The same, of a look-up.</summary>
+    public CmDatagramRequest? DatagramRequest { get; internal set; }
+
+    /// <summary>What the peer's user sent along with a request; empty on the side that asks.</summary>
+    public ReadOnlyMemory<byte> AskedData => Request?.PrivateData ?? DatagramRequest?.PrivateData ?? default;
+
     internal CmListener? Listener { get; set; }
+
+    /// <summary>What names the request of a peer, so that a repetition is known.</summary>
+    internal (Gid Source, uint RemoteId, ulong Guid)? RequestKey =>
+        Request is { } request ? (RemoteGid, request.LocalId, request.NodeGuid)
+        : DatagramRequest is { } lookup ? (RemoteGid, lookup.RequestId, ulong.MaxValue)
+        : null;
+
+    /// <summary>The queue pair that a look-up is answered with.</summary>
+    internal uint ServedQpNumber { get; set; }
+
+    internal uint ServedQKey { get; set; }
 
     internal CmParameters Parameters { get; set; } = new();
 
@@ -46,6 +74,9 @@ public sealed class CmConnection
 
     /// <summary>The PSN that the peer was told to start at.</summary>
     internal uint ReceivePsn { get; set; }
+
+    /// <summary>The PSN that the peer told us to start at.</summary>
+    internal uint SendPsn { get; set; }
 
     internal int ResponderResources { get; set; }
 
@@ -85,10 +116,10 @@ public sealed class CmConnection
     /// <summary>Its queue pair takes and sends nothing more.</summary>
     internal void StopPair()
     {
-        if (Pair is { } pair)
+        if (Pair is { } pair && !IsDatagram)
         {
             pair.AwaitsFirstPacket = false;
-            CmQueuePair.Stop(pair);
+            CmQueuePair.Stop(Parameters.MovesPair ? pair : null);
         }
     }
 

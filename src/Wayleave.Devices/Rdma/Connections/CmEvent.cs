@@ -6,7 +6,13 @@ public enum CmEventKind
     /// <summary>A peer asks: accept or reject it.</summary>
     ConnectRequest,
 
-    /// <summary>Data may flow both ways.</summary>
+    /// <summary>
+    /// The peer said yes, and the application moves its queue pair itself: then <see
+    /// cref="ConnectionManager.Establish"/>.
+    /// </summary>
+    ConnectResponse,
+
+    /// <summary>Data may flow both ways; of a datagram service: the peer's queue pair is known.</summary>
     Established,
 
     /// <summary>The peer said no; the reason says why.</summary>

@@ -19,6 +19,12 @@ internal sealed class CmOutbox(
     {
         switch (connection.State)
         {
+            case CmState.RequestSent when connection.IsDatagram:
+                LookupOf(connection).WriteTo(_mad, connection.TransactionId);
+                break;
+            case CmState.Established when connection.IsDatagram:
+                AnswerOf(connection).WriteTo(_mad, connection.TransactionId);
+                break;
             case CmState.RequestSent:
                 RequestOf(connection).WriteTo(_mad, connection.TransactionId);
                 break;
@@ -74,6 +80,49 @@ internal sealed class CmOutbox(
         AckTimeout = options.AckTimeoutCode,
         IPVersion = connection.RemoteGid.IsIPv4 ? 4 : 6,
         SourcePort = connection.SourcePort,
+        PrivateData = connection.Parameters.PrivateData,
+    };
+
+    /// <summary>Says no to a look-up.</summary>
+    public void RefuseLookup(
+        Gid source, in MadHeader header, uint requestId, int status, ReadOnlyMemory<byte> privateData = default)
+    {
+        CmDatagramReply reply = new() { RequestId = requestId, Status = status, PrivateData = privateData };
+        reply.WriteTo(_mad, header.TransactionId);
+        _sender.Send(source, _mad);
+    }
+
+    /// <summary>The same to one of whom nothing is kept, so often and no more.</summary>
+    public bool RefuseStrangersLookup(Gid source, in MadHeader header, uint requestId)
+    {
+        bool mayAnswer = _strangers.TryTake(source, device.Port.Now);
+        if (mayAnswer)
+        {
+            RefuseLookup(source, header, requestId, CmDatagramReply.Unsupported);
+        }
+
+        return mayAnswer;
+    }
+
+    private CmDatagramRequest LookupOf(CmConnection connection) => new()
+    {
+        RequestId = connection.LocalId,
+        ServiceId = CmDatagramRequest.ServiceIdOf(connection.Port),
+        PKey = device.Options.PKey,
+        LocalGid = link.Gid,
+        RemoteGid = connection.RemoteGid,
+        SourcePort = connection.SourcePort,
+        IPVersion = connection.RemoteGid.IsIPv4 ? 4 : 6,
+        PrivateData = connection.Parameters.PrivateData,
+    };
+
+    private static CmDatagramReply AnswerOf(CmConnection connection) => new()
+    {
+        RequestId = connection.RemoteId,
+        Status = CmDatagramReply.Success,
+        QpNumber = connection.ServedQpNumber,
+        QKey = connection.ServedQKey,
+        ServiceId = CmDatagramRequest.ServiceIdOf(connection.Port),
         PrivateData = connection.Parameters.PrivateData,
     };
 

@@ -32,6 +32,12 @@ public sealed record CmParameters
     /// <summary>What may be on its way to the peer's socket; null takes the port's default.</summary>
     public int? PeerWindowBytes { get; init; }
 
+    /// <summary>
+    /// Whether the manager takes the queue pair through its states. Otherwise the application does, by what
+    /// <see cref="ConnectionManager.Describe"/> says, and the manager never touches it.
+    /// </summary>
+    public bool MovesPair { get; init; } = true;
+
     /// <summary>Goes to the peer's application with the message.</summary>
     public ReadOnlyMemory<byte> PrivateData { get; init; }
 

@@ -23,10 +23,25 @@ internal static class CmQueuePair
     public static Errno Connect(
         CmConnection connection, ConnectionManagerOptions options, uint sendPsn, PathMtu pathMtu)
     {
-        CmParameters parameters = connection.Parameters;
-        QueuePairAttributes attributes = new()
+        connection.SendPsn = sendPsn;
+        QueuePairAttributes attributes = Describe(connection, options, pathMtu) with
         {
             State = QueuePairState.ReadyToReceive,
+        };
+        Errno errno = Step(connection.Pair!, attributes);
+        return errno == Errno.Success
+            ? Step(connection.Pair!, attributes with { State = QueuePairState.ReadyToSend })
+            : errno;
+    }
+
+    /// <summary>What the connection's queue pair has in RTS; its state is left out.</summary>
+    public static QueuePairAttributes Describe(
+        CmConnection connection, ConnectionManagerOptions options, PathMtu pathMtu)
+    {
+        CmParameters parameters = connection.Parameters;
+        return new QueuePairAttributes
+        {
+            AccessFlags = parameters.GrantedAccess,
             AddressVector = new AddressVector(
                 connection.RemoteGid,
                 options.PeerUdpPort,
@@ -36,7 +51,7 @@ internal static class CmQueuePair
             PathMtu = pathMtu,
             DestQpNumber = connection.RemoteQpNumber,
             RqPsn = connection.ReceivePsn,
-            SqPsn = sendPsn,
+            SqPsn = connection.SendPsn,
             MaxDestRdAtomic = connection.ResponderResources,
             MaxRdAtomic = connection.InitiatorDepth,
             MinRnrTimer = parameters.MinRnrTimer,
@@ -44,10 +59,6 @@ internal static class CmQueuePair
             RetryCount = parameters.RetryCount,
             RnrRetry = parameters.RnrRetryCount,
         };
-        Errno errno = Step(connection.Pair!, attributes);
-        return errno == Errno.Success
-            ? Step(connection.Pair!, attributes with { State = QueuePairState.ReadyToSend })
-            : errno;
     }
 
     /// <summary>To ERR; what was queued completes flushed.</summary>

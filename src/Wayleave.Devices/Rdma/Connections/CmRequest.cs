@@ -12,7 +12,7 @@ public sealed record CmRequest
     /// <summary>Bytes that a user may add.</summary>
     public const int PrivateDataMax = 56;
 
-    private const int AddressHeaderBytes = 36;
+    private const int AddressHeaderBytes = CmAddressHeader.Size;
     private const int PathOffset = 52;
     private const int PrivateOffset = 140;
     private const ulong TcpPortSpace = 0x0106_0000; // RDMA_PS_TCP in bits 31 to 16
@@ -146,28 +146,7 @@ public sealed record CmRequest
         uint flow = (uint)(SourcePort * 31 + Port) & 0xF_FFFF;
         BinaryPrimitives.WriteUInt32BigEndian(b[88..], flow << 12);
         (b[92], b[93], b[95]) = (TrafficClass, HopLimit, (byte)(AckTimeout << 3));
-        WriteAddresses(b.Slice(PrivateOffset, AddressHeaderBytes));
+        new CmAddressHeader(IPVersion, SourcePort, LocalGid, RemoteGid).WriteTo(b[PrivateOffset..]);
         PrivateData.Span.CopyTo(b[(PrivateOffset + AddressHeaderBytes)..]);
-    }
-
-    // An IPv4 address stands in the last four of its sixteen bytes, behind zeros: that is no GID.
-    private void WriteAddresses(Span<byte> header)
-    {
-        header[1] = (byte)(IPVersion << 4);
-        BinaryPrimitives.WriteUInt16BigEndian(header[2..], SourcePort);
-        WriteAddress(header[4..], LocalGid);
-        WriteAddress(header[20..], RemoteGid);
-    }
-
-    private static void WriteAddress(Span<byte> destination, Gid address)
-    {
-        if (address.IsIPv4)
-        {
-            BinaryPrimitives.WriteUInt32BigEndian(destination[12..], address.IPv4);
-        }
-        else
-        {
-            address.WriteTo(destination);
-        }
     }
 }

@@ -3,6 +3,8 @@ namespace Wayleave.Devices.Rdma.Connections;
 //   active    Idle --Connect--> RequestSent --REP: to RTS, RTU--> Established
 //   passive   RequestReceived --Accept: to RTS, REP--> ReplySent --RTU, or data--> Established
 //             RequestReceived --Reject: REJ--> Closed
+//             RequestSent --REP, of a queue pair that the application moves--> ReplyReceived --Establish: RTU--> Established
+//   datagrams RequestSent --SIDR_REP--> Closed;  RequestReceived --Accept: SIDR_REP--> Established, --Reject--> Closed
 //   both      RequestSent, ReplySent --REJ, or nobody answers--> Closed
 //             Established --Disconnect: ERR, DREQ--> DisconnectSent --DREP, DREQ, or nobody answers--> TimeWait
 //             Established --DREQ: ERR, DREP--> TimeWait --time--> Closed
@@ -23,6 +25,11 @@ public enum CmState
 
     /// <summary>The queue pair is in ERR, and the peer was told.</summary>
     DisconnectSent,
+
+    /// <summary>
+    /// The peer said yes; the application takes its queue pair through the states itself, and says when it has.
+    /// </summary>
+    ReplyReceived,
 
     /// <summary>
     /// Over, but a late packet may still be on its way: neither the connection's name nor its queue pair's number is

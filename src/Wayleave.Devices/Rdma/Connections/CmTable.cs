@@ -42,9 +42,9 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
     public void Add(CmConnection connection)
     {
         _byId.Add(connection.LocalId, connection);
-        if (connection.Request is { } request)
+        if (connection.RequestKey is { } key)
         {
-            _byRequest[(connection.RemoteGid, request.LocalId, request.NodeGuid)] = connection;
+            _byRequest[key] = connection;
         }
     }
 
@@ -58,6 +58,10 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
     /// <summary>The connection that a request asked for before.</summary>
     public CmConnection? FindByRequest(Gid source, CmRequest request) =>
         _byRequest.GetValueOrDefault((source, request.LocalId, request.NodeGuid));
+
+    /// <summary>As the other form, of a look-up.</summary>
+    public CmConnection? FindByRequest(Gid source, CmDatagramRequest request) =>
+        _byRequest.GetValueOrDefault((source, request.RequestId, ulong.MaxValue));
 
     /// <summary>Both queue pairs are known: either finds the connection from now on, until it is closed.</summary>
     public void NotePairs(CmConnection connection)
@@ -139,9 +143,9 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
         connection.State = CmState.Closed;
         SetDeadline(connection, TimeSpan.MaxValue);
         _byId.Remove(connection.LocalId);
-        if (connection.Request is { } request)
+        if (connection.RequestKey is { } key)
         {
-            _byRequest.Remove((connection.RemoteGid, request.LocalId, request.NodeGuid));
+            RemoveIfSame(_byRequest, key, connection);
         }
 
         RemoveIfSame(_byRemotePair, (connection.RemoteGid, connection.RemoteQpNumber), connection);

@@ -52,6 +52,13 @@ internal sealed class CmTransitions(
             return;
         }
 
+        if (connection.IsDatagram)
+        {
+            table.Close(connection);
+            Raise(CmEventKind.Unreachable, connection);
+            return;
+        }
+
         CmSubject about = connection.State == CmState.ReplySent ? CmSubject.Reply : CmSubject.Request;
         outbox.SendNotice(connection, CmMessageId.ConnectReject, about, CmRejectReason.Timeout);
         connection.StopPair();

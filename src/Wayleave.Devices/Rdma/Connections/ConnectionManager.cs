@@ -21,7 +21,9 @@ public sealed class ConnectionManager : IManagementAgent
     private readonly ConnectionManagerOptions _options;
     private readonly CmOutbox _outbox;
     private readonly CmTable _table;
-    private readonly Dictionary<ushort, CmListener> _listeners = [];
+    private readonly Dictionary<(bool IsDatagram, ushort Port), CmListener> _listeners = [];
+    private readonly CmHeldRequests _held;
+    private readonly CmDatagrams _datagrams;
     private readonly CmTransitions _transitions;
     private ushort _nextSourcePort;
 
@@ -41,6 +43,8 @@ public sealed class ConnectionManager : IManagementAgent
         NodeGuid = device.NextRandom64();
         _outbox = new CmOutbox(device, Link, this, _options, NodeGuid);
         _transitions = new CmTransitions(device, _options, _table, _outbox);
+        _held = new CmHeldRequests(_options.ListenerGrace);
+        _datagrams = new CmDatagrams(device, Link, _options, _table, _outbox, _transitions);
         _nextSourcePort = (ushort)(0xC000 | device.NextRandom());
     }
 
@@ -56,15 +60,20 @@ public sealed class ConnectionManager : IManagementAgent
     /// <summary>Datagrams to queue pair 1 that were ignored.</summary>
     public long Ignored { get; private set; }
 
-    TimeSpan IManagementAgent.Deadline => _table.Deadline;
+    TimeSpan IManagementAgent.Deadline =>
+        _held.Deadline < _table.Deadline ? _held.Deadline : _table.Deadline;
 
     private TimeSpan Now => _device.Port.Now;
 
-    /// <summary>Lets peers connect to a port (<c>rdma_listen</c>).</summary>
+    /// <summary>Lets peers connect to a port (<c>rdma_listen</c>), or look up a queue pair for datagrams.</summary>
+    /// <param name="port">Of the space that <paramref name="isDatagram"/> chooses.</param>
+    /// <param name="backlog">Requests that may wait for the application.</param>
+    /// <param name="listener">Null unless Success; ends with <see cref="Close"/>.</param>
+    /// <param name="isDatagram">RDMA_PS_UDP instead of RDMA_PS_TCP.</param>
     /// <returns>
     /// <see cref="Errno.EADDRINUSE"/> for a port that is listened to, EINVAL for port 0 or no backlog.
     /// </returns>
-    public Errno Listen(ushort port, int backlog, out CmListener? listener)
+    public Errno Listen(ushort port, int backlog, out CmListener? listener, bool isDatagram = false)
     {
         _device.Port.AssertHeld();
         listener = null;
@@ -73,9 +82,16 @@ public sealed class ConnectionManager : IManagementAgent
             return Errno.EINVAL;
         }
 
-        listener = new CmListener(port, backlog);
-        if (_listeners.TryAdd(port, listener))
+        listener = new CmListener(port, backlog, isDatagram);
+        if (_listeners.TryAdd((isDatagram, port), listener))
         {
+            foreach (CmHeldRequests.Held held in _held.TakeFor(listener))
+            {
+                _ = held.Request is { } request
+                    ? HandleRequest(held.Source, held.Header, request)
+                    : HandleLookup(held.Source, held.Header, held.Lookup!);
+            }
+
             return Errno.Success;
         }
 
@@ -83,18 +99,51 @@ public sealed class ConnectionManager : IManagementAgent
         return Errno.EADDRINUSE;
     }
 
-    /// <summary>Ends a listener; requests that wait for the application are rejected.</summary>
+    /// <summary>
+    /// Ends a listener. Requests that the application has not taken (<see cref="Take"/>) are rejected, or wait for the
+    /// next listener (<see cref="ConnectionManagerOptions.ListenerGrace"/>).
+    /// </summary>
     public void Close(CmListener listener)
     {
         _device.Port.AssertHeld();
-        _listeners.Remove(listener.Port);
+        _listeners.Remove((listener.IsDatagram, listener.Port));
+        _held.NoteClosed(listener, Now);
         foreach (CmConnection connection in _table.All(c => ReferenceEquals(c.Listener, listener)))
         {
-            if (connection.State == CmState.RequestReceived)
+            if (connection.State == CmState.RequestReceived && TryHold(connection))
+            {
+                _transitions.LeaveBacklog(connection);
+                _table.Close(connection);
+            }
+            else if (connection.State == CmState.RequestReceived)
             {
                 Reject(connection, default, CmRejectReason.InvalidServiceId);
             }
         }
+    }
+
+    private bool TryHold(CmConnection connection)
+    {
+        Gid source = connection.RemoteGid;
+        bool isHeld = connection.Request is { } request
+            ? _held.TryHold(source, new MadHeader(CmMessageId.ConnectRequest, connection.TransactionId), request, Now)
+            : _held.TryHold(
+                source,
+                new MadHeader(CmMessageId.ServiceIdRequest, connection.TransactionId),
+                connection.DatagramRequest!,
+                Now);
+        _device.Port.NoteDeadline(_held.Deadline);
+        return isHeld;
+    }
+
+    /// <summary>
+    /// The application has taken a request out of its queue: it counts against no backlog any more, and the end of its
+    /// listener is not its own.
+    /// </summary>
+    public void Take(CmConnection connection)
+    {
+        _device.Port.AssertHeld();
+        _transitions.LeaveBacklog(connection);
     }
 
     /// <summary>
@@ -127,7 +176,9 @@ public sealed class ConnectionManager : IManagementAgent
             && port != 0
             && pair.Type != QueuePairType.UnreliableDatagram
             && parameters.IsSane(CmRequest.PrivateDataMax);
-        if (!fits || CmQueuePair.Open(pair, Link.Number, parameters.GrantedAccess) != Errno.Success)
+        bool moves = parameters.MovesPair;
+        if (!fits
+            || (moves && CmQueuePair.Open(pair, Link.Number, parameters.GrantedAccess) != Errno.Success))
         {
             return Errno.EINVAL;
         }
@@ -164,7 +215,8 @@ public sealed class ConnectionManager : IManagementAgent
         bool fits = connection is { State: CmState.RequestReceived, Request: not null }
             && pair.Type == connection.Request.QueuePairType
             && parameters.IsSane(CmReply.PrivateDataMax)
-            && CmQueuePair.Open(pair, Link.Number, parameters.GrantedAccess) == Errno.Success;
+            && (!parameters.MovesPair
+                || CmQueuePair.Open(pair, Link.Number, parameters.GrantedAccess) == Errno.Success);
         if (!fits)
         {
             return Errno.EINVAL;
@@ -173,8 +225,9 @@ public sealed class ConnectionManager : IManagementAgent
         CmRequest request = connection.Request!;
         connection.Pair = pair;
         connection.Agree(request, parameters);
-        connection.ReceivePsn = _device.RandomPsn();
-        Errno errno = CmQueuePair.Connect(connection, _options, request.StartingPsn, (PathMtu)request.PathMtu);
+        Errno errno = parameters.MovesPair
+            ? CmQueuePair.Connect(connection, _options, request.StartingPsn, (PathMtu)request.PathMtu)
+            : Errno.Success;
         if (errno != Errno.Success)
         {
             connection.Pair = null;
@@ -189,7 +242,74 @@ public sealed class ConnectionManager : IManagementAgent
         return Errno.Success;
     }
 
-    /// <summary>Says no to a request that waits (<c>rdma_reject</c>). Nothing happens to one that does not.</summary>
+    /// <summary>
+    /// What the queue pair of a connection needs on its way to RTS (<c>rdma_init_qp_attr</c>, without the state): for
+    /// an application that moves it itself. Known once the peer's request, or its answer, is there; null before.
+    /// </summary>
+    public QueuePairAttributes? Describe(CmConnection connection)
+    {
+        _device.Port.AssertHeld();
+        return connection.IsDatagram || connection.RemoteQpNumber == 0
+            ? null
+            : CmQueuePair.Describe(
+                connection,
+                _options,
+                connection.Request is { } request ? (PathMtu)request.PathMtu : connection.Parameters.PathMtu);
+    }
+
+    /// <summary>
+    /// The application has its queue pair ready (<c>rdma_establish</c>), or has seen the peer's data before the word of
+    /// it (<c>rdma_notify</c>).
+    /// </summary>
+    /// <returns>EINVAL for a connection that waits for neither.</returns>
+    public Errno Establish(CmConnection connection)
+    {
+        _device.Port.AssertHeld();
+        switch (connection.State)
+        {
+            case CmState.ReplyReceived:
+                _outbox.SendNotice(connection, CmMessageId.ReadyToUse);
+                connection.State = CmState.Established;
+                _device.Host.Trace(
+                    "rdma.connected", connection.Pair!.Name, connection.LocalId, connection.RemoteQpNumber);
+                return Errno.Success;
+            case CmState.ReplySent:
+                _transitions.Establish(connection, default);
+                return Errno.Success;
+            default:
+                return Errno.EINVAL;
+        }
+    }
+
+    /// <summary>Looks up the queue pair that serves a port for datagrams. An event says how it went.</summary>
+    /// <param name="now">Starts the timer.</param>
+    /// <param name="to">Of an address family that the port has.</param>
+    /// <param name="port">In the space of datagrams.</param>
+    /// <param name="privateData">At most <see cref="CmDatagramRequest.PrivateDataMax"/> bytes.</param>
+    /// <param name="connection">Null unless Success.</param>
+    /// <returns>EINVAL for anything that does not fit.</returns>
+    public Errno Resolve(
+        TimeSpan now, Gid to, ushort port, ReadOnlyMemory<byte> privateData, out CmConnection? connection)
+    {
+        _device.Port.AssertHeld();
+        return _datagrams.Resolve(now, to, port, _nextSourcePort++, privateData, out connection);
+    }
+
+    /// <summary>Answers a look-up that waits.</summary>
+    /// <param name="connection">Kept until <see cref="Disconnect"/>, for an answer that is lost.</param>
+    /// <param name="qpNumber">The queue pair that serves the peer.</param>
+    /// <param name="qKey">Its key.</param>
+    /// <param name="privateData">At most <see cref="CmDatagramReply.PrivateDataMax"/> bytes.</param>
+    /// <returns>EINVAL for anything that does not fit.</returns>
+    public Errno Serve(CmConnection connection, uint qpNumber, uint qKey, ReadOnlyMemory<byte> privateData)
+    {
+        _device.Port.AssertHeld();
+        return _datagrams.Serve(connection, qpNumber, qKey, privateData);
+    }
+
+    /// <summary>
+    /// Says no to a request that waits (<c>rdma_reject</c>), or to an answer. Nothing happens to anything else.
+    /// </summary>
     /// <param name="connection">Closed afterwards.</param>
     /// <param name="privateData">At most <see cref="CmNotice.RejectPrivateDataMax"/> bytes.</param>
     /// <param name="reason">What the peer is told.</param>
@@ -199,7 +319,16 @@ public sealed class ConnectionManager : IManagementAgent
         CmRejectReason reason = CmRejectReason.ConsumerDefined)
     {
         _device.Port.AssertHeld();
-        if (connection.State == CmState.RequestReceived)
+        if (connection.IsDatagram)
+        {
+            _datagrams.Reject(connection, privateData, reason);
+        }
+        else if (connection.State == CmState.ReplyReceived)
+        {
+            _outbox.SendNotice(connection, CmMessageId.ConnectReject, CmSubject.Reply, reason, privateData);
+            _table.Close(connection);
+        }
+        else if (connection.State == CmState.RequestReceived)
         {
             ArgumentOutOfRangeException.ThrowIfGreaterThan(privateData.Length, CmNotice.RejectPrivateDataMax);
             _transitions.LeaveBacklog(connection);
@@ -217,8 +346,11 @@ public sealed class ConnectionManager : IManagementAgent
         _device.Port.AssertHeld();
         switch (connection.State)
         {
-            case CmState.RequestReceived:
+            case CmState.RequestReceived or CmState.ReplyReceived:
                 Reject(connection);
+                break;
+            case CmState.RequestSent or CmState.Established when connection.IsDatagram:
+                _table.Close(connection);
                 break;
             case CmState.RequestSent:
                 _outbox.SendNotice(connection, CmMessageId.ConnectReject, CmSubject.None, CmRejectReason.Timeout);
@@ -249,6 +381,14 @@ public sealed class ConnectionManager : IManagementAgent
 
     void IManagementAgent.HandleTimeout(TimeSpan now)
     {
+        foreach (CmHeldRequests.Held held in _held.TakeDue(now))
+        {
+            _ = held.Request is null
+                ? _outbox.RefuseStrangersLookup(held.Source, held.Header, held.RemoteId)
+                : _outbox.RefuseStranger(
+                    held.Source, held.Header, held.RemoteId, CmRejectReason.InvalidServiceId);
+        }
+
         foreach (CmConnection connection in _table.TakeDue(now))
         {
             if (connection.State == CmState.TimeWait)
@@ -287,8 +427,22 @@ public sealed class ConnectionManager : IManagementAgent
         CmMessageId.ReadyToUse or CmMessageId.ConnectReject or CmMessageId.MessageReceipt
             or CmMessageId.DisconnectRequest or CmMessageId.DisconnectReply =>
             HandleNotice(source, header, CmNotice.Parse(mad, header.Attribute)),
+        CmMessageId.ServiceIdRequest => HandleLookup(source, header, CmDatagramRequest.Parse(mad)),
+        CmMessageId.ServiceIdReply => _datagrams.HandleReply(source, header, CmDatagramReply.Parse(mad)),
         _ => false,
     };
+
+    private bool HandleLookup(Gid source, in MadHeader header, CmDatagramRequest request)
+    {
+        _listeners.TryGetValue((true, request.Port), out CmListener? listener);
+        if (listener is null && _held.TryHold(source, header, request, Now))
+        {
+            _device.Port.NoteDeadline(_held.Deadline);
+            return true;
+        }
+
+        return _datagrams.HandleRequest(source, header, request, listener);
+    }
 
     private bool HandleRequest(Gid source, in MadHeader header, CmRequest request)
     {
@@ -303,9 +457,15 @@ public sealed class ConnectionManager : IManagementAgent
             return false;
         }
 
-        _listeners.TryGetValue(request.Port, out CmListener? listener);
+        _listeners.TryGetValue((false, request.Port), out CmListener? listener);
         CmRejectReason reason = CmRequestRules.WhyNot(
             request, Link.Gid, _device.Options.PortMtu, listener is not null);
+        if (reason == CmRejectReason.InvalidServiceId && _held.TryHold(source, header, request, Now))
+        {
+            _device.Port.NoteDeadline(_held.Deadline);
+            return true;
+        }
+
         if (reason != CmRejectReason.None)
         {
             return _outbox.RefuseStranger(source, header, request.LocalId, reason);
@@ -332,7 +492,14 @@ public sealed class ConnectionManager : IManagementAgent
             SourcePort = request.SourcePort,
             Request = request,
             Listener = listener,
+            ReceivePsn = _device.RandomPsn(),
+            SendPsn = request.StartingPsn,
         };
+        connection.Agree(request, new CmParameters
+        {
+            ResponderResources = RdmaDevice.MaxRdAtomic,
+            InitiatorDepth = RdmaDevice.MaxRdAtomic,
+        });
         _table.Add(connection);
         listener.Pending++;
         _table.Pending++;
@@ -375,6 +542,16 @@ public sealed class ConnectionManager : IManagementAgent
         }
 
         connection!.Agree(reply);
+        connection.SendPsn = reply.StartingPsn;
+        if (!connection.Parameters.MovesPair)
+        {
+            connection.State = CmState.ReplyReceived;
+            _table.NotePairs(connection);
+            _table.SetDeadline(connection, TimeSpan.MaxValue);
+            _transitions.Raise(CmEventKind.ConnectResponse, connection, privateData: reply.PrivateData);
+            return true;
+        }
+
         Errno errno = CmQueuePair.Connect(
             connection, _options, reply.StartingPsn, connection.Parameters.PathMtu);
         if (errno != Errno.Success)
@@ -428,7 +605,7 @@ public sealed class ConnectionManager : IManagementAgent
     {
         switch (connection.State)
         {
-            case CmState.RequestSent or CmState.ReplySent:
+            case CmState.RequestSent or CmState.ReplySent or CmState.ReplyReceived:
                 _transitions.Refused(connection, notice.Reason, notice.PrivateData);
                 return true;
             case CmState.RequestReceived:

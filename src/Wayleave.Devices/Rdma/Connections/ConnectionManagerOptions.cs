@@ -29,6 +29,12 @@ public sealed record ConnectionManagerOptions
     /// <summary>Acknowledge timeout proposed to peers, as code: 17 is 0.54 s.</summary>
     public int AckTimeoutCode { get; init; } = 17;
 
+    /// <summary>
+    /// How long a request for a port waits whose listener has gone: the next one gets it. An application that listens,
+    /// takes one request, and listens again would otherwise refuse whom it expects. Zero refuses at once, as Linux.
+    /// </summary>
+    public TimeSpan ListenerGrace { get; init; }
+
     /// <summary>The UDP port at which peers listen.</summary>
     public ushort PeerUdpPort { get; init; } = AddressVector.RoceUdpPort;
 
@@ -50,6 +56,11 @@ public sealed record ConnectionManagerOptions
         Range(TimeWaitMax, 1, 1 << 20, nameof(TimeWaitMax));
         Range(StrangerAnswersPerSecond, 1, 1 << 16, nameof(StrangerAnswersPerSecond));
         Range(AckTimeoutCode, 1, 31, nameof(AckTimeoutCode));
+        if (ListenerGrace < TimeSpan.Zero)
+        {
+            problems.Add($"{nameof(ListenerGrace)} must not be negative: {ListenerGrace}");
+        }
+
         if (problems.Count > 0)
         {
             throw new ArgumentException(string.Join("; ", problems));

@@ -1,0 +1,51 @@
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Ibverbs;
+
+/// <summary>The library as a guest in somebody else's process.</summary>
+public class GuestTests
+{
+    [Fact]
+    public void Dispositions_and_masks_of_signals_are_after_the_library_what_they_were_before()
+    {
+        VerbsPrograms.Library();
+        Assert.SkipUnless(File.Exists("/usr/include/infiniband/verbs.h"), "no <infiniband/verbs.h>");
+        string file = Path.Combine(Path.GetTempPath(), $"wayleave-{Guid.NewGuid():n}");
+        VerbsRun made = VerbsPrograms.Run(
+            "gcc", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", file,
+            Path.Combine(VerbsPrograms.Sources(), "Signals.c"), "-ldl");
+        Assert.True(made.Exit == 0, made.ToString());
+        VerbsRun run = VerbsPrograms.RunOn("wl0@127.0.57.200", file);
+        File.Delete(file);
+        Assert.True(run.Exit == 0, run.ToString());
+    }
+
+    [Fact]
+    public void A_user_without_rights_runs_both_sides()
+    {
+        Assert.SkipUnless(Environment.UserName == "root", "only root can become nobody");
+        string library = VerbsPrograms.Library();
+        string folder = Directory.CreateTempSubdirectory("wayleave-nobody-").FullName;
+        foreach (string name in (string[])["libibverbs.so.1", "librdmacm.so.1"])
+        {
+            File.Copy(Path.Combine(library, name), Path.Combine(folder, name)); // where nobody may read
+        }
+
+        const UnixFileMode Everybody = UnixFileMode.OtherRead | UnixFileMode.OtherExecute;
+        File.SetUnixFileMode(folder, File.GetUnixFileMode(folder) | Everybody);
+        const string Script = """
+            export LD_LIBRARY_PATH=$0
+            cd /
+            WAYLEAVE_DEVICES=wl0@127.0.57.201 rping -s -a 127.0.57.201 -C 3 & server=$!
+            until grep -q ' C939007F:12B7 ' /proc/net/udp; do kill -0 $server || exit 9; done
+            WAYLEAVE_DEVICES=wl0@127.0.57.202 rping -c -a 127.0.57.201 -C 3 -v || exit 8
+            wait $server
+            """;
+        VerbsRun run = VerbsPrograms.Run(
+            "setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs",
+            "sh", "-c", Script, folder);
+        Directory.Delete(folder, recursive: true);
+        Assert.True(run.Exit == 0, run.ToString());
+        Assert.Contains("ping data: rdma-ping-2:", run.Output, StringComparison.Ordinal);
+    }
+}
