@@ -8,6 +8,9 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #undef ibv_query_port
@@ -551,15 +554,64 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t leng
 	return ibv_reg_mr_iova2(pd, addr, length, iova, access);
 }
 
+/*
+ * How much there is behind a descriptor that a region can be made of: a dma-buf, or a memfd that can never be shorter,
+ * which is what udmabuf asks too. A page that is taken away under a mapping would end the process.
+ */
+static int measure(int fd, uint64_t *size)
+{
+	const long dma_buf_magic = 0x444d4142; /* DMA_BUF_MAGIC of <linux/magic.h> */
+	struct statfs system;
+	struct stat status;
+
+	if (fstat(fd, &status) < 0 || fstatfs(fd, &system) < 0)
+		return errno;
+	if (system.f_type == dma_buf_magic) {
+		off_t end = lseek(fd, 0, SEEK_END);
+
+		*size = end < 0 ? 0 : (uint64_t)end;
+		return end < 0 ? EOPNOTSUPP : 0;
+	}
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	*size = status.st_size;
+	return seals >= 0 && seals & F_SEAL_SHRINK ? 0 : EINVAL; /* as dma_buf_get for what is no dma-buf */
+}
+
 EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd,
 					int access)
 {
-	(void)pd;
-	(void)offset;
-	(void)length;
-	(void)iova;
-	(void)access;
-	return fail(fcntl(fd, F_GETFD) < 0 ? EBADF : EOPNOTSUPP);
+	const int known = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE
+			  | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_RELAXED_ORDERING;
+	const uint64_t page = sysconf(_SC_PAGESIZE), most = INT64_MAX / 2; /* sums do not overflow */
+	uint64_t start = offset / page * page, size = 0;
+	struct ibv_mr *mr;
+	size_t mapped_length;
+	void *mapped;
+	int error;
+
+	if (!pd || !length || access & ~known || offset % page != iova % page || offset > most || length > most)
+		return fail(EINVAL);
+	error = measure(fd, &size);
+	if (!error && offset + length > size)
+		error = EINVAL;
+	if (error)
+		return fail(error);
+	mapped_length = (offset + length - start + page - 1) / page * page;
+	mapped = mmap(NULL, mapped_length, access & ~IBV_ACCESS_REMOTE_READ ? PROT_READ | PROT_WRITE : PROT_READ,
+		      MAP_SHARED, fd, start);
+	if (mapped == MAP_FAILED)
+		return fail(errno == EACCES || errno == ENOMEM ? errno : EOPNOTSUPP);
+	mr = ibv_reg_mr_iova2(pd, (char *)mapped + (offset - start), length, iova, access);
+	if (!mr) {
+		error = errno;
+		munmap(mapped, mapped_length);
+		return fail(error);
+	}
+	mr->addr = (void *)(uintptr_t)offset; /* as libibverbs has it: there is no address */
+	head_of(mr)->mr.mapped = mapped;
+	head_of(mr)->mr.mapped_length = mapped_length;
+	return mr;
 }
 
 EXPORT int ibv_dereg_mr(struct ibv_mr *mr)
@@ -567,18 +619,23 @@ EXPORT int ibv_dereg_mr(struct ibv_mr *mr)
 	if (!mr)
 		return EINVAL;
 
+	void *mapped = head_of(mr)->mr.mapped;
+	size_t mapped_length = head_of(mr)->mr.mapped_length;
 	int error = MANAGED(wlv_dereg_mr(handle_of(mr)));
 
-	if (!error)
-		object_free(mr);
-	return error;
+	if (error)
+		return error;
+	object_free(mr);
+	if (mapped)
+		munmap(mapped, mapped_length); /* nobody is inside any more */
+	return 0;
 }
 
 /* What fails changes nothing. The keys stay, and with them what peers know. */
 EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access)
 {
-	if (!mr) {
-		errno = EINVAL;
+	if (!mr || head_of(mr)->mr.mapped) {
+		errno = mr ? EOPNOTSUPP : EINVAL; /* no kernel changes a region over a dma-buf either */
 		return IBV_REREG_MR_ERR_INPUT;
 	}
 

@@ -23,6 +23,8 @@ struct head {
 		struct ibv_wc current;    /* of an extended poll */
 		struct ibv_mr_args {
 			int access;
+			void *mapped; /* of a descriptor, until the region ends */
+			size_t mapped_length;
 		} mr;
 	};
 	uint32_t comp_reported;           /* events that a program has taken */
