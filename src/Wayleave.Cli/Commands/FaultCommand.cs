@@ -90,7 +90,8 @@ internal static class FaultCommand
             foreach (JsonElement region in device.GetProperty("regions").EnumerateArray())
             {
                 context.Out.WriteLine(
-                    $"  mr 0x{region.GetProperty("key").GetUInt32():x8}  {region.GetProperty("bytes").GetUInt64()} bytes  "
+                    $"  mr 0x{region.GetProperty("key").GetUInt32():x8}  "
+                    + $"{region.GetProperty("bytes").GetUInt64()} bytes  "
                     + region.GetProperty("state").GetString());
             }
         }

@@ -18,6 +18,8 @@ public static class ProgramVariables
     /// <summary>A trace file whose JSON array is begun: every process adds its events, each with a comma.</summary>
     public const string Trace = "WAYLEAVE_TRACE";
 
-    /// <summary>A folder in which every device of every process keeps its counters (<see cref="ReportPage"/>).</summary>
+    /// <summary>
+    /// A folder in which every device of every process keeps its counters (<see cref="ReportPage"/>).
+    /// </summary>
     public const string Report = "WAYLEAVE_REPORT";
 }

@@ -30,7 +30,9 @@ internal static class VerbsPrograms
     /// <summary>The folder of the sources of these tests.</summary>
     public static string Sources() => Path.Combine(Root(), "tests", "Wayleave.Linux.Tests", "Ibverbs");
 
-    /// <summary>A program of one C file of <see cref="Sources"/>, linked with our libraries; the caller removes it.</summary>
+    /// <summary>
+    /// A program of one C file of <see cref="Sources"/>, linked with our libraries; the caller removes it.
+    /// </summary>
     public static string Compile(string source)
     {
         string library = Library();

@@ -3,7 +3,7 @@ namespace Wayleave.Devices.Rdma.Connections;
 //   active    Idle --Connect--> RequestSent --REP: to RTS, RTU--> Established
 //   passive   RequestReceived --Accept: to RTS, REP--> ReplySent --RTU, or data--> Established
 //             RequestReceived --Reject: REJ--> Closed
-//             RequestSent --REP, of a queue pair that the application moves--> ReplyReceived --Establish: RTU--> Established
+//             RequestSent --REP, if the application moves the pair--> ReplyReceived --Establish: RTU--> Established
 //   datagrams RequestSent --SIDR_REP--> Closed;  RequestReceived --Accept: SIDR_REP--> Established, --Reject--> Closed
 //   both      RequestSent, ReplySent --REJ, or nobody answers--> Closed
 //             Established --Disconnect: ERR, DREQ--> DisconnectSent --DREP, DREQ, or nobody answers--> TimeWait

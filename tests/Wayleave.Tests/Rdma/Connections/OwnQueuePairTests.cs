@@ -5,7 +5,9 @@ using Xunit;
 
 namespace Wayleave.Tests.Rdma.Connections;
 
-/// <summary>Connections whose queue pairs the application moves, look-ups for datagrams, and listeners that change.</summary>
+/// <summary>
+/// Connections whose queue pairs the application moves, look-ups for datagrams, and listeners that change.
+/// </summary>
 public class OwnQueuePairTests
 {
     private const ushort Port = 4000;
