@@ -393,6 +393,7 @@ public sealed class ComputeEngine : IStoppableEngine, IDrivenEngine
         if (!queue.HasWork && (queue.IsClosed || queue.Process.IsClosed))
         {
             _queues.Remove(queue);
+            queue.Process.Forget(queue);
         }
     }
 

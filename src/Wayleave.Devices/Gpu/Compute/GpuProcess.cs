@@ -199,11 +199,14 @@ public sealed class GpuProcess
         ArgumentNullException.ThrowIfNull(queue);
         Device.Host.AssertHeld();
         queue.IsClosed = true;
-        if (_queues.Remove(queue) && !queue.HasWork)
+        if (!queue.HasWork) // otherwise it stays, so that the end of the process cancels what it has
         {
+            _queues.Remove(queue);
             Device.ComputeEngine.RemoveQueue(queue);
         }
     }
+
+    internal void Forget(EngineQueue queue) => _queues.Remove(queue);
 
     /// <summary>
     /// Makes a queue that the process writes itself; it runs while <see cref="GpuEviction"/> lets it.
