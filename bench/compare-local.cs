@@ -4,8 +4,8 @@
 
 // wayleave bench local beside ucx_perftest over the transports posix (shared memory) and cma (the kernel's copy between
 // processes), and beside process_vm_readv and a plain copy, which bench local measures itself. The programs take turns,
-// round by round; medians of the rounds and of the rounds' ratios are printed. Installs nothing. Exit codes: 0 measured,
-// 1 a program failed, 2 usage, 3 a peer is missing.
+// round by round; medians of the rounds and of the rounds' ratios are printed. Installs nothing. Exit codes: 0
+// measured, 1 a program failed, 2 usage, 3 a peer is missing.
 
 using System.Diagnostics;
 using System.Globalization;
@@ -97,7 +97,8 @@ foreach (Row row in rows)
 {
     Console.WriteLine(string.Create(
         CultureInfo.InvariantCulture,
-        $"{row.Of.Ours,-16} {row.Ours,8:F2} {row.Theirs,8:F2} {row.Ratio,6:F2}  {row.Of.Bar ?? "-",-9} {row.Of.Theirs}"));
+        $"{row.Of.Ours,-16} {row.Ours,8:F2} {row.Theirs,8:F2} {row.Ratio,6:F2}  {row.Of.Bar ?? "-",-9} "
+            + row.Of.Theirs));
 }
 
 return 0;

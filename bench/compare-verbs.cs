@@ -23,7 +23,9 @@ string latencyOf = "";
 
 Comparison[] all =
 [
-    new("ib_write_bw 64 KiB", "GB/s", () => PerftestBandwidth("ib_write_bw"), "wayleave bench", BenchBandwidth, ">= 0.9"),
+    new(
+        "ib_write_bw 64 KiB", "GB/s", () => PerftestBandwidth("ib_write_bw"), "wayleave bench", BenchBandwidth,
+        ">= 0.9"),
     new("ib_send_lat typical", "us", () => PerftestLatency("ib_send_lat").Typical, Bar: "< 10 us"),
     new("ib_send_lat average", "us", () => PerftestLatency("ib_send_lat").Average, Bar: "< 10 us"),
     new("ib_write_lat typical", "us", () => PerftestLatency("ib_write_lat").Typical, Bar: "< 10 us"),

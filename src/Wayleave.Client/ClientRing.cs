@@ -120,7 +120,9 @@ public sealed class ClientRing : IDisposable
     /// <param name="completion">What has ended.</param>
     /// <param name="timeout">Relative, in whole milliseconds, or <see cref="Timeout.InfiniteTimeSpan"/>.</param>
     /// <returns>False when the time is up.</returns>
-    /// <exception cref="BrokerException">ECONNRESET: the host has ended, or has cut this connection. EPROTO.</exception>
+    /// <exception cref="BrokerException">
+    /// ECONNRESET: the host has ended, or has cut this connection. EPROTO.
+    /// </exception>
     public bool Wait(out RingCompletion completion, TimeSpan timeout)
     {
         long start = Stopwatch.GetTimestamp();

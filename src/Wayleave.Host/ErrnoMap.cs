@@ -87,7 +87,9 @@ public static class ErrnoMap
         }
     }
 
-    /// <summary>As above, for text that is put together only when it is needed: nothing is allocated otherwise.</summary>
+    /// <summary>
+    /// As above, for text that is put together only when it is needed: nothing is allocated otherwise.
+    /// </summary>
     public static void ThrowIfFailed(
         this Errno errno,
         [InterpolatedStringHandlerArgument(nameof(errno))] ref FailureText operation,

@@ -5,7 +5,8 @@ using Wayleave.Linux.Interop;
 
 namespace Wayleave.Linux;
 
-// Read first: linux:drivers/net/tun.c, tun_select_queue() and tun_ebpf_select_queue(); Documentation/bpf/standardization.
+// Read first: linux:drivers/net/tun.c, tun_select_queue() and tun_ebpf_select_queue();
+// Documentation/bpf/standardization.
 //
 //   r6 = the frame
 //   tagged, another destination, neither IPv4 nor IPv6, options, a fragment, not TCP    -> queue 0
@@ -14,7 +15,9 @@ namespace Wayleave.Linux;
 //
 // A load beyond the end of the frame ends the program with 0. The kernel takes the result modulo the number of queues.
 
-/// <summary>The program by which the kernel chooses the queue of a TAP device for each frame that it sends there.</summary>
+/// <summary>
+/// The program by which the kernel chooses the queue of a TAP device for each frame that it sends there.
+/// </summary>
 internal sealed class TapSteering
 {
     /// <summary>Flows that one program tells apart: a jump to its end must fit 15 bits.</summary>

@@ -109,7 +109,8 @@ internal sealed class Belongings(string control, string broker, string meeting, 
             _onDemand.Id, new PrefetchDocument { Va = _onDemand.Va, LengthBytes = Bytes / 2, Write = true });
     }
 
-    // Pages of this process itself. It touches them through a P/Invoke; the host, which is another process, serves that.
+    // Pages of this process itself. It touches them through a P/Invoke; the host, which is another process, serves
+    // that.
     private async Task RegisterOwnPagesAsync()
     {
         UserFaultRegion pages = UserFaultRegion.Create(Bytes);

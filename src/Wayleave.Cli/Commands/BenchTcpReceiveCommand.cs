@@ -71,7 +71,8 @@ internal static class BenchTcpReceiveCommand
             $"iperf3 -> TAP, MTU {report.MtuBytes} -> {ByteSize.ToText(report.RegionBytes)} of device memory, "
             + $"{ByteSize.ToText(report.HoldBytes)} kept by the reader");
         TablePrinter table = new(
-            ">round", ">BW[GB/s]", ">CPU[s/GB]", ">sender[s/GB]", ">copies", ">repaired", ">staged[B]", ">resent", ">limit[GB/s]");
+            ">round", ">BW[GB/s]", ">CPU[s/GB]", ">sender[s/GB]", ">copies", ">repaired", ">staged[B]", ">resent",
+            ">limit[GB/s]");
         for (int i = 0; i < report.Rounds.Count; i++)
         {
             TcpReceiveRound round = report.Rounds[i];

@@ -39,7 +39,9 @@ public readonly record struct RingCommand(
     private const int End = 48;
 
     /// <summary>Reads a copy of an entry.</summary>
-    /// <returns>False for what is no command: unknown operations or flags, or bytes that are not zero at its end.</returns>
+    /// <returns>
+    /// False for what is no command: unknown operations or flags, or bytes that are not zero at its end.
+    /// </returns>
     public static bool TryRead(ReadOnlySpan<byte> entry, out RingCommand command)
     {
         uint operation = BinaryPrimitives.ReadUInt32LittleEndian(entry);

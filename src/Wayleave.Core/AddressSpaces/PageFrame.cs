@@ -47,8 +47,8 @@ public sealed class PageFrame : IWaitNode
     public Memory<byte> Bytes => _bytes;
 
     /// <summary>
-    /// Whether <paramref name="next"/> lies right behind so many pages that begin with this one, in the same piece of memory of the machine or of a
-    /// device.
+    /// Whether <paramref name="next"/> lies right behind so many pages that begin with this one, in the same piece of
+    /// memory of the machine or of a device.
     /// </summary>
     public bool IsFollowedBy(PageFrame next, int pages = 1)
     {

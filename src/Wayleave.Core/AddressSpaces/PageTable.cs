@@ -158,7 +158,9 @@ internal sealed class PageTable(AddressSpace space)
         }
     }
 
-    /// <summary>The entry that shows a page: its own, or that of its folio. To change what all its pages share.</summary>
+    /// <summary>
+    /// The entry that shows a page: its own, or that of its folio. To change what all its pages share.
+    /// </summary>
     internal ref PageEntry Shows(ulong page) => ref At(TryGetWhole(page, out ulong first, out _) ? first : page);
 
     /// <summary>
@@ -296,7 +298,9 @@ internal sealed class PageTable(AddressSpace space)
         }
     }
 
-    /// <summary>Whether a folio begins here that ends before <paramref name="end"/>; one that goes on is split.</summary>
+    /// <summary>
+    /// Whether a folio begins here that ends before <paramref name="end"/>; one that goes on is split.
+    /// </summary>
     internal bool TryGetWholeIn(ulong page, ulong end, out PageEntry whole)
     {
         whole = default;

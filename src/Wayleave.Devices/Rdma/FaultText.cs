@@ -7,7 +7,8 @@ public sealed partial record FaultOptions
 {
     /// <summary>What <see cref="TryParse"/> takes, for help and messages.</summary>
     public const string Forms =
-        "hostile, seed=N, path=in|out|both, loss=P% (or drop=P%), duplicate=P%, corrupt=P%, reorder=P%, hold=TIME, delay=TIME, "
+        "hostile, seed=N, path=in|out|both, loss=P% (or drop=P%), duplicate=P%, corrupt=P%, reorder=P%, hold=TIME, "
+        + "delay=TIME, "
         + "rnr=P%, rnr-burst=N, map-latency=TIME, late=TIME, revoke-at=BYTES, fail-at=PACKET, die-after=PACKETS";
 
     /// <summary>

@@ -14,10 +14,12 @@ namespace Wayleave.Host.Broker;
 //   spinning --50 us without anything--> both flags are up --looked again, nothing--> sleeping (epoll)
 //   sleeping --doorbell, note, or the end--> spinning
 //
-// _isAsleep is for the notes what the flag in the ring is for the doorbell: whoever leaves something writes it first and
-// then reads the flag, and this thread writes the flag first and then looks.
+// _isAsleep is for the notes what the flag in the ring is for the doorbell: whoever leaves something writes it first
+// and then reads the flag, and this thread writes the flag first and then looks.
 
-/// <summary>The host's end of a program's ring. Whatever is in it, it ends that program's connection at worst.</summary>
+/// <summary>
+/// The host's end of a program's ring. Whatever is in it, it ends that program's connection at worst.
+/// </summary>
 internal sealed class BrokerRing : IBrokerUse, IDisposable
 {
     private const ulong DoorbellKey = 1;

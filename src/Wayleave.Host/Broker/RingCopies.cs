@@ -85,7 +85,8 @@ internal sealed class RingCopies(BrokerSession session, GpuHandle gpu) : IDispos
     /// <param name="command">Any.</param>
     /// <param name="ended">After success: called once at its end, on any thread, without the host lock.</param>
     /// <returns>
-    /// EBADF: no such buffer. EINVAL: a range. ENODEV: a buffer was taken back. EAGAIN: the engine's ring is full. EBUSY.
+    /// EBADF: no such buffer. EINVAL: a range. ENODEV: a buffer was taken back. EAGAIN: the engine's ring is full.
+    /// EBUSY.
     /// </returns>
     public Errno Submit(in RingCommand command, Action<Errno> ended)
     {
@@ -132,7 +133,9 @@ internal sealed class RingCopies(BrokerSession session, GpuHandle gpu) : IDispos
         return Errno.EBUSY;
     }
 
-    /// <summary>Waits for the copies that are under way, and lets go of all buffers. The ring's thread has ended.</summary>
+    /// <summary>
+    /// Waits for the copies that are under way, and lets go of all buffers. The ring's thread has ended.
+    /// </summary>
     public void Dispose()
     {
         while (Volatile.Read(ref _running) > 0)

@@ -12,7 +12,9 @@ public enum ContextRegionKind
     /// </summary>
     Pinned,
 
-    /// <summary>Own memory: no page is held, and each comes when a packet wants it (<c>IBV_ACCESS_ON_DEMAND</c>).</summary>
+    /// <summary>
+    /// Own memory: no page is held, and each comes when a packet wants it (<c>IBV_ACCESS_ON_DEMAND</c>).
+    /// </summary>
     OnDemand,
 
     /// <summary>All of the client's own memory, also what it gets later, on demand.</summary>

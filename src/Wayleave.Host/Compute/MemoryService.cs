@@ -60,8 +60,8 @@ public sealed class MemoryService
 
     /// <summary>
     /// Makes memory of the client's own process a part of its address space: its GPU and its peers reach it by the
-    /// process's own addresses, and lose it when the process unmaps, moves or throws it away. From now on the host takes
-    /// the events of the memory, and serves its faults with zeroes.
+    /// process's own addresses, and lose it when the process unmaps, moves or throws it away. From now on the host
+    /// takes the events of the memory, and serves its faults with zeroes.
     /// </summary>
     /// <param name="context">Whose.</param>
     /// <param name="region">Owned by the context from here on, also after a failure.</param>
@@ -107,7 +107,9 @@ public sealed class MemoryService
         }
     }
 
-    /// <summary>As the other, of a client in a process of its own, by the numbers that it has the descriptors by.</summary>
+    /// <summary>
+    /// As the other, of a client in a process of its own, by the numbers that it has the descriptors by.
+    /// </summary>
     /// <param name="context">Of a client that came by the Unix socket.</param>
     /// <param name="addresses">Where that process has the memory.</param>
     /// <param name="numbers">As <see cref="UserFaultRegion.Numbers"/>.</param>

@@ -125,7 +125,9 @@ public sealed record BufferHandleDocument
 
     public required ulong SizeBytes { get; init; }
 
-    /// <summary>Memory of the client's own: where it is in its address space, as peers name it; null for objects.</summary>
+    /// <summary>
+    /// Memory of the client's own: where it is in its address space, as peers name it; null for objects.
+    /// </summary>
     public ulong? Va { get; init; }
 
     internal static BufferHandleDocument From(ContextBuffer buffer) => new()

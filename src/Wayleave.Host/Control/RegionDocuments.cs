@@ -41,7 +41,9 @@ public sealed record RegionDocument
 
     public required uint Rkey { get; init; }
 
-    /// <summary>The address of the first byte, for peers. An implicit region has all other own memory as well.</summary>
+    /// <summary>
+    /// The address of the first byte, for peers. An implicit region has all other own memory as well.
+    /// </summary>
     public required ulong Va { get; init; }
 
     public required ulong LengthBytes { get; init; }

@@ -31,15 +31,18 @@ public sealed unsafe class DescriptorWatch : IDisposable
 
     /// <summary>Watches one more. Never waits.</summary>
     /// <param name="key">What <see cref="Wait"/> returns for it.</param>
-    /// <param name="descriptor">Not watched yet; whoever adds it keeps it open for as long as it is to be watched.</param>
+    /// <param name="descriptor">
+    /// Not watched yet; whoever adds it keeps it open for as long as it is to be watched.
+    /// </param>
     /// <param name="input">Whether input counts; a hang-up and an error always do.</param>
     /// <exception cref="LinuxException">ENOMEM; ENOSPC: more than fs.epoll.max_user_watches.</exception>
     public void Add(ulong key, FileDescriptor descriptor, bool input) =>
         Add(key, descriptor, epoll.EPOLLONESHOT | (input ? epoll.EPOLLIN : 0));
 
     /// <summary>
-    /// As <see cref="Add(ulong, FileDescriptor, bool)"/>, for each input there is: a write to an eventfd is one, whether
-    /// its count was taken or not. So nobody has to read it, and nobody can be made to wait by who reads it first.
+    /// As <see cref="Add(ulong, FileDescriptor, bool)"/>, for each input there is: a write to an eventfd is one,
+    /// whether its count was taken or not. So nobody has to read it, and nobody can be made to wait by who reads it
+    /// first.
     /// </summary>
     public void AddEdges(ulong key, FileDescriptor descriptor) => Add(key, descriptor, epoll.EPOLLIN | epoll.EPOLLET);
 
@@ -72,7 +75,8 @@ public sealed unsafe class DescriptorWatch : IDisposable
         ArgumentNullException.ThrowIfNull(ready);
         ready.Clear();
         byte* events = stackalloc byte[EventsMax * s_eventBytes];
-        int count = Libc.epoll_wait(_epoll, events, EventsMax, timeout == Timeout.InfiniteTimeSpan ? -1 : (int)timeout.TotalMilliseconds);
+        int milliseconds = timeout == Timeout.InfiniteTimeSpan ? -1 : (int)timeout.TotalMilliseconds;
+        int count = Libc.epoll_wait(_epoll, events, EventsMax, milliseconds);
         if (count < 0)
         {
             Errno errno = (Errno)Marshal.GetLastPInvokeError();

@@ -11,8 +11,9 @@ namespace Wayleave.Linux.Sharing;
 //       768         taken: of the completions
 //      4096         commands, 64 bytes each; then, at a page, completions, 32 bytes each
 //
-// Little-endian. Indexes count on and on, modulo 2^32; the entry of an index is at the index modulo the slots. Words that
-// different sides write are in different pairs of cache lines. docs/internals/rings.md says which order each access has.
+// Little-endian. Indexes count on and on, modulo 2^32; the entry of an index is at the index modulo the slots. Words
+// that different sides write are in different pairs of cache lines. docs/internals/rings.md says which order each
+// access has.
 
 /// <summary>
 /// Memory of two rings, one of commands to who made it and one of completions back, that two processes map. What the

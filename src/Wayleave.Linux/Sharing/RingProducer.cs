@@ -2,7 +2,9 @@ using Wayleave.Core;
 
 namespace Wayleave.Linux.Sharing;
 
-/// <summary>The side of a ring that writes entries. One thread at a time; its own index is in memory of its own.</summary>
+/// <summary>
+/// The side of a ring that writes entries. One thread at a time; its own index is in memory of its own.
+/// </summary>
 public sealed class RingProducer
 {
     private readonly RingMemory.RingSide _side;

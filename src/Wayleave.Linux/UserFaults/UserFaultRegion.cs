@@ -168,7 +168,9 @@ public sealed unsafe class UserFaultRegion : IDisposable
         DescriptorPoll.Wait(_faults, poll.POLLIN, timeout, out short seen) == Errno.Success
         && (seen & poll.POLLIN) != 0;
 
-    /// <summary>Sleeps until there is an event to take, or the other has input; also when a signal handler ran.</summary>
+    /// <summary>
+    /// Sleeps until there is an event to take, or the other has input; also when a signal handler ran.
+    /// </summary>
     public void WaitOr(FileDescriptor other)
     {
         ArgumentNullException.ThrowIfNull(other);

@@ -96,7 +96,8 @@ public sealed class DescriptorCaseTests : BrokerTest
             await MeetAsync();
         int target = await one.OkAsync($"allocate 1 {Size} 0");
         await one.OkAsync($"copy 1 {buffer} {target} 4096 {fence}");
-        int forReader = await other.OkAsync($"sync-out {seen} 1"), forWriter = await other.OkAsync($"sync-out {seen} 2");
+        int forReader = await other.OkAsync($"sync-out {seen} 1");
+        int forWriter = await other.OkAsync($"sync-out {seen} 2");
         Assert.Equal(1, await other.OkAsync($"wait {forReader} {Patience}"));
         Assert.Equal(0, await other.OkAsync($"wait {forWriter} 0"));
         producer.Kill();
@@ -113,7 +114,8 @@ public sealed class DescriptorCaseTests : BrokerTest
         Assert.Equal(1, await other.OkAsync($"wait {await other.OkAsync($"sync-out {seen} 1")} {Patience}"));
         Assert.Equal(0, await other.OkAsync($"wait {await other.OkAsync($"sync-out {seen} 2")} 0"));
         await one.OkAsync($"sync-in {buffer} 2 {fence}");
-        int forReader = await other.OkAsync($"sync-out {seen} 1"), forWriter = await other.OkAsync($"sync-out {seen} 2");
+        int forReader = await other.OkAsync($"sync-out {seen} 1");
+        int forWriter = await other.OkAsync($"sync-out {seen} 2");
         Assert.Equal(0, await other.OkAsync($"wait {forReader} 0"));
         Assert.Equal(0, await other.OkAsync($"wait {forWriter} 0"));
         producer.Kill();
@@ -160,13 +162,14 @@ public sealed class DescriptorCaseTests : BrokerTest
     }
 
     [Fact]
-    public async Task DBUF_51_While_a_job_of_another_program_writes_a_buffer_both_uses_wait_and_then_its_bytes_are_there()
+    public async Task DBUF_51_While_a_job_of_another_program_writes_both_uses_wait_and_then_its_bytes_are_there()
     {
         (ForeignProgram producer, int fence, ForeignProgram one, int buffer, ForeignProgram other, int seen) =
             await MeetAsync();
         await other.OkAsync($"map {seen} {Size}");
         await WriteAsync(one, buffer, fence);
-        int forReader = await other.OkAsync($"sync-out {seen} 1"), forWriter = await other.OkAsync($"sync-out {seen} 2");
+        int forReader = await other.OkAsync($"sync-out {seen} 1");
+        int forWriter = await other.OkAsync($"sync-out {seen} 2");
         Assert.Equal(0, await other.OkAsync($"wait {forReader} 0"));
         Assert.Equal(0, await other.OkAsync($"wait {forWriter} 0"));
         Assert.Equal(0, await other.OkAsync("peek 4095"));
@@ -203,7 +206,8 @@ public sealed class DescriptorCaseTests : BrokerTest
         await program.OkAsync($"copy 1 {source} {buffer} 4096 {fence}");
     }
 
-    // A program with work that ends when it dies; one that has the fence of that, and a buffer; one that has the buffer.
+    // A program with work that ends when it dies; one that has the fence of that, and a buffer; one that has the
+    // buffer.
     private async Task<(ForeignProgram Producer, int Fence, ForeignProgram One, int Buffer, ForeignProgram Other,
         int Seen)> MeetAsync()
     {

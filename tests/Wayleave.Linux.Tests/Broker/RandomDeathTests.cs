@@ -164,10 +164,12 @@ public sealed class RandomDeathTests : BrokerTest
                 program.KillChild(program.Children[0]);
                 break;
             case 10 when peer.Buffers.Count > 0:
-                Keep(peer.Descriptors, await program.AskAsync(string.Create(
+                string copy = string.Create(
                     CultureInfo.InvariantCulture,
-                    $"copy 1 {Pick(random, peer.Buffers)} {Pick(random, peer.Buffers)} {4096 * random.Next(1, 50)}"
-                    + $" {(random.Next(3) == 0 && peer.Descriptors.Count > 0 ? Pick(random, peer.Descriptors) : "")}")));
+                    $"copy 1 {Pick(random, peer.Buffers)} {Pick(random, peer.Buffers)} {4096 * random.Next(1, 50)}");
+                bool waits = random.Next(3) == 0 && peer.Descriptors.Count > 0;
+                string after = waits ? $" {Pick(random, peer.Descriptors)}" : "";
+                Keep(peer.Descriptors, await program.AskAsync(copy + after));
                 break;
             case 11 when peer.Descriptors.Count > 0:
                 await program.AskAsync($"wait {Pick(random, peer.Descriptors)} {random.Next(2)}");

@@ -211,7 +211,8 @@ public sealed class RegionTests : IDisposable
         BufferHandleDocument o = await context.OpenBufferAsync("gpu0", "x", write: true, Cancellation);
         RegionDocument region = await RegisterAsync(context, memory, ContextRegionKind.Pinned);
 
-        await ExpectAsync(Errno.ENOENT, RegisterAsync(context, memory with { Handle = 4711 }, ContextRegionKind.Pinned));
+        await ExpectAsync(
+            Errno.ENOENT, RegisterAsync(context, memory with { Handle = 4711 }, ContextRegionKind.Pinned));
         await ExpectAsync(Errno.ENOENT, RegisterAsync(other, memory with { Handle = 99 }, ContextRegionKind.Pinned));
         await ExpectAsync(Errno.EINVAL, RegisterAsync(context, memory, ContextRegionKind.Dynamic));
         await ExpectAsync(Errno.EINVAL, RegisterAsync(context, o, ContextRegionKind.OnDemand));

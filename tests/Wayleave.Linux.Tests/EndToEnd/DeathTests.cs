@@ -128,7 +128,8 @@ public sealed class DeathTests : IAsyncLifetime
         Task<WorkCompletionStatus>? writes = steps.SkipLast(1).Contains("memory")
             ? WriteToVictim(ContextRegionKind.Implicit)
             : null;
-        JobDocument? waiter = steps.SkipLast(1).Contains("jobs") ? await bystander.WaitForAsync($"victim-{seed}") : null;
+        JobDocument? waiter =
+            steps.SkipLast(1).Contains("jobs") ? await bystander.WaitForAsync($"victim-{seed}") : null;
         if (seed == 1)
         {
             await UntilAsync("three names wait", async () =>
@@ -593,7 +594,13 @@ public sealed class DeathTests : IAsyncLifetime
         private Task<JobDocument> SubmitAsync(string[] after)
         {
             byte[] fill = new byte[GpuCommand.SizeBytes];
-            new GpuCommand { Opcode = GpuOpcode.Fill, Target = _context.Context.Results.Address, Count = 4 }.Write(fill);
+            GpuCommand command = new()
+            {
+                Opcode = GpuOpcode.Fill,
+                Target = _context.Context.Results.Address,
+                Count = 4,
+            };
+            command.Write(fill);
             SubmitJobDocument submit = new() { Queue = _queue.Id, Commands = fill };
             submit.After = after;
             return _context.SubmitAsync(submit, Cancellation);

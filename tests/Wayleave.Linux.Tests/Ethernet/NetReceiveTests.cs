@@ -101,7 +101,7 @@ public sealed class NetReceiveTests
         s_withAccelerator);
 
     [Fact]
-    public void By_itself_it_binds_as_Linux_does_and_the_memory_of_a_gpu_stays_with_the_nic() => EthernetHost.Run(host =>
+    public void By_itself_it_binds_as_Linux_does_and_memory_of_a_gpu_stays_with_the_nic() => EthernetHost.Run(host =>
     {
         byte[] sent = KernelPeer.Noise(1 << 20, seed: 4);
         using Reception reception = Reception.Open(host, new ReceiveRequest { Queue = Queue, Device = "gpu0" });

@@ -6,7 +6,9 @@ using Xunit;
 
 namespace Wayleave.Linux.Tests.Linux;
 
-/// <summary>The two ends of a ring in shared memory, in every order of their atomic steps, and with garbage in it.</summary>
+/// <summary>
+/// The two ends of a ring in shared memory, in every order of their atomic steps, and with garbage in it.
+/// </summary>
 public sealed class RingTests : IDisposable
 {
     private const int Slots = 4;

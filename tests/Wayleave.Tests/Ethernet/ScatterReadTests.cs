@@ -179,7 +179,8 @@ public sealed class ScatterReadTests
     {
         for (int i = 0; i < 130; i++)
         {
-            TestFrame one = new() { FromPort = 41000, Payload = [1], Options = new byte[headerBytes - 54], GsoBytes = 1 };
+            TestFrame one =
+                new() { FromPort = 41000, Payload = [1], Options = new byte[headerBytes - 54], GsoBytes = 1 };
             if (!f.Port.Scatter.TryBegin(f.Port.Queues[2], SuperFrame.BufferBytes))
             {
                 f.Put(one);

@@ -1,10 +1,8 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
-using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Rdma;
-using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Tests.Gpu;
 using Wayleave.Tests.Topology;

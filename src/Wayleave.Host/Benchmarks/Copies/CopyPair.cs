@@ -30,7 +30,6 @@ internal sealed class CopyPair
     private readonly DmaPort _processor;
     private readonly AcquireTicket _ticket;
     private readonly Queue<Fence> _pending;
-    private readonly AutoResetEvent _ended = new(initialState: false);
     private readonly int _depth;
     private readonly int _sizeBytes;
     private readonly int _slots;
@@ -200,15 +199,16 @@ internal sealed class CopyPair
             return;
         }
 
+        TaskCompletionSource ended = new();
         bool isPending;
         using (_host.Enter())
         {
-            isPending = _pending.Last().TryAddCallback(_ => _ended.Set()) == Errno.Success;
+            isPending = _pending.Last().TryAddCallback(_ => ended.SetResult()) == Errno.Success;
         }
 
         if (isPending)
         {
-            _ended.WaitOne(s_sleep);
+            ended.Task.Wait(s_sleep);
         }
     }
 

@@ -128,7 +128,9 @@ public sealed class LocalBenchmark
         using MemoryHandle pin = memory.Pin();
         int iterations = _options.Iterations + WarmUps;
         LocalMessages.Send(
-            _peer, [(long)LocalVerb.Copy, iterations, Environment.ProcessId, (long)ProcessMemory.AddressOf(pin)], descriptor);
+            _peer,
+            [(long)LocalVerb.Copy, iterations, Environment.ProcessId, (long)ProcessMemory.AddressOf(pin)],
+            descriptor);
         Span<long> times = stackalloc long[3];
         for (int round = -WarmUps; round < _options.Iterations; round++)
         {

@@ -9,7 +9,9 @@ namespace Wayleave.Host.Benchmarks.Local;
 /// <summary>What the two processes of a local benchmark say to each other. Both are this program.</summary>
 internal enum LocalVerb
 {
-    /// <summary>A descriptor comes with it: import and map it, answer, then touch and unmap it and answer again.</summary>
+    /// <summary>
+    /// A descriptor comes with it: import and map it, answer, then touch and unmap it and answer again.
+    /// </summary>
     HandOver = 1,
 
     /// <summary>A descriptor comes with it: keep it mapped, and measure copies out of it.</summary>

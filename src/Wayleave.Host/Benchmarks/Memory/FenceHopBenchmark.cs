@@ -127,8 +127,8 @@ internal sealed class FenceHopBenchmark
         }
     }
 
-    // Yields when nothing comes for a while: both may have been put on one processor, and then neither gets on while the
-    // other spins.
+    // Yields when nothing comes for a while: both may have been put on one processor, and then neither gets on while
+    // the other spins.
     private static void Spin(ComputeEngine engine, CancellationToken stop)
     {
         long idle = Stopwatch.GetTimestamp();

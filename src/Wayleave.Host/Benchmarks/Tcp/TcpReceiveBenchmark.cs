@@ -140,7 +140,8 @@ public static class TcpReceiveBenchmark
 
     private static TapDevice OpenTap(int mtuBytes, bool datagrams)
     {
-        TapDevice tap = TapDevice.Open("wlbench%d", new TapOptions { DatagramOffloads = datagrams, SteeredQueues = datagrams ? 0 : 1 });
+        TapDevice tap = TapDevice.Open(
+            "wlbench%d", new TapOptions { DatagramOffloads = datagrams, SteeredQueues = datagrams ? 0 : 1 });
         Ip($"link set {tap.Name} mtu {mtuBytes}");
         Ip($"addr add {Kernels}/30 dev {tap.Name}");
         Ip($"link set {tap.Name} up");
