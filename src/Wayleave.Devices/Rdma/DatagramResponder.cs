@@ -55,7 +55,7 @@ internal sealed class DatagramResponder(QueuePair pair, ReceiveQueue receives, R
                 receives.Complete(pair, packet, bytes);
                 return DropReason.None;
             case AccessOutcome.Faulted:
-                port.Fault(region!, pair);
+                port.RegionFaults.Add(region!, pair);
                 return DropReason.NotMapped;
             default:
                 receives.Complete(pair, WorkCompletionStatus.LocalProtectionError);

@@ -206,7 +206,7 @@ public sealed class RdmaDevice
             return Errno.EINVAL;
         }
 
-        handle = new AddressHandle(domain, Port.JoinPeer(Port.Links[port - 1], address));
+        handle = new AddressHandle(domain, Port.Peers.Join(Port.Links[port - 1], address));
         return Errno.Success;
     }
 
@@ -220,7 +220,7 @@ public sealed class RdmaDevice
         if (handle.Peer is { } peer)
         {
             handle.Destroy();
-            Port.LeavePeer(peer);
+            Port.Peers.Leave(peer);
         }
     }
 
@@ -470,7 +470,7 @@ public sealed class RdmaDevice
         }
     }
 
-    internal void NotifyChanged() => Port.NotifyChanged();
+    internal void NotifyChanged() => Port.RegionFaults.NotifyChanged();
 
     /// <summary>A number for a region made elsewhere: random, or the wanted one. EEXIST when that is in use.</summary>
     internal Errno TryChooseKey(uint? wanted, out uint key)

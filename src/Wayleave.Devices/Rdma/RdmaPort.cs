@@ -25,28 +25,16 @@ public sealed class RdmaPort
 {
     private readonly NumberTable _pairs = new();
     private readonly List<QueuePair> _pairList = [];
-    private readonly List<Peer> _peers = [];
-    private readonly List<QueuePair> _stalled = [];
     private readonly List<QueuePair> _delayed = []; // by congestion
-    private readonly List<CompletionQueue> _moderated = []; // whose next event waits for time
-    private readonly Queue<(MemoryRegion Region, TimeSpan Time)> _faults = []; // and when it is handed out
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
     private readonly Queue<(PortLink Link, AddressVector To, byte[] Bytes)> _lastWords = []; // of ended pairs
     private readonly PacketIntake _intake;
     private readonly PortLink[] _links;
     private DepartureFaults? _departures;
-    private LateCompletions? _lateCompletions;
-    private bool _hasReadWaiters; // of any peer
     private const int LastWordBytes = 64; // an acknowledgement is 20
 
     private int _token;
-    private int _nextPeer;
-    private long _mapGeneration; // bumped by whoever maps or kills a region
-    private long _seenMapGeneration;
-    private readonly List<MemoryRegion> _quiescing = []; // host lock
-    private readonly List<MemoryRegion> _lost = []; // host lock
-    private int _attention; // set under the host lock, read by the holder of the token
     private TimeSpan _nextDeadline = TimeSpan.MaxValue; // never later than the earliest timer
     private RdmaStats _stats;
 
@@ -59,6 +47,10 @@ public sealed class RdmaPort
         Dma = new DmaPort(function, isPermanent: true);
         Memory = new RegionMemory(Dma, options.Defences, options.WillWrite);
         _intake = new PacketIntake(this, options);
+        Peers = new PeerTable(this);
+        RegionFaults = new RegionFaults(this);
+        Announcements = new RegionAnnouncements(this);
+        Completions = new CompletionDelivery(this);
         UseFaults(options.Faults);
     }
 
@@ -75,7 +67,7 @@ public sealed class RdmaPort
 
     /// <summary>A post waits for a driver, or a region changed. Readable without the token.</summary>
     public bool HasDoorbell => !_doorbells.IsEmpty
-        || Volatile.Read(ref _mapGeneration) != Volatile.Read(ref _seenMapGeneration);
+        || RegionFaults.HasChanges;
 
     /// <summary>
     /// When <see cref="HandleTimeout"/> has something to do; null when no timer runs. May be early, never late.
@@ -181,16 +173,7 @@ public sealed class RdmaPort
             throw new ArgumentException(string.Join("; ", problems), nameof(faults));
         }
 
-        while (_lateCompletions is { } late && late.Deadline != TimeSpan.MaxValue)
-        {
-            Show(late.Take());
-        }
-
-        for (int i = _faults.Count; i > 0; i--)
-        {
-            _faults.Enqueue((_faults.Dequeue().Region, Now)); // whose map the old latency held back
-        }
-
+        RegionFaults.HandOutAll();
         UseFaults(faults);
     }
 
@@ -210,12 +193,11 @@ public sealed class RdmaPort
         Faults = faults;
         _intake.UseFaults(faults);
         _departures = faults is null ? null : new DepartureFaults(faults);
-        _lateCompletions = faults is { } f && f.CompletionDelay > TimeSpan.Zero
-            ? new LateCompletions(f.CompletionDelay) : null;
+        Completions.UseDelay(faults?.CompletionDelay ?? TimeSpan.Zero);
     }
 
     /// <summary>The sockets that queue pairs were ever connected to. Port token held by the caller.</summary>
-    public IReadOnlyList<PeerStatus> GetPeers() => [.. _peers.Select(p => p.Status)];
+    public IReadOnlyList<PeerStatus> GetPeers() => Peers.GetStatus();
 
     /// <summary>
     /// Called without any lock, on any thread, when the port has something to do that no packet, post or timer brings:
@@ -228,6 +210,16 @@ public sealed class RdmaPort
     internal RdmaDeviceOptions Options { get; }
 
     internal RegionMemory Memory { get; }
+
+    internal PeerTable Peers { get; }
+
+    internal RegionFaults RegionFaults { get; }
+
+    internal RegionAnnouncements Announcements { get; }
+
+    internal CompletionDelivery Completions { get; }
+
+    internal IReadOnlyList<QueuePair> QueuePairs => _pairList;
 
     /// <summary>The time that the last driver brought. Port token held.</summary>
     internal TimeSpan Now { get; private set; }
@@ -267,7 +259,7 @@ public sealed class RdmaPort
         segmentBytes = segmentBytes <= 0 ? bytes.Length : segmentBytes;
         for (int index = identification; bytes.Length > 0; index++)
         {
-            Attend();
+            Announcements.Attend();
             ReadOnlySpan<byte> packet = bytes[..Math.Min(segmentBytes, bytes.Length)];
             bytes = bytes[packet.Length..];
             Arrival arrival = new(source, trafficClass, (ushort)index, link);
@@ -286,9 +278,9 @@ public sealed class RdmaPort
     {
         Now = now;
         Urgency = TransmitUrgency.None;
-        Attend();
+        Announcements.Attend();
         _doorbells.Answer();
-        WakeStalled();
+        RegionFaults.Wake();
         return _departures is { } departures
             ? PollWithFaults(departures, now, buffer, out transmit)
             : PollPeers(now, buffer, out transmit);
@@ -328,10 +320,9 @@ public sealed class RdmaPort
             }
         }
 
-        for (int i = 0; i < _peers.Count; i++)
+        for (int i = 0; i < Peers.Count; i++)
         {
-            _nextPeer = _nextPeer + 1 < _peers.Count ? _nextPeer + 1 : 0;
-            Peer peer = _peers[_nextPeer];
+            Peer peer = Peers.Next();
             Span<byte> room = buffer[..Math.Min(buffer.Length, Options.SuperPacketBytes)];
             SuperPacket superPacket = new(room, Options.SuperPacketSegments);
             SendOrder.Fill(peer, ref superPacket, now);
@@ -391,8 +382,13 @@ public sealed class RdmaPort
         }
 
         _intake.HandleTimeout(now);
-        HandleFaultTimes(now);
-        HandleModerated(now);
+        if (_departures is not null)
+        {
+            NoteDeadline(_departures.Deadline);
+        }
+
+        RegionFaults.HandleTimeout(now);
+        Completions.HandleTimeout(now);
         HandleDelayed(now);
         foreach (QueuePair pair in _pairList)
         {
@@ -409,55 +405,7 @@ public sealed class RdmaPort
     /// A dynamic region that somebody touched while it was invalidated: the edge locks its reservation and calls
     /// <see cref="MemoryRegion.RemapLocked"/>. Each is handed out once until that has happened.
     /// </summary>
-    public bool PollFault([NotNullWhen(true)] out MemoryRegion? region)
-    {
-        if (_faults.TryPeek(out (MemoryRegion Region, TimeSpan Time) fault) && fault.Time <= Now)
-        {
-            _faults.Dequeue();
-            region = fault.Region;
-            return true;
-        }
-
-        region = null;
-        return false;
-    }
-
-    private void HandleFaultTimes(TimeSpan now)
-    {
-        if (_departures is null)
-        {
-            return;
-        }
-
-        NoteDeadline(_departures.Deadline);
-        if (_lateCompletions is { } late)
-        {
-            while (late.Deadline <= now)
-            {
-                Show(late.Take());
-            }
-
-            NoteDeadline(late.Deadline);
-        }
-
-        if (_faults.TryPeek(out (MemoryRegion Region, TimeSpan Time) fault) && fault.Time > now)
-        {
-            NoteDeadline(fault.Time);
-        }
-    }
-
-    private void Show(in LateCompletions.Entry entry)
-    {
-        // What a queue pair that is gone, or was reset, had coming nobody sees.
-        if (entry.Pair is { } pair
-            && ReferenceEquals(FindQueuePair(pair.QpNumber) ?? pair.PortLink.ManagementPair, pair))
-        {
-            Push(entry.Completions, entry.Completion, entry.Queue, entry.Freed, entry.IsSolicited, pair);
-        }
-    }
-
-    /// <summary>A queue pair was reset: completions that are not visible yet never are.</summary>
-    internal void ForgetLate(QueuePair pair) => _lateCompletions?.Forget(pair);
+    public bool PollFault([NotNullWhen(true)] out MemoryRegion? region) => RegionFaults.TryTake(Now, out region);
 
     /// <summary>The oldest event that was not polled yet (<c>ibv_get_async_event</c>, without the wait).</summary>
     public bool PollEvent(out AsyncEvent asyncEvent) => _events.TryDequeue(out asyncEvent);
@@ -545,168 +493,12 @@ public sealed class RdmaPort
             pair.Peer.Responses.Remove(pair);
         }
 
-        _stalled.Remove(pair);
+        RegionFaults.Forget(pair);
         _delayed.Remove(pair);
-        pair.IsStalled = false;
-    }
-
-    /// <summary>How many peers have a queue pair here. Port token held by the caller.</summary>
-    internal int PeerCount => _peers.Count;
-
-    /// <summary>
-    /// The peer of an address behind a port, for one more queue pair; ends with <see cref="LeavePeer"/>.
-    /// </summary>
-    internal Peer JoinPeer(PortLink link, in AddressVector address)
-    {
-        // One socket there has one receive buffer, whichever of our ports leads to it.
-        Peer? peer = null;
-        DestinationWindow? window = null;
-        foreach (Peer known in _peers)
-        {
-            if (known.Address == address)
-            {
-                window = known.Window;
-                peer = ReferenceEquals(known.Link, link) ? known : peer;
-            }
-        }
-
-        if (peer is null)
-        {
-            peer = new Peer(Options, link, address, window);
-            _peers.Add(peer);
-        }
-
-        peer.QueuePairs++;
-        return peer;
-    }
-
-    /// <summary>A READ of this queue pair waits until responses that are on their way have come.</summary>
-    internal void AddReadWaiter(QueuePair pair)
-    {
-        _hasReadWaiters = true;
-        pair.Peer.ReadWaiters.Add(pair);
-    }
-
-    /// <summary>
-    /// Responses have come, or were given up: whoever waits for room looks again, whoever its peer is.
-    /// </summary>
-    internal void WakeReadWaiters()
-    {
-        if (_hasReadWaiters)
-        {
-            _hasReadWaiters = false;
-            foreach (Peer peer in _peers)
-            {
-                SendOrder.WakeReadWaiters(peer);
-            }
-        }
-    }
-
-    internal void LeavePeer(Peer peer)
-    {
-        if (--peer.QueuePairs != 0)
-        {
-            return;
-        }
-
-        _peers.Remove(peer);
-        foreach (QueuePair pair in _pairList)
-        {
-            if (pair.HasPeer && ReferenceEquals(pair.Peer, peer))
-            {
-                pair.HandlePeerGone();
-            }
-        }
     }
 
     /// <summary>A post happened. Any thread.</summary>
     internal void RingDoorbell(QueuePair pair) => _doorbells.Ring(pair);
-
-    /// <summary>A region was mapped, or died. Host lock held, any thread.</summary>
-    internal void NotifyChanged() => Interlocked.Increment(ref _mapGeneration);
-
-    /// <summary>The region's key dies as soon as the port stands still. Host lock held.</summary>
-    internal void RequestQuiesce(MemoryRegion region)
-    {
-        Host.AssertHeld();
-        _quiescing.Add(region);
-        CallForAttention();
-    }
-
-    /// <summary>The owner took a region that did not follow. Host lock held.</summary>
-    internal void NoteLost(MemoryRegion region)
-    {
-        Host.AssertHeld();
-        _lost.Add(region);
-        CallForAttention();
-    }
-
-    private void CallForAttention()
-    {
-        Volatile.Write(ref _attention, 1);
-        NotifyChanged();
-        if (AttentionNeeded is { } needed)
-        {
-            Host.Defer(needed);
-        }
-    }
-
-    // Between two packets: whoever has the token is in none, and nobody else is.
-    private void Attend()
-    {
-        if (Volatile.Read(ref _attention) == 0)
-        {
-            return;
-        }
-
-        using (Host.Enter())
-        {
-            Volatile.Write(ref _attention, 0);
-            if (_quiescing.Count > 0)
-            {
-                _stats.Quiesces++;
-                Host.Trace("rdma.quiesced", "port", _quiescing.Count);
-            }
-
-            foreach (MemoryRegion region in _quiescing)
-            {
-                region.HandleQuiesced();
-            }
-
-            foreach (MemoryRegion region in _lost)
-            {
-                RaiseEvent(new AsyncEvent(AsyncEventType.MemoryRegionLost, 0, region.Key));
-            }
-
-            _quiescing.Clear();
-            _lost.Clear();
-        }
-    }
-
-    internal void Fault(MemoryRegion region, QueuePair pair)
-    {
-        _stats.Faults++;
-        if (region.TryMarkFaulted())
-        {
-            Host.Trace("rdma.fault", region.Name, region.Key, pair.QpNumber);
-            TimeSpan time = Now + (Faults?.MapLatency ?? TimeSpan.Zero);
-            _faults.Enqueue((region, time));
-            if (time > Now)
-            {
-                NoteDeadline(time);
-            }
-        }
-    }
-
-    /// <summary>The queue pair goes on when a region was mapped.</summary>
-    internal void Stall(QueuePair pair)
-    {
-        if (!pair.IsStalled)
-        {
-            pair.IsStalled = true;
-            _stalled.Add(pair);
-        }
-    }
 
     /// <summary>The queue pair may send again at that time. Port token held.</summary>
     internal void Delay(QueuePair pair, TimeSpan until)
@@ -748,80 +540,6 @@ public sealed class RdmaPort
         }
     }
 
-    internal void Complete(
-        CompletionQueue completions,
-        in WorkCompletion completion,
-        WorkQueue queue,
-        uint freed,
-        bool isSolicited,
-        QueuePair pair)
-    {
-        if (_lateCompletions is not { } late)
-        {
-            Push(completions, completion, queue, freed, isSolicited, pair);
-            return;
-        }
-
-        if (late.IsFull)
-        {
-            Show(late.Take());
-        }
-
-        late.Add(completions, completion, queue, freed, isSolicited, pair, Now);
-        NoteDeadline(late.Deadline);
-    }
-
-    private void Push(
-        CompletionQueue completions,
-        in WorkCompletion completion,
-        WorkQueue queue,
-        uint freed,
-        bool isSolicited,
-        QueuePair pair)
-    {
-        bool hadOverflowed = completions.IsOverflowed;
-        if (completions.TryPush(completion, queue, freed, isSolicited, Now) || hadOverflowed)
-        {
-            NoteModerated(completions);
-            return;
-        }
-
-        // A completion is lost, so no queue pair that completes here can be trusted any more (roce.md A9 rule 6).
-        RaiseEvent(new AsyncEvent(AsyncEventType.CompletionQueueError, pair.QpNumber));
-        foreach (QueuePair user in _pairList)
-        {
-            if (ReferenceEquals(user.SendCompletionQueue, completions)
-                || ReferenceEquals(user.ReceiveCompletionQueue, completions))
-            {
-                user.EnterError();
-            }
-        }
-    }
-
-    private void NoteModerated(CompletionQueue completions)
-    {
-        if (completions.EventDeadline != TimeSpan.MaxValue && !_moderated.Contains(completions))
-        {
-            _moderated.Add(completions);
-            NoteDeadline(completions.EventDeadline);
-        }
-    }
-
-    private void HandleModerated(TimeSpan now)
-    {
-        for (int i = _moderated.Count - 1; i >= 0; i--)
-        {
-            CompletionQueue completions = _moderated[i];
-            completions.HandleTimeout(now);
-            if (completions.EventDeadline == TimeSpan.MaxValue)
-            {
-                _moderated.RemoveAt(i);
-            }
-
-            NoteDeadline(completions.EventDeadline);
-        }
-    }
-
     /// <summary>As <see cref="PacketIntake.HidesReceive"/>.</summary>
     internal bool HidesReceive() => _intake.HidesReceive();
 
@@ -850,24 +568,6 @@ public sealed class RdmaPort
             default:
                 _stats.RnrNaksSent++;
                 break;
-        }
-    }
-
-    private void WakeStalled()
-    {
-        long generation = Volatile.Read(ref _mapGeneration);
-        if (generation == _seenMapGeneration)
-        {
-            return;
-        }
-
-        Volatile.Write(ref _seenMapGeneration, generation);
-        for (int i = _stalled.Count - 1; i >= 0; i--)
-        {
-            QueuePair pair = _stalled[i];
-            _stalled.RemoveAt(i);
-            pair.IsStalled = false;
-            pair.Wake();
         }
     }
 }

@@ -192,9 +192,9 @@ internal sealed class Requester : SendSide
         if (faulted is not null)
         {
             // Nothing is kept for later: it is asked for again once the region is mapped (linux.md 5.7).
-            _port.Fault(faulted, _pair);
+            _port.RegionFaults.Add(faulted, _pair);
             GoBack();
-            _port.Stall(_pair);
+            _port.RegionFaults.Stall(_pair);
         }
         else if (status != WorkCompletionStatus.Success)
         {
@@ -333,8 +333,8 @@ internal sealed class Requester : SendSide
     {
         if (outcome == AccessOutcome.Faulted && region is not null)
         {
-            _port.Fault(region, _pair);
-            _port.Stall(_pair);
+            _port.RegionFaults.Add(region, _pair);
+            _port.RegionFaults.Stall(_pair);
             return BuildResult.Nothing;
         }
 
@@ -464,7 +464,7 @@ internal sealed class Requester : SendSide
         }
 
         HandleProgress(now);
-        _port.WakeReadWaiters();
+        _port.Peers.WakeReadWaiters();
     }
 
     private void HandleReadGap()
@@ -576,7 +576,7 @@ internal sealed class Requester : SendSide
             QpNumber = _pair.QpNumber,
             Flags = RequestHeaders.SentFlags(_pair.Profile, slot.Opcode),
         };
-        _port.Complete(_pair.SendCompletionQueue, completion, _queue, _progress.Head, isSolicited: false, _pair);
+        _port.Completions.Complete(_pair.SendCompletionQueue, completion, _queue, _progress.Head, isSolicited: false, _pair);
     }
 
     private void ReportDrained()

@@ -260,7 +260,7 @@ internal sealed class Responder : ReceiveSide
                 End(packet, verdict.Syndrome, verdict.ReceiveStatus);
                 break;
             case AccessOutcome.Faulted:
-                _port.Fault(verdict.Region!, _pair);
+                _port.RegionFaults.Add(verdict.Region!, _pair);
                 RefuseForNow(_port.Options.FaultRnrTimer);
                 break;
             case AccessOutcome.Aborted:
@@ -348,8 +348,8 @@ internal sealed class Responder : ReceiveSide
                 return result;
             case AccessOutcome.Faulted:
                 // A READ is delayed, not refused: an RNR NAK is no answer to it (linux.md 5.7).
-                _port.Fault(region!, _pair);
-                _port.Stall(_pair);
+                _port.RegionFaults.Add(region!, _pair);
+                _port.RegionFaults.Stall(_pair);
                 return BuildResult.Nothing;
             default:
                 return EndRead(ref superPacket, response.NextPsn, outcome, response.Request.Key);

@@ -109,7 +109,7 @@ internal static class SendOrder
                     continue;
                 case BuildResult.ReadWindowClosed:
                     peer.Requests.RemoveHead();
-                    pair.Port.AddReadWaiter(pair);
+                    pair.Port.Peers.AddReadWaiter(pair);
                     continue;
                 default:
                     peer.Requests.RemoveHead();

@@ -313,7 +313,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         {
             TakeBackSends();
             pair.Peer.ReadWindow.Release(_readCharged);
-            pair.Port.WakeReadWaiters();
+            pair.Port.Peers.WakeReadWaiters();
         }
 
         _readCharged = 0;

@@ -198,8 +198,8 @@ internal sealed class UnreliableRequester(QueuePair pair, SendQueue queue, RdmaP
     {
         if (outcome == AccessOutcome.Faulted)
         {
-            port.Fault(region!, pair);
-            port.Stall(pair);
+            port.RegionFaults.Add(region!, pair);
+            port.RegionFaults.Stall(pair);
         }
         else
         {
@@ -235,7 +235,7 @@ internal sealed class UnreliableRequester(QueuePair pair, SendQueue queue, RdmaP
             QpNumber = pair.QpNumber,
             Flags = RequestHeaders.SentFlags(pair.Profile, slot.Opcode),
         };
-        port.Complete(pair.SendCompletionQueue, completion, queue, _head, isSolicited: false, pair);
+        port.Completions.Complete(pair.SendCompletionQueue, completion, queue, _head, isSolicited: false, pair);
     }
 
     private void ReportDrained()

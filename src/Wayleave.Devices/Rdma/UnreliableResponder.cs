@@ -107,7 +107,7 @@ internal sealed class UnreliableResponder : ReceiveSide
         switch (verdict.Outcome)
         {
             case AccessOutcome.Faulted:
-                _port.Fault(verdict.Region!, _pair);
+                _port.RegionFaults.Add(verdict.Region!, _pair);
                 return Drop(DropReason.NotMapped);
             case AccessOutcome.Done when verdict.ReceiveStatus == WorkCompletionStatus.LocalProtectionError:
                 // The own receive is wrong: that is no fault of the message, and the next one would meet it again.

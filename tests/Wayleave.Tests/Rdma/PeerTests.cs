@@ -14,17 +14,17 @@ public class PeerTests
     {
         TestNode node = new("192.0.2.1", seed: 1);
         QueuePair first = Connect(node, "192.0.2.2"), second = Connect(node, "192.0.2.2");
-        Assert.Equal(1, node.Port.PeerCount);
+        Assert.Equal(1, node.Port.Peers.Count);
         node.Device.DestroyQueuePair(first);
-        Assert.Equal(1, node.Port.PeerCount);
+        Assert.Equal(1, node.Port.Peers.Count);
         node.Device.DestroyQueuePair(second);
-        Assert.Equal(0, node.Port.PeerCount);
+        Assert.Equal(0, node.Port.Peers.Count);
         for (int i = 0; i < 100; i++)
         {
             node.Device.DestroyQueuePair(Connect(node, $"192.0.2.{i + 2}"));
         }
 
-        Assert.Equal(0, node.Port.PeerCount);
+        Assert.Equal(0, node.Port.Peers.Count);
     }
 
     [Fact]
@@ -48,7 +48,7 @@ public class PeerTests
                 AddressVector = new AddressVector(other),
             },
             QueuePairAttributeMask.State | QueuePairAttributeMask.AddressVector);
-        Assert.Equal((0, 1), (old.Window.InFlightBytes, link.A.Port.PeerCount));
+        Assert.Equal((0, 1), (old.Window.InFlightBytes, link.A.Port.Peers.Count));
         Assert.Equal(other, Poll(link.A));
         Assert.NotEqual(0, a.Peer.Window.InFlightBytes);
     }

@@ -233,7 +233,7 @@ public class SeveralPortsTests
         Assert.True(p.HasArrived(1));
         Assert.Equal(sent, p.Link.A.Port.Links[0].Counters.PacketsSent);
         Assert.Equal(64, p.Link.A.Port.Links[1].Counters.PacketsSent);
-        Assert.Equal(1, p.Link.A.Port.PeerCount);
+        Assert.Equal(1, p.Link.A.Port.Peers.Count);
     }
 
     [Fact]

@@ -340,7 +340,7 @@ public sealed class MemoryRegion : Numbered
             {
                 _drain = _timeline.CreateFence(); // signalled by the port when it stands still
                 _device.Hangs.Add(_drain, _device.Users);
-                _device.Port.RequestQuiesce(this);
+                _device.Port.Announcements.RequestQuiesce(this);
             }
 
             return InvalidateOutcome.Draining(_drain);
@@ -418,7 +418,7 @@ public sealed class MemoryRegion : Numbered
     // Nobody was asked before, so somebody is told afterwards.
     private void HandleLost()
     {
-        _device.Port.NoteLost(this);
+        _device.Port.Announcements.NoteLost(this);
         if (_lost is { } lost)
         {
             _host.Defer(() => lost(this));

@@ -400,13 +400,13 @@ public sealed class QueuePair : Numbered
         RnrRetry = Sets(QueuePairAttributeMask.RnrRetry) ? attributes.RnrRetry : RnrRetry;
         if (Sets(QueuePairAttributeMask.AddressVector))
         {
-            MoveTo(Port.JoinPeer(PortLink, attributes.AddressVector));
+            MoveTo(Port.Peers.Join(PortLink, attributes.AddressVector));
             Peer.Window.LimitBytes = attributes.PeerWindowBytes ?? Port.Options.WindowBytes;
             Profile = attributes.Profile;
         }
         else if (Type != QueuePairType.UnreliableDatagram && HasPeer && !ReferenceEquals(Peer.Link, PortLink))
         {
-            MoveTo(Port.JoinPeer(PortLink, Peer.Address)); // drained, and now by another port
+            MoveTo(Port.Peers.Join(PortLink, Peer.Address)); // drained, and now by another port
         }
     }
 
@@ -429,7 +429,7 @@ public sealed class QueuePair : Numbered
         _peer = null;
         if (Type != QueuePairType.UnreliableDatagram)
         {
-            Port.LeavePeer(old);
+            Port.Peers.Leave(old);
         }
     }
 
@@ -452,7 +452,7 @@ public sealed class QueuePair : Numbered
             Requester.Reset(0);
             SendCompletionQueue.Forget(_sends);
             ReceiveCompletionQueue.Forget(_receives);
-            Port.ForgetLate(this);
+            Port.Completions.Forget(this);
             _sends.Clear();
             _receives.Clear();
             MaxDestRdAtomic = 0;

@@ -162,6 +162,6 @@ internal sealed class ReceiveQueue : WorkQueue
     {
         WorkCompletion whole = completion with { WrId = this[Head].WrId, QpNumber = pair.QpNumber };
         Advance();
-        pair.Port.Complete(pair.ReceiveCompletionQueue, whole, this, Head, isSolicited, pair);
+        pair.Port.Completions.Complete(pair.ReceiveCompletionQueue, whole, this, Head, isSolicited, pair);
     }
 }
