@@ -27,8 +27,8 @@ List<string> skips = [];
 // ---- the steps ----
 Step("restore, locked", "dotnet", ["restore"]);
 Step("format", "dotnet", ["format", "--verify-no-changes", "--no-restore", "--severity", "warn"]);
+Ibverbs(); // which guests of the lab use as well
 Lab();
-Ibverbs();
 Tests();
 Step("pack", "dotnet", ["pack", "-c", "Release", "-o", packages], check: _ => Packages());
 foreach (string sample in Projects("samples"))

@@ -58,7 +58,7 @@ public sealed unsafe class PidFd : IDisposable
         {
             handle.DangerousAddRef(ref added);
             using FileDescriptor socket = new((int)handle.DangerousGetHandle(), ownsHandle: false);
-            if (Libc.getsockopt(socket, Interop.socket.SOL_SOCKET, Interop.socket.SO_PEERPIDFD, &fd, &length) == 0)
+            if (Libc.getsockopt(socket, Interop.socket.SOL_SOCKET, socket_pidfd.SO_PEERPIDFD, &fd, &length) == 0)
             {
                 return new PidFd(new FileDescriptor(fd, ownsHandle: true), processId);
             }

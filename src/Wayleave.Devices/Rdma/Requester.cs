@@ -576,7 +576,8 @@ internal sealed class Requester : SendSide
             QpNumber = _pair.QpNumber,
             Flags = RequestHeaders.SentFlags(_pair.Profile, slot.Opcode),
         };
-        _port.Completions.Complete(_pair.SendCompletionQueue, completion, _queue, _progress.Head, isSolicited: false, _pair);
+        _port.Completions.Complete(
+            _pair.SendCompletionQueue, completion, _queue, _progress.Head, isSolicited: false, _pair);
     }
 
     private void ReportDrained()

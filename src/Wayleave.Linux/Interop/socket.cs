@@ -23,7 +23,6 @@ internal static class socket
     internal const int SO_RCVBUFFORCE = 33;
     internal const int SO_MEMINFO = 55;
     internal const int SO_COOKIE = 57;
-    internal const int SO_PEERPIDFD = 77;
 
     internal const int SCM_RIGHTS = 0x01;
 

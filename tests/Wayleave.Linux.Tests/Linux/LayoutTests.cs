@@ -61,6 +61,7 @@ public class LayoutTests
         ("linux/sync_file.h", [typeof(sync_file_deadline), typeof(sync_set_deadline)], "SYNC_IOC_SET_DEADLINE"),
         ("linux/if_tun.h", [typeof(if_tun_uso)], "TUN_F_USO6"),
         ("linux/netdev.h", [typeof(netdev)], "NETDEV_CMD_BIND_RX"),
+        ("asm-generic/socket.h", [typeof(socket_pidfd)], "SO_PEERPIDFD"),
         ("asm-generic/socket.h", [typeof(socket_devmem)], "SO_DEVMEM_DONTNEED"),
         ("linux/uio.h", [typeof(dmabuf_cmsg), typeof(dmabuf_token)], "struct dmabuf_token"),
         ("drm/drm.h", [

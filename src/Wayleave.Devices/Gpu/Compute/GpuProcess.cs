@@ -259,7 +259,7 @@ public sealed class GpuProcess
 
         IsClosed = true;
         Memory.Clear();
-        foreach (EngineQueue queue in _queues)
+        foreach (EngineQueue queue in _queues.ToArray())
         {
             queue.Lose();
             if (!queue.HasWork)
