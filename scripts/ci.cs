@@ -156,7 +156,8 @@ void Tests()
     Environment.SetEnvironmentVariable("WAYLEAVE_TEST_REPORTS", null);
 
     int before = failed, executed = 0;
-    foreach (string project in Projects("tests"))
+    // What else is there are programs that tests run.
+    foreach (string project in Projects("tests").Where(p => p.EndsWith(".Tests.csproj", StringComparison.Ordinal)))
     {
         string name = Path.GetFileNameWithoutExtension(project);
         string report = Path.Combine(reports, name + ".json");
