@@ -98,7 +98,7 @@ foreach (Row row in rows)
     Console.WriteLine(string.Create(
         CultureInfo.InvariantCulture,
         $"{row.Of.Ours,-16} {row.Ours,8:F2} {row.Theirs,8:F2} {row.Ratio,6:F2}  {row.Of.Bar ?? "-",-9} "
-            + row.Of.Theirs));
+            + $"{row.Of.Theirs}"));
 }
 
 return 0;

@@ -18,11 +18,7 @@ internal sealed class CopyPair
 
     private const int PlainBytesPerLook = 1 << 20;
 
-    // Far longer than a batch of the engine takes, and about as long as a sleep and a wake.
-    private static readonly TimeSpan s_patience = TimeSpan.FromMicroseconds(20);
-
-    // In case a fence never comes: the engine's own time-out ends it.
-    private static readonly TimeSpan s_sleep = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_patience = TimeSpan.FromMicroseconds(50);
 
     private readonly HostContext _host;
     private readonly CopyEnd _from;
@@ -173,9 +169,7 @@ internal sealed class CopyPair
         }
     }
 
-    // Sleeps when nothing comes for a while: the engine's thread may have been put on this processor, because others
-    // keep the rest busy. Who spins or yields then has most of the time, and the engine, which sleeps between two
-    // submissions, hardly any.
+    // Yields when nothing comes for a while: the engine's thread may have been put on this processor.
     private void Await(ref long progress)
     {
         if (Reap())
@@ -184,31 +178,11 @@ internal sealed class CopyPair
         }
         else if (Stopwatch.GetElapsedTime(progress) > s_patience)
         {
-            SleepUntilDone();
+            Thread.Yield();
         }
         else
         {
             Thread.SpinWait(5);
-        }
-    }
-
-    private void SleepUntilDone()
-    {
-        if (_pending.Count == 0)
-        {
-            return;
-        }
-
-        TaskCompletionSource ended = new();
-        bool isPending;
-        using (_host.Enter())
-        {
-            isPending = _pending.Last().TryAddCallback(_ => ended.SetResult()) == Errno.Success;
-        }
-
-        if (isPending)
-        {
-            ended.Task.Wait(s_sleep);
         }
     }
 
