@@ -18,7 +18,7 @@ foreach (string step in args[5..])
     Say("end", step);
 }
 
-await Task.Delay(Timeout.Infinite);
+await Console.In.ReadToEndAsync(); // which has an end when whoever started this is gone without a kill
 
 static void Say(string what, string step)
 {

@@ -53,9 +53,9 @@ internal sealed class DemoStory(CommandContext context) : IDisposable
             $"take back {ByteSize.Format(region.ReclaimedBytes)}, lent as a {kind} region under key "
             + $"0x{region.Rkey:x8}, while A writes to it:");
         ProofStory.Write(proof, context.Out);
-        Tell(
-            $"  last packet that landed: PSN {region.LastPlacedPsn}; first one refused: PSN {region.FirstRefusedPsn}, "
-            + $"NAK 0x62; A saw {region.WriterStatus}");
+        string refused = region.FirstRefusedPsn is { } psn
+            ? $"first one refused: PSN {psn}, NAK 0x62" : "none was refused";
+        Tell($"  last packet that landed: PSN {region.LastPlacedPsn}; {refused}; A saw {region.WriterStatus}");
         Tell($"  A came back {region.Attempts} times with the old key: {region.Refused} times refused");
         Tell(
             $"  the new owner marked {ByteSize.Format(region.OverlapBytes)} of it: {region.LateWriteBytes} bytes "

@@ -18,6 +18,7 @@ internal sealed class VictimProcess : IDisposable
     {
         ProcessStartInfo start = new(Path.Combine(AppContext.BaseDirectory, "Wayleave.Victim"), arguments)
         {
+            RedirectStandardInput = true, // its end is the victim's, should this process end first
             RedirectStandardOutput = true,
             RedirectStandardError = true,
         };
