@@ -20,7 +20,9 @@ Comparison[] comparisons =
     new("import_and_map", "ucx cma get", "<= 20 us"),
     new("import_and_map", "copy_read", "<= 20 us"),
     new("first_byte", "ucx cma get", null),
-    new("hand_over", "ucx cma get", null),
+    new("hand_over", "ucx posix put_bw", "<= 20 us"),
+    new("hand_over", "ucx cma get", "<= 20 us"),
+    new("rested_import_and_map", "ucx cma get", null),
     new("ring", "ucx posix put_lat", "<= 1 us"),
     new("copy_mapped", "copy", "<= 1.11"),
     new("copy_mapped", "ucx posix put_bw", null),
@@ -92,12 +94,12 @@ if (json)
 }
 
 Console.WriteLine(
-    $"{"us",-16} {"ours",8} {"peer",8} {"ratio",6}  {"bar",-9} peer, {rounds} rounds");
+    $"{"us",-21} {"ours",8} {"peer",8} {"ratio",6}  {"bar",-9} peer, {rounds} rounds");
 foreach (Row row in rows)
 {
     Console.WriteLine(string.Create(
         CultureInfo.InvariantCulture,
-        $"{row.Of.Ours,-16} {row.Ours,8:F2} {row.Theirs,8:F2} {row.Ratio,6:F2}  {row.Of.Bar ?? "-",-9} "
+        $"{row.Of.Ours,-21} {row.Ours,8:F2} {row.Theirs,8:F2} {row.Ratio,6:F2}  {row.Of.Bar ?? "-",-9} "
             + $"{row.Of.Theirs}"));
 }
 

@@ -13,6 +13,9 @@ namespace Wayleave.Client;
 /// </summary>
 public sealed class BrokerClient : IDisposable
 {
+    // Most answers are there within this, and to be woken by one takes as long again.
+    private static readonly TimeSpan s_spin = TimeSpan.FromMicroseconds(50);
+
     private readonly MessageSocket _socket;
     private readonly Lock _lock = new();
     private readonly byte[] _buffer = new byte[BrokerMessage.BytesMax];
@@ -242,7 +245,7 @@ public sealed class BrokerClient : IDisposable
             write?.Invoke(ref writer);
             Errno errno = _socket.Send(writer.Finish(), descriptors);
             ThrowIfGone(operation, errno, length: 1);
-            errno = _socket.Receive(_buffer, out int length, out FileDescriptor[] received);
+            errno = _socket.Receive(_buffer, out int length, out FileDescriptor[] received, s_spin);
             ThrowIfGone(operation, errno, length);
             if (!BrokerMessage.TryRead(_buffer.AsSpan(0, length), out BrokerHeader header, out BrokerReader body)
                 || !header.IsAnswer || header.Operation != code || header.Tag != _tag)

@@ -72,7 +72,7 @@ public sealed class BenchCommandTests
         string[] expected =
         [
             "export", "import_and_map", "first_byte", "hand_over", "touch", "unmap_and_close", "copy", "copy_mapped",
-            "ring", "ring_copy",
+            "ring", "ring_copy", "rested_import_and_map", "rested_hand_over",
         ];
         Assert.Subset(results.Keys.ToHashSet(), expected.ToHashSet());
         Assert.All(results.Values, r => Assert.Equal(20, r.GetProperty("latency").GetProperty("count").GetInt32()));

@@ -35,12 +35,13 @@ internal static class LocalMessages
         }
     }
 
-    /// <summary>Waits for numbers, and a descriptor if one comes with them.</summary>
+    /// <summary>Waits for numbers, and a descriptor if one comes with them; looks for so long before it sleeps.</summary>
     /// <returns>False when the other process has closed its end.</returns>
-    public static bool TryReceive(MessageSocket socket, Span<long> numbers, out FileDescriptor? descriptor)
+    public static bool TryReceive(
+        MessageSocket socket, Span<long> numbers, out FileDescriptor? descriptor, TimeSpan spin = default)
     {
         Span<byte> bytes = stackalloc byte[(NumbersMax + 1) * sizeof(long)];
-        Errno errno = socket.Receive(bytes, out int length, out FileDescriptor[] received);
+        Errno errno = socket.Receive(bytes, out int length, out FileDescriptor[] received, spin);
         descriptor = received.Length > 0 ? received[0] : null;
         if (errno != Errno.Success || length == 0)
         {
