@@ -1,5 +1,4 @@
 using System.Net;
-using Wayleave.Client;
 using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
@@ -9,8 +8,6 @@ using Wayleave.Host.Control;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 using Wayleave.Host.Transfers;
-using Wayleave.Linux;
-using Wayleave.Linux.Sharing;
 using Wayleave.Linux.UserFaults;
 
 namespace Wayleave.Victim;
@@ -25,8 +22,7 @@ internal sealed class Belongings(string control, string broker, string meeting, 
         null, new ControlClientOptions { SocketPath = control, EnvironmentVariables = _ => null });
 
     private readonly List<object> _held = []; // nothing is let go of
-    private BrokerClient _broker = null!;
-    private ClientBuffer _given = null!;
+    private readonly SharedBelongings _shared = new(broker, meeting);
     private HeldContext _context = null!;
     private BufferHandleDocument _memory = null!;
     private RegionDocument _onDemand = null!;
@@ -35,9 +31,13 @@ internal sealed class Belongings(string control, string broker, string meeting, 
 
     public Task TakeAsync(string step) => step switch
     {
-        "broker" => Run(OpenBroker),
-        "give" => Run(Give),
-        "take" => Run(Take),
+        "broker" => Run(_shared.Open),
+        "give" => Run(_shared.Give),
+        "take" => Run(_shared.Take),
+        "work" => Run(_shared.Submit),
+        "fences" => Run(_shared.SendFences),
+        "rings" => Run(_shared.OpenRings),
+        "keys" => Run(_shared.Register),
         "context" => OpenContextAsync(),
         "memory" => RegisterMemoryAsync(),
         "objects" => RegisterObjectsAsync(),
@@ -58,42 +58,6 @@ internal sealed class Belongings(string control, string broker, string meeting, 
     {
         step();
         return Task.CompletedTask;
-    }
-
-    private void OpenBroker()
-    {
-        _broker = BrokerClient.Connect(broker, "victim");
-        ClientDevice gpu = _broker.OpenDevice("gpu0");
-        _given = gpu.Allocate("given", Bytes);
-        Map(_given).Fill(0xEE);
-        Map(gpu.Allocate("withdrawable", Bytes, ClientStorage.Withdrawable)).Fill(1);
-        _held.Add(gpu.Allocate("revocable", Bytes, ClientStorage.Revocable));
-    }
-
-    private Span<byte> Map(ClientBuffer buffer)
-    {
-        ClientMapping mapping = buffer.Map();
-        _held.Add(mapping);
-        return mapping.Memory.Span;
-    }
-
-    // To whoever waits there; a descriptor of ours stays open too.
-    private void Give()
-    {
-        FileDescriptor descriptor = _given.Export();
-        _held.Add(descriptor);
-        using MessageSocket socket = MessageSocket.Connect(meeting);
-        socket.Send("give"u8, [descriptor]);
-    }
-
-    private void Take()
-    {
-        using MessageSocket socket = MessageSocket.Connect(meeting);
-        socket.Send("take"u8, []);
-        socket.Receive(new byte[16], out _, out FileDescriptor[] descriptors);
-        ClientBuffer taken = _broker.Import(descriptors[0]);
-        _held.AddRange([descriptors, taken]);
-        Map(taken)[0] = 0x77;
     }
 
     private async Task OpenContextAsync() => _context = await _client.OpenGpuAsync("gpu0", "victim");

@@ -72,7 +72,7 @@ internal sealed class BrokerSession(WayleaveHost host, BrokerStore store, Broker
     /// </summary>
     public void End()
     {
-        foreach (IBrokerUse use in All<IBrokerUse>().Reverse())
+        foreach (IBrokerUse use in Store.EndsUses ? All<IBrokerUse>().Reverse() : [])
         {
             use.End();
         }

@@ -28,6 +28,11 @@ internal sealed class BrokerStore
     /// <summary>For who connects and says nothing; who has said hello may be silent for as long as it likes.</summary>
     internal TimeSpan GreetingMax { get; set; } = TimeSpan.FromSeconds(10);
 
+    /// <summary>
+    /// Off, keys, queue pairs, rings and timelines of a connection outlive it: for the test that must notice.
+    /// </summary>
+    internal bool EndsUses { get; set; } = true;
+
     public BrokerPrograms Programs { get; }
 
     public BrokerHandles Handles { get; }

@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Net;
-using Wayleave.Client;
 using Wayleave.Core;
 using Wayleave.Core.Checking;
 using Wayleave.Core.Retirement;
@@ -14,7 +13,6 @@ using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
 using Wayleave.Host.Objects;
 using Wayleave.Host.Transfers;
-using Wayleave.Linux.Sharing;
 using Wayleave.Linux.Tests.Control;
 using Wayleave.Linux.UserFaults;
 using Xunit;
@@ -28,7 +26,7 @@ namespace Wayleave.Linux.Tests.EndToEnd;
 [Collection(EndToEndRuns.Name)]
 public sealed class DeathTests : IAsyncLifetime
 {
-    private const int Bytes = 64 << 10;
+    internal const int Bytes = 64 << 10;
     private const string Address = "127.0.45.2";
 
     // In an order in which each has what it needs; a seed changes it within that.
@@ -37,6 +35,10 @@ public sealed class DeathTests : IAsyncLifetime
         ("broker", []),
         ("give", ["broker"]),
         ("take", ["broker"]),
+        ("work", ["broker"]),
+        ("fences", ["work", "take"]),
+        ("rings", ["work"]),
+        ("keys", ["broker"]),
         ("context", []),
         ("memory", ["context"]),
         ("objects", ["context"]),
@@ -66,7 +68,17 @@ public sealed class DeathTests : IAsyncLifetime
         _served = await ServedHost.StartAsync(_folder, Address, TimeProvider.System, devices: new HostConfig
         {
             Nics = [new NicConfig { PathMtuBytes = 1024 }],
-            Gpus = [new GpuConfig { VramBytes = 64 << 20, SystemPoolBytes = 16 << 20 }],
+            Gpus =
+            [
+                new GpuConfig
+                {
+                    VramBytes = 64 << 20,
+                    SystemPoolBytes = 16 << 20,
+
+                    // A job that never ends is the test's to end, on however busy a machine.
+                    Compute = new ComputeConfig { HangLimit = ComputeConfig.HangLimitMax },
+                },
+            ],
             Nvmes = [],
             Broker = new BrokerConfig { SocketPath = Path.Combine(_folder.Root, "broker") },
             Control = new ControlConfig { Port = 0 },
@@ -117,12 +129,13 @@ public sealed class DeathTests : IAsyncLifetime
         string[] order = Shuffle(random);
         int last = seed == 1 ? order.Length - 1 : random.Next(order.Length);
         bool isInside = seed != 1 && random.Next(2) == 0;
-        await using Bystander bystander = await Bystander.OpenAsync(this);
-        Ledger before = await TakeLedgerAsync();
+        await using DeathBystander bystander =
+            await DeathBystander.OpenAsync(_served, _broker.SocketPath, _peer);
+        DeathLedger before = await DeathLedger.TakeAsync(_served, _broker.Store);
 
         string[] steps = order[..(last + 1)];
         using VictimProcess victim = StartVictim(seed, steps);
-        using Exchange exchange = Exchange.Start(Meeting, bystander);
+        using DeathExchange exchange = DeathExchange.Start(Meeting, bystander, _peer);
         await victim.UntilSaysAsync($"{(isInside ? "begin" : "end")} {steps[^1]}");
         Taken taken = TakeNote();
         Task<WorkCompletionStatus>? writes = steps.SkipLast(1).Contains("memory")
@@ -133,8 +146,11 @@ public sealed class DeathTests : IAsyncLifetime
         if (seed == 1)
         {
             await UntilAsync("three names wait", async () =>
-                (await TakeLedgerAsync()).PendingPoints == before.PendingPoints + 3);
-            ExpectEverything(before, await TakeLedgerAsync(), taken);
+                (await DeathLedger.TakeAsync(_served, _broker.Store)).PendingPoints == before.PendingPoints + 3);
+            await UntilAsync("a peer writes and the other program has the fences", () =>
+                Task.FromResult(exchange is { Writes: not null, Fences: > 0 }));
+            exchange.ExpectWaiting();
+            ExpectEverything(before, await DeathLedger.TakeAsync(_served, _broker.Store), taken);
         }
 
         victim.Kill();
@@ -150,8 +166,7 @@ public sealed class DeathTests : IAsyncLifetime
             Assert.NotEqual(WorkCompletionStatus.Success, await writes);
         }
 
-        exchange.Stop();
-        Assert.All(exchange.Given, m => Assert.Equal(-1, m.Memory.Span.IndexOfAnyExcept((byte)0xEE)));
+        await exchange.ExpectToldAsync();
         exchange.Dispose();
         await ExpectLedgerAsync(before);
         ExpectGone(taken);
@@ -162,7 +177,7 @@ public sealed class DeathTests : IAsyncLifetime
     public async Task A_host_that_forgets_the_regions_of_the_dead_is_found_out()
     {
         Host.Compute.Regions.EndsWithClient = false;
-        Ledger before = await TakeLedgerAsync();
+        DeathLedger before = await DeathLedger.TakeAsync(_served, _broker.Store);
         using VictimProcess victim = StartVictim(0, ["context", "memory", "objects"]);
         await victim.UntilSaysAsync("end objects");
         Taken taken = TakeNote();
@@ -173,7 +188,7 @@ public sealed class DeathTests : IAsyncLifetime
         await UntilAsync("its context has ended", () => Task.FromResult(Host.Compute.List().Count == 0));
 
         // Its pages are not free, its keys are alive, and a peer still writes to what it had pinned.
-        Assert.NotEqual(before, await TakeLedgerAsync());
+        Assert.NotEqual(before, await DeathLedger.TakeAsync(_served, _broker.Store));
         Assert.Contains(taken.Keys, k => Host.Nics[0].Device.FindRegion(k) is { State: MemoryRegionState.Valid });
         Assert.False(writes.IsCompleted);
         foreach (ComputeContext context in taken.Contexts)
@@ -182,6 +197,49 @@ public sealed class DeathTests : IAsyncLifetime
         }
 
         Assert.NotEqual(WorkCompletionStatus.Success, await writes);
+    }
+
+    [Fact]
+    public async Task A_host_that_forgets_the_keys_of_a_dead_program_is_found_out()
+    {
+        _broker.Store.EndsUses = false;
+        await using DeathBystander bystander =
+            await DeathBystander.OpenAsync(_served, _broker.SocketPath, _peer);
+        DeathLedger before = await DeathLedger.TakeAsync(_served, _broker.Store);
+        using VictimProcess victim = StartVictim(0, ["broker", "keys"]);
+        using DeathExchange exchange = DeathExchange.Start(Meeting, bystander, _peer);
+        await victim.UntilSaysAsync("end keys");
+        victim.Kill();
+        exchange.Stop();
+        await UntilAsync("its connection has ended", () =>
+            Task.FromResult(AccountOf(victim.Id, BrokerAccount.Connections) == 0));
+
+        // Its keys are on its account, and a peer still writes to its memory, which is nobody else's.
+        DeathLedger now = await DeathLedger.TakeAsync(_served, _broker.Store);
+        Assert.Equal((before.Keys + 5, before.Programs + 1), (now.Keys, now.Programs));
+        Assert.True(now.VramFree < before.VramFree);
+        Assert.False(exchange.Writes!.IsCompleted);
+        BrokerNicUse[] left = [.. _broker.Store.Regions.AllLocked.Reverse()];
+        Array.ForEach(left, u => u.End());
+        await exchange.ExpectToldAsync();
+        await UntilAsync("the ledger is as before", async () =>
+            await DeathLedger.TakeAsync(_served, _broker.Store) == before);
+    }
+
+    [Fact]
+    public async Task A_host_that_tells_nobody_of_the_fences_of_the_dead_is_found_out()
+    {
+        _broker.Store.Syncs.Signals = false;
+        await using DeathBystander bystander =
+            await DeathBystander.OpenAsync(_served, _broker.SocketPath, _peer);
+        using VictimProcess victim = StartVictim(0, ["broker", "take", "work", "fences"]);
+        using DeathExchange exchange = DeathExchange.Start(Meeting, bystander, _peer);
+        await victim.UntilSaysAsync("end fences");
+        await UntilAsync("the other program has them", () => Task.FromResult(exchange.Fences > 0));
+        victim.Kill();
+        await UntilAsync("nothing is on its account but what is given away", () =>
+            Task.FromResult(AccountOf(victim.Id, BrokerAccount.Jobs) == 0));
+        exchange.ExpectWaiting();
     }
 
     [Theory]
@@ -244,6 +302,14 @@ public sealed class DeathTests : IAsyncLifetime
                 UserMemoryFreeBytes: 256 << 10,
             });
         Assert.Empty(strict.Host.GetViolations());
+    }
+
+    private long AccountOf(int processId, BrokerAccount account)
+    {
+        using (Host.Context.Enter())
+        {
+            return _broker.Store.Programs.AllLocked.First(p => p.ProcessId == processId).Ledger[account];
+        }
     }
 
     private VictimProcess StartVictim(int seed, string[] steps) => VictimProcess.Start(
@@ -325,15 +391,18 @@ public sealed class DeathTests : IAsyncLifetime
         }
     }
 
-    private static void ExpectEverything(Ledger before, Ledger now, Taken taken)
+    private static void ExpectEverything(DeathLedger before, DeathLedger now, Taken taken)
     {
         int keys = UserFaultRegion.IsSupported(out _) ? 8 : 7;
         Assert.Equal((keys, 1), (taken.Keys.Length, taken.Pairs.Length));
         Assert.True(now.VramFree < before.VramFree && now.FreePages < before.FreePages, now.ToString());
         Assert.True(now.Attachments >= before.Attachments + 4, now.ToString()); // of objects that are not its own
         Assert.Equal(
-            (before.Contexts + 1, before.Leases + 1, before.Resources + 1, before.Programs + 1, before.Objects + 1),
+            (before.Contexts + 2, before.Leases + 1, before.Resources + 1, before.Programs + 1, before.Objects + 1),
             (now.Contexts, now.Leases, now.Resources, now.Programs, now.Objects));
+        Assert.Equal((before.Shared + 5, before.Keys + 5), (now.Shared, now.Keys)); // three keys and two queue pairs
+        Assert.True(now.SharedAttachments >= before.SharedAttachments + 7, now.ToString());
+        Assert.True(now.Descriptors >= before.Descriptors + 6, now.ToString()); // of memory, and five fences
     }
 
     private void ExpectGone(Taken taken)
@@ -343,43 +412,14 @@ public sealed class DeathTests : IAsyncLifetime
         Assert.All(taken.Contexts, c => Assert.True(c.Ending!.IsCompletedSuccessfully));
     }
 
-    private async Task<Ledger> TakeLedgerAsync()
+    private async Task ExpectLedgerAsync(DeathLedger before)
     {
-        ComputeDocument compute = await _served.Client.GetComputeAsync(Cancellation);
-        StatsDocument stats = await _served.Client.GetStatsAsync(Cancellation);
-        ResourcesDocument resources = await _served.Client.GetResourcesAsync(Cancellation);
-        BuffersDocument buffers = await _served.Client.GetBuffersAsync(Cancellation);
-        IReadOnlyList<DeviceObject> objects = Host.Objects.List();
-        int transfers = Host.Transfers.List().Count, programs = _broker.Store.Programs.Count;
-        using (Host.Context.Enter())
-        {
-            GpuHandle gpu = Host.Gpus[0];
-            return new Ledger(
-                gpu.Device.Stats.VramFreeBytes,
-                gpu.Device.Stats.SystemFreeBytes,
-                gpu.Device.Quarantine.Bytes,
-                gpu.UserMemory.FreePages,
-                gpu.UserMemory.SwapUsed,
-                compute.Gpus.Sum(g => g.Contexts.Count),
-                compute.Points.Count(p => p.State != SyncPointState.Signaled),
-                stats.Objects,
-                stats.Leases,
-                resources.Providers.Sum(p => p.Resources.Count),
-                buffers.Buffers.Count,
-                objects.Sum(o => o.Buffer.Attachments.Count),
-                transfers,
-                programs);
-        }
-    }
-
-    private async Task ExpectLedgerAsync(Ledger before)
-    {
-        Ledger now = await TakeLedgerAsync();
+        DeathLedger now = await DeathLedger.TakeAsync(_served, _broker.Store);
         long start = Stopwatch.GetTimestamp();
         while (now != before && Stopwatch.GetElapsedTime(start) < TimeSpan.FromSeconds(30))
         {
             await Task.Delay(5, Cancellation);
-            now = await TakeLedgerAsync();
+            now = await DeathLedger.TakeAsync(_served, _broker.Store);
         }
 
         Assert.Equal(before, now);
@@ -412,198 +452,6 @@ public sealed class DeathTests : IAsyncLifetime
         await client.CommitObjectAsync(made.Id, null, Cancellation);
     }
 
-    /// <summary>What a host has given out, counted; the same before and after.</summary>
-    private sealed record Ledger(
-        ulong VramFree,
-        ulong SystemFree,
-        ulong Quarantined,
-        long FreePages,
-        long Swapped,
-        int Contexts,
-        int PendingPoints,
-        int Objects,
-        int Leases,
-        int Resources,
-        int Buffers,
-        int Attachments,
-        int Transfers,
-        int Programs);
-
     /// <summary>What the victim had when it died.</summary>
     private sealed record Taken(ComputeContext[] Contexts, uint[] Keys, QueuePair[] Pairs);
-
-    /// <summary>The other side of "give" and "take": descriptors go to and fro.</summary>
-    private sealed class Exchange(System.Net.Sockets.Socket listener, Bystander bystander) : IDisposable
-    {
-        private readonly List<ClientMapping> _given = [];
-        private readonly List<IDisposable> _held = [];
-        private Thread? _thread;
-
-        public IReadOnlyList<ClientMapping> Given => _given;
-
-        public static Exchange Start(string meeting, Bystander bystander)
-        {
-            Exchange exchange = new(MessageSocket.Listen(meeting, 4), bystander);
-            exchange._thread = new Thread(exchange.Run) { IsBackground = true };
-            exchange._thread.Start();
-            return exchange;
-        }
-
-        public void Stop()
-        {
-            listener.Dispose();
-            _thread?.Join();
-            _thread = null;
-        }
-
-        public void Dispose()
-        {
-            Stop();
-            _given.ForEach(m => m.Dispose());
-            _held.ForEach(h => h.Dispose());
-            _given.Clear();
-            _held.Clear();
-        }
-
-        private void Run()
-        {
-            byte[] word = new byte[16];
-            while (true)
-            {
-                System.Net.Sockets.Socket accepted;
-                try
-                {
-                    accepted = listener.Accept();
-                }
-                catch (Exception e) when (e is System.Net.Sockets.SocketException or ObjectDisposedException)
-                {
-                    return; // Stop
-                }
-
-                using MessageSocket met = new(accepted);
-                if (met.Receive(word, out int length, out FileDescriptor[] sent) != Errno.Success || length == 0)
-                {
-                    continue; // it died before it said anything
-                }
-
-                if (sent is [{ } given])
-                {
-                    ClientBuffer buffer = bystander.Broker.Import(given);
-                    _held.AddRange([buffer, given]);
-                    _given.Add(buffer.Map());
-                }
-                else
-                {
-                    _ = met.Send("take"u8, [bystander.Exported], waits: false); // or it died while it waited
-                }
-            }
-        }
-    }
-
-    /// <summary>A program that works beside the victim: it shares a buffer with it, and queues, and a NIC.</summary>
-    private sealed class Bystander(DeathTests test) : IAsyncDisposable
-    {
-        private HeldContext _context = null!;
-        private QueueDocument _queue = null!;
-        private ClientBuffer _shared = null!;
-        private ClientMapping _mapping = null!;
-        private Connection _connection = null!;
-        private BulkRange _range;
-        private readonly CancellationTokenSource _enough = new();
-        private Task<WorkCompletionStatus> _writes = null!;
-        private DeviceObject _local = null!;
-
-        public BrokerClient Broker { get; private set; } = null!;
-
-        public FileDescriptor Exported { get; private set; } = null!;
-
-        public static async Task<Bystander> OpenAsync(DeathTests test)
-        {
-            Bystander bystander = new(test);
-            await bystander.OpenAsync();
-            return bystander;
-        }
-
-        /// <summary>A job behind a name of the victim's.</summary>
-        public Task<JobDocument> WaitForAsync(string point) => SubmitAsync([point]);
-
-        public async Task<(ContextJobState State, string? Error)> EndOfAsync(JobDocument job)
-        {
-            JobDocument ended = await _context.WaitAsync(job.Id, Cancellation);
-            return (ended.State, ended.Error);
-        }
-
-        public async Task ExpectUndisturbedAsync()
-        {
-            Assert.False(_writes.IsCompleted, "its peer was cut off");
-            Assert.Equal((ContextJobState.Done, null), await EndOfAsync(await SubmitAsync([])));
-            Assert.Equal(-1, _mapping.Memory.Span[1..].IndexOfAnyExcept((byte)0x55)); // the first is the victim's
-            Assert.False(_shared.Describe().IsRevoked);
-        }
-
-        public async ValueTask DisposeAsync()
-        {
-            await _enough.CancelAsync();
-            await ((Task)_writes).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-            await _connection.DisposeAsync();
-            await test._peer.Objects.AbortAsync(_local, "the test ended");
-            _mapping.Dispose();
-            Exported.Dispose();
-            Broker.Dispose();
-            await _context.DisposeAsync();
-            _enough.Dispose();
-        }
-
-        private async Task OpenAsync()
-        {
-            Broker = BrokerClient.Connect(test._broker.SocketPath, "bystander");
-            _shared = Broker.OpenDevice("gpu0").Allocate("bystander", Bytes);
-            _mapping = _shared.Map();
-            _mapping.Memory.Span.Fill(0x55);
-            Exported = _shared.Export();
-
-            _context = await test._served.Client.OpenGpuAsync("gpu0", "bystander", Cancellation);
-            _queue = await _context.CreateQueueAsync(new CreateQueueDocument { Name = "q" }, Cancellation);
-            BufferHandleDocument memory = await _context.AllocateAsync(Bytes, Cancellation);
-            RegionDocument region = await _context.RegisterAsync(
-                new RegisterRegionDocument { Handle = memory.Handle, Kind = ContextRegionKind.OnDemand }, Cancellation);
-            await _context.PrefetchAsync(
-                region.Id, new PrefetchDocument { Va = region.Va, LengthBytes = Bytes, Write = true }, Cancellation);
-            _local = await test._peer.Objects.CreateAsync("gpu0", "bystander", Bytes, null, Cancellation);
-            _connection = await Connection.OpenAsync(test._peer.Nics[0], _local);
-            ConnectionEndDocument end = await _context.ConnectAsync(
-                new ConnectContextDocument { Peer = ConnectionEndDocument.From(_connection.Local) }, Cancellation);
-            _connection.Connect(end.ToEnd());
-            _range = new BulkRange(0, _connection.Region.Key, region.Va, region.Rkey, Bytes);
-            _writes = Task.Factory.StartNew(WriteAll, TaskCreationOptions.LongRunning);
-        }
-
-        private WorkCompletionStatus WriteAll()
-        {
-            BulkTransfer bulk = new(
-                test._peer.Nics[0].Driver, _connection.QueuePair, _connection.Completions, test._peer.Context);
-            WorkCompletionStatus status;
-            do
-            {
-                status = bulk.Run(BulkDirection.Write, _range, _enough.Token);
-            }
-            while (status == WorkCompletionStatus.Success);
-            return status;
-        }
-
-        private Task<JobDocument> SubmitAsync(string[] after)
-        {
-            byte[] fill = new byte[GpuCommand.SizeBytes];
-            GpuCommand command = new()
-            {
-                Opcode = GpuOpcode.Fill,
-                Target = _context.Context.Results.Address,
-                Count = 4,
-            };
-            command.Write(fill);
-            SubmitJobDocument submit = new() { Queue = _queue.Id, Commands = fill };
-            submit.After = after;
-            return _context.SubmitAsync(submit, Cancellation);
-        }
-    }
 }
