@@ -1,4 +1,5 @@
 using System.Net;
+using System.Runtime.InteropServices;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
@@ -35,11 +36,44 @@ internal sealed class ContextPeer(WayleaveHost host, DeviceObject local, HeldCon
     public Task FillAsync(byte value) =>
         host.Objects.ForEachPieceAsync(local, (_, bytes) => bytes.Fill(value), Cancellation);
 
+    /// <summary>Fills it with words that are of this seed and of their place in it.</summary>
+    public Task FillWordsAsync(uint seed) => host.Objects.ForEachPieceAsync(
+        local,
+        (at, bytes) =>
+        {
+            Span<uint> words = MemoryMarshal.Cast<byte, uint>(bytes);
+            for (int i = 0; i < words.Length; i++)
+            {
+                words[i] = Word(seed, (int)(at / sizeof(uint)) + i);
+            }
+        },
+        Cancellation);
+
+    /// <summary>It holds those words, each times a factor.</summary>
+    public Task ExpectWordsAsync(uint seed, uint factor = 1) => host.Objects.ForEachPieceAsync(
+        local, (at, bytes) => ExpectWords(bytes, seed, factor, (int)(at / sizeof(uint))), Cancellation);
+
+    /// <summary>The same of any bytes.</summary>
+    public static void ExpectWords(ReadOnlySpan<byte> bytes, uint seed, uint factor = 1, int first = 0)
+    {
+        ReadOnlySpan<uint> words = MemoryMarshal.Cast<byte, uint>(bytes);
+        for (int i = 0; i < words.Length; i++)
+        {
+            if (words[i] != Word(seed, first + i) * factor)
+            {
+                Assert.Fail($"word {first + i} of seed {seed:x} is {words[i]:x}");
+            }
+        }
+    }
+
     /// <summary>By a queue pair of its own, which an error ends.</summary>
     public WorkCompletionStatus Transfer(BulkDirection direction, RegionDocument region, ulong lengthBytes = Bytes) =>
         TransferAsync(direction, region, lengthBytes).GetAwaiter().GetResult();
 
     public ValueTask DisposeAsync() => host.DisposeAsync();
+
+    private static uint Word(uint seed, int index) =>
+        (uint)(((((ulong)seed << 32) | (uint)index) * 0x9E37_79B9_7F4A_7C15) >> 32);
 
     private async Task<WorkCompletionStatus> TransferAsync(
         BulkDirection direction, RegionDocument region, ulong lengthBytes)
