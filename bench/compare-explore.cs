@@ -1,6 +1,7 @@
 #!/usr/bin/env dotnet
 #:property PublishAot=false
 #:property RestorePackagesWithLockFile=false
+#:project Wayleave.Compare
 
 // wayleave check beside spin: the scenario move-once, which drives the shipped code, and compare-explore.pml, which
 // states the same move as a model. The programs take turns, round by round; medians of the rounds and of the rounds'
@@ -10,51 +11,34 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
 using System.Text.RegularExpressions;
+using Wayleave.Compare;
 
 const int SmallRounds = 2; // of each importer, as in the scenario
 const int LargeRounds = 16; // for spin alone: the small model is over before it can be timed well
 const int SmallRuns = 50; // of the verifier, in one measurement
 const int DrawnOrders = 40_000;
 
-int rounds = 5;
-bool json = false;
-for (int i = 0; i < args.Length; i++)
+if (ComparisonOptions.Parse("compare-explore", args) is not { } options)
 {
-    if (args[i] == "--json")
-    {
-        json = true;
-    }
-    else if (args[i] == "--rounds" && i + 1 < args.Length && int.TryParse(args[++i], out rounds) && rounds > 0)
-    {
-    }
-    else
-    {
-        Console.Error.WriteLine("usage: compare-explore [--rounds N] [--json]");
-        return 2;
-    }
+    return 2;
 }
 
-(string Program, string Package)[] peers = [("spin", "spin"), ("gcc", "gcc")];
-string[] missing = [.. peers.Where(p => FindProgram(p.Program) is null).Select(p => p.Package)];
-if (missing.Length > 0)
+if (PeerProgram.IsMissing("compare-explore", ("spin", "spin"), ("gcc", "gcc")))
 {
-    Console.Error.WriteLine($"compare-explore: a peer is missing: apt-get install {string.Join(' ', missing)}");
     return 3;
 }
 
-string here = AppContext.GetData("EntryPointFileDirectoryPath") as string ?? ".";
-string wayleave = Path.GetFullPath(Path.Combine(here, "..", "wayleave"));
 string folder = Directory.CreateTempSubdirectory("wayleave-compare-explore-").FullName;
 try
 {
-    Run(wayleave, ["--version"]); // builds it, if it has to be built
+    PeerProgram.Run(PeerProgram.Wayleave, ["--version"]); // builds it, if it has to be built
     string small = Compile(SmallRounds), large = Compile(LargeRounds);
     List<Measured> measured = [];
-    for (int round = 0; round < rounds; round++)
+    for (int round = 0; round < options.Rounds; round++)
     {
         Search spinSmall = MeasureSpin(small, SmallRuns), spinLarge = MeasureSpin(large, runs: 1);
         measured.Add(new Measured(MeasureOurs(), MeasureDrawn(), spinSmall, spinLarge));
-        Console.Error.WriteLine($"round {round + 1} of {rounds}");
+        Console.Error.WriteLine($"round {round + 1} of {options.Rounds}");
     }
 
     Print(measured);
@@ -79,7 +63,7 @@ void Print(List<Measured> measured)
         Compare("spin, every state", LargeRounds, measured, m => m.Large),
     ];
     double orders = Median(measured, m => DrawnOrders / m.Drawn.Seconds);
-    if (json)
+    if (options.IsJson)
     {
         WriteJson(rows, orders);
         return;
@@ -114,7 +98,7 @@ void WriteJson(Row[] rows, double orders)
     using Utf8JsonWriter writer = new(output, new JsonWriterOptions { Indented = true });
     writer.WriteStartObject();
     writer.WriteString("schema", "wayleave.compare_explore/1");
-    writer.WriteNumber("rounds", rounds);
+    writer.WriteNumber("rounds", options.Rounds);
     writer.WriteNumber("complete_orders_per_s", orders);
     writer.WriteStartArray("searches");
     foreach (Row row in rows)
@@ -136,19 +120,15 @@ void WriteJson(Row[] rows, double orders)
     output.WriteByte((byte)'\n');
 }
 
-static double Median(List<Measured> rounds, Func<Measured, double> of)
-{
-    double[] sorted = [.. rounds.Select(of).Order()];
-    int middle = sorted.Length / 2;
-    return sorted.Length % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
+static double Median(List<Measured> rounds, Func<Measured, double> of) => Statistics.Median(rounds.Select(of));
 
 // The verifier without partial-order reduction, which our search has not either.
 string Compile(int importerRounds)
 {
     string work = Directory.CreateDirectory(Path.Combine(folder, $"{importerRounds}")).FullName;
-    Run("spin", ["-a", $"-DROUNDS={importerRounds}", Path.Combine(here, "compare-explore.pml")], work);
-    Run("gcc", ["-w", "-O2", "-DSAFETY", "-DNOREDUCE", "-o", "pan", "pan.c"], work);
+    string model = Path.Combine(PeerProgram.Folder, "compare-explore.pml");
+    PeerProgram.Run("spin", ["-a", $"-DROUNDS={importerRounds}", model], folder: work);
+    PeerProgram.Run("gcc", ["-w", "-O2", "-DSAFETY", "-DNOREDUCE", "-o", "pan", "pan.c"], folder: work);
     return Path.Combine(work, "pan");
 }
 
@@ -160,7 +140,7 @@ Search MeasureDrawn() =>
 // The time that the search itself took, without the start of the program.
 Search Ours(string[] arguments)
 {
-    using JsonDocument report = JsonDocument.Parse(Run(wayleave, arguments));
+    using JsonDocument report = JsonDocument.Parse(PeerProgram.Run(PeerProgram.Wayleave, arguments));
     JsonElement run = report.RootElement.GetProperty("runs")[0];
     if (run.GetProperty("result").GetString() != "holds")
     {
@@ -178,7 +158,7 @@ Search MeasureSpin(string pan, int runs)
     Stopwatch watch = Stopwatch.StartNew();
     for (int i = 0; i < runs; i++)
     {
-        output = Run(pan, ["-w18", "-m1000000"], Path.GetDirectoryName(pan));
+        output = PeerProgram.Run(pan, ["-w18", "-m1000000"], folder: Path.GetDirectoryName(pan));
     }
 
     double seconds = watch.Elapsed.TotalSeconds / runs;
@@ -195,34 +175,6 @@ static long Number(string output, string what)
         : throw new PeerException($"pan does not say how many {what}");
 }
 
-static string Run(string program, string[] arguments, string? folder = null)
-{
-    ProcessStartInfo start = new(program, arguments)
-    {
-        RedirectStandardOutput = true,
-        RedirectStandardError = true,
-        WorkingDirectory = folder ?? "",
-    };
-    using Process process = Process.Start(start) ?? throw new PeerException($"{program} does not start");
-    Task<string> errors = process.StandardError.ReadToEndAsync();
-    Task<string> output = process.StandardOutput.ReadToEndAsync();
-    if (!process.WaitForExit(TimeSpan.FromMinutes(5)))
-    {
-        process.Kill(entireProcessTree: true);
-        throw new PeerException($"{program} {string.Join(' ', arguments)} did not end within 5 minutes");
-    }
-
-    string said = errors.GetAwaiter().GetResult().Trim();
-    return process.ExitCode == 0
-        ? output.GetAwaiter().GetResult()
-        : throw new PeerException($"{program} {string.Join(' ', arguments)} exited with {process.ExitCode}: {said}");
-}
-
-static string? FindProgram(string name) => (Environment.GetEnvironmentVariable("PATH") ?? "")
-    .Split(':', StringSplitOptions.RemoveEmptyEntries)
-    .Select(folder => Path.Combine(folder, name))
-    .FirstOrDefault(File.Exists);
-
 /// <summary>One search: different states, steps made, seconds.</summary>
 internal sealed record Search(long States, long Steps, double Seconds)
 {
@@ -235,5 +187,3 @@ internal sealed record Measured(Search Ours, Search Drawn, Search Small, Search 
 
 internal sealed record Row(
     string Name, int ImporterRounds, Search First, double StatesPerS, double StepsPerS, double Ratio);
-
-internal sealed class PeerException(string message) : Exception(message);

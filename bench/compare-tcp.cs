@@ -1,6 +1,7 @@
 #!/usr/bin/env dotnet
 #:property PublishAot=false
 #:property RestorePackagesWithLockFile=false
+#:project Wayleave.Compare
 
 // wayleave bench tcp-receive beside iperf3 from kernel to kernel, over the loopback and over a pair of virtual wires.
 // The sender is iperf3 -c in each. They take turns, round by round, so that what the machine does meanwhile meets all
@@ -10,6 +11,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
+using Wayleave.Compare;
 
 (string Name, string[] Arguments, double? Bar)[] cases =
 [
@@ -18,41 +20,24 @@ using System.Text.Json;
     ("MTU 65000, hot", ["--mtu", "65000", "--region", "2MiB"], 0.75),
 ];
 
-int rounds = 5;
-bool json = false;
-for (int i = 0; i < args.Length; i++)
+if (ComparisonOptions.Parse("compare-tcp", args) is not { } options)
 {
-    if (args[i] == "--json")
-    {
-        json = true;
-    }
-    else if (args[i] != "--rounds" || i + 1 == args.Length || !int.TryParse(args[++i], out rounds) || rounds < 1)
-    {
-        Console.Error.WriteLine("usage: compare-tcp [--rounds N] [--json]");
-        return 2;
-    }
+    return 2;
 }
 
-string[] missing =
-[
-    .. new[] { ("iperf3", "iperf3"), ("ip", "iproute2") }.Where(p => FindProgram(p.Item1) is null).Select(p => p.Item2),
-];
-if (missing.Length > 0)
+if (PeerProgram.IsMissing("compare-tcp", ("iperf3", "iperf3"), ("ip", "iproute2")))
 {
-    Console.Error.WriteLine($"compare-tcp: a peer is missing: apt-get install {string.Join(' ', missing)}");
     return 3;
 }
 
-string root = Path.GetFullPath(Path.Combine(AppContext.GetData("EntryPointFileDirectoryPath") as string ?? ".", ".."));
-string wayleave = Path.Combine(root, "wayleave");
 List<Result>[] ours = [.. cases.Select(_ => new List<Result>())];
 List<Result> loopback = [], wire = [];
 List<double> limits = [];
 try
 {
-    Run("ip", ["link", "set", "lo", "up"]);
+    PeerProgram.Run("ip", ["link", "set", "lo", "up"]);
     MakeWire();
-    for (int round = 0; round < rounds; round++)
+    for (int round = 0; round < options.Rounds; round++)
     {
         loopback.Add(MeasureIperf("127.0.0.1", []));
         wire.Add(MeasureIperf("10.78.0.2", ["ip", "netns", "exec", "wlcompare"]));
@@ -61,7 +46,7 @@ try
             ours[i].Add(MeasureOurs(cases[i].Arguments, i == 0 ? limits : null));
         }
 
-        Console.Error.WriteLine($"round {round + 1} of {rounds}");
+        Console.Error.WriteLine($"round {round + 1} of {options.Rounds}");
     }
 }
 catch (PeerException e)
@@ -70,13 +55,14 @@ catch (PeerException e)
     return 1;
 }
 
-if (json)
+if (options.IsJson)
 {
     Print();
     return 0;
 }
 
-Console.WriteLine($"{"",-31} {"GB/s",6} {"CPU s/GB",9} {"of lo",6} {"of wire",8} {"of TAP",7}  bar   {rounds} rounds");
+Console.WriteLine(
+    $"{"",-31} {"GB/s",6} {"CPU s/GB",9} {"of lo",6} {"of wire",8} {"of TAP",7}  bar   {options.Rounds} rounds");
 Line("iperf3, loopback", loopback, null);
 Line("iperf3, virtual wire", wire, null);
 for (int i = 0; i < cases.Length; i++)
@@ -86,18 +72,21 @@ for (int i = 0; i < cases.Length; i++)
 
 Console.WriteLine(string.Create(
     CultureInfo.InvariantCulture,
-    $"{"frames of a TAP, thrown away",-31} {Median(limits) / 1e9,6:F2}"));
+    $"{"frames of a TAP, thrown away",-31} {Statistics.Median(limits) / 1e9,6:F2}"));
 return 0;
 
 void Line(string name, List<Result> results, double? bar) => Console.WriteLine(string.Create(
     CultureInfo.InvariantCulture,
-    $"{name,-31} {Median(results.Select(r => r.BytesPerS)) / 1e9,6:F2} ")
+    $"{name,-31} {Statistics.Median(results.Select(r => r.BytesPerS)) / 1e9,6:F2} ")
     + string.Create(
         CultureInfo.InvariantCulture,
-        $"{Median(results.Select(r => r.CpuSPerGb)),9:F2} {Ratio(results, loopback),6:F2} {Ratio(results, wire),8:F2} ")
+        $"{Statistics.Median(results.Select(r => r.CpuSPerGb)),9:F2} ")
+    + string.Create(
+        CultureInfo.InvariantCulture, $"{Ratio(results, loopback),6:F2} {Ratio(results, wire),8:F2} ")
     + string.Create(
         CultureInfo.InvariantCulture,
-        $"{Median(results.Select((r, i) => r.BytesPerS / limits[i])),7:F2}  {(bar is { } b ? $">= {b:F2}" : "-")}"));
+        $"{Statistics.Median(results.Select((r, i) => r.BytesPerS / limits[i])),7:F2}  ")
+    + (bar is { } b ? string.Create(CultureInfo.InvariantCulture, $">= {b:F2}") : "-"));
 
 void Print()
 {
@@ -105,8 +94,8 @@ void Print()
     using Utf8JsonWriter writer = new(output, new JsonWriterOptions { Indented = true });
     writer.WriteStartObject();
     writer.WriteString("schema", "wayleave.compare-tcp/1");
-    writer.WriteNumber("rounds", rounds);
-    writer.WriteNumber("tap_median_bytes_per_s", Median(limits));
+    writer.WriteNumber("rounds", options.Rounds);
+    writer.WriteNumber("tap_median_bytes_per_s", Statistics.Median(limits));
     writer.WriteStartArray("results");
     Object("iperf3 loopback", loopback, null);
     Object("iperf3 wire", wire, null);
@@ -124,8 +113,8 @@ void Print()
     {
         writer.WriteStartObject();
         writer.WriteString("name", name);
-        writer.WriteNumber("median_bytes_per_s", Median(results.Select(r => r.BytesPerS)));
-        writer.WriteNumber("median_receiver_cpu_s_per_gb", Median(results.Select(r => r.CpuSPerGb)));
+        writer.WriteNumber("median_bytes_per_s", Statistics.Median(results.Select(r => r.BytesPerS)));
+        writer.WriteNumber("median_receiver_cpu_s_per_gb", Statistics.Median(results.Select(r => r.CpuSPerGb)));
         writer.WriteNumber("median_ratio_to_loopback", Ratio(results, loopback));
         writer.WriteNumber("median_ratio_to_wire", Ratio(results, wire));
         if (bar is { } least)
@@ -138,26 +127,18 @@ void Print()
 }
 
 static double Ratio(List<Result> results, List<Result> peers) =>
-    Median(results.Select((r, i) => r.BytesPerS / peers[i].BytesPerS));
-
-static double Median(IEnumerable<double> values)
-{
-    double[] sorted = [.. values.Order()];
-    return sorted.Length % 2 == 1
-        ? sorted[sorted.Length / 2]
-        : (sorted[sorted.Length / 2 - 1] + sorted[sorted.Length / 2]) / 2;
-}
+    Statistics.Median(results.Select((r, i) => r.BytesPerS / peers[i].BytesPerS));
 
 // Two namespaces, so that the kernel does not take the short way: this one and wlcompare.
 static void MakeWire()
 {
-    Run("mount", ["-t", "tmpfs", "tmpfs", "/run"]);
-    Run("ip", ["netns", "add", "wlcompare"]);
-    Run("ip", ["link", "add", "wla", "type", "veth", "peer", "name", "wlb", "netns", "wlcompare"]);
-    Run("ip", ["addr", "add", "10.78.0.1/30", "dev", "wla"]);
-    Run("ip", ["link", "set", "wla", "up"]);
-    Run("ip", ["-n", "wlcompare", "addr", "add", "10.78.0.2/30", "dev", "wlb"]);
-    Run("ip", ["-n", "wlcompare", "link", "set", "wlb", "up"]);
+    PeerProgram.Run("mount", ["-t", "tmpfs", "tmpfs", "/run"]);
+    PeerProgram.Run("ip", ["netns", "add", "wlcompare"]);
+    PeerProgram.Run("ip", ["link", "add", "wla", "type", "veth", "peer", "name", "wlb", "netns", "wlcompare"]);
+    PeerProgram.Run("ip", ["addr", "add", "10.78.0.1/30", "dev", "wla"]);
+    PeerProgram.Run("ip", ["link", "set", "wla", "up"]);
+    PeerProgram.Run("ip", ["-n", "wlcompare", "addr", "add", "10.78.0.2/30", "dev", "wlb"]);
+    PeerProgram.Run("ip", ["-n", "wlcompare", "link", "set", "wlb", "up"]);
 }
 
 // The second test counts: in the first, our receiver is not compiled yet.
@@ -165,7 +146,8 @@ Result MeasureOurs(string[] arguments, List<double>? limits)
 {
     string[] limit = limits is null ? [] : ["--with-limit"];
     using JsonDocument report = JsonDocument.Parse(
-        Run(wayleave, ["bench", "tcp-receive", "--rounds", "2", "--json", .. arguments, .. limit]));
+        PeerProgram.Run(
+            PeerProgram.Wayleave, ["bench", "tcp-receive", "--rounds", "2", "--json", .. arguments, .. limit]));
     JsonElement last = report.RootElement.GetProperty("rounds")[1];
     limits?.Add(last.GetProperty("limit_bytes_per_s").GetDouble());
     return new Result(last.GetProperty("bytes_per_s").GetDouble(), last.GetProperty("cpu_s_per_gb").GetDouble());
@@ -174,13 +156,13 @@ Result MeasureOurs(string[] arguments, List<double>? limits)
 static Result MeasureIperf(string address, string[] inside)
 {
     string[] server = [.. inside, "iperf3", "-s", "-1", "-p", "5999"];
-    using Process process = Start(server[0], server[1..]);
+    using Process process = PeerProgram.Start(server[0], server[1..]);
     try
     {
         for (int i = 0; i < 50; i++)
         {
             // Until somebody listens, a client is refused at once.
-            (int exit, string output) = TryRun("iperf3", ["-c", address, "-p", "5999", "-t", "1", "-J"]);
+            (int exit, string output, _) = PeerProgram.TryRun("iperf3", ["-c", address, "-p", "5999", "-t", "1", "-J"]);
             using JsonDocument report = JsonDocument.Parse(output.Length > 0 ? output : "{}");
             if (exit == 0
                 && report.RootElement.TryGetProperty("end", out JsonElement end)
@@ -198,38 +180,8 @@ static Result MeasureIperf(string address, string[] inside)
     }
     finally
     {
-        if (!process.WaitForExit(500))
-        {
-            process.Kill(entireProcessTree: true);
-            process.WaitForExit();
-        }
+        PeerProgram.End(process);
     }
 }
 
-static string Run(string program, string[] arguments)
-{
-    (int exit, string output) = TryRun(program, arguments);
-    return exit == 0 ? output : throw new PeerException($"{program} {string.Join(' ', arguments)}: {output.Trim()}");
-}
-
-// What it printed, or, when it failed, what it complained about.
-static (int Exit, string Output) TryRun(string program, string[] arguments)
-{
-    using Process process = Start(program, arguments);
-    Task<string> errors = process.StandardError.ReadToEndAsync();
-    string output = process.StandardOutput.ReadToEnd();
-    process.WaitForExit();
-    return (process.ExitCode, process.ExitCode == 0 || output.Length > 0 ? output : errors.GetAwaiter().GetResult());
-}
-
-static Process Start(string program, string[] arguments) => Process.Start(
-    new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })
-    ?? throw new PeerException($"{program} does not start");
-
-static string? FindProgram(string name) => (Environment.GetEnvironmentVariable("PATH") ?? "")
-    .Split(':', StringSplitOptions.RemoveEmptyEntries)
-        .Select(folder => Path.Combine(folder, name)).FirstOrDefault(File.Exists);
-
 internal sealed record Result(double BytesPerS, double CpuSPerGb);
-
-internal sealed class PeerException(string message) : Exception(message);
