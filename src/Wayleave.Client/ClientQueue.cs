@@ -33,6 +33,8 @@ public sealed class ClientQueue : IDisposable
 
     public string Name { get; }
 
+    internal uint Number => _number;
+
     /// <summary>Whether commands name memory by address; by handle and offset otherwise.</summary>
     public bool UsesAddresses { get; }
 

@@ -77,29 +77,112 @@ public sealed class ClientRing : IDisposable
             body.WriteUInt32(slot);
         });
 
+    /// <summary>Lets commands of the ring name a queue of a compute engine.</summary>
+    /// <returns>By which number.</returns>
+    /// <exception cref="BrokerException">EMFILE: 16 are there. EBADF: the queue is closed.</exception>
+    public uint AttachQueue(ClientQueue queue)
+    {
+        ArgumentNullException.ThrowIfNull(queue);
+        uint slot = 0;
+        _client.Ask($"attach {queue.Name} to a ring", BrokerOperation.AttachQueueToRing, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt32(queue.Number);
+        }, (ref BrokerReader body, FileDescriptor[] _) => body.TryReadUInt32(out slot) && body.IsEnd);
+        return slot;
+    }
+
+    /// <summary>Ends what <see cref="AttachQueue"/> began; jobs go on.</summary>
+    /// <exception cref="BrokerException">EBADF.</exception>
+    public void DetachQueue(uint slot) =>
+        _client.Ask("detach a queue from a ring", BrokerOperation.DetachQueueFromRing, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt32(slot);
+        });
+
+    /// <summary>
+    /// The fence of a copy or of work that was submitted here and has not ended, for other work and other programs to
+    /// wait for. One question to the host.
+    /// </summary>
+    /// <param name="tag">Of the command; of two under way with one tag it is the later.</param>
+    /// <exception cref="BrokerException">
+    /// EAGAIN: the host has not taken it yet: ask again. ENOENT: it has ended, and its completion is there or will be.
+    /// EDQUOT.
+    /// </exception>
+    public ClientFence ExportFence(ulong tag) =>
+        _client.AskForFence("export a fence of a ring", BrokerOperation.ExportRingFence, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt32(_number);
+            body.WriteUInt64(tag);
+        });
+
     /// <summary>Writes a command, and wakes the host if it sleeps. Never waits.</summary>
     /// <returns>False when the ring is full: take completions first.</returns>
     /// <exception cref="BrokerException">EPROTO: the host took what was not there.</exception>
+    /// <exception cref="ArgumentException">It is work, whose commands come with the other form.</exception>
     public bool TrySubmit(in RingCommand command)
     {
-        if (!_commands.TryGetRoom(wanted: 1, out int room))
+        if (command.Operation == RingOperation.Compute)
         {
-            throw new BrokerException("submit", Errno.EPROTO, "the host's indexes make no sense");
+            throw new ArgumentException("work is submitted with its commands", nameof(command));
         }
 
-        if (room == 0)
+        if (!HasRoom(1))
         {
             return false;
         }
 
         command.Write(_entry);
-        _commands.Write(_entry);
+        Publish(_entry);
+        return true;
+    }
+
+    /// <summary>
+    /// Submits commands to a compute engine, as <see cref="ClientQueue.Submit"/> does. The completion comes at their
+    /// end, with the errno that the fence has, or with that of a refusal: EINVAL, ENOENT, EACCES for a command, EBADF
+    /// for the slot. Never waits.
+    /// </summary>
+    /// <param name="queue">Its slot: what <see cref="AttachQueue"/> said.</param>
+    /// <param name="tag">Comes back with the completion.</param>
+    /// <param name="commands">Of 64 bytes each; one at least, and fewer than the ring has slots.</param>
+    /// <param name="isBarrier">Not before all earlier commands of the ring have ended.</param>
+    /// <returns>False when the ring has not as much room: take completions first.</returns>
+    /// <exception cref="BrokerException">EPROTO: the host took what was not there.</exception>
+    /// <exception cref="ArgumentException">They are not whole commands, none, or more than the ring takes.</exception>
+    public bool TrySubmit(uint queue, ulong tag, ReadOnlySpan<byte> commands, bool isBarrier = false)
+    {
+        int count = commands.Length / RingMemory.CommandBytes;
+        if (count == 0 || count >= Slots || commands.Length % RingMemory.CommandBytes != 0)
+        {
+            throw new ArgumentException($"{commands.Length} bytes are not 1 to {Slots - 1} commands", nameof(commands));
+        }
+
+        if (!HasRoom(count + 1))
+        {
+            return false;
+        }
+
+        byte[] entries = new byte[commands.Length + RingMemory.CommandBytes];
+        new RingCommand(RingOperation.Compute, isBarrier, tag, queue, Length: (ulong)count).Write(
+            entries.AsSpan(0, RingMemory.CommandBytes));
+        commands.CopyTo(entries.AsSpan(RingMemory.CommandBytes));
+        Publish(entries);
+        return true;
+    }
+
+    private bool HasRoom(int wanted) =>
+        _commands.TryGetRoom(wanted, out int room)
+            ? room >= wanted
+            : throw new BrokerException("submit", Errno.EPROTO, "the host's indexes make no sense");
+
+    private void Publish(ReadOnlySpan<byte> entries)
+    {
+        _commands.Write(entries);
         if (_commands.MustWake())
         {
             _doorbell.Signal();
         }
-
-        return true;
     }
 
     /// <summary>Takes a completion, if there is one. Never waits.</summary>

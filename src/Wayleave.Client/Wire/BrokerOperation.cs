@@ -92,4 +92,13 @@ public enum BrokerOperation : ushort
 
     /// <summary>Ends what <see cref="AttachToRing"/> began.</summary>
     DetachFromRing = 35,
+
+    /// <summary>Lets commands of a ring name a queue of a compute engine; answered by the slot in its table.</summary>
+    AttachQueueToRing = 36,
+
+    /// <summary>Ends what <see cref="AttachQueueToRing"/> began; jobs go on.</summary>
+    DetachQueueFromRing = 37,
+
+    /// <summary>A fence of a command of a ring that is under way, as a descriptor.</summary>
+    ExportRingFence = 38,
 }

@@ -11,6 +11,11 @@ public enum RingOperation : uint
 
     /// <summary>The ring's GPU copies from one attached buffer to another.</summary>
     Copy = 2,
+
+    /// <summary>
+    /// The entries behind it are commands for an attached queue of a compute engine. All of them are there when it is.
+    /// </summary>
+    Compute = 3,
 }
 
 //   0           4       8       16       20       24              32              40       48            64
@@ -20,11 +25,11 @@ public enum RingOperation : uint
 /// <param name="Operation">What is to be done.</param>
 /// <param name="IsBarrier">Not before all earlier commands of the ring have ended.</param>
 /// <param name="Tag">The program's own; comes back with the completion.</param>
-/// <param name="Source">A buffer, by its slot in the ring's table.</param>
-/// <param name="Target">Likewise.</param>
+/// <param name="Source">Of a copy: a buffer, by its slot in the ring's table. Of work: the queue, likewise.</param>
+/// <param name="Target">Of a copy: as the source.</param>
 /// <param name="SourceOffset">In bytes.</param>
 /// <param name="TargetOffset">In bytes.</param>
-/// <param name="LengthBytes">Positive for a copy.</param>
+/// <param name="Length">Of a copy: bytes, at least one. Of work: how many entries behind it are commands.</param>
 public readonly record struct RingCommand(
     RingOperation Operation,
     bool IsBarrier,
@@ -33,14 +38,16 @@ public readonly record struct RingCommand(
     uint Target = 0,
     ulong SourceOffset = 0,
     ulong TargetOffset = 0,
-    ulong LengthBytes = 0)
+    ulong Length = 0)
 {
     private const uint Barrier = 1;
     private const int End = 48;
+    private const uint CommandsMax = 4096; // as many as the longest ring has slots, with the one before them
 
     /// <summary>Reads a copy of an entry.</summary>
     /// <returns>
-    /// False for what is no command: unknown operations or flags, or bytes that are not zero at its end.
+    /// False for what is no command: unknown operations or flags, work of no or too many commands, or bytes that are
+    /// not zero where nothing stands.
     /// </returns>
     public static bool TryRead(ReadOnlySpan<byte> entry, out RingCommand command)
     {
@@ -55,8 +62,14 @@ public readonly record struct RingCommand(
             BinaryPrimitives.ReadUInt64LittleEndian(entry[24..]),
             BinaryPrimitives.ReadUInt64LittleEndian(entry[32..]),
             BinaryPrimitives.ReadUInt64LittleEndian(entry[40..]));
-        return operation is (uint)RingOperation.Nothing or (uint)RingOperation.Copy && flags <= Barrier
-            && !entry[End..].ContainsAnyExcept((byte)0);
+        bool isKnown = (RingOperation)operation switch
+        {
+            RingOperation.Nothing or RingOperation.Copy => true,
+            RingOperation.Compute => command.Length is > 0 and < CommandsMax
+                && command is { Target: 0, SourceOffset: 0, TargetOffset: 0 },
+            _ => false,
+        };
+        return isKnown && flags <= Barrier && !entry[End..].ContainsAnyExcept((byte)0);
     }
 
     public void Write(Span<byte> entry)
@@ -69,7 +82,7 @@ public readonly record struct RingCommand(
         BinaryPrimitives.WriteUInt32LittleEndian(entry[20..], Target);
         BinaryPrimitives.WriteUInt64LittleEndian(entry[24..], SourceOffset);
         BinaryPrimitives.WriteUInt64LittleEndian(entry[32..], TargetOffset);
-        BinaryPrimitives.WriteUInt64LittleEndian(entry[40..], LengthBytes);
+        BinaryPrimitives.WriteUInt64LittleEndian(entry[40..], Length);
     }
 }
 

@@ -165,6 +165,9 @@ internal sealed class BrokerConnection(
             BrokerOperation.OpenRing => _rings.TryOpen(ref body, ref reply),
             BrokerOperation.AttachToRing => _rings.TryAttach(ref body, ref reply),
             BrokerOperation.DetachFromRing => _rings.TryDetach(ref body),
+            BrokerOperation.AttachQueueToRing => _rings.TryAttachQueue(ref body, ref reply),
+            BrokerOperation.DetachQueueFromRing => _rings.TryDetachQueue(ref body),
+            BrokerOperation.ExportRingFence => _rings.TryExportFence(ref body, ref reply),
             _ => false,
         };
         return isServed && TrySend(ref reply);

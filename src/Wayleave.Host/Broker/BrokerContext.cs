@@ -17,6 +17,10 @@ internal sealed class BrokerContext
     private readonly Dictionary<uint, BrokerBuffer> _bound = []; // by handle
     private readonly List<Fence> _pending = []; // of its jobs; host lock
 
+    // Held while a job is submitted, by the connection's thread or a ring's, and while a binding ends: which jobs use
+    // it is known then. Nothing that waits for the connection's thread is waited for under it.
+    private readonly Lock _submitting = new();
+
     private BrokerContext(BrokerSession session, ComputeContext context) => (_session, _context) = (session, context);
 
     public GpuCommandMode Mode => _context.Gpu.Compute.Mode;
@@ -73,6 +77,14 @@ internal sealed class BrokerContext
             throw new WayleaveException(Errno.EBADF, "unbind", $"handle {handle} is none of this connection");
         }
 
+        lock (_submitting)
+        {
+            Unbind(handle, buffer);
+        }
+    }
+
+    private void Unbind(uint handle, BrokerBuffer buffer)
+    {
         _session.Host.Compute.CloseBufferAsync(_context, handle).GetAwaiter().GetResult();
         using (Host.Enter())
         {
@@ -108,11 +120,22 @@ internal sealed class BrokerContext
         }
     }
 
-    /// <summary>Submits commands; the fence signals at their end.</summary>
+    /// <summary>
+    /// Submits commands; the fence signals at their end. Of the connection's thread or a ring's: they wait for each
+    /// other.
+    /// </summary>
     /// <exception cref="WayleaveException">
     /// EINVAL, ENOENT, EACCES: the commands are refused; says which and why. EAGAIN, ECANCELED, EDQUOT.
     /// </exception>
     public Fence Submit(ContextQueue queue, ReadOnlyMemory<byte> commands, IReadOnlyList<Fence> waits)
+    {
+        lock (_submitting)
+        {
+            return SubmitAlone(queue, commands, waits);
+        }
+    }
+
+    private Fence SubmitAlone(ContextQueue queue, ReadOnlyMemory<byte> commands, IReadOnlyList<Fence> waits)
     {
         using (Host.Enter())
         {

@@ -2,13 +2,14 @@ using System.Collections.Concurrent;
 using System.Diagnostics;
 using Wayleave.Client.Wire;
 using Wayleave.Core;
+using Wayleave.Core.Fences;
 using Wayleave.Linux;
 using Wayleave.Linux.Sharing;
 
 namespace Wayleave.Host.Broker;
 
 // One thread serves a ring, and nobody else: what a program writes there can make that thread wait, and no other. It
-// takes commands while there is room for their completions, gives copies to the engine, and publishes what has ended.
+// takes commands while there is room for their completions, gives work to the engines, and publishes what has ended.
 // An engine's thread only leaves a note (HandleEnded), so that it never writes to memory or a descriptor of a program.
 //
 //   spinning --50 us without anything--> both flags are up --looked again, nothing--> sleeping (epoll)
@@ -33,6 +34,8 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
 
     private readonly HostContext _context;
     private readonly RingCopies _copies;
+    private readonly RingJobs _jobs;
+    private readonly RingFences _fences;
     private readonly Action _garbage;
     private readonly RingMemory _memory;
     private readonly RingConsumer _commands;
@@ -46,20 +49,31 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
     private readonly byte[] _answer = new byte[RingMemory.CompletionBytes]; // its thread's
     private readonly Thread _thread;
     private RingCommand? _held; // a barrier that waits for what is before it; its thread's
+    private byte[] _heldWork = []; // what came with it
+    private volatile bool _isTaking; // what was taken may not be under way yet
     private int _inFlight; // taken and not answered; its thread's
     private bool _isAsleep;
     private volatile bool _stopping;
 
     /// <param name="context">Of the host.</param>
     /// <param name="copies">What the ring's commands do; ended by this object.</param>
+    /// <param name="jobs">Likewise.</param>
+    /// <param name="fences">Of both.</param>
     /// <param name="slots">Of either ring.</param>
     /// <param name="garbage">
     /// What is in the ring cannot be: ends the connection, and does not wait. On the ring's thread, once.
     /// </param>
     /// <param name="name">Of the thread.</param>
-    public BrokerRing(HostContext context, RingCopies copies, int slots, Action garbage, string name)
+    public BrokerRing(
+        HostContext context,
+        RingCopies copies,
+        RingJobs jobs,
+        RingFences fences,
+        int slots,
+        Action garbage,
+        string name)
     {
-        (_context, _copies, _garbage) = (context, copies, garbage);
+        (_context, _copies, _jobs, _fences, _garbage) = (context, copies, jobs, fences, garbage);
         _memory = RingMemory.Create(slots);
         _commands = RingConsumer.OfCommands(_memory);
         _completions = RingProducer.OfCompletions(_memory);
@@ -71,10 +85,32 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
 
     public RingCopies Copies => _copies;
 
+    public RingJobs Jobs => _jobs;
+
     public int Slots => _memory.Slots;
 
     /// <summary>What the program gets: the memory, the doorbell, and what it sleeps on. Stay this object's.</summary>
     public FileDescriptor[] Descriptors => [_memory.Descriptor, _doorbell.Descriptor, _completed.Descriptor];
+
+    /// <summary>The fence of a command that is under way. Of the connection's thread.</summary>
+    /// <exception cref="WayleaveException">
+    /// EAGAIN: commands wait in the ring, and it may be one of them. ENOENT: no such command is under way: it has ended,
+    /// or was refused.
+    /// </exception>
+    public Fence FindFence(ulong tag)
+    {
+        if (_fences.Find(tag) is { } fence)
+        {
+            return fence;
+        }
+
+        // Taken between the two looks, it is found by the second.
+        bool isWaiting = _commands.HasEntry || _isTaking;
+        return _fences.Find(tag)
+            ?? throw (isWaiting
+                ? new WayleaveException(Errno.EAGAIN, "find a fence", $"command {tag} may not be taken yet")
+                : new WayleaveException(Errno.ENOENT, "find a fence", $"no command {tag} is under way"));
+    }
 
     /// <inheritdoc/>
     public void End() => Dispose();
@@ -104,6 +140,7 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
             return;
         }
 
+        _jobs.Dispose();
         _copies.Dispose();
         _watch.Dispose();
         _note.Dispose();
@@ -121,6 +158,7 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
         {
             if (!TryTurn(out bool hasWorked))
             {
+                _isTaking = false;
                 _context.Trace("broker.ring_garbage", _thread.Name ?? "");
                 _garbage();
                 return;
@@ -182,6 +220,17 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
     // False when what the program wrote cannot be.
     private bool TryTurn(out bool hasWorked)
     {
+        bool isFine = TryTakeAll(out hasWorked);
+        if (_isTaking && _held is null)
+        {
+            _isTaking = false;
+        }
+
+        return isFine;
+    }
+
+    private bool TryTakeAll(out bool hasWorked)
+    {
         hasWorked = false;
         while (_ended.TryDequeue(out RingCompletion completion))
         {
@@ -205,22 +254,20 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
 
                 _held = null;
                 _inFlight++;
-                Execute(held);
+                Execute(held, _heldWork);
                 hasWorked = true;
                 continue;
             }
 
-            if (!_commands.TryTake(_entry, out bool isThere))
-            {
-                return false;
-            }
-
-            if (!isThere)
+            if (!_commands.HasEntry)
             {
                 return true;
             }
 
-            if (!RingCommand.TryRead(_entry, out RingCommand command))
+            _isTaking = true;
+            if (!_commands.TryTake(_entry, out bool isThere) || !isThere
+                || !RingCommand.TryRead(_entry, out RingCommand command)
+                || !TryTakeWork(command, out byte[] work))
             {
                 return false;
             }
@@ -228,12 +275,12 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
             hasWorked = true;
             if (command.IsBarrier && _inFlight > 0)
             {
-                _held = command;
+                (_held, _heldWork) = (command, work);
                 return true;
             }
 
             _inFlight++;
-            Execute(command);
+            Execute(command, work);
         }
 
         return false;
@@ -241,7 +288,33 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
 
     private bool CanTake() => _completions.TryGetRoom(_inFlight + 1, out int room) && room > _inFlight && _held is null;
 
-    private void Execute(in RingCommand command)
+    // The entries that a command announces came with it, or it is none: a program that shows it before them is cut off.
+    private bool TryTakeWork(in RingCommand command, out byte[] work)
+    {
+        work = [];
+        if (command.Operation != RingOperation.Compute)
+        {
+            return true;
+        }
+
+        if (command.Length >= (ulong)Slots)
+        {
+            return false;
+        }
+
+        work = new byte[(int)command.Length * RingMemory.CommandBytes];
+        for (int at = 0; at < work.Length; at += RingMemory.CommandBytes)
+        {
+            if (!_commands.TryTake(work.AsSpan(at, RingMemory.CommandBytes), out bool isThere) || !isThere)
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
+
+    private void Execute(in RingCommand command, byte[] work)
     {
         if (command.Operation == RingOperation.Nothing)
         {
@@ -250,7 +323,10 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
         }
 
         ulong tag = command.Tag;
-        Errno errno = _copies.Submit(command, error => HandleEnded(new RingCompletion(tag, error)));
+        Action<Errno> ended = error => HandleEnded(new RingCompletion(tag, error));
+        Errno errno = command.Operation == RingOperation.Compute
+            ? _jobs.Submit(command.Source, work, tag, ended)
+            : _copies.Submit(command, ended);
         if (errno != Errno.Success)
         {
             Publish(new RingCompletion(tag, errno));
@@ -269,7 +345,7 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
         }
     }
 
-    // On whatever thread ended the copy.
+    // On whatever thread ended the work.
     private void HandleEnded(RingCompletion completion)
     {
         _ended.Enqueue(completion);

@@ -61,6 +61,19 @@ internal sealed class BrokerSyncs(HostContext context, BrokerHandles handles)
         return pair.Given;
     }
 
+    /// <summary>A descriptor of a fence, as the other of a sync file.</summary>
+    /// <exception cref="WayleaveException">EDQUOT.</exception>
+    public FileDescriptor Give(BrokerProgram program, Fence fence, string operation)
+    {
+        SyncFile file;
+        using (context.Enter())
+        {
+            file = new SyncFile(context, fence);
+        }
+
+        return Give(program, file, operation);
+    }
+
     /// <summary>What a descriptor stands for; null when it is no fence of this host.</summary>
     public SyncFile? Find(FileDescriptor descriptor) => handles.Find<BrokerSync>(descriptor)?.File;
 

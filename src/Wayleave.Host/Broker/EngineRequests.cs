@@ -117,16 +117,8 @@ internal sealed class EngineRequests(BrokerSession session)
     }
 
     // The work goes on when there is no descriptor to be had; the program can only wait for the buffer's fences then.
-    private void Give(ref BrokerReply reply, Fence fence)
-    {
-        SyncFile file;
-        using (session.Host.Context.Enter())
-        {
-            file = new SyncFile(session.Host.Context, fence);
-        }
-
-        reply.Descriptor = session.Store.Syncs.Give(session.Program, file, "hand out a fence");
-    }
+    private void Give(ref BrokerReply reply, Fence fence) =>
+        reply.Descriptor = session.Store.Syncs.Give(session.Program, fence, "hand out a fence");
 
     private BrokerContext ContextOf(GpuHandle gpu)
     {

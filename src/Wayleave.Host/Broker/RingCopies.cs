@@ -12,7 +12,7 @@ namespace Wayleave.Host.Broker;
 /// engine as by any dynamic importer: a revoke cancels its copies, and later ones end with ENODEV. The connection's
 /// thread attaches and detaches, the ring's submits; both take the host lock themselves.
 /// </summary>
-internal sealed class RingCopies(BrokerSession session, GpuHandle gpu) : IDisposable
+internal sealed class RingCopies(BrokerSession session, GpuHandle gpu, RingFences fences) : IDisposable
 {
     /// <summary>Buffers in the table.</summary>
     public const int SlotsMax = 64;
@@ -207,7 +207,7 @@ internal sealed class RingCopies(BrokerSession session, GpuHandle gpu) : IDispos
                 command.SourceOffset,
                 target,
                 command.TargetOffset,
-                command.LengthBytes,
+                command.Length,
                 out Fence? fence,
                 waits);
             locks.UnlockAll();
@@ -215,10 +215,11 @@ internal sealed class RingCopies(BrokerSession session, GpuHandle gpu) : IDispos
             {
                 _idle.Reset();
                 Interlocked.Increment(ref _running);
-                if (fence!.TryAddEndCallback(f => HandleEnded(ended, f.Error)) != Errno.Success)
+                ulong tag = command.Tag;
+                fences.AddLocked(tag, fence!);
+                if (fence!.TryAddEndCallback(f => HandleEnded(tag, f, ended)) != Errno.Success)
                 {
-                    Errno error = fence.Error;
-                    _context.Defer(() => HandleEnded(ended, error));
+                    _context.Defer(() => HandleEnded(tag, fence, ended));
                 }
             }
 
@@ -229,9 +230,10 @@ internal sealed class RingCopies(BrokerSession session, GpuHandle gpu) : IDispos
     private CopyUser? Find(uint slot) => slot < SlotsMax ? _users[slot] : null;
 
     // The last copy that ends lets Dispose go on. The engine is done with the buffers before it says so.
-    private void HandleEnded(Action<Errno> ended, Errno error)
+    private void HandleEnded(ulong tag, Fence fence, Action<Errno> ended)
     {
-        ended(error);
+        fences.Remove(tag, fence);
+        ended(fence.Error);
         if (Interlocked.Decrement(ref _running) == 0)
         {
             _idle.Set();

@@ -1,5 +1,6 @@
 using Wayleave.Client.Wire;
 using Wayleave.Core;
+using Wayleave.Core.Fences;
 using Wayleave.Linux;
 
 namespace Wayleave.Host.Broker;
@@ -61,6 +62,43 @@ internal sealed class RingRequests(BrokerSession session, Action garbage)
         return true;
     }
 
+    public bool TryAttachQueue(ref BrokerReader body, ref BrokerReply reply)
+    {
+        if (!body.TryReadUInt32(out uint ring) || !body.TryReadUInt32(out uint queue) || !body.IsEnd)
+        {
+            return false;
+        }
+
+        const string Operation = "attach a queue to a ring";
+        BrokerRing found = session.Find<BrokerRing>(ring, Operation, "ring");
+        reply.Body.WriteUInt32(found.Jobs.Attach(session.Find<BrokerQueue>(queue, Operation, "queue")));
+        return true;
+    }
+
+    public bool TryDetachQueue(ref BrokerReader body)
+    {
+        if (!body.TryReadUInt32(out uint ring) || !body.TryReadUInt32(out uint slot) || !body.IsEnd)
+        {
+            return false;
+        }
+
+        session.Find<BrokerRing>(ring, "detach from a ring", "ring").Jobs.Detach(slot);
+        return true;
+    }
+
+    public bool TryExportFence(ref BrokerReader body, ref BrokerReply reply)
+    {
+        if (!body.TryReadUInt32(out uint ring) || !body.TryReadUInt64(out ulong tag) || !body.IsEnd)
+        {
+            return false;
+        }
+
+        const string Operation = "export a fence of a ring";
+        Fence fence = session.Find<BrokerRing>(ring, Operation, "ring").FindFence(tag);
+        reply.Descriptor = session.Store.Syncs.Give(session.Program, fence, Operation);
+        return true;
+    }
+
     private BrokerRing Make(GpuHandle gpu, uint slots, string operation)
     {
         HostContext context = session.Host.Context;
@@ -71,9 +109,12 @@ internal sealed class RingRequests(BrokerSession session, Action garbage)
 
         try
         {
+            RingFences fences = new(context);
             return new BrokerRing(
                 context,
-                new RingCopies(session, gpu),
+                new RingCopies(session, gpu, fences),
+                new RingJobs(context, fences),
+                fences,
                 checked((int)slots),
                 garbage,
                 $"wayleave ring {session.Program.ProcessId}");

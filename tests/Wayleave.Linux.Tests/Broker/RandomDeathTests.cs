@@ -229,6 +229,7 @@ public sealed class RandomDeathTests : BrokerTest
             string bound = await peer.Program.AskAsync($"bind 1 {Pick(random, peer.Buffers)}");
             if (bound.StartsWith("ok ", StringComparison.Ordinal))
             {
+                peer.Address = bound.Split(' ')[2];
                 Keep(peer.Descriptors, await peer.Program.AskAsync($"fill {peer.Queue} {bound.Split(' ')[2]} 4096 7"));
                 if (random.Next(2) == 0)
                 {
@@ -247,8 +248,14 @@ public sealed class RandomDeathTests : BrokerTest
             return true;
         }
 
-        switch (random.Next(12))
+        switch (random.Next(14))
         {
+            case 12 when peer.Queue >= 0:
+                await program.AskAsync($"attachqueue {peer.Ring} {peer.Queue}");
+                break;
+            case 13:
+                await program.OkAsync($"work {random.Next(2)} {peer.Address} {4096 * random.Next(1, 4)}");
+                break;
             case 0 when peer.Buffers.Count > 0:
                 await program.AskAsync($"attach {peer.Ring} {Pick(random, peer.Buffers)}");
                 break;
@@ -342,5 +349,8 @@ public sealed class RandomDeathTests : BrokerTest
         public int Queue { get; set; } = -1;
 
         public int Ring { get; set; } = -1;
+
+        /// <summary>Of what was bound last, and may not be any more.</summary>
+        public string Address { get; set; } = "0";
     }
 }

@@ -17,7 +17,8 @@
 enum {
     OP_HELLO = 1, OP_OPEN, OP_ALLOCATE, OP_EXPORT, OP_IMPORT, OP_CLOSE, OP_MAP, OP_UNMAP, OP_DESCRIBE, OP_REVOKE,
     OP_PROOF, OP_EXPORT_FENCE, OP_IMPORT_FENCE, OP_DESCRIBE_FENCE, OP_MERGE, OP_COPY, OP_QUEUE, OP_BIND, OP_UNBIND,
-    OP_SUBMIT, OP_REGISTER, OP_QUEUE_PAIR, OP_CONNECT, OP_TIMELINE, OP_FENCE, OP_ADVANCE, OP_RING = 33, OP_ATTACH
+    OP_SUBMIT, OP_REGISTER, OP_QUEUE_PAIR, OP_CONNECT, OP_TIMELINE, OP_FENCE, OP_ADVANCE, OP_RING = 33, OP_ATTACH,
+    OP_ATTACH_QUEUE = 36
 };
 
 enum { FDS_MAX = 16 };
@@ -86,6 +87,8 @@ static uint8_t *ring; // docs/internals/rings.md
 static uint32_t ring_slots, ring_submitted, ring_taken;
 static int ring_bell, ring_done;
 
+enum { RING_COMPUTE = 3 };
+
 static volatile uint32_t *ring_word(size_t at) { return (volatile uint32_t *)(ring + at); }
 
 static ssize_t receive_with(int s, void *bytes, size_t n, int *fd)
@@ -148,6 +151,18 @@ static int ask_for_ring(int *fds)
     return 0;
 }
 
+// Says that entries are there, one or with what is behind it, and wakes the host if it sleeps.
+static void ring_publish(uint32_t entries)
+{
+    ring_submitted += entries;
+    __atomic_store_n(ring_word(128), ring_submitted, __ATOMIC_RELEASE);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (*ring_word(256) && __atomic_exchange_n(ring_word(256), 0, __ATOMIC_SEQ_CST)) {
+        uint64_t one = 1;
+        (void)!write(ring_bell, &one, sizeof(one));
+    }
+}
+
 static void ring_push(uint32_t operation, uint32_t source, uint32_t target, uint64_t to, uint64_t bytes)
 {
     uint8_t entry[64] = { 0 };
@@ -159,12 +174,8 @@ static void ring_push(uint32_t operation, uint32_t source, uint32_t target, uint
     memcpy(entry + 32, &to, 8);
     memcpy(entry + 40, &bytes, 8);
     memcpy(ring + 4096 + 64 * (ring_submitted % ring_slots), entry, 64);
-    __atomic_store_n(ring_word(128), ++ring_submitted, __ATOMIC_RELEASE);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (*ring_word(256) && __atomic_exchange_n(ring_word(256), 0, __ATOMIC_SEQ_CST)) {
-        uint64_t one = 1;
-        (void)!write(ring_bell, &one, sizeof(one));
-    }
+    if (operation != RING_COMPUTE) // its command comes behind it
+        ring_publish(1);
 }
 
 // Looks, says that it sleeps, looks again, sleeps.
@@ -357,6 +368,19 @@ static void run(char *line)
     } else if (!strcmp(word, "push")) { // OPERATION SOURCE TARGET BYTES: if there is room
         int has_room = ring_submitted - *ring_word(384) < ring_slots && ring_submitted - ring_taken < ring_slots;
         if (has_room) ring_push((uint32_t)atoi(a), (uint32_t)atoi(b), (uint32_t)atoi(c), 0, strtoull(d, NULL, 10));
+        printf("ok %d\n", has_room);
+    } else if (!strcmp(word, "attachqueue")) { // RING QUEUE
+        begin(OP_ATTACH_QUEUE); put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b));
+        if (ask(-1, NULL) == 0) printf("ok %u\n", get32(0));
+    } else if (!strcmp(word, "work")) { // SLOT ADDRESS BYTES: one that fills, if there is room for it
+        int has_room = ring_submitted + 1 - *ring_word(384) < ring_slots && ring_submitted + 1 - ring_taken < ring_slots;
+        if (has_room) {
+            ring_push(RING_COMPUTE, (uint32_t)atoi(a), 0, 0, 1);
+            length = 0;
+            command(1, 7, strtoull(b, NULL, 10), strtoull(c, NULL, 10));
+            memcpy(ring + 4096 + 64 * ((ring_submitted + 1) % ring_slots), message, 64);
+            ring_publish(2);
+        }
         printf("ok %d\n", has_room);
     } else if (!strcmp(word, "pull")) { // MILLISECONDS: the errno of a completion
         uint64_t entry[2];

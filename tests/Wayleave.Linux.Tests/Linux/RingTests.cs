@@ -51,6 +51,20 @@ public sealed class RingTests : IDisposable
         Assert.True(producer.TryGetRoom(out int none) && none == 0);
     }
 
+    // A command whose entries come behind it is cut off when they are not there: the two must be seen in one.
+    [Fact]
+    public void Entries_that_are_written_together_are_seen_together_and_who_writes_them_one_by_one_is_caught()
+    {
+        Exploration e = Explorer.Exhaustive(
+            _ => BuildPair((producer, entries) => producer.Write(entries)));
+        Assert.True(e.Runs > 1, e.ToString());
+        Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildPair((producer, entries) =>
+        {
+            producer.Write(entries.AsSpan(0, RingMemory.CommandBytes));
+            producer.Write(entries.AsSpan(RingMemory.CommandBytes));
+        })));
+    }
+
     [Theory]
     [InlineData(Slots + 1)]
     [InlineData(int.MinValue)]
@@ -188,6 +202,46 @@ public sealed class RingTests : IDisposable
                 if (sleeps && isDone && seen < entries)
                 {
                     throw new InvalidOperationException("the producer is done, an entry is there, and nobody rang");
+                }
+            });
+    }
+
+    // The first entry says that another is behind it, across the end of the ring and not.
+    private Scenario BuildPair(Action<RingProducer, byte[]> write)
+    {
+        Interleave.Hook = ThreadedActor.Stop;
+        RingMemory memory = New();
+        RingProducer producer = RingProducer.OfCommands(memory);
+        RingConsumer consumer = RingConsumer.OfCommands(memory);
+        bool isCut = false;
+        void Consume()
+        {
+            byte[] entry = new byte[RingMemory.CommandBytes];
+            for (int turn = 0; turn < 3; turn++)
+            {
+                Interleave.Point("test: look");
+                if (consumer.TryTake(entry, out bool isThere) && isThere)
+                {
+                    isCut |= entry[0] != 1 || !consumer.TryTake(entry, out isThere) || !isThere || entry[0] != 2;
+                }
+            }
+        }
+
+        void Produce()
+        {
+            byte[] entries = new byte[2 * RingMemory.CommandBytes];
+            (entries[0], entries[RingMemory.CommandBytes]) = (1, 2);
+            write(producer, entries);
+            write(producer, entries);
+        }
+
+        return new Scenario(
+            [new("consumer", new ThreadedActor(Consume).Steps()), new("producer", new ThreadedActor(Produce).Steps())],
+            () =>
+            {
+                if (isCut)
+                {
+                    throw new InvalidOperationException("an entry was seen without the one behind it");
                 }
             });
     }
