@@ -4,9 +4,10 @@ using Wayleave.Core.Topology;
 using Wayleave.Devices.Ethernet;
 using Wayleave.Devices.Ethernet.Ip;
 using Wayleave.Devices.Ethernet.Steering;
+using Wayleave.Devices.Ethernet.Wire;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Ethernet;
-using Wayleave.Host.Removal;
+using Wayleave.Host.Objects;
 using Wayleave.Host.Runners;
 using Wayleave.Linux;
 
@@ -16,18 +17,17 @@ namespace Wayleave.Host;
 /// An Ethernet NIC of a running host: the device, its TAP interface, its thread and its TCP endpoint, and who uses it.
 /// Members take the port token and the host lock themselves and are called with neither.
 /// </summary>
-public sealed class EthernetHandle : IDisposable
+public sealed class EthernetHandle : NetNic, IDisposable
 {
     private const int SteeredQueues = 32; // bindings in the life of the NIC whose payload need not be copied
 
     private readonly HostContext _host;
-    private readonly List<NetOperation> _operations = []; // host lock
     private bool _disposed;
 
     internal EthernetHandle(HostContext host, PciFabric fabric, PciFunction function, EthernetConfig config)
+        : base(host, config.Name)
     {
         (_host, Config) = (host, config);
-        Presence = new DevicePresence(Name);
         TapDevice tap = OpenTap(config);
         try
         {
@@ -52,11 +52,10 @@ public sealed class EthernetHandle : IDisposable
         });
     }
 
-    public string Name => Config.Name;
-
     public EthernetConfig Config { get; }
 
-    public DevicePresence Presence { get; }
+    /// <inheritdoc/>
+    public override IReadOnlyList<IpAddress> Addresses => [.. Config.Addresses.Select(a => a.Address)];
 
     public PciFunction Function => Nic.Device.Function;
 
@@ -70,33 +69,48 @@ public sealed class EthernetHandle : IDisposable
     public string? Failure => Nic.Driver.Failure?.Message
         ?? (Nic.Driver.LinkError == Errno.Success ? null : $"{Interface}: {Describe(Nic.Driver.LinkError)}");
 
-    /// <summary>What receives and sends by it just now.</summary>
-    public IReadOnlyList<NetOperation> Operations
+    /// <inheritdoc/>
+    public override Task<IReceiveBinding> BindReceiveAsync(
+        WayleaveHost host, DeviceObject o, BindRequest request, Action? revoked = null) =>
+        SoftwareReceiveBinding.BindAsync(host, this, o, request, revoked);
+
+    /// <inheritdoc/>
+    public override IDisposable Steer(ushort port, IpAddress? address, int queue)
     {
-        get
+        SteeredPort steered = new(Nic);
+        try
         {
-            using (_host.Enter())
+            foreach (FlowType type in (ReadOnlySpan<FlowType>)[FlowType.TcpIPv4, FlowType.TcpIPv6])
             {
-                return [.. _operations];
+                FlowRule rule = FlowRule.ForPort(type, port, queue);
+                if (address is { } own)
+                {
+                    if (own.IsIPv4 != (type == FlowType.TcpIPv4))
+                    {
+                        continue;
+                    }
+
+                    rule = rule with { Destination = own, DestinationMask = FlowRule.Exactly };
+                }
+
+                Errno errno = steered.Insert(rule);
+                errno.ThrowIfFailed(
+                    $"steer TCP port {port} to queue {queue} of {Name}",
+                    errno == Errno.EOPNOTSUPP ? $"wayleave nic {Name} -K ntuple on" : null);
             }
+
+            return steered;
+        }
+        catch
+        {
+            steered.Dispose();
+            throw;
         }
     }
 
-    internal void Add(NetOperation operation)
-    {
-        using (_host.Enter())
-        {
-            _operations.Add(operation);
-        }
-    }
-
-    internal void Remove(NetOperation operation)
-    {
-        using (_host.Enter())
-        {
-            _operations.Remove(operation);
-        }
-    }
+    /// <inheritdoc/>
+    public override IDevmemListener ListenDevmem(ushort port, IpAddress? address = null, int backlog = 128) =>
+        Nic.Listen(port, address, backlog);
 
     /// <summary>
     /// Starts every queue anew: frames in the rings are lost, and senders send them again. Bindings, rules and tables
@@ -154,6 +168,30 @@ public sealed class EthernetHandle : IDisposable
         {
             _disposed = true;
             Nic.Dispose();
+        }
+    }
+
+    /// <summary>Rules of this host's making; somebody may delete them by hand before.</summary>
+    private sealed class SteeredPort(HostedNic nic) : IDisposable
+    {
+        private readonly List<uint> _rules = [];
+
+        public Errno Insert(FlowRule rule)
+        {
+            int location = 0;
+            Errno errno = nic.Driver.WithToken(() => nic.Device.Port.Steering.InsertRule(rule, out location));
+            if (errno == Errno.Success)
+            {
+                _rules.Add((uint)location);
+            }
+
+            return errno;
+        }
+
+        public void Dispose()
+        {
+            nic.Driver.TryWithToken(() => _rules.ForEach(r => nic.Device.Port.Steering.DeleteRule(r)));
+            _rules.Clear();
         }
     }
 

@@ -29,6 +29,7 @@ public sealed class WayleaveHost : IAsyncDisposable
     private readonly List<AcceleratorHandle> _accelerators = [];
     private readonly List<VfioHandle> _vfios = [];
     private readonly List<EthernetHandle> _ethernets = [];
+    private readonly List<LinuxNicHandle> _linuxNics = [];
     private long _stagedBytes;
     private bool _disposed;
 
@@ -57,6 +58,12 @@ public sealed class WayleaveHost : IAsyncDisposable
     public IReadOnlyList<VfioHandle> Vfios => _vfios;
 
     public IReadOnlyList<EthernetHandle> Ethernets => _ethernets;
+
+    /// <summary>NICs of the kernel that memory of this host may be bound to.</summary>
+    public IReadOnlyList<LinuxNicHandle> LinuxNics => _linuxNics;
+
+    /// <summary>Everything that receives TCP into memory of this host.</summary>
+    public IReadOnlyList<NetNic> NetNics => [.. _ethernets, .. _linuxNics];
 
     /// <summary>Every device whose memory objects are made of: GPUs first, drives last.</summary>
     public IReadOnlyList<IObjectDevice> MemoryDevices => [.. _gpus, .. _accelerators, .. _vfios, .. _nvmes];
@@ -196,6 +203,11 @@ public sealed class WayleaveHost : IAsyncDisposable
                 host._ethernets.Add(new EthernetHandle(host.Context, host._fabric, function, ethernet));
             }
 
+            foreach (LinuxNicConfig nic in config.LinuxNics)
+            {
+                host._linuxNics.Add(new LinuxNicHandle(host.Context, topology.Find(nic.Name)!, nic));
+            }
+
             host.Objects = new ObjectStore(host.Context, host._fabric, host.MemoryDevices, options.Clock);
             host.Leases = new LeaseService(host.Context, host._nics);
             host.Compute = new ComputeService(host);
@@ -241,7 +253,7 @@ public sealed class WayleaveHost : IAsyncDisposable
                 await Leases.EndAsync(lease).ConfigureAwait(false);
             }
 
-            foreach (NetOperation operation in _ethernets.SelectMany(e => e.Operations))
+            foreach (NetOperation operation in NetNics.SelectMany(e => e.Operations))
             {
                 await operation.EndAsync(Stops()).ConfigureAwait(false);
             }
@@ -295,7 +307,7 @@ public sealed class WayleaveHost : IAsyncDisposable
     {
         await Leases.EndAllAsync(o).ConfigureAwait(false);
         WayleaveException reason = new(Core.Errno.ENODEV, $"use {o}", "its owner took it back");
-        foreach (NetOperation operation in _ethernets.SelectMany(e => e.Operations).Where(n => n.Uses(o)))
+        foreach (NetOperation operation in NetNics.SelectMany(e => e.Operations).Where(n => n.Uses(o)))
         {
             await operation.EndAsync(reason).ConfigureAwait(false);
         }

@@ -18,7 +18,10 @@ public static unsafe class NetworkInterface
     private const int AnswerBytesMax = 512;
 
     /// <summary>Whether the namespace has an interface of that name.</summary>
-    public static bool Exists(string name) => Libc.if_nametoindex(name) != 0;
+    public static bool Exists(string name) => FindIndex(name) != 0;
+
+    /// <summary>The kernel's number for it in this network namespace; 0 when there is none.</summary>
+    public static uint FindIndex(string name) => Libc.if_nametoindex(name);
 
     /// <summary>Switches an interface on, with its MTU or another (<c>ip link set NAME mtu N up</c>).</summary>
     /// <param name="name">It exists.</param>

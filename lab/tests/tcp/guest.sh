@@ -5,5 +5,9 @@ modprobe sch_netem
 modprobe veth
 ip link set lo up
 ip link add va type veth peer name vb
-"$LAB" program devmem-refusals lo va
+modprobe dummy
+modprobe udmabuf 2>/dev/null || [ -c /dev/udmabuf ]
+ip link add dm type dummy
+ip link add nk type netkit 2>/dev/null || true
+"$LAB" program devmem-refusals lo dm $([ -e /sys/class/net/nk ] && echo nk) va
 exec "$LAB" program tcp-receiver

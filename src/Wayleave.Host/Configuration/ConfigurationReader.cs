@@ -23,8 +23,8 @@ internal sealed class ConfigurationReader(
     {
         HostConfig defaults = new();
         CheckKeys(
-            tree, "", "name", "gpus", "nics", "nvmes", "accelerators", "vfios", "ethernets", "control", "broker",
-            "topology");
+            tree, "", "name", "gpus", "nics", "nvmes", "accelerators", "vfios", "ethernets", "linux_nics", "control",
+            "broker", "topology");
         return new HostConfig
         {
             Name = ReadText(tree, "", "name") ?? defaults.Name,
@@ -34,6 +34,7 @@ internal sealed class ConfigurationReader(
             Accelerators = ReadList("accelerators", ReadAccelerator) ?? defaults.Accelerators,
             Vfios = ReadList("vfios", ReadVfio) ?? defaults.Vfios,
             Ethernets = ReadList("ethernets", new EthernetReader(this).Read) ?? defaults.Ethernets,
+            LinuxNics = ReadList("linux_nics", ReadLinuxNic) ?? defaults.LinuxNics,
             Control = ReadControl(),
             Broker = new BrokerReader(this).Read(tree),
             Topology = new TopologyReader(this).Read(tree),
@@ -109,6 +110,12 @@ internal sealed class ConfigurationReader(
         for (int i = 0; i < config.Ethernets.Count; i++)
         {
             EthernetReader.Describe(config.Ethernets[i], $"ethernets[{i}]", Add);
+        }
+
+        for (int i = 0; i < config.LinuxNics.Count; i++)
+        {
+            Add($"linux_nics[{i}].name", config.LinuxNics[i].Name);
+            Add($"linux_nics[{i}].interface", config.LinuxNics[i].Interface);
         }
 
         if (config.Topology is { } topology)
@@ -277,6 +284,18 @@ internal sealed class ConfigurationReader(
         {
             Index = ReadInteger(bar, path, "index") ?? index,
             SizeBytes = ReadSize(bar, path, "size_bytes") ?? defaults.SizeBytes,
+        };
+    }
+
+    private LinuxNicConfig ReadLinuxNic(JsonObject nic, string path, int index)
+    {
+        CheckKeys(nic, path, "name", "interface", "function");
+        string? name = ReadText(nic, path, "name");
+        return new LinuxNicConfig
+        {
+            Name = name ?? ReadText(nic, path, "interface") ?? "linux" + ToText(index),
+            Interface = ReadText(nic, path, "interface") ?? name ?? "",
+            Function = ReadText(nic, path, "function"),
         };
     }
 

@@ -36,6 +36,9 @@ public sealed record HostConfig
     /// <summary>None unless some are asked for.</summary>
     public IReadOnlyList<EthernetConfig> Ethernets { get; init; } = [];
 
+    /// <summary>None unless some are named.</summary>
+    public IReadOnlyList<LinuxNicConfig> LinuxNics { get; init; } = [];
+
     public ControlConfig Control { get; init; } = new();
 
     /// <summary>How programs of this machine share the devices.</summary>
@@ -114,6 +117,12 @@ public sealed record HostConfig
             {
                 problems.Add(new ConfigProblem($"ethernets[{i}].tap", $"'{tap}' is also that of {taps[tap]}"));
             }
+        }
+
+        for (int i = 0; i < LinuxNics.Count; i++)
+        {
+            CheckDevice(problems, devices, $"linux_nics[{i}]", LinuxNics[i].Name);
+            LinuxNics[i].Validate(problems, $"linux_nics[{i}]");
         }
 
         Control.Validate(problems);

@@ -98,6 +98,7 @@ public static class TopologyPlacement
                 MemoryOf("memory", AcceleratorDevice.MemoryBar, a.MemoryBytes, a.VisibleBytes))))
             .Concat(config.Vfios.Select((v, i) => new Device($"vfios[{i}]", v.Name, v.Function, MemoryOf(v))))
             .Concat(config.Ethernets.Select((e, i) => new Device($"ethernets[{i}]", e.Name, e.Function)))
+            .Concat(config.LinuxNics.Select((n, i) => new Device($"linux_nics[{i}]", n.Name, n.Function)))
             .Where(d => d.Name.Length > 0)
             .DistinctBy(d => d.Name);
 

@@ -20,7 +20,7 @@ internal static class ActivityReports
         IReadOnlyList<OutgoingTransfer> transfers = host.Transfers.List();
         IReadOnlyList<DeviceObject> objects = host.Objects.List();
         IReadOnlyList<ComputeContext> contexts = host.Compute.List();
-        HolderDocument[] network = [.. host.Ethernets.SelectMany(e => e.Operations).Select(Describe)];
+        HolderDocument[] network = [.. host.NetNics.SelectMany(e => e.Operations).Select(Describe)];
         LinksDocument links = LinkReports.Describe(host);
         Dictionary<string, LinkDocument> linkOf = links.Links.ToDictionary(l => l.Name, StringComparer.Ordinal);
         using (host.Context.Enter())

@@ -42,9 +42,13 @@ internal sealed class NetEndpoints(WayleaveHost host, ControlListenerOptions opt
                     : $"it has {string.Join(", ", nics.Select(n => n.Name))}");
     }
 
+    // A software NIC is known by its own name space; one of the kernel's only receives.
+    private LinuxNicHandle? FindLinuxNic(HttpContext context) =>
+        host.LinuxNics.FirstOrDefault(n => n.Name == (string)context.Request.RouteValues["nic"]!);
+
     private async Task ReceiveAsync(HttpContext context)
     {
-        EthernetHandle nic = FindNic(host, context);
+        NetNic nic = (NetNic?)FindLinuxNic(context) ?? FindNic(host, context);
         ReceiveDocument receive = await ControlRequest
             .ReadAsync(context, Json.ReceiveDocument).ConfigureAwait(false);
         string operation = $"receive by {nic.Name}";
@@ -190,17 +194,17 @@ internal sealed class NetEndpoints(WayleaveHost host, ControlListenerOptions opt
         },
     };
 
-    private static ListeningDocument Describe(EthernetHandle nic, ReceiveDocument asked, NetReceive made) => new()
+    private static ListeningDocument Describe(NetNic nic, ReceiveDocument asked, NetReceive made) => new()
     {
         Nic = nic.Name,
         Addresses = asked.Address is { } address
             ? [address]
-            : [.. nic.Config.Addresses.Select(a => a.Address.ToString())],
+            : [.. nic.Addresses.Select(a => a.ToString())],
         Port = asked.Port,
         Queue = asked.Queue,
         Buffer = made.Buffer.ToString(),
         BufferBytes = made.Binding.LengthBytes,
-        ChunkBytes = made.Binding.Pool.ChunkBytes,
+        ChunkBytes = made.Binding.ChunkBytes,
         Kind = EthernetReports.ToWord(made.Binding.Kind),
         Route = EthernetReports.ToWord(made.Binding.Route),
     };

@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Globalization;
 using Wayleave.Core;
 
 namespace Wayleave.Host.Ethernet;
@@ -10,10 +9,6 @@ namespace Wayleave.Host.Ethernet;
 /// <param name="count">Told of the bytes of each batch.</param>
 internal sealed class ContentReader(ReceivedPieces pieces, TimeSpan stallMax, Action<long> count)
 {
-    /// <summary>Who is at the other end.</summary>
-    public static string DescribePeer(DevmemConnection connection) => string.Create(
-        CultureInfo.InvariantCulture, $"{connection.Flow.Remote} port {connection.Flow.RemotePort}");
-
     /// <summary>The next batch, or a failure when it does not come in time.</summary>
     /// <exception cref="WayleaveException">ETIMEDOUT: nothing came.</exception>
     public async ValueTask<bool> ReadAsync(CancellationToken cancellation)
@@ -45,7 +40,7 @@ internal sealed class ContentReader(ReceivedPieces pieces, TimeSpan stallMax, Ac
     /// ENODATA: it ended before. EFBIG: more came than the end allows, where the stream is the content.
     /// </exception>
     public async Task<ReceivedContent> ReadAllAsync(
-        DevmemConnection connection, ContentSink sink, ulong? expectedBytes, CancellationToken cancellation)
+        IDevmemConnection connection, ContentSink sink, ulong? expectedBytes, CancellationToken cancellation)
     {
         long? start = null;
         while (await ReadAsync(cancellation).ConfigureAwait(false))
@@ -56,7 +51,7 @@ internal sealed class ContentReader(ReceivedPieces pieces, TimeSpan stallMax, Ac
             {
                 throw new WayleaveException(
                     Errno.EFBIG,
-                    $"receive from {DescribePeer(connection)}",
+                    $"receive from {connection.Peer}",
                     $"it sends more than the {limit} bytes that were announced",
                     "say how many it will be: --size");
             }
@@ -75,7 +70,7 @@ internal sealed class ContentReader(ReceivedPieces pieces, TimeSpan stallMax, Ac
     /// <param name="cancellation">Ends it.</param>
     /// <exception cref="WayleaveException">ENODATA: the stream ended before.</exception>
     public async Task<ReceivedContent> ReadExactlyAsync(
-        DevmemConnection connection,
+        IDevmemConnection connection,
         ContentSink sink,
         ulong lengthBytes,
         Action check,
@@ -116,7 +111,7 @@ internal sealed class ContentReader(ReceivedPieces pieces, TimeSpan stallMax, Ac
     }
 
     private async Task<ReceivedContent> EndAsync(
-        DevmemConnection connection,
+        IDevmemConnection connection,
         ContentSink sink,
         ulong? expectedBytes,
         long? start,
@@ -127,14 +122,14 @@ internal sealed class ContentReader(ReceivedPieces pieces, TimeSpan stallMax, Ac
         {
             throw new WayleaveException(
                 Errno.ENODATA,
-                $"receive from {DescribePeer(connection)}",
+                $"receive from {connection.Peer}",
                 $"it ended after {sink.Bytes} of {expected} bytes");
         }
 
         string sha256 = await sink.CompleteAsync(cancellation).ConfigureAwait(false);
         return new ReceivedContent
         {
-            Peer = DescribePeer(connection),
+            Peer = connection.Peer,
             Bytes = sink.Bytes,
             Tokens = pieces.TokensReturned,
             LinearBytes = sink.LinearBytes,

@@ -1,4 +1,4 @@
-using System.Runtime.CompilerServices;
+using System.Globalization;
 using Wayleave.Core;
 using Wayleave.Devices.Ethernet;
 using Wayleave.Devices.Ethernet.Tcp;
@@ -9,11 +9,8 @@ namespace Wayleave.Host.Ethernet;
 /// A TCP connection whose received bytes may lie in device memory. One reader and one writer at a time; returning
 /// tokens needs neither. Reads and writes drive the NIC when nobody else does.
 /// </summary>
-public sealed class DevmemConnection : IAsyncDisposable
+public sealed class DevmemConnection : IDevmemConnection
 {
-    private const int EnumeratedFragments = 64;
-    private const int EnumeratedLinearBytes = 64 << 10;
-
     private readonly HostedNic _nic;
     private readonly TcpConnection _connection;
     private readonly AsyncSignal _readable = new();
@@ -30,6 +27,9 @@ public sealed class DevmemConnection : IAsyncDisposable
 
     /// <summary>The two ends.</summary>
     public TcpFlow Flow => _connection.Flow;
+
+    /// <inheritdoc/>
+    public string Peer => string.Create(CultureInfo.InvariantCulture, $"{Flow.Remote} port {Flow.RemotePort}");
 
     /// <summary>The NIC it belongs to.</summary>
     public HostedNic Nic => _nic;
@@ -125,35 +125,9 @@ public sealed class DevmemConnection : IAsyncDisposable
     /// </summary>
     /// <param name="linear">For bytes that are not in device memory; null for a buffer that nobody looks at.</param>
     /// <param name="cancellation">Ends the enumeration.</param>
-    public async IAsyncEnumerable<DevmemFragment> ReadAllAsync(
-        Memory<byte>? linear = null, [EnumeratorCancellation] CancellationToken cancellation = default)
-    {
-        Memory<byte> buffer = linear ?? new byte[EnumeratedLinearBytes];
-        DevmemFragment[] fragments = new DevmemFragment[EnumeratedFragments];
-        while (true)
-        {
-            ReceiveResult result = await ReadAsync(buffer, fragments, cancellation).ConfigureAwait(false);
-            if (result.Bytes == 0)
-            {
-                yield break;
-            }
-
-            // Bytes of a queue that is bound to nothing come without a description.
-            if (result.Fragments == 0)
-            {
-                yield return new DevmemFragment(DevmemFragmentKind.Linear, 0, (uint)result.Bytes, 0, 0);
-            }
-
-            for (int i = 0; i < result.Fragments; i++)
-            {
-                yield return fragments[i];
-                if (fragments[i].Token != 0)
-                {
-                    ReturnTokens([new TokenRange(fragments[i].Token, 1)]);
-                }
-            }
-        }
-    }
+    public IAsyncEnumerable<DevmemFragment> ReadAllAsync(
+        Memory<byte>? linear = null, CancellationToken cancellation = default) =>
+        DevmemReading.ReadAllAsync(this, linear, cancellation);
 
     /// <summary>
     /// Gives pieces of device memory back (<c>SO_DEVMEM_DONTNEED</c>): they may be written again at once.
@@ -255,6 +229,8 @@ public sealed class DevmemConnection : IAsyncDisposable
 
     /// <summary>As <see cref="Abort"/>, and nothing once the NIC is closed.</summary>
     internal void AbortIfOpen() => _nic.Driver.TryWithToken(_connection.Abort);
+
+    void IDevmemConnection.Abort() => AbortIfOpen();
 
     /// <summary>
     /// Closes: every token goes back, what is queued is still sent. With unread data the peer is reset. Twice is fine.

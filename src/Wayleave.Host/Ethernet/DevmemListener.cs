@@ -5,7 +5,7 @@ namespace Wayleave.Host.Ethernet;
 /// <summary>
 /// A TCP port of a <see cref="HostedNic"/>, which closes it at its own end. One caller accepts at a time.
 /// </summary>
-public sealed class DevmemListener : IDisposable
+public sealed class DevmemListener : IDevmemListener
 {
     private readonly HostedNic _nic;
     private readonly TcpListener _listener;
@@ -52,6 +52,9 @@ public sealed class DevmemListener : IDisposable
             _acceptable.Set();
         }
     }
+
+    async ValueTask<IDevmemConnection> IDevmemListener.AcceptAsync(CancellationToken cancellation) =>
+        await AcceptAsync(cancellation).ConfigureAwait(false);
 
     internal void HandleAcceptable() => _acceptable.Set();
 }

@@ -17,7 +17,7 @@ public sealed class DevmemPipe : IAsyncDisposable
     /// <param name="bound">What its queue is bound to; null when it is bound to nothing.</param>
     /// <param name="options">Sizes of the reader's buffers; null for the defaults.</param>
     public DevmemPipe(
-        WayleaveHost host, DevmemConnection connection, DeviceObject? bound, StreamPipeReaderOptions? options = null)
+        WayleaveHost host, IDevmemConnection connection, DeviceObject? bound, StreamPipeReaderOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(host);
         ArgumentNullException.ThrowIfNull(connection);
@@ -27,7 +27,7 @@ public sealed class DevmemPipe : IAsyncDisposable
 
     /// <summary>
     /// The bytes in order. Completed at the end of what the peer sends; a read fails with the <see
-    /// cref="WayleaveException"/> of <see cref="DevmemConnection.ReadAsync"/>.
+    /// cref="WayleaveException"/> of <see cref="IDevmemConnection.ReadAsync"/>.
     /// </summary>
     public PipeReader Reader { get; }
 
@@ -41,7 +41,7 @@ public sealed class DevmemPipe : IAsyncDisposable
         await _stream.DisposeAsync().ConfigureAwait(false);
     }
 
-    private sealed class StagingStream(WayleaveHost host, DevmemConnection connection, DeviceObject? bound) : Stream
+    private sealed class StagingStream(WayleaveHost host, IDevmemConnection connection, DeviceObject? bound) : Stream
     {
         private readonly ReceivedPieces _pieces = new(connection);
         private long _stagedBytes;

@@ -35,9 +35,9 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
 
     /// <summary>Serves one connection, which the caller closes. One of the two results is null.</summary>
     public async Task<(ReceivedContent? Received, RefusedRequest? Refused)> ServeAsync(
-        DevmemConnection connection, CancellationToken cancellation)
+        IDevmemConnection connection, CancellationToken cancellation)
     {
-        string peer = ContentReader.DescribePeer(connection);
+        string peer = connection.Peer;
         ReceivedPieces pieces = new(connection);
         ContentReader reader = new(pieces, stallMax, count);
         try
@@ -54,13 +54,13 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
         catch (WayleaveException e)
         {
             // The connection is over, or the memory was taken back and it with it.
-            connection.AbortIfOpen();
+            connection.Abort();
             return (null, new RefusedRequest(peer, 0, e.Message));
         }
     }
 
     private async Task<ReceivedContent> ServeAsync(
-        DevmemConnection connection, ReceivedPieces pieces, ContentReader reader, CancellationToken cancellation)
+        IDevmemConnection connection, ReceivedPieces pieces, ContentReader reader, CancellationToken cancellation)
     {
         (HttpHead head, int headBytes) = await ReadHeadAsync(pieces, reader, cancellation).ConfigureAwait(false);
         if (head.Method != "PUT")
@@ -181,7 +181,7 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
     }
 
     private static async Task AnswerAsync(
-        DevmemConnection connection, int status, string text, string headers, CancellationToken cancellation)
+        IDevmemConnection connection, int status, string text, string headers, CancellationToken cancellation)
     {
         string answer = $"HTTP/1.1 {status} {Phrase(status)}\r\nContent-Type: text/plain; charset=utf-8\r\n"
             + $"Content-Length: {Encoding.UTF8.GetByteCount(text) + 1}\r\nConnection: close\r\n{headers}\r\n{text}\n";
@@ -190,7 +190,7 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
     }
 
     private static async Task LingerAsync(
-        DevmemConnection connection, ReceivedPieces pieces, CancellationToken cancellation)
+        IDevmemConnection connection, ReceivedPieces pieces, CancellationToken cancellation)
     {
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         limit.CancelAfter(s_lingerMax);
@@ -206,7 +206,7 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
         catch (Exception e) when (e is WayleaveException or OperationCanceledException or ObjectDisposedException)
         {
             // The answer is on its way; how the peer leaves does not change what became of its request.
-            connection.AbortIfOpen();
+            connection.Abort();
         }
     }
 

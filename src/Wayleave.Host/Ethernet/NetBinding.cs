@@ -9,29 +9,28 @@ namespace Wayleave.Host.Ethernet;
 /// <summary>Binds objects of a host to its NICs, and lets go of them. Called with no lock and no token.</summary>
 internal static class NetBinding
 {
-    private delegate BindOutcome Bind<T>(AcquireTicket ticket, out T? binding);
+    /// <summary>Binds with the reservation held, or says what to wait for.</summary>
+    internal delegate BindOutcome Bind<T>(AcquireTicket ticket, out T? binding);
 
     /// <summary>Binds an object to receive queues; waits while its memory moves.</summary>
     /// <exception cref="WayleaveException">What the NIC, the route or the owner says against it.</exception>
     public static Task<MemoryBinding> BindReceiveAsync(
         WayleaveHost host, EthernetHandle nic, DeviceObject o, BindRequest request) => BindAsync(
             host,
-            nic,
             o,
             $"bind {o} to queue {string.Join(", ", request.Queues)} of {nic.Name}",
-            (AcquireTicket ticket, out MemoryBinding? binding) =>
-                nic.Nic.Device.BindLocked(ticket, o.Buffer, request, out binding));
+            UnderToken(nic, (AcquireTicket ticket, out MemoryBinding? binding) =>
+                nic.Nic.Device.BindLocked(ticket, o.Buffer, request, out binding)));
 
     /// <summary>Binds an object to be sent from; waits while its memory moves.</summary>
     /// <exception cref="WayleaveException">As <see cref="BindReceiveAsync"/>.</exception>
     public static Task<TransmitBinding> BindTransmitAsync(
         WayleaveHost host, EthernetHandle nic, DeviceObject o, BindRequest request) => BindAsync(
             host,
-            nic,
             o,
             $"bind {o} to be sent by {nic.Name}",
-            (AcquireTicket ticket, out TransmitBinding? binding) =>
-                nic.Nic.Device.BindTransmitLocked(ticket, o.Buffer, request, out binding));
+            UnderToken(nic, (AcquireTicket ticket, out TransmitBinding? binding) =>
+                nic.Nic.Device.BindTransmitLocked(ticket, o.Buffer, request, out binding)));
 
     /// <summary>Ends when nothing is left of a binding.</summary>
     /// <param name="host">Whose lock it needs.</param>
@@ -45,8 +44,9 @@ internal static class NetBinding
         }
     }
 
-    private static async Task<T> BindAsync<T>(
-        WayleaveHost host, EthernetHandle nic, DeviceObject o, string operation, Bind<T> bind)
+    /// <summary>Runs a bind with the reservation of an object held; again, when its memory moved.</summary>
+    /// <exception cref="WayleaveException">What the outcome says.</exception>
+    internal static async Task<T> BindAsync<T>(WayleaveHost host, DeviceObject o, string operation, Bind<T> bind)
         where T : class
     {
         while (true)
@@ -62,7 +62,7 @@ internal static class NetBinding
             BindOutcome outcome;
             try
             {
-                outcome = nic.Nic.Driver.WithToken(() => bind(ticket, out binding));
+                outcome = bind(ticket, out binding);
             }
             finally
             {
@@ -83,6 +83,16 @@ internal static class NetBinding
                 : throw new WayleaveException(outcome.Errno, operation, outcome.Explanation);
         }
     }
+
+    private static Bind<T> UnderToken<T>(EthernetHandle nic, Bind<T> bind)
+        where T : class =>
+        (AcquireTicket ticket, out T? binding) =>
+        {
+            T? made = null;
+            BindOutcome outcome = nic.Nic.Driver.WithToken(() => bind(ticket, out made));
+            binding = made;
+            return outcome;
+        };
 
     /// <summary>Ends when a fence has signalled, whatever its error.</summary>
     public static Task WhenSignaled(HostContext host, Fence fence)

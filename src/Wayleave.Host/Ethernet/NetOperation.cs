@@ -21,14 +21,14 @@ public abstract class NetOperation : IAsyncDisposable
     private bool _isDisposed;
 
     /// <exception cref="WayleaveException">ENODEV: the NIC is on its way out.</exception>
-    private protected NetOperation(WayleaveHost host, EthernetHandle nic, string what)
+    private protected NetOperation(WayleaveHost host, NetNic nic, string what)
     {
         (Host, Nic, What) = (host, nic, what);
         _use = nic.Presence.Use(what);
         nic.Add(this);
     }
 
-    public EthernetHandle Nic { get; }
+    public NetNic Nic { get; }
 
     /// <summary>For people: <c>receive by queue 2 of nic0</c>.</summary>
     public string What { get; }

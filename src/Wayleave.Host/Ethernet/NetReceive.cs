@@ -3,8 +3,6 @@ using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Ethernet;
-using Wayleave.Devices.Ethernet.Steering;
-using Wayleave.Host.Configuration;
 using Wayleave.Host.Objects;
 
 namespace Wayleave.Host.Ethernet;
@@ -24,15 +22,15 @@ public sealed class NetReceive : NetOperation
     private const int ConnectionsMax = 256;
 
     private readonly ReceiveRequest _request;
-    private readonly List<uint> _rules = [];
     private readonly string _bufferName;
     private DeviceObject? _buffer;
-    private MemoryBinding? _binding;
-    private DevmemListener? _listener;
+    private IReceiveBinding? _binding;
+    private IDisposable? _steering;
+    private IDevmemListener? _listener;
     private long _bytes;
     private volatile bool _isClosing;
 
-    private NetReceive(WayleaveHost host, EthernetHandle nic, ReceiveRequest request)
+    private NetReceive(WayleaveHost host, NetNic nic, ReceiveRequest request)
         : base(host, nic, $"receive by queue {request.Queue} of {nic.Name} into {request.Device}")
     {
         _request = request;
@@ -42,7 +40,7 @@ public sealed class NetReceive : NetOperation
     /// <summary>The object that is bound.</summary>
     public DeviceObject Buffer => _buffer!;
 
-    public MemoryBinding Binding => _binding!;
+    public IReceiveBinding Binding => _binding!;
 
     /// <summary>Whether what is bound is no device memory: its owner shows the NIC other.</summary>
     internal bool IsStaged => Binding.Route == PeerRoute.HostMemory;
@@ -55,7 +53,7 @@ public sealed class NetReceive : NetOperation
     /// What the NIC, the route, the device or the owner says against it: EINVAL, EBUSY, EEXIST, EADDRINUSE, ...
     /// </exception>
     public static async Task<NetReceive> OpenAsync(
-        WayleaveHost host, EthernetHandle nic, ReceiveRequest request, CancellationToken cancellation = default)
+        WayleaveHost host, NetNic nic, ReceiveRequest request, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(host);
         ArgumentNullException.ThrowIfNull(nic);
@@ -65,8 +63,8 @@ public sealed class NetReceive : NetOperation
         {
             receive.Check();
             await receive.BindAsync(cancellation).ConfigureAwait(false);
-            receive.Steer();
-            receive._listener = nic.Nic.Listen(request.Port, request.Address, BacklogMax);
+            receive._steering = nic.Steer(request.Port, request.Address, request.Queue);
+            receive._listener = nic.ListenDevmem(request.Port, request.Address, BacklogMax);
             return receive;
         }
         catch (Exception e) when (e is WayleaveException or OperationCanceledException or ObjectDisposedException)
@@ -121,23 +119,11 @@ public sealed class NetReceive : NetOperation
     private protected override async Task CloseAsync()
     {
         _isClosing = true; // the revoke below is not to wait for this
-        Nic.Nic.BindingRevoked -= HandleRevoked;
         _listener?.Dispose();
-        bool isThere = Nic.Nic.Driver.TryWithToken(() =>
+        _steering?.Dispose();
+        if (_binding is not null)
         {
-            foreach (uint rule in _rules)
-            {
-                Nic.Nic.Device.Port.Steering.DeleteRule(rule); // somebody may have deleted it by hand
-            }
-
-            if (_binding is not null)
-            {
-                Nic.Nic.Device.Unbind(_binding);
-            }
-        });
-        if (isThere && _binding is not null)
-        {
-            await NetBinding.WhenReleased(Host.Context, _binding.TryAddReleased).ConfigureAwait(false);
+            await _binding.DisposeAsync().ConfigureAwait(false);
         }
 
         if (_buffer is not null && !IsFreed(_buffer))
@@ -157,9 +143,9 @@ public sealed class NetReceive : NetOperation
 
     private void Check()
     {
-        if (_request.Address is { } address && !Nic.Config.Addresses.Any(a => a.Address == address))
+        if (_request.Address is { } address && !Nic.Addresses.Contains(address))
         {
-            string known = string.Join(", ", Nic.Config.Addresses.Select(EthernetConfig.ToText));
+            string known = string.Join(", ", Nic.Addresses);
             throw new WayleaveException(
                 Errno.EADDRNOTAVAIL, $"listen on {address}", $"it is no address of {Nic.Name}", $"it has {known}");
         }
@@ -218,11 +204,10 @@ public sealed class NetReceive : NetOperation
             ChunkBytes = _request.ChunkBytes,
             Provider = _buffer.Owner.Function,
         };
-        Nic.Nic.BindingRevoked += HandleRevoked;
-        _binding = await NetBinding.BindReceiveAsync(Host, Nic, _buffer, bind).ConfigureAwait(false);
+        _binding = await Nic.BindReceiveAsync(Host, _buffer, bind, HandleRevoked).ConfigureAwait(false);
         if (_binding.IsRevoked)
         {
-            throw TakenBack(null); // between the bind and the field that the handler compares
+            throw TakenBack(null); // before anybody was told of it
         }
     }
 
@@ -233,39 +218,9 @@ public sealed class NetReceive : NetOperation
         Host.MemoryDevices.FirstOrDefault(d => d.Name == _request.Device) is { } owner
         && !owner.CanStore(StorageKind.Revocable);
 
-    private void Steer()
-    {
-        foreach (FlowType type in (ReadOnlySpan<FlowType>)[FlowType.TcpIPv4, FlowType.TcpIPv6])
-        {
-            FlowRule rule = FlowRule.ForPort(type, _request.Port, _request.Queue);
-            if (_request.Address is { } address)
-            {
-                if (address.IsIPv4 != (type == FlowType.TcpIPv4))
-                {
-                    continue;
-                }
-
-                rule = rule with { Destination = address, DestinationMask = FlowRule.Exactly };
-            }
-
-            int location = 0;
-            Errno errno = Nic.Nic.Driver.WithToken(
-                () => Nic.Nic.Device.Port.Steering.InsertRule(rule, out location));
-            errno.ThrowIfFailed(
-                $"steer TCP port {_request.Port} to queue {_request.Queue} of {Nic.Name}",
-                errno == Errno.EOPNOTSUPP ? $"wayleave nic {Nic.Name} -K ntuple on" : null);
-            _rules.Add((uint)location);
-        }
-    }
-
     // By the NIC's thread, under its token: whoever waits is only told.
-    private void HandleRevoked(MemoryBinding binding)
-    {
-        if (ReferenceEquals(binding, _binding))
-        {
-            ThreadPool.UnsafeQueueUserWorkItem(static self => self.EndAsync(self.TakenBack(null)), this, false);
-        }
-    }
+    private void HandleRevoked() =>
+        ThreadPool.UnsafeQueueUserWorkItem(static self => self.EndAsync(self.TakenBack(null)), this, false);
 
     private Exception ExplainRevoke(Exception e) =>
         _binding is { IsRevoked: true } ? TakenBack(e) : e;
@@ -278,7 +233,7 @@ public sealed class NetReceive : NetOperation
 
     private async Task TakeOneAsync(Func<ReceivedContent, Task> received, CancellationToken over)
     {
-        await using DevmemConnection connection = await _listener!.AcceptAsync(over).ConfigureAwait(false);
+        await using IDevmemConnection connection = await _listener!.AcceptAsync(over).ConfigureAwait(false);
         _listener.Dispose(); // the next one is told that nobody listens
         ReceivedPieces pieces = new(connection);
         await using ContentSink sink = _request.Name is { } name
@@ -304,7 +259,7 @@ public sealed class NetReceive : NetOperation
             while (true)
             {
                 await places.WaitAsync(stop.Token).ConfigureAwait(false);
-                DevmemConnection connection = await _listener!.AcceptAsync(stop.Token).ConfigureAwait(false);
+                IDevmemConnection connection = await _listener!.AcceptAsync(stop.Token).ConfigureAwait(false);
                 serving.RemoveAll(t => t.IsCompletedSuccessfully);
                 serving.Add(Task.Run(() => ServeOneAsync(connection), CancellationToken.None));
             }
@@ -315,7 +270,7 @@ public sealed class NetReceive : NetOperation
             await Task.WhenAll(serving).ConfigureAwait(false);
         }
 
-        async Task ServeOneAsync(DevmemConnection connection)
+        async Task ServeOneAsync(IDevmemConnection connection)
         {
             await using (connection)
             {
@@ -335,7 +290,7 @@ public sealed class NetReceive : NetOperation
                 }
                 catch (Exception e) when (e is OperationCanceledException or ObjectDisposedException)
                 {
-                    connection.AbortIfOpen(); // the reception is over, and says why itself
+                    connection.Abort(); // the reception is over, and says why itself
                 }
                 catch
                 {

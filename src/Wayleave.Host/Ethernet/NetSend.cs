@@ -22,6 +22,7 @@ public sealed record SentContent(ulong Bytes, long FrameBytes, string Sha256, Ti
 /// </summary>
 public sealed class NetSend : NetOperation
 {
+    private readonly EthernetHandle _nic;
     private readonly DeviceObject _object;
     private readonly bool _isTemporary;
     private TransmitBinding? _binding;
@@ -33,10 +34,10 @@ public sealed class NetSend : NetOperation
     /// <param name="isTemporary">The object is given up at the end.</param>
     /// <exception cref="WayleaveException">ENODEV: the NIC is on its way out.</exception>
     public NetSend(WayleaveHost host, EthernetHandle nic, DeviceObject o, bool isTemporary)
-        : base(host, nic, $"send {o} by {nic.Name}") => (_object, _isTemporary) = (o, isTemporary);
+        : base(host, nic, $"send {o} by {nic.Name}") => (_nic, _object, _isTemporary) = (nic, o, isTemporary);
 
     /// <summary>Bytes that went into frames so far, repetitions included.</summary>
-    public long FrameBytes => Nic.Nic.Driver.WithToken(() => _binding?.BytesSent ?? 0);
+    public long FrameBytes => _nic.Nic.Driver.WithToken(() => _binding?.BytesSent ?? 0);
 
     /// <summary>Connects, sends all of it, and waits until the peer has acknowledged it and the end.</summary>
     /// <exception cref="WayleaveException">
@@ -69,11 +70,11 @@ public sealed class NetSend : NetOperation
     private protected override async Task CloseAsync()
     {
         _isClosing = true; // the revoke below is not to wait for this
-        bool isThere = Nic.Nic.Driver.TryWithToken(() =>
+        bool isThere = _nic.Nic.Driver.TryWithToken(() =>
         {
             if (_binding is not null)
             {
-                Nic.Nic.Device.Unbind(_binding);
+                _nic.Nic.Device.Unbind(_binding);
             }
         });
         if (isThere && _binding is not null)
@@ -91,10 +92,10 @@ public sealed class NetSend : NetOperation
     private async Task<SentContent> RunToEndAsync(IpAddress remote, ushort port, CancellationToken over)
     {
         BindRequest bind = new() { Kind = ImporterKind.PinnedRevocable, Provider = _object.Owner.Function };
-        _binding = await NetBinding.BindTransmitAsync(Host, Nic, _object, bind).ConfigureAwait(false);
+        _binding = await NetBinding.BindTransmitAsync(Host, _nic, _object, bind).ConfigureAwait(false);
         string sha256 = await Host.Objects.Sha256Async(_object, over).ConfigureAwait(false);
         long start = Stopwatch.GetTimestamp();
-        DevmemConnection connection = await Nic.Nic.ConnectAsync(remote, port, over).ConfigureAwait(false);
+        DevmemConnection connection = await _nic.Nic.ConnectAsync(remote, port, over).ConfigureAwait(false);
         await using (connection.ConfigureAwait(false))
         {
             TimeSpan connecting = Stopwatch.GetElapsedTime(start);

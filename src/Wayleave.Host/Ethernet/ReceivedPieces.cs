@@ -15,7 +15,7 @@ internal readonly record struct ReceivedPiece(bool IsDevice, ulong Offset, ulong
 /// lock and no token is held between calls.
 /// </summary>
 /// <param name="connection">Owned by the caller.</param>
-internal sealed class ReceivedPieces(DevmemConnection connection)
+internal sealed class ReceivedPieces(IDevmemConnection connection)
 {
     private const int FragmentsMax = TokenRange.RangesMax; // as many as one return takes
     private const int LinearBytes = 256 << 10;
@@ -37,7 +37,7 @@ internal sealed class ReceivedPieces(DevmemConnection connection)
 
     /// <summary>The next batch, once that before was returned.</summary>
     /// <returns>False at the end of the stream.</returns>
-    /// <exception cref="WayleaveException">As <see cref="DevmemConnection.ReadAsync"/>.</exception>
+    /// <exception cref="WayleaveException">As <see cref="IDevmemConnection.ReadAsync"/>.</exception>
     public async ValueTask<bool> ReadAsync(CancellationToken cancellation)
     {
         _pieces.Clear();

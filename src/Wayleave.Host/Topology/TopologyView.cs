@@ -176,6 +176,11 @@ public sealed record TopologyView(
             Add(ethernet.Name, new FunctionFacts { Type = "ethernet", OffersMemory = false });
         }
 
+        foreach (LinuxNicConfig nic in config.LinuxNics)
+        {
+            Add(nic.Name, new FunctionFacts { Type = "linux_nic", OffersMemory = false });
+        }
+
         // What the file describes and no device takes is still something that one asks about.
         foreach (PciFunction other in topology.Functions)
         {

@@ -41,7 +41,7 @@ public static unsafe class DevmemReceiver
         ArgumentNullException.ThrowIfNull(connection);
         (bytes, count) = (0, 0);
         int room = Math.Min(pieces.Length, PiecesMax);
-        int space = (Unsafe.SizeOf<cmsghdr>() + Unsafe.SizeOf<dmabuf_cmsg>() + 7) & ~7;
+        int space = DevmemControl.PieceSpace;
         byte* control = stackalloc byte[PiecesMax * space];
         nint received;
         fixed (byte* data = linear)
@@ -60,7 +60,7 @@ public static unsafe class DevmemReceiver
                 return errno;
             }
 
-            count = ReadPieces(message, pieces);
+            count = DevmemControl.ReadPieces(new ReadOnlySpan<byte>(control, (int)message.msg_controllen), pieces);
         }
 
         bytes = (int)received;
@@ -121,36 +121,6 @@ public static unsafe class DevmemReceiver
         }
     }
 
-    private static int ReadPieces(in msghdr message, Span<DevmemPiece> pieces)
-    {
-        int count = 0;
-        byte* at = (byte*)message.msg_control;
-        byte* end = at + message.msg_controllen;
-        while (at + sizeof(cmsghdr) <= end && count < pieces.Length)
-        {
-            cmsghdr* header = (cmsghdr*)at;
-            if (header->cmsg_len < (nuint)sizeof(cmsghdr) || header->cmsg_len > (nuint)(end - at))
-            {
-                break;
-            }
-
-            bool isLinear = header->cmsg_type == socket_devmem.SCM_DEVMEM_LINEAR;
-            bool isPiece = header->cmsg_level == socket.SOL_SOCKET
-                && (isLinear || header->cmsg_type == socket_devmem.SCM_DEVMEM_DMABUF)
-                && header->cmsg_len >= (nuint)(sizeof(cmsghdr) + sizeof(dmabuf_cmsg));
-            if (isPiece)
-            {
-                dmabuf_cmsg* piece = (dmabuf_cmsg*)(header + 1);
-                pieces[count++] = new DevmemPiece(
-                    isLinear, piece->frag_offset, piece->frag_size, piece->frag_token, piece->dmabuf_id);
-            }
-
-            at += (header->cmsg_len + 7) & ~(nuint)7;
-        }
-
-        return count;
-    }
-
     // The socket stays the owner; it is kept alive by whoever calls.
-    private static FileDescriptor Borrow(Socket connection) => new((int)connection.Handle, ownsHandle: false);
+    internal static FileDescriptor Borrow(Socket connection) => new((int)connection.Handle, ownsHandle: false);
 }

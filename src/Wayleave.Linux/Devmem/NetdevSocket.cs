@@ -17,7 +17,7 @@ namespace Wayleave.Linux.Devmem;
 public sealed unsafe class NetdevSocket : IDisposable
 {
     private const int BufferBytes = 8192;
-    private const byte ControlVersion = 2, NetdevVersion = 1;
+    private const byte ControlVersion = 2;
 
     private readonly FileDescriptor _socket;
     private readonly byte[] _buffer = new byte[BufferBytes];
@@ -27,13 +27,16 @@ public sealed unsafe class NetdevSocket : IDisposable
     private NetdevSocket(FileDescriptor socket)
     {
         _socket = socket;
-        (_family, HasReceiveBinding) = FindFamily();
+        (_family, HasReceiveBinding, HasTransmitBinding) = FindFamily();
     }
 
     /// <summary>Whether the kernel knows bind-rx. Whether a NIC does is said by <see cref="BindReceive"/>.</summary>
     public bool HasReceiveBinding { get; }
 
-    /// <summary>Needs no privilege: binding does.</summary>
+    /// <summary>Whether the kernel knows bind-tx; a NIC as above.</summary>
+    public bool HasTransmitBinding { get; }
+
+    /// <summary>Needs no privilege: binding to receive does.</summary>
     /// <exception cref="LinuxException">ENOENT: the kernel has no family netdev (Linux 6.3).</exception>
     public static NetdevSocket Open()
     {
@@ -89,52 +92,99 @@ public sealed unsafe class NetdevSocket : IDisposable
             return Errno.EOPNOTSUPP;
         }
 
-        using FileDescriptor.Borrowed borrowed = dmaBuf.Borrow();
-        NetlinkMessage message = new(_buffer, _family, netdev.NETDEV_CMD_BIND_RX, NetdevVersion, ++_sequence);
-        message.Add(netdev.NETDEV_A_DMABUF_IFINDEX, interfaceIndex);
-        message.Add(netdev.NETDEV_A_DMABUF_FD, (uint)borrowed.Number);
-        foreach (uint queue in queues)
+        if (queues.Length > NetdevRequests.QueuesMax)
         {
-            int nested = message.BeginNested(netdev.NETDEV_A_DMABUF_QUEUES);
-            message.Add(netdev.NETDEV_A_QUEUE_ID, queue);
-            message.Add(netdev.NETDEV_A_QUEUE_TYPE, netdev.NETDEV_QUEUE_TYPE_RX);
-            message.EndNested(nested);
+            reason = $"{queues.Length} queues do not fit into one request, {NetdevRequests.QueuesMax} do";
+            return Errno.EINVAL;
         }
 
-        uint bound = 0;
-        Errno errno = Ask(message.Bytes, attributes =>
-        {
-            while (NetlinkMessage.TryRead(ref attributes, out ushort type, out ReadOnlySpan<byte> value))
-            {
-                bound = type == netdev.NETDEV_A_DMABUF_ID ? MemoryMarshal.Read<uint>(value) : bound;
-            }
-        }, out reason);
-        id = bound;
-        return errno;
+        using FileDescriptor.Borrowed borrowed = dmaBuf.Borrow();
+        return AskForId(
+            NetdevRequests.BindReceive(
+                _buffer, _family, ++_sequence, interfaceIndex, (uint)borrowed.Number, queues),
+            out id,
+            out reason);
     }
+
+    /// <summary>
+    /// Binds a dma-buf to be sent from by a NIC (<c>NETDEV_CMD_BIND_TX</c>); ends when this object is disposed, and the
+    /// memory is let go of when the last of what was sent from it is acknowledged. Needs no privilege.
+    /// </summary>
+    /// <param name="interfaceIndex">Of the NIC, in the network namespace of this socket.</param>
+    /// <param name="dmaBuf">Whole pages; still the caller's, the kernel holds a reference of its own.</param>
+    /// <param name="id">What <see cref="DevmemSender.TrySend"/> names; 0 after a refusal.</param>
+    /// <param name="reason">As <see cref="BindReceive"/>.</param>
+    /// <returns>
+    /// ENODEV: no such NIC; EOPNOTSUPP: its driver cannot, or the kernel; EINVAL: not whole pages; EBADF; or what
+    /// attaching to the buffer failed with.
+    /// </returns>
+    public Errno BindTransmit(uint interfaceIndex, FileDescriptor dmaBuf, out uint id, out string? reason)
+    {
+        ArgumentNullException.ThrowIfNull(dmaBuf);
+        (id, reason) = (0, null);
+        if (!HasTransmitBinding)
+        {
+            reason = "this kernel has no bind-tx (Linux 6.16, CONFIG_NET_DEVMEM)";
+            return Errno.EOPNOTSUPP;
+        }
+
+        using FileDescriptor.Borrowed borrowed = dmaBuf.Borrow();
+        return AskForId(
+            NetdevRequests.BindTransmit(_buffer, _family, ++_sequence, interfaceIndex, (uint)borrowed.Number),
+            out id,
+            out reason);
+    }
+
+    /// <summary>Why a bind was refused, for people, where the kernel gave no words of its own.</summary>
+    public static string DescribeRefusal(Errno errno) => errno switch
+    {
+        Errno.EPERM => "it needs CAP_NET_ADMIN",
+        Errno.ENODEV => "there is no such NIC",
+        Errno.EOPNOTSUPP => "its driver has no queues that memory can be bound to",
+        Errno.EINVAL => "no such queue, or header split is not on: ethtool -G NIC tcp-data-split on hds-thresh 0",
+        Errno.EEXIST => "the queue is bound already, or the NIC runs an XDP program",
+        Errno.EBUSY => "AF_XDP has the queue, or it is leased to another interface",
+        _ => errno.ToString(),
+    };
 
     /// <summary>Every binding made here ends; chunks that readers hold keep their memory attached.</summary>
     public void Dispose() => _socket.Dispose();
 
     private delegate void Reader(ReadOnlySpan<byte> attributes);
 
-    private (ushort Family, bool HasBindRx) FindFamily()
+    private Errno AskForId(ReadOnlySpan<byte> request, out uint id, out string? reason)
+    {
+        uint bound = 0;
+        Errno errno = Ask(request, attributes =>
+        {
+            while (NetlinkMessage.TryRead(ref attributes, out ushort type, out ReadOnlySpan<byte> value))
+            {
+                bound = type == netdev.NETDEV_A_DMABUF_ID && MemoryMarshal.TryRead(value, out uint read) ? read : bound;
+            }
+        }, out reason);
+        id = bound;
+        return errno;
+    }
+
+    private (ushort Family, bool HasBindRx, bool HasBindTx) FindFamily()
     {
         NetlinkMessage message = new(
             _buffer, genetlink.GENL_ID_CTRL, genetlink.CTRL_CMD_GETFAMILY, ControlVersion, ++_sequence);
         message.Add(genetlink.CTRL_ATTR_FAMILY_NAME, "netdev\0"u8);
         ushort family = 0;
-        bool hasBindRx = false;
+        bool hasBindRx = false, hasBindTx = false;
         Errno errno = Ask(message.Bytes, attributes =>
         {
             while (NetlinkMessage.TryRead(ref attributes, out ushort type, out ReadOnlySpan<byte> value))
             {
-                family = type == genetlink.CTRL_ATTR_FAMILY_ID ? MemoryMarshal.Read<ushort>(value) : family;
+                bool isNumber = type == genetlink.CTRL_ATTR_FAMILY_ID;
+                family = isNumber && MemoryMarshal.TryRead(value, out ushort read) ? read : family;
                 hasBindRx |= type == genetlink.CTRL_ATTR_OPS && HasOperation(value, netdev.NETDEV_CMD_BIND_RX);
+                hasBindTx |= type == genetlink.CTRL_ATTR_OPS && HasOperation(value, netdev_tx.NETDEV_CMD_BIND_TX);
             }
         }, out _);
         return errno == Errno.Success
-            ? (family, hasBindRx)
+            ? (family, hasBindRx, hasBindTx)
             : throw new LinuxException("find the netlink family", "netdev", errno, "Linux 6.3 has it");
     }
 
@@ -144,7 +194,9 @@ public sealed unsafe class NetdevSocket : IDisposable
         {
             while (NetlinkMessage.TryRead(ref operation, out ushort type, out ReadOnlySpan<byte> value))
             {
-                if (type == genetlink.CTRL_ATTR_OP_ID && MemoryMarshal.Read<uint>(value) == wanted)
+                if (type == genetlink.CTRL_ATTR_OP_ID
+                    && MemoryMarshal.TryRead(value, out uint number)
+                    && number == wanted)
                 {
                     return true;
                 }

@@ -54,22 +54,26 @@ internal sealed class NetworkFacilities(MachineFiles files)
                     Area, Name, FacilityState.Denied, "to bind a queue needs CAP_NET_ADMIN", "run it as root");
             }
 
-            List<string> refusals = [];
+            List<(string Nic, string Why)> refusals = [];
             foreach (string nic in files.List("sys/class/net"))
             {
                 uint index = Libc.if_nametoindex(nic);
                 Errno errno = netdev.BindReceive(index, FileDescriptor.None, [0], out _, out string? reason);
                 if (errno == Errno.EBADF)
                 {
-                    return new(Area, Name, FacilityState.Present, $"{nic} can bind receive queues");
+                    Errno send = netdev.BindTransmit(index, FileDescriptor.None, out _, out _);
+                    string both = send == Errno.EBADF ? "receive queues, and sends from bound memory" : "receive queues";
+                    return new(
+                        Area, Name, FacilityState.Present, $"{nic} can bind {both}",
+                        $"ethtool -G {nic} tcp-data-split on hds-thresh 0, -X, -N; then \"linux_nics\" of a host");
                 }
 
-                refusals.Add($"{nic}: {reason ?? errno.ToString()}");
+                refusals.Add((nic, reason ?? NetdevSocket.DescribeRefusal(errno)));
             }
 
-            return new(
-                Area, Name, FacilityState.Absent,
-                $"no NIC can bind receive queues ({string.Join(", ", refusals)})");
+            string why = string.Join("; ", refusals.GroupBy(r => r.Why, r => r.Nic)
+                .Select(g => $"{string.Join(", ", g)}: {g.Key}"));
+            return new(Area, Name, FacilityState.Absent, $"no NIC can bind receive queues ({why})");
         }
         catch (LinuxException e)
         {

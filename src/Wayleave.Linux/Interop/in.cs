@@ -9,6 +9,7 @@ internal static class @in
 
     internal const int IP_TOS = 1;
     internal const int IP_MTU_DISCOVER = 10;
+    internal const int IP_RECVERR = 11;
     internal const int IP_RECVTOS = 13;
 
     internal const int IP_PMTUDISC_DO = 2;

@@ -4,6 +4,7 @@ namespace Wayleave.Linux.Interop;
 internal static class in6
 {
     internal const int IPV6_MTU_DISCOVER = 23;
+    internal const int IPV6_RECVERR = 25;
     internal const int IPV6_V6ONLY = 26;
     internal const int IPV6_RECVTCLASS = 66;
     internal const int IPV6_TCLASS = 67;

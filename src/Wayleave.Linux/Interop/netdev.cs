@@ -12,3 +12,9 @@ internal static class netdev
     internal const ushort NETDEV_A_QUEUE_TYPE = 3;
     internal const uint NETDEV_QUEUE_TYPE_RX = 0;
 }
+
+// <linux/netdev.h> of Linux 6.16
+internal static class netdev_tx
+{
+    internal const byte NETDEV_CMD_BIND_TX = 15;
+}

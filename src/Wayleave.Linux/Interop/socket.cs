@@ -23,6 +23,7 @@ internal static class socket
     internal const int SO_RCVBUFFORCE = 33;
     internal const int SO_MEMINFO = 55;
     internal const int SO_COOKIE = 57;
+    internal const int SO_ZEROCOPY = 60;
 
     internal const int SCM_RIGHTS = 0x01;
 
@@ -33,7 +34,9 @@ internal static class socket
     internal const int MSG_CTRUNC = 0x08;
     internal const int MSG_TRUNC = 0x20;
     internal const int MSG_DONTWAIT = 0x40;
+    internal const int MSG_ERRQUEUE = 0x2000;
     internal const int MSG_NOSIGNAL = 0x4000;
+    internal const int MSG_ZEROCOPY = 0x4000000;
     internal const int MSG_CMSG_CLOEXEC = 0x40000000;
 }
 

@@ -38,6 +38,7 @@ public class LayoutTests
         ("sys/stat.h", [typeof(stat), typeof(statx)]),
         ("linux/tcp.h", [typeof(tcp)]),
         ("linux/genetlink.h", [typeof(genetlink), typeof(genlmsghdr)]),
+        ("linux/errqueue.h", [typeof(errqueue), typeof(sock_extended_err)]),
         ("sys/syscall.h", [typeof(unistd)]),
         ("unistd.h", [typeof(access)]),
         ("linux/userfaultfd.h", [
@@ -55,12 +56,16 @@ public class LayoutTests
         ("linux/dma-heap.h", [typeof(dma_heap), typeof(dma_heap_allocation_data)]),
     ];
 
+    // A folder with headers of a newer kernel (linux-libc-dev, unpacked), which come before those that are installed.
+    private static readonly string? s_newer = Environment.GetEnvironmentVariable("WAYLEAVE_UAPI_HEADERS");
+
     // Headers that a machine may lack, or whose installed version may be older than what stands behind the last word.
     private static readonly (string Header, Type[] Types, string Newest)[] s_rareHeaders =
     [
         ("linux/sync_file.h", [typeof(sync_file_deadline), typeof(sync_set_deadline)], "SYNC_IOC_SET_DEADLINE"),
         ("linux/if_tun.h", [typeof(if_tun_uso)], "TUN_F_USO6"),
         ("linux/netdev.h", [typeof(netdev)], "NETDEV_CMD_BIND_RX"),
+        ("linux/netdev.h", [typeof(netdev_tx)], "NETDEV_CMD_BIND_TX"),
         ("asm-generic/socket.h", [typeof(socket_pidfd)], "SO_PEERPIDFD"),
         ("asm-generic/socket.h", [typeof(socket_devmem)], "SO_DEVMEM_DONTNEED"),
         ("linux/uio.h", [typeof(dmabuf_cmsg), typeof(dmabuf_token)], "struct dmabuf_token"),
@@ -90,7 +95,8 @@ public class LayoutTests
 
         // libdrm puts the kernel's DRM headers into a folder of its own.
         string[] places = [header, header.Replace("drm/", "libdrm/", StringComparison.Ordinal)];
-        string? found = places.FirstOrDefault(p => File.Exists($"/usr/include/{p}"));
+        string? found = places.FirstOrDefault(
+            p => File.Exists($"/usr/include/{p}") || File.Exists($"{s_newer}/{p}"));
         Assert.SkipWhen(found is null, $"no <{header}> is installed");
         string program = Describe(found!, types);
         try
@@ -135,7 +141,8 @@ public class LayoutTests
     {
         const BindingFlags Declared = BindingFlags.Instance | BindingFlags.Static | BindingFlags.NonPublic;
         StringBuilder c = new();
-        c.Append("#define _GNU_SOURCE\n#include <stddef.h>\n#include <sys/ioctl.h>\n"); // if_tun.h wants its _IOW
+        c.Append("#define _GNU_SOURCE\n#include <stddef.h>\n#include <time.h>\n"); // errqueue.h wants timespec
+        c.Append("#include <sys/ioctl.h>\n"); // if_tun.h wants its _IOW
         c.Append(CultureInfo.InvariantCulture, $"#include <{header}>\n");
         foreach (Type type in types)
         {
@@ -164,8 +171,12 @@ public class LayoutTests
     /// <summary>Skips where there is no compiler.</summary>
     internal static void Compile(string program)
     {
-        ProcessStartInfo start =
-            new("gcc", "-x c -fsyntax-only -") { RedirectStandardInput = true, RedirectStandardError = true };
+        string include = s_newer is null ? "" : $"-isystem {s_newer} ";
+        ProcessStartInfo start = new("gcc", $"-x c -fsyntax-only {include}-")
+        {
+            RedirectStandardInput = true,
+            RedirectStandardError = true,
+        };
         Process? gcc = null;
         try
         {
