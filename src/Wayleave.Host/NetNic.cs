@@ -49,7 +49,9 @@ public abstract class NetNic
     /// <param name="revoked">
     /// Told once when the owner has taken the memory back; by a thread that must not wait, so it only marks.
     /// </param>
-    /// <exception cref="WayleaveException">What the NIC, the route, the kernel or the owner says against it.</exception>
+    /// <exception cref="WayleaveException">
+    /// What the NIC, the route, the kernel or the owner says against it.
+    /// </exception>
     public abstract Task<IReceiveBinding> BindReceiveAsync(
         WayleaveHost host, DeviceObject o, BindRequest request, Action? revoked = null);
 

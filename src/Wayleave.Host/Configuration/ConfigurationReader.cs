@@ -291,10 +291,11 @@ internal sealed class ConfigurationReader(
     {
         CheckKeys(nic, path, "name", "interface", "function");
         string? name = ReadText(nic, path, "name");
+        string? device = ReadText(nic, path, "interface");
         return new LinuxNicConfig
         {
-            Name = name ?? ReadText(nic, path, "interface") ?? "linux" + ToText(index),
-            Interface = ReadText(nic, path, "interface") ?? name ?? "",
+            Name = name ?? device ?? "linux" + ToText(index),
+            Interface = device ?? name ?? "",
             Function = ReadText(nic, path, "function"),
         };
     }

@@ -137,7 +137,9 @@ public sealed class LinuxDevmemConnection : IDevmemConnection
     /// <inheritdoc/>
     public void Abort() => _socket.Close(timeout: 0); // SO_LINGER of 0 seconds: a reset
 
-    /// <summary>Closes: the kernel takes every token back; with unread data it resets the peer. Twice is fine.</summary>
+    /// <summary>
+    /// Closes: the kernel takes every token back, and resets the peer when there is unread data. Twice is fine.
+    /// </summary>
     public ValueTask DisposeAsync()
     {
         _socket.Dispose();

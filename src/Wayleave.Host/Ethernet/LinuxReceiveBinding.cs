@@ -88,7 +88,10 @@ internal sealed class LinuxReceiveBinding : IReceiveBinding
                         Route = RouteOf(nic, attachment),
                     }
                     : throw new WayleaveException(
-                        errno, operation, reason ?? NetdevSocket.DescribeRefusal(errno), "wayleave doctor says which NIC can");
+                        errno,
+                        operation,
+                        reason ?? NetdevSocket.DescribeRefusal(errno),
+                        "wayleave doctor says which NIC can");
             }
         }
         catch (LinuxException e)

@@ -62,7 +62,7 @@ internal sealed class NetworkFacilities(MachineFiles files)
                 if (errno == Errno.EBADF)
                 {
                     Errno send = netdev.BindTransmit(index, FileDescriptor.None, out _, out _);
-                    string both = send == Errno.EBADF ? "receive queues, and sends from bound memory" : "receive queues";
+                    string both = "receive queues" + (send == Errno.EBADF ? ", and what it sends from" : "");
                     return new(
                         Area, Name, FacilityState.Present, $"{nic} can bind {both}",
                         $"ethtool -G {nic} tcp-data-split on hds-thresh 0, -X, -N; then \"linux_nics\" of a host");

@@ -89,8 +89,8 @@ public sealed class ConfigurationTests : IDisposable
             () => Load(file, new() { ["--address"] = "224.0.0.1" }, new() { ["WAYLEAVE_VRAM"] = "10" }));
         Assert.Equal(
             [
-                "nmae: unknown key; known are name, gpus, nics, nvmes, accelerators, vfios, ethernets, control, "
-                    + "broker, topology",
+                "nmae: unknown key; known are name, gpus, nics, nvmes, accelerators, vfios, ethernets, linux_nics, "
+                    + "control, broker, topology",
                 "gpus[2]: must be an object: { ... }",
                 "nics[1].address: 'localhost' is not an IPv4 or IPv6 address",
                 "control.port: must be a whole number",

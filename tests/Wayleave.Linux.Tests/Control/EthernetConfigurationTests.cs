@@ -58,6 +58,30 @@ public sealed class EthernetConfigurationTests : IDisposable
             .Config.Ethernets[0].PeerAddresses);
 
     [Fact]
+    public void NICs_of_the_kernel_are_named_by_their_interface_unless_they_have_a_name()
+    {
+        LoadedConfiguration loaded = Load(
+            """{ "linux_nics": [ { "interface": "eth0" }, { "name": "fast", "interface": "ens7np0" } ] }""");
+        Assert.Equal(
+            [("eth0", "eth0"), ("fast", "ens7np0")], loaded.Config.LinuxNics.Select(n => (n.Name, n.Interface)));
+        Assert.Contains(loaded.Values, v => v is { Path: "linux_nics[1].interface", Value: "ens7np0" });
+        Assert.Empty(new HostConfig().LinuxNics);
+    }
+
+    [Theory]
+    [InlineData("""{ "interface": "a/b" }""", "linux_nics[0].interface")]
+    [InlineData("""{ "interface": "a-name-that-is-too-long" }""", "linux_nics[0].interface")]
+    [InlineData("{}", "linux_nics[0].interface")]
+    [InlineData("""{ "interface": "eth0", "queue": 3 }""", "linux_nics[0].queue")]
+    [InlineData("""{ "interface": "gpu0" }""", "linux_nics[0].name")]
+    public void What_is_wrong_with_a_NIC_of_the_kernel_is_told_by_its_path(string nic, string path)
+    {
+        ConfigurationException e = Assert.Throws<ConfigurationException>(
+            () => Load("{ \"linux_nics\": [ " + nic + " ] }"));
+        Assert.Contains(path, e.Problems.Select(p => p.Where));
+    }
+
+    [Fact]
     public void Every_problem_is_told_at_once_by_its_path()
     {
         ConfigurationException e = Assert.Throws<ConfigurationException>(() => Load(

@@ -93,7 +93,7 @@ public sealed class LinuxDevmemTests
     }
 
     [Fact]
-    public async Task DEVM_15_The_kernel_refuses_129_ranges_and_datagrams_and_passes_over_unknown_tokens()
+    public async Task The_kernel_refuses_129_ranges_and_datagrams_and_passes_over_unknown_tokens()
     {
         (Socket sender, IDevmemConnection reader) = await ConnectAsync();
         using (sender)
@@ -121,7 +121,7 @@ public sealed class LinuxDevmemTests
     }
 
     [Fact]
-    public async Task DEVM_27_A_send_from_a_binding_that_does_not_exist_is_refused()
+    public async Task A_send_from_a_binding_that_does_not_exist_is_refused()
     {
         (Socket sender, IDevmemConnection reader) = await ConnectAsync();
         using (sender)
@@ -178,13 +178,14 @@ public sealed class LinuxDevmemTests
             LinuxNics = [new LinuxNicConfig { Name = "wire", Interface = "lo" }],
         };
         await using WayleaveHost host = await WayleaveHost.StartAsync(config);
-        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(() => NetReceive.OpenAsync(
-            host, host.LinuxNics[0], new ReceiveRequest { Queue = 0, Device = "gpu0", BufferBytes = 1 << 20 }, Canceled));
+        ReceiveRequest request = new() { Queue = 0, Device = "gpu0", BufferBytes = 1 << 20 };
+        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(
+            () => NetReceive.OpenAsync(host, host.LinuxNics[0], request, Canceled));
         Assert.Contains("queue 0 of wire", e.Message, StringComparison.Ordinal);
         Assert.Empty(host.Objects.List());
         Assert.Empty(host.LinuxNics[0].Operations);
-        e = await Assert.ThrowsAsync<WayleaveException>(() => NetReceive.OpenAsync(
-            host, host.LinuxNics[0], new ReceiveRequest { Queue = 0, Device = "gpu0", Port = 0 }, Canceled));
+        e = await Assert.ThrowsAsync<WayleaveException>(
+            () => NetReceive.OpenAsync(host, host.LinuxNics[0], request with { Port = 0 }, Canceled));
         Assert.Equal(Errno.EINVAL, e.Errno);
     }
 
