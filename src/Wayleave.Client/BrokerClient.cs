@@ -19,6 +19,7 @@ public sealed class BrokerClient : IDisposable
     private readonly MessageSocket _socket;
     private readonly Lock _lock = new();
     private readonly byte[] _buffer = new byte[BrokerMessage.BytesMax];
+    private readonly Queue<(uint Attachment, bool IsRevoked)> _notices = []; // under the lock
     private ulong _tag;
 
     private BrokerClient(MessageSocket socket) => _socket = socket;
@@ -187,6 +188,28 @@ public sealed class BrokerClient : IDisposable
     }
 
     /// <summary>
+    /// The buffer that a descriptor stands for, to be used by a device of this program that stops when told. Of a
+    /// connection that does nothing else. The descriptor stays the caller's.
+    /// </summary>
+    /// <exception cref="BrokerException">As <see cref="Import"/>; EOPNOTSUPP for storage without pages.</exception>
+    public ClientImport Attach(FileDescriptor descriptor)
+    {
+        ClientBuffer buffer = Import(descriptor);
+        try
+        {
+            uint number = 0;
+            Ask($"attach to {buffer.Name}", BrokerOperation.Attach, buffer.Write, (
+                ref BrokerReader body, FileDescriptor[] _) => body.TryReadUInt32(out number) && body.IsEnd);
+            return new ClientImport(this, buffer, number);
+        }
+        catch
+        {
+            buffer.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>
     /// Ends the connection. Mappings of this process stay, and stay on its account, until they are gone.
     /// </summary>
     public void Dispose() => _socket.Dispose();
@@ -245,7 +268,7 @@ public sealed class BrokerClient : IDisposable
             write?.Invoke(ref writer);
             Errno errno = _socket.Send(writer.Finish(), descriptors);
             ThrowIfGone(operation, errno, length: 1);
-            errno = _socket.Receive(_buffer, out int length, out FileDescriptor[] received, s_spin);
+            errno = ReceiveAnswer(out int length, out FileDescriptor[] received);
             ThrowIfGone(operation, errno, length);
             if (!BrokerMessage.TryRead(_buffer.AsSpan(0, length), out BrokerHeader header, out BrokerReader body)
                 || !header.IsAnswer || header.Operation != code || header.Tag != _tag)
@@ -266,6 +289,59 @@ public sealed class BrokerClient : IDisposable
                 throw new BrokerException(operation, Errno.EPROTO, "the host's answer is cut short");
             }
         }
+    }
+
+    /// <summary>
+    /// Waits until the host tells an attachment of this connection to stop, or until <paramref name="wake"/> is
+    /// signalled. For the thread that asks too: nobody else receives here.
+    /// </summary>
+    /// <returns>Whether there was one.</returns>
+    /// <exception cref="BrokerException">ECONNRESET: the host is gone.</exception>
+    internal bool TryTakeNotice(EventFd wake, out uint attachment, out bool isRevoked)
+    {
+        const string Operation = "wait for the host";
+        lock (_lock)
+        {
+            if (_notices.Count == 0 && _socket.WaitToReceive(wake))
+            {
+                Errno errno = _socket.Receive(_buffer, out int length, out FileDescriptor[] received);
+                Close(received);
+                ThrowIfGone(Operation, errno, length);
+                if (!TryKeepNotice(length))
+                {
+                    throw new BrokerException(Operation, Errno.EPROTO, "the host answers, and nobody asked");
+                }
+            }
+
+            bool isTaken = _notices.TryDequeue(out (uint Attachment, bool IsRevoked) notice);
+            (attachment, isRevoked) = notice;
+            return isTaken;
+        }
+    }
+
+    // Notices may come before the answer.
+    private Errno ReceiveAnswer(out int length, out FileDescriptor[] received)
+    {
+        while (true)
+        {
+            Errno errno = _socket.Receive(_buffer, out length, out received, s_spin);
+            if (errno != Errno.Success || !TryKeepNotice(length))
+            {
+                return errno;
+            }
+        }
+    }
+
+    private bool TryKeepNotice(int length)
+    {
+        bool isNotice = BrokerMessage.TryRead(_buffer.AsSpan(0, length), out BrokerHeader header, out BrokerReader body)
+            && header is { IsAnswer: true, Operation: BrokerOperation.Invalidated, Tag: 0 };
+        if (isNotice && body.TryReadUInt32(out uint attachment) && body.TryReadUInt32(out uint revoked))
+        {
+            _notices.Enqueue((attachment, revoked != 0));
+        }
+
+        return isNotice;
     }
 
     private static void ThrowIfGone(string operation, Errno errno, int length)

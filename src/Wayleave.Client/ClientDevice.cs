@@ -24,6 +24,13 @@ public enum ClientStorage
     /// It stays where it is and nobody maps it: what an accelerator has. Who took it back waits for its users.
     /// </summary>
     Fixed = 3,
+
+    /// <summary>
+    /// The device moves it when it needs the room: nobody may map it but who stops when told
+    /// (<see cref="ClientImport"/>). It can be taken back at any time, from them too: at the deadline as
+    /// <see cref="Withdrawable"/>.
+    /// </summary>
+    Movable = 4,
 }
 
 /// <summary>A device that a program has opened: one with memory, or an RDMA NIC.</summary>

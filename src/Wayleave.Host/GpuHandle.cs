@@ -176,12 +176,16 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     /// <exception cref="LinuxException">
     /// ENOMEM or EMFILE; the buffer has the pages that it had, or zeroed ones.
     /// </exception>
-    internal SharedPages BackLocked(GpuBuffer buffer)
+    internal SharedPages BackLocked(GpuBuffer buffer) => BackLocked(buffer.Name, buffer.Placement);
+
+    /// <summary>As the other, for a place that no buffer has been to yet, in VRAM or in system memory.</summary>
+    /// <exception cref="LinuxException">As of the other.</exception>
+    internal SharedPages BackLocked(string name, GpuPlacement placement)
     {
-        SharedPages pages = SharedPages.Create($"wayleave-{buffer.Name}", (long)buffer.Placement.StorageBytes);
+        SharedPages pages = SharedPages.Create($"wayleave-{name}", (long)placement.StorageBytes);
         try
         {
-            ForEachPart(buffer, (memory, at, done, length) => pages.MapInto(memory, at, done, length));
+            ForEachPart(placement, (memory, at, done, length) => pages.MapInto(memory, at, done, length));
             return pages;
         }
         catch
@@ -192,12 +196,16 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     }
 
     /// <summary>
-    /// Puts zeroed pages of this process alone where those of <see cref="BackLocked"/> are. Host lock held by the
-    /// caller.
+    /// Puts zeroed pages of this process alone where those of <see cref="BackLocked(GpuBuffer)"/> are. Host lock held
+    /// by the caller.
     /// </summary>
     /// <exception cref="LinuxException">ENOMEM; some of the pages may be others already.</exception>
-    internal void UnbackLocked(GpuBuffer buffer) =>
-        ForEachPart(buffer, (memory, at, _, length) => memory.ReplaceByPrivate(at, length));
+    internal void UnbackLocked(GpuBuffer buffer) => UnbackLocked(buffer.Placement);
+
+    /// <summary>As the other, for a place that a buffer has left. Host lock held.</summary>
+    /// <exception cref="LinuxException">As of the other.</exception>
+    internal void UnbackLocked(GpuPlacement placement) =>
+        ForEachPart(placement, (memory, at, _, length) => memory.ReplaceByPrivate(at, length));
 
     /// <summary>Waits until a move has ended, good or bad. Host lock not held.</summary>
     internal async Task WaitAsync(MoveOperation move)
@@ -287,21 +295,37 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
         }
     }
 
-    // A buffer's storage in the windows that VRAM is made of: window, offset there, offset in the storage, length.
-    private void ForEachPart(GpuBuffer buffer, Action<MappedMemory, long, long, long> handle)
+    // Storage in the windows that memory is made of: window, offset there, offset in the storage, length.
+    private void ForEachPart(GpuPlacement placement, Action<MappedMemory, long, long, long> handle)
     {
-        ulong start = _vramStart;
+        bool isVram = placement.Domain == GpuDomain.Vram;
+        MappedMemory[] windows = isVram ? _vram : _systemPool;
         long done = 0;
-        foreach (MemoryBlock block in buffer.Placement.Blocks)
+        foreach (MemoryBlock block in placement.Blocks)
         {
-            long at = (long)(block.Range.Start.Value - start);
+            long at = isVram ? (long)(block.Range.Start.Value - _vramStart) : InSystemPool(block.Range.Start);
             for (long left = (long)block.Range.LengthBytes; left > 0;)
             {
                 long inWindow = Math.Min(left, WindowBytes - (at % WindowBytes));
-                handle(_vram[at / WindowBytes], at % WindowBytes, done, inWindow);
+                handle(windows[at / WindowBytes], at % WindowBytes, done, inWindow);
                 (at, done, left) = (at + inWindow, done + inWindow, left - inWindow);
             }
         }
+    }
+
+    // As if its windows, which lie anywhere, were one after the other.
+    private long InSystemPool(DeviceAddress address)
+    {
+        for (int i = 0; i < Device.SystemWindows.Count; i++)
+        {
+            DeviceRange window = Device.SystemWindows[i];
+            if (address.Value - window.Start.Value < window.LengthBytes)
+            {
+                return ((long)i * WindowBytes) + (long)(address.Value - window.Start.Value);
+            }
+        }
+
+        throw new ArgumentException($"{address} is in no memory of {Name} that could be shared", nameof(address));
     }
 
     // On a thread of the pool: an engine's own may be the one that hangs.

@@ -68,13 +68,13 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
     /// Makes another region of one, under the same key (<c>ibv_rereg_mr</c>); waits as <see cref="TryDeregister"/>.
     /// </summary>
     /// <param name="old">Ended on Success, else as it was.</param>
-    /// <param name="domain">As <see cref="TryRegister"/>, as are the others.</param>
+    /// <param name="domain">As of a registration, as are the others.</param>
     /// <param name="address">Of the first byte.</param>
     /// <param name="lengthBytes">Any.</param>
     /// <param name="iova">How scatter/gather lists and peers name the first byte.</param>
     /// <param name="access">Who may do what.</param>
     /// <param name="region">Null unless Success.</param>
-    /// <returns>As <see cref="TryRegister"/>; EBUSY while a window is bound to the region.</returns>
+    /// <returns>As of a registration; EBUSY while a window is bound to the region.</returns>
     public Errno TryReregister(
         MemoryRegion old,
         ProtectionDomain domain,
@@ -126,7 +126,7 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
                 }
 
                 AcquireTicket ticket = new(host, "deregistration");
-                if (buffer.Reservation.TryLock(ticket).Kind == LockOutcomeKind.Acquired)
+                if (buffer.Reservation.TryLockNow(ticket))
                 {
                     Errno errno = device.TryDeregisterLocked(ticket, region, out Core.Fences.Fence? drain);
                     buffer.Reservation.Unlock(ticket);
@@ -204,7 +204,35 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
         }
     }
 
-    private DmaAddressList Locate(ulong start, ulong end)
+    /// <summary>Registers a range of a host's buffer (<c>ibv_reg_dmabuf_mr</c>), which follows its moves.</summary>
+    /// <param name="domain">Who may use the key.</param>
+    /// <param name="buffer">Outlives the region; stays the caller's.</param>
+    /// <param name="request">As of <see cref="RegistrationKind.SharedBuffer"/>, dynamic.</param>
+    /// <param name="region">Null unless Success.</param>
+    /// <returns>As <see cref="RdmaDevice.RegisterLocked"/>.</returns>
+    public Errno TryRegister(
+        ProtectionDomain domain, SharedBuffer buffer, in MemoryRegionRequest request, out MemoryRegion? region)
+    {
+        SpinWait spin = default;
+        while (true)
+        {
+            using (host.Enter())
+            {
+                AcquireTicket ticket = new(host, "registration");
+                if (buffer.Reservation.TryLockNow(ticket))
+                {
+                    Errno errno = device.RegisterLocked(ticket, domain, buffer, request, out region, out _);
+                    buffer.Reservation.Unlock(ticket);
+                    return errno;
+                }
+            }
+
+            spin.SpinOnce(sleep1Threshold: -1); // its thread lets go at once
+        }
+    }
+
+    /// <summary>Where the fabric has whole pages of this process. Host lock held.</summary>
+    public DmaAddressList Locate(ulong start, ulong end)
     {
         List<DeviceRange> ranges = [];
         while (start < end)

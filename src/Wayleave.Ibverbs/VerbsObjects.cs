@@ -25,8 +25,11 @@ internal sealed class VerbsDomain(VerbsContext context, ProtectionDomain domain)
 }
 
 /// <summary><c>struct ibv_mr</c>.</summary>
-internal sealed class VerbsRegion(VerbsDomain domain, MemoryRegion region)
+internal sealed class VerbsRegion(VerbsDomain domain, MemoryRegion region, IDisposable? source = null)
 {
+    /// <summary>What its memory is of, to be disposed of after the region; null for the program's own.</summary>
+    public IDisposable? Source => source;
+
     public VerbsDomain Domain { get; private set; } = domain;
 
     /// <summary>Another object of the same key after <c>ibv_rereg_mr</c>.</summary>

@@ -226,6 +226,19 @@ public sealed unsafe class MappedMemory : MemoryManager<byte>
         }
     }
 
+    /// <summary>Puts pages of a file that others have too where some of these are, as <see cref="Replace"/>.</summary>
+    /// <param name="offset">Of the first byte here; whole pages.</param>
+    /// <param name="lengthBytes">Whole pages.</param>
+    /// <param name="pages">Readable and writable; stays the caller's, and may be closed.</param>
+    /// <param name="fileOffset">Of the first byte there; whole pages.</param>
+    /// <exception cref="LinuxException">ENOMEM: too many mappings. What was there stays.</exception>
+    public void ReplaceByShared(long offset, long lengthBytes, FileDescriptor pages, long fileOffset)
+    {
+        ArgumentNullException.ThrowIfNull(pages);
+        ObjectDisposedException.ThrowIf(pages.IsInvalid, pages);
+        Replace(offset, lengthBytes, pages, fileOffset);
+    }
+
     /// <summary>
     /// Puts zeroed private pages where some of these are, as <see cref="Sharing.SharedPages.MapInto"/>.
     /// </summary>

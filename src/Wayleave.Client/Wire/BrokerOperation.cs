@@ -101,4 +101,22 @@ public enum BrokerOperation : ushort
 
     /// <summary>A fence of a command of a ring that is under way, as a descriptor.</summary>
     ExportRingFence = 38,
+
+    /// <summary>
+    /// Begins to use a buffer by a device of the program's own, which stops when told; answered by a number.
+    /// </summary>
+    Attach = 48,
+
+    /// <summary>
+    /// A descriptor of the pages where an attached buffer is now; waits for a move that is under way.
+    /// </summary>
+    MapAttachment = 49,
+
+    /// <summary>The program reaches them no more: it has unmapped them, and closed the descriptor.</summary>
+    Release = 50,
+
+    /// <summary>
+    /// From the host, unasked and with tag 0, between answers: an attachment has to stop, or has died.
+    /// </summary>
+    Invalidated = 51,
 }

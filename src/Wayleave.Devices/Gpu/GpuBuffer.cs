@@ -74,6 +74,12 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter, IMmapExpor
         internal set => _placement = value;
     }
 
+    /// <summary>
+    /// Pages that follow the buffer, or null. Set while nobody has used it. With them processes reach a movable buffer
+    /// as dynamic importers do: they are told of moves, and a mapping keeps it nowhere.
+    /// </summary>
+    public IPlacementBacking? Backing { get; set; }
+
     /// <summary>Pins of all attachments; a pinned buffer does not move.</summary>
     public int PinCount { get; private set; }
 
@@ -212,11 +218,12 @@ public sealed class GpuBuffer : IPinningExporter, ICpuAccessExporter, IMmapExpor
         return Errno.Success;
     }
 
-    Errno IMmapExporter.Mmap(CpuMapping mapping) => _isMappable ? Errno.Success : Errno.EINVAL;
+    Errno IMmapExporter.Mmap(CpuMapping mapping) =>
+        _isMappable || Backing is not null ? Errno.Success : Errno.EINVAL;
 
     void IMmapExporter.Munmap(CpuMapping mapping)
     {
-        // Storage that may be mapped does not move, so that a mapping keeps nothing in place.
+        // Storage that may be mapped does not move, or its pages follow: a mapping keeps nothing in place.
     }
 
     void IExporter.Release(SharedBuffer buffer) => Device.Free(this, new RevokePolicy { Reason = "released" });

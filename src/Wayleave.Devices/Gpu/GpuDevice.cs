@@ -88,6 +88,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
         }
 
         DeviceRange[] pool = [.. systemMemory.Select(m => fabric.AddWindow(m, owner: null).Range)];
+        SystemWindows = pool;
         _vram = new BlockAllocator($"{function.Name} vram", bar, options.GranularityBytes, Errno.ENOSPC);
         _hidden = new BlockAllocator($"{function.Name} hidden vram", hidden, options.GranularityBytes, Errno.ENOSPC);
         _system = new BlockAllocator($"{function.Name} system memory", pool, options.GranularityBytes, Errno.ENOMEM);
@@ -115,6 +116,11 @@ public sealed class GpuDevice : IPeerMemoryOwner
 
     /// <summary>Buffers that are not freed, least recently used first.</summary>
     public IReadOnlyCollection<GpuBuffer> Buffers => _byUse;
+
+    /// <summary>
+    /// Addresses of the system memory that evicted buffers may take, a range for each of its windows.
+    /// </summary>
+    public IReadOnlyList<DeviceRange> SystemWindows { get; }
 
     /// <summary>The allocator of a domain, for looking at.</summary>
     public BlockAllocator Memory(GpuDomain domain) => domain switch
@@ -410,6 +416,18 @@ public sealed class GpuDevice : IPeerMemoryOwner
         {
             GiveBack(placement);
         }
+    }
+
+    /// <summary>Gives back a place that no buffer was moved to.</summary>
+    internal void GiveBackUnused(GpuPlacement placement) => GiveBack(placement);
+
+    /// <summary>
+    /// Somebody may reach the old place of a move by pages that the edge cannot take out: it is lost.
+    /// </summary>
+    internal void KeepForGood(GpuBuffer buffer, GpuPlacement placement, Errno errno)
+    {
+        Host.Trace("gpu.place_lost", NameOf(buffer, placement), (long)placement.StorageBytes, (long)errno);
+        SetQuarantined(placement);
     }
 
     internal void HandleMoveEnded(MoveOperation move)

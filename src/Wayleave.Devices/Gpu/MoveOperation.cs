@@ -149,6 +149,13 @@ public sealed class MoveOperation
             return errno;
         }
 
+        errno = Buffer.Backing?.TryBack(placement!) ?? Errno.Success;
+        if (errno != Errno.Success)
+        {
+            _device.GiveBackUnused(placement!);
+            return errno;
+        }
+
         Reservation reservation = Buffer.Shared.Reservation;
         Buffer.Shared.InvalidateMappings(_ticket);
         _old = Buffer.Placement;
@@ -174,7 +181,16 @@ public sealed class MoveOperation
 
     private void HandleEnded(CopyJob job)
     {
-        _device.GiveBackAfter(Buffer, job.Waits, _old!);
+        Errno left = Buffer.Backing?.Unback(_old!) ?? Errno.Success;
+        if (left == Errno.Success)
+        {
+            _device.GiveBackAfter(Buffer, job.Waits, _old!);
+        }
+        else
+        {
+            _device.KeepForGood(Buffer, _old!, left);
+        }
+
         Errno errno = job.IsCanceled ? Errno.ECANCELED : job.Fence.Error;
         Complete(errno == Errno.Success ? MoveEvent.Copied : MoveEvent.CopyFailed, errno);
     }

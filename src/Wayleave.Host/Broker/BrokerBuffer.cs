@@ -20,8 +20,14 @@ internal sealed class BrokerBuffer(IObjectDevice device, ObjectMemory memory, Br
     /// <summary>As it was asked for.</summary>
     public ulong SizeBytes => Memory.SizeBytes;
 
-    /// <summary>What programs map; null for storage that nobody may map.</summary>
-    public SharedPages? Pages { get; init; }
+    /// <summary>Pages that stay where the storage does; null for storage that nobody may map, or that moves.</summary>
+    public SharedPages? FixedPages { get; init; }
+
+    /// <summary>Pages of storage that moves: for those who stop when told.</summary>
+    public FollowingPages? FollowingPages { get; init; }
+
+    /// <summary>What is mapped now; null for storage that no program reaches.</summary>
+    public SharedPages? Pages => FollowingPages is { } moving ? moving.Current : FixedPages;
 
     /// <summary>Whether the pages may be taken out from under who maps them, when the buffer is taken back.</summary>
     public bool IsWithdrawable { get; init; }

@@ -15,7 +15,11 @@ namespace Wayleave.Host.Broker;
 /// called with it held.
 /// </summary>
 internal sealed class BrokerBuffers(
-    HostContext context, BrokerPrograms programs, BrokerHandles handles, BrokerMappings mappings)
+    HostContext context,
+    BrokerPrograms programs,
+    BrokerHandles handles,
+    BrokerMappings mappings,
+    BrokerImporters importers)
 {
     // For pages to be taken out: the kernel frees them one by one.
     private static readonly TimeSpan s_withdrawalMax = TimeSpan.FromMinutes(10);
@@ -223,17 +227,19 @@ internal sealed class BrokerBuffers(
         ulong chargedBytes,
         string operation)
     {
-        bool isMappable = storage is ClientStorage.Mappable or ClientStorage.Withdrawable;
+        bool isFixed = storage is ClientStorage.Mappable or ClientStorage.Withdrawable;
+        bool moves = storage == ClientStorage.Movable;
         GpuBuffer memory = await gpu
-            .TakeAsync(info with { IsMappable = isMappable }, operation, default).ConfigureAwait(false);
+            .TakeAsync(info with { IsMappable = isFixed || moves }, operation, default).ConfigureAwait(false);
         using (context.Enter())
         {
             try
             {
                 return new BrokerBuffer(gpu, new GpuObjectMemory(memory, info.SizeBytes), program, chargedBytes)
                 {
-                    Pages = isMappable ? gpu.BackLocked(memory) : null,
-                    IsWithdrawable = storage == ClientStorage.Withdrawable,
+                    FixedPages = isFixed ? gpu.BackLocked(memory) : null,
+                    FollowingPages = moves ? FollowLocked(gpu, memory) : null,
+                    IsWithdrawable = moves || storage == ClientStorage.Withdrawable,
                 };
             }
             catch (LinuxException e)
@@ -244,6 +250,19 @@ internal sealed class BrokerBuffers(
         }
     }
 
+    private FollowingPages FollowLocked(GpuHandle gpu, GpuBuffer memory)
+    {
+        FollowingPages pages = new(gpu, memory) { Left = importers.HandlePagesGoneLocked };
+        Errno errno = pages.TryBack(memory.Placement);
+        if (errno != Errno.Success)
+        {
+            throw new LinuxException("mmap", memory.Name, errno);
+        }
+
+        memory.Backing = pages;
+        return pages;
+    }
+
     private static async Task<BrokerBuffer> TakeAsync(
         IObjectDevice device,
         ObjectRequest request,
@@ -252,7 +271,8 @@ internal sealed class BrokerBuffers(
         ulong chargedBytes,
         string operation)
     {
-        if (storage is ClientStorage.Mappable or ClientStorage.Withdrawable || !device.CanStore(request.Storage))
+        if (storage is ClientStorage.Mappable or ClientStorage.Withdrawable or ClientStorage.Movable
+            || !device.CanStore(request.Storage))
         {
             throw new WayleaveException(
                 Errno.EOPNOTSUPP,
@@ -266,7 +286,12 @@ internal sealed class BrokerBuffers(
     }
 
     private static StorageKind KindOf(ClientStorage storage) =>
-        storage == ClientStorage.Revocable ? StorageKind.Revocable : StorageKind.Static;
+        storage switch
+        {
+            ClientStorage.Revocable => StorageKind.Revocable,
+            ClientStorage.Movable => StorageKind.Movable,
+            _ => StorageKind.Static,
+        };
 
     private void ReleaseIfLastLocked(BrokerBuffer buffer)
     {
@@ -314,7 +339,8 @@ internal sealed class BrokerBuffers(
     {
         buffer.IsReturned = true;
         mappings.EndAllLocked(buffer);
-        buffer.Pages?.Dispose();
+        buffer.FixedPages?.Dispose();
+        buffer.FollowingPages?.Dispose();
         _buffers.Remove(buffer);
         if (buffer.IsQuarantined)
         {

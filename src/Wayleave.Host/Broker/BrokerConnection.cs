@@ -28,6 +28,7 @@ internal sealed class BrokerConnection(
     private EngineRequests _engines = null!;
     private RdmaRequests _rdma = null!;
     private RingRequests _rings = null!;
+    private ImporterRequests _importers = null!;
     private bool _isGreeted;
     private bool _asksSoon; // the last request came soon after the answer to the one before it
 
@@ -57,6 +58,7 @@ internal sealed class BrokerConnection(
             _engines = new EngineRequests(_session);
             _rdma = new RdmaRequests(_session);
             _rings = new RingRequests(_session, socket.Shutdown);
+            _importers = new ImporterRequests(_session, socket);
             try
             {
                 socket.ReceiveTimeout = store.GreetingMax;
@@ -168,6 +170,9 @@ internal sealed class BrokerConnection(
             BrokerOperation.AttachQueueToRing => _rings.TryAttachQueue(ref body, ref reply),
             BrokerOperation.DetachQueueFromRing => _rings.TryDetachQueue(ref body),
             BrokerOperation.ExportRingFence => _rings.TryExportFence(ref body, ref reply),
+            BrokerOperation.Attach => _importers.TryAttach(ref body, ref reply),
+            BrokerOperation.MapAttachment => _importers.TryMap(ref body, ref reply),
+            BrokerOperation.Release => _importers.TryRelease(ref body),
             _ => false,
         };
         return isServed && TrySend(ref reply);

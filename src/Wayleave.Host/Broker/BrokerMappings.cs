@@ -4,6 +4,7 @@ using Wayleave.Core.Retirement;
 using Wayleave.Devices.Gpu;
 using Wayleave.Host.Objects;
 using Wayleave.Linux;
+using Wayleave.Linux.Sharing;
 
 namespace Wayleave.Host.Broker;
 
@@ -18,7 +19,7 @@ namespace Wayleave.Host.Broker;
 /// Mappings that programs have of device memory. Members take the host lock themselves and hold nothing while they ask
 /// the kernel; those with Locked in their name are called with it held.
 /// </summary>
-internal sealed class BrokerMappings(HostContext context, BrokerPrograms programs)
+internal sealed class BrokerMappings(HostContext context, BrokerPrograms programs, BrokerImporters importers)
 {
     /// <summary>
     /// Off, the end of a mapping is believed without the kernel's word: for the test that must notice.
@@ -42,7 +43,7 @@ internal sealed class BrokerMappings(HostContext context, BrokerPrograms program
 
             // A device that no processor maps says EINVAL; the reason is its kind, not what was asked.
             CpuMapping? mapping = null;
-            Errno errno = buffer.Pages is null && !buffer.Shared.IsRevoked
+            Errno errno = buffer.FixedPages is null && !buffer.Shared.IsRevoked
                 ? Errno.EOPNOTSUPP
                 : buffer.Shared.TryMmap(program.Holder, 0, buffer.Shared.SizeBytes, out mapping);
             if (errno != Errno.Success)
@@ -64,12 +65,41 @@ internal sealed class BrokerMappings(HostContext context, BrokerPrograms program
 
         try
         {
-            return (buffer.Pages!.OpenForOthers(), made);
+            return (buffer.FixedPages!.OpenForOthers(), made);
         }
         catch (LinuxException e)
         {
             LetGo(made);
             throw ErrnoMap.ToException(e, operation);
+        }
+    }
+
+    /// <summary>
+    /// A mapping that the buffer's importer of the program makes: an account as of any other. Host lock held.
+    /// </summary>
+    /// <exception cref="WayleaveException">ENODEV, EDQUOT.</exception>
+    public static BrokerMapping OpenLocked(BrokerProgram program, BrokerBuffer buffer, string operation)
+    {
+        program.Ledger.Take(BrokerAccount.Mappings, operation);
+        Errno errno = buffer.Shared.TryMmap(program.Holder, 0, buffer.Shared.SizeBytes, out CpuMapping? mapping);
+        if (errno != Errno.Success)
+        {
+            program.Ledger.Give(BrokerAccount.Mappings);
+            throw new WayleaveException(errno, operation, ErrnoMap.Describe(errno));
+        }
+
+        BrokerMapping made = new(mapping!, buffer, program);
+        buffer.Mappings.Add(made);
+        return made;
+    }
+
+    /// <summary>What it mapped is no memory of the device any more, without a revoke. Host lock held.</summary>
+    public void EndLocked(BrokerMapping mapping)
+    {
+        if (mapping.Buffer.Mappings.Remove(mapping))
+        {
+            mapping.Mapping.End();
+            CloseLocked(mapping);
         }
     }
 
@@ -96,9 +126,15 @@ internal sealed class BrokerMappings(HostContext context, BrokerPrograms program
         }
 
         // While somebody else is on the account there is nothing to ask; who becomes the last meanwhile asks itself.
+        SharedPages? pages = null;
         if (!isAlone && isLast)
         {
-            isAlone = IsAlone(buffer);
+            using (context.Enter())
+            {
+                pages = buffer.Pages;
+            }
+
+            isAlone = IsAlone(pages);
         }
 
         using (context.Enter())
@@ -135,6 +171,7 @@ internal sealed class BrokerMappings(HostContext context, BrokerPrograms program
     /// </summary>
     public void Withdraw(BrokerBuffer buffer)
     {
+        SharedPages? pages;
         try
         {
             using (context.Enter())
@@ -144,6 +181,7 @@ internal sealed class BrokerMappings(HostContext context, BrokerPrograms program
                     return;
                 }
 
+                pages = buffer.Pages;
                 if (ReplacesPages)
                 {
                     GpuBuffer memory = ((GpuObjectMemory)buffer.Memory).Buffer;
@@ -153,7 +191,7 @@ internal sealed class BrokerMappings(HostContext context, BrokerPrograms program
 
             if (ReplacesPages)
             {
-                buffer.Pages!.Punch();
+                pages?.Punch();
             }
         }
         catch (ObjectDisposedException)
@@ -169,6 +207,11 @@ internal sealed class BrokerMappings(HostContext context, BrokerPrograms program
         using (context.Enter())
         {
             context.Trace("broker.withdrawn", buffer.Shared.Name, buffer.Mappings.Count);
+            if (pages is not null)
+            {
+                importers.HandlePagesGoneLocked(pages);
+            }
+
             foreach (BrokerMapping mapping in buffer.Mappings)
             {
                 mapping.Mapping.HandleStorageReplaced($"its pages are no memory of {buffer.Device.Name} any more");
@@ -196,11 +239,11 @@ internal sealed class BrokerMappings(HostContext context, BrokerPrograms program
         programs.ForgetLocked(mapping.Program);
     }
 
-    private static bool IsAlone(BrokerBuffer buffer)
+    private static bool IsAlone(SharedPages? pages)
     {
         try
         {
-            return buffer.Pages?.AreHeldElsewhere() == false;
+            return pages?.AreHeldElsewhere() == false;
         }
         catch (ObjectDisposedException)
         {

@@ -13,8 +13,9 @@ internal sealed class BrokerStore
         Context = host.Context;
         Programs = new BrokerPrograms(Context, limits);
         Handles = new BrokerHandles(Context, Programs);
-        Mappings = new BrokerMappings(Context, Programs);
-        Buffers = new BrokerBuffers(Context, Programs, Handles, Mappings);
+        Importers = new BrokerImporters(Context);
+        Mappings = new BrokerMappings(Context, Programs, Importers);
+        Buffers = new BrokerBuffers(Context, Programs, Handles, Mappings, Importers);
         Syncs = new BrokerSyncs(Context, Handles);
         Regions = new BrokerRegions(Context);
         Copies = new BrokerCopies(Context, Buffers, Programs);
@@ -36,6 +37,8 @@ internal sealed class BrokerStore
     public BrokerPrograms Programs { get; }
 
     public BrokerHandles Handles { get; }
+
+    public BrokerImporters Importers { get; }
 
     public BrokerMappings Mappings { get; }
 

@@ -5,13 +5,15 @@ namespace Wayleave.Host.Broker;
 
 /// <summary>
 /// The thread that hears from the kernel: of descriptors of which no copy is left, and of processes that have ended.
-/// While a mapping's end is not proven it asks again, ten times a second.
+/// While a mapping's end is not proven it asks again, ten times a second. Programs that do not stop when told are given
+/// up about when their time is over.
 /// </summary>
 internal sealed class BrokerWatch : IDisposable
 {
     private const ulong WakeKey = 0; // no socket has this cookie
 
     private static readonly TimeSpan s_askAgain = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan s_idle = TimeSpan.FromSeconds(1);
 
     private readonly BrokerStore _store;
     private readonly DescriptorWatch _watch = new();
@@ -41,10 +43,10 @@ internal sealed class BrokerWatch : IDisposable
     private void Run()
     {
         List<ulong> ready = [];
-        bool isPending = false;
+        TimeSpan wait = s_idle;
         while (!_stopping)
         {
-            _watch.Wait(isPending ? s_askAgain : TimeSpan.FromSeconds(1), ready);
+            _watch.Wait(wait, ready);
             foreach (ulong key in ready)
             {
                 if (key != WakeKey)
@@ -53,7 +55,11 @@ internal sealed class BrokerWatch : IDisposable
                 }
             }
 
-            isPending = _store.SettleAll();
+            wait = _store.SettleAll() ? s_askAgain : s_idle;
+            if (_store.Importers.HandleTimeout() is { } due && due < wait)
+            {
+                wait = due;
+            }
         }
     }
 }

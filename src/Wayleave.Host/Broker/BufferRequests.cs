@@ -57,7 +57,7 @@ internal sealed class BufferRequests(BrokerSession session)
     public bool TryAllocate(ref BrokerReader body, ref BrokerReply reply)
     {
         if (!body.TryReadUInt32(out uint number) || !body.TryReadUInt32(out uint storage)
-            || storage > (uint)ClientStorage.Fixed
+            || storage > (uint)ClientStorage.Movable
             || !body.TryReadUInt64(out ulong sizeBytes) || !body.TryReadName(out string name) || !body.IsEnd)
         {
             return false;

@@ -1,3 +1,4 @@
+using Wayleave.Client;
 using Wayleave.Core;
 using Wayleave.Linux;
 
@@ -16,20 +17,7 @@ public static class RuntimeDirectory
     /// <param name="environment">
     /// Looks a variable up; <see cref="Environment.GetEnvironmentVariable(string)"/> outside tests.
     /// </param>
-    public static string Locate(Func<string, string?> environment)
-    {
-        ArgumentNullException.ThrowIfNull(environment);
-        uint user = FileStatus.CurrentUserId;
-
-        // Under su and sudo the variable may still name the folder of another user.
-        string? root = environment("XDG_RUNTIME_DIR");
-        return !string.IsNullOrEmpty(root) && Path.IsPathFullyQualified(root)
-            && FileStatus.TryRead(root, out FileStatus status)
-            && status.Kind == FileKind.Directory
-            && status.UserId == user
-            ? Path.Combine(root, "wayleave")
-            : FormattableString.Invariant($"/tmp/wayleave-{user}");
-    }
+    public static string Locate(Func<string, string?> environment) => BrokerSockets.LocateDirectory(environment);
 
     /// <summary>The folder, made if it is not there.</summary>
     /// <exception cref="WayleaveException">It cannot be made, or others could write to it; says what to do.</exception>

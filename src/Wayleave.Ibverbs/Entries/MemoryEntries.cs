@@ -1,6 +1,8 @@
 using System.Runtime.InteropServices;
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Ibverbs.Imports;
 using Wayleave.Ibverbs.Interop;
 
 namespace Wayleave.Ibverbs.Entries;
@@ -45,6 +47,34 @@ internal static unsafe class MemoryEntries
         return errno;
     });
 
+    /// <summary>Of a descriptor that a host's broker gave; it stays the caller's.</summary>
+    [UnmanagedCallersOnly(EntryPoint = "wlv_reg_import")]
+    private static int RegisterImport(
+        nint domain, int descriptor, ulong offset, ulong length, ulong iova, uint access, nint* handle, uint* key) =>
+        Control.Run(() =>
+    {
+        VerbsDomain owner = NativeHandle.Get<VerbsDomain>(domain);
+        Errno errno = HostBuffer.TryOpen(owner.Device, descriptor, out HostBuffer? buffer);
+        if (errno != Errno.Success)
+        {
+            return errno;
+        }
+
+        MemoryRegionRequest request = new(
+            offset, length, iova, (AccessFlags)access & ~AccessRules.OptionalFlags, ImporterKind.Dynamic);
+        errno = owner.Device.Memory.TryRegister(owner.Domain, buffer!.Shared, request, out MemoryRegion? region);
+        if (errno != Errno.Success)
+        {
+            buffer.DisposeUnused();
+            return errno;
+        }
+
+        owner.Hold();
+        *handle = NativeHandle.Make(new VerbsRegion(owner, region!, buffer));
+        *key = region!.Key;
+        return Errno.Success;
+    });
+
     [UnmanagedCallersOnly(EntryPoint = "wlv_rereg_mr")]
     private static int Reregister(
         nint handle, nint domain, ulong address, ulong length, int keepsPlace, uint access) => Control.Run(() =>
@@ -86,6 +116,7 @@ internal static unsafe class MemoryEntries
         Errno errno = region.Domain.Device.Memory.TryDeregister(region.Region);
         if (errno == Errno.Success)
         {
+            region.Source?.Dispose();
             region.Domain.Release();
             NativeHandle.Free(handle);
         }

@@ -32,6 +32,8 @@ extern int wlv_alloc_pd(void *context, void **handle);
 extern int wlv_dealloc_pd(void *pd);
 extern int wlv_reg_mr(void *pd, uint64_t addr, uint64_t length, uint64_t iova, uint32_t access, void **handle,
 		      uint32_t *key);
+extern int wlv_reg_import(void *pd, int fd, uint64_t offset, uint64_t length, uint64_t iova, uint32_t access,
+			  void **handle, uint32_t *key);
 extern int wlv_rereg_mr(void *mr, void *pd, uint64_t addr, uint64_t length, int keeps_place, uint32_t access);
 extern int wlv_dereg_mr(void *mr);
 extern int wlv_alloc_mw(void *pd, uint32_t type, void **handle, uint32_t *key);
@@ -578,6 +580,30 @@ static int measure(int fd, uint64_t *size)
 	return seals >= 0 && seals & F_SEAL_SHRINK ? 0 : EINVAL; /* as dma_buf_get for what is no dma-buf */
 }
 
+/* A buffer of a Wayleave host, by the descriptor that its broker gave: it is no memory, so nothing is mapped here. */
+static struct ibv_mr *reg_import(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd, int access)
+{
+	struct ibv_mr *mr = object_new(sizeof(*mr));
+	uint32_t key = 0;
+	int error;
+
+	if (!mr)
+		return fail(ENOMEM);
+	mr->context = pd->context;
+	mr->pd = pd;
+	mr->addr = (void *)(uintptr_t)offset;
+	mr->length = length;
+	mr->handle = number();
+	head_of(mr)->mr.access = access;
+	error = MANAGED(wlv_reg_import(handle_of(pd), fd, offset, length, iova, access, &head_of(mr)->handle, &key));
+	if (error) {
+		object_free(mr);
+		return fail(error);
+	}
+	mr->lkey = mr->rkey = key;
+	return mr;
+}
+
 EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd,
 					int access)
 {
@@ -590,8 +616,12 @@ EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size
 	void *mapped;
 	int error;
 
+	struct stat status;
+
 	if (!pd || !length || access & ~known || offset % page != iova % page || offset > most || length > most)
 		return fail(EINVAL);
+	if (fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode))
+		return reg_import(pd, offset, length, iova, fd, access);
 	error = measure(fd, &size);
 	if (!error && offset + length > size)
 		error = EINVAL;

@@ -185,6 +185,36 @@ public sealed unsafe class MessageSocket(Socket socket) : IDisposable
         }
     }
 
+    /// <summary>
+    /// Waits until <see cref="Receive"/> would not wait, or until <paramref name="wake"/> is signalled.
+    /// </summary>
+    /// <returns>Whether there is something to receive; the end of the connection is.</returns>
+    public bool WaitToReceive(EventFd wake)
+    {
+        ArgumentNullException.ThrowIfNull(wake);
+        bool added = false;
+        SafeSocketHandle handle = socket.SafeHandle;
+        try
+        {
+            handle.DangerousAddRef(ref added);
+            using FileDescriptor descriptor = new((int)handle.DangerousGetHandle(), ownsHandle: false);
+            while (DescriptorPoll.WaitForEither(descriptor, wake.Descriptor) != Errno.Success)
+            {
+                // A signal handler ran.
+            }
+
+            return DescriptorPoll.Wait(descriptor, poll.POLLIN, TimeSpan.Zero, out short seen) == Errno.Success
+                && seen != 0;
+        }
+        finally
+        {
+            if (added)
+            {
+                handle.DangerousRelease();
+            }
+        }
+    }
+
     /// <summary>Watches for the end of the connection.</summary>
     /// <exception cref="ObjectDisposedException">It has been closed here.</exception>
     public void AddHangupTo(DescriptorWatch watch, ulong key)

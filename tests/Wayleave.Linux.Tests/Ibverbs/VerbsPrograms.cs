@@ -96,7 +96,12 @@ internal sealed class StartedProgram : IDisposable
     private readonly Task<string> _output;
     private readonly Task<string> _errors;
 
-    public StartedProgram(string program, string[] arguments, string? library, string? devices)
+    public StartedProgram(
+        string program,
+        string[] arguments,
+        string? library,
+        string? devices,
+        params ReadOnlySpan<(string Name, string Value)> environment)
     {
         ProcessStartInfo start = new(program, arguments)
         {
@@ -105,6 +110,11 @@ internal sealed class StartedProgram : IDisposable
         };
         start.Environment["LD_LIBRARY_PATH"] = library;
         start.Environment["WAYLEAVE_DEVICES"] = devices;
+        foreach ((string name, string value) in environment)
+        {
+            start.Environment[name] = value;
+        }
+
         try
         {
             _process = Process.Start(start)!;
@@ -132,6 +142,13 @@ internal sealed class StartedProgram : IDisposable
 
         _process.WaitForExit();
         return new VerbsRun(_process.ExitCode, _output.Result, _errors.Result);
+    }
+
+    /// <summary>Kills it, and waits for its end.</summary>
+    public void Kill()
+    {
+        _process.Kill(entireProcessTree: true);
+        _process.WaitForExit();
     }
 
     public void Dispose()

@@ -25,7 +25,8 @@ public class ArchitectureTests
         ["Wayleave.Simulation"] = ["Wayleave.Core"],
         ["Wayleave.Client"] = ["Wayleave.Core", "Wayleave.Linux"],
         ["Wayleave.Ports"] = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux"],
-        ["Wayleave.Ibverbs"] = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Ports"],
+        ["Wayleave.Ibverbs"] =
+            ["Wayleave.Client", "Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Ports"],
         ["Wayleave.Host"] =
             ["Wayleave.Client", "Wayleave.Core", "Wayleave.Devices", "Wayleave.Linux", "Wayleave.Ports"],
         ["Wayleave.Scenarios"] = ["Wayleave.Core", "Wayleave.Devices", "Wayleave.Simulation"],
