@@ -33,6 +33,7 @@ public static class ScenarioCatalog
         GpuFaultScenarios.Queue,
         GpuEvictionScenarios.Mover,
         GpuEvictionScenarios.Reclaim,
+        RegionsUnderPressure.Scenario,
         EthernetScenarios.RevokeAgainstSegment,
         EthernetScenarios.RevokeAgainstRead,
         EthernetScenarios.TokenAgainstUnbind,
