@@ -17,7 +17,8 @@ internal static class CompareCommand
         Argument<string[]> strategies = new("STRATEGY")
         {
             Description = "One or more of: " + string.Join(", ", TakeBackStrategy.All.Select(s => s.Name))
-                + " (default: all)",
+                + "; a mix of them: " + string.Join(", ", TakeBackStrategy.Mixes.Select(s => s.Name))
+                + ", or any three as GPU+MEMORY+BUFFER (default: all)",
             Arity = ArgumentArity.ZeroOrMore,
         };
         Option<TimeSpan?> duration = Parsing.DurationOption(

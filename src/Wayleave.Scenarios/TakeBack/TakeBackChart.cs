@@ -9,7 +9,8 @@ public static class TakeBackChart
 {
     private const int RowHeight = 46;
     private const int Top = 58;
-    private const int Left = 190;
+    private const int LeftMin = 190;
+    private const double LetterWidth = 6.6;
     private const int Column = 170;
     private const int BarWidth = 110;
 
@@ -26,7 +27,8 @@ public static class TakeBackChart
     public static string Draw(TakeBackReport report)
     {
         ArgumentNullException.ThrowIfNull(report);
-        int width = Left + (Column * s_bars.Length) + 150;
+        int left = Math.Max(LeftMin, 24 + (int)(LetterWidth * report.Results.Max(r => r.Strategy.Length)));
+        int width = left + (Column * s_bars.Length) + 150;
         int height = Top + (RowHeight * report.Results.Count) + 14;
         StringBuilder svg = new();
         Append(svg, $"<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" ");
@@ -35,10 +37,10 @@ public static class TakeBackChart
         Text(svg, 12, 22, "Taking memory back from two GPUs and a NIC", "#222222", isBold: true);
         for (int i = 0; i < s_bars.Length; i++)
         {
-            Text(svg, Left + (i * Column), 44, $"{s_bars[i].Title} [{s_bars[i].Unit}]", "#555555");
+            Text(svg, left + (i * Column), 44, $"{s_bars[i].Title} [{s_bars[i].Unit}]", "#555555");
         }
 
-        int last = Left + (s_bars.Length * Column);
+        int last = left + (s_bars.Length * Column);
         Text(svg, last, 44, "faults / stalls / deadlocks", "#555555");
         for (int row = 0; row < report.Results.Count; row++)
         {
@@ -47,7 +49,7 @@ public static class TakeBackChart
             Text(svg, 12, y + 20, result.Strategy, "#222222");
             for (int i = 0; i < s_bars.Length; i++)
             {
-                Bar(svg, report, i, result, Left + (i * Column), y);
+                Bar(svg, report, i, result, left + (i * Column), y);
             }
 
             string colour = result.Deadlocks > 0 ? "#a8442f" : "#222222";

@@ -20,13 +20,8 @@ public static class TakeBackComparison
         ArgumentNullException.ThrowIfNull(options);
         options.Validate();
         List<TakeBackResult> results = [];
-        foreach (TakeBackStrategy strategy in TakeBackStrategy.All)
+        foreach (TakeBackStrategy strategy in Chosen(options))
         {
-            if (options.Strategies.Count > 0 && !options.Strategies.Contains(strategy.Name))
-            {
-                continue;
-            }
-
             cancellation.ThrowIfCancellationRequested();
             TakeBackResult result = TakeBackRun.Measure(strategy, options);
             results.Add(options.ExploredOrders == 0
@@ -43,5 +38,18 @@ public static class TakeBackComparison
             ExploredOrders = options.ExploredOrders,
             Results = results,
         };
+    }
+
+    private static TakeBackStrategy[] Chosen(TakeBackOptions options)
+    {
+        TakeBackStrategy[] known = [.. TakeBackStrategy.All, .. TakeBackStrategy.Mixes];
+        return options.Strategies.Count == 0
+            ? known
+            :
+            [
+                .. known.Where(s => options.Strategies.Contains(s.Name)),
+                .. options.Strategies.Where(n => !known.Any(s => s.Name == n)).Distinct()
+                    .Select(n => TakeBackStrategy.Find(n)!),
+            ];
     }
 }

@@ -27,7 +27,7 @@ public sealed record TakeBackOptions
     /// <summary>Where drawn orders start.</summary>
     public ulong Seed { get; init; } = 1;
 
-    /// <summary>Names of strategies, or empty for all.</summary>
+    /// <summary>Names of strategies and mixes (<see cref="TakeBackStrategy.Find"/>), or empty for all.</summary>
     public IReadOnlyList<string> Strategies { get; init; } = [];
 
     /// <summary>What time the devices are given.</summary>
@@ -70,10 +70,13 @@ public sealed record TakeBackOptions
 
         foreach (string name in Strategies)
         {
-            if (!TakeBackStrategy.All.Any(s => s.Name == name))
+            if (TakeBackStrategy.Find(name) is null)
             {
                 string known = string.Join(", ", TakeBackStrategy.All.Select(s => s.Name));
-                problems.Add($"no strategy is called '{name}'; there are {known}");
+                string mixes = string.Join(", ", TakeBackStrategy.Mixes.Select(s => s.Name));
+                problems.Add(
+                    $"no strategy is called '{name}'; there are {known}; mixes of them: {mixes}, or any three as "
+                    + "GPU+MEMORY+BUFFER");
             }
         }
 

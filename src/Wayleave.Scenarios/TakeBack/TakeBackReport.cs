@@ -21,14 +21,16 @@ public sealed record TakeBackReport
     /// <summary>How many orders of a small workload were drawn for each strategy.</summary>
     public required int ExploredOrders { get; init; }
 
-    /// <summary>In the order of <see cref="TakeBackStrategy.All"/>.</summary>
+    /// <summary>
+    /// In the order of <see cref="TakeBackStrategy.All"/> and <see cref="TakeBackStrategy.Mixes"/>; mixes by parts last.
+    /// </summary>
     public required IReadOnlyList<TakeBackResult> Results { get; init; }
 
     /// <summary>On several lines.</summary>
     public string ToJson() => JsonSerializer.Serialize(this, TakeBackJson.Default.TakeBackReport);
 }
 
-/// <summary>One strategy. Times are simulated; counts are of what the devices did.</summary>
+/// <summary>One strategy, or mix. Times are simulated; counts are of what the devices did.</summary>
 public sealed record TakeBackResult
 {
     public required string Strategy { get; init; }

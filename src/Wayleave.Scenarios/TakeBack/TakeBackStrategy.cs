@@ -93,4 +93,43 @@ public sealed record TakeBackStrategy(string Name, string Description)
             IsLegacyPeer = true,
         },
     ];
+
+    /// <summary>
+    /// What real machines do at once, because each device does what it can: who is which is in the description.
+    /// </summary>
+    public static IReadOnlyList<TakeBackStrategy> Mixes { get; } =
+    [
+        Mix("faults-and-revoke", "restartable-faults", "restartable-faults", "revoke"),
+        Mix("faults-beside-pins", "restartable-faults", "pin-everything", "pin-everything"),
+        Mix("fences-and-revoke", "fence-in-notifier", "restartable-faults", "revoke"),
+        Mix("preemption-and-legacy", "queue-preemption", "pin-everything", "legacy-peer"),
+    ];
+
+    /// <summary>A strategy or a mix by its name, or a mix by its three parts: GPU+MEMORY+BUFFER.</summary>
+    /// <returns>Null when there is no such.</returns>
+    public static TakeBackStrategy? Find(string name)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        string[] parts = name.Split('+');
+        return parts.Length == 3 && Array.TrueForAll(parts, p => All.Any(s => s.Name == p))
+            ? Mix(name, parts[0], parts[1], parts[2])
+            : All.Concat(Mixes).FirstOrDefault(s => s.Name == name);
+    }
+
+    private static TakeBackStrategy Mix(string name, string gpu, string memory, string buffer)
+    {
+        TakeBackStrategy nic = Of(memory), peer = Of(buffer);
+        return Of(gpu) with
+        {
+            Name = name,
+            Description = $"the second GPU does {gpu}, the NIC with the process's memory {memory}, and with the first "
+                + $"GPU's buffer {buffer}",
+            NicPagesOnDemand = nic.NicPagesOnDemand,
+            NicKind = peer.NicKind,
+            IsLegacyPeer = peer.IsLegacyPeer,
+            Revokes = peer.Revokes,
+        };
+    }
+
+    private static TakeBackStrategy Of(string name) => All.First(s => s.Name == name);
 }

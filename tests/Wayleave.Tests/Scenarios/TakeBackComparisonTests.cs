@@ -20,7 +20,10 @@ public sealed class TakeBackComparisonTests
     [Fact]
     public void Every_strategy_works_to_the_end_and_loses_no_byte()
     {
-        Assert.Equal(8, Report.Results.Count);
+        Assert.Equal(
+            [.. TakeBackStrategy.All.Select(s => s.Name), .. TakeBackStrategy.Mixes.Select(s => s.Name)],
+            Report.Results.Select(r => r.Strategy));
+        Assert.Equal(8, TakeBackStrategy.All.Count);
         Assert.All(Report.Results, r => Assert.Null(r.StoppedAt));
         Assert.All(Report.Results, r => Assert.True(r is { Jobs: > 20, WrittenBytes: > 1 << 20, FailedJobs: 0 }));
     }
@@ -39,8 +42,34 @@ public sealed class TakeBackComparisonTests
         });
         Assert.StartsWith("deadlock: ", fences.HangWithoutChecker, StringComparison.Ordinal);
         Assert.All(
-            Report.Results.Where(r => r != fences),
+            Report.Results.Where(r => r != fences && r.Strategy != "fences-and-revoke"),
             r => Assert.Equal((0, null), (r.Deadlocks, r.HangWithoutChecker)));
+    }
+
+    [Fact]
+    public void A_mix_gives_back_what_all_of_its_devices_do_and_has_the_circles_of_any()
+    {
+        TakeBackResult pins = Of("faults-beside-pins"), fences = Of("fences-and-revoke");
+        Assert.Equal((0L, 0, 0L), (pins.TakenPages, pins.TakenBuffers, pins.ReclaimableBytes));
+        Assert.True(fences is { Deadlocks: > 0, TakenPages: > 0, TakenBuffers: > 0, Reconnects: > 0 });
+        Assert.True(Of("faults-and-revoke") is { Deadlocks: 0, GpuFaults: > 0, NicFaults: > 0, Reconnects: > 0 });
+        Assert.True(Of("preemption-and-legacy") is { TakenPages: 0, TakenBuffers: > 0, FailedMessages: > 0 });
+
+        // By its parts: the NIC pins, and what waits in the GPU's notifier still waits in a circle.
+        TakeBackOptions options = new()
+        {
+            Duration = TimeSpan.FromMilliseconds(1),
+            ExploredOrders = 60,
+            Strategies = ["fence-in-notifier+pin-everything+legacy-peer", "revoke"],
+        };
+        TakeBackReport report = Run(options);
+        Assert.Equal(["revoke", options.Strategies[0]], report.Results.Select(r => r.Strategy));
+        Assert.True(report.Results[1] is { Deadlocks: > 0, TakenPages: 0, TakenBuffers: > 0 });
+        Assert.Contains("the NIC with the process's memory pin-everything", report.Results[1].Description,
+            StringComparison.Ordinal);
+        Assert.Null(TakeBackStrategy.Find("revoke+revoke"));
+        Assert.Null(TakeBackStrategy.Find("revoke+revoke+hope"));
+        Assert.Null(TakeBackStrategy.Find("revoke+revoke+faults-beside-pins"));
     }
 
     [Fact]
