@@ -189,7 +189,9 @@ public sealed class ClientDevice
         return new ClientRegion(_client, number, key);
     }
 
-    /// <summary>A queue pair of this RDMA NIC that answers a peer, once it is connected.</summary>
+    /// <summary>
+    /// A queue pair of this RDMA NIC: once it is connected it answers the peer's requests, and has its own.
+    /// </summary>
     /// <exception cref="BrokerException">EBADF: this is no RDMA NIC. EDQUOT.</exception>
     public ClientQueuePair CreateQueuePair()
     {

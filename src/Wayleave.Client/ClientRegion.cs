@@ -1,5 +1,3 @@
-using Wayleave.Client.Wire;
-
 namespace Wayleave.Client;
 
 /// <summary>How a registration holds on to the memory.</summary>
@@ -68,46 +66,3 @@ public sealed class ClientRegion : IDisposable
 /// </param>
 public sealed record ClientRdmaEnd(
     ReadOnlyMemory<byte> Gid, ushort UdpPort, uint QueuePair, uint Psn, int PathMtuBytes, int ReceiveBufferBytes);
-
-/// <summary>
-/// A queue pair of the host's NIC that answers a peer's reads and writes of what this connection has registered, and of
-/// nothing else. Disposing destroys it; disposing twice is fine.
-/// </summary>
-public sealed class ClientQueuePair : IDisposable
-{
-    private readonly BrokerClient _client;
-    private readonly uint _number;
-    private int _isClosed;
-
-    internal ClientQueuePair(BrokerClient client, uint number, ClientRdmaEnd local) =>
-        (_client, _number, Local) = (client, number, local);
-
-    /// <summary>Our end, for the peer.</summary>
-    public ClientRdmaEnd Local { get; }
-
-    /// <summary>Connects it to a peer, once.</summary>
-    /// <exception cref="BrokerException">EINVAL: the numbers make no sense, or it is connected.</exception>
-    public void Connect(ClientRdmaEnd peer)
-    {
-        ArgumentNullException.ThrowIfNull(peer);
-        ArgumentOutOfRangeException.ThrowIfNotEqual(peer.Gid.Length, 16);
-        _client.Ask("connect a queue pair", BrokerOperation.ConnectQueuePair, (ref BrokerWriter body) =>
-        {
-            body.WriteUInt32(_number);
-            body.WriteBytes(peer.Gid.Span);
-            body.WriteUInt32(peer.UdpPort);
-            body.WriteUInt32(peer.QueuePair);
-            body.WriteUInt32(peer.Psn);
-            body.WriteUInt32((uint)peer.PathMtuBytes);
-            body.WriteUInt32((uint)peer.ReceiveBufferBytes);
-        });
-    }
-
-    public void Dispose()
-    {
-        if (Interlocked.Exchange(ref _isClosed, 1) == 0)
-        {
-            _client.Close("destroy a queue pair", _number);
-        }
-    }
-}

@@ -81,6 +81,15 @@ public enum BrokerOperation : ushort
     /// <summary>Goes on along such a timeline.</summary>
     Advance = 26,
 
+    /// <summary>Queues a request of a queue pair.</summary>
+    PostSend = 27,
+
+    /// <summary>Queues a receive of a queue pair.</summary>
+    PostReceive = 28,
+
+    /// <summary>Completions of a queue pair; waits a little for the first.</summary>
+    TakeCompletions = 29,
+
     /// <summary>Both <see cref="Import"/> and <see cref="Map"/>, in one message.</summary>
     ImportAndMap = 32,
 

@@ -1,6 +1,5 @@
 using Wayleave.Core;
 using Wayleave.Devices.Rdma.Verbs;
-using Wayleave.Host.Leases;
 
 namespace Wayleave.Host.Broker;
 
@@ -125,70 +124,6 @@ internal sealed class BrokerRegion : BrokerNicUse
     private protected override Task StopNowAsync() => Nic.DeregisterAsync(Region);
 
     private protected override void LetGoLocked() => Session.Store.Buffers.DropLocked(Buffer);
-}
-
-/// <summary>
-/// A queue pair that a program has: it only answers, so that peers reach what the program has registered.
-/// </summary>
-internal sealed class BrokerQueuePair : BrokerNicUse
-{
-    private readonly QueuePair _pair;
-    private readonly uint _psn;
-
-    private BrokerQueuePair(BrokerSession session, NicHandle nic, QueuePair pair)
-        : base(session, nic, BrokerAccount.QueuePairs)
-    {
-        _pair = pair;
-        _psn = nic.ChoosePsn();
-    }
-
-    /// <summary>Our end, for the peer.</summary>
-    public ConnectionEnd Local => Nic.DescribeEnd(_pair, _psn);
-
-    /// <exception cref="WayleaveException">EDQUOT, or what the NIC says.</exception>
-    public static BrokerQueuePair Create(BrokerSession session, NicHandle nic, ProtectionDomain domain)
-    {
-        string operation = $"create a queue pair of {nic.Name}";
-        using IDisposable use = nic.Presence.Use(operation);
-        using (session.Host.Context.Enter())
-        {
-            session.Program.Ledger.Take(BrokerAccount.QueuePairs, operation);
-        }
-
-        try
-        {
-            BrokerQueuePair made = new(session, nic, nic.CreateQueuePair(domain, nic.PassiveCompletions));
-            using (session.Host.Context.Enter())
-            {
-                session.Store.Regions.AddLocked(made);
-            }
-
-            return made;
-        }
-        catch
-        {
-            using (session.Host.Context.Enter())
-            {
-                session.Program.Ledger.Give(BrokerAccount.QueuePairs);
-            }
-
-            throw;
-        }
-    }
-
-    /// <summary>Takes it to ready-to-send; the rights of its keys decide what the peer may do.</summary>
-    /// <exception cref="WayleaveException">EINVAL: the peer's numbers make no sense, or it is connected.</exception>
-    public void Connect(ConnectionEnd peer)
-    {
-        using IDisposable use = Nic.Presence.Use("connect a queue pair");
-        Nic.Connect(_pair, peer, AccessFlags.RemoteRead | AccessFlags.RemoteWrite | AccessFlags.RemoteAtomic, _psn);
-    }
-
-    private protected override Task StopNowAsync()
-    {
-        Nic.Destroy(_pair);
-        return Task.CompletedTask;
-    }
 }
 
 /// <summary>

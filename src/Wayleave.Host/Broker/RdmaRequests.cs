@@ -17,6 +17,10 @@ internal sealed class RdmaRequests(BrokerSession session)
     private const AccessFlags Known = AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead
         | AccessFlags.RemoteAtomic | AccessFlags.RelaxedOrdering;
 
+    private const SendFlags KnownFlags = SendFlags.Fence | SendFlags.Signaled | SendFlags.Solicited;
+    private const uint WaitMsMax = 1000;
+    private const int CompletionsMax = 64;
+
     private readonly Dictionary<NicHandle, ProtectionDomain> _domains = [];
 
     public bool TryRegister(ref BrokerReader body, ref BrokerReply reply)
@@ -77,9 +81,97 @@ internal sealed class RdmaRequests(BrokerSession session)
         {
             ReceiveBufferBytes = receiveBytes == 0 ? null : (int)receiveBytes,
         };
-        session.Find<BrokerQueuePair>(number, "connect", "queue pair").Connect(peer);
+        FindPair(number, "connect").Connect(peer);
         return true;
     }
+
+    public bool TryPost(ref BrokerReader body)
+    {
+        Span<Sge> pieces = stackalloc Sge[BrokerQueuePair.PiecesMax];
+        if (!body.TryReadUInt32(out uint number) || !body.TryReadUInt32(out uint opcode)
+            || opcode > (uint)WorkRequestOpcode.AtomicFetchAdd
+            || !body.TryReadUInt32(out uint flags) || ((SendFlags)flags & ~KnownFlags) != 0
+            || !body.TryReadUInt32(out uint immediate) || !body.TryReadUInt64(out ulong id)
+            || !body.TryReadUInt64(out ulong address) || !body.TryReadUInt32(out uint key)
+            || !body.TryReadUInt32(out uint zero) || zero != 0
+            || !body.TryReadUInt64(out ulong compareAdd) || !body.TryReadUInt64(out ulong swap)
+            || !TryReadPieces(ref body, pieces, out int count))
+        {
+            return false;
+        }
+
+        SendWorkRequest request = new()
+        {
+            WrId = id,
+            Opcode = (WorkRequestOpcode)opcode,
+            Flags = (SendFlags)flags,
+            Immediate = immediate,
+            RemoteAddress = address,
+            RKey = key,
+            CompareAdd = compareAdd,
+            Swap = swap,
+        };
+        FindPair(number, "post a request").Post(request, pieces[..count]);
+        return true;
+    }
+
+    public bool TryPostReceive(ref BrokerReader body)
+    {
+        Span<Sge> pieces = stackalloc Sge[BrokerQueuePair.PiecesMax];
+        if (!body.TryReadUInt32(out uint number) || !body.TryReadUInt64(out ulong id)
+            || !TryReadPieces(ref body, pieces, out int count))
+        {
+            return false;
+        }
+
+        FindPair(number, "post a receive").PostReceive(id, pieces[..count]);
+        return true;
+    }
+
+    public bool TryTakeCompletions(ref BrokerReader body, ref BrokerReply reply)
+    {
+        if (!body.TryReadUInt32(out uint number) || !body.TryReadUInt32(out uint waitMs) || waitMs > WaitMsMax
+            || !body.IsEnd)
+        {
+            return false;
+        }
+
+        WorkCompletion[] completions = new WorkCompletion[CompletionsMax];
+        int count = FindPair(number, "take completions").Take(completions, TimeSpan.FromMilliseconds(waitMs));
+        foreach (WorkCompletion completion in completions.AsSpan(0, count))
+        {
+            // Without success nothing else is defined, and what was there before is nobody's business.
+            bool isDefined = completion.Status == WorkCompletionStatus.Success;
+            reply.Body.WriteUInt64(completion.WrId);
+            reply.Body.WriteUInt32((uint)completion.Status);
+            reply.Body.WriteUInt32(isDefined ? (uint)completion.Opcode : 0);
+            reply.Body.WriteUInt32(isDefined ? completion.ByteLength : 0);
+            reply.Body.WriteUInt32(isDefined ? completion.Immediate : 0);
+            reply.Body.WriteUInt32(isDefined ? (uint)completion.Flags : 0);
+            reply.Body.WriteUInt32(0);
+        }
+
+        return true;
+    }
+
+    private static bool TryReadPieces(ref BrokerReader body, scoped Span<Sge> pieces, out int count)
+    {
+        for (count = 0; !body.IsEnd; count++)
+        {
+            if (count == pieces.Length || !body.TryReadUInt64(out ulong address)
+                || !body.TryReadUInt32(out uint lengthBytes) || !body.TryReadUInt32(out uint key))
+            {
+                return false;
+            }
+
+            pieces[count] = new Sge(address, lengthBytes, key);
+        }
+
+        return true;
+    }
+
+    private BrokerQueuePair FindPair(uint number, string operation) =>
+        session.Find<BrokerQueuePair>(number, operation, "queue pair");
 
     private uint Number(IBrokerUse made)
     {

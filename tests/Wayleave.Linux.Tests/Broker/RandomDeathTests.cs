@@ -10,8 +10,8 @@ namespace Wayleave.Linux.Tests.Broker;
 
 /// <summary>
 /// Eight programs, of two users where this test may make such, that do what a seed says and are killed when it says:
-/// buffers, mappings, descriptors passed on, fences, timelines, work of both engines, rings, garbage in rings, children
-/// that write and write. Objects of the host come and go in the memory that they leave, and no byte of those ever
+/// buffers, mappings, descriptors passed on, fences, timelines, work of both engines, rings, garbage in rings, RDMA by
+/// keys that live and keys that are dead, children that write and write. Objects of the host come and go in the memory that they leave, and no byte of those ever
 /// changes. At the end nothing is on any account. WAYLEAVE_DEATH_SEEDS says how many seeds, WAYLEAVE_DEATH_FIRST from
 /// which on, WAYLEAVE_DEATH_SECONDS how long each lasts: 20 and 60 is the whole form.
 /// </summary>
@@ -124,7 +124,7 @@ public sealed class RandomDeathTests : BrokerTest
     private async Task<bool> StepAsync(Random random, Peer peer, Peer other)
     {
         ForeignProgram program = peer.Program;
-        switch (random.Next(17))
+        switch (random.Next(18))
         {
             case 0 or 1:
                 int storage = random.Next(6) switch { 0 => 1, 1 => 2, _ => 0 };
@@ -182,6 +182,8 @@ public sealed class RandomDeathTests : BrokerTest
                 break;
             case 14 or 15:
                 return await RingAsync(random, peer);
+            case 17:
+                return await RdmaAsync(random, peer);
             case 16 when peer.Buffers.Count > 0 && program.Children.Count < ChildrenMax:
                 int written = Pick(random, peer.Buffers);
                 if ((await program.AskAsync($"map {written} 4096")).StartsWith("ok", StringComparison.Ordinal))
@@ -237,6 +239,63 @@ public sealed class RandomDeathTests : BrokerTest
                 }
             }
         }
+    }
+
+    // Its queue pairs are connected with each other, so that the NIC reads and writes what it has registered, and what
+    // that has become meanwhile.
+    private static async Task<bool> RdmaAsync(Random random, Peer peer)
+    {
+        ForeignProgram program = peer.Program;
+        if (peer.Nic < 0)
+        {
+            peer.Nic = await program.OkAsync("open rdma0");
+            await program.OkAsync($"pair {peer.Nic}");
+            await program.OkAsync($"pair {peer.Nic}");
+            await program.OkAsync("join");
+        }
+        else if (peer.Keys.Count == 0 || random.Next(6) == 0)
+        {
+            if (peer.Buffers.Count > 0)
+            {
+                string answer = await program.AskAsync($"register {peer.Nic} {Pick(random, peer.Buffers)} 4096");
+                if (answer.StartsWith("ok ", StringComparison.Ordinal))
+                {
+                    peer.Regions.Add(int.Parse(answer.Split(' ')[1], CultureInfo.InvariantCulture));
+                    peer.Keys.Add(answer.Split(' ')[2]);
+                }
+            }
+        }
+        else if (random.Next(8) == 0)
+        {
+            int closed = random.Next(peer.Regions.Count); // its key is used on: it is dead
+            await program.AskAsync($"close {peer.Regions[closed]}");
+            peer.Regions.RemoveAt(closed);
+            peer.Keys.RemoveAt(random.Next(peer.Keys.Count));
+        }
+        else if (random.Next(4) == 0)
+        {
+            string answer = await program.AskAsync($"completions {random.Next(2)} {random.Next(2)}");
+            if (answer.StartsWith("ok ", StringComparison.Ordinal) && !answer.EndsWith(" 0", StringComparison.Ordinal))
+            {
+                if (++peer.Pairs == 15)
+                {
+                    return false;
+                }
+
+                // An error, of a key that is dead: these two are of no use any more.
+                await program.OkAsync($"pair {peer.Nic}");
+                await program.OkAsync($"pair {peer.Nic}");
+                await program.OkAsync("join");
+            }
+        }
+        else
+        {
+            string local = peer.Keys[random.Next(peer.Keys.Count)], remote = peer.Keys[random.Next(peer.Keys.Count)];
+            int opcode = random.Next(2) == 0 ? 0 : 4; // WRITE or READ
+            await program.AskAsync($"write {random.Next(2)} {opcode} {local} {remote} {random.Next(1, 4097)}");
+        }
+
+        return true;
     }
 
     private static async Task<bool> RingAsync(Random random, Peer peer)
@@ -349,6 +408,14 @@ public sealed class RandomDeathTests : BrokerTest
         public int Queue { get; set; } = -1;
 
         public int Ring { get; set; } = -1;
+
+        public int Nic { get; set; } = -1;
+
+        public int Pairs { get; set; }
+
+        public List<int> Regions { get; } = [];
+
+        public List<string> Keys { get; } = [];
 
         /// <summary>Of what was bound last, and may not be any more.</summary>
         public string Address { get; set; } = "0";

@@ -17,7 +17,8 @@
 enum {
     OP_HELLO = 1, OP_OPEN, OP_ALLOCATE, OP_EXPORT, OP_IMPORT, OP_CLOSE, OP_MAP, OP_UNMAP, OP_DESCRIBE, OP_REVOKE,
     OP_PROOF, OP_EXPORT_FENCE, OP_IMPORT_FENCE, OP_DESCRIBE_FENCE, OP_MERGE, OP_COPY, OP_QUEUE, OP_BIND, OP_UNBIND,
-    OP_SUBMIT, OP_REGISTER, OP_QUEUE_PAIR, OP_CONNECT, OP_TIMELINE, OP_FENCE, OP_ADVANCE, OP_RING = 33, OP_ATTACH,
+    OP_SUBMIT, OP_REGISTER, OP_QUEUE_PAIR, OP_CONNECT, OP_TIMELINE, OP_FENCE, OP_ADVANCE, OP_POST,
+    OP_COMPLETIONS = 29, OP_RING = 33, OP_ATTACH,
     OP_ATTACH_QUEUE = 36
 };
 
@@ -86,6 +87,8 @@ static int send_with(int s, const void *bytes, size_t n, int fd)
 static uint8_t *ring; // docs/internals/rings.md
 static uint32_t ring_slots, ring_submitted, ring_taken;
 static int ring_bell, ring_done;
+static uint32_t pairs[2]; // the last two queue pairs
+static uint8_t ends[2][36]; // and what a peer has to know of them
 
 enum { RING_COMPUTE = 3 };
 
@@ -343,7 +346,30 @@ static void run(char *line)
         if (ask(-1, NULL) == 0) printf("ok %u %u\n", get32(0), get32(4));
     } else if (!strcmp(word, "pair")) { // DEVICE: a queue pair
         begin(OP_QUEUE_PAIR); put32((uint32_t)atoi(a));
-        if (ask(-1, NULL) == 0) printf("ok %u %u\n", get32(0), get32(24));
+        if (ask(-1, NULL) == 0) {
+            pairs[0] = pairs[1];
+            memcpy(ends[0], ends[1], 36);
+            pairs[1] = get32(0);
+            memcpy(ends[1], message + 28, 36);
+            printf("ok %u %u\n", get32(0), get32(24));
+        }
+    } else if (!strcmp(word, "join")) { // the last two with each other
+        for (int i = 0; i < 2; i++) {
+            begin(OP_CONNECT); put32(pairs[i]);
+            memcpy(message + length, ends[1 - i], 36);
+            length += 36;
+            if (ask(-1, NULL) < 0) return;
+        }
+        printf("ok\n");
+    } else if (!strcmp(word, "write")) { // WHICH OPCODE LKEY RKEY BYTES: a request of the first or the second of them
+        begin(OP_POST);
+        put32(pairs[atoi(a)]); put32((uint32_t)atoi(b)); put32(2); put32(0); put64(1); put64(0);
+        put32((uint32_t)strtoul(d, NULL, 10)); put32(0); put64(0); put64(0);
+        put64(0); put32((uint32_t)strtoul(e, NULL, 10)); put32((uint32_t)strtoul(c, NULL, 10));
+        if (ask(-1, NULL) == 0) printf("ok\n");
+    } else if (!strcmp(word, "completions")) { // WHICH MILLISECONDS: how many, and the status of the first
+        begin(OP_COMPLETIONS); put32(pairs[atoi(a)]); put32((uint32_t)atoi(b));
+        if (ask(-1, NULL) == 0) printf("ok %zu %u\n", (length - 24) / 32, length > 24 ? get32(8) : 0);
     } else if (!strcmp(word, "revoke")) { // BUFFER MILLISECONDS
         begin(OP_REVOKE); put32((uint32_t)atoi(a)); put32((uint32_t)atoi(b));
         if (ask(-1, NULL) == 0) printf("ok 0 %s\n", message + 24);
