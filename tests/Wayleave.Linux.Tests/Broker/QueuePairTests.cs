@@ -158,7 +158,9 @@ public sealed class QueuePairTests : BrokerTest
             pair.PostReceive(1, peer.Piece(0, Size));
             if (round == 0)
             {
-                // What the peer asks now is answered by nobody.
+                // What the peer asks then is answered by nobody.
+                await UntilAsync("the leaver has none", () =>
+                    AccountOf(Environment.ProcessId, BrokerAccount.QueuePairs) == 2);
                 pair.Post(new ClientWorkRequest(ClientWorkOpcode.Write, 2, 0, leaver.Region.Key), peer.Piece(0, 8));
                 IReadOnlyList<ClientCompletion> ended = pair.TakeCompletions(s_patience);
                 while (!ended.Any(c => !c.IsReceive))
