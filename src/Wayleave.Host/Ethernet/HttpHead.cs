@@ -26,9 +26,11 @@ internal sealed record HttpHead(string Method, string Target, ulong? ContentLeng
 
     /// <summary>Reads a head.</summary>
     /// <param name="bytes">Up to <see cref="FindEnd"/>.</param>
+    /// <param name="defences">What is switched off in a test.</param>
     /// <param name="status">What to answer when this returns null.</param>
     /// <param name="problem">As above, in words.</param>
-    public static HttpHead? TryParse(ReadOnlySpan<byte> bytes, out int status, out string problem)
+    public static HttpHead? TryParse(
+        ReadOnlySpan<byte> bytes, HttpDefences defences, out int status, out string problem)
     {
         (status, problem) = (400, "the request is malformed");
         foreach (byte b in bytes)
@@ -72,7 +74,8 @@ internal sealed record HttpHead(string Method, string Target, ulong? ContentLeng
                     hasHost = true;
                     break;
                 case "content-length":
-                    if (head.ContentLength is not null || !TryParseLength(value, out ulong length))
+                    if ((head.ContentLength is not null && defences.RefusesAmbiguousLengths)
+                        || !TryParseLength(value, out ulong length))
                     {
                         problem = "Content-Length is not one number";
                         return null;
@@ -80,7 +83,7 @@ internal sealed record HttpHead(string Method, string Target, ulong? ContentLeng
 
                     head = head with { ContentLength = length };
                     break;
-                case "transfer-encoding":
+                case "transfer-encoding" when defences.RefusesAmbiguousLengths:
                     (status, problem) = (411, "the length must be known before: send a Content-Length");
                     return null;
                 case "expect" when !value.Equals("100-continue", StringComparison.OrdinalIgnoreCase):

@@ -19,7 +19,9 @@ public sealed record RefusedRequest(string Peer, int Status, string Reason);
 /// <param name="reception">What the queue is bound to; objects are made on the same device.</param>
 /// <param name="stallMax">How long a request may bring nothing.</param>
 /// <param name="count">Told of the bytes of content.</param>
-internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, TimeSpan stallMax, Action<long> count)
+/// <param name="defences">What is switched off in a test.</param>
+internal sealed class HttpReceiver(
+    WayleaveHost host, NetReceive reception, TimeSpan stallMax, Action<long> count, HttpDefences defences)
 {
     public static readonly TimeSpan StallMaxDefault = TimeSpan.FromSeconds(30);
 
@@ -108,7 +110,7 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
     {
         DeviceObject? older = host.Objects.Find(reception.Buffer.Device, name);
         return older is null
-            || (_made.ContainsKey(older.Id)
+            || (_made.ContainsKey(older.Id) || !defences.KeepsOthersObjects
                 ? false
                 : throw new HttpRefusal(409, $"{older} exists, and did not come this way"));
     }
@@ -148,7 +150,7 @@ internal sealed class HttpReceiver(WayleaveHost host, NetReceive reception, Time
             if (end >= 0)
             {
                 pieces.Skip((ulong)(end - before));
-                return (HttpHead.TryParse(bytes.AsSpan(0, end), out int status, out string problem)
+                return (HttpHead.TryParse(bytes.AsSpan(0, end), defences, out int status, out string problem)
                     ?? throw new HttpRefusal(status, problem), length);
             }
 

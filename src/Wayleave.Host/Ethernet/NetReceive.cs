@@ -252,7 +252,8 @@ public sealed class NetReceive : NetOperation
         using SemaphoreSlim places = new(ConnectionsMax, ConnectionsMax);
         using SemaphoreSlim telling = new(1, 1);
         using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(over);
-        HttpReceiver receiver = new(Host, this, _request.StallMax ?? HttpReceiver.StallMaxDefault, CountBytes);
+        HttpReceiver receiver = new(
+            Host, this, _request.StallMax ?? HttpReceiver.StallMaxDefault, CountBytes, _request.HttpDefences);
         List<Task> serving = [];
         try
         {

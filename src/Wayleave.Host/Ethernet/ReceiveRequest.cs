@@ -51,6 +51,8 @@ public sealed record ReceiveRequest
 
     /// <summary>How long a request may bring nothing; infinite without HTTP unless it is given.</summary>
     public TimeSpan? StallMax { get; init; }
+
+    internal HttpDefences HttpDefences { get; init; } = HttpDefences.All;
 }
 
 /// <summary>What one connection brought.</summary>
