@@ -19,6 +19,7 @@ public sealed class NetCommandTests : EndToEndTest
           "ethernets": [
             { "addresses": [ "10.0.0.1/24", "fd00::1/64" ], "peer_addresses": [ "10.0.0.2/24", "fd00::2/64" ] }
           ],
+          "linux_nics": [ { "interface": "lo" } ],
           "control": { "port": 0 }
         }
         """;
@@ -32,6 +33,19 @@ public sealed class NetCommandTests : EndToEndTest
         until [ -s ready ]; do kill -0 $host || exit 1; done
         listens() { until [ -s "$1" ]; do kill -0 $2 || return 1; done; }
 
+        """;
+
+    // One connection into a file.
+    private const string Taker =
+        """
+        import socket, sys
+        with socket.create_server((sys.argv[1], 9000),
+                                  family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET) as s:
+            print("listening", flush=True)
+            peer, _ = s.accept()
+            with peer, open("taken", "wb") as out:
+                while data := peer.recv(65536):
+                    out.write(data)
         """;
 
     private const string Epilogue =
@@ -84,6 +98,55 @@ public sealed class NetCommandTests : EndToEndTest
             Assert.Equal(Sha256(file), r.GetProperty("sha256").GetString());
             Assert.Equal(0, r.GetProperty("staged_bytes").GetInt64());
         });
+    }
+
+    [Theory]
+    [InlineData("10.0.0.2", "10.0.0.2:9000")]
+    [InlineData("fd00::2", "[fd00::2]:9000")]
+    public async Task Netsend_sends_an_object_from_the_device_memory_that_it_is_in(string address, string target)
+    {
+        string file = MakeFile("model", (3 << 20) + 1);
+        await File.WriteAllTextAsync(InFolder("take.py"), Taker, TestContext.Current.CancellationToken);
+        string output = await RunScriptAsync(
+            $$"""
+            wayleave --json netrecv --queue 3 --to gpu0/model --size 3145729 > raw & recv=$!
+            listens raw $recv
+            cat model > /dev/tcp/10.0.0.1/7480
+            wait $recv; echo "recv $?"
+            python3 take.py {{address}} > ready2 & taker=$!
+            listens ready2 $taker
+            wayleave --json netsend gpu0/model {{target}} > sent; echo "send $?"
+            wait $taker; echo "taker $?"
+            cmp model taken && echo same
+            wayleave netsend gpu0/nothing {{target}} 2>&1; echo "none $?"
+            """,
+            "python3");
+        Assert.StartsWith(
+            "recv 0\nsend 0\ntaker 0\nsame\nwayleave: ", output, StringComparison.Ordinal);
+        Assert.Contains("gpu0/nothing", output, StringComparison.Ordinal);
+        Assert.Contains("none 1", output, StringComparison.Ordinal);
+        JsonElement sent = JsonDocument.Parse(File.ReadAllLines(InFolder("sent"))[^1]).RootElement.GetProperty("sent");
+        Assert.Equal(
+            ("gpu0/model", 3145729L, 0L, Sha256(file)),
+            (sent.GetProperty("source").GetString(), sent.GetProperty("bytes").GetInt64(),
+                sent.GetProperty("staged_bytes").GetInt64(), sent.GetProperty("sha256").GetString()));
+    }
+
+    // No interface of a namespace of one's own has queues to bind: the reason is the kernel's, or that of udmabuf.
+    [Fact]
+    public async Task Netrecv_by_a_NIC_of_the_kernel_that_cannot_says_why_and_leaves_nothing()
+    {
+        string output = await RunScriptAsync(
+            """
+            wayleave netrecv --nic lo --queue 0 --to gpu0 2>&1; echo "recv $?"
+            wayleave netrecv --nic lo --queue 0 --to gpu0 --revocable 2>&1; echo "revocable $?"
+            wayleave ls wl://127.0.0.2/gpu0 --socket "$XDG_RUNTIME_DIR/wayleave/net.sock"; echo "ls $?"
+            """);
+        Assert.Contains("bind gpu0/lo-rx0 to queue 0 of lo", output, StringComparison.Ordinal);
+        Assert.Contains("Linux binds for good: nobody can make its NIC stop", output, StringComparison.Ordinal);
+        Assert.DoesNotContain("recv 0", output, StringComparison.Ordinal);
+        Assert.DoesNotContain("\ngpu0/lo-rx0", output, StringComparison.Ordinal);
+        Assert.EndsWith("host 0\n", output, StringComparison.Ordinal);
     }
 
     [Fact]

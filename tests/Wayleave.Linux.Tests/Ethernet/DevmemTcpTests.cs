@@ -58,6 +58,62 @@ public sealed class DevmemTcpTests
             mtu);
 
     [Fact]
+    public void All_pieces_are_enumerated_in_order_and_each_token_goes_back_with_the_next() => KernelPeer.Run(peer =>
+    {
+        PeerGpu gpu = new(peer);
+        MemoryBinding binding = gpu.BindReceive(pages: 512);
+        byte[] sent = KernelPeer.Noise(6 << 20, seed: 8);
+        using DevmemListener listener = peer.Nic.Listen(Port);
+        Task<string> receiver = Task.Run(async () =>
+        {
+            await using DevmemConnection connection = await listener.AcceptAsync(peer.Patience.Token);
+            using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+            byte[] linear = new byte[64 << 10];
+            await foreach (DevmemFragment fragment in connection.ReadAllAsync(linear, peer.Patience.Token))
+            {
+                hash.AppendData(fragment.Kind == DevmemFragmentKind.Linear
+                    ? linear.AsSpan((int)fragment.Offset, (int)fragment.LengthBytes)
+                    : gpu.Read(fragment));
+            }
+
+            Assert.Equal(0, peer.Nic.Driver.WithToken(() => binding.OutstandingTokens)); // and it is still open
+            return Convert.ToHexString(hash.GetHashAndReset());
+        });
+        using Socket socket = KernelPeer.Connect(KernelPeer.OurIPv4, Port);
+        socket.SendAll(sent);
+        socket.Shutdown(SocketShutdown.Send);
+        Assert.Equal(Convert.ToHexString(SHA256.HashData(sent)), receiver.GetAwaiter().GetResult());
+    });
+
+    [Fact]
+    public void Who_stops_enumerating_holds_no_token_of_what_it_did_not_look_at() => KernelPeer.Run(peer =>
+    {
+        PeerGpu gpu = new(peer);
+        MemoryBinding binding = gpu.BindReceive(pages: 512);
+        byte[] sent = KernelPeer.Noise(1 << 20, seed: 9);
+        using DevmemListener listener = peer.Nic.Listen(Port);
+        Task receiver = Task.Run(async () =>
+        {
+            await using DevmemConnection connection = await listener.AcceptAsync(peer.Patience.Token);
+            int looked = 0;
+            await foreach (DevmemFragment fragment in connection.ReadAllAsync(null, peer.Patience.Token))
+            {
+                Assert.InRange(peer.Nic.Driver.WithToken(() => binding.OutstandingTokens), 1, 64);
+                if (++looked == 2)
+                {
+                    break;
+                }
+            }
+
+            Assert.Equal(0, peer.Nic.Driver.WithToken(() => binding.OutstandingTokens));
+        });
+        using Socket socket = KernelPeer.Connect(KernelPeer.OurIPv4, Port);
+        socket.SendAll(sent);
+        socket.Shutdown(SocketShutdown.Send);
+        receiver.GetAwaiter().GetResult();
+    });
+
+    [Fact]
     public void TCP_59_A_rule_that_comes_and_goes_in_mid_flow_loses_nothing() => KernelPeer.Run(peer =>
     {
         PeerGpu gpu = new(peer);
