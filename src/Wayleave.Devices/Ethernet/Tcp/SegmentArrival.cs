@@ -89,8 +89,19 @@ internal static class SegmentArrival
         }
 
         connection.Timestamps.Update(segment.Options, now, position <= receiver.LastAcknowledged);
+        if (connection.State == TcpState.TimeWait)
+        {
+            // RFC 9293 ignores text here; tcp_timewait_state_process tells the peer that it goes beyond the end.
+            if (segment.LengthInSequence > 0)
+            {
+                connection.Endpoint.TryAnswerInvalid(connection, now, segment.PayloadBytes > 0);
+            }
+
+            return;
+        }
+
         HandleAck(connection, now, segment, position, ack);
-        if (connection.State is TcpState.Closed or TcpState.TimeWait && segment.LengthInSequence == 0)
+        if (connection.State == TcpState.Closed)
         {
             return;
         }
@@ -230,7 +241,7 @@ internal static class SegmentArrival
             Complete(connection, now, segment, position, ack);
         }
 
-        if (ack < sender.Una || connection.State == TcpState.TimeWait)
+        if (ack < sender.Una)
         {
             return;
         }
