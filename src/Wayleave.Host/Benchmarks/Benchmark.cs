@@ -286,6 +286,8 @@ public sealed class Benchmark : IAsyncDisposable
             AllocatedBytesPerPacket = totals?.PerOperation / packets,
             Retransmits = totals?.Retransmits,
             Timeouts = totals?.Timeouts,
+            Probes = totals?.Probes,
+            SequenceNaks = totals?.SequenceNaks,
             SocketDrops = totals?.SocketDrops,
         };
     }
@@ -314,6 +316,10 @@ public sealed class Benchmark : IAsyncDisposable
 
         public long Timeouts { get; private set; }
 
+        public long Probes { get; private set; }
+
+        public long SequenceNaks { get; private set; }
+
         public long SocketDrops { get; private set; }
 
         public double PerOperation => (double)AllocatedBytes / Math.Max(1, _operations);
@@ -336,6 +342,8 @@ public sealed class Benchmark : IAsyncDisposable
             AllocatedBytes += after.AllocatedBytes - before.AllocatedBytes;
             Retransmits += after.Retransmits - before.Retransmits;
             Timeouts += after.Timeouts - before.Timeouts;
+            Probes += after.Probes - before.Probes;
+            SequenceNaks += after.SequenceNaks - before.SequenceNaks;
             SocketDrops += after.SocketDrops - before.SocketDrops;
         }
     }

@@ -158,6 +158,8 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
             AllocatedBytes = GC.GetTotalAllocatedBytes(precise: true),
             Retransmits = stats.Retransmits,
             Timeouts = stats.Timeouts,
+            Probes = stats.Probes,
+            SequenceNaks = stats.NaksPsnSequenceSent,
             SocketDrops = Nic.ReadSocketStats().Drops,
             Operations = operations,
             Bytes = bytes,

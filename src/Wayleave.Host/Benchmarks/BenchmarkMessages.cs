@@ -80,6 +80,10 @@ internal sealed record CounterSample
 
     public long Timeouts { get; init; }
 
+    public long Probes { get; init; }
+
+    public long SequenceNaks { get; init; }
+
     public long SocketDrops { get; init; }
 
     public long Operations { get; init; }

@@ -49,6 +49,12 @@ public sealed record BenchmarkReport
 
     public long? Timeouts { get; init; }
 
+    /// <summary>Times a sender that heard nothing asked its peer what it has.</summary>
+    public long? Probes { get; init; }
+
+    /// <summary>Gaps that a receiver named with a NAK, each once.</summary>
+    public long? SequenceNaks { get; init; }
+
     /// <summary>Datagrams that either receive buffer had no room for, rounds of the limit not counted.</summary>
     public long? SocketDrops { get; init; }
 
