@@ -35,6 +35,9 @@ public sealed class NicHandle : IDisposable
     // More than a peer that runs takes to answer, and little of the 0.27 s that a lost question would cost otherwise.
     private static readonly TimeSpan s_probeAfter = TimeSpan.FromMilliseconds(2);
 
+    // A turn of a driver with four super-packets; less would ask peers that are about to answer.
+    private static readonly TimeSpan s_probeFloor = TimeSpan.FromMicroseconds(100);
+
     // Much shorter than the time-out of a drain, so that a hang is noticed about when it says.
     private static readonly TimeSpan s_watchInterval = TimeSpan.FromSeconds(1);
 
@@ -70,6 +73,7 @@ public sealed class NicHandle : IDisposable
             SuperPacketSegments = UdpEndpoint.SegmentsMax,
             ReadWindowBytes = WindowOf(ReceiveBufferBytes),
             ProbeAfter = s_probeAfter,
+            ProbeFloor = s_probeFloor,
             WillRead = CacheHint.WillRead,
             WillWrite = CacheHint.WillWrite,
             Revocation = config.Revocation,

@@ -29,6 +29,7 @@ internal sealed class Peer
         int once = address.KeepsSuperPackets ? options.DatagramChargeBytes : 0;
         Window = window ?? new DestinationWindow(options.WindowBytes, each, once);
         ReadWindow = new DestinationWindow(options.ReadWindowBytes, each, once, link.ReadBudget);
+        RoundTrip = new RoundTrip(options.ProbeAfter ?? TimeSpan.MaxValue, options.ProbeFloor);
         Outbound = new IcrcFlow(link.Gid, address.Destination, SourcePort, address.DestinationPort);
     }
 
@@ -61,6 +62,9 @@ internal sealed class Peer
     /// Queue pairs whose next READ waits for <see cref="ReadWindow"/>; they are not in <see cref="Requests"/>.
     /// </summary>
     public QueuePairList ReadWaiters { get; } = new(QueuePairListKind.Requests);
+
+    /// <summary>How long it takes to answer, and so when it is asked again.</summary>
+    public RoundTrip RoundTrip { get; }
 
     /// <summary>Queue pairs that have asked it whether it is there (<see cref="SilenceProbe"/>).</summary>
     public int Probes { get; set; }

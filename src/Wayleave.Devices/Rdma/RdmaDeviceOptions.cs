@@ -71,6 +71,13 @@ public sealed record RdmaDeviceOptions
     /// </summary>
     public TimeSpan? ProbeAfter { get; init; }
 
+    /// <summary>
+    /// Once the round trips of a peer are known, it is asked after as long as it usually takes and four times the
+    /// variation of that (RFC 6298), if that is less than <see cref="ProbeAfter"/>; but never sooner than this. Null
+    /// measures nothing.
+    /// </summary>
+    public TimeSpan? ProbeFloor { get; init; }
+
     /// <summary>RNR timer code sent when a region must be mapped first: 1 to 12, that is 0.01 to 0.64 ms.</summary>
     public int FaultRnrTimer { get; init; } = 12;
 
@@ -149,6 +156,7 @@ public sealed record RdmaDeviceOptions
         Check(AcknowledgeShare >= 1, $"{nameof(AcknowledgeShare)} must be at least 1, not {AcknowledgeShare}");
         Check(RetransmitFloor >= TimeSpan.Zero, $"{nameof(RetransmitFloor)} must not be negative: {RetransmitFloor}");
         Check(ProbeAfter is null || ProbeAfter > TimeSpan.Zero, $"{nameof(ProbeAfter)} must be positive: {ProbeAfter}");
+        Check(ProbeFloor is null || ProbeFloor > TimeSpan.Zero, $"{nameof(ProbeFloor)} must be positive: {ProbeFloor}");
         Range(FaultRnrTimer, 1, 12, nameof(FaultRnrTimer)); // 0.01 to 0.64 ms; code 0 would be 655 ms
         Range(FaultAheadPages, 0, 1 << 18, nameof(FaultAheadPages));
         Check(AsyncEventCapacity >= 1, $"{nameof(AsyncEventCapacity)} must be at least 1, not {AsyncEventCapacity}");

@@ -25,6 +25,7 @@ public sealed class RdmaPort
 {
     private readonly NumberTable _pairs = new();
     private readonly List<QueuePair> _pairList = [];
+    private readonly List<QueuePair> _timed = []; // whose timer may run; in any order
     private readonly List<QueuePair> _delayed = []; // by congestion
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
@@ -390,15 +391,7 @@ public sealed class RdmaPort
         RegionFaults.HandleTimeout(now);
         Completions.HandleTimeout(now);
         HandleDelayed(now);
-        foreach (QueuePair pair in _pairList)
-        {
-            if (pair.Requester.Deadline <= now)
-            {
-                pair.Requester.HandleTimeout(now);
-            }
-
-            NoteDeadline(pair.Requester.Deadline);
-        }
+        HandleTimed(now);
     }
 
     /// <summary>
@@ -458,6 +451,7 @@ public sealed class RdmaPort
         _doorbells.Answer();
         _pairs.Remove(pair);
         _pairList.Remove(pair);
+        _timed.Remove(pair);
         _intake.Forget();
     }
 
@@ -527,6 +521,47 @@ public sealed class RdmaPort
                 NoteDeadline(until);
             }
         }
+    }
+
+    // Most of thousands of queue pairs are idle, and only so many are under way as a window has packets.
+    private void HandleTimed(TimeSpan now)
+    {
+        for (int i = _timed.Count - 1; i >= 0; i--)
+        {
+            QueuePair pair = _timed[i];
+            if (pair.Requester.Deadline <= now)
+            {
+                pair.Requester.HandleTimeout(now);
+            }
+
+            if (pair.Requester.Deadline == TimeSpan.MaxValue)
+            {
+                pair.IsTimed = false;
+                _timed[i] = _timed[^1];
+                _timed.RemoveAt(_timed.Count - 1);
+            }
+            else
+            {
+                NoteDeadline(pair.Requester.Deadline);
+            }
+        }
+    }
+
+    /// <summary>The timer of the queue pair runs until then; <see cref="TimeSpan.MaxValue"/> when it does not.</summary>
+    internal void Arm(QueuePair pair, TimeSpan deadline)
+    {
+        if (deadline == TimeSpan.MaxValue)
+        {
+            return;
+        }
+
+        if (!pair.IsTimed)
+        {
+            pair.IsTimed = true;
+            _timed.Add(pair);
+        }
+
+        NoteDeadline(deadline);
     }
 
     internal void NoteDeadline(TimeSpan deadline) =>

@@ -21,6 +21,10 @@ internal sealed class Requester : SendSide
     private uint _failedPosition;
     private WorkCompletionStatus _failedStatus; // for _failedPosition, once it is the oldest; Success is none
     private bool _drainReported;
+    private uint _timedPsn; // the last packet of a question whose answer is timed
+    private TimeSpan _timedAt = TimeSpan.MaxValue; // since when; MaxValue: none is
+    private uint _repeatEnd; // where what was sent ended at the last time-out
+    private bool _repeatsLeft; // and the cursor is before that
 
     public Requester(QueuePair pair, SendQueue queue, RdmaPort port)
     {
@@ -30,10 +34,11 @@ internal sealed class Requester : SendSide
         _progress = new SendProgress(pair, queue, port.Options);
         _builder = new RequestBuilder(pair, queue, port, _progress);
         _responses = new ResponsePlacement(pair, queue, _progress);
+        Timer = new RetransmitTimer(pair);
         _probe = new SilenceProbe(pair, port, _progress);
     }
 
-    public RetransmitTimer Timer { get; } = new();
+    public RetransmitTimer Timer { get; }
 
     public override TimeSpan Deadline => Timer.Deadline;
 
@@ -49,7 +54,9 @@ internal sealed class Requester : SendSide
         _readGapSeen = _builder.Probes = false;
         _failedStatus = WorkCompletionStatus.Success;
         _drainReported = false;
-        Timer.Reset(_pair);
+        Timer.Reset();
+        _timedAt = TimeSpan.MaxValue;
+        _repeatsLeft = false;
     }
 
     public override BuildResult BuildNext(ref SuperPacket superPacket, TimeSpan now)
@@ -94,6 +101,8 @@ internal sealed class Requester : SendSide
             }
         }
 
+        bool isAnswered = _progress.CursorSlot.IsAnswered;
+        (uint psn, uint sent) = (_progress.CursorPsn, _progress.SentPsn);
         BuildResult result = _builder.Build(
             ref superPacket,
             isFailing: _failedStatus != WorkCompletionStatus.Success,
@@ -101,7 +110,9 @@ internal sealed class Requester : SendSide
             out MemoryRegion? region);
         if (result == BuildResult.Built)
         {
-            _port.NoteDeadline(Timer.ArmIfStopped(now));
+            _port.Arm(_pair, Timer.ArmIfStopped(now));
+            StartTiming(isNew: psn == sent, now);
+            NoteRepeats(psn, isAnswered);
         }
 
         return outcome == AccessOutcome.Done ? result : HandleLocalRefusal(outcome, region);
@@ -232,6 +243,7 @@ internal sealed class Requester : SendSide
             return;
         }
 
+        (_repeatEnd, _repeatsLeft) = (_progress.SentPsn, true);
         GoBackAndSend();
     }
 
@@ -250,7 +262,7 @@ internal sealed class Requester : SendSide
         }
         else
         {
-            _port.NoteDeadline(Timer.ArmIfStopped(now));
+            _port.Arm(_pair, Timer.ArmIfStopped(now));
         }
     }
 
@@ -259,7 +271,7 @@ internal sealed class Requester : SendSide
         BuildResult result = _probe.Build(ref superPacket);
         if (result == BuildResult.Built)
         {
-            _port.NoteDeadline(Timer.ArmIfStopped(now));
+            _port.Arm(_pair, Timer.ArmIfStopped(now));
         }
 
         return result;
@@ -367,7 +379,7 @@ internal sealed class Requester : SendSide
         {
             // A window full of packets would be refused with the first one, for as long as the memory moves.
             _builder.Probes = _pair.Profile.ProbesAfterRnr;
-            _port.NoteDeadline(deadline);
+            _port.Arm(_pair, deadline);
         }
         else
         {
@@ -496,13 +508,14 @@ internal sealed class Requester : SendSide
         _progress.CatchUp();
         _probe.End();
         _readGapSeen = _builder.Probes = false;
+        EndTiming(now);
         Timer.NoteProgress();
         if (wasSilent)
         {
             Timer.ProbeSoon();
         }
 
-        _port.NoteDeadline(Timer.Restart(now, _progress.IsOutstanding));
+        _port.Arm(_pair, Timer.Restart(now, _progress.IsOutstanding));
         if (_failedStatus != WorkCompletionStatus.Success && _progress.Head == _failedPosition)
         {
             FailHead(_failedStatus);
@@ -516,8 +529,38 @@ internal sealed class Requester : SendSide
         }
     }
 
+    // One question at a time, and only what was never sent before: of two copies nobody knows which was answered.
+    private void StartTiming(bool isNew, TimeSpan now)
+    {
+        if (isNew && _timedAt == TimeSpan.MaxValue && _progress.UnaskedBytes == 0)
+        {
+            (_timedPsn, _timedAt) = (Psn.Add(_progress.CursorPsn, Psn.Mask), now);
+        }
+    }
+
+    // What was sent before a time-out may be in the socket of a peer that does not run.
+    private void NoteRepeats(uint psn, bool isAnswered)
+    {
+        _repeatsLeft = _repeatsLeft && Psn.Compare(psn, _repeatEnd) < 0;
+        bool isAskedTwice = _repeatsLeft && !isAnswered && _progress.UnaskedBytes == 0;
+        if (isAskedTwice && _port.Options.Defences.SkipsSecondAnswers)
+        {
+            _probe.NoteAskedTwice();
+        }
+    }
+
+    private void EndTiming(TimeSpan now)
+    {
+        if (_timedAt != TimeSpan.MaxValue && Psn.Compare(_progress.AckPsn, _timedPsn) > 0)
+        {
+            _pair.Peer.RoundTrip.Add(now - _timedAt);
+            _timedAt = TimeSpan.MaxValue;
+        }
+    }
+
     private void GoBack()
     {
+        _timedAt = TimeSpan.MaxValue;
         _probe.End();
         _progress.GoBack();
         Timer.StopAcknowledge();

@@ -84,4 +84,10 @@ public sealed record ResponderDefences
     /// sent another window on top of what is still in its socket.
     /// </summary>
     public bool ProbesKeepCharges { get; init; } = true;
+
+    /// <summary>
+    /// The second answer to a question that a time-out repeated is not taken for that of a probe; without it, a peer
+    /// that was merely not running is sent everything again.
+    /// </summary>
+    public bool SkipsSecondAnswers { get; init; } = true;
 }

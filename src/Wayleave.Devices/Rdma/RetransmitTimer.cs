@@ -14,13 +14,12 @@ namespace Wayleave.Devices.Rdma;
 // silence: a path that carries probes and no data runs out of retries like a dead one.
 
 /// <summary>The timers and retry budgets of one requester (roce.md A6.3). A state with its deadline inside.</summary>
-internal sealed class RetransmitTimer
+internal sealed class RetransmitTimer(QueuePair pair)
 {
     private TimeSpan _acknowledgeAt = TimeSpan.MaxValue;
     private TimeSpan _receiverAt = TimeSpan.MaxValue;
     private TimeSpan _interval = TimeSpan.MaxValue;
     private TimeSpan _silenceEnds = TimeSpan.MaxValue;
-    private TimeSpan _firstProbe = TimeSpan.MaxValue;
     private TimeSpan _nextProbe = TimeSpan.MaxValue;
     private int _retryCount;
     private int _rnrRetryCount;
@@ -34,11 +33,10 @@ internal sealed class RetransmitTimer
     public bool IsWaitingForReceiver => _receiverAt != TimeSpan.MaxValue;
 
     /// <summary>Takes the attributes of the queue pair over and stops.</summary>
-    public void Reset(QueuePair pair)
+    public void Reset()
     {
         Stop();
         _interval = Interval(pair.Timeout, pair.RetransmitFloor);
-        _firstProbe = pair.Port.Options.ProbeAfter ?? TimeSpan.MaxValue;
         _retryCount = pair.RetryCount;
         _rnrRetryCount = pair.RnrRetry;
         _retriesForever = pair.Profile.RetrySevenIsForever && pair.RetryCount == 7;
@@ -78,7 +76,7 @@ internal sealed class RetransmitTimer
     {
         _retriesLeft = _retryCount;
         _rnrRetriesLeft = _rnrRetryCount;
-        _nextProbe = _firstProbe;
+        _nextProbe = FirstProbe;
         _silenceEnds = TimeSpan.MaxValue;
     }
 
@@ -86,12 +84,14 @@ internal sealed class RetransmitTimer
     /// The peer is there, though it has nothing new to say: it is asked again as soon as the first time. No retry is
     /// restored, and the acknowledge timeout runs on.
     /// </summary>
-    public void NoteAnswer() => _nextProbe = _firstProbe;
+    public void NoteAnswer() => _nextProbe = FirstProbe;
 
     /// <summary>
     /// What was heard may be the answer of a probe, or come from before it; another one soon tells.
     /// </summary>
-    public void ProbeSoon() => _nextProbe = _firstProbe / 8;
+    public void ProbeSoon() => _nextProbe = pair.Peer.RoundTrip.ShortPatience;
+
+    private TimeSpan FirstProbe => pair.HasPeer ? pair.Peer.RoundTrip.Patience : TimeSpan.MaxValue;
 
     public bool TakeAcknowledgeTimeout(TimeSpan now)
     {

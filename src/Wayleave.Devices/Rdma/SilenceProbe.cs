@@ -13,8 +13,9 @@ namespace Wayleave.Devices.Rdma;
 //   answer = a later one              progress like any other
 //   none                              not running, or the probe is lost: everything stays as it is
 //
-// No other packet can be answered with the probe's PSN, except a probe before it. So the answers of probes that were
-// out when something else came are counted and skipped, until an answer comes to what was sent after them. While a
+// Two others can be answered with the probe's PSN: a probe before it, and what went out twice because of a time-out. So
+// the answers of probes that were out when something else came, and of questions that were repeated after a time-out,
+// are counted and skipped, until an answer comes to what was sent after them. While a
 // probe is out nothing new is sent: going back takes all charges back, and what was sent behind the probe may be in the
 // peer's socket still.
 
@@ -28,7 +29,7 @@ internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress p
 
     private Peer? _counted; // where this one's is counted
     private int _asked; // since something was heard
-    private int _stale; // before that, and not answered
+    private int _stale; // before that, and not answered, or answered once of twice
     private uint _staleEnd; // where what was sent ended then
 
     /// <summary>It is to be sent.</summary>
@@ -118,6 +119,12 @@ internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress p
             _stale = 0;
         }
     }
+
+    /// <summary>
+    /// A question went out again after a whole time-out. A peer that was merely not running answers both copies, and
+    /// nothing tells the second answer from that of a probe.
+    /// </summary>
+    public void NoteAskedTwice() => (_stale, _staleEnd) = (_stale + 1, progress.SentPsn);
 
     /// <summary>Forgets everything.</summary>
     public void Reset()

@@ -12,9 +12,14 @@ public class SilenceProbeTests
 
     private sealed class Pairs
     {
-        public Pairs()
+        public Pairs(TimeSpan? floor = null, ResponderDefences? defences = null)
         {
-            Link = new TestLink(o => o with { ProbeAfter = s_probeAfter });
+            Link = new TestLink(o => o with
+            {
+                ProbeAfter = s_probeAfter,
+                ProbeFloor = floor,
+                Defences = defences ?? ResponderDefences.All,
+            });
             Source = Link.A.Register(Link.A.Allocate(65536));
             Target = Link.B.Register(Link.B.Allocate(65536));
             (A, B) = Link.Connect();
@@ -169,6 +174,98 @@ public class SilenceProbeTests
         p.Link.Advance(TimeSpan.FromMilliseconds(8));
         p.Link.Run();
         Assert.Equal([WorkCompletionStatus.Success], p.Poll());
+    }
+
+    // The receiver does not run for longer than the acknowledge timeout, and then answers both copies of the question.
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void The_second_answer_to_what_a_time_out_repeated_is_not_taken_for_that_of_a_probe(bool skips)
+    {
+        Pairs p = new(defences: new ResponderDefences { SkipsSecondAnswers = skips });
+        List<byte[]> questions = [], answers = [];
+        p.Link.Filter = (from, packet) =>
+        {
+            (ReferenceEquals(from, p.Link.A) ? questions : answers).Add(packet.ToArray());
+            return false;
+        };
+        p.Post(1024);
+        p.Link.RunFor(TimeSpan.FromMilliseconds(68));
+        Assert.Equal(1, p.Link.A.Port.Stats.Timeouts);
+        foreach (byte[] packet in questions)
+        {
+            p.Link.B.Port.HandleDatagrams(p.Link.A.Gid, 4791, packet, packet.Length, 0, p.Link.Now);
+            p.Link.Step(p.Link.B, p.Link.A);
+        }
+
+        Assert.Equal(questions.Count, answers.Count); // of two copies, and of the probes between them
+        TakeAnswer(answers[0]);
+        Assert.Equal([WorkCompletionStatus.Success], p.Poll());
+
+        p.Post(1024);
+        p.Link.Run();
+        p.Link.Advance(s_probeAfter);
+        p.Link.Run();
+        p.TakeLog();
+        answers[1..].ForEach(TakeAnswer);
+        p.Link.Run();
+        Assert.Equal(skips ? [] : ["A RC_WRITE_ONLY a00001 A"], p.TakeLog());
+
+        p.Link.Filter = null;
+        p.Link.RunFor(TimeSpan.FromMilliseconds(60));
+        Assert.Equal([WorkCompletionStatus.Success], p.Poll());
+
+        void TakeAnswer(byte[] packet) => p.Link.A.Port.HandleDatagrams(
+            p.Link.B.Gid, 4791, packet, packet.Length, 0, p.Link.Now);
+    }
+
+    [Theory]
+    [InlineData(100, 130)] // 30 us with a variation that has gone: the floor
+    [InlineData(10, 60)]
+    [InlineData(null, 2000)]
+    public void A_peer_whose_round_trips_are_known_is_asked_when_an_answer_is_late(int? floorUs, int atMostUs)
+    {
+        Pairs p = new(floorUs is { } us ? TimeSpan.FromMicroseconds(us) : null);
+        for (int i = 0; i < 50; i++)
+        {
+            p.Post(1024);
+            p.Link.Step(p.Link.A, p.Link.B);
+            p.Link.Advance(TimeSpan.FromMicroseconds(30));
+            p.Link.Run();
+        }
+
+        Assert.Equal(50, p.Poll().Length);
+        Assert.Equal(0, p.Link.A.Port.Stats.Probes);
+        p.Link.Filter = (_, _) => false;
+        p.Post(1024);
+        p.Link.Run();
+        int tooSoonUs = Math.Max(30, floorUs ?? 2000) - 1;
+        p.Link.Advance(TimeSpan.FromMicroseconds(tooSoonUs));
+        Assert.Equal(0, p.Link.A.Port.Stats.Probes);
+        p.Link.Filter = null;
+        p.Link.Advance(TimeSpan.FromMicroseconds(atMostUs - tooSoonUs));
+        p.Link.Run();
+        Assert.Equal([WorkCompletionStatus.Success], p.Poll());
+        Assert.Equal((1L, 0L), (p.Link.A.Port.Stats.Probes, p.Link.A.Port.Stats.Timeouts));
+    }
+
+    [Fact]
+    public void What_was_sent_twice_says_nothing_about_how_long_an_answer_takes()
+    {
+        Pairs p = new(TimeSpan.FromMicroseconds(10));
+        p.Link.Filter = (_, _) => false;
+        p.Post(1024);
+        p.Link.Run();
+        p.Link.Filter = null;
+        p.Link.Advance(s_probeAfter);
+        p.Link.Run(); // the probe is answered, and the WRITE goes out again and is answered, in no time
+        Assert.Equal([WorkCompletionStatus.Success], p.Poll());
+        p.Link.Filter = (_, _) => false;
+        p.Post(1024);
+        p.Link.Run();
+        p.Link.Advance(s_probeAfter / 2);
+        p.Link.Run();
+        Assert.Equal(1, p.Link.A.Port.Stats.Probes); // the first one
     }
 
     [Theory]

@@ -166,6 +166,9 @@ public sealed class QueuePair : Numbered
 
     internal TimeSpan RetransmitFloor => Profile.RetransmitFloor ?? Port.Options.RetransmitFloor;
 
+    /// <summary>It is among those whose timers the port looks at. Port token held.</summary>
+    internal bool IsTimed { get; set; }
+
     internal bool HasPeer => _peer is not null;
 
     /// <summary>Set from RTR on; of a datagram queue pair, whoever its next datagram goes to.</summary>
