@@ -188,7 +188,7 @@ static UcxPerftest UcxVerbs(string test, int sizeBytes) => UcxPerftest.Run(
     sizeBytes,
     UcxIterations,
     UcxWarmUp,
-    [("UCX_TLS", "rc_verbs,ud_verbs"), ("UCX_NET_DEVICES", "wl0:1"), ("UCX_UD_VERBS_ETH_DGID_CHECK", "n")],
+    [("UCX_TLS", "rc_verbs,ud_verbs"), ("UCX_NET_DEVICES", "wl0:1")],
     isServer =>
     [
         PeerProgram.Wayleave, "run", "--ns", "--devices", isServer ? "wl0@127.0.58.1" : "wl0@127.0.58.2", "--",

@@ -17,8 +17,10 @@ internal static unsafe class Completions
     /// <param name="queue">What to take from.</param>
     /// <param name="count">Room; none for a number that is not positive.</param>
     /// <param name="completions">Filled from the first on.</param>
+    /// <param name="level">As of <see cref="Write"/>.</param>
     /// <returns>How many were filled.</returns>
-    public static int Poll(CompletionQueue queue, int count, ibv_wc* completions)
+    public static int Poll(
+        CompletionQueue queue, int count, ibv_wc* completions, DatagramLevel level = DatagramLevel.IPv4)
     {
         Span<WorkCompletion> batch = stackalloc WorkCompletion[BatchMax];
         int done = 0;
@@ -27,7 +29,7 @@ internal static unsafe class Completions
             int found = queue.Poll(batch[..Math.Min(count - done, BatchMax)]);
             for (int i = 0; i < found; i++)
             {
-                Write(batch[i], out completions[done + i]);
+                Write(batch[i], out completions[done + i], level);
             }
 
             done += found;
@@ -44,8 +46,12 @@ internal static unsafe class Completions
     public static uint VendorError(WorkCompletionStatus status) => (uint)status;
 
     /// <summary>One completion as C knows it.</summary>
-    public static void Write(in WorkCompletion completion, out ibv_wc wc)
+    /// <param name="completion">Ours.</param>
+    /// <param name="wc">All of it is written.</param>
+    /// <param name="level">What <c>sl</c> says of a datagram with a header before it.</param>
+    public static void Write(in WorkCompletion completion, out ibv_wc wc, DatagramLevel level)
     {
+        bool hasHeader = (completion.Flags & WorkCompletionFlags.Grh) != 0;
         bool hasImmediate = (completion.Flags & WorkCompletionFlags.WithImmediate) != 0;
         wc = new ibv_wc
         {
@@ -60,6 +66,17 @@ internal static unsafe class Completions
             qp_num = completion.QpNumber,
             src_qp = completion.SourceQp,
             wc_flags = (uint)completion.Flags,
+            sl = hasHeader ? (byte)level : (byte)0,
         };
     }
+}
+
+/// <summary>
+/// The service level of a received datagram, which Ethernet does not have. mlx5 puts the kind of RoCE packet there, and
+/// UCX takes the length of the GID that the datagram was sent to from it (<c>uct_ud_iface_check_grh</c>).
+/// </summary>
+internal enum DatagramLevel : byte
+{
+    IPv6 = 1,
+    IPv4 = 2,
 }

@@ -40,6 +40,9 @@ internal sealed class VerbsDevice : IKeySource
 
     public Gid Gid { get; }
 
+    /// <summary>Of the datagrams that it receives.</summary>
+    public DatagramLevel Level => Gid.IsIPv4 ? DatagramLevel.IPv4 : DatagramLevel.IPv6;
+
     /// <summary>A locally administered EUI-64 made of the address, in the byte order of a number.</summary>
     public ulong NodeGuid => 0x0200_00FF_FE00_0000UL | (Gid.Low & 0xFF_FFFF) | ((Gid.Low >> 24 & 0xFF) << 40);
 

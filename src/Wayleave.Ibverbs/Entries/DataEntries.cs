@@ -67,14 +67,14 @@ internal static unsafe class DataEntries
         }
 
         VerbsCompletions queue = NativeHandle.Of<VerbsCompletions>(cq);
-        int found = Completions.Poll(queue.Queue, count, completions);
+        int found = Completions.Poll(queue.Queue, count, completions, queue.Device.Level);
         if (found != 0 || queue.Device.Driver is not { } driver)
         {
             return found;
         }
 
         driver.TryProgress();
-        return Completions.Poll(queue.Queue, count, completions);
+        return Completions.Poll(queue.Queue, count, completions, queue.Device.Level);
     }
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_req_notify_cq")]
@@ -105,5 +105,8 @@ internal static unsafe class DataEntries
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_current")]
     private static void Current(void* cq, ibv_wc* completion) =>
-        Completions.Write(NativeHandle.Of<VerbsCompletions>(cq).Current[0], out *completion);
+        Write(NativeHandle.Of<VerbsCompletions>(cq), completion);
+
+    private static void Write(VerbsCompletions queue, ibv_wc* completion) =>
+        Completions.Write(queue.Current[0], out *completion, queue.Device.Level);
 }

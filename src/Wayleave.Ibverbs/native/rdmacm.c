@@ -229,11 +229,18 @@ static int bind_address(struct identifier *i, struct sockaddr *address)
 	if (is_any(gid))
 		return 0;
 	MANAGED((device = wlv_cm_device(gid), 0));
-	if (device < 0 && is_loopback(gid) && context_count)
-		device = 0; /* the first that there is, as cma_bind_loopback of the kernel has it */
-	if (device < 0)
+	if (device >= 0) {
+		bind_device(i, device);
+		return 0;
+	}
+	if (!is_loopback(gid) || !context_count)
 		return ENODEV;
-	bind_device(i, device);
+	/*
+	 * The first that there is, as cma_bind_loopback of the kernel has it. From now on the identifier has the
+	 * device's address: a listener tells its peers, as those of libfabric do, and to them the other is their own.
+	 */
+	bind_device(i, 0);
+	write_address(own, i->id.route.addr.addr.ibaddr.sgid.raw, ntohs(*port_of(own)));
 	return 0;
 }
 

@@ -26,8 +26,23 @@ public class CommunicationLibraryTests
             ' ', StringSplitOptions.RemoveEmptyEntries)[1]);
     }
 
+    [Theory]
+    [InlineData("msg", "verbs")]
+    [InlineData("rdm", "verbs;ofi_rxm")]
+    public void Libfabric_connects_message_endpoints(string endpoint, string provider)
+    {
+        Assert.SkipUnless(File.Exists("/usr/bin/fi_pingpong"), "no fi_pingpong");
+        string script = Path.Combine(VerbsPrograms.Sources(), "message-endpoints.sh");
+        VerbsRun run = VerbsPrograms.RunOn(
+            "", "unshare", "-rn", script, "-p", provider, "-e", endpoint, "-I", "20");
+        Assert.SkipWhen(run.Exit == 77 || run.Errors.StartsWith("unshare:", StringComparison.Ordinal), run.Errors);
+        Assert.True(run.Exit == 0, run.ToString());
+        string[] rows = run.Output.Trim().Split('\n');
+        Assert.Equal(2, rows.Count(r => r.StartsWith("1m ", StringComparison.Ordinal) && r.Contains("=20")));
+    }
+
     // UCX looks for device nodes and for the types of GIDs in files, which --ns makes. A connection by rc_verbs is made
-    // with datagrams of ud_verbs, whose look at the GID that a datagram was sent to is off (docs/verbs.md).
+    // with datagrams of ud_verbs.
     [Theory]
     [InlineData("rc_verbs,ud_verbs", "ucp_put_lat", "8")]
     [InlineData("rc_verbs,ud_verbs", "ucp_put_bw", "65536")]
@@ -48,7 +63,7 @@ public class CommunicationLibraryTests
         string[] program =
             [
                 "--", "env", $"UCX_TLS={transports}", "UCX_NET_DEVICES=wl0:1", "UCX_WARN_UNUSED_ENV_VARS=n",
-                "UCX_UD_VERBS_ETH_DGID_CHECK=n", "ucx_perftest", "-p", port,
+                "ucx_perftest", "-p", port,
             ];
         Task<DropInTests.Result> serving = Task.Run(() => DropInTests.Start(
             null, null, wayleave, ["run", "--ns", "--devices", server, .. program]));
