@@ -575,8 +575,9 @@ public sealed class ComputeService
         {
             if (submit.Fence is not { } fence)
             {
+                string? limit = context.Memory?.DescribeLimit(submit.Error);
                 throw new WayleaveException(
-                    submit.Error, operation, submit.Problem ?? Describe(submit.Error, job.Queue));
+                    submit.Error, operation, submit.Problem ?? limit ?? Describe(submit.Error, job.Queue));
             }
 
             job.Start(fence);

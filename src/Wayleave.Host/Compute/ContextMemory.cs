@@ -15,13 +15,27 @@ public sealed class ContextMemory
 {
     private readonly HostContext _host;
 
-    internal ContextMemory(HostContext host, MemorySystem memory, string name)
+    internal ContextMemory(HostContext host, MemorySystem memory, string name, PinLimits limits)
     {
         _host = host;
-        Space = new AddressSpace(memory, name);
+        Space = new AddressSpace(memory, name, limits);
     }
 
     public AddressSpace Space { get; }
+
+    /// <summary>What the client has pinned of what it may, where an error may be about that; else null.</summary>
+    internal string? DescribeLimit(Errno errno)
+    {
+        PinAccount pins = Space.Pins;
+        if (errno is not (Errno.EPERM or Errno.ENOMEM) || pins.Limits == PinLimits.None)
+        {
+            return null;
+        }
+
+        string has = ByteSize.ToText(pins.Pages * PageFrame.SizeBytes);
+        string may = ByteSize.ToText((long)pins.Limits.LimitBytes);
+        return $"the client has {has} pinned of the {may} that one may";
+    }
 
     /// <summary>Maps whole pages. Without the host lock.</summary>
     internal Task<(Errno Errno, AddressRange Range)> MapAsync(ulong sizeBytes) =>

@@ -157,7 +157,11 @@ public sealed class MemoryService
                 throw new WayleaveException(Errno.EMFILE, operation, "too many buffers are open", "close some");
             }
 
-            return context.Memory ??= new ContextMemory(_host, context.Gpu.UserMemory, context.Process.Name);
+            return context.Memory ??= new ContextMemory(
+                _host,
+                context.Gpu.UserMemory,
+                context.Process.Name,
+                context.Gpu.Compute.PinnedBytesPerClientMax is { } max ? new PinLimits((ulong)max) : PinLimits.None);
         }
     }
 

@@ -43,7 +43,8 @@ public sealed class RegionService
     /// <exception cref="WayleaveException">
     /// ENOENT: the handle is none of the context's. EINVAL: the range is not inside it, or the kind is not for such
     /// memory. EOPNOTSUPP: the owner must be able to take the memory back, or the NIC has no such regions. EMFILE: too
-    /// many. ENOMEM: its pages cannot be pinned. ENODEV: the NIC leaves, or the object is being taken back.
+    /// many. ENOMEM: its pages cannot be pinned, or the client has as much pinned as it may. EPERM: it may pin nothing.
+    /// ENODEV: the NIC leaves, or the object is being taken back.
     /// </exception>
     public async Task<ContextRegion> RegisterAsync(ComputeContext context, ContextRegionRequest request)
     {
@@ -328,7 +329,14 @@ public sealed class RegionService
         }
 
         await completed.Task.ConfigureAwait(false);
-        registration.Errno.ThrowIfFailed(operation);
+        if (registration.Errno != Errno.Success)
+        {
+            using (Lock.Enter())
+            {
+                registration.Errno.ThrowIfFailed(operation, made.Context.Memory.DescribeLimit(registration.Errno));
+            }
+        }
+
         return registration.Region!;
     }
 

@@ -41,6 +41,12 @@ public sealed record ComputeConfig
     /// </summary>
     public long UserMemoryBytes { get; init; } = 16L << 20;
 
+    /// <summary>
+    /// What of its own memory one client may have pinned at a time (<c>RLIMIT_MEMLOCK</c>), by pinned regions and by a
+    /// GPU that pins what it uses; 0 forbids it. Null: no limit but the pages that there are.
+    /// </summary>
+    public long? PinnedBytesPerClientMax { get; init; }
+
     internal void Validate(List<ConfigProblem> problems, string path)
     {
         CheckCount(problems, path + ".queues_max", QueuesMax);
@@ -50,6 +56,11 @@ public sealed record ComputeConfig
         CheckTime(problems, path + ".stop_grace_ms", StopGrace);
         MemorySize.Check(
             problems, path + ".user_memory_bytes", UserMemoryBytes, GpuConfig.GranuleBytes, GpuConfig.GranuleBytes);
+        if (PinnedBytesPerClientMax is < 0)
+        {
+            problems.Add(new ConfigProblem(
+                path + ".pinned_bytes_per_client_max", Say($"{PinnedBytesPerClientMax} is less than nothing")));
+        }
     }
 
     private static void CheckCount(List<ConfigProblem> problems, string path, int count)

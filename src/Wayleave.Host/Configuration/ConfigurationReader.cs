@@ -61,6 +61,9 @@ internal sealed class ConfigurationReader(
             Add($"gpus[{i}].compute.stop_grace_ms", ToText((int)config.Gpus[i].Compute.StopGrace.TotalMilliseconds));
             Add($"gpus[{i}].compute.user_memory", ToWord(config.Gpus[i].Compute.UserMemory));
             Add($"gpus[{i}].compute.user_memory_bytes", ByteSize.ToText(config.Gpus[i].Compute.UserMemoryBytes));
+            Add(
+                $"gpus[{i}].compute.pinned_bytes_per_client_max",
+                config.Gpus[i].Compute.PinnedBytesPerClientMax is { } pinned ? ByteSize.ToText(pinned) : "none");
         }
 
         for (int i = 0; i < config.Nics.Count; i++)
@@ -182,7 +185,8 @@ internal sealed class ConfigurationReader(
             "hang_limit_ms",
             "stop_grace_ms",
             "user_memory",
-            "user_memory_bytes");
+            "user_memory_bytes",
+            "pinned_bytes_per_client_max");
         return new ComputeConfig
         {
             Mode = ReadWord<GpuCommandMode>(compute, path, "mode") ?? defaults.Mode,
@@ -193,6 +197,7 @@ internal sealed class ConfigurationReader(
             StopGrace = ReadMilliseconds(compute, path, "stop_grace_ms") ?? defaults.StopGrace,
             UserMemory = ReadWord<GpuUserMemory>(compute, path, "user_memory") ?? defaults.UserMemory,
             UserMemoryBytes = ReadSize(compute, path, "user_memory_bytes") ?? defaults.UserMemoryBytes,
+            PinnedBytesPerClientMax = ReadSize(compute, path, "pinned_bytes_per_client_max"),
         };
     }
 

@@ -22,7 +22,8 @@ public sealed record TakeBackReport
     public required int ExploredOrders { get; init; }
 
     /// <summary>
-    /// In the order of <see cref="TakeBackStrategy.All"/> and <see cref="TakeBackStrategy.Mixes"/>; mixes by parts last.
+    /// In the order of <see cref="TakeBackStrategy.All"/> and <see cref="TakeBackStrategy.Mixes"/>, then mixes by their
+    /// parts.
     /// </summary>
     public required IReadOnlyList<TakeBackResult> Results { get; init; }
 
