@@ -146,7 +146,7 @@ internal sealed class BrokerContext
         try
         {
             JobRequest request = new(commands, [], null, TimeSpan.Zero, Results: 0) { Waits = waits };
-            ContextJob job = _session.Host.Compute.SubmitAsync(_context, queue, request).GetAwaiter().GetResult();
+            ContextJob job = _session.Host.Compute.Jobs.SubmitAsync(_context, queue, request).GetAwaiter().GetResult();
             fence = job.Fence!;
         }
         catch

@@ -204,14 +204,14 @@ internal sealed class ComputeEndpoints(WayleaveHost host, ControlListenerOptions
             submit.Signal,
             TimeSpan.FromMilliseconds(submit.SubmitTimeoutMs),
             submit.Results);
-        ContextJob job = await host.Compute.SubmitAsync(context, queue, request).ConfigureAwait(false);
+        ContextJob job = await host.Compute.Jobs.SubmitAsync(context, queue, request).ConfigureAwait(false);
         await WriteAsync(http, job, null).ConfigureAwait(false);
     }
 
     private async Task WaitAsync(HttpContext http)
     {
         ComputeContext context = Find(http);
-        ContextJob job = host.Compute.FindJob(context, ControlRequest.ReadNumber(http, "job"));
+        ContextJob job = host.Compute.Jobs.FindJob(context, ControlRequest.ReadNumber(http, "job"));
         WaitJobDocument wait = await ControlRequest.ReadAsync(http, Json.WaitJobDocument).ConfigureAwait(false);
         TimeSpan timeout = TimeSpan.FromMilliseconds(Math.Clamp(wait.TimeoutMs, 0, WaitMsMax));
         await job.WaitAsync(timeout, http.RequestAborted).ConfigureAwait(false);
@@ -222,7 +222,7 @@ internal sealed class ComputeEndpoints(WayleaveHost host, ControlListenerOptions
         }
 
         uint[]? results = hasEndedWell && job.Request.Results > 0
-            ? await host.Compute.ReadResultsAsync(context, job.Request.Results, http.RequestAborted)
+            ? await host.Compute.Jobs.ReadResultsAsync(context, job.Request.Results, http.RequestAborted)
                 .ConfigureAwait(false)
             : null;
         await WriteAsync(http, job, results).ConfigureAwait(false);

@@ -23,7 +23,7 @@ internal static class ComputeReports
                     .. host.Gpus.Where(g => g.Presence.State != DevicePresenceState.Gone)
                         .Select(g => DescribeLocked(g, contexts.Where(c => ReferenceEquals(c.Gpu, g)))),
                 ],
-                Points = [.. host.Compute.ListPointsLocked().Select(p => DescribeLocked(p.Name, p.Fence))],
+                Points = [.. host.Compute.Jobs.ListPointsLocked().Select(p => DescribeLocked(p.Name, p.Fence))],
             };
         }
     }
