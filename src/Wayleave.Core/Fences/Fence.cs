@@ -422,8 +422,20 @@ public class Fence : IWaitNode
     private protected void Complete(Errno error, bool forced, bool ended, TimeSpan? timestamp = null)
     {
         _timeline?.HandleSignaled(this);
-        (Error, IsForced, Timestamp) = (error, forced, timestamp ?? _host.Now);
-        (_operations, _runsAfter) = (null, []);
+        Timestamp = timestamp ?? _host.Now;
+
+        // Who signals is mostly on another processor than who made the fence, and fetches each cache line from there
+        // before it can write it: what has its value already is left alone.
+        if (error != Errno.Success || forced)
+        {
+            (Error, IsForced) = (error, forced);
+        }
+
+        if (_operations is not null || _runsAfter.Count > 0)
+        {
+            (_operations, _runsAfter) = (null, []);
+        }
+
         if (ended)
         {
             // Before the signal is seen: whoever reads both without the lock must not take an owner's signal for a

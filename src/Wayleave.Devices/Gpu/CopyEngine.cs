@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Checking;
@@ -35,14 +36,12 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
     private readonly List<CopyJob> _ring; // host lock
     private readonly Action _ringDoorbell;
     private readonly Predicate<CopyJob> _canStart;
-    private int _queued; // how many are in the ring; read without the lock
-    private readonly List<CopyJob> _batch = []; // token: in the ring as well, until they end together
-    private readonly Errno[] _results = new Errno[BatchJobsMax]; // token: of those of the batch that are done
-    private readonly ulong[] _doneBytes = new ulong[BatchJobsMax]; // token: of each of the batch
+    private SharedWords _shared;
+    private readonly BatchSlot[] _batch = new BatchSlot[BatchJobsMax]; // token: in the ring as well, until they end
+    private int _batchCount;
     private int _batchNext; // token: the one whose block is next
     private int _batchEnded; // host lock: how many of the batch have ended; more than 0 only while they end
     private int _token;
-    private int _doorbell;
     private bool _isDead; // host lock
     private int _stopRequested; // set under the host lock, read by the holder of the token
 
@@ -74,12 +73,12 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
     public Action? WorkAvailable { get; set; }
 
     /// <summary>Jobs in the ring. Callable without the lock.</summary>
-    public int QueuedCount => Volatile.Read(ref _queued);
+    public int QueuedCount => Volatile.Read(ref _shared.Queued);
 
     /// <summary>
     /// A job may have become ready since <see cref="Drive"/> last looked. Callable without the lock.
     /// </summary>
-    public bool HasDoorbell => Volatile.Read(ref _doorbell) != 0;
+    public bool HasDoorbell => Volatile.Read(ref _shared.Doorbell) != 0;
 
     /// <summary>
     /// Whether the ring takes another job; none while the engine is given up as hung. Host lock held by the caller.
@@ -105,15 +104,22 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
     /// <summary>Bytes done of a job that is in the ring. Exact while nobody drives the engine.</summary>
     public ulong DoneBytes(CopyJob job)
     {
-        int index = _batch.IndexOf(job);
-        return index < 0 ? 0 : _doneBytes[index];
+        foreach (BatchSlot slot in _batch)
+        {
+            if (ReferenceEquals(slot.Job, job))
+            {
+                return slot.DoneBytes;
+            }
+        }
+
+        return 0;
     }
 
     /// <summary>
     /// Whether <see cref="Step"/> would do something. Exact while nobody else drives the engine or submits.
     /// </summary>
     public bool HasReadyJob =>
-        _batch.Count > 0 || Volatile.Read(ref _stopRequested) != 0 || _ring.Exists(_canStart);
+        _batchCount > 0 || Volatile.Read(ref _stopRequested) != 0 || _ring.Exists(_canStart);
 
     /// <summary>Puts a job into the ring. Host lock held by the caller.</summary>
     /// <returns>
@@ -144,7 +150,7 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
         }
 
         _ring.Add(job);
-        Volatile.Write(ref _queued, _ring.Count);
+        Volatile.Write(ref _shared.Queued, _ring.Count);
         _host.Trace("copy.submit", job.Name, (long)job.LengthBytes, _ring.Count);
         bool waits = false;
         foreach (Fence fence in job.Waits)
@@ -188,25 +194,31 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
             throw new InvalidOperationException("the engine token is not held: call TryEnter first");
         }
 
-        // Every fence of the ring needs this thread, so all of a step is between publishing and signalling.
-        using SignalingSection section = new(Name, "ring");
+        using SignalingSection section = Section();
+        return RunStep();
+    }
+
+    // Every fence of the ring needs this thread, so all of a step is between publishing and signalling.
+    private SignalingSection Section() => new(Name, "ring");
+
+    private bool RunStep()
+    {
         if (Volatile.Read(ref _stopRequested) != 0)
         {
             StandStill();
             return true;
         }
 
-        if (_batch.Count == 0 && (QueuedCount == 0 || !TakeBatch()))
+        if (_batchCount == 0 && (QueuedCount == 0 || !TakeBatch()))
         {
             return false;
         }
 
-        CopyJob job = _batch[_batchNext];
-        ref ulong done = ref _doneBytes[_batchNext];
-        Errno errno = job.IsCanceled ? Errno.ECANCELED : RunBlock(job, ref done);
-        _results[_batchNext] = errno;
-        _batchNext += errno != Errno.Success || done == job.LengthBytes ? 1 : 0;
-        if (_batchNext == _batch.Count)
+        ref BatchSlot slot = ref _batch[_batchNext];
+        CopyJob job = slot.Job!;
+        slot.Result = job.IsCanceled ? Errno.ECANCELED : RunBlock(job, ref slot.DoneBytes);
+        _batchNext += slot.Result != Errno.Success || slot.DoneBytes == job.LengthBytes ? 1 : 0;
+        if (_batchNext == _batchCount)
         {
             EndBatchAndTakeNext();
         }
@@ -229,16 +241,19 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
                 return steps;
             }
 
-            Interlocked.Exchange(ref _doorbell, 0);
-            while (steps < stepsMax && Step())
+            Interlocked.Exchange(ref _shared.Doorbell, 0);
+            using (Section())
             {
-                steps++;
+                while (steps < stepsMax && RunStep())
+                {
+                    steps++;
+                }
             }
 
             Exit();
             Interleave.Point("engine: look again");
         }
-        while (steps < stepsMax && Volatile.Read(ref _doorbell) != 0);
+        while (steps < stepsMax && Volatile.Read(ref _shared.Doorbell) != 0);
         return steps;
     }
 
@@ -275,14 +290,34 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
             End(job, doneBytes: 0, Errno.EIO, now);
         }
 
-        Volatile.Write(ref _queued, _ring.Count);
+        Volatile.Write(ref _shared.Queued, _ring.Count);
     }
 
     private void RingDoorbell()
     {
         Interleave.Point("engine: doorbell");
-        Interlocked.Exchange(ref _doorbell, 1);
+        Interlocked.Exchange(ref _shared.Doorbell, 1);
         WorkAvailable?.Invoke();
+    }
+
+    // What is written with each job by another processor than the one that copies, which looks at the rest with each
+    // block: on a cache line of its own, wherever the object begins.
+    [StructLayout(LayoutKind.Explicit, Size = 256)]
+    private struct SharedWords
+    {
+        [FieldOffset(128)]
+        public int Queued; // how many are in the ring; read without the lock
+
+        [FieldOffset(132)]
+        public int Doorbell;
+    }
+
+    // In one place, because the bytes of each block throw the rest out of the cache.
+    private struct BatchSlot
+    {
+        public CopyJob? Job;
+        public ulong DoneBytes;
+        public Errno Result;
     }
 
     private bool TakeBatch()
@@ -290,7 +325,7 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
         using (_host.Enter())
         {
             TakeBatchLocked();
-            return _batch.Count > 0;
+            return _batchCount > 0;
         }
     }
 
@@ -302,28 +337,28 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
         ulong bytes = 0;
         foreach (CopyJob job in _ring)
         {
-            if (_batch.Count == 0 ? CanStart(job) : Joins(job))
+            if (_batchCount == 0 ? CanStart(job) : Joins(job))
             {
-                _batch.Add(job);
+                _batch[_batchCount++].Job = job;
                 bytes += job.LengthBytes;
             }
-            else if (_batch.Count > 0)
+            else if (_batchCount > 0)
             {
                 break;
             }
         }
 
-        if (_batch.Count > 0)
+        if (_batchCount > 0)
         {
-            Hangs.Add(_batch[^1].Fence, this, TimeSpan.FromSeconds((double)bytes / SlowBytesPerSecond));
+            Hangs.Add(_batch[_batchCount - 1].Job!.Fence, this, TimeSpan.FromSeconds((double)bytes / SlowBytesPerSecond));
         }
     }
 
     private bool Joins(CopyJob job) =>
-        _batch.Count < BatchJobsMax
-        && IsShort(_batch[0])
+        _batchCount < BatchJobsMax
+        && IsShort(_batch[0].Job!)
         && IsShort(job)
-        && job.Fence.Context == _batch[0].Fence.Context
+        && job.Fence.Context == _batch[0].Job!.Fence.Context
         && CanStart(job);
 
     private bool IsShort(CopyJob job) => job.LengthBytes <= (ulong)_options.CopyBlockBytes;
@@ -386,7 +421,7 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
         using (_host.Enter())
         {
             TakeOutOfRing();
-            EndUpTo(_batch.Count);
+            EndUpTo(_batchCount);
             ForgetBatch();
             TakeBatchLocked();
         }
@@ -398,19 +433,23 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
         TakeOutOfRing();
         EndUpTo(_batchNext);
         Hangs.HandleStopped(this);
-        _results.AsSpan(_batchNext).Fill(error);
-        EndUpTo(_batch.Count);
+        for (int i = _batchNext; i < _batchCount; i++)
+        {
+            _batch[i].Result = error;
+        }
+
+        EndUpTo(_batchCount);
         ForgetBatch();
     }
 
     // A batch lies together in the ring: others are only added behind it. It is out already if its end was broken off.
     private void TakeOutOfRing()
     {
-        int first = _batch.Count == 0 ? -1 : _ring.IndexOf(_batch[0]);
+        int first = _batchCount == 0 ? -1 : _ring.IndexOf(_batch[0].Job!);
         if (first >= 0)
         {
-            _ring.RemoveRange(first, _batch.Count);
-            Volatile.Write(ref _queued, _ring.Count);
+            _ring.RemoveRange(first, _batchCount);
+            Volatile.Write(ref _shared.Queued, _ring.Count);
         }
     }
 
@@ -419,23 +458,20 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
         TimeSpan now = _host.Now;
         while (_batchEnded < end)
         {
-            int index = _batchEnded++;
-            End(_batch[index], _doneBytes[index], _results[index], now);
+            ref BatchSlot slot = ref _batch[_batchEnded++];
+            End(slot.Job!, slot.DoneBytes, slot.Result, now);
         }
     }
 
     private void ForgetBatch()
     {
-        _batch.Clear();
-        _doneBytes.AsSpan().Clear();
-        (_batchNext, _batchEnded) = (0, 0);
+        _batch.AsSpan(0, _batchCount).Clear();
+        (_batchCount, _batchNext, _batchEnded) = (0, 0, 0);
     }
 
     private void End(CopyJob job, ulong doneBytes, Errno errno, TimeSpan now)
     {
-        job.DoneBytes = doneBytes;
         _host.Trace("copy.end", job.Name, (long)doneBytes, (long)errno);
-        job.Fence.SignalAt(errno, now);
-        job.Ended?.Invoke(job);
+        job.End(doneBytes, errno, now);
     }
 }

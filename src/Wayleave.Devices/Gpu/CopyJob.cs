@@ -10,8 +10,12 @@ namespace Wayleave.Devices.Gpu;
 /// </summary>
 public sealed class CopyJob
 {
+    /// <summary>What a job waits for that waits for nothing.</summary>
+    internal static readonly IReadOnlyList<Fence> None = [];
+
     private readonly ulong? _lengthBytes;
     private volatile bool _canceled;
+    private ulong _doneBytes; // host lock; of a job that did not come to its end
 
     /// <summary>For people: <c>evict kv-cache</c>.</summary>
     public required string Name { get; init; }
@@ -39,7 +43,7 @@ public sealed class CopyJob
     public byte Pattern { get; init; }
 
     /// <summary>The job starts when all of these are signalled, with or without an error.</summary>
-    public IReadOnlyList<Fence> Waits { get; init; } = [];
+    public IReadOnlyList<Fence> Waits { get; init; } = None;
 
     /// <summary>
     /// Signalled by the engine at the end: <see cref="Errno.ECANCELED"/> after <see cref="Cancel"/>,
@@ -53,7 +57,7 @@ public sealed class CopyJob
     public Action<CopyJob>? Ended { get; init; }
 
     /// <summary>Bytes done, once the job has ended.</summary>
-    public ulong DoneBytes { get; internal set; }
+    public ulong DoneBytes => Fence is { IsSignaled: true, Error: Errno.Success } ? LengthBytes : _doneBytes;
 
     public bool IsCanceled => _canceled;
 
@@ -62,7 +66,13 @@ public sealed class CopyJob
     {
         get
         {
-            foreach (Fence fence in Waits)
+            IReadOnlyList<Fence> waits = Waits;
+            if (ReferenceEquals(waits, None))
+            {
+                return true; // most jobs, and the engine asks for each
+            }
+
+            foreach (Fence fence in waits)
             {
                 if (!fence.IsSignaled)
                 {
@@ -79,4 +89,19 @@ public sealed class CopyJob
     /// its end lets go of storage that others may use until then. Host lock held by the caller.
     /// </summary>
     public void Cancel() => _canceled = true;
+
+    /// <summary>
+    /// The engine ends it. One that was done to the end has nothing to note: it is not written to, because its cache
+    /// lines are those of the processor that made it.
+    /// </summary>
+    internal void End(ulong doneBytes, Errno errno, TimeSpan now)
+    {
+        if (errno != Errno.Success || Fence.IsSignaled)
+        {
+            _doneBytes = doneBytes;
+        }
+
+        Fence.SignalAt(errno, now);
+        Ended?.Invoke(this);
+    }
 }

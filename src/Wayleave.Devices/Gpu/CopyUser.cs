@@ -162,7 +162,7 @@ public sealed class CopyUser : IRevocableImporter
             TargetOffset = targetOffset,
             LengthBytes = lengthBytes,
             Fence = target._copies.CreateFence(),
-            Waits = waits ?? [],
+            Waits = waits ?? CopyJob.None,
             Ended = target.EndingFor(source),
         };
         Errno errno = engine.TrySubmit(job); // it has room, so that only a circle is left to refuse
