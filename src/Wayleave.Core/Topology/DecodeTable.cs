@@ -17,6 +17,23 @@ internal sealed class DecodeTable(
 {
     private readonly byte[]? _void = losesUntranslated ? new byte[1 << 16] : null;
 
+    /// <summary>
+    /// Whether every address of the entry ends there for as long as this is the table of its function.
+    /// </summary>
+    public bool IsFixed(DecodeEntry entry)
+    {
+        foreach (DecodeEntry other in direct)
+        {
+            if (!ReferenceEquals(other, entry)
+                && other.Start - entry.Start < entry.LengthBytes | entry.Start - other.Start < other.LengthBytes)
+            {
+                return false;
+            }
+        }
+
+        return iommu is null;
+    }
+
     /// <summary>What is at an address, and how many bytes follow it there.</summary>
     /// <returns>False when nothing answers.</returns>
     public bool TryDecode(ulong address, out DecodeEntry? entry, out Memory<byte> memory)

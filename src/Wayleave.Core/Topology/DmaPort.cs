@@ -18,8 +18,8 @@ public sealed class DmaPort
 
     private readonly bool _isPermanent;
     private readonly List<(PathTraffic Path, TrafficLane Lane)> _lanes = [];
-    private (PathTraffic? Path, TrafficLane? Lane) _readLane; // that of the last read
-    private (PathTraffic? Path, TrafficLane? Lane) _writeLane;
+    private LastHit _lastRead;
+    private LastHit _lastWrite;
     private readonly long[] _bytesRead = new long[RouteCount];
     private readonly long[] _bytesWritten = new long[RouteCount];
     private long _aborts;
@@ -136,8 +136,19 @@ public sealed class DmaPort
         out ReadOnlySpan<byte> window)
     {
         Debug.Assert(lengthBytes >= 0, "a length is never negative");
-        if (Function.Decode is not DecodeTable table
-            || !table.TryDecode(address.Value, out DecodeEntry? entry, out Memory<byte> memory))
+        DecodeTable? table = Function.Decode;
+        ref LastHit last = ref isWrite ? ref _lastWrite : ref _lastRead;
+        if (table is not null && ReferenceEquals(table, last.Table) && address.Value - last.Start < last.LengthBytes)
+        {
+            Span<byte> rest = last.Memory.Span[(int)(address.Value - last.Start)..];
+            window = rest;
+            bytes = rest[..Math.Min(lengthBytes, rest.Length)];
+            counters[(int)last.Path!.Route] += bytes.Length;
+            Count(last.Path, last.Lane, bytes.Length, isWrite);
+            return Errno.Success;
+        }
+
+        if (table is null || !table.TryDecode(address.Value, out DecodeEntry? entry, out Memory<byte> memory))
         {
             _aborts++;
             bytes = default;
@@ -155,29 +166,26 @@ public sealed class DmaPort
             return Errno.Success;
         }
 
+        if (!ReferenceEquals(last.Path, entry.Traffic))
+        {
+            last.Lane = _isPermanent ? LaneOf(entry.Traffic) : null;
+        }
+
+        last = new LastHit(table.IsFixed(entry) ? table : null, entry, last.Lane);
         counters[(int)entry.Traffic.Route] += length;
-        Count(entry.Traffic, length, isWrite);
+        Count(entry.Traffic, last.Lane, length, isWrite);
         return Errno.Success;
     }
 
-    private void Count(PathTraffic path, int length, bool isWrite)
+    private static void Count(PathTraffic path, TrafficLane? lane, int length, bool isWrite)
     {
-        if (_isPermanent)
+        if (lane is not null && isWrite)
         {
-            ref (PathTraffic? Path, TrafficLane? Lane) last = ref isWrite ? ref _writeLane : ref _readLane;
-            if (!ReferenceEquals(last.Path, path))
-            {
-                last = (path, LaneOf(path));
-            }
-
-            if (isWrite)
-            {
-                last.Lane!.AddWritten(length);
-            }
-            else
-            {
-                last.Lane!.AddRead(length);
-            }
+            lane.AddWritten(length);
+        }
+        else if (lane is not null)
+        {
+            lane.AddRead(length);
         }
         else if (isWrite)
         {
@@ -187,6 +195,18 @@ public sealed class DmaPort
         {
             path.AddRead(length);
         }
+    }
+
+    // Where the last access ended, and whose bytes it was: the next one mostly ends there too, and a walk through the
+    // objects that say so, which a copy has thrown out of the cache, costs as much as a part of a block.
+    private struct LastHit(DecodeTable? table, DecodeEntry entry, TrafficLane? lane)
+    {
+        public readonly DecodeTable? Table = table; // null: decide anew
+        public readonly ulong Start = entry.Start;
+        public readonly ulong LengthBytes = entry.LengthBytes;
+        public readonly Memory<byte> Memory = entry.Memory;
+        public readonly PathTraffic? Path = entry.Traffic;
+        public TrafficLane? Lane = lane;
     }
 
     private TrafficLane LaneOf(PathTraffic path)
