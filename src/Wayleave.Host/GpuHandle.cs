@@ -100,6 +100,9 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     /// <summary>What stopped one of its engines, or null.</summary>
     public Exception? Failure => _copyRunner.Failure ?? _computeRunner.Failure;
 
+    /// <summary>Where the thread of the copy engine runs.</summary>
+    internal ProcessorMark CopyProcessor => _copyRunner.Processor;
+
     public bool CanStore(StorageKind storage) => true;
 
     /// <inheritdoc/>

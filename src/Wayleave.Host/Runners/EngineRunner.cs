@@ -16,10 +16,14 @@ public sealed class EngineRunner : IDisposable
     // About what a sleep and a wake cost: who submits one job after the other finds the engine awake.
     private static readonly TimeSpan s_idleSpin = TimeSpan.FromMicroseconds(20);
 
+    // Who rings on the processor of the engine gets it so often before the engine sleeps, however long he keeps it.
+    private const int YieldsMin = 4;
+
     private readonly IDrivenEngine _engine;
     private readonly HostContext _host;
     private readonly AutoResetEvent _work = new(initialState: false);
     private readonly Thread _thread;
+    private readonly ProcessorMark _ringer = new();
     private bool _isAsleep; // or about to be
     private volatile bool _stopping;
     private volatile Exception? _failure;
@@ -37,6 +41,9 @@ public sealed class EngineRunner : IDisposable
     /// <summary>What stopped the thread, or null.</summary>
     public Exception? Failure => _failure;
 
+    /// <summary>Where the thread runs, for who spins until the engine is done.</summary>
+    internal ProcessorMark Processor { get; } = new();
+
     public void Dispose()
     {
         if (!_stopping)
@@ -52,6 +59,7 @@ public sealed class EngineRunner : IDisposable
     // Called behind an interlocked operation: either it sees the announcement, or Sleep sees the job.
     private void HandleWorkAvailable()
     {
+        _ringer.Note();
         if (Volatile.Read(ref _isAsleep))
         {
             _work.Set();
@@ -61,14 +69,25 @@ public sealed class EngineRunner : IDisposable
     private bool SpinForWork()
     {
         long start = Stopwatch.GetTimestamp();
+        int yields = 0;
         while (_engine.IsIdle || !_engine.HasDoorbell)
         {
-            if (_stopping || Stopwatch.GetElapsedTime(start) >= s_idleSpin)
+            bool mustYield = _ringer.IsHere;
+            if (_stopping
+                || (Stopwatch.GetElapsedTime(start) >= s_idleSpin && !(mustYield && yields < YieldsMin)))
             {
                 return false;
             }
 
-            Thread.SpinWait(10);
+            if (mustYield)
+            {
+                yields++;
+                Thread.Yield(); // back at once if the mark is out of date
+            }
+            else
+            {
+                Thread.SpinWait(10);
+            }
         }
 
         return true;
@@ -92,6 +111,7 @@ public sealed class EngineRunner : IDisposable
         {
             while (!_stopping)
             {
+                Processor.Note();
                 if (_engine.Drive(StepsPerTurn) == 0 && !SpinForWork())
                 {
                     Sleep();

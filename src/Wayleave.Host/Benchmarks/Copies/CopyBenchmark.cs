@@ -127,7 +127,7 @@ public static class CopyBenchmark
             ends.Add(await CopyEnd.OpenAsync(host.Context, from, engine, bytes).ConfigureAwait(false));
             ends.Add(await CopyEnd.OpenAsync(host.Context, to, engine, bytes).ConfigureAwait(false));
             int slots = (int)(bytes / (ulong)cell.SizeBytes);
-            CopyPair pair = new(host, ends[0], ends[1], cell.SizeBytes, slots, options.Depth);
+            CopyPair pair = new(host, engine, ends[0], ends[1], cell.SizeBytes, slots, options.Depth);
             return await Task.Factory.StartNew(
                 () => Measure(pair, options, cell, engine, isWarm, cancellation),
                 CancellationToken.None,

@@ -4,6 +4,7 @@ using Wayleave.Core.Fences;
 using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
+using Wayleave.Host.Runners;
 
 namespace Wayleave.Host.Benchmarks.Copies;
 
@@ -18,25 +19,34 @@ internal sealed class CopyPair
 
     private const int PlainBytesPerLook = 1 << 20;
 
-    private static readonly TimeSpan s_patience = TimeSpan.FromMicroseconds(50);
+    // Between two looks at a fence: each takes its cache line from the engine, which is about to write there.
+    private const int SpinsPerLook = 5;
 
     private readonly HostContext _host;
     private readonly CopyEnd _from;
     private readonly CopyEnd _to;
     private readonly DmaPort _processor;
     private readonly AcquireTicket _ticket;
-    private readonly Queue<Fence> _pending;
+    private readonly ProcessorMark _engineProcessor;
+    private readonly Fence?[] _fences; // a ring
     private readonly int _depth;
     private readonly int _sizeBytes;
     private readonly int _slots;
+    private readonly int _refill;
     private int _next;
+    private long _first; // of those that are not known to have ended
+    private int _count;
+    private int _unchecked; // ended before those; their errors were not looked at
 
     /// <summary>Both ends hold <paramref name="slots"/> places; the host lock is not held.</summary>
-    public CopyPair(WayleaveHost host, CopyEnd from, CopyEnd to, int sizeBytes, int slots, int depth)
+    public CopyPair(
+        WayleaveHost host, GpuDevice engine, CopyEnd from, CopyEnd to, int sizeBytes, int slots, int depth)
     {
         (_host, _from, _to, _sizeBytes, _slots, _depth) = (host.Context, from, to, sizeBytes, slots, depth);
         _processor = new DmaPort(host.Fabric.Processor);
-        _pending = new Queue<Fence>(depth);
+        _engineProcessor = host.Gpus.First(g => g.Device == engine).CopyProcessor;
+        _fences = new Fence?[2 * depth];
+        _refill = Math.Max(1, depth / RefillShare);
         using (_host.Enter())
         {
             _ticket = new AcquireTicket(_host, "bench copy");
@@ -53,17 +63,18 @@ internal sealed class CopyPair
     {
         long copies = 0;
         long start = Stopwatch.GetTimestamp();
-        long progress = start;
         while (Stopwatch.GetElapsedTime(start) < duration)
         {
-            int room = _depth - _pending.Count;
-            if (room >= Math.Max(1, _depth / RefillShare))
+            int room = _depth - _count;
+            if (room >= _refill)
             {
                 Submit(room);
+                CheckEnded();
                 copies += room;
             }
 
-            Await(ref progress);
+            // What has to end before it submits again: fences of one queue signal in order.
+            Await(_refill - (_depth - _count));
         }
 
         Drain();
@@ -140,7 +151,7 @@ internal sealed class CopyPair
                 CopyUser.TryCopyLocked(
                     _ticket, _from.User, offset, _to.User, offset, (ulong)_sizeBytes, out Fence? fence)
                     .ThrowIfFailed("submit a copy");
-                _pending.Enqueue(fence!);
+                _fences[(_first + _count++) % _fences.Length] = fence;
             }
 
             _from.Buffer.Reservation.Unlock(_ticket);
@@ -162,41 +173,41 @@ internal sealed class CopyPair
 
     private void Drain()
     {
-        long progress = Stopwatch.GetTimestamp();
-        while (_pending.Count > 0)
+        while (_count > 0)
         {
-            Await(ref progress);
+            Await(_count);
         }
+
+        CheckEnded();
     }
 
-    // Yields when nothing comes for a while: the engine's thread may have been put on this processor.
-    private void Await(ref long progress)
+    // Spins for a moment until the oldest so many have ended, and yields to the engine's thread where both have one
+    // processor.
+    private void Await(int fences)
     {
-        if (Reap())
+        if (_fences[(_first + fences - 1) % _fences.Length]!.IsSignaled)
         {
-            progress = Stopwatch.GetTimestamp();
+            (_first, _count, _unchecked) = (_first + fences, _count - fences, _unchecked + fences);
         }
-        else if (Stopwatch.GetElapsedTime(progress) > s_patience)
+        else if (_engineProcessor.IsHere)
         {
             Thread.Yield();
         }
         else
         {
-            Thread.SpinWait(5);
+            Thread.SpinWait(SpinsPerLook);
         }
     }
 
-    private bool Reap()
+    // Behind the next submission, so that the engine has work meanwhile: what they say is in its cache.
+    private void CheckEnded()
     {
-        bool any = false;
-        while (_pending.TryPeek(out Fence? fence) && fence.IsSignaled)
+        for (; _unchecked > 0; _unchecked--)
         {
-            fence.Error.ThrowIfFailed("copy");
-            _pending.Dequeue();
-            any = true;
+            ref Fence? fence = ref _fences[(_first - _unchecked) % _fences.Length];
+            fence!.Error.ThrowIfFailed("copy");
+            fence = null;
         }
-
-        return any;
     }
 
     private int NextSlot()

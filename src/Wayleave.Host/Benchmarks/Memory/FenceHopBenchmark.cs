@@ -4,6 +4,7 @@ using Wayleave.Core.Fences;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Gpu.Compute;
+using Wayleave.Host.Runners;
 
 namespace Wayleave.Host.Benchmarks.Memory;
 
@@ -18,7 +19,9 @@ internal sealed class FenceHopBenchmark
     private const int Hops = 32;
     private const int Page = 4096;
 
-    private static readonly TimeSpan s_patience = TimeSpan.FromMicroseconds(10);
+    // Without work: looks between two at the processors, and until others may have this one.
+    private const int LooksPerMark = 64;
+    private const int LooksPerYield = 4096;
 
     private readonly HostContext _host = new(TimeProvider.System);
     private readonly PciFabric _fabric = new();
@@ -49,7 +52,12 @@ internal sealed class FenceHopBenchmark
     {
         FenceHopBenchmark benchmark = new();
         using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        Thread[] drivers = [.. benchmark._gpus.Select(g => new Thread(() => Spin(g.ComputeEngine, stop.Token)))];
+        ProcessorMark[] marks = [.. benchmark._gpus.Select(_ => new ProcessorMark())];
+        Thread[] drivers =
+        [
+            .. benchmark._gpus.Select((gpu, i) => new Thread(
+                () => Spin(gpu.ComputeEngine, marks[i], marks[1 - i], stop.Token))),
+        ];
         foreach (Thread driver in drivers)
         {
             driver.IsBackground = true;
@@ -127,21 +135,25 @@ internal sealed class FenceHopBenchmark
         }
     }
 
-    // Yields when nothing comes for a while: both may have been put on one processor, and then neither gets on while
-    // the other spins.
-    private static void Spin(ComputeEngine engine, CancellationToken stop)
+    // A look at a clock would take as long as a part of a hop, so idle time is counted in looks. Whoever spins on the
+    // processor of the other, whom he waits for, yields to him; and now and then to anybody else.
+    private static void Spin(ComputeEngine engine, ProcessorMark own, ProcessorMark other, CancellationToken stop)
     {
-        long idle = Stopwatch.GetTimestamp();
+        uint idle = 0;
         while (!stop.IsCancellationRequested)
         {
             if (engine.HasReadyJob)
             {
                 engine.Drive(int.MaxValue);
-                idle = Stopwatch.GetTimestamp();
+                idle = 0;
             }
-            else if (Stopwatch.GetElapsedTime(idle) > s_patience)
+            else if (++idle % LooksPerMark == 0)
             {
-                Thread.Yield();
+                own.Note();
+                if (other.IsHere || idle % LooksPerYield == 0)
+                {
+                    Thread.Yield();
+                }
             }
             else
             {
