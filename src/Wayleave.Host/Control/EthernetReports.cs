@@ -115,6 +115,7 @@ internal static class EthernetReports
         counters["ip_icmp_errors_sent"] = stats.ErrorsSent;
         counters["ip_icmp_errors_taken"] = stats.ErrorsTaken;
         counters["ip_icmp_errors_ignored"] = stats.ErrorsIgnored;
+        counters["ip_martians"] = stats.Martians;
         counters["ip_answers_withheld"] = stats.AnswersWithheld;
         counters["ip_segments_unsent"] = stats.SegmentsUnsent;
     }

@@ -90,12 +90,24 @@ internal sealed class IcmpProtocol(
         };
         if (!isIPv4 && !isUdp)
         {
-            BinaryPrimitives.WriteUInt32BigEndian(message[4..], 6); // where the next header stands
+            BinaryPrimitives.WriteUInt32BigEndian(message[4..], NextHeaderOf(packet, headers));
         }
 
         packet.CopyTo(message[HeaderBytes..]);
         PacketWriter.FinishIcmp(message, layout.Destination, layout.Source);
         stats.ErrorsSent++;
+    }
+
+    // RFC 4443 3.4: where the protocol is named that nobody knows; behind extension headers that is in the last of them.
+    private static uint NextHeaderOf(ReadOnlySpan<byte> packet, int headerBytes)
+    {
+        int at = 6;
+        for (int header = Ipv6Header.Size; header < headerBytes; header += (packet[header + 1] + 1) * 8)
+        {
+            at = header;
+        }
+
+        return (uint)at;
     }
 
     private void Reply(in FrameLayout layout, ReadOnlySpan<byte> message, TimeSpan now)

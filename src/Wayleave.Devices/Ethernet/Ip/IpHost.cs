@@ -118,6 +118,10 @@ public sealed class IpHost : INicHost
         {
             HandleIcmpV6(frame, layout, isOurs, now);
         }
+        else if (_routes.IsOurs(layout.Source) || _routes.IsBroadcast(layout.Source))
+        {
+            Stats.Martians++; // RFC 1122 3.2.1.3: nobody is there to be answered but everybody, or ourselves
+        }
         else if (!isOurs)
         {
             Stats.NotOurs += _routes.IsBroadcast(layout.Destination) || layout.Destination.IsMulticast ? 0 : 1;
@@ -181,6 +185,10 @@ public sealed class IpHost : INicHost
         if (message[0] is NeighbourMessage.Solicitation or NeighbourMessage.Advertisement)
         {
             _neighbourProtocol.HandleMessage(layout, message, now);
+        }
+        else if (_routes.IsOurs(layout.Source))
+        {
+            Stats.Martians++;
         }
         else if (isOurs)
         {

@@ -6,6 +6,9 @@ public sealed class IpStats
     /// <summary>Packets to an address that is not ours (Ip6InAddrErrors).</summary>
     public long NotOurs { get; internal set; }
 
+    /// <summary>Packets that say they come from one of our addresses, or from a broadcast of the link.</summary>
+    public long Martians { get; internal set; }
+
     /// <summary>Packets that no function here takes.</summary>
     public long Ignored { get; internal set; }
 

@@ -15,11 +15,7 @@ internal static class SegmentArrival
         long ack = sender.PositionOf(segment.Acknowledgement);
         if (segment.HasAck && (ack <= 0 || ack > sender.Nxt))
         {
-            if (!segment.HasRst)
-            {
-                connection.Endpoint.Answers.Reset(connection.Flow, segment.Acknowledgement, 0, hasAck: false);
-            }
-
+            connection.Endpoint.Answers.ToStranger(now, connection.Flow, segment);
             return;
         }
 
@@ -218,7 +214,7 @@ internal static class SegmentArrival
                 return true;
             }
 
-            connection.Endpoint.Answers.Reset(connection.Flow, segment.Acknowledgement, 0, hasAck: false);
+            connection.Endpoint.Answers.ToStranger(now, connection.Flow, segment);
             return false;
         }
 

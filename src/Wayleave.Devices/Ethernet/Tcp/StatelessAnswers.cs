@@ -32,7 +32,7 @@ internal sealed class StatelessAnswers(TcpEndpointOptions options, TcpStats stat
     /// <summary>Whether an acknowledgement out of nowhere may be one of a cookie.</summary>
     public bool HaveCookiesBeenSent(TimeSpan now) => _cookieSentAt is { } sentAt && now - sentAt <= s_cookieLife;
 
-    /// <summary>A reset for the other end of a flow.</summary>
+    /// <summary>A reset for the other end of a flow; of a connection that ends, so there is one and no budget.</summary>
     public void Reset(in TcpFlow flow, uint sequence, uint acknowledgement, bool hasAck)
     {
         stats.ResetsSent++;
@@ -45,7 +45,10 @@ internal sealed class StatelessAnswers(TcpEndpointOptions options, TcpStats stat
         });
     }
 
-    /// <summary>RFC 9293 3.10.7.1: a segment for nobody.</summary>
+    /// <summary>
+    /// RFC 9293 3.10.7.1, 3.10.7.3 and 3.10.7.4: an acknowledgement of what was never sent, or a segment for nobody. By
+    /// a budget: whoever sends them chooses whose address they come from.
+    /// </summary>
     public void ToStranger(TimeSpan now, in TcpFlow flow, scoped in TcpSegment segment)
     {
         if (segment.HasRst)
@@ -53,7 +56,7 @@ internal sealed class StatelessAnswers(TcpEndpointOptions options, TcpStats stat
             return; // RFC 9293 3.10.7.1: anything else causes a reset, whatever its flags are
         }
 
-        if (!_resets.TryTake(now))
+        if (options.Defences.LimitsChallenges && !_resets.TryTake(now))
         {
             stats.AnswersWithheld++;
         }

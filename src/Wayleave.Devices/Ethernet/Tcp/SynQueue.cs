@@ -18,7 +18,7 @@ internal sealed class SynQueue
     public SynQueue(int capacity, int retries)
     {
         _entries = new HalfOpen[capacity];
-        _places = new Dictionary<TcpFlow, int>(capacity);
+        _places = new Dictionary<TcpFlow, int>(capacity, new FlowComparer());
         _free = new Stack<int>(capacity);
         _retries = retries;
         for (int i = capacity - 1; i >= 0; i--)

@@ -23,6 +23,6 @@ public sealed record TcpDefences
     /// <summary>The right edge of a window that was promised does not move left.</summary>
     public bool KeepsPromisedWindow { get; init; } = true;
 
-    /// <summary>RFC 5961 section 7: answers to what does not fit have a budget.</summary>
+    /// <summary>RFC 5961 section 7: answers to what does not fit, resets too, have a budget.</summary>
     public bool LimitsChallenges { get; init; } = true;
 }

@@ -250,7 +250,7 @@ public sealed class TcpListener
 
         if (segment.Acknowledgement != half.InitialSequence + 1)
         {
-            _endpoint.Answers.Reset(half.Flow, segment.Acknowledgement, 0, hasAck: false);
+            _endpoint.Answers.ToStranger(now, half.Flow, segment);
             return;
         }
 

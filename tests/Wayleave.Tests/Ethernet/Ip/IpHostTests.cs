@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Wayleave.Core;
 using Wayleave.Devices.Ethernet.Ip;
 using Wayleave.Devices.Ethernet.Tcp;
@@ -101,6 +102,61 @@ public class IpHostTests
         f.Receive(new TestFrame { Destination = MacAddress.Broadcast }.Icmp());
         f.Receive(new TestFrame { Destination = MacAddress.Broadcast, To = "10.0.0.255" }.Udp());
         f.ExpectNothing();
+    }
+
+    // H-22: whoever answers there answers everybody on the link, or itself.
+    [Theory]
+    [InlineData("10.0.0.255", "10.0.0.1")]
+    [InlineData("10.0.0.3", "10.0.0.1")]
+    [InlineData("fd00::3", "fd00::1")]
+    public void H_22_What_comes_from_a_broadcast_or_from_another_of_our_addresses_is_not_answered(
+        string from, string to)
+    {
+        HostFixture f = new(o => o with
+        {
+            Addresses =
+            [
+                .. o.Addresses,
+                new InterfaceAddress(TestFrame.Address("10.0.0.3"), 24),
+                new InterfaceAddress(TestFrame.Address("fd00::3"), 64),
+            ],
+        });
+        Assert.Equal(Errno.Success, f.Host.Tcp.Listen(null, 5201, 4, out TcpListener? listener));
+        TestFrame frame = new() { From = from, To = to, Payload = TestFrame.Bytes(10) };
+        f.Receive(frame.Icmp());
+        f.Receive(frame.Udp());
+        f.Receive((frame with { Flags = TcpFlags.Syn, Payload = [] }).Tcp());
+        f.ExpectNothing();
+        Assert.Equal((3, 0, 0), (f.Stats.Martians, listener!.HalfOpenCount, f.Host.NeighbourCount));
+    }
+
+    // RFC 4443 3.4: the pointer is where the unknown protocol is named.
+    [Theory]
+    [InlineData(0, 6)]
+    [InlineData(1, 40)]
+    [InlineData(3, 56)]
+    public void A_protocol_that_nobody_knows_is_pointed_at_behind_extension_headers_too(int extensions, uint place)
+    {
+        HostFixture f = new();
+        byte[] headers = new byte[8 * extensions];
+        for (int i = 0; i < extensions; i++)
+        {
+            headers[8 * i] = i + 1 < extensions ? (byte)IpProtocol.DestinationOptions : (byte)200;
+            (headers[(8 * i) + 2], headers[(8 * i) + 3]) = (1, 4); // PadN
+        }
+
+        TestFrame frame = new()
+        {
+            From = "fd00::2",
+            To = "fd00::1",
+            Extensions = headers,
+            FirstExtension = IpProtocol.DestinationOptions,
+        };
+        f.Receive(frame.Wrap((IpProtocol)200, new byte[20], checksumOffset: 2));
+        byte[] error = f.Take(out FrameLayout layout)!;
+        ReadOnlySpan<byte> message = error.AsSpan(layout.TransportOffset);
+        Assert.Equal((4, 1), (message[0], message[1]));
+        Assert.Equal(place, BinaryPrimitives.ReadUInt32BigEndian(message[4..]));
     }
 
     [Fact]

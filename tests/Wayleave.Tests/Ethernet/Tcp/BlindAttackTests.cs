@@ -131,6 +131,44 @@ public class BlindAttackTests
         }
     }
 
+    // Half open, opening, and with nobody there: each is answered by a reset that anybody can ask for.
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    [InlineData(2)]
+    public void TCP_31_Resets_that_wrong_acknowledgements_ask_for_have_a_budget_too(int stage)
+    {
+        Assert.InRange(Flood(limits: true), 50, 150);
+        Assert.Equal(1000, Flood(limits: false));
+
+        long Flood(bool limits)
+        {
+            Dialog d = new(
+                o => o with { ResetsPerSecond = 100, Defences = new TcpDefences { LimitsChallenges = limits } });
+            if (stage == 0)
+            {
+                d.Listen();
+                d.Send("S 0:0(0) win 1000");
+                d.Expect("S. 0:0(0) ack 1");
+            }
+            else if (stage == 1)
+            {
+                Assert.Equal(Errno.Success, d.Endpoint.Connect(
+                    d.Now, d.Local, Dialog.OwnPort, d.Remote, Dialog.PeerPort, out _));
+                d.Expect("S 0:0(0)");
+            }
+
+            long answered = 0;
+            for (int i = 0; i < 1000; i++)
+            {
+                d.Send(stage == 2 ? ". 1:1(0)" : ". 1:1(0) ack 5000");
+                answered += d.TakeAll().Count;
+            }
+
+            return answered;
+        }
+    }
+
     [Fact]
     public void TCP_32_A_segment_without_ACK_is_dropped()
     {
