@@ -57,5 +57,7 @@ internal static class Lab
             // Under emulation compiling costs more than it gains.
             ["DOTNET_TieredPGO"] = "0",
             ["DOTNET_TC_QuickJitForLoops"] = "1",
+            // How much a test of TCP moves, for its long form.
+            ["LAB_TCP_BYTES"] = System.Environment.GetEnvironmentVariable("LAB_TCP_BYTES") ?? "",
         };
 }

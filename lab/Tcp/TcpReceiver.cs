@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
@@ -21,10 +22,12 @@ namespace Wayleave.Lab.Tcp;
 internal static class TcpReceiver
 {
     private const int Port = 5201;
-    private const int Bytes = 2 << 20;
+    private const long Bytes = 2 << 20;
+    private const int BlockBytes = 1 << 20;
     private const int RegionBytes = 8 << 20; // more than a window
 
     private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(60);
+    private static readonly TimeSpan s_longLimit = TimeSpan.FromDays(1);
 
     private static readonly (string Netem, string Address)[] s_cases =
     [
@@ -36,19 +39,29 @@ internal static class TcpReceiver
         ("delay 1ms 500us loss 1% duplicate 1%", "10.0.0.1"),
     ];
 
+    // All at once, for as many bytes as one has the time for.
+    private static readonly (string Netem, string Address)[] s_longCases =
+        [("delay 1ms 500us reorder 5% loss 1% duplicate 1%", "10.0.0.1")];
+
+    /// <summary>An argument is the bytes of one long transfer, instead of the short ones: 1073741824.</summary>
     internal static int Run(string[] arguments)
     {
-        if (arguments.Length != 0)
+        long bytes = Bytes;
+        if (arguments.Length > 1
+            || (arguments.Length == 1 && !(long.TryParse(
+                arguments[0], NumberStyles.None, CultureInfo.InvariantCulture, out bytes) && bytes > 0)))
         {
             return ExitCodes.Usage;
         }
 
-        foreach ((string netem, string address) in s_cases)
+        bool isLong = arguments.Length == 1;
+        foreach ((string netem, string address) in isLong ? s_longCases : s_cases)
         {
             long start = Stopwatch.GetTimestamp();
-            string? wrong = RunAsync(netem, IPAddress.Parse(address)).GetAwaiter().GetResult();
+            TimeSpan limit = isLong ? s_longLimit : s_limit;
+            string? wrong = RunAsync(netem, IPAddress.Parse(address), bytes, limit).GetAwaiter().GetResult();
             double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
-            Console.WriteLine($"{netem}, {address}: {wrong ?? "ok"} ({seconds:F1} s)");
+            Console.WriteLine($"{netem}, {address}: {wrong ?? $"{bytes} bytes ok"} ({seconds:F1} s)");
             if (wrong is not null)
             {
                 return ExitCodes.Failed;
@@ -58,9 +71,9 @@ internal static class TcpReceiver
         return ExitCodes.Done;
     }
 
-    private static async Task<string?> RunAsync(string netem, IPAddress address)
+    private static async Task<string?> RunAsync(string netem, IPAddress address, long bytes, TimeSpan limit)
     {
-        using CancellationTokenSource patience = new(s_limit);
+        using CancellationTokenSource patience = new(limit);
         HostContext host = new(TimeProvider.System);
         PciTopology topology = new();
         topology.Add(new HostBridge(0, 0));
@@ -70,18 +83,17 @@ internal static class TcpReceiver
         using HostedNic nic = MakeNic(host, fabric, tap);
         using BoundRegion region = BoundRegion.Create(host, fabric, nic, RegionBytes);
         using DevmemListener listener = nic.Listen(Port);
-        byte[] sent = RandomNumberGenerator.GetBytes(Bytes);
-        Task sender = Task.Run(() => Send(address, sent, patience.Token), patience.Token);
+        Task<string> sender = Task.Run(() => Send(address, bytes, patience.Token), patience.Token);
         DevmemConnection connection = await listener.AcceptAsync(patience.Token).ConfigureAwait(false);
         await using (connection.ConfigureAwait(false))
         {
             region.Steer(connection);
             await connection.WriteAsync("!"u8.ToArray(), patience.Token).ConfigureAwait(false);
             (string hash, long linear) = await HashAsync(region, connection, patience.Token).ConfigureAwait(false);
-            await sender.ConfigureAwait(false);
+            string sent = await sender.ConfigureAwait(false);
             string counters = Tool("tc", $"-s qdisc show dev {tap.Name}");
             TcpStats stats = nic.Protocols.Tcp.Stats;
-            return hash != Convert.ToHexString(SHA256.HashData(sent)) ? "the bytes differ"
+            return hash != sent ? "the bytes differ"
                 : linear != 0 ? $"{linear} bytes were copied"
                 : netem.Contains("loss", StringComparison.Ordinal)
                     && counters.Contains("dropped 0,", StringComparison.Ordinal) ? $"nothing was lost: {counters}"
@@ -110,20 +122,31 @@ internal static class TcpReceiver
         return new HostedNic(host, fabric, function, new NicOptions { Address = mac }, ip, new TapLink(tap));
     }
 
-    // Waits for a word: by then its connection is steered.
-    private static void Send(IPAddress address, byte[] bytes, CancellationToken patience)
+    // Waits for a word: by then its connection is steered. Returns the hash of what it has sent.
+    private static string Send(IPAddress address, long bytes, CancellationToken patience)
     {
+        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        byte[] block = RandomNumberGenerator.GetBytes(BlockBytes);
         using Socket socket = new(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
         using CancellationTokenRegistration end = patience.Register(socket.Dispose);
         socket.Connect(address, Port);
         socket.Receive(new byte[1]);
-        for (int at = 0; at < bytes.Length;)
+        for (long left = bytes; left > 0;)
         {
-            at += socket.Send(bytes.AsSpan(at));
+            // Each block is another, without drawing all of it anew.
+            System.Buffers.Binary.BinaryPrimitives.WriteInt64LittleEndian(block, left);
+            Span<byte> next = block.AsSpan(0, (int)Math.Min(left, BlockBytes));
+            hash.AppendData(next);
+            left -= next.Length;
+            while (!next.IsEmpty)
+            {
+                next = next[socket.Send(next)..];
+            }
         }
 
         socket.Shutdown(SocketShutdown.Send);
         socket.Receive(new byte[1]);
+        return Convert.ToHexString(hash.GetHashAndReset());
     }
 
     private static async Task<(string Hash, long Linear)> HashAsync(

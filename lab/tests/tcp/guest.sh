@@ -10,4 +10,4 @@ modprobe udmabuf 2>/dev/null || [ -c /dev/udmabuf ]
 ip link add dm type dummy
 ip link add nk type netkit 2>/dev/null || true
 "$LAB" program devmem-refusals lo dm $([ -e /sys/class/net/nk ] && echo nk) va
-exec "$LAB" program tcp-receiver
+exec "$LAB" program tcp-receiver ${LAB_TCP_BYTES:-}

@@ -28,7 +28,11 @@ internal sealed class KernelPeer : IDisposable
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
 
     private KernelPeer(
-        TapDevice tap, int mtuBytes, Func<IFrameLink, IFrameLink>? disturb, NicDriverOptions? driver)
+        TapDevice tap,
+        int mtuBytes,
+        Func<IFrameLink, IFrameLink>? disturb,
+        NicDriverOptions? driver,
+        Func<TcpEndpointOptions, TcpEndpointOptions>? tcp)
     {
         Interface = tap.Name;
         string[] setUp =
@@ -40,6 +44,7 @@ internal sealed class KernelPeer : IDisposable
         ];
         Assert.All(setUp, command => Assert.Null(NetworkNamespace.Ip(command)));
         MacAddress mac = new(0x02_57_4C_00_00_01);
+        TcpEndpointOptions given = new() { SuperPacketBytes = disturb is null ? 65000 : 1 };
         IpHostOptions ip = new()
         {
             HardwareAddress = mac,
@@ -48,7 +53,7 @@ internal sealed class KernelPeer : IDisposable
                 Parse(OurIPv4 + "/24"),
                 Parse(OurIPv6 + "/64"),
             ],
-            Tcp = new TcpEndpointOptions { SuperPacketBytes = disturb is null ? 65000 : 1 },
+            Tcp = tcp?.Invoke(given) ?? given,
         };
         Host = new HostContext(TimeProvider.System);
         PciTopology topology = new();
@@ -80,14 +85,15 @@ internal sealed class KernelPeer : IDisposable
         Action<KernelPeer> body,
         int mtuBytes = 1500,
         Func<IFrameLink, IFrameLink>? disturb = null,
-        NicDriverOptions? driver = null) =>
+        NicDriverOptions? driver = null,
+        Func<TcpEndpointOptions, TcpEndpointOptions>? tcp = null) =>
         NetworkNamespace.Run(["link set lo up"], () =>
         {
             Assert.SkipUnless(Support.Tap.IsAvailable, Support.Tap.Detail);
 
             // Disturbed, each segment has its own fate: the kernel cuts and sums them itself.
             TapOptions offloads = new() { Offloads = disturb is null, SteeredQueues = disturb is null ? 4 : 0 };
-            using KernelPeer peer = new(TapDevice.Open("wl%d", offloads), mtuBytes, disturb, driver);
+            using KernelPeer peer = new(TapDevice.Open("wl%d", offloads), mtuBytes, disturb, driver, tcp);
             try
             {
                 body(peer);

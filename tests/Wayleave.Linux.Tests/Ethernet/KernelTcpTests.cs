@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using System.Security.Cryptography;
+using Wayleave.Devices.Ethernet.Tcp;
 using Wayleave.Host.Ethernet;
 using Xunit;
 
@@ -73,6 +74,38 @@ public sealed class KernelTcpTests
         peer.Disturb(netem);
         SendToKernel(peer, "10.0.0.2", AddressFamily.InterNetwork, 8 << 20);
     });
+
+    [Theory]
+    [InlineData(KernelPeer.OurIPv4)]
+    [InlineData(KernelPeer.OurIPv6)]
+    public void The_kernel_connects_by_a_cookie_and_what_it_offered_comes_back_in_its_timestamp(string address)
+    {
+        (int, int, bool, bool) options = default;
+        KernelPeer.Run(peer => options = OptionsOf(peer, address));
+        KernelPeer.Run(
+            peer =>
+            {
+                Assert.Equal(options, OptionsOf(peer, address));
+                SendToUs(peer, address, 8 << 20);
+                TcpStats stats = peer.Nic.Protocols.Tcp.Stats;
+                (long sent, long accepted, long refused) = peer.Nic.Driver.WithToken(
+                    () => (stats.CookiesSent, stats.CookiesAccepted, stats.CookiesRefused));
+                Assert.InRange(sent, 2, 16); // and again, when the kernel was slow
+                Assert.Equal((2, 0), (accepted, refused));
+            },
+            tcp: o => o with { SynCookies = SynCookieMode.Always });
+    }
+
+    private static (int Send, int Receive, bool HasSack, bool HasTimestamps) OptionsOf(KernelPeer peer, string address)
+    {
+        using DevmemListener listener = peer.Nic.Listen(Port);
+        using Socket socket = KernelPeer.Connect(address, Port);
+        socket.Send([1]); // so that a cookie that was lost on its way back is brought again
+        DevmemConnection accepted = listener.AcceptAsync(peer.Patience.Token).AsTask().GetAwaiter().GetResult();
+        TcpConnectionInfo info = accepted.GetInfo();
+        accepted.Abort();
+        return (info.SendWindowShift, info.ReceiveWindowShift, info.UsesSack, info.UsesTimestamps);
+    }
 
     [Fact]
     public void The_kernel_answers_and_closes_as_it_should() => KernelPeer.Run(peer =>
