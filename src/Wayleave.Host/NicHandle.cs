@@ -157,6 +157,16 @@ public sealed class NicHandle : IDisposable
         ProtectionDomain domain, CompletionQueue completions, QueuePairCapabilities? capabilities = null) =>
         CreateQueuePair(domain, completions, completions, capabilities);
 
+    /// <summary>A queue pair in RESET, of any type.</summary>
+    public QueuePair CreateQueuePair(QueuePairRequest request)
+    {
+        QueuePair? pair = null;
+        Errno errno = Errno.Success;
+        Control(() => errno = Device.TryCreateQueuePair(request, out pair));
+        errno.ThrowIfFailed($"create a queue pair on {Name}");
+        return pair!;
+    }
+
     /// <summary>A queue pair in RESET, whose sends and receives complete in different queues.</summary>
     public QueuePair CreateQueuePair(
         ProtectionDomain domain,

@@ -5,6 +5,7 @@ using System.Net.Sockets;
 using System.Text.Json.Serialization;
 using Wayleave.Cli.Output;
 using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Perftest;
@@ -141,6 +142,13 @@ internal static class PerftestCommand
         };
         atomic.AcceptOnlyFromAmong("FETCH_AND_ADD", "CMP_AND_SWAP");
         Option<int> gid = Number("--gid-index", "-x", "Index of the GID; a device of ours has one", 0);
+        Option<string> connection = new("--connection", "-c")
+        {
+            Description = verb == PerftestVerb.Send ? "RC, UC or UD" : "RC or UC",
+            HelpName = "TYPE",
+            DefaultValueFactory = _ => "RC",
+        };
+        connection.AcceptOnlyFromAmong("RC", "UC", "UD");
         Option<bool> frequency = new("--CPU-freq", "-F") { Description = "Taken for perftest's sake, without effect" };
         Option<TimeSpan?> patience = Patience();
         Option<FaultOptions?> faults = Parsing.FaultsOption();
@@ -156,6 +164,11 @@ internal static class PerftestCommand
             command.Add(both);
         }
 
+        if (verb is PerftestVerb.Write or PerftestVerb.Send)
+        {
+            command.Add(connection);
+        }
+
         if (verb == PerftestVerb.Atomic)
         {
             command.Add(atomic);
@@ -168,6 +181,10 @@ internal static class PerftestCommand
                 throw new UsageException("--gid-index: a device of ours has one GID, of index 0");
             }
 
+            QueuePairType type = verb is PerftestVerb.Write or PerftestVerb.Send
+                ? ReadConnection(parsed.GetValue(connection)!) : QueuePairType.ReliableConnection;
+            bool isWholeMtu = type == QueuePairType.UnreliableDatagram && !isLatency
+                && parsed.GetResult(size) is not { Implicit: false };
             IPAddress own = ReadAddress(parsed.GetValue(address)!, "--address");
             PerftestOptions options = defaults with
             {
@@ -175,7 +192,8 @@ internal static class PerftestCommand
                     ? await ResolveAsync(name, own.AddressFamily, cancellation).ConfigureAwait(false)
                     : null,
                 Port = parsed.GetValue(port),
-                SizeBytes = parsed.GetValue(size),
+                Connection = type,
+                SizeBytes = isWholeMtu ? parsed.GetValue(mtu) : parsed.GetValue(size),
                 Iterations = parsed.GetValue(iterations),
                 Duration = ReadDuration(isLatency ? 0 : parsed.GetValue(duration)),
                 AllSizes = parsed.GetValue(all),
@@ -259,6 +277,13 @@ internal static class PerftestCommand
         DefaultValueFactory = _ => "127.0.0.2",
     };
 
+    private static QueuePairType ReadConnection(string name) => name switch
+    {
+        "UC" => QueuePairType.UnreliableConnection,
+        "UD" => QueuePairType.UnreliableDatagram,
+        _ => QueuePairType.ReliableConnection,
+    };
+
     private static Option<TimeSpan?> Patience() =>
         Parsing.DurationOption("--patience", "How long to wait for a silent peer (default 30s)");
 
@@ -303,6 +328,7 @@ internal sealed record PerftestDocument(
     string Tool,
     string Role,
     string PeerVersion,
+    string Connection,
     int MtuBytes,
     int QueuePairs,
     bool RdmaCm,
@@ -322,6 +348,7 @@ internal sealed record PerftestDocument(
         options.ToolName,
         options.IsClient ? "client" : "server",
         result.PeerVersion,
+        PerftestTable.NameOf(options.Connection),
         result.MtuBytes,
         options.QueuePairs,
         options.UsesConnectionManager,

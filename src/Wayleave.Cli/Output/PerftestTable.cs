@@ -1,4 +1,5 @@
 using System.Globalization;
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Perftest;
 
 namespace Wayleave.Cli.Output;
@@ -10,12 +11,20 @@ internal static class PerftestTable
 
     private static readonly string s_rule = new('-', 87);
 
+    /// <summary>As <c>--connection</c> takes it.</summary>
+    public static string NameOf(QueuePairType type) => type switch
+    {
+        QueuePairType.UnreliableConnection => "UC",
+        QueuePairType.UnreliableDatagram => "UD",
+        _ => "RC",
+    };
+
     public static void Write(PerftestOptions options, PerftestResult result, TextWriter output)
     {
         output.WriteLine(s_rule);
         output.WriteLine(
             $" {options.ToolName}, {(options.IsClient ? "client" : "server")} of a peer of version "
-            + $"{result.PeerVersion}, RC over RoCEv2{(options.UsesConnectionManager ? ", rdma_cm" : "")}");
+            + $"{result.PeerVersion}, {NameOf(options.Connection)} over RoCEv2{(options.UsesConnectionManager ? ", rdma_cm" : "")}");
         output.WriteLine(
             $" Number of qps   : {options.QueuePairs,-12} Mtu             : {result.MtuBytes}[B]");
         output.WriteLine(s_rule);

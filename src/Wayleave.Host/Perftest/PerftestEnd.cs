@@ -16,20 +16,29 @@ internal sealed class PerftestEnd : IAsyncDisposable
     /// <summary>READs and atomics that a queue pair answers at a time.</summary>
     public const int ReadDepth = 16;
 
+    /// <summary>So many looks that find nothing say that nothing is left in the socket.</summary>
+    public const int DrainLooks = 4096;
+
     private const int CacheLineBytes = 64;
     private const int ReceivesInFlight = 512;
     private const int CompletionsMax = 1 << 20;
     private const int RnrTimerCode = 12; // 0.64 ms
+    private const int HeaderBytes = 40; // before the data of a datagram
+    private const uint QKey = 0x1111_1111; // perftest's
 
     private readonly PerftestMemory _memory;
     private readonly PerftestOptions _options;
     private readonly ProtectionDomain _domain;
     private readonly int _pieceBytes;
+    private readonly int _strideBytes; // with the room that the header of a datagram takes
+    private readonly AddressHandle?[] _handles;
 
     private PerftestEnd(
         NicHandle nic, PerftestOptions options, PerftestMemory memory, ProtectionDomain domain, int pieceBytes)
     {
         (Nic, _options, _memory, _domain, _pieceBytes) = (nic, options, memory, domain, pieceBytes);
+        _strideBytes = pieceBytes + RoomFor(options);
+        _handles = new AddressHandle?[options.QueuePairs];
         ReceiveDepth = Math.Max(1, Math.Min(ReceivesInFlight, CompletionsMax / 2 / options.QueuePairs));
         int entries = options.QueuePairs * (options.Depth + ReceiveDepth);
         Completions = nic.CreateCompletionQueue(Math.Min(entries, CompletionsMax));
@@ -73,7 +82,7 @@ internal sealed class PerftestEnd : IAsyncDisposable
             host,
             nic,
             "perftest",
-            2L * options.QueuePairs * piece,
+            2L * options.QueuePairs * (piece + RoomFor(options)),
             AccessFlags.LocalWrite | AccessOf(options.Verb),
             domain).ConfigureAwait(false);
         PerftestEnd end = new(nic, options, memory, domain, piece);
@@ -94,7 +103,8 @@ internal sealed class PerftestEnd : IAsyncDisposable
         }
 
         QueuePairCapabilities capabilities = new() { MaxSendWr = _options.Depth, MaxReceiveWr = ReceiveDepth };
-        Pairs[index] = Nic.CreateQueuePair(_domain, Completions, capabilities);
+        Pairs[index] = Nic.CreateQueuePair(
+            new QueuePairRequest(_domain, Completions, Completions, capabilities) { Type = _options.Connection });
         Keys[index] = new PerftestKeys(
             Lid: 0,
             ReadDepth,
@@ -148,13 +158,15 @@ internal sealed class PerftestEnd : IAsyncDisposable
                     "give perftest the fitting one by -x");
             }
 
+            AddressVector address = new(
+                peer.Gid,
+                AddressVector.RoceUdpPort,
+                peer.Gid.IsIPv4 ? IcrcMode.SolveIdentification : IcrcMode.Full);
             QueuePairAttributes attributes = new()
             {
                 AccessFlags = AccessOf(_options.Verb),
-                AddressVector = new AddressVector(
-                    peer.Gid,
-                    AddressVector.RoceUdpPort,
-                    peer.Gid.IsIPv4 ? IcrcMode.SolveIdentification : IcrcMode.Full),
+                AddressVector = address,
+                QKey = QKey,
                 PathMtu = mtu,
                 DestQpNumber = peer.QpNumber,
                 RqPsn = peer.Psn,
@@ -167,6 +179,31 @@ internal sealed class PerftestEnd : IAsyncDisposable
                 RnrRetry = 7,
             };
             PerftestRequests.ConnectPair(Nic, pair, attributes, operation);
+            if (_options.IsDatagram)
+            {
+                _handles[i] = CreateHandle(address, operation);
+            }
+        }
+    }
+
+    /// <summary>What a request of a queue pair says besides what every transport does: where a datagram goes.</summary>
+    public SendWorkRequest Aim(int pair, SendWorkRequest request) => _options.IsDatagram
+        ? request with
+        {
+            AddressHandle = _handles[pair],
+            RemoteQpNumber = PeerKeys[pair].QpNumber,
+            RemoteQKey = QKey,
+        }
+        : request;
+
+    /// <summary>
+    /// Takes what a peer without acknowledgements has sent before it ended: its last word came by another way.
+    /// </summary>
+    public void Drain()
+    {
+        for (int looks = 0; looks < DrainLooks; looks++)
+        {
+            looks = Nic.Driver.TryProgress() ? 0 : looks;
         }
     }
 
@@ -175,7 +212,9 @@ internal sealed class PerftestEnd : IAsyncDisposable
         _memory.Part(SentOffset(pair) + offset, lengthBytes);
 
     /// <summary>Where the peer's messages of a queue pair arrive.</summary>
-    public Sge ServedPart(int pair, int lengthBytes) => _memory.Part(ServedOffset(pair), lengthBytes);
+    public Sge ServedPart(int pair, int lengthBytes) => _options.IsDatagram
+        ? _memory.Part(ServedOffset(pair) - HeaderBytes, lengthBytes + HeaderBytes)
+        : _memory.Part(ServedOffset(pair), lengthBytes);
 
     public Span<byte> SentBytes(int pair, int lengthBytes) => _memory.Bytes(SentOffset(pair), lengthBytes);
 
@@ -235,6 +274,14 @@ internal sealed class PerftestEnd : IAsyncDisposable
             Nic.Destroy(pair);
         }
 
+        Nic.Driver.WithToken(() =>
+        {
+            foreach (AddressHandle handle in _handles.OfType<AddressHandle>())
+            {
+                Nic.Device.DestroyAddressHandle(handle);
+            }
+        });
+
         await _memory.CloseAsync().ConfigureAwait(false);
     }
 
@@ -257,7 +304,19 @@ internal sealed class PerftestEnd : IAsyncDisposable
     private ReadOnlySpan<byte> Received(int pair, int lengthBytes) =>
         _memory.Bytes(IsServed ? SentOffset(pair) : ServedOffset(pair), lengthBytes);
 
-    private long SentOffset(int pair) => (long)pair * _pieceBytes;
+    private AddressHandle CreateHandle(AddressVector address, string operation)
+    {
+        AddressHandle? handle = null;
+        Nic.Driver.WithToken(() => Nic.Device.TryCreateAddressHandle(_domain, address, out handle)
+            .ThrowIfFailed(operation));
+        return handle!;
+    }
 
-    private long ServedOffset(int pair) => (long)(Pairs.Length + pair) * _pieceBytes;
+    private static int RoomFor(PerftestOptions options) => options.IsDatagram ? CacheLineBytes : 0;
+
+    private long SentOffset(int pair) => (long)pair * _strideBytes;
+
+    // Of the data: the header of a datagram stands before it.
+    private long ServedOffset(int pair) =>
+        (long)(Pairs.Length + pair) * _strideBytes + (_strideBytes - _pieceBytes);
 }

@@ -131,7 +131,7 @@ internal sealed class PerftestLatency(PerftestEnd end, PerftestOptions options)
             RKey = peer.RKey,
             CompareAdd = options.ComparesAndSwaps ? 0UL : 1UL,
         };
-        end.Pairs[0].PostSend(request, end.SentPart(0, _sizeBytes)).ThrowIfFailed("post a request");
+        end.Pairs[0].PostSend(end.Aim(0, request), end.SentPart(0, _sizeBytes)).ThrowIfFailed("post a request");
         _sendsLeft++;
     }
 

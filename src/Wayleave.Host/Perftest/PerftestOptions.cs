@@ -1,4 +1,5 @@
 using System.Net;
+using Wayleave.Devices.Rdma.Verbs;
 
 namespace Wayleave.Host.Perftest;
 
@@ -22,10 +23,17 @@ public sealed record PerftestOptions
     /// <summary>The largest message of <see cref="AllSizes"/>.</summary>
     public const int SizeMax = 1 << 23;
 
+    private const int DatagramBytesMax = 4096;
     private const int QueuePairsMax = 1024;
     private const long MemoryMax = 1L << 30;
 
     public PerftestVerb Verb { get; init; }
+
+    /// <summary>
+    /// The transport. UC has no READ and no atomics, UD only SENDs of one packet. What these lose is gone: a side that
+    /// takes SENDs by count ends with the peer, and reports what has come; perftest's own tools wait for ever.
+    /// </summary>
+    public QueuePairType Connection { get; init; } = QueuePairType.ReliableConnection;
 
     /// <summary>Latency; otherwise bandwidth.</summary>
     public bool IsLatency { get; init; }
@@ -70,6 +78,10 @@ public sealed record PerftestOptions
     /// <summary>The tool of perftest that the peer runs.</summary>
     public string ToolName => $"ib_{Verb.ToString().ToLowerInvariant()}_{(IsLatency ? "lat" : "bw")}";
 
+    internal bool IsReliable => Connection == QueuePairType.ReliableConnection;
+
+    internal bool IsDatagram => Connection == QueuePairType.UnreliableDatagram;
+
     /// <summary>The sizes of this run, in order.</summary>
     internal IEnumerable<int> Sizes =>
         AllSizes ? Enumerable.Range(1, 23).Select(power => 1 << power) : [SizeBytes];
@@ -93,6 +105,18 @@ public sealed record PerftestOptions
         Check(SizeBytes is >= 1 and <= SizeMax, $"a message has 1 to {SizeMax} bytes, not {SizeBytes}");
         Check(Verb != PerftestVerb.Atomic || SizeBytes == 8, $"an atomic has 8 bytes, not {SizeBytes}");
         Check(Verb != PerftestVerb.Atomic || !AllSizes, "an atomic has one size");
+        Check(
+            IsReliable || Verb is PerftestVerb.Write or PerftestVerb.Send,
+            "UC has neither READ nor atomics, nor has UD");
+        Check(!IsDatagram || Verb == PerftestVerb.Send, "UD has SENDs only");
+        Check(
+            !IsDatagram || SizeBytes <= DatagramBytesMax,
+            $"a datagram has 1 to {DatagramBytesMax} bytes, not {SizeBytes}");
+        Check(IsReliable || !UsesConnectionManager, "rdma_cm connects RC here");
+        Check(
+            IsReliable || Verb != PerftestVerb.Send || Duration > TimeSpan.Zero || !(AllSizes || IsBidirectional),
+            "where messages may be lost, SENDs of all sizes, or of both sides, go by a duration");
+        Check(!IsDatagram || !AllSizes, "a datagram has one packet: give its size");
         Check(Iterations >= 5, $"at least 5 iterations, not {Iterations}");
         Check(Duration >= TimeSpan.Zero, $"a run cannot last {Duration}");
         Check(Duration == TimeSpan.Zero || !AllSizes, "all sizes, or a duration");

@@ -55,7 +55,7 @@ public sealed class PerftestRun
     public static long MemoryBytes(PerftestOptions options)
     {
         ArgumentNullException.ThrowIfNull(options);
-        long piece = Math.Max(options.LargestBytes, PerftestExchange.BlockBytesMax) + 4096L;
+        long piece = Math.Max(options.LargestBytes, PerftestExchange.BlockBytesMax) + 4096L; // and a header
         return RoundUp(2 * options.QueuePairs * piece) + 16 * Configuration.GpuConfig.GranuleBytes;
 
         static long RoundUp(long bytes) => (bytes + Configuration.GpuConfig.GranuleBytes - 1)
@@ -119,6 +119,15 @@ public sealed class PerftestRun
     private async Task<PerftestResult> RunAsync(CancellationToken cancellation)
     {
         PathMtu mtu = await _exchange.GreetAsync(_nic.PathMtu, cancellation).ConfigureAwait(false);
+        if (_options.IsDatagram && _options.SizeBytes > 128 << (int)mtu)
+        {
+            throw new WayleaveException(
+                Errno.EMSGSIZE,
+                "perftest",
+                $"a datagram of {_options.SizeBytes} bytes does not fit the MTU of both sides, {128 << (int)mtu}",
+                "give both a smaller --size");
+        }
+
         PerftestEnd end = await PerftestEnd.OpenAsync(_host, _nic, _options, _exchange.BlockBytes)
             .ConfigureAwait(false);
         await using (end.ConfigureAwait(false))
@@ -145,6 +154,11 @@ public sealed class PerftestRun
 
     private PerftestResult Conclude(PathMtu mtu)
     {
+        if (!_options.IsReliable)
+        {
+            _end.Drain();
+        }
+
         bool isAtomic = _options.Verb == PerftestVerb.Atomic;
         bool brings = _options.Verb switch
         {
@@ -312,7 +326,7 @@ public sealed class PerftestRun
         bool sends = _options.IsClient || _options.IsBidirectional;
         bool receives = !_options.IsClient || _options.IsBidirectional;
         bool isTimed = _options.Duration > TimeSpan.Zero;
-        Func<Task>? endOfPeer = receives && isTimed
+        Func<Task>? endOfPeer = receives && (isTimed || !_options.IsReliable)
             ? () => AwaitEndAsync(mayBeMissing: true, cancellation)
             : null;
         PerftestTraffic traffic = new(_end, _options);

@@ -43,6 +43,16 @@ public class PerftestCommandTests
             runs.Add("send-bw", "-D 0.2 -b");
             runs.Add("write-bw", "-D 0.2");
             runs.Add("atomic-bw", "-n 50 -A CMP_AND_SWAP");
+            runs.Add("write-bw", "-c UC -n 20 -s 4096");
+            runs.Add("write-bw", "-c UC -D 0.2 -s 4096 -q 2 -t 4");
+            runs.Add("send-bw", "-c UC -n 20 -s 4096");
+            runs.Add("send-bw", "-c UC -D 0.2 -s 4096 -t 4 -b");
+            runs.Add("write-lat", "-c UC -n 20");
+            runs.Add("send-lat", "-c UC -n 20");
+            runs.Add("send-bw", "-c UD -n 20");
+            runs.Add("send-bw", "-c UD -n 20 -s 1024 -q 2 -m 1024");
+            runs.Add("send-bw", "-c UD -D 0.2 -t 4 -b");
+            runs.Add("send-lat", "-c UD -n 20 -s 64");
             return runs;
         }
     }
@@ -162,6 +172,23 @@ public class PerftestCommandTests
         Assert.Contains(problem, served.Error, StringComparison.Ordinal);
     }
 
+    // A fifth of the messages is lost on the way: the receiver says how many came, and does not wait for the others.
+    [Theory]
+    [InlineData("UC")]
+    [InlineData("UD")]
+    public async Task A_side_that_takes_what_may_be_lost_ends_with_its_peer(string connection)
+    {
+        (string server, string client) = NextAddresses();
+        string[] options = ["-c", connection, "-n", "200", "-s", "512", "-t", "4", "--json"];
+        Task<Outcome> serving = await Serve(["send-bw", "-d", server, "--faults", "loss=20%,path=in", .. options]);
+        Outcome asked = await Run(new StringWriter(), ["perftest", "send-bw", server, "-d", client, .. options]);
+        Outcome served = await serving;
+        Assert.Equal((0, "", 0), (asked.ExitCode, asked.Error, served.ExitCode));
+        JsonElement end = Parse(served.Output);
+        Assert.Equal((connection, "equal"), (end.GetProperty("connection").GetString(), end.GetProperty("bytes").GetString()));
+        Assert.InRange(end.GetProperty("results")[0].GetProperty("iterations").GetInt64(), 1, 199);
+    }
+
     [Theory]
     [InlineData("perftest", "write-bw", "-s", "0")]
     [InlineData("perftest", "write-bw", "-s", "8388609")]
@@ -173,6 +200,12 @@ public class PerftestCommandTests
     [InlineData("perftest", "write-lat", "-q", "2")]
     [InlineData("perftest", "write-bw", "-a", "-D", "1")]
     [InlineData("perftest", "atomic-bw", "-s", "16")]
+    [InlineData("perftest", "write-bw", "-c", "UD")]
+    [InlineData("perftest", "write-bw", "-c", "UC", "-R")]
+    [InlineData("perftest", "read-bw", "-c", "UC")]
+    [InlineData("perftest", "send-bw", "-c", "UD", "-s", "4097")]
+    [InlineData("perftest", "send-bw", "-c", "UC", "-a")]
+    [InlineData("perftest", "send-bw", "-c", "UD", "-b")]
     [InlineData("perftest", "atomic-bw", "-A", "ADD")]
     [InlineData("perftest", "rc-pingpong", "-s", "0")]
     [InlineData("perftest", "rc-pingpong", "-p", "65536")]
