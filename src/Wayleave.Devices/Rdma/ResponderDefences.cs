@@ -67,6 +67,9 @@ public sealed record ResponderDefences
     /// </summary>
     public bool RingsAfterReceive { get; init; } = true;
 
+    /// <summary>Threads that post to one queue pair do it one after the other.</summary>
+    public bool OrdersPosters { get; init; } = true;
+
     /// <summary>An atomic that was seen before is answered with what was stored, not executed again.</summary>
     public bool ReplaysAtomics { get; init; } = true;
 

@@ -44,7 +44,8 @@ public sealed class QueuePair : Numbered
             Type,
             Capabilities,
             isDatagram ? (uint)MtuBytes : Reth.LengthMax,
-            request.SignalsAll ? SendFlags.Signaled : SendFlags.None);
+            request.SignalsAll ? SendFlags.Signaled : SendFlags.None,
+            port.Options.Defences.OrdersPosters);
         _receives = new ReceiveQueue(Capabilities.MaxReceiveWr, Capabilities.MaxReceiveSge, SharedReceives);
         Memory = new LocalMemory(Domain.Device, Domain, port.Memory);
         Remote = new RemoteMemory(this, port.Memory, port.Options.Defences);

@@ -54,16 +54,22 @@ internal sealed class SendQueue : WorkQueue
     private readonly SendSlot[] _slots;
     private readonly Sge[] _sges;
     private readonly byte[] _inline;
+    private readonly bool _ordersPosters;
 
     /// <param name="type">Decides which opcodes it takes.</param>
     /// <param name="capabilities">Sizes.</param>
     /// <param name="messageMax">Bytes of the longest message.</param>
     /// <param name="always">Flags that every request has.</param>
+    /// <param name="ordersPosters">False: as if one thread posted.</param>
     public SendQueue(
-        QueuePairType type, QueuePairCapabilities capabilities, uint messageMax, SendFlags always)
+        QueuePairType type,
+        QueuePairCapabilities capabilities,
+        uint messageMax,
+        SendFlags always,
+        bool ordersPosters = true)
         : base(capabilities.MaxSendWr, capabilities.MaxSendSge)
     {
-        (_type, _messageMax, _always) = (type, messageMax, always);
+        (_type, _messageMax, _always, _ordersPosters) = (type, messageMax, always, ordersPosters);
         InlineMax = capabilities.MaxInlineData;
         _slots = new SendSlot[Capacity];
         _sges = new Sge[Capacity * SgeMax];
@@ -82,20 +88,34 @@ internal sealed class SendQueue : WorkQueue
         _inline.AsSpan(SlotOf(position) * InlineMax, (int)_slots[SlotOf(position)].LengthBytes);
 
     /// <summary>Nobody else posts from here to <see cref="End"/>.</summary>
-    public void Begin() => Posting.Enter();
+    public void Begin()
+    {
+        if (_ordersPosters)
+        {
+            Posting.Enter();
+        }
+    }
 
     /// <summary>Hands over what was added since <see cref="Begin"/>.</summary>
     public void End()
     {
         PublishAdded();
-        Posting.Exit();
+        Leave();
     }
 
     /// <summary>Forgets what was added since <see cref="Begin"/>.</summary>
     public void Abort()
     {
         DropAdded();
-        Posting.Exit();
+        Leave();
+    }
+
+    private void Leave()
+    {
+        if (_ordersPosters)
+        {
+            Posting.Exit();
+        }
     }
 
     /// <summary>Adds a request whose data stays in registered memory until it completes. Begun.</summary>
