@@ -130,6 +130,27 @@ public sealed class BrokerClient : IDisposable
         return status!;
     }
 
+    /// <summary>
+    /// Says when a fence had better signal (<c>SYNC_IOC_SET_DEADLINE</c>): a hint for whoever works on it. It stays the
+    /// caller's.
+    /// </summary>
+    /// <param name="fence">Of this host.</param>
+    /// <param name="fromNow">
+    /// Not negative. Programs do not share the host's clock, so that it is relative, unlike the kernel's.
+    /// </param>
+    /// <exception cref="BrokerException">EBADF: it is none of this host's. EINVAL: more than 292 years.</exception>
+    /// <exception cref="OverflowException">More than 584 years.</exception>
+    public void SetDeadline(ClientFence fence, TimeSpan fromNow)
+    {
+        ArgumentNullException.ThrowIfNull(fence);
+        ArgumentOutOfRangeException.ThrowIfLessThan(fromNow, TimeSpan.Zero);
+        Ask("set a deadline", BrokerOperation.SetDeadline, (ref BrokerWriter body) =>
+        {
+            body.WriteUInt64(checked((ulong)fromNow.Ticks * TimeSpan.NanosecondsPerTick));
+            body.WriteUInt64(0);
+        }, null, fence.Descriptor);
+    }
+
     /// <summary>A fence that signals when both have (<c>SYNC_IOC_MERGE</c>); they stay the caller's.</summary>
     /// <param name="one">Of this host.</param>
     /// <param name="other">Of this host.</param>

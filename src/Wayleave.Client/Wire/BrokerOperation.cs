@@ -111,6 +111,9 @@ public enum BrokerOperation : ushort
     /// <summary>A fence of a command of a ring that is under way, as a descriptor.</summary>
     ExportRingFence = 38,
 
+    /// <summary>A hint for who works on a fence: when somebody would like it to be done.</summary>
+    SetDeadline = 39,
+
     /// <summary>
     /// Begins to use a buffer by a device of the program's own, which stops when told; answered by a number.
     /// </summary>

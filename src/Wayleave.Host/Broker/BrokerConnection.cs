@@ -6,6 +6,11 @@ using Wayleave.Linux.Sharing;
 
 namespace Wayleave.Host.Broker;
 
+// A program can keep this thread in the kernel: to close a descriptor, also one that is thrown away unseen, waits for
+// who has the other end, if that is a socket that lingers. So nothing of the session is held then, and what a program
+// has is given back by somebody else when the program is dead or the host stops. The thread stays until the kernel lets
+// it go, and counts as a connection of its user for as long.
+
 /// <summary>
 /// One program's connection, on a thread of its own, which may wait: it serves nobody else. What makes no sense ends
 /// this connection and nothing more.
@@ -19,9 +24,14 @@ internal sealed class BrokerConnection(
     private static readonly TimeSpan s_spin = TimeSpan.FromMicroseconds(100);
     private static readonly TimeSpan s_soon = TimeSpan.FromMicroseconds(200);
 
+    // For a thread that has nothing to wait for any more; a request that it serves is waited for in any case.
+    private static readonly TimeSpan s_endMax = TimeSpan.FromSeconds(2);
+
     private readonly byte[] _request = new byte[BrokerMessage.BytesMax + 1];
     private readonly byte[] _answer = new byte[BrokerMessage.BytesMax];
+    private readonly Lock _serving = new(); // its thread's while it serves; whoever's while the session ends
     private Thread? _thread;
+    private BrokerProgram? _program; // under _serving; null before and after
     private BrokerSession _session = null!;
     private BufferRequests _buffers = null!;
     private SyncRequests _syncs = null!;
@@ -40,25 +50,42 @@ internal sealed class BrokerConnection(
         _thread.Start();
     }
 
-    /// <summary>Ends the connection and waits for its thread.</summary>
+    /// <summary>Ends the connection, and returns when it has nothing any more.</summary>
     public void Dispose()
     {
         socket.Shutdown();
-        _thread?.Join();
+        if (_thread?.Join(s_endMax) == false)
+        {
+            host.Context.Trace("broker.kept", _thread.Name ?? "");
+            End();
+        }
+    }
+
+    /// <summary>The process is dead: nobody is to be waited for. Returns at once.</summary>
+    private void HandleDeath()
+    {
+        socket.Shutdown();
+        _ = EndLaterAsync();
+    }
+
+    private async Task EndLaterAsync()
+    {
+        await Task.Delay(s_endMax).ConfigureAwait(false);
+        try
+        {
+            End();
+        }
+        catch (Exception e) when (e is not OutOfMemoryException)
+        {
+            host.Context.Trace("broker.failed", e.ToString()); // as in Run
+        }
     }
 
     private void Run()
     {
         try
         {
-            BrokerProgram program = store.Programs.Enter(socket, peer);
-            _session = new BrokerSession(host, store, program);
-            _buffers = new BufferRequests(_session);
-            _syncs = new SyncRequests(_session);
-            _engines = new EngineRequests(_session);
-            _rdma = new RdmaRequests(_session);
-            _rings = new RingRequests(_session, socket.Shutdown);
-            _importers = new ImporterRequests(_session, socket);
+            Begin();
             try
             {
                 socket.ReceiveTimeout = store.GreetingMax;
@@ -71,7 +98,7 @@ internal sealed class BrokerConnection(
             }
             finally
             {
-                End(program);
+                End();
             }
         }
         catch (WayleaveException e)
@@ -89,6 +116,21 @@ internal sealed class BrokerConnection(
         }
     }
 
+    private void Begin()
+    {
+        lock (_serving)
+        {
+            _program = store.Programs.Enter(socket, HandleDeath, peer);
+            _session = new BrokerSession(host, store, _program);
+            _buffers = new BufferRequests(_session);
+            _syncs = new SyncRequests(_session);
+            _engines = new EngineRequests(_session);
+            _rdma = new RdmaRequests(_session);
+            _rings = new RingRequests(_session, socket.Shutdown);
+            _importers = new ImporterRequests(_session, socket);
+        }
+    }
+
     private bool TryServe()
     {
         long start = Stopwatch.GetTimestamp();
@@ -97,23 +139,9 @@ internal sealed class BrokerConnection(
         _asksSoon = Stopwatch.GetElapsedTime(start) < s_soon;
         try
         {
-            if (errno != Errno.Success || length == 0
-                || !BrokerMessage.TryRead(_request.AsSpan(0, length), out BrokerHeader header, out BrokerReader body)
-                || header.IsAnswer || (header.Operation == BrokerOperation.Hello) == _isGreeted)
+            lock (_serving)
             {
-                return false;
-            }
-
-            try
-            {
-                return TryServe(header, ref body, descriptors);
-            }
-            catch (Exception thrown) when (thrown is WayleaveException or LinuxException)
-            {
-                WayleaveException e = ErrnoMap.ToException(thrown, "serve a program"); // out of descriptors, say
-                BrokerWriter refusal = BrokerMessage.Begin(_answer, header with { IsAnswer = true, Errno = e.Errno });
-                refusal.WriteText(e.Message);
-                return TrySend(refusal.Finish());
+                return errno == Errno.Success && length > 0 && _program is not null && TryServe(length, descriptors);
             }
         }
         finally
@@ -122,6 +150,27 @@ internal sealed class BrokerConnection(
             {
                 descriptor.Dispose();
             }
+        }
+    }
+
+    private bool TryServe(int length, FileDescriptor[] descriptors)
+    {
+        if (!BrokerMessage.TryRead(_request.AsSpan(0, length), out BrokerHeader header, out BrokerReader body)
+            || header.IsAnswer || (header.Operation == BrokerOperation.Hello) == _isGreeted)
+        {
+            return false;
+        }
+
+        try
+        {
+            return TryServe(header, ref body, descriptors);
+        }
+        catch (Exception thrown) when (thrown is WayleaveException or LinuxException)
+        {
+            WayleaveException e = ErrnoMap.ToException(thrown, "serve a program"); // out of descriptors, say
+            BrokerWriter refusal = BrokerMessage.Begin(_answer, header with { IsAnswer = true, Errno = e.Errno });
+            refusal.WriteText(e.Message);
+            return TrySend(refusal.Finish());
         }
     }
 
@@ -152,6 +201,7 @@ internal sealed class BrokerConnection(
             BrokerOperation.ExportFence => _syncs.TryExport(ref body, ref reply),
             BrokerOperation.ImportFence => _syncs.TryImport(ref body, descriptors[0]),
             BrokerOperation.DescribeFence => _syncs.TryDescribe(ref body, ref reply, descriptors[0]),
+            BrokerOperation.SetDeadline => _syncs.TrySetDeadline(ref body, descriptors[0]),
             BrokerOperation.MergeFences => _syncs.TryMerge(ref body, ref reply, descriptors),
             BrokerOperation.OpenTimeline => _syncs.TryOpenTimeline(ref body, ref reply),
             BrokerOperation.MakeFence => _syncs.TryMakeFence(ref body, ref reply),
@@ -185,7 +235,7 @@ internal sealed class BrokerConnection(
     private static (int Fewest, int Most) DescriptorsOf(BrokerOperation operation) => operation switch
     {
         BrokerOperation.Import or BrokerOperation.ImportAndMap or BrokerOperation.ImportFence
-            or BrokerOperation.DescribeFence => (1, 1),
+            or BrokerOperation.DescribeFence or BrokerOperation.SetDeadline => (1, 1),
         BrokerOperation.MergeFences => (2, 2),
         BrokerOperation.Copy or BrokerOperation.Submit => (0, MessageSocket.DescriptorsMax),
         _ => (0, 0),
@@ -246,16 +296,26 @@ internal sealed class BrokerConnection(
     private bool TrySend(ReadOnlySpan<byte> message, params ReadOnlySpan<FileDescriptor> descriptors) =>
         socket.Send(message, descriptors, waits: false) == Errno.Success;
 
-    private void End(BrokerProgram program)
+    // Once, whoever comes first; the others wait for it.
+    private void End()
     {
-        try
+        lock (_serving)
         {
-            _engines.End();
-            _session.End();
-        }
-        finally
-        {
-            store.Programs.Leave(program, socket);
+            if (_program is not { } program)
+            {
+                return;
+            }
+
+            _program = null;
+            try
+            {
+                _engines.End();
+                _session.End();
+            }
+            finally
+            {
+                store.Programs.Leave(program, socket);
+            }
         }
     }
 }

@@ -33,8 +33,11 @@ internal sealed class BrokerProgram : IDisposable
 
     public BrokerLedger Ledger { get; }
 
-    /// <summary>Of its connections; a child may have copies of the other ends.</summary>
-    public List<MessageSocket> Sockets { get; } = [];
+    /// <summary>What ends each of its connections; a child may have copies of the other ends.</summary>
+    public Dictionary<MessageSocket, Action> Connections { get; } = [];
+
+    /// <summary>Cancelled when it is dead: nobody waits for an answer.</summary>
+    public CancellationTokenSource Died { get; } = new();
 
     public void Dispose() => Process.Dispose();
 }

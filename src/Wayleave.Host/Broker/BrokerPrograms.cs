@@ -30,16 +30,24 @@ internal sealed class BrokerPrograms(HostContext context, BrokerLimits limits)
         }
     }
 
+    /// <summary>
+    /// Off, who connects is taken for whoever had the number of its process: for the test that must notice.
+    /// </summary>
+    internal bool AsksProcess { get; set; } = true;
+
     /// <summary>The program behind a connection, on whose account everything is.</summary>
+    /// <param name="socket">Of the connection.</param>
+    /// <param name="died">Called when the process is dead, without the host lock.</param>
+    /// <param name="peer">As the kernel says.</param>
     /// <exception cref="WayleaveException">EDQUOT: it has too many connections. ESRCH: it is gone.</exception>
-    public BrokerProgram Enter(MessageSocket socket, UnixPeer peer)
+    public BrokerProgram Enter(MessageSocket socket, Action died, UnixPeer peer)
     {
         // Whoever connected, and not who has its number by now; alive, it is the only one that has it.
         PidFd process = OpenPeer(socket);
         using (context.Enter())
         {
-            BrokerProgram? known = _programs
-                .Find(p => p.ProcessId == peer.ProcessId && !p.IsDead && !p.Process.WaitForExit(TimeSpan.Zero));
+            BrokerProgram? known = _programs.Find(p => p.ProcessId == peer.ProcessId
+                && (!AsksProcess || (!p.IsDead && !p.Process.WaitForExit(TimeSpan.Zero))));
             if (process.WaitForExit(TimeSpan.Zero))
             {
                 process.Dispose();
@@ -58,7 +66,7 @@ internal sealed class BrokerPrograms(HostContext context, BrokerLimits limits)
             }
 
             known.Ledger.Take(BrokerAccount.Connections, "connect");
-            known.Sockets.Add(socket);
+            known.Connections.Add(socket, died);
             return known;
         }
     }
@@ -67,7 +75,7 @@ internal sealed class BrokerPrograms(HostContext context, BrokerLimits limits)
     {
         using (context.Enter())
         {
-            program.Sockets.Remove(socket);
+            program.Connections.Remove(socket);
             program.Ledger.Give(BrokerAccount.Connections);
             ForgetLocked(program);
         }

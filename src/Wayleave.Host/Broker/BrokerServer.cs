@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Net.Sockets;
 using System.Text;
 using Wayleave.Core;
@@ -16,15 +17,14 @@ public sealed class BrokerServer : IDisposable
 {
     private const int Backlog = 64;
 
-    // A thread each. Of the programs of one user no more than leave room for those of others.
-    private const int ConnectionsMax = 1024;
-    private const int ConnectionsPerUserMax = 512;
-
     private readonly WayleaveHost _host;
     private readonly Socket _listener;
     private readonly BrokerWatch _watch;
     private readonly Thread _thread;
     private readonly List<BrokerConnection> _connections = []; // under itself
+
+    // To close them may wait for who connected: what they have sent is in them. No thread but this one waits for that.
+    private readonly BlockingCollection<MessageSocket> _refused = [];
     private volatile bool _stopping;
 
     private BrokerServer(WayleaveHost host, string path, Socket listener)
@@ -33,6 +33,7 @@ public sealed class BrokerServer : IDisposable
         Store = new BrokerStore(host, host.Config.Broker.Limits);
         host.Broker = Store;
         _watch = new BrokerWatch(Store);
+        new Thread(CloseRefused) { IsBackground = true, Name = "wayleave broker refused" }.Start();
         _thread = new Thread(Accept) { IsBackground = true, Name = "wayleave broker" };
         _thread.Start();
     }
@@ -41,6 +42,24 @@ public sealed class BrokerServer : IDisposable
     public string SocketPath { get; }
 
     internal BrokerStore Store { get; }
+
+    /// <summary>A thread each.</summary>
+    internal int ConnectionsMax { get; set; } = 1024;
+
+    /// <summary>Of the programs of one user: no more than leave room for those of others.</summary>
+    internal int ConnectionsPerUserMax { get; set; } = 512;
+
+    /// <summary>Connections whose thread is there.</summary>
+    internal int ConnectionCount
+    {
+        get
+        {
+            lock (_connections)
+            {
+                return _connections.Count;
+            }
+        }
+    }
 
     /// <summary>Starts to listen at the socket of the host's configuration.</summary>
     /// <param name="host">Runs; disposed after this.</param>
@@ -109,6 +128,7 @@ public sealed class BrokerServer : IDisposable
         File.Delete(SocketPath);
         _listener.Dispose();
         _thread.Join();
+        _refused.CompleteAdding();
         BrokerConnection[] connections;
         lock (_connections)
         {
@@ -134,6 +154,15 @@ public sealed class BrokerServer : IDisposable
         catch (SocketException e) when (e.SocketErrorCode == SocketError.ConnectionRefused)
         {
             return false;
+        }
+    }
+
+    // Ends by itself when the server is disposed and those that were refused are closed.
+    private void CloseRefused()
+    {
+        foreach (MessageSocket socket in _refused.GetConsumingEnumerable())
+        {
+            socket.Dispose();
         }
     }
 
@@ -171,7 +200,7 @@ public sealed class BrokerServer : IDisposable
         }
         catch (ArgumentException)
         {
-            socket.Dispose(); // it has gone already
+            _refused.Add(socket); // it has gone already
             return;
         }
 
@@ -179,7 +208,7 @@ public sealed class BrokerServer : IDisposable
             && !_host.Config.Broker.Users.Contains(peer.UserId))
         {
             _host.Context.Trace("broker.stranger", $"user {peer.UserId}", peer.ProcessId);
-            socket.Dispose();
+            _refused.Add(socket);
             return;
         }
 
@@ -190,7 +219,7 @@ public sealed class BrokerServer : IDisposable
                 || _connections.Count(c => c.UserId == peer.UserId) >= ConnectionsPerUserMax)
             {
                 _host.Context.Trace("broker.full", $"user {peer.UserId}", peer.ProcessId);
-                socket.Dispose();
+                _refused.Add(socket);
                 return;
             }
 

@@ -72,9 +72,14 @@ internal sealed class BrokerStore
             program.IsDead = true;
             touched = [.. Buffers.AllLocked.Where(b => b.Mappings.Exists(m => ReferenceEquals(m.Program, program)))];
             Context.Trace("broker.death", program.Holder, touched.Length);
-            foreach (Linux.Sharing.MessageSocket socket in program.Sockets)
+            if (program.Connections.Count > 0)
             {
-                Context.Defer(socket.Shutdown);
+                Context.Defer(program.Died.Cancel);
+            }
+
+            foreach (Action died in program.Connections.Values)
+            {
+                Context.Defer(died);
             }
 
             Programs.ForgetLocked(program);

@@ -184,11 +184,13 @@ internal sealed class BufferRequests(BrokerSession session)
             Reason = $"taken back by {Program.Holder}",
             Timeout = TimeSpan.FromMilliseconds(Math.Min(timeoutMs, ControlEndpoints.RevokeTimeoutMsMax)),
         };
-        // It may be given an hour; a host that stops does not wait for that.
+        // It may be given an hour; a host that stops does not wait for that, nor for a program that is dead.
+        using CancellationTokenSource over =
+            CancellationTokenSource.CreateLinkedTokenSource(Store.Stopping.Token, Program.Died.Token);
         Task<RetirementProof> proven = Store.Buffers.RevokeAsync(buffer, policy);
         try
         {
-            Write(ref reply, proven.WaitAsync(Store.Stopping.Token).GetAwaiter().GetResult());
+            Write(ref reply, proven.WaitAsync(over.Token).GetAwaiter().GetResult());
         }
         catch (OperationCanceledException)
         {

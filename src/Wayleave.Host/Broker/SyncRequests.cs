@@ -50,6 +50,29 @@ internal sealed class SyncRequests(BrokerSession session)
         return true;
     }
 
+    public bool TrySetDeadline(ref BrokerReader body, FileDescriptor descriptor)
+    {
+        if (!body.TryReadUInt64(out ulong nanoseconds) || !body.TryReadUInt64(out ulong padding) || !body.IsEnd)
+        {
+            return false;
+        }
+
+        const string Operation = "set a deadline";
+        SyncFile file = session.Store.Syncs.Find(descriptor)
+            ?? throw new WayleaveException(Errno.EBADF, Operation, "it stands for no fence of this host");
+        using (session.Host.Context.Enter())
+        {
+            // Of the engine's clock nothing is known there, and so it counts from now.
+            TimeSpan deadline = nanoseconds <= long.MaxValue
+                ? session.Host.Context.Now + TimeSpan.FromTicks((long)nanoseconds / TimeSpan.NanosecondsPerTick)
+                : throw new WayleaveException(Errno.EINVAL, Operation, "it is too far away");
+            Errno errno = file.TrySetDeadline(deadline, padding);
+            return errno == Errno.Success
+                ? true
+                : throw new WayleaveException(errno, Operation, "the padding is not zero");
+        }
+    }
+
     public bool TryDescribe(ref BrokerReader body, ref BrokerReply reply, FileDescriptor descriptor)
     {
         if (!body.IsEnd)

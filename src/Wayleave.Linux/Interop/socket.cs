@@ -19,6 +19,7 @@ internal static class socket
     internal const int SO_SNDBUF = 7;
     internal const int SO_RCVBUF = 8;
     internal const int SO_PEERCRED = 17;
+    internal const int SO_ATTACH_FILTER = 26;
     internal const int SO_SNDBUFFORCE = 32;
     internal const int SO_RCVBUFFORCE = 33;
     internal const int SO_MEMINFO = 55;
@@ -38,6 +39,23 @@ internal static class socket
     internal const int MSG_NOSIGNAL = 0x4000;
     internal const int MSG_ZEROCOPY = 0x4000000;
     internal const int MSG_CMSG_CLOEXEC = 0x40000000;
+}
+
+// <linux/filter.h>
+internal struct sock_filter
+{
+    internal const ushort BPF_RET_K = 0x06; // BPF_RET | BPF_K
+
+    internal ushort code;
+    internal byte jt;
+    internal byte jf;
+    internal uint k;
+}
+
+internal unsafe struct sock_fprog
+{
+    internal ushort len;
+    internal sock_filter* filter;
 }
 
 internal unsafe struct iovec

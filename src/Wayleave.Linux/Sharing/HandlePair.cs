@@ -6,8 +6,9 @@ namespace Wayleave.Linux.Sharing;
 // by dup, fork and SCM_RIGHTS, in whatever process, and those that are in flight; when the last is closed the other end
 // hangs up. A socket's cookie names the end for good: the kernel hands none out twice.
 //
-// Nothing can be put into the kept end: a descriptor that lay there unread would be a copy that no process has. An end
-// that is to be signalled cannot be shut for that (shut both ways it would hang up), so what comes there is its end.
+// Nothing can be put into the kept end: a descriptor that lay there unread would be a copy that no process has, and to
+// close it may wait for whoever put it there (a socket that lingers). An end that is to be signalled cannot be shut for
+// that (shut both ways it would hang up), so a filter throws away what comes, in the call of whoever sends it.
 
 /// <summary>A descriptor to be given away, and the end by which its maker learns that no copy of it is left.</summary>
 public sealed unsafe class HandlePair : IDisposable
@@ -57,7 +58,8 @@ public sealed unsafe class HandlePair : IDisposable
 
         FileDescriptor given = new(numbers[0], ownsHandle: true);
         FileDescriptor kept = new(numbers[1], ownsHandle: true);
-        if (TryReadCookie(given, out ulong cookie) && (isSignal || Libc.shutdown(kept, socket.SHUT_RD) == 0))
+        if (TryReadCookie(given, out ulong cookie)
+            && (isSignal ? TryTossAll(kept) : Libc.shutdown(kept, socket.SHUT_RD) == 0))
         {
             return new HandlePair(given, kept, cookie, isSignal);
         }
@@ -65,6 +67,14 @@ public sealed unsafe class HandlePair : IDisposable
         given.Dispose();
         kept.Dispose();
         throw new LinuxException("getsockopt(SO_COOKIE)", "a handle", Core.Errno.EOPNOTSUPP);
+    }
+
+    private static bool TryTossAll(FileDescriptor kept)
+    {
+        sock_filter none = new() { code = sock_filter.BPF_RET_K, k = 0 };
+        sock_fprog program = new() { len = 1, filter = &none };
+        return Libc.setsockopt(
+            kept, socket.SOL_SOCKET, socket.SO_ATTACH_FILTER, &program, (uint)sizeof(sock_fprog)) == 0;
     }
 
     /// <summary>The cookie of a descriptor that somebody sent; false for one that is no socket.</summary>

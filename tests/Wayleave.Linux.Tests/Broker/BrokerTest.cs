@@ -210,6 +210,9 @@ internal sealed class ForeignProgram : IDisposable
         return child;
     }
 
+    /// <summary>A child that it has, and that is killed with it.</summary>
+    public void Adopt(int child) => _children.Add(child);
+
     /// <summary>kill -9, and waits until the kernel has taken it down.</summary>
     public void Kill()
     {
@@ -220,7 +223,7 @@ internal sealed class ForeignProgram : IDisposable
     public void KillChild(int child)
     {
         _children.Remove(child);
-        using Process process = Process.GetProcessById(child);
+        using PidFd process = PidFd.Open(child); // .NET remembers who had the number before
         process.Kill();
     }
 

@@ -14,6 +14,7 @@ public sealed class DeviceTests : BrokerTest
     {
         Accelerators = [new AcceleratorConfig { MemoryBytes = 8 << 20 }],
         Nvmes = [new NvmeConfig { MemoryBufferBytes = 4 << 20 }],
+        Vfios = [new VfioConfig { Bars = [new VfioBarConfig { Index = 2, SizeBytes = 4 << 20 }] }],
     };
 
     [Fact]
@@ -105,6 +106,53 @@ public sealed class DeviceTests : BrokerTest
         await UntilAsync("the memory is the drive's", () => Find("part") is null);
         using ClientBuffer whole = drive.Allocate("whole", 4 << 20, ClientStorage.Revocable);
         Assert.Equal(Errno.ENOMEM, Refusal(() => drive.Allocate("more", 4096, ClientStorage.Revocable)));
+    }
+
+    [Fact]
+    public async Task A_part_of_a_BAR_in_the_hands_of_VFIO_is_taken_back_at_once_and_never_mapped()
+    {
+        using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "test");
+        using BrokerClient user = BrokerClient.Connect(Server.SocketPath, "user");
+        ClientDevice vfio = client.OpenDevice("vfio0"), gpu = user.OpenDevice("gpu0"), nic = user.OpenDevice("rdma0");
+        Assert.Equal(4UL << 20, vfio.MemoryBytes);
+        Assert.Equal(Errno.EOPNOTSUPP, Refusal(() => vfio.Allocate("x", Size)));
+        Assert.Equal(Errno.EOPNOTSUPP, Refusal(() => vfio.Allocate("x", Size, ClientStorage.Withdrawable)));
+        Assert.Equal(Errno.EOPNOTSUPP, Refusal(() => vfio.Allocate("x", Size, ClientStorage.Fixed)));
+        using ClientBuffer part = vfio.Allocate("part", Size, ClientStorage.Revocable);
+        Assert.Equal(Errno.EOPNOTSUPP, Refusal(part.Map));
+        using FileDescriptor descriptor = part.Export();
+        using ClientBuffer taken = user.Import(descriptor);
+        Assert.Equal(Errno.EOPNOTSUPP, Refusal(taken.Map));
+        using ClientBuffer local = gpu.Allocate("local", Size);
+        using (ClientMapping mapping = local.Map())
+        {
+            mapping.Memory.Span.Fill(0x77);
+        }
+
+        // A GPU's engine and a NIC reach it, until its owner takes it back.
+        using ClientFence there = gpu.Copy(local, 0, taken, 0, Size);
+        using ClientBuffer back = gpu.Allocate("back", Size);
+        using ClientFence here = gpu.Copy(taken, 0, back, 0, Size, there);
+        Assert.True(here.Wait(TimeSpan.FromSeconds(30)));
+        using (ClientMapping seen = back.Map())
+        {
+            Assert.False(seen.Memory.Span.ContainsAnyExcept((byte)0x77));
+        }
+
+        Assert.Equal(
+            Errno.EOPNOTSUPP,
+            Refusal(() => nic.Register(taken, 0, Size, ClientRegionAccess.RemoteRead, ClientRegionKind.Pinned)));
+        using ClientRegion region = nic.Register(taken, 0, Size, ClientRegionAccess.RemoteRead);
+        Assert.Contains(
+            "\"grade\":\"Retired\"", part.Revoke(TimeSpan.FromSeconds(30)), StringComparison.Ordinal);
+        Assert.Equal(Errno.ENODEV, Refusal(() => gpu.Copy(local, 0, taken, 0, Size)));
+        region.Dispose();
+        taken.Dispose();
+        part.Dispose();
+        descriptor.Dispose();
+        await UntilAsync("the part is the device's", () => Find("part") is null);
+        using ClientBuffer whole = vfio.Allocate("whole", 4 << 20, ClientStorage.Revocable);
+        Assert.Equal(Errno.ENOSPC, Refusal(() => vfio.Allocate("more", 4096, ClientStorage.Revocable)));
     }
 
     private static Errno Refusal(Action action) => Assert.Throws<BrokerException>(action).Errno;

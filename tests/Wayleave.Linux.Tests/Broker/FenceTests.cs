@@ -1,5 +1,7 @@
 using Wayleave.Client;
+using Wayleave.Client.Wire;
 using Wayleave.Core;
+using Wayleave.Core.Fences;
 using Wayleave.Host.Control;
 using Wayleave.Linux.Sharing;
 using Xunit;
@@ -237,7 +239,35 @@ public sealed class FenceTests : BrokerTest
     }
 
     [Fact]
-    public async Task Who_writes_to_a_fence_or_puts_it_into_itself_ends_it_for_all_and_leaves_nothing_behind()
+    public void A_deadline_is_a_hint_to_who_works_on_a_fence_and_the_earliest_counts()
+    {
+        using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "test");
+        using BrokerClient other = BrokerClient.Connect(Server.SocketPath, "other");
+        using ClientTimeline timeline = client.OpenTimeline("t");
+        using ClientFence one = timeline.MakeFence(1), two = timeline.MakeFence(2), merged = client.Merge(one, two);
+        Fence Of(ClientFence fence) => Server.Store.Syncs.Find(fence.Descriptor)!.Fence;
+        TimeSpan before = Host.Context.Now;
+        other.SetDeadline(merged, TimeSpan.FromSeconds(100)); // whoever has it may
+        client.SetDeadline(one, TimeSpan.FromSeconds(50));
+        client.SetDeadline(one, TimeSpan.FromSeconds(70));
+        TimeSpan after = Host.Context.Now;
+        Assert.InRange(
+            Of(one).Deadline!.Value, before + TimeSpan.FromSeconds(50), after + TimeSpan.FromSeconds(50));
+        Assert.InRange(
+            Of(two).Deadline!.Value, before + TimeSpan.FromSeconds(100), after + TimeSpan.FromSeconds(100));
+        timeline.Advance(2);
+        client.SetDeadline(merged, TimeSpan.Zero); // too late, and no error
+        Assert.Equal(Errno.EINVAL, Refusal(() => client.SetDeadline(one, TimeSpan.FromDays(365 * 300))));
+        Assert.Equal(Errno.EINVAL, Refusal(() => client.Ask(
+            "test", BrokerOperation.SetDeadline, (ref BrokerWriter body) =>
+            {
+                body.WriteUInt64(1);
+                body.WriteUInt64(1);
+            }, null, one.Descriptor)));
+    }
+
+    [Fact]
+    public async Task What_is_written_to_a_fence_or_a_handle_is_thrown_away_also_itself()
     {
         ForeignProgram one = await StartAsync(), other = await StartAsync();
         int fence = await SpinAsync(one);

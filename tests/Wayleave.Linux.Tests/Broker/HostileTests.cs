@@ -1,3 +1,4 @@
+using System.Net.Sockets;
 using Wayleave.Client;
 using Wayleave.Client.Wire;
 using Wayleave.Core;
@@ -25,6 +26,40 @@ public sealed class HostileTests : BrokerTest
         Assert.EndsWith(" gone", answer, StringComparison.Ordinal);
         await UntilAsync("they are closed", () => OpenDescriptors() < before);
         await other.OkAsync("open gpu0");
+    }
+
+    [Fact]
+    public void Descriptors_of_other_kinds_stand_for_nothing_and_the_connection_goes_on()
+    {
+        using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "test");
+        using BrokerClient other = BrokerClient.Connect(Server.SocketPath, "other");
+        using ClientBuffer buffer = client.OpenDevice("gpu0").Allocate("x", 4096);
+        using ClientTimeline timeline = client.OpenTimeline("t");
+        using ClientFence fence = timeline.MakeFence(1);
+        using EventFd counter = new();
+        using HandlePair pair = HandlePair.Create(), signal = HandlePair.CreateSignal();
+        using DescriptorWatch watch = new();
+        using Socket tcp = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        using FileStream file = File.OpenRead("/dev/zero"), self = File.OpenRead("/proc/self/status");
+        FileDescriptor[] kinds =
+        [
+            counter.Descriptor, pair.Given, pair.Kept, signal.Given, signal.Kept, MemFd.Create("m", 4096),
+            new((int)tcp.Handle, ownsHandle: false), new((int)file.SafeFileHandle.DangerousGetHandle(), false),
+            new((int)self.SafeFileHandle.DangerousGetHandle(), false),
+        ];
+        foreach (FileDescriptor kind in kinds)
+        {
+            Assert.Equal(Errno.EINVAL, Refusal(() => client.Import(kind)));
+            Assert.Equal(Errno.EINVAL, Refusal(() => client.ImportAndMap(kind, out _)));
+            Assert.Equal(Errno.EBADF, Refusal(() => client.Describe(ClientFence.FromDescriptor(kind))));
+        }
+
+        // And what stands for a fence is no buffer, nor the other way round.
+        using FileDescriptor handle = buffer.Export();
+        Assert.Equal(Errno.EINVAL, Refusal(() => other.Import(fence.Descriptor)));
+        Assert.Equal(Errno.EBADF, Refusal(() => other.Describe(ClientFence.FromDescriptor(handle))));
+        using ClientBuffer imported = other.Import(handle);
+        Assert.Equal("x", imported.Name);
     }
 
     [Fact]
@@ -123,6 +158,8 @@ public sealed class HostileTests : BrokerTest
         Assert.Equal(Errno.EBADF, Ask(client, BrokerOperation.Submit, second.Number, new byte[64]));
         Assert.Equal(Errno.EBADF, Ask(client, BrokerOperation.Unmap, second.Number));
     }
+
+    private static Errno Refusal<T>(Func<T> action) => Assert.Throws<BrokerException>(() => { action(); }).Errno;
 
     private static Errno Ask(BrokerClient client, BrokerOperation operation, uint number, byte[]? more = null) =>
         Assert.Throws<BrokerException>(() => client.Ask("test", operation, (ref BrokerWriter body) =>

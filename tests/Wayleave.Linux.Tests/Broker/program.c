@@ -3,7 +3,10 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +14,9 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum {
@@ -235,6 +240,44 @@ static void flood(const int *fds, int count)
     memcpy(CMSG_DATA(c), fds, sizeof(int) * count);
     ssize_t sent = sendmsg(broker, &m, MSG_NOSIGNAL);
     printf(sent < 0 ? "error %d sendmsg\n" : "ok\n", errno);
+}
+
+// A TCP socket whose close waits, as long as somebody has the other end and does not read.
+static int lingering(void)
+{
+    struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t size = sizeof(at);
+    static char bytes[65536];
+    int listener = socket(AF_INET, SOCK_STREAM, 0), near = socket(AF_INET, SOCK_STREAM, 0);
+    if (bind(listener, (struct sockaddr *)&at, size) < 0 || listen(listener, 1) < 0
+        || getsockname(listener, (struct sockaddr *)&at, &size) < 0
+        || connect(near, (struct sockaddr *)&at, size) < 0 || accept(listener, NULL, NULL) < 0)
+        return -1;
+    close(listener);
+    struct linger hour = { 1, 3600 };
+    setsockopt(near, SOL_SOCKET, SO_LINGER, &hour, sizeof(hour));
+    while (send(near, bytes, sizeof(bytes), MSG_DONTWAIT) > 0);
+    return near;
+}
+
+// Goes on in a child of that number, which has nothing of the broker.
+static void be_born(pid_t number)
+{
+    struct clone_args args = {
+        .exit_signal = SIGCHLD, .set_tid = (uint64_t)(uintptr_t)&number, .set_tid_size = 1,
+    };
+    fflush(stdout);
+    pid_t child = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    if (child > 0) {
+        waitpid(child, NULL, 0);
+        _exit(0);
+    }
+    if (child < 0) {
+        printf("error %d clone3\n", errno);
+        return;
+    }
+    close(broker);
+    printf("ok %d\n", getpid());
 }
 
 static void run(char *line)
@@ -480,6 +523,28 @@ static void run(char *line)
         printf("ok\n");
     } else if (!strcmp(word, "dup")) {
         printf("ok %d\n", dup(atoi(a)));
+    } else if (!strcmp(word, "born")) { // PID
+        be_born(atoi(a));
+    } else if (!strcmp(word, "linger")) { // PAIR FDS: after the host has waited for completions of PAIR, it closes that
+        int near = lingering();
+        if (near < 0) {
+            printf("error %d lingering\n", errno);
+            return;
+        }
+        begin(OP_COMPLETIONS); put32((uint32_t)atoi(a)); put32(1000);
+        u32(4, (uint32_t)length);
+        send_with(broker, message, length, -1);
+        int fds[32];
+        for (int i = 0; i < 32; i++) fds[i] = near;
+        flood(fds, atoi(b));
+        close(near);
+    } else if (!strcmp(word, "half")) { // it says nothing more
+        printf(shutdown(broker, SHUT_WR) < 0 ? "error %d shutdown\n" : "ok\n", errno);
+    } else if (!strcmp(word, "shoot")) { // OPERATION NUMBER [NUMBER]: asks, and does not wait for an answer
+        begin((uint16_t)atoi(a)); put32((uint32_t)atoi(b));
+        if (*c) put32((uint32_t)atoi(c));
+        u32(4, (uint32_t)length);
+        printf(send_with(broker, message, length, -1) < 0 ? "error %d send\n" : "ok\n", errno);
     } else if (!strcmp(word, "fork")) { // a child that has everything and does nothing; 'keep' also the connection
         fflush(stdout);
         pid_t child = fork();
