@@ -5,21 +5,16 @@ namespace Wayleave.Core.AddressSpaces;
 // migrate_device.c, struct migrate_vma. A page in the set is locked from Collect to Finish. Meanwhile no page table
 // shows it: whoever touches it finds a migration entry and waits for the lock. A page whose Destination is null, or
 // that is no longer to migrate, goes back to where it was, whatever happened in between.
-//
-// A folio is one entry of the set. Others may split it while it is locked (a fork, a partial unmap): its pages are
-// locked one by one then, and before the set goes on it takes them up as such.
 
 /// <summary>Pages on their way from one kind of memory to another. Host lock held.</summary>
 internal sealed class MigrationSet(SpaceOperation operation, object? owner)
 {
-    private Entry[] _pages = [];
-    private int _count;
-    private bool _hasFolios;
+    private readonly MigrationPages _pages = new(operation);
     private AddressSpace? _space;
     private bool _isFinished;
 
     /// <summary>Pages that were collected.</summary>
-    public int Count => _count;
+    public int Count => _pages.Count;
 
     /// <summary>Pages that have changed places, once finished.</summary>
     public int MigratedCount { get; private set; }
@@ -68,7 +63,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     {
         if (frame.TryLockAll(operation.Activity))
         {
-            Add(frame, 0);
+            _pages.Add(frame, 0);
         }
     }
 
@@ -82,7 +77,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
             yield break;
         }
 
-        for (int i = 0; i < _count; i++)
+        for (int i = 0; i < _pages.Count; i++)
         {
             while (_pages[i] is { CanMigrate: true, Source: { MapCount: > 0 } source })
             {
@@ -97,7 +92,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                         yield return pause;
                     }
 
-                    FollowSplits();
+                    _pages.FollowSplits();
                     if (round.State != InvalidationState.Started)
                     {
                         operation.Cycle = round.Cycle ?? operation.Cycle;
@@ -114,7 +109,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                 }
 
                 yield return "isolate a page";
-                FollowSplits();
+                _pages.FollowSplits();
             }
 
             if (_pages[i] is { CanMigrate: true, Source.HolderCount: > 0 })
@@ -127,11 +122,11 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     /// <summary>The driver's part, towards a device: as many targets as it has, then one copy.</summary>
     public IEnumerable<Pause> CopyTo(DeviceMemory target)
     {
-        FollowSplits();
-        GiveFolioTargets(target.TryAllocateFolio);
-        PageFrame?[] fresh = new PageFrame?[CountWithoutTarget()];
+        _pages.FollowSplits();
+        _pages.GiveFolioTargets(target.TryAllocateFolio);
+        PageFrame?[] fresh = new PageFrame?[_pages.CountWithoutTarget()];
         int taken = target.TryAllocateMany(fresh);
-        GiveTargets(fresh.AsSpan(0, taken));
+        _pages.GiveTargets(fresh.AsSpan(0, taken));
         return Copy(target.Driver);
     }
 
@@ -158,8 +153,8 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
 
         yield return "copy";
-        FollowSplits();
-        for (int i = 0; i < _count; i++)
+        _pages.FollowSplits();
+        for (int i = 0; i < _pages.Count; i++)
         {
             if (_pages[i] is { CanMigrate: true, Destination: { } to, Source: { } from })
             {
@@ -175,8 +170,8 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     public IEnumerable<Pause> MovePages()
     {
         yield return "move pages";
-        FollowSplits();
-        for (int i = 0; i < _count; i++)
+        _pages.FollowSplits();
+        for (int i = 0; i < _pages.Count; i++)
         {
             _pages[i].CanMigrate &= _pages[i].Destination is not null;
             if (_pages[i] is not { CanMigrate: true, Destination: { } to })
@@ -211,8 +206,8 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
 
         _isFinished = true;
-        FollowSplits();
-        foreach (ref Entry page in _pages.AsSpan(0, _count))
+        _pages.FollowSplits();
+        foreach (ref MigrationPage page in _pages.All)
         {
             Finish(ref page);
         }
@@ -241,7 +236,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                 continue;
             }
 
-            Reserve(entries.Length);
+            _pages.Reserve(entries.Length);
             for (int i = 0; i < entries.Length; i++)
             {
                 ref PageEntry entry = ref entries[i];
@@ -251,7 +246,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                 if (isUsual)
                 {
                     PageTable.BeginMigration(ref entry, entry.Frame!);
-                    Add(entry.Frame, page + (ulong)i);
+                    _pages.Add(entry.Frame, page + (ulong)i);
                 }
                 else
                 {
@@ -271,57 +266,10 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         if (IsSelected(whole, folio, select) && folio.TryLockAll(operation.Activity))
         {
             space.Table.BeginMigrationOfWhole(page);
-            Add(folio, page);
+            _pages.Add(folio, page);
         }
 
         return count;
-    }
-
-    private void Add(PageFrame? frame, ulong page)
-    {
-        Reserve(1);
-        _hasFolios |= frame is { IsFolio: true };
-        _pages[_count++] = new Entry
-        {
-            Source = frame,
-            Page = page,
-            Count = frame?.PageCount ?? 1,
-            CanMigrate = true,
-        };
-    }
-
-    // Others have split a folio of the set.
-    private void FollowSplits()
-    {
-        if (!_hasFolios || !Memory.Host.Has(CoreDefences.FollowsSplits))
-        {
-            return;
-        }
-
-        for (int i = _count - 1; i >= 0; i--)
-        {
-            if (_pages[i] is { Count: > 1, Source.IsFolio: false })
-            {
-                TakeUpPages(i);
-            }
-        }
-    }
-
-    // A folio of the set is single pages from now on: the first where it was, the others at the end.
-    private void TakeUpPages(int index)
-    {
-        Entry folio = _pages[index];
-        folio.Source!.Split();
-        folio.Destination?.Split();
-        Reserve(folio.Count - 1);
-        for (int i = 1; i < folio.Count; i++)
-        {
-            Entry page = folio with { Count = 1, Page = folio.Page + (ulong)i, Source = folio.Source.PartAt(i) };
-            page.Destination = folio.Destination?.PartAt(i);
-            _pages[_count++] = page;
-        }
-
-        _pages[index].Count = 1;
     }
 
     private static void ReplaceByMigration(AddressSpace space, ulong at, PageFrame source)
@@ -342,62 +290,6 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
     }
 
-    private void Reserve(int more)
-    {
-        if (_count + more > _pages.Length)
-        {
-            Array.Resize(ref _pages, Math.Max(_count + more, 2 * _pages.Length));
-        }
-    }
-
-    private int CountWithoutTarget()
-    {
-        int count = 0;
-        foreach (ref readonly Entry page in _pages.AsSpan(0, _count))
-        {
-            count += page.CanMigrate && page.Destination is null ? 1 : 0;
-        }
-
-        return count;
-    }
-
-    // A folio goes to a folio; where none is free it is split, and its pages go wherever there is room.
-    private void GiveFolioTargets(Func<int, PageFrame?> allocate)
-    {
-        for (int i = _hasFolios ? _count - 1 : -1; i >= 0; i--)
-        {
-            ref Entry page = ref _pages[i];
-            if (page is not { Count: > 1, CanMigrate: true })
-            {
-                continue;
-            }
-
-            page.Destination = allocate(page.Source!.Order);
-            if (page.Destination is { } target)
-            {
-                target.TryLockAll(operation.Activity);
-            }
-            else
-            {
-                TakeUpPages(i);
-            }
-        }
-    }
-
-    private void GiveTargets(ReadOnlySpan<PageFrame?> fresh)
-    {
-        int next = 0;
-        for (int i = 0; i < _count && next < fresh.Length; i++)
-        {
-            ref Entry page = ref _pages[i];
-            if (page.CanMigrate && page.Destination is null)
-            {
-                page.Destination = fresh[next++];
-                page.Destination!.TryLock(operation.Activity);
-            }
-        }
-    }
-
     private void CollectPage(AddressSpace space, ulong page, MigrationSelect select)
     {
         PageEntry entry = space.Table.Peek(page);
@@ -407,7 +299,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         {
             if ((select & MigrationSelect.System) != 0 && space.FindRegion(page * PageFrame.SizeBytes)?.File is null)
             {
-                Add(null, page);
+                _pages.Add(null, page);
             }
 
             return;
@@ -420,7 +312,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
 
         space.Table.ReplaceByMigration(page);
-        Add(frame, page);
+        _pages.Add(frame, page);
     }
 
     private bool IsSelected(in PageEntry entry, PageFrame frame, MigrationSelect select)
@@ -438,12 +330,12 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
 
     private IEnumerable<Pause> AllocateHome(bool mayBeMovable)
     {
-        FollowSplits();
-        GiveFolioTargets(order => Memory.TryAllocateFolio(order, mayBeMovable, isCleared: false));
-        PageFrame?[] many = new PageFrame?[CountWithoutTarget()];
+        _pages.FollowSplits();
+        _pages.GiveFolioTargets(order => Memory.TryAllocateFolio(order, mayBeMovable, isCleared: false));
+        PageFrame?[] many = new PageFrame?[_pages.CountWithoutTarget()];
         int taken = Memory.TryAllocateMany(many, mayBeMovable);
-        GiveTargets(many.AsSpan(0, taken));
-        for (int i = 0; i < _count; i++)
+        _pages.GiveTargets(many.AsSpan(0, taken));
+        for (int i = 0; i < _pages.Count; i++)
         {
             if (!_pages[i].CanMigrate || _pages[i].Destination is not null)
             {
@@ -457,7 +349,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                 yield return pause;
             }
 
-            FollowSplits();
+            _pages.FollowSplits();
             PageFrame? fresh = slot.Frame;
             if (fresh is null)
             {
@@ -472,9 +364,9 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     private IEnumerable<Pause> Copy(IDeviceMemoryDriver driver)
     {
         yield return "copy";
-        FollowSplits();
-        List<PageCopy> copies = new(_count);
-        for (int i = 0; i < _count; i++)
+        _pages.FollowSplits();
+        List<PageCopy> copies = new(_pages.Count);
+        for (int i = 0; i < _pages.Count; i++)
         {
             if (_pages[i] is { CanMigrate: true, Destination: { } to })
             {
@@ -495,12 +387,12 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
             yield return new Pause("wait for the copy", () => wait.IsCompleted) { IsUninterruptible = true };
             errno = wait.Errno != Errno.Success ? wait.Errno : fence.Error;
             operation.Cycle = wait.Cycle ?? operation.Cycle;
-            FollowSplits();
+            _pages.FollowSplits();
         }
 
         if (errno != Errno.Success)
         {
-            for (int i = 0; i < _count; i++)
+            for (int i = 0; i < _pages.Count; i++)
             {
                 _pages[i].CanMigrate = false;
             }
@@ -549,13 +441,13 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
         }
     }
 
-    private static void Restore(ref Entry page)
+    private static void Restore(ref MigrationPage page)
     {
         page.CanMigrate = false;
         RestoreEntries(page.Source!, page.Source!);
     }
 
-    private void Finish(ref Entry page)
+    private void Finish(ref MigrationPage page)
     {
         (PageFrame? source, PageFrame? destination) = (page.Source, page.Destination);
         if (source is not null)
@@ -591,19 +483,5 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
                 space.Table.RestoreFromMigration(at, now);
             }
         }
-    }
-
-    private struct Entry
-    {
-        public PageFrame? Source;
-        public PageFrame? Destination;
-        public ulong Page;
-
-        /// <summary>How many pages it is: more than 1 for a folio.</summary>
-        public int Count;
-        public bool CanMigrate;
-
-        /// <summary>The content is in the destination, and that is what entries show from now on.</summary>
-        public bool HasMoved;
     }
 }
