@@ -4,8 +4,8 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// Both ends of congestion control at one queue pair: CNPs to its peer when marked packets come, and the rate that the
-/// peer's CNPs ask for. Port token held by the caller.
+/// Both ends of congestion control at one queue pair: CNPs to its peer, or to whoever sends it datagrams, when marked
+/// packets come, and the rate that CNPs ask for. A datagram queue pair has one rate, whoever it sends to. Port token held by the caller.
 /// </summary>
 internal sealed class Congestion(QueuePair pair, RdmaPort port, CongestionOptions options)
 {
@@ -32,6 +32,27 @@ internal sealed class Congestion(QueuePair pair, RdmaPort port, CongestionOption
             port.Urge(TransmitUrgency.Now);
             SendOrder.ScheduleResponses(pair);
         }
+    }
+
+    /// <summary>As the other, for a datagram: its sender is told, of all senders one in the interval.</summary>
+    /// <param name="arrival">Where it comes from.</param>
+    /// <param name="sender">The queue pair there.</param>
+    /// <param name="now">The time.</param>
+    public void HandleMark(in Arrival arrival, uint sender, TimeSpan now)
+    {
+        port.Counters.CongestionMarks++;
+        if (now < _nextNotification)
+        {
+            return;
+        }
+
+        // A sender that we never sent to listens where all do.
+        _nextNotification = now + options.NotificationInterval;
+        AddressVector to = port.Peers.Find(arrival.Link, arrival.Source)?.Address ?? new AddressVector(arrival.Source);
+        Span<byte> packet = stackalloc byte[PacketBytes];
+        Write(packet, sender, new IcrcFlow(arrival.Link.Gid, to.Destination, arrival.Link.UdpPort, to.DestinationPort), 0);
+        port.SendAlone(arrival.Link, to, packet);
+        port.Urge(TransmitUrgency.Now);
     }
 
     /// <summary>The peer says that what we send is too much.</summary>
@@ -63,18 +84,23 @@ internal sealed class Congestion(QueuePair pair, RdmaPort port, CongestionOption
             return BuildResult.DoesNotFit;
         }
 
+        Write(packet, pair.DestQpNumber, pair.Peer.Outbound, superPacket.Count);
+        superPacket.Commit(PacketBytes);
+        _isOwed = false;
+        return BuildResult.Built;
+    }
+
+    private void Write(Span<byte> packet, uint destination, in IcrcFlow flow, int index)
+    {
         new Bth
         {
             Opcode = Opcode.CongestionNotification,
             PKey = port.Options.PKey,
             BackwardCongestion = true,
-            DestQp = pair.DestQpNumber,
+            DestQp = destination,
         }.WriteTo(packet);
         packet[Bth.Size..^PacketView.IcrcSize].Clear();
-        Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
-        superPacket.Commit(PacketBytes);
-        _isOwed = false;
+        Icrc.Seal(flow, (ushort)index, packet);
         port.Counters.NotificationsSent++;
-        return BuildResult.Built;
     }
 }

@@ -127,7 +127,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
         }
 
         OpcodeTraits traits = packet.Traits;
-        if (traits.Service != pair.Service && !IsForConnection(traits, pair))
+        if (traits.Service != pair.Service && !MayBeNotified(traits, pair))
         {
             return DropReason.WrongTransport;
         }
@@ -145,7 +145,12 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
 
         if (traits.Service == TransportService.UnreliableDatagram)
         {
-            return HandleDatagram(pair, arrival, sourcePort, packet);
+            return HandleDatagram(pair, arrival, sourcePort, packet, now);
+        }
+
+        if (pair.Service == TransportService.UnreliableDatagram)
+        {
+            return HandleNotification(pair, arrival, sourcePort, packet, now);
         }
 
         if (pair.Peer.Address.Destination != arrival.Source)
@@ -203,7 +208,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
     }
 
     private DropReason HandleDatagram(
-        QueuePair pair, in Arrival arrival, ushort sourcePort, in PacketView packet)
+        QueuePair pair, in Arrival arrival, ushort sourcePort, in PacketView packet, TimeSpan now)
     {
         if (!IsOurPartition(packet.PKey))
         {
@@ -223,12 +228,48 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
         }
 
         CountCheck(isFullCheck);
+        if (pair.Congestion is { } congestion && Congestion.IsMarked(arrival.TrafficClass))
+        {
+            congestion.HandleMark(arrival, packet.Deth.SourceQp, now);
+        }
+
         return pair.Responder.HandleRequest(packet, arrival with { Identification = (ushort)identification });
     }
 
-    // A CNP is for a connection of any transport.
-    private static bool IsForConnection(in OpcodeTraits traits, QueuePair pair) =>
-        traits.Service == TransportService.Congestion && pair.Service != TransportService.UnreliableDatagram;
+    // A CNP for a queue pair that sends datagrams, from an address that somebody here sends to.
+    private DropReason HandleNotification(
+        QueuePair pair, in Arrival arrival, ushort sourcePort, in PacketView packet, TimeSpan now)
+    {
+        if (port.Peers.Find(arrival.Link, arrival.Source) is null)
+        {
+            return DropReason.WrongPeer;
+        }
+
+        if (!IsOurPartition(packet.PKey))
+        {
+            return DropReason.WrongPKey;
+        }
+
+        int identification = arrival.Identification;
+        if (!arrival.Link.Datagrams.Verify(
+            packet.Bytes, arrival.Source, sourcePort, ref identification, out bool isFullCheck))
+        {
+            return DropReason.BadIcrc;
+        }
+
+        CountCheck(isFullCheck);
+        if (packet.BackwardCongestion)
+        {
+            pair.Congestion!.HandleNotification(now);
+        }
+
+        return DropReason.None;
+    }
+
+    // A CNP is for a connection of any transport, and for datagrams where their congestion is controlled.
+    private static bool MayBeNotified(in OpcodeTraits traits, QueuePair pair) =>
+        traits.Service == TransportService.Congestion
+        && (pair.Service != TransportService.UnreliableDatagram || pair.Congestion is not null);
 
     private void CountCheck(bool isFullCheck)
     {

@@ -1,4 +1,5 @@
 using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
@@ -47,6 +48,10 @@ internal sealed class PeerTable(RdmaPort port)
         peer.QueuePairs++;
         return peer;
     }
+
+    /// <summary>The socket at an address behind a port; null when nobody here sends there.</summary>
+    public Peer? Find(PortLink link, Gid destination) =>
+        _peers.Find(p => ReferenceEquals(p.Link, link) && p.Address.Destination == destination);
 
     /// <summary>One queue pair less; the last one takes the peer with it.</summary>
     public void Leave(Peer peer)

@@ -29,7 +29,7 @@ public sealed class RdmaPort
     private readonly List<QueuePair> _delayed = []; // by congestion
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
-    private readonly Queue<(PortLink Link, AddressVector To, byte[] Bytes)> _lastWords = []; // of ended pairs
+    private readonly Queue<(PortLink Link, AddressVector To, byte[] Bytes)> _alone = []; // last words, and CNPs for datagrams
     private readonly PacketIntake _intake;
     private readonly PortLink[] _links;
     private DepartureFaults? _departures;
@@ -310,7 +310,7 @@ public sealed class RdmaPort
 
     private bool PollPeers(TimeSpan now, Span<byte> buffer, out Transmit transmit)
     {
-        while (_lastWords.TryDequeue(out (PortLink Link, AddressVector To, byte[] Bytes) last))
+        while (_alone.TryDequeue(out (PortLink Link, AddressVector To, byte[] Bytes) last))
         {
             last.Bytes.CopyTo(buffer);
             SuperPacket only = new(buffer[..last.Bytes.Length], segmentsMax: 1);
@@ -473,9 +473,13 @@ public sealed class RdmaPort
         SuperPacket only = new(bytes, segmentsMax: 1);
         if (pair.Responder.TrySettle(ref only))
         {
-            _lastWords.Enqueue((pair.PortLink, pair.Peer.Address, bytes[..only.LengthBytes].ToArray()));
+            SendAlone(pair.PortLink, pair.Peer.Address, bytes[..only.LengthBytes]);
         }
     }
+
+    /// <summary>A packet that belongs to no queue pair any more, or to none: it leaves next, by itself.</summary>
+    internal void SendAlone(PortLink link, in AddressVector to, ReadOnlySpan<byte> packet) =>
+        _alone.Enqueue((link, to, packet.ToArray()));
 
     /// <summary>The queue pair has nothing to send any more: takes it out of all lists.</summary>
     internal void Forget(QueuePair pair)

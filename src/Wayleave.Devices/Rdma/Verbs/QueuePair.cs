@@ -49,7 +49,7 @@ public sealed class QueuePair : Numbered
         _receives = new ReceiveQueue(Capabilities.MaxReceiveWr, Capabilities.MaxReceiveSge, SharedReceives);
         Memory = new LocalMemory(Domain.Device, Domain, port.Memory);
         Remote = new RemoteMemory(this, port.Memory, port.Options.Defences);
-        Congestion = port.Options.Congestion is { } congestion && !isDatagram
+        Congestion = port.Options.Congestion is { } congestion && agent is null
             ? new Congestion(this, port, congestion)
             : null;
         Reliable = Type == QueuePairType.ReliableConnection ? new Requester(this, _sends, port) : null;
