@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Sockets;
 using System.Security.Cryptography;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
@@ -50,7 +51,7 @@ public sealed class NicHandle : IDisposable
     private readonly HostContext _host;
     private readonly IDatagramTap?[] _taps;
     private readonly ITimer _watchdog;
-    private readonly Lazy<ConnectionService> _connections;
+    private readonly Lazy<ConnectionService>[] _connections; // by port number less one
     private readonly Lock _cables = new(); // one look at them at a time, and none once disposed
     private bool _disposed;
 
@@ -92,7 +93,8 @@ public sealed class NicHandle : IDisposable
         Driver = new PortDriver(Device.Port, sockets, host, options.Driver);
         PassiveCompletions = CreateCompletionQueue(PassiveDepth);
         AuditDomain = Device.CreateProtectionDomain();
-        _connections = new Lazy<ConnectionService>(() => new ConnectionService(this));
+        _connections = [.. Ports.Select(p => new Lazy<ConnectionService>(
+            () => new ConnectionService(this, p.Link.Number)))];
         _watchdog = options.Clock.CreateTimer(_ => Watch(), null, s_watchInterval, s_watchInterval);
     }
 
@@ -132,8 +134,43 @@ public sealed class NicHandle : IDisposable
     /// </summary>
     public CompletionQueue PassiveCompletions { get; }
 
-    /// <summary>Connections by address and port; the first use opens queue pair 1.</summary>
-    public ConnectionService Connections => _connections.Value;
+    /// <summary>Connections by address and port, over port 1; the first use opens its queue pair 1.</summary>
+    public ConnectionService Connections => ConnectionsOf(1);
+
+    /// <summary>The lowest port whose cable is in; 1 when none is.</summary>
+    public int FirstActivePort =>
+        Ports.FirstOrDefault(p => p.Link.State == PortState.Active)?.Link.Number ?? 1;
+
+    /// <summary>
+    /// The port by which the routes of this machine lead to an address; where they name none of ours, as on the
+    /// loopback, or there is no route, <see cref="FirstActivePort"/>.
+    /// </summary>
+    public int PortTowards(Gid peer)
+    {
+        if (Ports.Count == 1)
+        {
+            return 1;
+        }
+
+        Span<byte> bytes = stackalloc byte[Gid.Size];
+        peer.WriteTo(bytes);
+        IPAddress address = peer.IsIPv4 ? new IPAddress(bytes[12..]) : new IPAddress(bytes);
+        try
+        {
+            // Sends nothing: the kernel looks the route up, and says which of its addresses it would send from.
+            using Socket socket = new(address.AddressFamily, SocketType.Dgram, ProtocolType.Udp);
+            socket.Connect(address, AddressVector.RoceUdpPort);
+            Gid own = Gid.TryParse(((IPEndPoint)socket.LocalEndPoint!).Address.ToString(), out Gid gid) ? gid : default;
+            return Ports.FirstOrDefault(p => p.Gid == own)?.Link.Number ?? FirstActivePort;
+        }
+        catch (SocketException)
+        {
+            return FirstActivePort;
+        }
+    }
+
+    /// <summary>As <see cref="Connections"/>, over any port.</summary>
+    public ConnectionService ConnectionsOf(int port) => _connections[port - 1].Value;
 
     /// <summary>The path MTU as verbs name it.</summary>
     internal PathMtu PathMtu => (PathMtu)(System.Numerics.BitOperations.Log2((uint)PathMtuBytes) - 7);
@@ -375,9 +412,12 @@ public sealed class NicHandle : IDisposable
     public void Dispose()
     {
         _watchdog.Dispose();
-        if (!_disposed && _connections.IsValueCreated)
+        foreach (Lazy<ConnectionService> connections in _disposed ? [] : _connections)
         {
-            _connections.Value.Stop();
+            if (connections.IsValueCreated)
+            {
+                connections.Value.Stop();
+            }
         }
 
         lock (_cables)

@@ -20,14 +20,14 @@ public sealed class ConnectionService
     private readonly Dictionary<ushort, RdmaListener> _listeners = []; // port token
     private readonly Dictionary<CmConnection, RdmaConnection> _connections = []; // port token
 
-    internal ConnectionService(NicHandle nic)
+    internal ConnectionService(NicHandle nic, int port)
     {
         _nic = nic;
         ConnectionManager? manager = null;
-        ConnectionManagerOptions options = new() { PeerUdpPort = nic.UdpPort };
-        nic.Driver.WithToken(() => manager = new ConnectionManager(nic.Device, options));
+        ConnectionManagerOptions options = new() { PeerUdpPort = nic.Ports[port - 1].UdpPort };
+        nic.Driver.WithToken(() => manager = new ConnectionManager(nic.Device, options, port));
         _manager = manager!;
-        nic.Driver.TurnEnded = HandleEvents;
+        nic.Driver.WithToken(() => nic.Driver.TurnEnded += HandleEvents); // of each port that is used
     }
 
     /// <summary>Lets peers connect to a port.</summary>

@@ -66,7 +66,7 @@ internal sealed class HoldEndpoints(
         unleased.Forget(o);
         try
         {
-            LeaseRequest asked = new(request.Access, request.Region, request.Peer.ToEnd());
+            LeaseRequest asked = new(request.Access, request.Region, request.Peer.ToEnd()) { Port = request.Port };
             Lease lease = await host.Leases.LendAsync(o, asked).ConfigureAwait(false);
             try
             {

@@ -74,6 +74,9 @@ public sealed record LeaseRequestDocument
     public ImporterKind Region { get; set; } = ImporterKind.Dynamic;
 
     public required ConnectionEndDocument Peer { get; init; }
+
+    /// <summary>The port of the host's NIC; null for the one that its routes name.</summary>
+    public int? Port { get; init; }
 }
 
 /// <summary>

@@ -35,7 +35,13 @@ public sealed record ConnectionEnd(Gid Gid, ushort UdpPort, uint QpNumber, uint 
 /// holds it in place. Both can be taken back.
 /// </param>
 /// <param name="Peer">The end that will use the memory.</param>
-public sealed record LeaseRequest(LeaseAccess Access, ImporterKind Region, ConnectionEnd Peer);
+public sealed record LeaseRequest(LeaseAccess Access, ImporterKind Region, ConnectionEnd Peer)
+{
+    /// <summary>
+    /// The port of the owner's NIC that the peer comes by; null is <see cref="NicHandle.PortTowards"/> of its address.
+    /// </summary>
+    public int? Port { get; init; }
+}
 
 /// <summary>
 /// An owner's permission to reach one object over RDMA, which the owner can end: a registered region and the queue

@@ -51,6 +51,11 @@ public sealed class LeaseService
         string operation = $"lend {o}";
         NicHandle nic = WayleaveHost.FindNic(_nics, operation);
         using IDisposable use = nic.Presence.Use(operation);
+        if (request.Port is { } port && (port < 1 || port > nic.Ports.Count))
+        {
+            throw new WayleaveException(Errno.EINVAL, operation, $"{nic.Name} has no port {port}");
+        }
+
         AccessFlags access = request.Access switch
         {
             LeaseAccess.Read => AccessFlags.RemoteRead,
@@ -233,7 +238,8 @@ public sealed class LeaseService
         AccessFlags access = lease.Region.Access & (AccessFlags.RemoteRead | AccessFlags.RemoteWrite);
         try
         {
-            ConnectionEnd local = lease.Nic.Connect(pair, peer, access);
+            int port = lease.Request.Port ?? lease.Nic.PortTowards(peer.Gid);
+            ConnectionEnd local = lease.Nic.Connect(pair, peer, access, lease.Nic.ChoosePsn(), port);
             using (_host.Enter())
             {
                 if (lease.Ending is not null)

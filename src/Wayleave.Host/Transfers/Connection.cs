@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Leases;
@@ -15,11 +16,13 @@ public sealed class Connection : IAsyncDisposable
 
     private readonly NicHandle _nic;
     private readonly uint _psn;
+    private readonly int _port;
     private QueuePair _pair;
 
-    private Connection(NicHandle nic, MemoryRegion region, CompletionQueue completions, QueuePair pair, uint psn)
+    private Connection(
+        NicHandle nic, MemoryRegion region, CompletionQueue completions, QueuePair pair, uint psn, int port)
     {
-        (_nic, Region, Completions, _pair, _psn) = (nic, region, completions, pair, psn);
+        (_nic, Region, Completions, _pair, _psn, _port) = (nic, region, completions, pair, psn, port);
     }
 
     public MemoryRegion Region { get; }
@@ -31,21 +34,30 @@ public sealed class Connection : IAsyncDisposable
     public NicHandle Nic => _nic;
 
     /// <summary>Our end, for the peer.</summary>
-    public ConnectionEnd Local => _nic.DescribeEnd(_pair, _psn);
+    public ConnectionEnd Local => _nic.DescribeEnd(_pair, _psn, _port);
 
     /// <summary>Registers a local object and makes a queue pair for it.</summary>
     /// <param name="nic">The local NIC.</param>
     /// <param name="o">Source or target of what will be transferred; outlives this.</param>
     /// <param name="kind">How the local object is held; dynamic lets it move while bytes are on their way.</param>
     /// <param name="access">What may be done with it here: without LocalWrite it is a source only.</param>
+    /// <param name="port">Of the NIC; null for the first whose cable is in.</param>
+    /// <exception cref="WayleaveException">EINVAL: the NIC has no such port.</exception>
     public static async Task<Connection> OpenAsync(
         NicHandle nic,
         DeviceObject o,
         ImporterKind kind = ImporterKind.Dynamic,
-        AccessFlags access = AccessFlags.LocalWrite)
+        AccessFlags access = AccessFlags.LocalWrite,
+        int? port = null)
     {
         ArgumentNullException.ThrowIfNull(nic);
         ArgumentNullException.ThrowIfNull(o);
+        int number = port ?? nic.FirstActivePort;
+        if (number < 1 || number > nic.Ports.Count)
+        {
+            throw new WayleaveException(Errno.EINVAL, $"connect {o}", $"{nic.Name} has no port {number}");
+        }
+
         MemoryRegion region = await nic.RegisterAsync(
             nic.Device.CreateProtectionDomain(),
             o.Buffer,
@@ -53,11 +65,11 @@ public sealed class Connection : IAsyncDisposable
             o.Owner.Function).ConfigureAwait(false);
         CompletionQueue completions = nic.CreateCompletionQueue(Depth);
         return new Connection(
-            nic, region, completions, nic.CreateQueuePair(region.Domain, completions), nic.ChoosePsn());
+            nic, region, completions, nic.CreateQueuePair(region.Domain, completions), nic.ChoosePsn(), number);
     }
 
     /// <summary>Connects to what the peer answered.</summary>
-    public void Connect(ConnectionEnd peer) => _nic.Connect(_pair, peer, AccessFlags.None, _psn);
+    public void Connect(ConnectionEnd peer) => _nic.Connect(_pair, peer, AccessFlags.None, _psn, _port);
 
     /// <summary>Moves the queue pair to ERR: everything in flight completes at once, flushed.</summary>
     public void Abort() => _nic.Abort(_pair);

@@ -1,10 +1,15 @@
 using System.Collections.Concurrent;
 using System.Net;
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
+using Wayleave.Host.Connections;
+using Wayleave.Host.Leases;
+using Wayleave.Host.Objects;
 using Wayleave.Host.Perftest;
+using Wayleave.Host.Transfers;
 using Wayleave.Linux.Tests.Linux;
 using Xunit;
 
@@ -17,6 +22,8 @@ public sealed class SeveralPortsTests
     private const int Writes = 64;
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
+
+    private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
     private static readonly string[] s_cable =
     [
@@ -77,6 +84,89 @@ public sealed class SeveralPortsTests
         }
     }
 
+    // By number, or by themselves when the cable of port 1 is pulled.
+    [Theory(Timeout = 120_000)]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task A_lease_and_what_is_transferred_under_it_go_over_port_2(bool isNamed)
+    {
+        await using WayleaveHost owner = await StartAsync("127.0.0.2", "127.0.0.12");
+        await using WayleaveHost user = await StartAsync("127.0.0.3", "127.0.0.13");
+        if (!isNamed)
+        {
+            foreach (NicHandle nic in (NicHandle[])[owner.Nics[0], user.Nics[0]])
+            {
+                nic.Driver.WithToken(() => nic.Device.Port.SetPortState(1, PortState.Down));
+            }
+        }
+
+        DeviceObject lent = await owner.Objects.CreateAsync("gpu0", "lent", Bytes, StorageKind.Movable, Cancellation);
+        DeviceObject local = await user.Objects.CreateAsync("gpu0", "local", Bytes, StorageKind.Movable, Cancellation);
+        await using Connection connection = await Connection.OpenAsync(
+            user.Nics[0], local, port: isNamed ? 2 : null);
+        Lease lease = await owner.Leases.LendAsync(
+            lent,
+            new LeaseRequest(LeaseAccess.Write, ImporterKind.Dynamic, connection.Local) { Port = isNamed ? 2 : null });
+        connection.Connect(lease.Local);
+        Assert.Equal("127.0.0.12", lease.Local.Gid.ToString());
+        Assert.Equal("127.0.0.13", connection.Local.Gid.ToString());
+        BulkTransfer transfer = new(
+            user.Nics[0].Driver, connection.QueuePair, connection.Completions, user.Context)
+        {
+            StallMax = s_patience,
+        };
+        WorkCompletionStatus status = await Task.Run(() => transfer.Run(
+            BulkDirection.Write,
+            new BulkRange(0, connection.Region.Key, lease.Region.Iova, lease.Region.Key, Bytes),
+            Cancellation));
+        Assert.Equal(WorkCompletionStatus.Success, status);
+        Assert.True(owner.Nics[0].Ports[1].Link.Counters.BytesReceived > Bytes);
+        Assert.Equal(0, owner.Nics[0].Ports[0].Link.Counters.BytesReceived);
+        await owner.Leases.EndAsync(lease);
+    }
+
+    [Fact]
+    public async Task A_lease_over_a_port_that_a_NIC_does_not_have_is_refused()
+    {
+        await using WayleaveHost owner = await StartAsync("127.0.0.2", "127.0.0.12");
+        DeviceObject lent = await owner.Objects.CreateAsync("gpu0", "lent", Bytes, StorageKind.Movable, Cancellation);
+        ConnectionEnd peer = owner.Nics[0].DescribeEnd(
+            owner.Nics[0].CreateQueuePair(owner.Nics[0].Device.CreateProtectionDomain(), owner.Nics[0].PassiveCompletions), 1);
+        LeaseRequest request = new(LeaseAccess.Write, ImporterKind.Dynamic, peer);
+        foreach (int port in (int[])[0, 3])
+        {
+            WayleaveException refused = await Assert.ThrowsAsync<WayleaveException>(
+                () => owner.Leases.LendAsync(lent, request with { Port = port }));
+            Assert.Equal(Errno.EINVAL, refused.Errno);
+        }
+    }
+
+    [Fact(Timeout = 120_000)]
+    public async Task Connections_by_address_are_made_over_each_port()
+    {
+        await using WayleaveHost a = await StartAsync("127.0.61.2", "127.0.61.12", AddressVector.RoceUdpPort);
+        await using WayleaveHost b = await StartAsync("127.0.61.3", "127.0.61.13", AddressVector.RoceUdpPort);
+        (NicHandle active, NicHandle passive) = (a.Nics[0], b.Nics[0]);
+        for (int port = 1; port <= 2; port++)
+        {
+            using RdmaListener listener = passive.ConnectionsOf(port).Listen(7000);
+            ProtectionDomain domain = active.Device.CreateProtectionDomain();
+            QueuePair one = active.CreateQueuePair(domain, active.CreateCompletionQueue(8));
+            QueuePair other = passive.CreateQueuePair(
+                passive.Device.CreateProtectionDomain(), passive.CreateCompletionQueue(8));
+            Task<RdmaConnection> connecting = active.ConnectionsOf(port).ConnectAsync(
+                new IPEndPoint(IPAddress.Parse(port == 1 ? "127.0.61.3" : "127.0.61.13"), 7000),
+                one,
+                cancellation: Cancellation);
+            RdmaConnectionRequest request = await listener.AcceptAsync(Cancellation);
+            await using RdmaConnection accepted = await request.AcceptAsync(other, cancellation: Cancellation);
+            await using RdmaConnection made = await connecting;
+            Assert.Equal((QueuePairState.ReadyToSend, QueuePairState.ReadyToSend), (one.State, other.State));
+            Assert.True(passive.Ports[port - 1].Link.Counters.PacketsReceived > 0);
+            Assert.Equal(port == 1, passive.Ports[1].Link.Counters.PacketsReceived == 0);
+        }
+    }
+
     [Fact]
     public void A_cable_that_is_pulled_and_comes_back_is_an_event_of_its_port() => NetworkNamespace.Run(s_cable, () =>
     {
@@ -108,7 +198,7 @@ public sealed class SeveralPortsTests
 #pragma warning restore xUnit1031
     });
 
-    private static Task<WayleaveHost> StartAsync(string address, string further) => WayleaveHost.StartAsync(
+    private static Task<WayleaveHost> StartAsync(string address, string further, int udpPort = 0) => WayleaveHost.StartAsync(
         new HostConfig
         {
             Nics =
@@ -116,8 +206,8 @@ public sealed class SeveralPortsTests
                 new NicConfig
                 {
                     Address = IPAddress.Parse(address),
-                    UdpPort = 0,
-                    FurtherPorts = [new NicPortConfig { Address = IPAddress.Parse(further), UdpPort = 0 }],
+                    UdpPort = udpPort,
+                    FurtherPorts = [new NicPortConfig { Address = IPAddress.Parse(further), UdpPort = udpPort }],
                 },
             ],
             Gpus = [new GpuConfig { VramBytes = 4 << 20, SystemPoolBytes = 4 << 20 }],
