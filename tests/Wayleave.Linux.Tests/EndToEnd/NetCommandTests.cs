@@ -132,6 +132,46 @@ public sealed class NetCommandTests : EndToEndTest
                 sent.GetProperty("staged_bytes").GetInt64(), sent.GetProperty("sha256").GetString()));
     }
 
+    // The sender is in the middle of its stream, pieces are in the reader's hands, and nobody says goodbye.
+    [Fact]
+    public async Task DEVM_20_A_binder_that_is_killed_leaves_its_queue_its_port_and_its_memory_free()
+    {
+        string file = MakeFile("model", 3 << 20);
+        string output = await RunScriptAsync(
+            """
+            socket="$XDG_RUNTIME_DIR/wayleave/net.sock"
+            wayleave --json netrecv --queue 2 --to gpu0 > lines & recv=$!
+            listens lines $recv
+            exec 3<>/dev/tcp/10.0.0.1/7480
+            cat model >&3
+            until wayleave --json devices | grep -q '"placed_bytes":[1-9]'; do kill -0 $recv || exit 1; done
+            kill -9 $recv; wait $recv; echo "recv $?"
+            cat <&3 > /dev/null 2>&1; echo "the sender was told"
+            while wayleave ls wl://127.0.0.2/gpu0 --socket "$socket" | grep -q nic0-rx2; do kill -0 $host || exit 1; done
+            wayleave nic nic0 -n | grep -c 'Filter:'
+            wayleave --json netrecv --queue 2 --to gpu0 > again & recv=$!
+            listens again $recv
+            cat model > /dev/tcp/10.0.0.1/7480
+            wait $recv; echo "again $?"
+            """);
+        Assert.Equal(
+            """
+            recv 137
+            the sender was told
+            0
+            again 0
+            host 0
+
+            """,
+            output);
+        JsonElement received = File.ReadAllLines(InFolder("again"))
+            .Select(l => JsonDocument.Parse(l).RootElement)
+            .Single(l => l.GetProperty("event").GetString() == "received").GetProperty("received");
+        Assert.Equal(
+            (Sha256(file), 0L),
+            (received.GetProperty("sha256").GetString(), received.GetProperty("staged_bytes").GetInt64()));
+    }
+
     // No interface of a namespace of one's own has queues to bind: the reason is the kernel's, or that of udmabuf.
     [Fact]
     public async Task Netrecv_by_a_NIC_of_the_kernel_that_cannot_says_why_and_leaves_nothing()
