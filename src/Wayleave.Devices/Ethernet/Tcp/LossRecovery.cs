@@ -165,7 +165,8 @@ internal sealed class LossRecovery(TcpEndpointOptions options, TcpStats stats)
             Timeouts = 0;
         }
 
-        EndProbe(ack, hasDuplicate);
+        bool isBare = !isProgress && segment.LengthInSequence == 0 && segment.Options.SackCount == 0;
+        EndProbe(ack, hasDuplicate, isBare);
         bool repairs = EndPhase(ack);
         CountDuplicates(isProgress, isDuplicate, ref sample);
         DetectLosses(now);
@@ -296,15 +297,23 @@ internal sealed class LossRecovery(TcpEndpointOptions options, TcpStats stats)
         return left >= Seq.ToPosition(second.Left, near, una) && right <= Seq.ToPosition(second.Right, near, una);
     }
 
-    // RFC 8985 7.4: a probe that was needed repaired a loss, and the window must notice.
-    private void EndProbe(long ack, bool hasDuplicate)
+    // RFC 8985 7.4.2: a probe that was needed repaired a loss, and the window must notice. An acknowledgement of its end
+    // may be that of the original, which was only late: then the probe is reported as a duplicate, or acknowledged again
+    // bare. What is acknowledged beyond it without such a word says that there was but one.
+    private void EndProbe(long ack, bool hasDuplicate, bool isBare)
     {
         if (_probeEnd < 0 || ack < _probeEnd)
         {
             return;
         }
 
-        if (_isProbeRepetition && !hasDuplicate && Phase == RecoveryPhase.Open)
+        bool wasOnce = !_isProbeRepetition || hasDuplicate || (ack == _probeEnd && isBare);
+        if (!wasOnce && ack == _probeEnd)
+        {
+            return;
+        }
+
+        if (!wasOnce && Phase == RecoveryPhase.Open)
         {
             _window.HandleLoss(_window.Bytes);
             _window.Bytes = Math.Min(_window.Bytes, _window.Threshold);

@@ -151,6 +151,39 @@ public class RetransmitTests
         Assert.Equal(0, d.Stats.Timeouts);
     }
 
+    // RFC 8985 7.4.2, case by case: what comes after the acknowledgement of the probe's end decides.
+    [Theory]
+    [InlineData("the original was late and the probe is reported twice", false)]
+    [InlineData("the original was late and the probe is acknowledged again", false)]
+    [InlineData("nothing came twice", true)]
+    public void TCP_47_A_probe_halves_the_window_only_if_it_repaired_a_loss(string what, bool isReduced)
+    {
+        Dialog d = new(Segments);
+        TcpConnection connection = Measured(d, Sack, roundTripMs: 50);
+        long start = connection.QueuedBytes + 1;
+        Assert.Equal(Errno.Success, connection.Send(Dialog.Bytes(start, 3000), out _));
+        Assert.Equal(3, d.TakeAll().Count);
+        d.WaitForSegment(TimeSpan.FromSeconds(1));
+        Assert.Equal(1, d.Stats.LossProbes);
+        long before = connection.Info.CongestionWindowBytes;
+        d.Send($". 1:1(0) ack {start + 3000}");
+        Assert.InRange(connection.Info.CongestionWindowBytes, before, long.MaxValue);
+        if (what.EndsWith("twice", StringComparison.Ordinal) && !isReduced)
+        {
+            d.Send($". 1:1(0) ack {start + 3000} <sack {start + 2000}:{start + 3000}>");
+        }
+        else if (what.EndsWith("again", StringComparison.Ordinal))
+        {
+            d.Send($". 1:1(0) ack {start + 3000}");
+        }
+
+        Assert.Equal(Errno.Success, connection.Send(Dialog.Bytes(start + 3000, 1000), out _));
+        d.TakeAll();
+        d.Wait(50);
+        d.Send($". 1:1(0) ack {start + 4000}");
+        Assert.Equal(isReduced, connection.Info.CongestionWindowBytes < before);
+    }
+
     [Fact]
     public void TCP_48_Reordering_widens_the_window_in_which_nothing_is_called_lost()
     {
