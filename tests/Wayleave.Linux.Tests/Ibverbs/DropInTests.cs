@@ -88,7 +88,7 @@ public class DropInTests
     [Fact]
     public async Task Rping_of_rdma_core_plays_both_roles_and_ends_well()
     {
-        for (int i = 0; i < 10; i++)
+        for (int i = 0; i < 3; i++)
         {
             string server = $"127.0.63.{2 * i + 1}";
             Task<Result> waiting = Task.Run(() => Run($"wl0@{server}", "rping", "-s", "-a", server, "-C", "3", "-v"));
@@ -146,49 +146,6 @@ public class DropInTests
         Result found = Start(null, null, cli, "run", "--", "ibv_devices");
         Assert.True(found.Exit == 0 && found.Output.Contains("wl0", StringComparison.Ordinal), found.ToString());
         Assert.Equal(7, Start(null, null, cli, "run", "--", "sh", "-c", "exit 7").Exit);
-    }
-
-    [Fact]
-    public void A_forked_child_and_its_parent_both_end_well()
-    {
-        const string Program = """
-            #include <infiniband/verbs.h>
-            #include <errno.h>
-            #include <stdio.h>
-            #include <sys/wait.h>
-            #include <unistd.h>
-            int main(void) {
-                struct ibv_device **list = ibv_get_device_list(NULL);
-                struct ibv_context *context = ibv_open_device(list[0]);
-                struct ibv_pd *pd = ibv_alloc_pd(context);
-                struct ibv_cq *cq = ibv_create_cq(context, 16, NULL, NULL, 0);
-                struct ibv_qp_init_attr init = { .send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC,
-                    .cap = { 4, 4, 1, 1, 0 } };
-                struct ibv_qp *qp = ibv_create_qp(pd, &init);
-                struct ibv_wc wc;
-                int status;
-                if (!qp) return 10;
-                pid_t child = fork();
-                if (!child) {
-                    struct ibv_pd *none = ibv_alloc_pd(context);
-                    return none || errno != EIO ? 11 : ibv_poll_cq(cq, 1, &wc) != -1 ? 12 : 0;
-                }
-                waitpid(child, &status, 0);
-                if (status) return WEXITSTATUS(status);
-                if (ibv_poll_cq(cq, 1, &wc) != 0) return 13;
-                if (ibv_destroy_cq(cq) != EBUSY || ibv_dealloc_pd(pd) != EBUSY) return 13;
-                if (ibv_destroy_qp(qp) || ibv_destroy_cq(cq) || ibv_dealloc_pd(pd)) return 14;
-                if (ibv_close_device(context)) return 15;
-                return 0;
-            }
-            """;
-        string file = Compile(Program);
-        for (int i = 0; i < 20; i++)
-        {
-            Assert.Equal(0, Run($"wl0@127.0.62.{i + 1}", file).Exit);
-        }
-
-        File.Delete(file);
     }
 
     [Theory]

@@ -21,6 +21,33 @@ public class GuestTests
     }
 
     [Fact]
+    public void Who_waits_for_an_event_waits_in_C_and_can_be_cancelled_interrupted_and_woken()
+    {
+        string program = VerbsPrograms.Compile("Blocking.c");
+        VerbsRun run = VerbsPrograms.RunOn("wl0@127.0.57.203", program);
+        File.Delete(program);
+        Assert.True(run.Exit == 0, run.ToString());
+    }
+
+    [Fact]
+    public void A_hundred_pairs_of_rping_end_well() => RunHundred("rping");
+
+    [Fact]
+    public void A_hundred_programs_that_fork_and_then_end_do_so_well()
+    {
+        string program = VerbsPrograms.Compile("Fork.c");
+        RunHundred(program);
+        File.Delete(program);
+    }
+
+    private static void RunHundred(string program)
+    {
+        Assert.SkipUnless(program != "rping" || File.Exists("/usr/bin/rping"), "no rping");
+        VerbsRun run = VerbsPrograms.RunOn("", Path.Combine(VerbsPrograms.Sources(), "hundred.sh"), program);
+        Assert.True(run.Exit == 0, run.ToString());
+    }
+
+    [Fact]
     public void A_user_without_rights_runs_both_sides()
     {
         Assert.SkipUnless(Environment.UserName == "root", "only root can become nobody");

@@ -50,10 +50,9 @@ public sealed partial class PyverbsTests : IDisposable
     {
         CopySuite();
         int address = Interlocked.Increment(ref s_nextAddress);
-        DropInTests.Result result = DropInTests.Run(
-            $"wl0@127.0.59.{address}",
-            Python,
-            "-X", "faulthandler", Path.Combine(_folder, "run_tests.py"), "-v", $"tests.{module}");
+        VerbsRun result = VerbsPrograms.Run(
+            VerbsPrograms.Wayleave(), "run", "--devices", $"wl0@127.0.59.{address}", "--",
+            Python, "-X", "faulthandler", Path.Combine(_folder, "run_tests.py"), "-v", $"tests.{module}");
         Assert.True(result.Exit == 0, result.ToString());
         int ran = int.Parse(Ran().Match(result.Errors).Groups[1].ValueSpan, null);
         Match skipped = Skipped().Match(result.Errors);
