@@ -20,6 +20,28 @@ internal static unsafe class ContextEntries
     [UnmanagedCallersOnly(EntryPoint = "wlv_devices")]
     private static int Count() => VerbsDevices.All.Count;
 
+    /// <summary>
+    /// Once, after <see cref="Count"/>. Null when this processor has nothing wider than .NET 9 knows.
+    /// </summary>
+    [UnmanagedCallersOnly(EntryPoint = "wlv_use_fold")]
+    private static void UseFold(delegate* unmanaged[SuppressGCTransition]<uint, byte*, byte*, nuint, byte*, nuint> fold)
+    {
+#if !NET10_0_OR_GREATER
+        if (fold is null)
+        {
+            return;
+        }
+
+        WideFolding.TryUse((register, source, destination, block) =>
+        {
+            fixed (byte* from = source, to = destination, result = block)
+            {
+                return (int)fold(register, from, to, (nuint)source.Length, result);
+            }
+        });
+#endif
+    }
+
     [UnmanagedCallersOnly(EntryPoint = "wlv_device")]
     private static ulong Describe(int index, byte* name, int nameBytes)
     {

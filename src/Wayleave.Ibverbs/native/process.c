@@ -18,6 +18,8 @@ struct wl_context *all_contexts;
 pthread_mutex_t contexts_lock = PTHREAD_MUTEX_INITIALIZER;
 
 extern int wlv_devices(void);
+extern void wlv_use_fold(void *fold);
+extern void *fold_of_processor(void);
 
 static pthread_once_t start_once = PTHREAD_ONCE_INIT;
 static volatile bool forked;
@@ -64,6 +66,7 @@ static void start(void)
 	for (int s = 1; s < _NSIG; s++)
 		known[s] = sigaction(s, NULL, &before[s]) == 0;
 	wlv_devices();
+	wlv_use_fold(fold_of_processor());
 	for (int s = 1; s < _NSIG; s++) {
 		struct sigaction after;
 

@@ -26,15 +26,29 @@ public static class Icrc
     internal static CrcPath BestPath => s_path;
 
     /// <summary>Feeds bytes into a register. <see cref="IcrcFlow.Seed"/> makes the first one.</summary>
-    public static uint Append(uint register, ReadOnlySpan<byte> bytes) => Append(s_path, register, bytes);
+    public static uint Append(uint register, ReadOnlySpan<byte> bytes)
+    {
+#if !NET10_0_OR_GREATER
+        register = WideFolding.Feed(register, ref bytes, default);
+#endif
+        return Append(s_path, register, bytes);
+    }
 
     /// <summary>
     /// Copies and feeds in one pass over the source: the destination holds exactly the bytes that the register has
     /// seen, even if the source changes meanwhile. The two may not overlap unless they start at the same byte.
     /// </summary>
     /// <exception cref="ArgumentOutOfRangeException">The destination is shorter than the source.</exception>
-    public static uint AppendCopy(uint register, ReadOnlySpan<byte> source, Span<byte> destination) =>
-        AppendCopy(s_path, register, source, destination);
+    public static uint AppendCopy(uint register, ReadOnlySpan<byte> source, Span<byte> destination)
+    {
+#if !NET10_0_OR_GREATER
+        int lengthBytes = source.Length;
+        destination = destination[..lengthBytes];
+        register = WideFolding.Feed(register, ref source, destination);
+        destination = destination[(lengthBytes - source.Length)..];
+#endif
+        return AppendCopy(s_path, register, source, destination);
+    }
 
     /// <summary>Feeds a base transport header, its byte 4 (congestion bits, may change on the way) as ones.</summary>
     /// <exception cref="ArgumentOutOfRangeException">Fewer than <see cref="Bth.Size"/> bytes; more are not looked
