@@ -22,6 +22,7 @@ internal sealed class RegionPressure(ServedHost served, int address, int rounds)
 {
     private const int Bytes = ContextPeer.Bytes;
     private const ulong RingBytes = 64 * GpuCommand.SizeBytes;
+    private const int DiscardsPerRound = 16;
 
     private readonly List<HeldContext> _contexts = [];
     private int _moves;
@@ -130,7 +131,7 @@ internal sealed class RegionPressure(ServedHost served, int address, int rounds)
         await moves;
     }
 
-    /// <summary>Pages of this process itself, which it throws out of its table all the time.</summary>
+    /// <summary>Pages of this process itself, which it throws out of its table meanwhile.</summary>
     public async Task UseProcessMemoryAsync()
     {
         if (!UserFaultRegion.IsSupported(out _))
@@ -144,20 +145,14 @@ internal sealed class RegionPressure(ServedHost served, int address, int rounds)
             served.Host.Compute.List().Single(c => c.Name == NameOf(number)), memory);
         RegionDocument region = await RegisterAsync(context, buffer.Handle, ContextRegionKind.OnDemand);
         await using ContextPeer peer = await ContextPeer.OpenAsync(at, context);
+        using SemaphoreSlim turns = new(0);
         using CancellationTokenSource enough = CancellationTokenSource.CreateLinkedTokenSource(Cancellation);
         Task discards = Task.Factory.StartNew(
-            () =>
-            {
-                while (!enough.IsCancellationRequested)
-                {
-                    UserFaultRegion.Discard(memory.Addresses);
-                    Thread.Yield();
-                }
-            },
-            TaskCreationOptions.LongRunning);
+            () => Discard(memory, turns, enough.Token), TaskCreationOptions.LongRunning);
         byte[] seen = GC.AllocateArray<byte>(Bytes, pinned: true);
         for (uint round = 0; round < rounds; round++)
         {
+            turns.Release(DiscardsPerRound);
             uint seed = Seed(number, round);
             await WriteAndReadAsync(peer, region, seed);
             UserFaultRegion.Load(memory.Addresses.Start, seen);
@@ -211,6 +206,24 @@ internal sealed class RegionPressure(ServedHost served, int address, int rounds)
         _contexts[(int)number - 1] = context;
         await Task.Yield();
         return (context, number, $"127.0.47.{address + number}");
+    }
+
+    // So many in each round, and no more: a packet needs its pages for a moment, and who throws them out without end
+    // keeps it away without end.
+    private static void Discard(UserFaultRegion memory, SemaphoreSlim turns, CancellationToken enough)
+    {
+        try
+        {
+            while (true)
+            {
+                turns.Wait(enough);
+                UserFaultRegion.Discard(memory.Addresses);
+            }
+        }
+        catch (OperationCanceledException) when (enough.IsCancellationRequested)
+        {
+            // The rounds are over.
+        }
     }
 
     // What is pinned stays: it says EBUSY.
