@@ -25,8 +25,6 @@ public sealed class RdmaPort
 {
     private readonly NumberTable _pairs = new();
     private readonly List<QueuePair> _pairList = [];
-    private readonly List<QueuePair> _timed = []; // whose timer may run; in any order
-    private readonly List<QueuePair> _delayed = []; // by congestion
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
     private readonly Queue<(PortLink Link, AddressVector To, byte[] Bytes)> _alone = []; // last words, and CNPs for datagrams
@@ -51,6 +49,7 @@ public sealed class RdmaPort
         Peers = new PeerTable(this);
         RegionFaults = new RegionFaults(this);
         Announcements = new RegionAnnouncements(this);
+        Timers = new PairTimers(this);
         Completions = new CompletionDelivery(this);
         UseFaults(options.Faults);
     }
@@ -217,6 +216,8 @@ public sealed class RdmaPort
     internal RegionFaults RegionFaults { get; }
 
     internal RegionAnnouncements Announcements { get; }
+
+    internal PairTimers Timers { get; }
 
     internal CompletionDelivery Completions { get; }
 
@@ -390,8 +391,7 @@ public sealed class RdmaPort
 
         RegionFaults.HandleTimeout(now);
         Completions.HandleTimeout(now);
-        HandleDelayed(now);
-        HandleTimed(now);
+        Timers.HandleTimeout(now);
     }
 
     /// <summary>
@@ -451,7 +451,7 @@ public sealed class RdmaPort
         _doorbells.Answer();
         _pairs.Remove(pair);
         _pairList.Remove(pair);
-        _timed.Remove(pair);
+        Timers.Remove(pair);
         _intake.Forget();
     }
 
@@ -492,81 +492,11 @@ public sealed class RdmaPort
         }
 
         RegionFaults.Forget(pair);
-        _delayed.Remove(pair);
+        Timers.Forget(pair);
     }
 
     /// <summary>A post happened. Any thread.</summary>
     internal void RingDoorbell(QueuePair pair) => _doorbells.Ring(pair);
-
-    /// <summary>The queue pair may send again at that time. Port token held.</summary>
-    internal void Delay(QueuePair pair, TimeSpan until)
-    {
-        if (!_delayed.Contains(pair))
-        {
-            _delayed.Add(pair);
-        }
-
-        NoteDeadline(until);
-    }
-
-    private void HandleDelayed(TimeSpan now)
-    {
-        for (int i = _delayed.Count - 1; i >= 0; i--)
-        {
-            QueuePair pair = _delayed[i];
-            TimeSpan until = pair.Congestion!.Rate.NextSend;
-            if (until <= now)
-            {
-                _delayed.RemoveAt(i);
-                pair.Wake();
-            }
-            else
-            {
-                NoteDeadline(until);
-            }
-        }
-    }
-
-    // Most of thousands of queue pairs are idle, and only so many are under way as a window has packets.
-    private void HandleTimed(TimeSpan now)
-    {
-        for (int i = _timed.Count - 1; i >= 0; i--)
-        {
-            QueuePair pair = _timed[i];
-            if (pair.Requester.Deadline <= now)
-            {
-                pair.Requester.HandleTimeout(now);
-            }
-
-            if (pair.Requester.Deadline == TimeSpan.MaxValue)
-            {
-                pair.IsTimed = false;
-                _timed[i] = _timed[^1];
-                _timed.RemoveAt(_timed.Count - 1);
-            }
-            else
-            {
-                NoteDeadline(pair.Requester.Deadline);
-            }
-        }
-    }
-
-    /// <summary>The timer of the queue pair runs until then; <see cref="TimeSpan.MaxValue"/> when it does not.</summary>
-    internal void Arm(QueuePair pair, TimeSpan deadline)
-    {
-        if (deadline == TimeSpan.MaxValue)
-        {
-            return;
-        }
-
-        if (!pair.IsTimed)
-        {
-            pair.IsTimed = true;
-            _timed.Add(pair);
-        }
-
-        NoteDeadline(deadline);
-    }
 
     internal void NoteDeadline(TimeSpan deadline) =>
         _nextDeadline = deadline < _nextDeadline ? deadline : _nextDeadline;

@@ -17,14 +17,11 @@ internal sealed class Requester : SendSide
     private readonly RequestBuilder _builder;
     private readonly ResponsePlacement _responses;
     private readonly SilenceProbe _probe;
+    private readonly Questions _questions;
     private bool _readGapSeen;
     private uint _failedPosition;
     private WorkCompletionStatus _failedStatus; // for _failedPosition, once it is the oldest; Success is none
     private bool _drainReported;
-    private uint _timedPsn; // the last packet of a question whose answer is timed
-    private TimeSpan _timedAt = TimeSpan.MaxValue; // since when; MaxValue: none is
-    private uint _repeatEnd; // where what was sent ended at the last time-out
-    private bool _repeatsLeft; // and the cursor is before that
 
     public Requester(QueuePair pair, SendQueue queue, RdmaPort port)
     {
@@ -36,6 +33,7 @@ internal sealed class Requester : SendSide
         _responses = new ResponsePlacement(pair, queue, _progress);
         Timer = new RetransmitTimer(pair);
         _probe = new SilenceProbe(pair, port, _progress);
+        _questions = new Questions(pair, _progress, _probe);
     }
 
     public RetransmitTimer Timer { get; }
@@ -55,8 +53,7 @@ internal sealed class Requester : SendSide
         _failedStatus = WorkCompletionStatus.Success;
         _drainReported = false;
         Timer.Reset();
-        _timedAt = TimeSpan.MaxValue;
-        _repeatsLeft = false;
+        _questions.Reset();
     }
 
     public override BuildResult BuildNext(ref SuperPacket superPacket, TimeSpan now)
@@ -110,9 +107,8 @@ internal sealed class Requester : SendSide
             out MemoryRegion? region);
         if (result == BuildResult.Built)
         {
-            _port.Arm(_pair, Timer.ArmIfStopped(now));
-            StartTiming(isNew: psn == sent, now);
-            NoteRepeats(psn, isAnswered);
+            _port.Timers.Arm(_pair, Timer.ArmIfStopped(now));
+            _questions.NoteSent(psn, sent, isAnswered, now);
         }
 
         return outcome == AccessOutcome.Done ? result : HandleLocalRefusal(outcome, region);
@@ -243,7 +239,7 @@ internal sealed class Requester : SendSide
             return;
         }
 
-        (_repeatEnd, _repeatsLeft) = (_progress.SentPsn, true);
+        _questions.HandleTimeout();
         GoBackAndSend();
     }
 
@@ -262,7 +258,7 @@ internal sealed class Requester : SendSide
         }
         else
         {
-            _port.Arm(_pair, Timer.ArmIfStopped(now));
+            _port.Timers.Arm(_pair, Timer.ArmIfStopped(now));
         }
     }
 
@@ -271,7 +267,7 @@ internal sealed class Requester : SendSide
         BuildResult result = _probe.Build(ref superPacket);
         if (result == BuildResult.Built)
         {
-            _port.Arm(_pair, Timer.ArmIfStopped(now));
+            _port.Timers.Arm(_pair, Timer.ArmIfStopped(now));
         }
 
         return result;
@@ -379,7 +375,7 @@ internal sealed class Requester : SendSide
         {
             // A window full of packets would be refused with the first one, for as long as the memory moves.
             _builder.Probes = _pair.Profile.ProbesAfterRnr;
-            _port.Arm(_pair, deadline);
+            _port.Timers.Arm(_pair, deadline);
         }
         else
         {
@@ -508,14 +504,14 @@ internal sealed class Requester : SendSide
         _progress.CatchUp();
         _probe.End();
         _readGapSeen = _builder.Probes = false;
-        EndTiming(now);
+        _questions.NoteProgress(now);
         Timer.NoteProgress();
         if (wasSilent)
         {
             Timer.ProbeSoon();
         }
 
-        _port.Arm(_pair, Timer.Restart(now, _progress.IsOutstanding));
+        _port.Timers.Arm(_pair, Timer.Restart(now, _progress.IsOutstanding));
         if (_failedStatus != WorkCompletionStatus.Success && _progress.Head == _failedPosition)
         {
             FailHead(_failedStatus);
@@ -529,38 +525,9 @@ internal sealed class Requester : SendSide
         }
     }
 
-    // One question at a time, and only what was never sent before: of two copies nobody knows which was answered.
-    private void StartTiming(bool isNew, TimeSpan now)
-    {
-        if (isNew && _timedAt == TimeSpan.MaxValue && _progress.UnaskedBytes == 0)
-        {
-            (_timedPsn, _timedAt) = (Psn.Add(_progress.CursorPsn, Psn.Mask), now);
-        }
-    }
-
-    // What was sent before a time-out may be in the socket of a peer that does not run.
-    private void NoteRepeats(uint psn, bool isAnswered)
-    {
-        _repeatsLeft = _repeatsLeft && Psn.Compare(psn, _repeatEnd) < 0;
-        bool isAskedTwice = _repeatsLeft && !isAnswered && _progress.UnaskedBytes == 0;
-        if (isAskedTwice && _port.Options.Defences.SkipsSecondAnswers)
-        {
-            _probe.NoteAskedTwice();
-        }
-    }
-
-    private void EndTiming(TimeSpan now)
-    {
-        if (_timedAt != TimeSpan.MaxValue && Psn.Compare(_progress.AckPsn, _timedPsn) > 0)
-        {
-            _pair.Peer.RoundTrip.Add(now - _timedAt);
-            _timedAt = TimeSpan.MaxValue;
-        }
-    }
-
     private void GoBack()
     {
-        _timedAt = TimeSpan.MaxValue;
+        _questions.GoBack();
         _probe.End();
         _progress.GoBack();
         Timer.StopAcknowledge();

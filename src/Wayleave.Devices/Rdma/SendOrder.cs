@@ -56,7 +56,7 @@ internal static class SendOrder
         bool sendsData = pair.Responder.SendsData;
         if (sendsData && rate.NextSend > now)
         {
-            pair.Port.Delay(pair, rate.NextSend);
+            pair.Port.Timers.Delay(pair, rate.NextSend);
             return BuildResult.Nothing;
         }
 
@@ -80,7 +80,7 @@ internal static class SendOrder
             {
                 // It is woken when its time has come, and others go on.
                 peer.Requests.RemoveHead();
-                pair.Port.Delay(pair, rate.NextSend);
+                pair.Port.Timers.Delay(pair, rate.NextSend);
                 continue;
             }
 
