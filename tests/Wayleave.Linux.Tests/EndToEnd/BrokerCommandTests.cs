@@ -111,6 +111,44 @@ public sealed class BrokerCommandTests : EndToEndTest
     }
 
     [Fact]
+    public async Task A_host_that_is_asked_to_stop_ends_in_order_with_programs_in_the_middle_of_everything()
+    {
+        CliProcess.SkipWhenIgnored(CliProcess.SigTerm);
+        HostProcess host = await StartHostAsync();
+        using ForeignProgram program = await MapAsync();
+        int queue = await program.OkAsync("queue 1");
+        int endless = await program.OkAsync($"spin {queue}");
+        int ring = await program.OkAsync("ring 1 8");
+        await program.OkAsync($"attach {ring} 2");
+        int nic = await program.OkAsync("open rdma0");
+        string key = (await program.AskAsync($"register {nic} 2 {Size}")).Split(' ')[2];
+        await program.OkAsync($"pair {nic}");
+        await program.OkAsync($"pair {nic}");
+        await program.OkAsync("join");
+        for (int n = 0; n < 4; n++)
+        {
+            await program.OkAsync($"write 0 0 {key} {key} {Size / 2}");
+            await program.OkAsync($"push 2 0 0 {Size / 2}");
+        }
+
+        Task<int> waiting = program.OkAsync($"wait {endless} -1");
+        host.Process.Signal(CliProcess.SigTerm);
+        Assert.Equal(0, (await host.Process.WaitAsync()).ExitCode);
+        Assert.Equal(1, await waiting);
+        Assert.Contains(
+            (Core.Errno)await program.OkAsync($"status {endless}"),
+            new[] { Core.Errno.ECANCELED, Core.Errno.ECONNRESET });
+        Assert.EndsWith(" gone", await program.AskAsync("open gpu0"), StringComparison.Ordinal);
+        Assert.False(File.Exists(Socket));
+        await program.OkAsync("poke 9 9"); // what it maps stays its own
+        Assert.Equal(9, await program.OkAsync("peek 9"));
+
+        await StartHostAsync();
+        await program.OkAsync($"connect {Socket}");
+        await program.OkAsync("open gpu0");
+    }
+
+    [Fact]
     public async Task Who_waits_for_a_host_that_is_killed_is_told_by_every_fence_in_every_process()
     {
         HostProcess host = await StartHostAsync();

@@ -1,11 +1,13 @@
 using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Text;
+using Wayleave.Cli.Output;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
+using Wayleave.Host.Control;
 using Wayleave.Host.Ethernet;
 using Wayleave.Host.Objects;
 using Wayleave.Host.Removal;
@@ -40,6 +42,23 @@ public sealed class NetReceiveTests
         Assert.Empty(host.Host.Objects.List()); // the bound memory went with it
         Assert.Empty(host.Host.Ethernets[0].Operations);
         Assert.Empty(host.Host.Ethernets[0].Nic.Device.Port.Steering.Rules.Rules);
+    });
+
+    [Fact]
+    public void What_runs_on_a_NIC_is_a_row_of_top_until_it_ends() => EthernetHost.Run(host =>
+    {
+        using Reception reception = Reception.Open(host, new ReceiveRequest { Queue = Queue, Device = "gpu0" });
+        ActivityDocument document = ActivityReports.Describe(host.Host);
+        HolderDocument row = Assert.Single(document.Holders, h => h.Kind == HoldKind.Network);
+        string nic = host.Host.Ethernets[0].Name;
+        Assert.Equal((reception.Receive.What, nic, "", false), (row.Holder, row.Device, row.ObjectName, row.Ending));
+        Assert.Contains(
+            ActivityView.Render(document, null),
+            l => l.StartsWith(reception.Receive.What, StringComparison.Ordinal)
+                && l.Contains(" network ", StringComparison.Ordinal) && l.Contains(nic, StringComparison.Ordinal));
+        SendAndClose(EthernetHost.OurIPv4, [1]);
+        reception.End();
+        Assert.DoesNotContain(ActivityReports.Describe(host.Host).Holders, h => h.Kind == HoldKind.Network);
     });
 
     [Theory]
