@@ -31,7 +31,9 @@ public sealed class HangDetector
     private readonly HashSet<IStoppableEngine> _lost = [];
 
     /// <param name="host">Of the fences.</param>
-    /// <param name="timeout">How long a job may take, from <see cref="Add"/>.</param>
+    /// <param name="timeout">
+    /// How long a job may take, from <see cref="Add(Fence, IStoppableEngine, TimeSpan)"/>.
+    /// </param>
     /// <param name="stopGrace">How long an engine may take to stop.</param>
     public HangDetector(HostContext host, TimeSpan timeout, TimeSpan stopGrace) =>
         (_host, _timeout, _stopGrace) = (host, timeout, stopGrace);
@@ -68,10 +70,19 @@ public sealed class HangDetector
     /// <param name="fence">What is watched, until it has ended.</param>
     /// <param name="engine">Who signals it.</param>
     /// <param name="extra">More time, for a job that is larger than others.</param>
-    public void Add(Fence fence, IStoppableEngine engine, TimeSpan extra = default)
+    public void Add(Fence fence, IStoppableEngine engine, TimeSpan extra = default) => Add(fence, [engine], extra);
+
+    /// <summary>
+    /// As the other, for a fence behind which several engines work: it ends when all of them stand still, or have left
+    /// (<see cref="HandleLeft"/>).
+    /// </summary>
+    /// <param name="fence">What is watched, until it has ended.</param>
+    /// <param name="engines">At least one.</param>
+    /// <param name="extra">More time, for a job that is larger than others.</param>
+    public void Add(Fence fence, ReadOnlySpan<IStoppableEngine> engines, TimeSpan extra = default)
     {
         _host.AssertHeld();
-        Watch watch = new(fence, engine) { Due = _host.Now + _timeout + extra };
+        Watch watch = new(fence, engines) { Due = _host.Now + _timeout + extra };
         if (fence.TryObserveEnd(_ => _watches.Remove(watch)))
         {
             _watches.Add(watch);
@@ -88,6 +99,22 @@ public sealed class HangDetector
         _watches.RemoveAll(w => ReferenceEquals(w.Fence, fence));
     }
 
+    /// <summary>
+    /// One of several engines has done what the fence waits for and works for it no more; nothing if it does not. The
+    /// last one signals the fence instead.
+    /// </summary>
+    public void HandleLeft(Fence fence, IStoppableEngine engine)
+    {
+        _host.AssertHeld();
+        foreach (Watch watch in _watches)
+        {
+            if (ReferenceEquals(watch.Fence, fence) && watch.Parts.Count > 1)
+            {
+                watch.Parts.RemoveAll(p => ReferenceEquals(p.Engine, engine));
+            }
+        }
+    }
+
     /// <summary>Tells engines that are late to stop, and gives up on those that do not.</summary>
     public void HandleTimeout(TimeSpan now)
     {
@@ -100,7 +127,8 @@ public sealed class HangDetector
                 continue; // an earlier one of this round ended it as well
             }
 
-            if (!watch.WasTold && !watch.WasAborted && watch.Engine.TryAbort(watch.Fence))
+            if (!watch.WasTold && !watch.WasAborted
+                && watch.Parts is [{ Engine: { } only }] && only.TryAbort(watch.Fence))
             {
                 (watch.WasAborted, watch.Due) = (true, now + _timeout);
             }
@@ -117,7 +145,8 @@ public sealed class HangDetector
 
     /// <summary>
     /// The engine is known to stand still: every fence of it that is watched ends now, with ETIME, also those that had
-    /// to be forced meanwhile. Only the engine, or who saw it stop, may say so.
+    /// to be forced meanwhile; one behind which other engines work ends with those. Only the engine, or who saw it
+    /// stop, may say so.
     /// </summary>
     public void HandleStopped(IStoppableEngine engine)
     {
@@ -125,8 +154,14 @@ public sealed class HangDetector
         using SignalingSection section = new(engine.Name, "end of a hang");
         _host.Trace("fence.engine_stopped", engine.Name);
         _lost.Remove(engine);
-        foreach (Watch watch in _watches.Where(w => ReferenceEquals(w.Engine, engine)).ToArray())
+        foreach (Watch watch in _watches.Where(w => w.Find(engine) is not null).ToArray())
         {
+            if (watch.Parts.Count > 1)
+            {
+                watch.Parts.Remove(watch.Find(engine)!);
+                continue;
+            }
+
             Note(watch, wasStopped: true);
             foreach (Fence fence in watch.Fence.PendingUpToThis())
             {
@@ -140,20 +175,32 @@ public sealed class HangDetector
     private void Tell(Watch watch, TimeSpan now)
     {
         _host.Trace("fence.hang", watch.Fence.ToString(), (long)(now - watch.Due).TotalMilliseconds);
-        foreach (Watch other in _watches.Where(w => ReferenceEquals(w.Engine, watch.Engine)))
+        foreach (Part part in watch.Parts.Where(p => !p.WasTold).ToArray())
         {
-            (other.WasTold, other.Due) = (true, now + _stopGrace);
+            Tell(part.Engine, now);
+            EngineStop answer = _host.Has(CoreDefences.StopBeforeEnd) ? part.Engine.Stop() : EngineStop.Stopped;
+            switch (answer)
+            {
+                case EngineStop.Stopped:
+                    HandleStopped(part.Engine);
+                    break;
+                case EngineStop.Unknown:
+                    Force(watch);
+                    return;
+            }
         }
+    }
 
-        EngineStop answer = _host.Has(CoreDefences.StopBeforeEnd) ? watch.Engine.Stop() : EngineStop.Stopped;
-        switch (answer)
+    // Who is told stops for all of its fences; the grace time of one begins when the last of its engines was told.
+    private void Tell(IStoppableEngine engine, TimeSpan now)
+    {
+        foreach (Watch watch in _watches)
         {
-            case EngineStop.Stopped:
-                HandleStopped(watch.Engine);
-                break;
-            case EngineStop.Unknown:
-                Force(watch);
-                break;
+            if (watch.Find(engine) is { WasTold: false } part)
+            {
+                part.WasTold = true;
+                watch.Due = watch.WasTold ? now + _stopGrace : watch.Due;
+            }
         }
     }
 
@@ -163,10 +210,13 @@ public sealed class HangDetector
     {
         Note(watch, wasStopped: false);
         Force(watch.Fence);
-        _lost.Add(watch.Engine);
-        foreach (Fence fence in watch.Engine.Submitted.ToArray())
+        foreach (Part part in watch.Parts)
         {
-            Force(fence);
+            _lost.Add(part.Engine);
+            foreach (Fence fence in part.Engine.Submitted.ToArray())
+            {
+                Force(fence);
+            }
         }
     }
 
@@ -182,23 +232,45 @@ public sealed class HangDetector
     {
         if (!watch.Fence.IsSignaled)
         {
-            _hangs.Add(new EngineHang(watch.Fence.ToString(), watch.Engine.Name, _host.Now, wasStopped));
+            _hangs.Add(new EngineHang(watch.Fence.ToString(), watch.EngineNames, _host.Now, wasStopped));
             _host.Trace(
                 wasStopped ? "fence.ended_for_engine" : "fence.forced",
                 string.Create(CultureInfo.InvariantCulture, $"{watch.Fence}"));
         }
     }
 
-    private sealed class Watch(Fence fence, IStoppableEngine engine)
+    private sealed class Part(IStoppableEngine engine)
     {
-        public Fence Fence => fence;
-
         public IStoppableEngine Engine => engine;
+
+        public bool WasTold { get; set; }
+    }
+
+    private sealed class Watch
+    {
+        public Watch(Fence fence, ReadOnlySpan<IStoppableEngine> engines)
+        {
+            Fence = fence;
+            foreach (IStoppableEngine engine in engines)
+            {
+                Parts.Add(new Part(engine));
+            }
+        }
+
+        public Fence Fence { get; }
+
+        /// <summary>Who works for it and is not known to have stopped.</summary>
+        public List<Part> Parts { get; } = new(1);
+
+        public string EngineNames =>
+            Parts is [{ } only] ? only.Engine.Name : string.Join(" and ", Parts.Select(p => p.Engine.Name));
 
         public TimeSpan Due { get; set; }
 
         public bool WasAborted { get; set; }
 
-        public bool WasTold { get; set; }
+        public bool WasTold => Parts.TrueForAll(p => p.WasTold);
+
+        public Part? Find(IStoppableEngine engine) => Parts.Find(p => ReferenceEquals(p.Engine, engine));
     }
 }

@@ -90,6 +90,56 @@ public class HangDetectorTests : FenceScenario
     }
 
     [Fact]
+    public void A_fence_of_two_engines_ends_when_the_last_of_them_stands_still()
+    {
+        using (Host.Enter())
+        {
+            HangDetector detector = new(Host, s_timeout, s_grace);
+            Engine one = new(EngineStop.Stopping), other = new(EngineStop.Stopping);
+            Fence fence = new Timeline(Host, "both").CreateFence();
+            detector.Add(fence, [one, other]);
+            Clock.Advance(s_timeout);
+            detector.HandleTimeout(Host.Now);
+            Assert.Equal((1, 1), (one.Stops, other.Stops));
+            detector.HandleStopped(one);
+            Assert.False(fence.IsSignaled);
+            detector.HandleStopped(other);
+            Assert.Equal((true, false, Errno.ETIME), (fence.HasEnded, fence.IsForced, fence.Error));
+            Assert.Equal(0, detector.WatchedCount);
+        }
+    }
+
+    [Fact]
+    public void An_engine_that_has_left_a_fence_is_not_told_and_one_that_was_told_for_another_gives_the_rest_its_grace()
+    {
+        using (Host.Enter())
+        {
+            HangDetector detector = new(Host, s_timeout, s_grace);
+            Engine one = new(EngineStop.Stopping), other = new(EngineStop.Stopping), gone = new(EngineStop.Stopping);
+            Timeline both = new(Host, "both"), alone = new(Host, "alone");
+            Fence own = alone.CreateFence(), shared = both.CreateFence();
+            detector.Add(own, one);
+            detector.Add(shared, [one, other, gone], extra: s_grace);
+            detector.HandleLeft(shared, gone);
+            Clock.Advance(s_timeout);
+            detector.HandleTimeout(Host.Now); // for its own fence
+            Assert.Equal((1, 0), (one.Stops, other.Stops));
+            Clock.Advance(s_grace);
+            detector.HandleTimeout(Host.Now); // gives one up; the other is only told now
+            Assert.Equal((true, false, 1, 0), (own.IsForced, shared.IsSignaled, other.Stops, gone.Stops));
+            Clock.Advance(s_grace);
+            detector.HandleTimeout(Host.Now);
+            Assert.Equal((true, false), (shared.IsForced, shared.HasEnded));
+            Assert.True(detector.HasLost(other));
+            Assert.False(detector.HasLost(gone));
+            detector.HandleStopped(one);
+            Assert.False(shared.HasEnded);
+            detector.HandleStopped(other);
+            Assert.True(shared.HasEnded);
+        }
+    }
+
+    [Fact]
     public void The_earlier_fences_of_a_queue_go_with_the_late_one_and_the_later_ones_with_the_engine()
     {
         using (Host.Enter())
