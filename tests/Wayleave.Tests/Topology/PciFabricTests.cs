@@ -100,6 +100,26 @@ public sealed class PciFabricTests
         Assert.Equal(1, machine.LastWritten);
     }
 
+    [Fact]
+    public void A_port_that_has_been_at_an_address_looks_again_when_something_else_answers_there()
+    {
+        Machine machine = new(Trees.Switch(Trees.Unlisted));
+        DeviceAddress bar = machine.Map("b", new DmaAddressList([machine.Bar(0, Page)])).Entries[0].Start;
+        DmaPort port = machine.Port("b");
+        Assert.Equal(Errno.Success, port.TryWrite(bar, 1, out _));
+        Assert.Equal(Errno.Success, port.TryWrite(bar + 1, 1, out Span<byte> again));
+        again[0] = 3;
+        Assert.Equal(3, machine.BarBytes[1]);
+
+        machine.Fabric.SetMemoryDecoding(machine["a"], isEnabled: false);
+        Assert.Equal(Errno.EFAULT, port.TryWrite(bar, 1, out _));
+        machine.Fabric.SetMemoryDecoding(machine["a"], isEnabled: true);
+        Assert.Equal(Errno.Success, port.TryWrite(bar + ((4 * Page) - 1), 2, out Span<byte> last));
+        Assert.Equal(1, last.Length); // the window ends there
+        Assert.Equal(Errno.EFAULT, port.TryWrite(bar + (4 * Page), 1, out _));
+        Assert.Equal((3L, 2L), (port.BytesWritten(PeerRoute.BusAddress), port.Aborts));
+    }
+
     [Theory]
     [InlineData(0x1000_0000_0000UL)]
     [InlineData(unchecked(0UL - 0x1000_0000_0000UL))]
