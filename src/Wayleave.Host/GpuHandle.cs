@@ -35,6 +35,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     private readonly ulong _vramStart; // of its BAR, also when that is gone
     private readonly EngineRunner _copyRunner;
     private readonly EngineRunner _computeRunner;
+    private readonly EngineRunner _copyQueueRunner;
     private readonly TimeSpan _watchInterval;
     private readonly ITimer _watchdog;
     private readonly List<GpuProcess> _processes = []; // host lock
@@ -72,6 +73,8 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
 
         _copyRunner = new EngineRunner(Device.CopyEngine, host, $"wayleave {config.Name} copy engine");
         _computeRunner = new EngineRunner(Device.ComputeEngine, host, $"wayleave {config.Name} compute engine");
+        _copyQueueRunner = new EngineRunner(
+            Device.CopyQueueEngine, host, $"wayleave {config.Name} copy queue engine");
         TimeSpan quarter = config.Compute.HangLimit / 4;
         _watchInterval = quarter < s_watchIntervalMax ? quarter : s_watchIntervalMax;
         _watchInterval = _watchInterval > s_userQueueInterval ? _watchInterval : s_userQueueInterval;
@@ -88,7 +91,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
 
     public StorageKind DefaultStorage => StorageKind.Movable;
 
-    /// <summary>How its compute engine was set up.</summary>
+    /// <summary>How its engines of queues were set up.</summary>
     public ComputeConfig Compute { get; }
 
     /// <summary>Where memory of clients comes from that is no buffer. Host lock held by whoever uses it.</summary>
@@ -98,7 +101,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     public GpuPinPolicy PinPolicy { get; }
 
     /// <summary>What stopped one of its engines, or null.</summary>
-    public Exception? Failure => _copyRunner.Failure ?? _computeRunner.Failure;
+    public Exception? Failure => _copyRunner.Failure ?? _computeRunner.Failure ?? _copyQueueRunner.Failure;
 
     /// <summary>Where the thread of the copy engine runs.</summary>
     internal ProcessorMark CopyProcessor => _copyRunner.Processor;
@@ -252,6 +255,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
         _watchdog.Dispose();
         _copyRunner.Dispose();
         _computeRunner.Dispose();
+        _copyQueueRunner.Dispose();
         foreach (MappedMemory memory in _vram.Concat(_systemPool).Concat(_userMemory))
         {
             ((IDisposable)memory).Dispose();

@@ -27,7 +27,7 @@ internal static class ComputeScenarios
     private static Scenario Build(Choices choices, GpuOptions options)
     {
         World world = new(choices, options with { ComputeBlockBytes = 64 }, BufferBytes);
-        ComputeEngine engine = world.Gpu.ComputeEngine;
+        QueueEngine engine = world.Gpu.ComputeEngine;
         List<SubmitOperation> submitted = [];
         ComputeQueue queue;
         uint handle;

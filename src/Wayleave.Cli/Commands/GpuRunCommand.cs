@@ -62,6 +62,11 @@ internal sealed class GpuRunCommand
             throw new UsageException($"{_kernel} takes {string.Join(' ', kernel.Operands)}");
         }
 
+        if (kernel is not null && _parsed.GetValue(_symbols.Engine) == GpuEngineKind.Copy)
+        {
+            throw new UsageException($"--engine copy is for raw and ring: a checksum is taken of what {_kernel} made");
+        }
+
         return _kernel switch
         {
             Ring => RunRingAsync(operands),
@@ -150,6 +155,7 @@ internal sealed class GpuRunCommand
             {
                 Name = "run",
                 Priority = _parsed.GetValue(_symbols.Priority),
+                Engine = _parsed.GetValue(_symbols.Engine),
                 RingAddress = ring.Address,
                 RingCommands = (uint)Math.Min(1UL << (63 - (int)ulong.LeadingZeroCount(slots)), 1 << 16),
             };
@@ -178,7 +184,13 @@ internal sealed class GpuRunCommand
     private async Task<JobDocument> SubmitAsync(HeldContext context, byte[] commands, int results)
     {
         QueueDocument queue = await context.CreateQueueAsync(
-            new CreateQueueDocument { Name = "run", Priority = _parsed.GetValue(_symbols.Priority) }, _cancellation)
+            new CreateQueueDocument
+            {
+                Name = "run",
+                Priority = _parsed.GetValue(_symbols.Priority),
+                Engine = _parsed.GetValue(_symbols.Engine),
+            },
+            _cancellation)
             .ConfigureAwait(false);
         SubmitJobDocument submit = new()
         {

@@ -65,6 +65,12 @@ internal sealed class GpuRunSymbols
         DefaultValueFactory = _ => GpuPriority.Normal,
     };
 
+    public Option<GpuEngineKind> Engine { get; } = new("--engine")
+    {
+        Description = "Of raw and ring: compute, or copy, which runs beside it and fills and copies alone",
+        DefaultValueFactory = _ => GpuEngineKind.Compute,
+    };
+
     public Option<TimeSpan?> SubmitTimeout { get; } = Parsing.DurationOption(
         "--submit-timeout", "How long a name of --after may be unknown (default 10s)");
 
@@ -83,6 +89,7 @@ internal sealed class GpuRunSymbols
     public Command ToCommand()
     {
         Priority.AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, "low", "normal", "high");
+        Engine.AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, "compute", "copy");
         Command command = new("run", "Run a kernel on a GPU")
         {
             Gpu,
@@ -98,6 +105,7 @@ internal sealed class GpuRunSymbols
             After,
             Signal,
             Priority,
+            Engine,
             SubmitTimeout,
             Hang,
             Commands,

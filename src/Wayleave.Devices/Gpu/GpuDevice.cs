@@ -93,7 +93,11 @@ public sealed class GpuDevice : IPeerMemoryOwner
         _hidden = new BlockAllocator($"{function.Name} hidden vram", hidden, options.GranularityBytes, Errno.ENOSPC);
         _system = new BlockAllocator($"{function.Name} system memory", pool, options.GranularityBytes, Errno.ENOMEM);
         CopyEngine = new CopyEngine(host, new DmaPort(function, isPermanent: true), options);
-        ComputeEngine = new ComputeEngine(host, new DmaPort(function, isPermanent: true), options);
+        HangDetector hangs = new(host, options.ComputeTimeout, options.ComputeStopGrace);
+        QueueEngine make(GpuEngineKind kind) =>
+            new(host, new DmaPort(function, isPermanent: true), options, kind, hangs, UserProgress);
+        (ComputeEngine, CopyQueueEngine) = (make(GpuEngineKind.Compute), make(GpuEngineKind.Copy));
+        QueueEngines = [ComputeEngine, CopyQueueEngine];
         Quarantine = new Quarantine(host, options.QuarantineLimits);
         function.PeerDevice?.SetMemoryOwner(this);
     }
@@ -106,7 +110,20 @@ public sealed class GpuDevice : IPeerMemoryOwner
 
     public CopyEngine CopyEngine { get; }
 
-    public ComputeEngine ComputeEngine { get; }
+    /// <summary>Runs the commands of queues, whatever they are.</summary>
+    public QueueEngine ComputeEngine { get; }
+
+    /// <summary>
+    /// Runs the copies that programs put into queues, beside the compute engine; <see cref="CopyEngine"/> runs those of
+    /// the device's own.
+    /// </summary>
+    public QueueEngine CopyQueueEngine { get; }
+
+    /// <summary>Both, which have one <see cref="QueueEngine.Hangs"/>.</summary>
+    public IReadOnlyList<QueueEngine> QueueEngines { get; }
+
+    /// <summary>What they tell each other.</summary>
+    internal UserProgress UserProgress { get; } = new();
 
     /// <summary>
     /// Storage that may still be in use: of freed buffers whose revoke has not retired, and old places of moves whose
@@ -360,6 +377,13 @@ public sealed class GpuDevice : IPeerMemoryOwner
     internal int ComputeBlockBytes => _options.ComputeBlockBytes;
 
     internal bool StopsQueues => _options.StopsQueues;
+
+    internal bool AwaitsEveryEngine => _options.AwaitsEveryEngine;
+
+    internal bool LooksAgain => _options.LooksAgain;
+
+    internal QueueEngine EngineFor(GpuEngineKind kind) =>
+        kind == GpuEngineKind.Copy ? CopyQueueEngine : ComputeEngine;
 
     internal bool WaitsInNotifier => _options.WaitsInNotifier;
 

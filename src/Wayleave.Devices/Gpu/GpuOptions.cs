@@ -97,6 +97,16 @@ public sealed record GpuOptions
     /// </summary>
     internal bool StopsQueues { get; init; } = true;
 
+    /// <summary>
+    /// Off signals the eviction fence when the first engine has left the queues: for the test that must notice.
+    /// </summary>
+    internal bool AwaitsEveryEngine { get; init; } = true;
+
+    /// <summary>
+    /// Off puts a queue to sleep that has missed what another engine wrote: for the test that must notice.
+    /// </summary>
+    internal bool LooksAgain { get; init; } = true;
+
     /// <summary>Off returns from a notifier while jobs still run: for the test that must notice.</summary>
     internal bool WaitsInNotifier { get; init; } = true;
 

@@ -212,14 +212,15 @@ public sealed class ComputeService
 
     /// <summary>Makes a queue of jobs.</summary>
     /// <exception cref="WayleaveException">EMFILE: the GPU has as many as its configuration allows.</exception>
-    public ContextQueue CreateQueue(ComputeContext context, string name, GpuPriority priority)
+    public ContextQueue CreateQueue(
+        ComputeContext context, string name, GpuPriority priority, GpuEngineKind engine = GpuEngineKind.Compute)
     {
         ArgumentNullException.ThrowIfNull(context);
         string operation = $"make a queue in {context}";
         using (_host.Enter())
         {
             CheckNewQueue(context, name, operation);
-            ContextQueue queue = new(_host.AllocateId(), name, context.Process.CreateQueue(name, priority));
+            ContextQueue queue = new(_host.AllocateId(), name, context.Process.CreateQueue(name, priority, engine));
             context.Add(queue);
             return queue;
         }
@@ -233,7 +234,12 @@ public sealed class ComputeService
     /// EOPNOTSUPP: commands are parsed here. EMFILE: too many queues. EINVAL: no place for a ring.
     /// </exception>
     public ContextQueue CreateUserQueue(
-        ComputeContext context, string name, GpuPriority priority, ulong ringAddress, uint ringCommands)
+        ComputeContext context,
+        string name,
+        GpuPriority priority,
+        ulong ringAddress,
+        uint ringCommands,
+        GpuEngineKind engine = GpuEngineKind.Compute)
     {
         ArgumentNullException.ThrowIfNull(context);
         string operation = $"make a user queue in {context}";
@@ -250,7 +256,7 @@ public sealed class ComputeService
             }
 
             Errno errno = context.Process
-                .TryCreateUserQueue(name, ringAddress, ringCommands, out UserQueue? made, priority);
+                .TryCreateUserQueue(name, ringAddress, ringCommands, out UserQueue? made, priority, engine);
             errno.ThrowIfFailed(operation, "a ring begins at a multiple of 64 and holds a power of two of commands");
             ContextQueue queue = new(_host.AllocateId(), name, made!);
             context.Add(queue);

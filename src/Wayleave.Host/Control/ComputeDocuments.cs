@@ -150,6 +150,9 @@ public sealed record CreateQueueDocument
 
     public GpuPriority Priority { get; set; } = GpuPriority.Normal;
 
+    /// <summary>Who runs it.</summary>
+    public GpuEngineKind Engine { get; init; }
+
     /// <summary>A multiple of 64; null for a queue of jobs.</summary>
     public ulong? RingAddress { get; init; }
 
@@ -177,6 +180,8 @@ public sealed record QueueDocument
     public required bool IsRing { get; init; }
 
     public required GpuPriority Priority { get; init; }
+
+    public required GpuEngineKind Engine { get; init; }
 
     public required QueueState State { get; init; }
 

@@ -159,8 +159,9 @@ internal sealed class ComputeEndpoints(WayleaveHost host, ControlListenerOptions
         CreateQueueDocument create = await ControlRequest
             .ReadAsync(http, Json.CreateQueueDocument).ConfigureAwait(false);
         ContextQueue queue = create.RingAddress is { } address
-            ? host.Compute.CreateUserQueue(context, create.Name, create.Priority, address, create.RingCommands)
-            : host.Compute.CreateQueue(context, create.Name, create.Priority);
+            ? host.Compute.CreateUserQueue(
+                context, create.Name, create.Priority, address, create.RingCommands, create.Engine)
+            : host.Compute.CreateQueue(context, create.Name, create.Priority, create.Engine);
         await WriteAsync(http, queue).ConfigureAwait(false);
     }
 

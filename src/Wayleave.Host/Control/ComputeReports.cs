@@ -35,6 +35,7 @@ internal static class ComputeReports
         Name = queue.Name,
         IsRing = queue.Ring is not null,
         Priority = queue.Queue.Priority,
+        Engine = queue.Queue.Engine.Kind,
         State = queue.Queue.IsLost ? QueueState.Lost
             : queue.Jobs?.Count > 0 || queue.Ring?.IsIdle == false ? QueueState.Busy
             : QueueState.Idle,
@@ -61,7 +62,7 @@ internal static class ComputeReports
 
     private static ComputeGpuDocument DescribeLocked(GpuHandle gpu, IEnumerable<ComputeContext> contexts)
     {
-        ComputeEngine engine = gpu.Device.ComputeEngine;
+        QueueEngine engine = gpu.Device.ComputeEngine;
         return new ComputeGpuDocument
         {
             Name = gpu.Name,

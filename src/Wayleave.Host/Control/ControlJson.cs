@@ -53,6 +53,7 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<GpuUserMemory>),
         typeof(SnakeCaseEnumConverter<GpuPinPolicy>),
         typeof(SnakeCaseEnumConverter<GpuPriority>),
+        typeof(SnakeCaseEnumConverter<GpuEngineKind>),
         typeof(SnakeCaseEnumConverter<ContextRegionKind>),
         typeof(SnakeCaseEnumConverter<MemoryRegionState>),
         typeof(SnakeCaseEnumConverter<PinnedMemoryPolicy>),

@@ -32,6 +32,20 @@ internal static class GpuEvictionScenarios
         Orders = OrderSource.Priorities,
     };
 
+    public static NamedScenario TwoEngines { get; } = new(
+        "two-engines-against-mover",
+        "A ring of the compute engine and one of the copy engine fill the halves of a buffer while its GPU evicts it; "
+        + "the process's queues have stopped when both engines have left them, and both go on at the new place.",
+        c => BuildTwoEngines(c, new GpuOptions()),
+        [
+            new("one-engine-awaited", "The eviction fence signals when the first engine has left.",
+                c => BuildTwoEngines(c, new GpuOptions { AwaitsEveryEngine = false })),
+        ])
+    {
+        Defence = "the eviction counts the engines that may be in a block, and the last one to leave signals its fence",
+        Orders = OrderSource.Random,
+    };
+
     public static NamedScenario Reclaim { get; } = new(
         "job-against-reclaim",
         "A job with a fence fills two pages of its process while memory is reclaimed and another process takes it; "
@@ -53,7 +67,6 @@ internal static class GpuEvictionScenarios
         UserQueue queue = world.StartQueue(
             0x20_0000,
             new GpuCommand { Opcode = GpuOpcode.Fill, Target = BufferVa, Value = Value, Count = PageFrame.SizeBytes });
-        GpuEviction eviction = world.Process.Eviction;
         bool hasMoved = false;
         bool isOver() => hasMoved && queue.Done == 1;
         IEnumerable<Step> Move()
@@ -69,23 +82,6 @@ internal static class GpuEvictionScenarios
             hasMoved = true;
         }
 
-        IEnumerable<Step> Time()
-        {
-            while (true)
-            {
-                yield return new("wait", () => isOver() || eviction.NextDeadline is not null);
-                if (isOver())
-                {
-                    yield break;
-                }
-
-                world.Clock.AdvanceTo(eviction.NextDeadline!.Value > world.Clock.Now
-                    ? eviction.NextDeadline.Value
-                    : world.Clock.Now);
-                world.Locked(() => eviction.HandleTimeout(world.Clock.Now));
-            }
-        }
-
         return world.ToScenario(
             () =>
             {
@@ -95,7 +91,74 @@ internal static class GpuEvictionScenarios
             ("mover", Move()),
             ("engine", world.Engine(isOver)),
             ("copies", world.CopyEngine(isOver)),
-            ("clock", Time()));
+            ("clock", Elapse(world, isOver)));
+    }
+
+    private static Scenario BuildTwoEngines(Choices choices, GpuOptions options)
+    {
+        const uint Half = PageFrame.SizeBytes / 2;
+        GpuSpaceWorld world = new(choices, options with { ComputeBlockBytes = 512, CopyBlockBytes = 4096 }, pages: 1);
+        GpuBuffer buffer = world.MapBuffer("buffer", BufferVa);
+        GpuCommand fill = new() { Opcode = GpuOpcode.Fill, Target = BufferVa, Value = Value, Count = Half };
+        UserQueue copies = world.AddQueue(GpuEngineKind.Copy, 0x50_0000, fill with { Target = BufferVa + Half });
+        UserQueue queue = world.AddQueue(GpuEngineKind.Compute, 0x20_0000, fill);
+        world.Locked(world.Process.Eviction.Start);
+        world.Clock.AdvanceTo(world.Clock.Now + GpuEviction.ActiveTimeMin); // it may be stopped at once
+        GpuEviction eviction = world.Process.Eviction;
+        bool hasMoved = false;
+        bool isOver() => hasMoved && queue.Done + copies.Done == 2;
+        IEnumerable<Step> Move()
+        {
+            yield return "move";
+            MoveOperation move = world.Locked(() => world.Gpu.Move(buffer, GpuDomain.System));
+            yield return new("moved", () => move.IsCompleted);
+            World.Require(Errno.Success, move.Error);
+            hasMoved = true;
+        }
+
+        void RequireLeft()
+        {
+            foreach (QueueEngine engine in world.Gpu.QueueEngines)
+            {
+                if (eviction.State == GpuEvictionState.Evicted && engine.RunningQueue is UserQueue running)
+                {
+                    throw new ViolationException(
+                        $"the eviction fence has signalled, and {engine.Name} is in {running.Name}");
+                }
+            }
+        }
+
+        return world.ToScenario(
+            () =>
+            {
+                world.ExpectNoViolation();
+                world.RequireFilled(buffer, Value);
+            },
+            () => world.Locked(RequireLeft),
+            ("mover", Move()),
+            ("compute", world.Engine(GpuEngineKind.Compute, isOver)),
+            ("copies", world.Engine(GpuEngineKind.Copy, isOver)),
+            ("mover's copies", world.CopyEngine(isOver)),
+            ("clock", Elapse(world, isOver)));
+    }
+
+    // Time passes to what the eviction waits for.
+    private static IEnumerable<Step> Elapse(GpuSpaceWorld world, Func<bool> isOver)
+    {
+        GpuEviction eviction = world.Process.Eviction;
+        while (true)
+        {
+            yield return new("wait", () => isOver() || eviction.NextDeadline is not null);
+            if (isOver())
+            {
+                yield break;
+            }
+
+            world.Clock.AdvanceTo(eviction.NextDeadline!.Value > world.Clock.Now
+                ? eviction.NextDeadline.Value
+                : world.Clock.Now);
+            world.Locked(() => eviction.HandleTimeout(world.Clock.Now));
+        }
     }
 
     private static Scenario BuildReclaim(Choices choices, GpuOptions options)

@@ -56,6 +56,22 @@ internal static class GpuFaultScenarios
         Orders = OrderSource.Priorities,
     };
 
+    public static NamedScenario CopyQueue { get; } = new(
+        "copy-queue-under-faults",
+        "As queue-under-faults, with a queue of the copy engine: it stalls at a fault and goes on, and no fence of it "
+        + "stands anywhere.",
+        c => BuildQueue(c, new GpuOptions(), GpuEngineKind.Copy),
+        [
+            new("sequence-not-set", "The callback does not say that what the fault saw is stale.",
+                c => BuildQueue(c, Without(MirrorDefences.SetsSequence), GpuEngineKind.Copy)),
+            new("entry-kept", "The GPU keeps its entries.",
+                c => BuildQueue(c, Without(MirrorDefences.ClearsEntries), GpuEngineKind.Copy)),
+        ])
+    {
+        Defence = "a queue that faults gives its engine up, whichever it is, and goes on from the same block",
+        Orders = OrderSource.Priorities,
+    };
+
     private static GpuOptions Without(MirrorDefences defence) =>
         new() { MirrorDefences = MirrorDefences.All & ~defence };
 
@@ -140,11 +156,13 @@ internal static class GpuFaultScenarios
             ("engine", Read()));
     }
 
-    private static Scenario BuildQueue(Choices choices, GpuOptions options)
+    private static Scenario BuildQueue(
+        Choices choices, GpuOptions options, GpuEngineKind engine = GpuEngineKind.Compute)
     {
         GpuSpaceWorld world = new(choices, options with { ComputeBlockBytes = 2048, FaultAheadPages = 0 }, pages: 2);
         world.Fill(0, First);
         UserQueue queue = world.StartQueue(
+            engine,
             RingVa,
             new GpuCommand
             {
@@ -184,7 +202,7 @@ internal static class GpuFaultScenarios
             ("process", MigrateAgainstTouch.Then(
                 world.Complete(discard), () => { running--; world.DiscardedBeforeLastBlock = queue.Done == 0; })),
             ("reclaim", MigrateAgainstTouch.Then(reclaim.Drive(world.Host), () => running--)),
-            ("engine", world.Engine(isOver)),
+            ("engine", world.Engine(engine, isOver)),
             ("faults", world.ServeFaults(isOver)));
     }
 }

@@ -184,7 +184,19 @@ internal sealed class GpuSpaceWorld
     }
 
     /// <summary>A ring in VRAM with these commands, and a queue that runs it.</summary>
-    public UserQueue StartQueue(ulong ringVa, params ReadOnlySpan<GpuCommand> commands)
+    public UserQueue StartQueue(ulong ringVa, params ReadOnlySpan<GpuCommand> commands) =>
+        StartQueue(GpuEngineKind.Compute, ringVa, commands);
+
+    /// <summary>As the other, of an engine.</summary>
+    public UserQueue StartQueue(GpuEngineKind engine, ulong ringVa, params ReadOnlySpan<GpuCommand> commands)
+    {
+        UserQueue queue = AddQueue(engine, ringVa, commands);
+        Locked(Process.Eviction.Start);
+        return queue;
+    }
+
+    /// <summary>As the other; it runs when the process's queues are started, with what is mapped by then.</summary>
+    public UserQueue AddQueue(GpuEngineKind engine, ulong ringVa, params ReadOnlySpan<GpuCommand> commands)
     {
         GpuBuffer? ring;
         using (Host.Enter())
@@ -207,8 +219,9 @@ internal sealed class GpuSpaceWorld
         UserQueue? queue;
         using (Host.Enter())
         {
-            World.Require(Errno.Success, Process.TryCreateUserQueue("queue", ringVa, 64, out queue));
-            Process.Eviction.Start();
+            World.Require(
+                Errno.Success,
+                Process.TryCreateUserQueue("queue", ringVa, 64, out queue, GpuPriority.Normal, engine));
         }
 
         queue!.RingDoorbell((ulong)commands.Length);
@@ -216,19 +229,23 @@ internal sealed class GpuSpaceWorld
     }
 
     /// <summary>The compute engine: one block each step.</summary>
-    public IEnumerable<Step> Engine(Func<bool> isOver)
+    public IEnumerable<Step> Engine(Func<bool> isOver) => Engine(GpuEngineKind.Compute, isOver);
+
+    /// <summary>One of the engines: one block each step.</summary>
+    public IEnumerable<Step> Engine(GpuEngineKind kind, Func<bool> isOver)
     {
+        QueueEngine engine = kind == GpuEngineKind.Copy ? Gpu.CopyQueueEngine : Gpu.ComputeEngine;
         while (true)
         {
-            yield return new Step("run a block", () => Gpu.ComputeEngine.HasReadyJob || isOver());
-            if (!Gpu.ComputeEngine.HasReadyJob)
+            yield return new Step("run a block", () => engine.HasReadyJob || isOver());
+            if (!engine.HasReadyJob)
             {
                 yield break;
             }
 
-            Gpu.ComputeEngine.TryEnter();
-            Gpu.ComputeEngine.Step();
-            Gpu.ComputeEngine.Exit();
+            engine.TryEnter();
+            engine.Step();
+            engine.Exit();
         }
     }
 
@@ -281,7 +298,12 @@ internal sealed class GpuSpaceWorld
         }
     }
 
-    public Scenario ToScenario(Action atEnd, params ReadOnlySpan<(string Name, IEnumerable<Step> Steps)> actors)
+    public Scenario ToScenario(Action atEnd, params ReadOnlySpan<(string Name, IEnumerable<Step> Steps)> actors) =>
+        ToScenario(atEnd, invariant: () => { }, actors);
+
+    /// <summary>As the other, with what is true after each step.</summary>
+    public Scenario ToScenario(
+        Action atEnd, Action invariant, params ReadOnlySpan<(string Name, IEnumerable<Step> Steps)> actors)
     {
         List<Actor> all = [];
         foreach ((string name, IEnumerable<Step> steps) in actors)
@@ -290,7 +312,7 @@ internal sealed class GpuSpaceWorld
         }
 
         Story.Take();
-        return new Scenario(all, Invariant: () => { }, AtEnd: atEnd, Narrate: Story.Take);
+        return new Scenario(all, Invariant: invariant, AtEnd: atEnd, Narrate: Story.Take);
     }
 
     private static void Finish(SpaceOperation operation)

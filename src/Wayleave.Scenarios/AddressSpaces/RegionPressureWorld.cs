@@ -313,7 +313,7 @@ internal sealed class RegionPressureWorld
         engine.Exit();
     }
 
-    private static void Step(ComputeEngine engine)
+    private static void Step(QueueEngine engine)
     {
         engine.TryEnter();
         engine.Step();

@@ -118,7 +118,7 @@ internal sealed class TakeBackRun
 
         foreach (GpuDevice gpu in (GpuDevice[])[_m.Gpu0, _m.Gpu1])
         {
-            ComputeEngine compute = gpu.ComputeEngine;
+            QueueEngine compute = gpu.ComputeEngine;
             CopyEngine copy = gpu.CopyEngine;
             _stations.Add(new Station(compute.Name, () => compute.HasReadyJob, () =>
             {

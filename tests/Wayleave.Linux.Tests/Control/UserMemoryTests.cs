@@ -25,14 +25,17 @@ public sealed class UserMemoryTests : IDisposable
     public void Dispose() => _folder.Dispose();
 
     [Theory]
-    [InlineData(GpuUserMemory.Fault, "127.0.42.2")]
-    [InlineData(GpuUserMemory.WaitForFences, "127.0.42.3")]
-    [InlineData(GpuUserMemory.DrainLocally, "127.0.42.6")]
-    public async Task Rings_go_on_while_pages_of_one_client_are_taken_for_another(GpuUserMemory mode, string address)
+    [InlineData(GpuUserMemory.Fault, GpuEngineKind.Compute, "127.0.42.2")]
+    [InlineData(GpuUserMemory.WaitForFences, GpuEngineKind.Compute, "127.0.42.3")]
+    [InlineData(GpuUserMemory.DrainLocally, GpuEngineKind.Compute, "127.0.42.6")]
+    [InlineData(GpuUserMemory.Fault, GpuEngineKind.Copy, "127.0.42.10")]
+    [InlineData(GpuUserMemory.WaitForFences, GpuEngineKind.Copy, "127.0.42.11")]
+    public async Task Rings_go_on_while_pages_of_one_client_are_taken_for_another(
+        GpuUserMemory mode, GpuEngineKind engine, string address)
     {
         await using ServedHost served = await StartAsync(mode, address);
         Client[] clients = await Task.WhenAll(
-            Enumerable.Range(0, Clients).Select(i => Client.OpenAsync(served, i)));
+            Enumerable.Range(0, Clients).Select(i => Client.OpenAsync(served, i, engine)));
         for (uint round = 0; round < Rounds; round++)
         {
             await Task.WhenAll(clients.Select(c => c.FillAndCopyAsync(round)));
@@ -40,6 +43,7 @@ public sealed class UserMemoryTests : IDisposable
 
         ComputeGpuDocument gpu = (await served.Client.GetComputeAsync(Cancellation)).Gpus[0];
         Assert.Equal(mode, gpu.UserMemory);
+        Assert.All(gpu.Contexts.SelectMany(c => c.Queues), q => Assert.Equal(engine, q.Engine));
         Assert.True(gpu.UserMemoryReclaims > 0, "nobody's pages were taken");
         Assert.Equal(mode == GpuUserMemory.Fault, gpu.Contexts.Any(c => c.Faults > 0));
         Assert.Null(gpu.Failure);
@@ -249,7 +253,7 @@ public sealed class UserMemoryTests : IDisposable
 
         private string Shown => $"shown{number}";
 
-        public static async Task<Client> OpenAsync(ServedHost served, int number)
+        public static async Task<Client> OpenAsync(ServedHost served, int number, GpuEngineKind engine)
         {
             Client client = new(
                 served, number, await served.Client.OpenGpuAsync("gpu0", $"client{number}", Cancellation));
@@ -263,6 +267,7 @@ public sealed class UserMemoryTests : IDisposable
                 new CreateQueueDocument
                 {
                     Name = "ring",
+                    Engine = engine,
                     RingAddress = ring.Address,
                     RingCommands = (uint)(RingBytes / GpuCommand.SizeBytes),
                 },

@@ -161,12 +161,25 @@ public sealed class GpuCommandTests : EndToEndTest
 
         new Device { Opcode = Opcode.Fill, Value = 1, Count = 4096, Target = 0x7000_0000_0000 }.Write(ring.AsSpan(192));
         await PutAsync("gpu0/ring", ring);
-        Assert.StartsWith("ring gpu0/ring: 3 commands in", await RunWellAsync("gpu", "run", "gpu0", "ring", "ring", "x",
-            "--commands", "3"), StringComparison.Ordinal);
+        foreach (string engine in (string[])["compute", "copy"])
+        {
+            Assert.StartsWith(
+                "ring gpu0/ring: 3 commands in",
+                await RunWellAsync(
+                    "gpu", "run", "gpu0", "ring", "ring", "x", "--commands", "3", "--engine", engine),
+                StringComparison.Ordinal);
+        }
+
         await ExpectFailureAsync(
             1,
             "gpu run gpu0 ring: EFAULT after 3 commands: it reached memory that is not its own, and its queue is lost",
             "gpu", "run", "gpu0", "ring", "ring", "x", "--commands", "4");
+        new Device { Opcode = Opcode.Spin, Count = 1 }.Write(ring);
+        await PutAsync("gpu0/ring", ring);
+        await ExpectFailureAsync(
+            1,
+            "gpu run gpu0 ring: EINVAL after 0 commands: it met a command that makes no sense, and its queue is lost",
+            "gpu", "run", "gpu0", "ring", "ring", "--commands", "1", "--engine", "copy");
         new Random(3).NextBytes(ring);
         await PutAsync("gpu0/ring", ring);
         await ExpectFailureAsync(

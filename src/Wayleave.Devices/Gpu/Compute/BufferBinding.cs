@@ -74,7 +74,11 @@ internal sealed class BufferBinding : GpuBinding, IRevocableImporter
         }
 
         _drain = _drains.CreateFence();
-        Process.Device.ComputeEngine.AddDrain(_drain);
+        foreach (QueueEngine engine in Process.Device.QueueEngines)
+        {
+            engine.AddDrain(_drain); // its jobs may be on any of them
+        }
+
         return InvalidateOutcome.Draining(_drain);
     }
 

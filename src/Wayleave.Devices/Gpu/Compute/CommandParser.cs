@@ -24,6 +24,7 @@ internal static class CommandParser
 {
     /// <summary>Reads and checks all of it, or says what is wrong with the first command that is refused.</summary>
     /// <param name="process">Whose handles count.</param>
+    /// <param name="engine">Who is to run them.</param>
     /// <param name="mode">Whether handles are named at all.</param>
     /// <param name="bytes">Whole commands.</param>
     /// <param name="commands">What there is.</param>
@@ -35,6 +36,7 @@ internal static class CommandParser
     /// </returns>
     public static Errno TryParse(
         GpuProcess process,
+        GpuEngineKind engine,
         GpuCommandMode mode,
         ReadOnlySpan<byte> bytes,
         out GpuCommand[] commands,
@@ -54,6 +56,12 @@ internal static class CommandParser
         {
             Errno errno = GpuCommand.TryRead(bytes[(i * GpuCommand.SizeBytes)..], out commands[i]);
             int count = 0;
+            if (errno == Errno.Success && !engine.Knows(commands[i].Opcode))
+            {
+                problem = Say($"command {i}: a copy engine does not know {commands[i].Opcode}");
+                return Errno.EINVAL;
+            }
+
             if (errno == Errno.Success)
             {
                 errno = commands[i].TryGetOperands(operands, out count);

@@ -15,8 +15,9 @@ public sealed class ComputeQueue : EngineQueue
     private readonly Activity _activity; // what its fences need, when that itself can wait
     private bool _isLooking;
 
-    internal ComputeQueue(GpuProcess process, string name, GpuPriority priority, bool waitsForFences)
-        : base(process, name, priority)
+    internal ComputeQueue(
+        GpuProcess process, string name, GpuPriority priority, QueueEngine engine, bool waitsForFences)
+        : base(process, name, priority, engine)
     {
         _waitsForFences = waitsForFences;
         _activity = new Activity(process.Device.Host, ActivityKind.Engine, Name);
@@ -80,7 +81,7 @@ public sealed class ComputeQueue : EngineQueue
             job.Fail(errno);
         }
 
-        Process.Device.Host.Defer(Process.Device.ComputeEngine.HandleRestored);
+        Process.Device.Host.Defer(Engine.HandleRestored);
     }
 
     internal void Add(ComputeJob job) => _jobs.Add(job);

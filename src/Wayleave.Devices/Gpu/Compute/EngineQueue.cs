@@ -11,16 +11,20 @@ public enum GpuPriority
 }
 
 /// <summary>
-/// What the compute engine goes to and fro between: work of one process, one piece after the other. Host lock held by
+/// What an engine goes to and fro between: work of one process, one piece after the other. Host lock held by
 /// the caller, unless a member says otherwise.
 /// </summary>
 public abstract class EngineQueue
 {
-    private protected EngineQueue(GpuProcess process, string name, GpuPriority priority)
+    private protected EngineQueue(GpuProcess process, string name, GpuPriority priority, QueueEngine engine)
     {
-        (Process, Priority) = (process, priority);
-        Name = $"{process.Device.Function.Name} compute, {name} of {process.Name}";
+        (Process, Priority, Engine) = (process, priority, engine);
+        string what = engine.Kind == GpuEngineKind.Compute ? "compute" : "copy";
+        Name = $"{process.Device.Function.Name} {what}, {name} of {process.Name}";
     }
+
+    /// <summary>Who runs it.</summary>
+    public QueueEngine Engine { get; }
 
     public GpuProcess Process { get; }
 

@@ -58,6 +58,7 @@ public sealed class GpuEviction : IFenceOperations
     private ulong _seqno;
     private TimeSpan _restoredAt = TimeSpan.MinValue;
     private TimeSpan _restoreDelay = RestoreDelay;
+    private readonly List<QueueEngine> _inside = []; // while stopping: who may be in a block of the queues
     private MirrorDrain? _left; // for a notifier that waits until the engine has left
 
     internal GpuEviction(GpuProcess process)
@@ -185,14 +186,25 @@ public sealed class GpuEviction : IFenceOperations
         }
     }
 
-    /// <summary>The engine runs no queue of the process and will not: the token's holder says so.</summary>
-    internal void HandleStopped()
+    /// <summary>
+    /// An engine runs no queue of the process and will not: the token's holder says so. The queues have stopped when
+    /// all engines have said it.
+    /// </summary>
+    internal void HandleLeft(QueueEngine engine)
     {
-        if (State != GpuEvictionState.Stopping)
+        if (State == GpuEvictionState.Stopping && _inside.Remove(engine))
         {
-            return;
+            engine.Hangs.HandleLeft(Fence!, engine);
+            if (_inside.Count == 0 || !_process.Device.AwaitsEveryEngine)
+            {
+                HandleStopped();
+            }
         }
+    }
 
+    private void HandleStopped()
+    {
+        _inside.Clear();
         using SignalingSection section = new(_process.Name, "eviction");
         State = _process.IsClosed ? GpuEvictionState.Stopped : GpuEvictionState.Evicted;
         NextDeadline = _process.IsClosed ? null : _host.Now + _restoreDelay;
@@ -213,12 +225,21 @@ public sealed class GpuEviction : IFenceOperations
         _table = _process.Device.StopsQueues ? null : _table;
         EvictionCount++;
         _host.Trace("compute.evict", _process.Name, EvictionCount);
-        ComputeEngine engine = _process.Device.ComputeEngine;
-        engine.Hangs.Add(Fence!, engine);
-        if (engine.TryLeave(_process))
+        foreach (QueueEngine engine in _process.Device.QueueEngines)
+        {
+            if (!engine.TryLeave(_process))
+            {
+                _inside.Add(engine);
+            }
+        }
+
+        if (_inside.Count == 0)
         {
             HandleStopped();
+            return;
         }
+
+        _process.Device.ComputeEngine.Hangs.Add(Fence!, [.. _inside]);
     }
 
     private void Restore()
@@ -318,7 +339,10 @@ public sealed class GpuEviction : IFenceOperations
         (State, _restoredAt) = (GpuEvictionState.Running, _host.Now);
         _unreachable.Clear();
         _host.Trace("compute.restore", _process.Name, (long)_seqno);
-        _host.Defer(_process.Device.ComputeEngine.HandleRestored);
+        foreach (QueueEngine engine in _process.Device.QueueEngines)
+        {
+            _host.Defer(engine.HandleRestored);
+        }
     }
 
     private void Enter(Action action)

@@ -177,16 +177,18 @@ public sealed class GpuProcess
         return Errno.Success;
     }
 
-    /// <summary>Makes a queue of the process on the GPU's compute engine.</summary>
+    /// <summary>Makes a queue of the process, whose jobs end with fences.</summary>
     /// <param name="name">For people: <c>training</c>.</param>
     /// <param name="priority">Beside other queues.</param>
-    public ComputeQueue CreateQueue(string name, GpuPriority priority = GpuPriority.Normal)
+    /// <param name="engine">Who runs it.</param>
+    public ComputeQueue CreateQueue(
+        string name, GpuPriority priority = GpuPriority.Normal, GpuEngineKind engine = GpuEngineKind.Compute)
     {
         Device.Host.AssertHeld();
         ObjectDisposedException.ThrowIf(IsClosed, this);
-        ComputeQueue queue = new(this, name, priority, Device.WaitsForFences);
+        ComputeQueue queue = new(this, name, priority, Device.EngineFor(engine), Device.WaitsForFences);
         _queues.Add(queue);
-        Device.ComputeEngine.AddQueue(queue);
+        queue.Engine.AddQueue(queue);
         return queue;
     }
 
@@ -202,7 +204,7 @@ public sealed class GpuProcess
         if (!queue.HasWork) // otherwise it stays, so that the end of the process cancels what it has
         {
             _queues.Remove(queue);
-            Device.ComputeEngine.RemoveQueue(queue);
+            queue.Engine.RemoveQueue(queue);
         }
     }
 
@@ -216,6 +218,7 @@ public sealed class GpuProcess
     /// <param name="ringCommands">A power of two, at most 65536.</param>
     /// <param name="queue">Null unless Success.</param>
     /// <param name="priority">Beside other queues.</param>
+    /// <param name="engine">Who runs it. Nothing of either engine's user queues enters a reservation.</param>
     /// <returns>
     /// <see cref="Errno.EINVAL"/> for another address or size, <see cref="Errno.ENODEV"/> after <see cref="Close"/>.
     /// </returns>
@@ -224,7 +227,8 @@ public sealed class GpuProcess
         ulong ringAddress,
         uint ringCommands,
         out UserQueue? queue,
-        GpuPriority priority = GpuPriority.Normal)
+        GpuPriority priority = GpuPriority.Normal,
+        GpuEngineKind engine = GpuEngineKind.Compute)
     {
         Device.Host.AssertHeld();
         queue = null;
@@ -239,9 +243,9 @@ public sealed class GpuProcess
             return Errno.EINVAL;
         }
 
-        queue = new UserQueue(this, name, priority, ringAddress, ringCommands);
+        queue = new UserQueue(this, name, priority, Device.EngineFor(engine), ringAddress, ringCommands);
         _queues.Add(queue);
-        Device.ComputeEngine.AddQueue(queue);
+        queue.Engine.AddQueue(queue);
         return Errno.Success;
     }
 
@@ -264,7 +268,7 @@ public sealed class GpuProcess
             queue.Lose();
             if (!queue.HasWork)
             {
-                Device.ComputeEngine.RemoveQueue(queue);
+                queue.Engine.RemoveQueue(queue);
             }
         }
 

@@ -32,6 +32,8 @@ internal sealed class KernelRun
         _sums = command.Opcode == GpuOpcode.MatrixMultiply ? new float[RowPiece()] : [];
     }
 
+    public GpuOpcode Opcode => _command.Opcode;
+
     /// <summary>Runs one block.</summary>
     /// <param name="memory">Checks every touch.</param>
     /// <param name="hasEnded">The command is done.</param>

@@ -61,7 +61,7 @@ public sealed class SubmitOperation
         _host = _process.Device.Host;
         byte[] own = submission.Commands.ToArray(); // a program may write to its own while it is being checked
         Error = CommandParser.TryParse(
-            _process, submission.Mode, own, out _commands, out _buffers, out string? problem);
+            _process, queue.Engine.Kind, submission.Mode, own, out _commands, out _buffers, out string? problem);
         Problem = problem;
         if (Error == Errno.Success && submission.Mode == GpuCommandMode.Paged)
         {
@@ -211,7 +211,7 @@ public sealed class SubmitOperation
     private Errno TrySubmit(AcquireTicket ticket, out Fence? mustWait)
     {
         (mustWait, _isStale) = (null, false);
-        Errno errno = _process.IsClosed ? Errno.ENODEV : _process.Device.ComputeEngine.RefusalOf(_queue);
+        Errno errno = _process.IsClosed ? Errno.ENODEV : _queue.Engine.RefusalOf(_queue);
         if (errno != Errno.Success)
         {
             return errno;
@@ -238,7 +238,7 @@ public sealed class SubmitOperation
     {
         if (_submission.Mode == GpuCommandMode.Parsed)
         {
-            return new ParsedMemory(_process.Device.ComputeEngine.Port, addresses);
+            return new ParsedMemory(_queue.Engine.Port, addresses);
         }
 
         // What was mapped meanwhile is for the next submission: its buffers are not locked here.
@@ -246,7 +246,7 @@ public sealed class SubmitOperation
             [.. _process.Memory.Mappings.Where(m => Array.Exists(addresses, a => a.Handle == m.Binding.Handle))];
         DmaAddressList[] lists =
             [.. mappings.Select(m => Array.Find(addresses, a => a.Handle == m.Binding.Handle).Addresses)];
-        return new PagedMemory(_process.Device.ComputeEngine.Port, new GpuPageTable(mappings, lists));
+        return new PagedMemory(_queue.Engine.Port, new GpuPageTable(mappings, lists));
     }
 
     private Errno Publish(AcquireTicket ticket, IGpuMemory memory)
@@ -267,7 +267,7 @@ public sealed class SubmitOperation
             Waits = waits,
             Bindings = [.. _buffers.Select(b => b.Binding)],
         };
-        Errno errno = _process.Device.ComputeEngine.TrySubmit(job);
+        Errno errno = _queue.Engine.TrySubmit(job);
         if (errno != Errno.Success)
         {
             return errno;

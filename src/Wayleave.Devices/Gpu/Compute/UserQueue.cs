@@ -20,8 +20,9 @@ public sealed class UserQueue : EngineQueue
     private int _isWaiting; // at an Acquire that was not fulfilled
     private int _isFaulting; // until a fault was served
 
-    internal UserQueue(GpuProcess process, string name, GpuPriority priority, ulong ringAddress, uint ringCommands)
-        : base(process, name, priority)
+    internal UserQueue(
+        GpuProcess process, string name, GpuPriority priority, QueueEngine engine, ulong ringAddress, uint ringCommands)
+        : base(process, name, priority, engine)
     {
         (RingAddress, RingCommands) = (ringAddress, ringCommands);
         _work = new UserQueueWork(this);
@@ -50,6 +51,9 @@ public sealed class UserQueue : EngineQueue
             ? _work
             : null;
 
+    /// <summary>It waits for a value that an Acquire did not find.</summary>
+    internal bool IsWaiting => Volatile.Read(ref _isWaiting) != 0;
+
     /// <summary>It waits for a fault of its own to be served.</summary>
     internal bool IsFaulting => Volatile.Read(ref _isFaulting) != 0;
 
@@ -67,7 +71,7 @@ public sealed class UserQueue : EngineQueue
             if (seen == before)
             {
                 Wake();
-                Process.Device.ComputeEngine.HandleDoorbell(this);
+                Engine.HandleDoorbell(this);
                 return;
             }
 
@@ -86,8 +90,12 @@ public sealed class UserQueue : EngineQueue
         }
 
         Interlocked.Exchange(ref _isFaulting, 0);
-        host.Defer(Process.Device.ComputeEngine.HandleRestored);
+        host.Defer(Engine.HandleRestored);
     }
+
+    // Host lock held: what ends from here on wakes it.
+    private bool MissesNothingSince(long ends) =>
+        !Process.Device.LooksAgain || Process.Device.UserProgress.Ends == ends;
 
     /// <summary>What it waits for may have changed: it looks again.</summary>
     internal void Wake() => Interlocked.Exchange(ref _isWaiting, 0);
@@ -98,6 +106,7 @@ public sealed class UserQueue : EngineQueue
         private PagedMemory? _memory; // of the table that the queue had last
         private InFlightGate?[] _gates = [];
         private ulong _done;
+        private long _endsBefore; // of others, when the last block began
 
         public ulong Done => Volatile.Read(ref _done);
 
@@ -117,10 +126,11 @@ public sealed class UserQueue : EngineQueue
             GpuDevice device = queue.Process.Device;
             if (_memory is null || _memory.Table != table)
             {
-                _memory = new PagedMemory(device.ComputeEngine.Port, table);
+                _memory = new PagedMemory(queue.Engine.Port, table);
                 _gates = new InFlightGate?[table.MirrorCount];
             }
 
+            _endsBefore = device.UserProgress.Ends;
             table.Enter(_gates);
             Errno errno = RunBlock(_memory, device.ComputeBlockBytes, out hasEnded);
             GpuPageTable.Exit(_gates);
@@ -136,12 +146,15 @@ public sealed class UserQueue : EngineQueue
                 return errno;
             }
 
-            errno = _run!.Step(memory, out bool hasCommandEnded);
+            bool isRelease = _run!.Opcode == GpuOpcode.Release;
+            errno = _run.Step(memory, out bool hasCommandEnded);
             if (hasCommandEnded)
             {
                 _run = null;
                 Volatile.Write(ref _done, _done + 1);
-                hasEnded = !queue.HasWork;
+
+                // A value that was stored may be what others wait for, who are told at an end.
+                hasEnded = !queue.HasWork || isRelease;
             }
 
             return errno;
@@ -154,11 +167,11 @@ public sealed class UserQueue : EngineQueue
                 Interlocked.Exchange(ref queue._isFaulting, 1);
                 queue.Process.Faults.Add(new GpuFault(queue, missing.Mirror, missing.Offset, missing.IsWrite));
             }
-            else if (errno == Errno.EAGAIN)
+            else if (errno == Errno.EAGAIN && queue.MissesNothingSince(_endsBefore))
             {
                 Interlocked.Exchange(ref queue._isWaiting, 1);
             }
-            else if (errno != Errno.Success)
+            else if (errno is not (Errno.Success or Errno.EAGAIN))
             {
                 queue.Process.Device.Host.Trace("compute.user_queue_lost", queue.Name, (long)errno, (long)_done);
                 queue.Error = errno;
@@ -180,6 +193,7 @@ public sealed class UserQueue : EngineQueue
             bytes.CopyTo(own);
             Span<GpuOperand> operands = stackalloc GpuOperand[3];
             errno = GpuCommand.TryRead(own, out GpuCommand command);
+            errno = errno == Errno.Success && !queue.Engine.Kind.Knows(command.Opcode) ? Errno.EINVAL : errno;
             errno = errno == Errno.Success ? command.TryGetOperands(operands, out _) : errno;
             _run = errno == Errno.Success ? new KernelRun(command, blockBytes) : null;
             return errno;

@@ -137,7 +137,7 @@ internal sealed class FenceHopBenchmark
 
     // A look at a clock would take as long as a part of a hop, so idle time is counted in looks. Whoever spins on the
     // processor of the other, whom he waits for, yields to him; and now and then to anybody else.
-    private static void Spin(ComputeEngine engine, ProcessorMark own, ProcessorMark other, CancellationToken stop)
+    private static void Spin(QueueEngine engine, ProcessorMark own, ProcessorMark other, CancellationToken stop)
     {
         uint idle = 0;
         while (!stop.IsCancellationRequested)

@@ -26,7 +26,7 @@ internal sealed class ComputeFixture
 
     public HostContext Host => Gpu.Host;
 
-    public ComputeEngine Engine => Gpu.Gpu.ComputeEngine;
+    public QueueEngine Engine => Gpu.Gpu.ComputeEngine;
 
     public GpuProcess Process { get; }
 

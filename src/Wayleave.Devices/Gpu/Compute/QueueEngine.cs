@@ -16,11 +16,15 @@ namespace Wayleave.Devices.Gpu.Compute;
 // blocks by whoever has the token, which proves that no block is under way; its queue is lost, as a guilty context is
 // in amdgpu, and the other queues go on: there is nothing else to reset.
 
+// A GPU has two of these, which run beside each other: one computes, the other copies. Their user queues share the
+// memory of their process, so what one has written may be what a queue of the other waits for, and whoever wants the
+// memory waits until both have left (GpuEviction).
+
 /// <summary>
-/// The compute engine of a GPU: queues of several processes, of which the one that has had least is next, driven by
+/// An engine of a GPU that runs queues of several processes, of which the one that has had least is next; driven by
 /// whoever holds its token.
 /// </summary>
-public sealed class ComputeEngine : IStoppableEngine, IDrivenEngine
+public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
 {
     // Slower than this is hung.
     private const double SlowBytesPerSecond = 16 << 20;
@@ -28,6 +32,7 @@ public sealed class ComputeEngine : IStoppableEngine, IDrivenEngine
     private readonly HostContext _host;
     private readonly GpuOptions _options;
     private readonly EngineTurn _turn = new();
+    private readonly UserProgress _progress;
     private readonly Func<bool> _step;
     private readonly List<EngineQueue> _queues = []; // host lock
     private readonly List<Fence> _drains = []; // host lock
@@ -39,20 +44,32 @@ public sealed class ComputeEngine : IStoppableEngine, IDrivenEngine
     private int _preempts; // set under the host lock, read by the holder of the token
     private int _stopRequested;
 
-    internal ComputeEngine(HostContext host, DmaPort port, GpuOptions options)
+    internal QueueEngine(
+        HostContext host,
+        DmaPort port,
+        GpuOptions options,
+        GpuEngineKind kind,
+        HangDetector hangs,
+        UserProgress progress)
     {
-        (_host, Port, _options) = (host, port, options);
-        Name = $"{port.Function.Name} compute engine";
-        Hangs = new HangDetector(host, options.ComputeTimeout, options.ComputeStopGrace);
+        (_host, Port, _options, Kind, Hangs, _progress) = (host, port, options, kind, hangs, progress);
+        Name = kind == GpuEngineKind.Compute
+            ? $"{port.Function.Name} compute engine"
+            : $"{port.Function.Name} copy queue engine";
         _step = Step;
+        progress.Add(this);
     }
+
+    /// <summary>What it knows.</summary>
+    public GpuEngineKind Kind { get; }
 
     /// <summary>For people and traces.</summary>
     public string Name { get; }
 
     /// <summary>
-    /// Watches the job that has the engine. The edge calls <see cref="HangDetector.HandleTimeout"/> when
-    /// <see cref="HangDetector.NextDeadline"/> has passed, from another thread than the one that drives.
+    /// Watches the jobs that have an engine of the GPU; one for all of them. The edge calls
+    /// <see cref="HangDetector.HandleTimeout"/> when <see cref="HangDetector.NextDeadline"/> has passed, from another
+    /// thread than those that drive.
     /// </summary>
     public HangDetector Hangs { get; }
 
@@ -173,6 +190,7 @@ public sealed class ComputeEngine : IStoppableEngine, IDrivenEngine
         using SignalingSection section = new(Name, "end");
         (_isDead, _current) = (true, null);
         Hangs.HandleStopped(this);
+        _running = null;
         foreach (ComputeJob job in _queues.OfType<ComputeQueue>().SelectMany(q => q.Jobs).ToArray())
         {
             EndLocked(job, Errno.EIO);
@@ -387,7 +405,7 @@ public sealed class ComputeEngine : IStoppableEngine, IDrivenEngine
 
         if (errno != Errno.EAGAIN)
         {
-            WakeWaiting();
+            _progress.Tell(by: this);
         }
 
         if (!queue.HasWork && (queue.IsClosed || queue.Process.IsClosed))
@@ -398,14 +416,23 @@ public sealed class ComputeEngine : IStoppableEngine, IDrivenEngine
     }
 
     // The engine is in no block of the process's user queues, and chooses none while it has no page table.
-    private static void HandleLeft(GpuProcess process) => process.Eviction.HandleStopped();
+    private void HandleLeft(GpuProcess process) => process.Eviction.HandleLeft(this);
 
-    // What has just ended may have written what a user queue waits for.
-    private void WakeWaiting()
+    /// <summary>
+    /// What has just ended, here or on another engine, may have written what a user queue waits for. Host lock held.
+    /// </summary>
+    internal void WakeWaiting(bool isElsewhere)
     {
+        bool any = false;
         foreach (EngineQueue queue in _queues)
         {
+            any |= queue is UserQueue { IsWaiting: true };
             (queue as UserQueue)?.Wake();
+        }
+
+        if (any && isElsewhere)
+        {
+            _host.Defer(_turn.RingDoorbell);
         }
     }
 }
