@@ -12,6 +12,7 @@ internal sealed class CubicWindow(int segmentBytes, int initialSegments)
 
     private TimeSpan _epochStart = TimeSpan.MinValue;
     private double _windowMax; // segments, as the rest of RFC 9438
+    private double _windowPrior; // when the last loss came
     private double _k;
     private double _renoEstimate;
     private double _credit; // segments of growth that are not whole yet
@@ -59,13 +60,17 @@ internal sealed class CubicWindow(int segmentBytes, int initialSegments)
     {
         double window = Segments;
         _windowMax = window < _windowMax ? window * (1 + Beta) / 2 : window;
+        _windowPrior = window;
         _epochStart = TimeSpan.MinValue;
         _credit = 0;
         Threshold = Math.Max((long)(Math.Min(Bytes, flightBytes) * Beta), 2L * SegmentBytes);
     }
 
-    /// <summary>RFC 5681 3.1: after a time-out one segment is all that may be under way.</summary>
-    public void Collapse() => Bytes = SegmentBytes;
+    /// <summary>
+    /// RFC 5681 3.1: after a time-out one segment is all that may be under way. RFC 9438 4.8: and what was before tells
+    /// nothing; the plateau is where avoidance begins.
+    /// </summary>
+    public void Collapse() => (Bytes, _windowMax, _epochStart) = (SegmentBytes, 0, TimeSpan.MinValue);
 
     /// <summary>RFC 5681 4.1: after an idle time the path may have changed.</summary>
     public void Restart()
@@ -86,7 +91,9 @@ internal sealed class CubicWindow(int segmentBytes, int initialSegments)
 
         double t = (now - _epochStart + smoothedRtt).TotalSeconds - _k;
         double target = Math.Clamp((C * t * t * t) + _windowMax, Segments, 1.5 * Segments);
-        _renoEstimate += Alpha * ackedSegments / Segments;
+        // Section 4.3: once it has made up for the gentler decrease, the estimate grows as Reno does.
+        double alpha = _renoEstimate < _windowPrior ? Alpha : 1;
+        _renoEstimate += alpha * ackedSegments / Segments;
         double growth = Math.Max((target - Segments) / Segments * ackedSegments, 0);
         if (_renoEstimate > Segments + growth)
         {
