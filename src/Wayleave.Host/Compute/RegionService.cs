@@ -157,7 +157,10 @@ public sealed class RegionService
                 if (context.Pairs.Count >= ConnectionsMax)
                 {
                     throw new WayleaveException(
-                        Errno.EMFILE, operation, $"it has {ConnectionsMax} connections already");
+                        Errno.EMFILE,
+                        operation,
+                        $"it has {ConnectionsMax} connections already",
+                        "disconnect those whose peers have left");
                 }
 
                 context.Pairs.Add((nic, pair));
@@ -170,6 +173,33 @@ public sealed class RegionService
             nic.Destroy(pair);
             throw;
         }
+    }
+
+    /// <summary>Ends what <see cref="Connect"/> began: the peer finds nobody there any more.</summary>
+    /// <param name="context">Whose.</param>
+    /// <param name="nicName">As of <see cref="Connect"/>.</param>
+    /// <param name="number">Of the queue pair, as <see cref="Connect"/> has said.</param>
+    /// <exception cref="WayleaveException">ENOENT: it is none of the context's. ENODEV: the NIC leaves.</exception>
+    public void Disconnect(ComputeContext context, string? nicName, uint number)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        string operation = $"disconnect queue pair {number} of {context}";
+        NicHandle nic = FindNic(nicName, operation);
+        using IDisposable use = nic.Presence.Use(operation);
+        QueuePair pair;
+        using (Lock.Enter())
+        {
+            int index = context.Pairs.FindIndex(p => ReferenceEquals(p.Nic, nic) && p.Pair.QpNumber == number);
+            if (index < 0)
+            {
+                throw new WayleaveException(Errno.ENOENT, operation, $"it is none of its own on {nic.Name}");
+            }
+
+            pair = context.Pairs[index].Pair;
+            context.Pairs.RemoveAt(index);
+        }
+
+        nic.Destroy(pair);
     }
 
     /// <summary>

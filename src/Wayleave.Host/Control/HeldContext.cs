@@ -211,6 +211,26 @@ public sealed class HeldContext : HeldGrant<ContextEventDocument>
             ControlChannel.ToContent(connect, Json.ConnectContextDocument),
             cancellation);
 
+    /// <summary>Ends the host's end of a connection: the peer finds nobody there any more.</summary>
+    /// <param name="local">As <see cref="ConnectAsync"/> has returned it.</param>
+    /// <param name="nic">As it was asked for there; null for the first NIC.</param>
+    /// <param name="cancellation">Ends the wait for the answer.</param>
+    /// <exception cref="WayleaveException">ENOENT: it is none of this client's.</exception>
+    public Task DisconnectAsync(
+        ConnectionEndDocument local, string? nic = null, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(local);
+        string query = nic is null ? "" : "?nic=" + Uri.EscapeDataString(nic);
+        return _channel.SendAsync(
+            $"disconnect a peer from {Context.Gpu}",
+            HttpMethod.Delete,
+            Path(string.Create(CultureInfo.InvariantCulture, $"connections/{local.QpNumber}{query}")),
+            Json.ContextDocument,
+            null,
+            _channel.Options.WorkTimeout,
+            cancellation);
+    }
+
     internal static async Task<HeldContext> OpenAsync(
         ControlChannel channel, LineReader lines, CancellationToken cancellation)
     {

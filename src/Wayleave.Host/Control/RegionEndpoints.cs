@@ -12,6 +12,7 @@ namespace Wayleave.Host.Control;
 // DELETE /v1/contexts/ID/regions/REGION              RegionDocument, as it was
 // POST   /v1/contexts/ID/regions/REGION/prefetch     PrefetchDocument -> RegionDocument
 // POST   /v1/contexts/ID/connections                 ConnectContextDocument -> ConnectionEndDocument
+// DELETE /v1/contexts/ID/connections/NUMBER?nic=NAME ContextDocument; by the number of the host's end
 //
 // Regions and connections are tied to the stream of their context.
 
@@ -29,6 +30,7 @@ internal sealed class RegionEndpoints(WayleaveHost host)
         routes.MapDelete("/v1/contexts/{id}/regions/{region}", DeregisterAsync);
         routes.MapPost("/v1/contexts/{id}/regions/{region}/prefetch", PrefetchAsync);
         routes.MapPost("/v1/contexts/{id}/connections", ConnectAsync);
+        routes.MapDelete("/v1/contexts/{id}/connections/{number}", DisconnectAsync);
     }
 
     private async Task RegisterAsync(HttpContext http)
@@ -69,6 +71,15 @@ internal sealed class RegionEndpoints(WayleaveHost host)
         ConnectionEnd local = Regions.Connect(context, connect.Nic, connect.Peer.ToEnd());
         await ControlRequest.WriteAsync(http, ConnectionEndDocument.From(local), Json.ConnectionEndDocument)
             .ConfigureAwait(false);
+    }
+
+    private Task DisconnectAsync(HttpContext http)
+    {
+        ComputeContext context = FindContext(http);
+        ulong number = ControlRequest.ReadNumber(http, "number");
+        string? nic = http.Request.Query["nic"] is [{ } name] ? name : null;
+        Regions.Disconnect(context, nic, number <= uint.MaxValue ? (uint)number : 0);
+        return ControlRequest.WriteAsync(http, ContextDocument.From(context), Json.ContextDocument);
     }
 
     private ComputeContext FindContext(HttpContext http) => host.Compute.Find(ControlRequest.ReadId(http));

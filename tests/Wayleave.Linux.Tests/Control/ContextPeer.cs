@@ -84,7 +84,9 @@ internal sealed class ContextPeer(WayleaveHost host, DeviceObject local, HeldCon
         connection.Connect(end.ToEnd());
         BulkTransfer bulk = new(
             host.Nics[0].Driver, connection.QueuePair, connection.Completions, host.Context);
-        return bulk.Run(
+        WorkCompletionStatus status = bulk.Run(
             direction, new BulkRange(0, connection.Region.Key, region.Va, region.Rkey, lengthBytes), Cancellation);
+        await context.DisconnectAsync(end, cancellation: Cancellation);
+        return status;
     }
 }

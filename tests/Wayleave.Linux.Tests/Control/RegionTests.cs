@@ -252,6 +252,35 @@ public sealed class RegionTests : IDisposable
     }
 
     [Fact]
+    public async Task A_connection_whose_peer_has_left_is_given_back_and_means_nothing_to_others()
+    {
+        await using ServedHost served = await StartAsync("127.0.43.30");
+        await using HeldContext context = await served.Client.OpenGpuAsync("gpu0", "c", Cancellation);
+        await using HeldContext other = await served.Client.OpenGpuAsync("gpu0", "other", Cancellation);
+        ConnectionEndDocument peer = new()
+        {
+            Gid = "127.0.0.1",
+            UdpPort = 4791,
+            QpNumber = 2,
+            Psn = 0,
+            PathMtuBytes = 1024,
+        };
+        List<ConnectionEndDocument> ends = [];
+        for (int i = 0; i < RegionService.ConnectionsMax; i++)
+        {
+            ends.Add(await context.ConnectAsync(new ConnectContextDocument { Peer = peer }, Cancellation));
+        }
+
+        await ExpectAsync(
+            Errno.EMFILE, context.ConnectAsync(new ConnectContextDocument { Peer = peer }, Cancellation));
+        await ExpectAsync(Errno.ENOENT, other.DisconnectAsync(ends[0], cancellation: Cancellation));
+        await context.DisconnectAsync(ends[0], "rdma0", Cancellation);
+        Assert.Null(served.Host.Nics[0].Device.Port.FindQueuePair(ends[0].QpNumber));
+        await ExpectAsync(Errno.ENOENT, context.DisconnectAsync(ends[0], cancellation: Cancellation));
+        await context.ConnectAsync(new ConnectContextDocument { Peer = peer }, Cancellation);
+    }
+
+    [Fact]
     public async Task A_NIC_that_is_pulled_out_takes_its_regions_along_and_the_client_goes_on()
     {
         await using ServedHost served = await StartAsync("127.0.43.16");
