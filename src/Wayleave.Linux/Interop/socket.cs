@@ -41,23 +41,6 @@ internal static class socket
     internal const int MSG_CMSG_CLOEXEC = 0x40000000;
 }
 
-// <linux/filter.h>
-internal struct sock_filter
-{
-    internal const ushort BPF_RET_K = 0x06; // BPF_RET | BPF_K
-
-    internal ushort code;
-    internal byte jt;
-    internal byte jf;
-    internal uint k;
-}
-
-internal unsafe struct sock_fprog
-{
-    internal ushort len;
-    internal sock_filter* filter;
-}
-
 internal unsafe struct iovec
 {
     internal void* iov_base;

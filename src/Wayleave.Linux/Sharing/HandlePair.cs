@@ -71,7 +71,7 @@ public sealed unsafe class HandlePair : IDisposable
 
     private static bool TryTossAll(FileDescriptor kept)
     {
-        sock_filter none = new() { code = sock_filter.BPF_RET_K, k = 0 };
+        sock_filter none = new() { code = filter.BPF_RET | filter.BPF_K, k = 0 };
         sock_fprog program = new() { len = 1, filter = &none };
         return Libc.setsockopt(
             kept, socket.SOL_SOCKET, socket.SO_ATTACH_FILTER, &program, (uint)sizeof(sock_fprog)) == 0;

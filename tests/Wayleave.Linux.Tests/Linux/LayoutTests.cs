@@ -19,6 +19,7 @@ public class LayoutTests
         ("linux/in6.h", [typeof(in6), typeof(sockaddr_in6)]),
         ("sys/socket.h",
             [typeof(socket), typeof(iovec), typeof(msghdr), typeof(mmsghdr), typeof(cmsghdr), typeof(ucred)]),
+        ("linux/filter.h", [typeof(filter), typeof(sock_filter), typeof(sock_fprog)]),
         ("linux/sock_diag.h", [typeof(sock_diag)]),
         ("linux/if.h", [typeof(@if), typeof(ifreq)]),
         ("linux/sockios.h", [typeof(sockios)]),
