@@ -25,6 +25,7 @@ public sealed class ConnectionManager : IManagementAgent
     private readonly CmHeldRequests _held;
     private readonly CmDatagrams _datagrams;
     private readonly CmTransitions _transitions;
+    private readonly CmInbox _inbox;
     private ushort _nextSourcePort;
 
     /// <param name="device">Whose port it serves; a port has at most one manager. Its token is held.</param>
@@ -45,6 +46,7 @@ public sealed class ConnectionManager : IManagementAgent
         _transitions = new CmTransitions(device, _options, _table, _outbox);
         _held = new CmHeldRequests(_options.ListenerGrace);
         _datagrams = new CmDatagrams(device, Link, _options, _table, _outbox, _transitions);
+        _inbox = new CmInbox(device, Link, _options, _listeners, _table, _held, _datagrams, _outbox, _transitions);
         _nextSourcePort = (ushort)(0xC000 | device.NextRandom());
     }
 
@@ -88,8 +90,8 @@ public sealed class ConnectionManager : IManagementAgent
             foreach (CmHeldRequests.Held held in _held.TakeFor(listener))
             {
                 _ = held.Request is { } request
-                    ? HandleRequest(held.Source, held.Header, request)
-                    : HandleLookup(held.Source, held.Header, held.Lookup!);
+                    ? _inbox.HandleRequest(held.Source, held.Header, request)
+                    : _inbox.HandleLookup(held.Source, held.Header, held.Lookup!);
             }
 
             return Errno.Success;
@@ -374,7 +376,7 @@ public sealed class ConnectionManager : IManagementAgent
     {
         bool isHandled = MadHeader.TryParse(mad, out MadHeader header)
             && (header.ClassVersion == MadHeader.CmClassVersion
-                ? Handle(arrival.Source, header, mad)
+                ? _inbox.Handle(arrival.Source, header, mad)
                 : _outbox.RefuseVersion(arrival.Source, header, mad));
         Ignored += isHandled ? 0 : 1;
     }
@@ -419,247 +421,4 @@ public sealed class ConnectionManager : IManagementAgent
     }
 
     bool IManagementAgent.HoldsNumber(uint queuePairNumber) => _table.HoldsNumber(queuePairNumber);
-
-    private bool Handle(Gid source, in MadHeader header, ReadOnlySpan<byte> mad) => header.Attribute switch
-    {
-        CmMessageId.ConnectRequest => HandleRequest(source, header, CmRequest.Parse(mad)),
-        CmMessageId.ConnectReply => HandleReply(source, header, CmReply.Parse(mad)),
-        CmMessageId.ReadyToUse or CmMessageId.ConnectReject or CmMessageId.MessageReceipt
-            or CmMessageId.DisconnectRequest or CmMessageId.DisconnectReply =>
-            HandleNotice(source, header, CmNotice.Parse(mad, header.Attribute)),
-        CmMessageId.ServiceIdRequest => HandleLookup(source, header, CmDatagramRequest.Parse(mad)),
-        CmMessageId.ServiceIdReply => _datagrams.HandleReply(source, header, CmDatagramReply.Parse(mad)),
-        _ => false,
-    };
-
-    private bool HandleLookup(Gid source, in MadHeader header, CmDatagramRequest request)
-    {
-        _listeners.TryGetValue((true, request.Port), out CmListener? listener);
-        if (listener is null && _held.TryHold(source, header, request, Now))
-        {
-            _device.Port.NoteDeadline(_held.Deadline);
-            return true;
-        }
-
-        return _datagrams.HandleRequest(source, header, request, listener);
-    }
-
-    private bool HandleRequest(Gid source, in MadHeader header, CmRequest request)
-    {
-        if (_table.FindByRequest(source, request) is { } known)
-        {
-            HandleRepeatedRequest(known);
-            return true;
-        }
-
-        if (!CmRequestRules.IsSane(request, source))
-        {
-            return false;
-        }
-
-        _listeners.TryGetValue((false, request.Port), out CmListener? listener);
-        CmRejectReason reason = CmRequestRules.WhyNot(
-            request, Link.Gid, _device.Options.PortMtu, listener is not null);
-        if (reason == CmRejectReason.InvalidServiceId && _held.TryHold(source, header, request, Now))
-        {
-            _device.Port.NoteDeadline(_held.Deadline);
-            return true;
-        }
-
-        if (reason != CmRejectReason.None)
-        {
-            return _outbox.RefuseStranger(source, header, request.LocalId, reason);
-        }
-
-        if (_table.FindByQueuePair(source, request.QpNumber) is { } stale)
-        {
-            // The peer has forgotten the connection that this queue pair was in.
-            _transitions.EnterTimeWait(stale);
-            return _outbox.RefuseStranger(source, header, request.LocalId, CmRejectReason.StaleConnection);
-        }
-
-        if (listener!.Pending >= listener.Backlog || _table.Pending >= _options.PendingMax)
-        {
-            return false; // the peer asks again
-        }
-
-        CmConnection connection = new(_table.NewId(), source, header.TransactionId)
-        {
-            State = CmState.RequestReceived,
-            RemoteId = request.LocalId,
-            RemoteQpNumber = request.QpNumber,
-            Port = request.Port,
-            SourcePort = request.SourcePort,
-            Request = request,
-            Listener = listener,
-            ReceivePsn = _device.RandomPsn(),
-            SendPsn = request.StartingPsn,
-        };
-        connection.Agree(request, new CmParameters
-        {
-            ResponderResources = RdmaDevice.MaxRdAtomic,
-            InitiatorDepth = RdmaDevice.MaxRdAtomic,
-        });
-        _table.Add(connection);
-        listener.Pending++;
-        _table.Pending++;
-        _transitions.Raise(CmEventKind.ConnectRequest, connection, privateData: request.PrivateData);
-        return true;
-    }
-
-    private void HandleRepeatedRequest(CmConnection connection)
-    {
-        switch (connection.State)
-        {
-            case CmState.RequestReceived:
-                _outbox.SendNotice(connection, CmMessageId.MessageReceipt, CmSubject.Request);
-                break;
-            case CmState.ReplySent:
-                _outbox.Send(connection);
-                break;
-            default:
-                break;
-        }
-    }
-
-    private bool HandleReply(Gid source, in MadHeader header, CmReply reply)
-    {
-        CmConnection? connection = _table.Find(reply.RemoteId, source);
-        bool isRepeated = connection is { State: CmState.Established, Request: null }
-            && connection.RemoteId == reply.LocalId;
-        if (isRepeated)
-        {
-            _outbox.SendNotice(connection!, CmMessageId.ReadyToUse);
-            return true;
-        }
-
-        bool fits = connection is { State: CmState.RequestSent }
-            && header.TransactionId == connection.TransactionId
-            && reply.QpNumber is > 1 and < Psn.Mask;
-        if (!fits)
-        {
-            return false;
-        }
-
-        connection!.Agree(reply);
-        connection.SendPsn = reply.StartingPsn;
-        if (!connection.Parameters.MovesPair)
-        {
-            connection.State = CmState.ReplyReceived;
-            _table.NotePairs(connection);
-            _table.SetDeadline(connection, TimeSpan.MaxValue);
-            _transitions.Raise(CmEventKind.ConnectResponse, connection, privateData: reply.PrivateData);
-            return true;
-        }
-
-        Errno errno = CmQueuePair.Connect(
-            connection, _options, reply.StartingPsn, connection.Parameters.PathMtu);
-        if (errno != Errno.Success)
-        {
-            _outbox.SendNotice(
-                connection, CmMessageId.ConnectReject, CmSubject.Reply, CmRejectReason.ConsumerDefined);
-            _transitions.Refused(connection, CmRejectReason.ConsumerDefined, default);
-            return true;
-        }
-
-        _outbox.SendNotice(connection, CmMessageId.ReadyToUse);
-        _transitions.Establish(connection, reply.PrivateData);
-        return true;
-    }
-
-    private bool HandleNotice(Gid source, in MadHeader header, CmNotice notice)
-    {
-        CmConnection? connection = _table.Find(notice.RemoteId, source);
-        bool isNamed = connection is not null
-            && (notice.LocalId == connection.RemoteId
-                || (notice.Kind is CmMessageId.ConnectReject or CmMessageId.MessageReceipt
-                    && connection.State == CmState.RequestSent));
-        if (!isNamed)
-        {
-            return notice.Kind == CmMessageId.DisconnectRequest
-                && _table.FindById(notice.RemoteId) is null
-                && _outbox.AnswerStranger(source, header, notice);
-        }
-
-        return notice.Kind switch
-        {
-            CmMessageId.ReadyToUse => HandleReady(connection!, notice),
-            CmMessageId.ConnectReject => HandleReject(connection!, notice),
-            CmMessageId.MessageReceipt => HandleReceipt(connection!, notice),
-            CmMessageId.DisconnectRequest => HandleDisconnect(connection!, header, notice),
-            _ => HandleDisconnected(connection!),
-        };
-    }
-
-    private bool HandleReady(CmConnection connection, CmNotice notice)
-    {
-        if (connection.State == CmState.ReplySent)
-        {
-            _transitions.Establish(connection, notice.PrivateData);
-        }
-
-        return true;
-    }
-
-    private bool HandleReject(CmConnection connection, CmNotice notice)
-    {
-        switch (connection.State)
-        {
-            case CmState.RequestSent or CmState.ReplySent or CmState.ReplyReceived:
-                _transitions.Refused(connection, notice.Reason, notice.PrivateData);
-                return true;
-            case CmState.RequestReceived:
-                _transitions.LeaveBacklog(connection);
-                _transitions.Refused(connection, notice.Reason, notice.PrivateData);
-                return true;
-            case CmState.Established when notice.Reason == CmRejectReason.StaleConnection:
-                _transitions.EnterTimeWait(connection);
-                return true;
-            default:
-                return false;
-        }
-    }
-
-    private bool HandleReceipt(CmConnection connection, CmNotice notice)
-    {
-        bool fits = (connection.State, notice.About) is (CmState.RequestSent, CmSubject.Request)
-            or (CmState.ReplySent, CmSubject.Reply);
-        if (fits)
-        {
-            TimeSpan more = CmTimes.Of(notice.ServiceTimeout) + connection.Interval;
-            _table.SetDeadline(connection, Now + more);
-        }
-
-        return fits;
-    }
-
-    private bool HandleDisconnect(CmConnection connection, in MadHeader header, CmNotice notice)
-    {
-        bool fits = notice.RemoteQpNumber == connection.Pair?.QpNumber
-            && connection.State is CmState.Established or CmState.ReplySent or CmState.DisconnectSent
-                or CmState.TimeWait;
-        if (!fits)
-        {
-            return false;
-        }
-
-        connection.TransactionId = header.TransactionId;
-        _outbox.SendNotice(connection, CmMessageId.DisconnectReply);
-        if (connection.State != CmState.TimeWait)
-        {
-            _transitions.EnterTimeWait(connection);
-        }
-
-        return true;
-    }
-
-    private bool HandleDisconnected(CmConnection connection)
-    {
-        if (connection.State == CmState.DisconnectSent)
-        {
-            _transitions.EnterTimeWait(connection);
-        }
-
-        return true;
-    }
 }
