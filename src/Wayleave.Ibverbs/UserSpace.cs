@@ -4,6 +4,7 @@ using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Linux;
 using MemoryWindow = Wayleave.Core.Topology.MemoryWindow;
@@ -30,7 +31,8 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
     /// <param name="access">Who may do what.</param>
     /// <param name="region">Null unless Success.</param>
     /// <returns>
-    /// EINVAL for what no region can be; EOPNOTSUPP for paging on demand; EFAULT for a range that is not all there, or
+    /// EINVAL for what no region can be; EOPNOTSUPP for paging on demand where the kernel does not let a process look
+    /// at itself; EFAULT for a range that is not all there, or
     /// not writable where it must be.
     /// </returns>
     public Errno TryRegister(
@@ -42,6 +44,11 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
         out MemoryRegion? region)
     {
         region = null;
+        if ((access & AccessFlags.OnDemand) != 0)
+        {
+            return TryRegisterOnDemand(domain, address, lengthBytes, iova, access, out region);
+        }
+
         Errno errno = TryPrepare(address, lengthBytes, iova, access, out MemoryRegionRequest request);
         if (errno != Errno.Success)
         {
@@ -147,6 +154,103 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
         }
     }
 
+    // IBV_ACCESS_ON_DEMAND: nothing needs to be there. From 0 to SIZE_MAX is all that there ever is.
+    private Errno TryRegisterOnDemand(
+        ProtectionDomain domain,
+        ulong address,
+        ulong lengthBytes,
+        ulong iova,
+        AccessFlags access,
+        out MemoryRegion? region)
+    {
+        region = null;
+        if (OwnPages.Instance is not { } pages)
+        {
+            return Errno.EOPNOTSUPP;
+        }
+
+        bool isImplicit = address == 0 && lengthBytes == ulong.MaxValue;
+        if (isImplicit && iova != 0)
+        {
+            return Errno.EINVAL;
+        }
+
+        MemoryRegionRequest request = new(
+            0,
+            isImplicit ? UnpinnedRegions.SpaceBytes : lengthBytes,
+            iova,
+            access & ~(AccessRules.OptionalFlags | AccessFlags.HugePages | AccessFlags.OnDemand),
+            ImporterKind.Dynamic,
+            Registration: RegistrationKind.OwnMemory);
+        using (host.Enter())
+        {
+            return UnpinnedRegions.TryRegister(device, domain, pages, address, request, out region);
+        }
+    }
+
+    /// <summary>Ends a region that is paged on demand. As <see cref="TryDeregister"/>.</summary>
+    public Errno TryDeregisterOnDemand(MemoryRegion region)
+    {
+        SpinWait spin = default;
+        while (true)
+        {
+            using (host.Enter())
+            {
+                if (UnpinnedRegions.TryDeregister(device, region, out Core.Fences.Fence? drain) != Errno.Success)
+                {
+                    return Errno.EBUSY;
+                }
+
+                if (drain is null)
+                {
+                    return Errno.Success;
+                }
+            }
+
+            spin.SpinOnce(sleep1Threshold: -1);
+        }
+    }
+
+    /// <summary>Brings a part of a region that is paged on demand into memory (<c>ibv_advise_mr</c>).</summary>
+    /// <param name="domain">Whose region it has to be.</param>
+    /// <param name="range">By local key.</param>
+    /// <param name="isWrite">For writing.</param>
+    /// <param name="populates">Off only looks at what was asked.</param>
+    /// <returns>
+    /// ENOENT for a key that names nothing, EPERM for one of another domain or a write to what is only read, EINVAL for
+    /// a region that is not paged on demand or a range outside it; EFAULT for a range that is not all there.
+    /// </returns>
+    public Errno TryAdvise(ProtectionDomain domain, in Sge range, bool isWrite, bool populates)
+    {
+        nuint address;
+        using (host.Enter())
+        {
+            if (device.FindRegion(range.LKey) is not { } region)
+            {
+                return Errno.ENOENT;
+            }
+
+            if (!ReferenceEquals(region.Domain, domain)
+                || (isWrite && (region.Access & AccessFlags.LocalWrite) == 0))
+            {
+                return Errno.EPERM;
+            }
+
+            ulong offset = range.Address - region.Iova;
+            if (!UnpinnedRegions.IsOne(region) || offset > region.LengthBytes
+                || range.LengthBytes > region.LengthBytes - offset)
+            {
+                return Errno.EINVAL;
+            }
+
+            address = (nuint)(UnpinnedRegions.AddressOf(region) + offset);
+        }
+
+        return range.LengthBytes == 0 || !populates
+            ? Errno.Success
+            : ForeignMemory.TryPopulate(address, (nuint)range.LengthBytes, isWrite);
+    }
+
     // What a registration may ask for, and whether the memory is there. Needs no lock.
     private static Errno TryPrepare(
         ulong address, ulong lengthBytes, ulong iova, AccessFlags access, out MemoryRegionRequest request)
@@ -154,7 +258,7 @@ internal sealed class UserSpace(HostContext host, PciFabric fabric, RdmaDevice d
         request = default;
         if ((access & AccessFlags.OnDemand) != 0)
         {
-            return Errno.EOPNOTSUPP;
+            return Errno.EOPNOTSUPP; // a region that is registered again
         }
 
         const ulong UserMax = 1UL << 47;

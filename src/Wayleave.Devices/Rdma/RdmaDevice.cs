@@ -319,6 +319,25 @@ public sealed class RdmaDevice
             ? drain
             : throw new InvalidOperationException($"a window is bound to {region.Name}");
 
+    /// <summary>As <see cref="TryDeregisterLocked"/>, for a region that has no buffer. Host lock held.</summary>
+    internal Errno TryDeregisterBacked(MemoryRegion region, out Fence? drain)
+    {
+        Host.AssertHeld();
+        drain = null;
+        if (!region.TryRefuseWindows())
+        {
+            return Errno.EINVAL;
+        }
+
+        drain = region.Backing!.Release();
+        if (drain is null && ReferenceEquals(_keyed.Find(region.Number), region))
+        {
+            _keyed.Remove(region);
+        }
+
+        return Errno.Success;
+    }
+
     /// <summary>As <see cref="DeregisterLocked"/>, for a region that may have windows.</summary>
     /// <returns><see cref="Errno.EINVAL"/> while a window is bound to it; then nothing changed.</returns>
     public Errno TryDeregisterLocked(AcquireTicket ticket, MemoryRegion region, out Fence? drain)

@@ -67,7 +67,9 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences, Memo
                     out Span<byte> span,
                     out ReadOnlySpan<byte> ahead) != 0)
             {
-                outcome = Miss(region, target, offset, bytes.Length, isWrite: true);
+                outcome = PageHole.Is(target) && region.Backing is UnpinnedBacking unpinned
+                    ? unpinned.Write(offset, bytes)
+                    : Miss(region, target, offset, bytes.Length, isWrite: true);
                 break;
             }
 
@@ -159,7 +161,16 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences, Memo
                 || PageHole.Is(source)
                 || dma.TryRead(source, Clamp(contiguous, destination.Length), out ReadOnlySpan<byte> span) != 0)
             {
-                outcome = Miss(region, source, offset, destination.Length, isWrite: false);
+                if (PageHole.Is(source) && region.Backing is UnpinnedBacking unpinned)
+                {
+                    outcome = unpinned.Read(offset, destination);
+                    icrc = Icrc.Append(icrc, destination);
+                }
+                else
+                {
+                    outcome = Miss(region, source, offset, destination.Length, isWrite: false);
+                }
+
                 break;
             }
 
@@ -199,6 +210,19 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences, Memo
             && dma.TryRead(source, Clamp(contiguous, length), out bytes) == Errno.Success)
         {
             return AccessOutcome.Done;
+        }
+
+        if (PageHole.Is(source) && region.Backing is UnpinnedBacking unpinned)
+        {
+            AccessOutcome outcome = unpinned.TryOpen(offset, length, out bytes);
+            if (outcome == AccessOutcome.Done)
+            {
+                return AccessOutcome.Done;
+            }
+
+            Leave(translation);
+            translation = null;
+            return outcome;
         }
 
         Leave(translation);
@@ -275,7 +299,8 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences, Memo
             return AccessOutcome.Aborted;
         }
 
-        if (backing.TryTakeRefusal(offset))
+        // A word of a page that may go away meanwhile cannot be swapped.
+        if (backing is UnpinnedBacking || backing.TryTakeRefusal(offset))
         {
             return AccessOutcome.Refused;
         }

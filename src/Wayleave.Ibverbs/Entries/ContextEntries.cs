@@ -108,7 +108,22 @@ internal static unsafe class ContextEntries
         attributes->phys_port_cnt_ex = (uint)can.Ports;
         attributes->cq_mod_caps = new ibv_cq_moderation_caps { max_cq_count = 0xFFFF, max_cq_period = 0xFFFF };
         attributes->completion_timestamp_mask = 0;
+        if (OwnPages.Instance is not null)
+        {
+            attributes->odp_caps = new ibv_odp_caps
+            {
+                general_caps = OdpSupport | OdpImplicit,
+                per_transport_caps__rc_odp_caps = OdpSend | OdpReceive | OdpWrite | OdpRead | OdpSharedReceive,
+                per_transport_caps__uc_odp_caps = OdpSend | OdpReceive | OdpWrite | OdpSharedReceive,
+                per_transport_caps__ud_odp_caps = OdpSend | OdpReceive | OdpSharedReceive,
+            };
+        }
     }
+
+    // enum ibv_odp_general_caps and ibv_odp_transport_cap_bits; no atomics, for a word of a page that may go cannot be
+    // swapped.
+    private const uint OdpSupport = 1, OdpImplicit = 2;
+    private const uint OdpSend = 1, OdpReceive = 2, OdpWrite = 4, OdpRead = 8, OdpSharedReceive = 32;
 
     // An OUI that nobody is given: the bit of local administration, and our initials.
     private const uint VendorId = 0x02_57_4C;

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
+using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Ibverbs.Imports;
 using Wayleave.Ibverbs.Interop;
@@ -86,7 +87,7 @@ internal static unsafe class MemoryEntries
             return Errno.EINVAL;
         }
 
-        if (region.Region.Registration != RegistrationKind.OwnMemory)
+        if (region.Region.Registration != RegistrationKind.OwnMemory || UnpinnedRegions.IsOne(region.Region))
         {
             return Errno.EOPNOTSUPP;
         }
@@ -113,7 +114,10 @@ internal static unsafe class MemoryEntries
     private static int Deregister(nint handle) => Control.Run(() =>
     {
         VerbsRegion region = NativeHandle.Get<VerbsRegion>(handle);
-        Errno errno = region.Domain.Device.Memory.TryDeregister(region.Region);
+        UserSpace memory = region.Domain.Device.Memory;
+        Errno errno = UnpinnedRegions.IsOne(region.Region)
+            ? memory.TryDeregisterOnDemand(region.Region)
+            : memory.TryDeregister(region.Region);
         if (errno == Errno.Success)
         {
             region.Source?.Dispose();
@@ -122,6 +126,25 @@ internal static unsafe class MemoryEntries
         }
 
         return errno;
+    });
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_advise_mr")]
+    private static int Advise(nint domain, uint advice, int waits, ibv_sge* ranges, uint count) => Control.Run(() =>
+    {
+        VerbsDomain owner = NativeHandle.Get<VerbsDomain>(domain);
+        bool isWrite = (AdviceKind)advice == AdviceKind.PrefetchWrite;
+        bool populates = (AdviceKind)advice != AdviceKind.PrefetchNoFault;
+        Errno first = Errno.Success;
+        foreach (ref readonly Sge range in WorkLists.Pieces(ranges, (int)count))
+        {
+            Errno errno = owner.Device.Memory.TryAdvise(owner.Domain, range, isWrite, populates);
+            if (errno != Errno.Success && (errno != Errno.EFAULT || waits != 0))
+            {
+                first = first == Errno.Success ? errno : first;
+            }
+        }
+
+        return first;
     });
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_alloc_mw")]

@@ -80,7 +80,7 @@ internal static unsafe class QueuePairEntries
         {
             State = (QueuePairState)from->qp_state,
             CurrentState = (QueuePairState)from->cur_qp_state,
-            AccessFlags = (AccessFlags)from->qp_access_flags,
+            AccessFlags = (AccessFlags)from->qp_access_flags & ~AccessFlags.OnDemand, // which is of regions
             PKeyIndex = from->pkey_index,
             Port = from->port_num,
             AddressVector = address,

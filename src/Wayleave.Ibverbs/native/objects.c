@@ -34,6 +34,7 @@ extern int wlv_reg_mr(void *pd, uint64_t addr, uint64_t length, uint64_t iova, u
 		      uint32_t *key);
 extern int wlv_reg_import(void *pd, int fd, uint64_t offset, uint64_t length, uint64_t iova, uint32_t access,
 			  void **handle, uint32_t *key);
+extern int wlv_advise_mr(void *pd, uint32_t advice, int waits, struct ibv_sge *ranges, uint32_t count);
 extern int wlv_rereg_mr(void *mr, void *pd, uint64_t addr, uint64_t length, int keeps_place, uint32_t access);
 extern int wlv_dereg_mr(void *mr);
 extern int wlv_alloc_mw(void *pd, uint32_t type, void **handle, uint32_t *key);
@@ -694,6 +695,17 @@ EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *a
 	return 0;
 }
 
+/* As ib_uverbs_advise_mr and mlx5 have it. */
+static int advise_mr(struct ibv_pd *pd, enum ibv_advise_mr_advice advice, uint32_t flags, struct ibv_sge *ranges,
+		     uint32_t count)
+{
+	if (!pd || !ranges || !count || count > INT32_MAX || flags & ~IBV_ADVISE_MR_FLAG_FLUSH)
+		return EINVAL;
+	if (advice > IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT)
+		return EOPNOTSUPP;
+	return MANAGED(wlv_advise_mr(handle_of(pd), advice, flags & IBV_ADVISE_MR_FLAG_FLUSH, ranges, count));
+}
+
 static struct ibv_mw *alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
 {
 	struct ibv_mw *mw = object_new(sizeof(*mw));
@@ -1310,6 +1322,7 @@ void fill_operations(struct verbs_context *verbs)
 	verbs->query_device_ex = query_device_ex;
 	verbs->create_cq_ex = create_cq_ex;
 	verbs->modify_cq = modify_cq;
+	verbs->advise_mr = advise_mr;
 	verbs->create_qp_ex = create_qp_ex;
 	verbs->create_srq_ex = create_srq_ex;
 	verbs->get_srq_num = get_srq_num;

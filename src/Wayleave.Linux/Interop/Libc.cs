@@ -153,6 +153,10 @@ internal static unsafe partial class Libc
         int pid, iovec* local_iov, nuint liovcnt, iovec* remote_iov, nuint riovcnt, nuint flags);
 
     [LibraryImport(Library)]
+    internal static partial nint process_vm_writev(
+        int pid, iovec* local_iov, nuint liovcnt, iovec* remote_iov, nuint riovcnt, nuint flags);
+
+    [LibraryImport(Library)]
     internal static partial nint sendmsg(int sockfd, msghdr* msg, int flags);
 
     [LibraryImport(Library)]

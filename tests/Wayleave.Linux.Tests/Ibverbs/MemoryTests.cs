@@ -13,4 +13,14 @@ public class MemoryTests
         File.Delete(program);
         Assert.True(run.Exit == 0, run.ToString());
     }
+
+    [Fact]
+    public void Memory_that_is_paged_on_demand_and_not_there_is_an_error_of_a_request_also_under_traffic()
+    {
+        string program = VerbsPrograms.Compile("OnDemand.c");
+        VerbsRun run = VerbsPrograms.RunOn("wl0@127.0.57.209", program);
+        File.Delete(program);
+        Assert.SkipWhen(run.Exit == 77, "the kernel does not let a process copy from itself");
+        Assert.True(run.Exit == 0, run.ToString());
+    }
 }

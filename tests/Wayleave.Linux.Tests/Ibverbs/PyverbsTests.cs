@@ -30,7 +30,7 @@ public sealed partial class PyverbsTests : IDisposable
         ["test_flow"] = 0,
         ["test_fork"] = 1,
         ["test_mr"] = 12,
-        ["test_odp"] = 0,
+        ["test_odp"] = 12,
         ["test_parent_domain"] = 0,
         ["test_pd"] = 4,
         ["test_qp"] = 21,
