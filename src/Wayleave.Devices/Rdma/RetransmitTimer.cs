@@ -89,9 +89,13 @@ internal sealed class RetransmitTimer(QueuePair pair)
     /// <summary>
     /// What was heard may be the answer of a probe, or come from before it; another one soon tells.
     /// </summary>
-    public void ProbeSoon() => _nextProbe = pair.Peer.RoundTrip.ShortPatience;
+    public void ProbeSoon() => _nextProbe = pair.Peer.RoundTrip.ShortPatience(IsAlone);
 
-    private TimeSpan FirstProbe => pair.HasPeer ? pair.Peer.RoundTrip.Patience : TimeSpan.MaxValue;
+    // A round trip says when a question is answered. Of several queue pairs that share a window one may have sent a part
+    // of a message, asked nothing, and wait for the others: it is silent for longer, and nothing is lost.
+    private bool IsAlone => pair.Peer.QueuePairs == 1;
+
+    private TimeSpan FirstProbe => pair.HasPeer ? pair.Peer.RoundTrip.Patience(IsAlone) : TimeSpan.MaxValue;
 
     public bool TakeAcknowledgeTimeout(TimeSpan now)
     {
