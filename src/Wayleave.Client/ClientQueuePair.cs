@@ -47,8 +47,8 @@ public sealed class ClientQueuePair : IDisposable
     }
 
     /// <summary>
-    /// Queues a request (<c>ibv_post_send</c>). What is wrong with its keys, rights or ranges is said by its completion,
-    /// after which the queue pair is in error.
+    /// Queues a request (<c>ibv_post_send</c>). What is wrong with its keys, rights or ranges is said by its
+    /// completion, after which the queue pair is in error.
     /// </summary>
     /// <param name="request">What is to be done.</param>
     /// <param name="pieces">
@@ -80,7 +80,9 @@ public sealed class ClientQueuePair : IDisposable
 
     /// <summary>Queues a receive (<c>ibv_post_recv</c>) for a SEND of the peer, or a WRITE with a number.</summary>
     /// <param name="id">Comes back in the completion.</param>
-    /// <param name="pieces">Where it goes, of regions with LocalWrite; belongs to the request until its completion.</param>
+    /// <param name="pieces">
+    /// Where it goes, of regions with LocalWrite; belongs to the request until its completion.
+    /// </param>
     /// <exception cref="BrokerException">As of <see cref="Post"/>.</exception>
     public void PostReceive(ulong id, params ReadOnlySpan<ClientPiece> pieces)
     {

@@ -107,7 +107,9 @@ public readonly record struct ClientWorkRequest(
     public ulong Swap { get; init; }
 }
 
-/// <summary>The end of a request (<c>struct ibv_wc</c>); without success only the id and the status are defined.</summary>
+/// <summary>
+/// The end of a request (<c>struct ibv_wc</c>); without success only the id and the status are defined.
+/// </summary>
 /// <param name="Id">Of the request.</param>
 /// <param name="Status">How it ended.</param>
 /// <param name="IsReceive">Of a receive, and not of a request to the send queue.</param>

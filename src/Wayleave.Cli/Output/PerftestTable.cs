@@ -24,7 +24,8 @@ internal static class PerftestTable
         output.WriteLine(s_rule);
         output.WriteLine(
             $" {options.ToolName}, {(options.IsClient ? "client" : "server")} of a peer of version "
-            + $"{result.PeerVersion}, {NameOf(options.Connection)} over RoCEv2{(options.UsesConnectionManager ? ", rdma_cm" : "")}");
+            + $"{result.PeerVersion}, {NameOf(options.Connection)} over RoCEv2"
+            + (options.UsesConnectionManager ? ", rdma_cm" : ""));
         output.WriteLine(
             $" Number of qps   : {options.QueuePairs,-12} Mtu             : {result.MtuBytes}[B]");
         output.WriteLine(s_rule);

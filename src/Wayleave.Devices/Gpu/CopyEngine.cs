@@ -350,7 +350,8 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
 
         if (_batchCount > 0)
         {
-            Hangs.Add(_batch[_batchCount - 1].Job!.Fence, this, TimeSpan.FromSeconds((double)bytes / SlowBytesPerSecond));
+            TimeSpan most = TimeSpan.FromSeconds((double)bytes / SlowBytesPerSecond);
+            Hangs.Add(_batch[_batchCount - 1].Job!.Fence, this, most);
         }
     }
 

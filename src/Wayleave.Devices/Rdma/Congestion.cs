@@ -5,7 +5,8 @@ namespace Wayleave.Devices.Rdma;
 
 /// <summary>
 /// Both ends of congestion control at one queue pair: CNPs to its peer, or to whoever sends it datagrams, when marked
-/// packets come, and the rate that CNPs ask for. A datagram queue pair has one rate, whoever it sends to. Port token held by the caller.
+/// packets come, and the rate that CNPs ask for. A datagram queue pair has one rate, whoever it sends to. Port token
+/// held by the caller.
 /// </summary>
 internal sealed class Congestion(QueuePair pair, RdmaPort port, CongestionOptions options)
 {
@@ -50,7 +51,8 @@ internal sealed class Congestion(QueuePair pair, RdmaPort port, CongestionOption
         _nextNotification = now + options.NotificationInterval;
         AddressVector to = port.Peers.Find(arrival.Link, arrival.Source)?.Address ?? new AddressVector(arrival.Source);
         Span<byte> packet = stackalloc byte[PacketBytes];
-        Write(packet, sender, new IcrcFlow(arrival.Link.Gid, to.Destination, arrival.Link.UdpPort, to.DestinationPort), 0);
+        IcrcFlow flow = new(arrival.Link.Gid, to.Destination, arrival.Link.UdpPort, to.DestinationPort);
+        Write(packet, sender, flow, 0);
         port.SendAlone(arrival.Link, to, packet);
         port.Urge(TransmitUrgency.Now);
     }

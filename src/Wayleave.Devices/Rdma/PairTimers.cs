@@ -11,7 +11,9 @@ internal sealed class PairTimers(RdmaPort port)
     private readonly List<QueuePair> _armed = []; // in any order
     private readonly List<QueuePair> _delayed = [];
 
-    /// <summary>The timer of the queue pair runs until then; <see cref="TimeSpan.MaxValue"/> when it does not.</summary>
+    /// <summary>
+    /// The timer of the queue pair runs until then; <see cref="TimeSpan.MaxValue"/> when it does not.
+    /// </summary>
     public void Arm(QueuePair pair, TimeSpan deadline)
     {
         if (deadline == TimeSpan.MaxValue)

@@ -27,7 +27,8 @@ public sealed class RdmaPort
     private readonly List<QueuePair> _pairList = [];
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
-    private readonly Queue<(PortLink Link, AddressVector To, byte[] Bytes)> _alone = []; // last words, and CNPs for datagrams
+    // Last words, and CNPs for datagrams.
+    private readonly Queue<(PortLink Link, AddressVector To, byte[] Bytes)> _alone = [];
     private readonly PacketIntake _intake;
     private readonly PortLink[] _links;
     private DepartureFaults? _departures;

@@ -91,8 +91,8 @@ internal sealed class RetransmitTimer(QueuePair pair)
     /// </summary>
     public void ProbeSoon() => _nextProbe = pair.Peer.RoundTrip.ShortPatience(IsAlone);
 
-    // A round trip says when a question is answered. Of several queue pairs that share a window one may have sent a part
-    // of a message, asked nothing, and wait for the others: it is silent for longer, and nothing is lost.
+    // A round trip says when a question is answered. Of several queue pairs that share a window one may have sent a
+    // part of a message, asked nothing, and wait for the others: it is silent for longer, and nothing is lost.
     private bool IsAlone => pair.Peer.QueuePairs == 1;
 
     private TimeSpan FirstProbe => pair.HasPeer ? pair.Peer.RoundTrip.Patience(IsAlone) : TimeSpan.MaxValue;

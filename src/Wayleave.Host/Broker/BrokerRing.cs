@@ -94,8 +94,8 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
 
     /// <summary>The fence of a command that is under way. Of the connection's thread.</summary>
     /// <exception cref="WayleaveException">
-    /// EAGAIN: commands wait in the ring, and it may be one of them. ENOENT: no such command is under way: it has ended,
-    /// or was refused.
+    /// EAGAIN: commands wait in the ring, and it may be one of them. ENOENT: no such command is under way: it has
+    /// ended, or was refused.
     /// </exception>
     public Fence FindFence(ulong tag)
     {

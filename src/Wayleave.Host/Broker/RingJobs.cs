@@ -7,7 +7,8 @@ namespace Wayleave.Host.Broker;
 // message: parsed against the bindings of the connection, or held to its page table, so that a ring reaches nothing
 // that the connection does not.
 //
-// A job is its queue's and not its ring's: who closes the ring does not wait for it, and nobody is told of its end then.
+// A job is its queue's and not its ring's: who closes the ring does not wait for it, and nobody is told of its end
+// then.
 
 /// <summary>
 /// The queues of compute engines that the commands of a ring may name. The connection's thread attaches and detaches,

@@ -99,7 +99,9 @@ internal sealed class PerftestTraffic
             // What the peer sent before it ended may be in the socket still.
             drained = ended is { IsCompleted: true } && count == 0 ? drained + 1 : 0;
             bool isReceived = !receives
-                || (ended is null ? _received == expected : drained > (_options.IsReliable ? 0 : PerftestEnd.DrainLooks));
+                || (ended is null
+                    ? _received == expected
+                    : drained > (_options.IsReliable ? 0 : PerftestEnd.DrainLooks));
             if (isSent && isReceived)
             {
                 ended?.GetAwaiter().GetResult();

@@ -15,7 +15,9 @@ internal sealed class ProcessorMark
     /// <summary>Whether the marked thread, when it ran last, had the processor of the calling one.</summary>
     public bool IsHere => Volatile.Read(ref _line.Processor) == Thread.GetCurrentProcessorId();
 
-    /// <summary>The calling thread is the marked one. Writes only when it has moved: others read this all the time.</summary>
+    /// <summary>
+    /// The calling thread is the marked one. Writes only when it has moved: others read this all the time.
+    /// </summary>
     public void Note()
     {
         int processor = Thread.GetCurrentProcessorId();

@@ -16,7 +16,8 @@ public sealed unsafe class MessageSocket(Socket socket) : IDisposable
     public const int DescriptorsMax = 16;
 
     // A look costs about 400 ns, and to give way costs as much when nobody wants the processor. If somebody does it may
-    // be the other end, which answers the sooner: with 16 looks before it, two ends on one processor took twice as long.
+    // be the other end, which answers the sooner: with 16 looks before it, two ends on one processor took twice as
+    // long.
     private const int LooksBeforeYield = 2;
     private const int LooksPerLookAtClock = 8;
 

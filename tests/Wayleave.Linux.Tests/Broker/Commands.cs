@@ -10,7 +10,9 @@ internal static class Commands
     public static byte[] Fill(ulong address, ulong bytes, uint value) =>
         Write(new GpuCommand { Opcode = GpuOpcode.Fill, Target = address, Count = bytes, Value = value });
 
-    /// <summary>Where commands name handles, with an address in the buffer; where they do not, the handle is 0.</summary>
+    /// <summary>
+    /// Where commands name handles, with an address in the buffer; where they do not, the handle is 0.
+    /// </summary>
     public static byte[] Fill(uint handle, ulong address, ulong bytes, uint value) => Write(
         new GpuCommand
         {

@@ -11,9 +11,10 @@ namespace Wayleave.Linux.Tests.Broker;
 /// <summary>
 /// Eight programs, of two users where this test may make such, that do what a seed says and are killed when it says:
 /// buffers, mappings, descriptors passed on, fences, timelines, work of both engines, rings, garbage in rings, RDMA by
-/// keys that live and keys that are dead, children that write and write. Objects of the host come and go in the memory that they leave, and no byte of those ever
-/// changes. At the end nothing is on any account. WAYLEAVE_DEATH_SEEDS says how many seeds, WAYLEAVE_DEATH_FIRST from
-/// which on, WAYLEAVE_DEATH_SECONDS how long each lasts: 20 and 60 is the whole form.
+/// keys that live and keys that are dead, children that write and write. Objects of the host come and go in the memory
+/// that they leave, and no byte of those ever changes. At the end nothing is on any account. WAYLEAVE_DEATH_SEEDS says
+/// how many seeds, WAYLEAVE_DEATH_FIRST from which on, WAYLEAVE_DEATH_SECONDS how long each lasts: 20 and 60 is the
+/// whole form.
 /// </summary>
 public sealed class RandomDeathTests : BrokerTest
 {

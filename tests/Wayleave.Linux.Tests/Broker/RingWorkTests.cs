@@ -173,7 +173,8 @@ public sealed class RingWorkTests : BrokerTest
         Assert.Equal(1, AccountOf(Environment.ProcessId, BrokerAccount.Jobs));
     }
 
-    public static TheoryData<string> Garbage => ["nothing behind it", "too few", "none", "too many", "target", "offset"];
+    public static TheoryData<string> Garbage =>
+        ["nothing behind it", "too few", "none", "too many", "target", "offset"];
 
     [Theory]
     [MemberData(nameof(Garbage))]

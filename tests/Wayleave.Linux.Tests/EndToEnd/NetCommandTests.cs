@@ -147,7 +147,8 @@ public sealed class NetCommandTests : EndToEndTest
             until wayleave --json devices | grep -q '"placed_bytes":[1-9]'; do kill -0 $recv || exit 1; done
             kill -9 $recv; wait $recv; echo "recv $?"
             cat <&3 > /dev/null 2>&1; echo "the sender was told"
-            while wayleave ls wl://127.0.0.2/gpu0 --socket "$socket" | grep -q nic0-rx2; do kill -0 $host || exit 1; done
+            list() { wayleave ls wl://127.0.0.2/gpu0 --socket "$socket"; }
+            while list | grep -q nic0-rx2; do kill -0 $host || exit 1; done
             wayleave nic nic0 -n | grep -c 'Filter:'
             wayleave --json netrecv --queue 2 --to gpu0 > again & recv=$!
             listens again $recv

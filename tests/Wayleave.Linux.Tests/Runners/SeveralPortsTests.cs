@@ -130,8 +130,9 @@ public sealed class SeveralPortsTests
     {
         await using WayleaveHost owner = await StartAsync("127.0.0.2", "127.0.0.12");
         DeviceObject lent = await owner.Objects.CreateAsync("gpu0", "lent", Bytes, StorageKind.Movable, Cancellation);
-        ConnectionEnd peer = owner.Nics[0].DescribeEnd(
-            owner.Nics[0].CreateQueuePair(owner.Nics[0].Device.CreateProtectionDomain(), owner.Nics[0].PassiveCompletions), 1);
+        NicHandle nic = owner.Nics[0];
+        QueuePair pair = nic.CreateQueuePair(nic.Device.CreateProtectionDomain(), nic.PassiveCompletions);
+        ConnectionEnd peer = nic.DescribeEnd(pair, 1);
         LeaseRequest request = new(LeaseAccess.Write, ImporterKind.Dynamic, peer);
         foreach (int port in (int[])[0, 3])
         {
@@ -198,21 +199,22 @@ public sealed class SeveralPortsTests
 #pragma warning restore xUnit1031
     });
 
-    private static Task<WayleaveHost> StartAsync(string address, string further, int udpPort = 0) => WayleaveHost.StartAsync(
-        new HostConfig
-        {
-            Nics =
-            [
-                new NicConfig
-                {
-                    Address = IPAddress.Parse(address),
-                    UdpPort = udpPort,
-                    FurtherPorts = [new NicPortConfig { Address = IPAddress.Parse(further), UdpPort = udpPort }],
-                },
-            ],
-            Gpus = [new GpuConfig { VramBytes = 4 << 20, SystemPoolBytes = 4 << 20 }],
-        },
-        new WayleaveHostOptions());
+    private static Task<WayleaveHost> StartAsync(string address, string further, int udpPort = 0) =>
+        WayleaveHost.StartAsync(
+            new HostConfig
+            {
+                Nics =
+                [
+                    new NicConfig
+                    {
+                        Address = IPAddress.Parse(address),
+                        UdpPort = udpPort,
+                        FurtherPorts = [new NicPortConfig { Address = IPAddress.Parse(further), UdpPort = udpPort }],
+                    },
+                ],
+                Gpus = [new GpuConfig { VramBytes = 4 << 20, SystemPoolBytes = 4 << 20 }],
+            },
+            new WayleaveHostOptions());
 
     private static QueuePair Connect(End source, End target, int port)
     {

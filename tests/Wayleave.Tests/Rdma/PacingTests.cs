@@ -94,7 +94,8 @@ public class PacingTests
     [Fact]
     public void A_queue_pair_that_is_slowed_down_leaves_the_port_to_the_others()
     {
-        Crowd free = new(new CongestionOptions { LineRate = 1e9 }), crowd = new(new CongestionOptions { LineRate = 1e9 });
+        CongestionOptions options = new() { LineRate = 1e9 };
+        Crowd free = new(options), crowd = new(options);
         for (int i = 0; i < 300; i++)
         {
             crowd.Notify(crowd.Pairs[0]); // again and again, so that it does not recover
@@ -235,7 +236,8 @@ public class PacingTests
 
             _link.Filter = (from, bytes) =>
             {
-                if (ReferenceEquals(from, _link.A) && PacketView.TryParse(bytes.Span, out PacketView packet) == DropReason.None)
+                if (ReferenceEquals(from, _link.A)
+                    && PacketView.TryParse(bytes.Span, out PacketView packet) == DropReason.None)
                 {
                     Sent[_indexOf[packet.DestQp]] += packet.PayloadBytes;
                 }

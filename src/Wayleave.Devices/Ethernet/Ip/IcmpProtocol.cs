@@ -98,7 +98,8 @@ internal sealed class IcmpProtocol(
         stats.ErrorsSent++;
     }
 
-    // RFC 4443 3.4: where the protocol is named that nobody knows; behind extension headers that is in the last of them.
+    // RFC 4443 3.4: where the protocol is named that nobody knows; behind extension headers that is in the last of
+    // them.
     private static uint NextHeaderOf(ReadOnlySpan<byte> packet, int headerBytes)
     {
         int at = 6;

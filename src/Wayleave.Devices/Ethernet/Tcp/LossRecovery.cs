@@ -297,9 +297,9 @@ internal sealed class LossRecovery(TcpEndpointOptions options, TcpStats stats)
         return left >= Seq.ToPosition(second.Left, near, una) && right <= Seq.ToPosition(second.Right, near, una);
     }
 
-    // RFC 8985 7.4.2: a probe that was needed repaired a loss, and the window must notice. An acknowledgement of its end
-    // may be that of the original, which was only late: then the probe is reported as a duplicate, or acknowledged again
-    // bare. What is acknowledged beyond it without such a word says that there was but one.
+    // RFC 8985 7.4.2: a probe that was needed repaired a loss, and the window must notice. An acknowledgement of its
+    // end may be that of the original, which was only late: then the probe is reported as a duplicate, or acknowledged
+    // again bare. What is acknowledged beyond it without such a word says that there was but one.
     private void EndProbe(long ack, bool hasDuplicate, bool isBare)
     {
         if (_probeEnd < 0 || ack < _probeEnd)

@@ -32,7 +32,9 @@ internal sealed class StatelessAnswers(TcpEndpointOptions options, TcpStats stat
     /// <summary>Whether an acknowledgement out of nowhere may be one of a cookie.</summary>
     public bool HaveCookiesBeenSent(TimeSpan now) => _cookieSentAt is { } sentAt && now - sentAt <= s_cookieLife;
 
-    /// <summary>A reset for the other end of a flow; of a connection that ends, so there is one and no budget.</summary>
+    /// <summary>
+    /// A reset for the other end of a flow; of a connection that ends, so there is one and no budget.
+    /// </summary>
     public void Reset(in TcpFlow flow, uint sequence, uint acknowledgement, bool hasAck)
     {
         stats.ResetsSent++;

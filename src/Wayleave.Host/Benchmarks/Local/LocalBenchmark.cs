@@ -10,9 +10,9 @@ using Wayleave.Linux.Sharing;
 namespace Wayleave.Host.Benchmarks.Local;
 
 // Two processes. This one has the host and the program that exports; the other imports, and takes the times of what it
-// does itself. A hand-over begins before the descriptor is sent and ends when the importer has read the first byte: both
-// look at one clock, the machine's. It is measured as fast as one can follow the other, as those that it is held against
-// measure, and again with nothing done for milliseconds before each, when everybody has gone to sleep.
+// does itself. A hand-over begins before the descriptor is sent and ends when the importer has read the first byte:
+// both look at one clock, the machine's. It is measured as fast as one can follow the other, as those that it is held
+// against measure, and again with nothing done for milliseconds before each, when everybody has gone to sleep.
 
 /// <summary>
 /// Measures what it costs to hand memory to another program by descriptor, beside copies: <c>wayleave bench local</c>.

@@ -35,7 +35,9 @@ internal static class LocalMessages
         }
     }
 
-    /// <summary>Waits for numbers, and a descriptor if one comes with them; looks for so long before it sleeps.</summary>
+    /// <summary>
+    /// Waits for numbers, and a descriptor if one comes with them; looks for so long before it sleeps.
+    /// </summary>
     /// <returns>False when the other process has closed its end.</returns>
     public static bool TryReceive(
         MessageSocket socket, Span<long> numbers, out FileDescriptor? descriptor, TimeSpan spin = default)
