@@ -24,6 +24,10 @@ internal sealed class VerbsDevice : IKeySource
 {
     private const int WindowBytesMax = 2 << 20;
 
+    // As a host asks a silent peer (NicHandle): the time-outs that programs choose are tens of milliseconds at least.
+    private static readonly TimeSpan s_probeAfter = TimeSpan.FromMilliseconds(2);
+    private static readonly TimeSpan s_probeFloor = TimeSpan.FromMicroseconds(100);
+
     private readonly Lock _control = new();
     private readonly Dictionary<uint, VerbsQueuePair> _pairs = [];
     private readonly Dictionary<uint, VerbsSharedReceives> _shared = [];
@@ -179,6 +183,8 @@ internal sealed class VerbsDevice : IKeySource
                 Gid = Gid,
                 SuperPacketSegments = UdpEndpoint.SegmentsMax,
                 ReadWindowBytes = ReadWindow(),
+                ProbeAfter = s_probeAfter,
+                ProbeFloor = s_probeFloor,
                 PagesOnDemand = false,
                 Faults = ProgramFaults.AtStart,
                 WillRead = CacheHint.WillRead,
