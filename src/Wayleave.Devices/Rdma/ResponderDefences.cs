@@ -93,4 +93,10 @@ public sealed record ResponderDefences
     /// that was merely not running is sent everything again.
     /// </summary>
     public bool SkipsSecondAnswers { get; init; } = true;
+
+    /// <summary>
+    /// Only a queue pair that is alone at its peer asks by measured round trips; without it, one that waits for its
+    /// turn among others takes that for a silence, and asks though nothing is lost.
+    /// </summary>
+    public bool AsksEarlyOnlyAlone { get; init; } = true;
 }

@@ -93,7 +93,8 @@ internal sealed class RetransmitTimer(QueuePair pair)
 
     // A round trip says when a question is answered. Of several queue pairs that share a window one may have sent a
     // part of a message, asked nothing, and wait for the others: it is silent for longer, and nothing is lost.
-    private bool IsAlone => pair.Peer.QueuePairs == 1;
+    private bool IsAlone =>
+        pair.Peer.QueuePairs == 1 || !pair.Port.Options.Defences.AsksEarlyOnlyAlone;
 
     private TimeSpan FirstProbe => pair.HasPeer ? pair.Peer.RoundTrip.Patience(IsAlone) : TimeSpan.MaxValue;
 

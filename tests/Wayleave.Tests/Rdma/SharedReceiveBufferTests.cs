@@ -21,6 +21,7 @@ public class SharedReceiveBufferTests
     private const int Depth = 32;
 
     private const int ProbeAfterUs = 2000;
+    private const int ProbeFloorUs = 100;
     private const int RunUs = 100_000;
 
     // Each host may have three quarters of the buffer on its way, so two may overflow it. The one whose last packets
@@ -109,6 +110,31 @@ public class SharedReceiveBufferTests
         Assert.True(world.Dropped == 0 && world.Retransmits == 0, world.ToString());
     }
 
+    // One of several has often sent a part of a message, asked nothing, and waits for its turn while the others are
+    // answered: its silence is no loss, however short a round trip is.
+    [Theory]
+    [InlineData(8)]
+    [InlineData(32)]
+    [InlineData(200)]
+    public void Many_queue_pairs_to_a_receiver_that_loses_nothing_ask_nothing(int pairs)
+    {
+        World world = new(1, lossPerMille: 0, ProbeAfterUs, pairsPerHost: pairs, probeFloorUs: ProbeFloorUs);
+        world.Run(RunUs / 5);
+
+        Assert.True(world.Dropped == 0 && world.Probes == 0, world.ToString());
+        Assert.True(world.BytesPerUs > 6000, world.ToString());
+    }
+
+    [Fact]
+    public void Queue_pairs_that_take_a_turn_of_the_others_for_a_silence_ask_for_nothing()
+    {
+        ResponderDefences defences = new() { AsksEarlyOnlyAlone = false };
+        World world = new(1, lossPerMille: 0, ProbeAfterUs, defences, pairsPerHost: 200, ProbeFloorUs);
+        world.Run(RunUs / 5);
+
+        Assert.True(world.Dropped == 0 && world.Probes > 100, world.ToString());
+    }
+
     private static void RunWithPauses(World world, int pauseMilliseconds)
     {
         for (int i = 1; i <= 5; i++)
@@ -144,7 +170,8 @@ public class SharedReceiveBufferTests
             int lossPerMille,
             int probeAfterUs,
             ResponderDefences? defences = null,
-            int pairsPerHost = 1)
+            int pairsPerHost = 1,
+            int? probeFloorUs = null)
         {
             _lossPerMille = lossPerMille;
             _pairsPerHost = pairsPerHost;
@@ -155,6 +182,7 @@ public class SharedReceiveBufferTests
                 TestNode host = new($"10.77.0.{i + 2}", (ulong)i + 2, o => o with
                 {
                     ProbeAfter = probeAfterUs == 0 ? null : TimeSpan.FromMicroseconds(probeAfterUs),
+                    ProbeFloor = probeFloorUs is { } us ? TimeSpan.FromMicroseconds(us) : null,
                     Defences = defences ?? ResponderDefences.All,
                 });
                 CompletionQueue completions = TestNode.CreateCompletionQueue(2 * Depth);
