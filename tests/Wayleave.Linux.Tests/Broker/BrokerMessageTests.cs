@@ -74,12 +74,13 @@ public sealed class BrokerMessageTests : BrokerTest
             byte[] answer = new byte[BrokerMessage.BytesMax];
             Converse(socket, Hello());
 
-            // Numbers 1 to 5 mean something, so that what comes gets past the first look.
+            // Numbers 1 to 6 mean something, so that what comes gets past the first look.
             Converse(socket, Request(BrokerOperation.OpenDevice, w => w.Name("gpu0")));
             Converse(socket, Request(BrokerOperation.OpenDevice, w => w.Name("rdma0")));
             Converse(socket, Request(BrokerOperation.Allocate, w => w.Number(1).Number(0).Long(4096).Name("fuzz")));
             Converse(socket, Request(BrokerOperation.OpenTimeline, w => w.Name("fuzz")));
             Converse(socket, Request(BrokerOperation.CreateQueuePair, w => w.Number(2)));
+            Converse(socket, Request(BrokerOperation.Attach, w => w.Number(3)));
             for (int n = random.Next(1, 8); n > 0; n--)
             {
                 byte[] message = random.Next(4) == 0 ? GarbleWork(random) : Garble(random);
@@ -138,7 +139,7 @@ public sealed class BrokerMessageTests : BrokerTest
     private static byte[] Garble(Random random)
     {
         byte[] buffer = new byte[256];
-        int operation = random.Next(10) == 0 ? random.Next(30, 45) : random.Next(30);
+        int operation = random.Next(10) == 0 ? random.Next(30, 56) : random.Next(30);
         BrokerWriter writer = BrokerMessage.Begin(buffer, new BrokerHeader(
             (BrokerOperation)operation, IsAnswer: false, Errno.Success, (ulong)random.NextInt64()));
         for (int n = random.Next(0, 5); n > 0; n--)
@@ -171,17 +172,21 @@ public sealed class BrokerMessageTests : BrokerTest
         return message;
     }
 
-    // About queue pairs and rings: each field its own, right or not, which chance alone would hardly bring together.
+    // About queue pairs, rings and attachments: each field its own, right or not, which chance alone would hardly bring
+    // together.
     private static byte[] GarbleWork(Random random)
     {
-        byte[] message = random.Next(6) switch
+        byte[] message = random.Next(9) switch
         {
             0 => Request(BrokerOperation.PostReceive, w => w.Number(5).Long(7).Long(0).Number(4096).Number(1)),
             1 => Request(BrokerOperation.TakeCompletions, w => w.Number(5).Number((uint)random.Next(0, 2))),
             2 => Request(BrokerOperation.OpenRing, w => w.Number(1).Number(1u << random.Next(0, 14))),
-            3 => Request(BrokerOperation.ExportRingFence, w => w.Number(6).Long(0)),
+            3 => Request(BrokerOperation.ExportRingFence, w => w.Number(7).Long(0)),
             4 => Request(BrokerOperation.ConnectQueuePair, w => w.Number(5).Long(0).Long(0x0100_007F_FFFF_0000)
                 .Number((uint)random.Next(1, 65536)).Number(77).Number(1).Number(4096).Number(0)),
+            5 => Request(BrokerOperation.Attach, w => w.Number(3)),
+            6 => Request(BrokerOperation.MapAttachment, w => w.Number(6)),
+            7 => Request(BrokerOperation.Release, w => w.Number(6)),
             _ => Request(BrokerOperation.PostSend, w => w.Number(5).Number((uint)random.Next(0, 8))
                 .Number((uint)random.Next(0, 9)).Number(0).Long(1).Long(0).Number(0).Number(0).Long(0).Long(0)
                 .Long(0).Number(4096).Number(1)),

@@ -95,6 +95,41 @@ public sealed class QuotaTests : BrokerTest
     }
 
     [Fact]
+    public async Task An_attachment_is_a_key_and_where_it_is_mapped_a_mapping()
+    {
+        BrokerClient one = BrokerClient.Connect(Server.SocketPath, "one");
+        BrokerClient other = BrokerClient.Connect(Server.SocketPath, "other");
+        ClientDevice gpu = one.OpenDevice("gpu0"), nic = one.OpenDevice("rdma0");
+        ClientBuffer buffer = gpu.Allocate("x", 4096);
+        FileDescriptor descriptor = buffer.Export();
+        using IDisposable memory = MappedMemory.AllocateAnonymous(4096, hugePages: false);
+        MappedMemory window = (MappedMemory)memory;
+        ClientImport import = other.Attach(descriptor);
+        Assert.Equal(Errno.EDQUOT, Refusal(() => other.Attach(descriptor)));
+        Assert.Equal(Errno.EDQUOT, Refusal(() => nic.Register(buffer, 0, 4096, ClientRegionAccess.RemoteRead)));
+        Assert.Equal(2, Of(BrokerAccount.Buffers)); // that of the attachment, and no trace of what was refused
+
+        using (buffer.Map())
+        {
+            Assert.Equal(Errno.EDQUOT, Refusal(() => import.MapInto(window)));
+            Assert.Equal(Errno.EINVAL, Refusal(() => import.Release(window)));
+        }
+
+        import.MapInto(window);
+        Assert.Equal(Errno.EDQUOT, Refusal(() => buffer.Map()));
+        Assert.Equal((1L, 1L), (Of(BrokerAccount.Keys), Of(BrokerAccount.Mappings)));
+        import.Release(window);
+        buffer.Map().Dispose();
+        import.MapInto(window);
+        window.ReplaceByPrivate(0, 4096);
+        import.Dispose(); // mapped: what its connection had is given back with it
+        await UntilAsync("its key is given back", () => Of(BrokerAccount.Keys) == 0);
+        nic.Register(buffer, 0, 4096, ClientRegionAccess.RemoteRead).Dispose();
+        descriptor.Dispose();
+        await ExpectNothingAsync(one, other);
+    }
+
+    [Fact]
     public async Task Who_leaves_too_much_in_quarantine_gets_no_more_until_it_is_free()
     {
         ForeignProgram mapper = await StartAsync();
