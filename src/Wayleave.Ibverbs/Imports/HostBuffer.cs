@@ -258,7 +258,6 @@ internal sealed class HostBuffer : IPinningExporter, IDisposable
         if (isRevoked)
         {
             wasHere = TakeBack($"{Name} was taken back by its host");
-            _device.CountRevoke();
         }
         else
         {
@@ -300,6 +299,7 @@ internal sealed class HostBuffer : IPinningExporter, IDisposable
             {
                 _isTakenBack = true;
                 RevokeOperation.Start(Shared, new RevokePolicy { Reason = reason });
+                _device.CountRevoke(); // by whatever end of the host's buffer it comes
             }
 
             inside = PendingLocked();

@@ -1,7 +1,4 @@
-using System.Globalization;
-using System.Net.Sockets;
 using System.Runtime.InteropServices;
-using System.Text;
 using Wayleave.Client;
 using Wayleave.Core;
 using Wayleave.Core.Topology;
@@ -10,7 +7,6 @@ using Wayleave.Host;
 using Wayleave.Host.Broker;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Objects;
-using Wayleave.Linux.Sharing;
 using Wayleave.Linux.Tests.Broker;
 using Xunit;
 
@@ -24,8 +20,8 @@ public sealed class HostBufferTests : BrokerTest
 {
     private const int SizeBytes = 1 << 20;
     private const int RnrRetryExceeded = 13; // IBV_WC_RNR_RETRY_EXC_ERR
-    private const int RemoteAccessError = 10; // IBV_WC_REM_ACCESS_ERR
-    private const int Endless = 7; // rnr_retry
+    private const int RemoteAccessError = ImportProgram.RemoteAccessError;
+    private const int Endless = ImportProgram.Endless;
 
     protected override HostConfig Devices => base.Devices with
     {
@@ -38,7 +34,7 @@ public sealed class HostBufferTests : BrokerTest
     public async Task A_program_writes_into_a_buffer_of_a_GPU_and_follows_it_wherever_the_GPU_moves_it()
     {
         using Exporter owner = Export(ClientStorage.Movable);
-        using Program program = Start(owner);
+        using ImportProgram program = Start(owner);
         program.Ask($"pair {Endless}");
         Assert.Equal(0, program.Ask("write 4096 17 8192"));
         Assert.Equal(8192, owner.Read().AsSpan().Count((byte)17));
@@ -61,7 +57,7 @@ public sealed class HostBufferTests : BrokerTest
     public async Task No_write_that_completed_is_lost_while_the_buffer_moves_to_and_fro()
     {
         using Exporter owner = Export(ClientStorage.Movable);
-        using Program program = Start(owner);
+        using ImportProgram program = Start(owner);
         program.Ask($"pair {Endless}");
         const int Slots = 1000;
         Task<int> counting = Task.Run(() => program.Ask($"count {Slots} 10"), Cancellation);
@@ -86,7 +82,7 @@ public sealed class HostBufferTests : BrokerTest
     public void A_revoke_kills_the_key_in_the_program_and_is_proven_by_the_kernels_word()
     {
         using Exporter owner = Export(ClientStorage.Movable);
-        using Program program = Start(owner);
+        using ImportProgram program = Start(owner);
         program.Ask($"pair {Endless}");
         Assert.Equal(0, program.Ask("write 0 9 65536"));
         string proof = owner.Buffer.Revoke(TimeSpan.FromSeconds(60));
@@ -144,7 +140,7 @@ public sealed class HostBufferTests : BrokerTest
     public void A_program_that_is_killed_is_out_by_the_word_of_the_kernel()
     {
         using Exporter owner = Export(ClientStorage.Movable);
-        using Program program = Start(owner);
+        using ImportProgram program = Start(owner);
         program.Kill();
         string proof = owner.Buffer.Revoke(TimeSpan.FromSeconds(60));
         Assert.Contains("\"grade\":\"retired\"", proof, StringComparison.OrdinalIgnoreCase);
@@ -158,7 +154,7 @@ public sealed class HostBufferTests : BrokerTest
     public void Storage_that_has_pages_can_be_registered(ClientStorage storage, Errno expected)
     {
         using Exporter owner = Export(storage);
-        using Program program = Start(owner, expected);
+        using ImportProgram program = Start(owner, expected);
         if (expected == Errno.Success)
         {
             program.Ask($"pair {Endless}");
@@ -168,8 +164,8 @@ public sealed class HostBufferTests : BrokerTest
         }
     }
 
-    private Program Start(Exporter owner, Errno expected = Errno.Success) =>
-        new(Path.Combine(Root, Path.GetRandomFileName()), Server.SocketPath, owner.Descriptor, expected);
+    private ImportProgram Start(Exporter owner, Errno expected = Errno.Success) =>
+        new(Path.Combine(Root, Path.GetRandomFileName()), Server.SocketPath, owner.Descriptor, SizeBytes, expected);
 
     private Exporter Export(ClientStorage storage) => new(Server.SocketPath, storage);
 
@@ -224,62 +220,6 @@ public sealed class HostBufferTests : BrokerTest
         {
             Descriptor.Dispose();
             _client.Dispose();
-        }
-    }
-
-    /// <summary>Import.c, with the descriptor.</summary>
-    private sealed class Program : IDisposable
-    {
-        private static int s_address = 211;
-
-        private readonly string _file = VerbsPrograms.Compile("Import.c");
-        private readonly StartedProgram _started;
-        private readonly MessageSocket _socket;
-        private readonly byte[] _text = new byte[256];
-
-        public Program(string meeting, string broker, FileDescriptor descriptor, Errno expected)
-        {
-            using Socket listener = MessageSocket.Listen(meeting, 1);
-            string address = $"wl0@127.0.57.{Interlocked.Increment(ref s_address)}";
-            _started = new StartedProgram(
-                _file, [meeting], VerbsPrograms.Library(), address, ("WAYLEAVE_BROKER", broker));
-            _socket = new MessageSocket(listener.Accept());
-            byte[] size = Encoding.ASCII.GetBytes(SizeBytes.ToString(CultureInfo.InvariantCulture));
-            Assert.Equal(Errno.Success, _socket.Send(size, [descriptor]));
-            Assert.Equal($"errno {(int)expected}", Receive());
-        }
-
-        /// <summary>The status that the command ends with.</summary>
-        public int Ask(string command)
-        {
-            Assert.Equal(Errno.Success, _socket.Send(Encoding.ASCII.GetBytes(command), []));
-            string answer = Receive();
-            Assert.StartsWith("status ", answer, StringComparison.Ordinal);
-            return int.Parse(answer.AsSpan("status ".Length), CultureInfo.InvariantCulture);
-        }
-
-        public void Quit()
-        {
-            Assert.Equal(Errno.Success, _socket.Send("quit"u8, []));
-            VerbsRun run = _started.Wait();
-            Assert.True(run.Exit == 0, run.ToString());
-        }
-
-        public void Kill() => _started.Kill();
-
-        public void Dispose()
-        {
-            _socket.Dispose();
-            _started.Dispose();
-            File.Delete(_file);
-        }
-
-        private string Receive()
-        {
-            _socket.ReceiveTimeout = VerbsPrograms.Patience;
-            Assert.Equal(Errno.Success, _socket.Receive(_text, out int length, out _));
-            Assert.True(length != 0, length != 0 ? "" : _started.Wait().ToString());
-            return Encoding.ASCII.GetString(_text, 0, length);
         }
     }
 }
