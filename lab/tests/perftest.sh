@@ -3,9 +3,11 @@
 # our side. The tools take their buffer from a file, so that its bytes can be compared: first half what is sent, second
 # what arrives.
 
-# Waits for what the other side leaves, and no longer than a minute.
+run_limit_s=60
+
+# Waits for what the other side leaves, and no longer than a run may take.
 await() {
-    local looks=600
+    local looks=$((run_limit_s * 10))
     until [ -e "$LAB_SHARE/$1" ]; do
         looks=$((looks - 1))
         [ $looks -gt 0 ] || { echo "the other side left no $1" >&2; exit 1; }
@@ -68,9 +70,9 @@ play_tools() {
         log=$LAB_SHARE/$name.txt
         if [ "$role" = server ]; then
             await "$name.waits"
-            timeout 60 $tool $arguments $extra "$LAB_HOST" >"$log" 2>&1 || { echo "$name:"; cat "$log"; exit 1; }
+            timeout $run_limit_s $tool $arguments $extra "$LAB_HOST" >"$log" 2>&1 || { echo "$name:"; cat "$log"; exit 1; }
         else
-            timeout 60 $tool $arguments $extra >"$log" 2>&1 &
+            timeout $run_limit_s $tool $arguments $extra >"$log" 2>&1 &
             until listens || ! kill -0 $! 2>/dev/null; do sleep 0.1; done
             touch "$LAB_SHARE/$name.waits"
             wait $! || { echo "$name:"; cat "$log"; exit 1; }

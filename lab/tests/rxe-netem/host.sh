@@ -3,6 +3,7 @@ set -eu
 here=$(dirname "${BASH_SOURCE[0]}")
 . "$here/../perftest.sh"
 . "$here/runs.sh"
-runs >"$LAB_SHARE/runs"
+runs >"$LAB_SHARE/runs.new"
+mv "$LAB_SHARE/runs.new" "$LAB_SHARE/runs" # the guest waits for it
 play_ours "$LAB_SHARE/runs"
 echo "all runs ended"
