@@ -102,10 +102,15 @@ public sealed unsafe class PidFd : IDisposable
 
     /// <summary>Kills the process as a whole (SIGKILL); nothing, if it has ended. It may end some time later.</summary>
     /// <exception cref="LinuxException">EPERM: it belongs to another user.</exception>
-    public void Kill()
+    public void Kill() => Send(9);
+
+    /// <summary>Asks the process to end (SIGTERM), which it may ignore; nothing, if it has ended.</summary>
+    /// <exception cref="LinuxException">EPERM: it belongs to another user.</exception>
+    public void Terminate() => Send(15);
+
+    private void Send(int signal)
     {
-        const int Sigkill = 9;
-        if (Libc.pidfd_send_signal(unistd.SYS_pidfd_send_signal, _descriptor, Sigkill, null, 0) < 0)
+        if (Libc.pidfd_send_signal(unistd.SYS_pidfd_send_signal, _descriptor, signal, null, 0) < 0)
         {
             Errno errno = (Errno)Marshal.GetLastPInvokeError();
             if (errno != Errno.ESRCH)

@@ -25,6 +25,9 @@ public static class VerbsProgram
     private const int NameLengthMax = 63;
     private const ushort RocePort = 4791;
 
+    private static readonly TimeSpan s_ownEnd = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_terminatedEnd = TimeSpan.FromSeconds(5);
+
     /// <summary>The folder of the library: the variable's, or the build's that this program comes from.</summary>
     /// <exception cref="WayleaveException">EOPNOTSUPP where there is none.</exception>
     public static string FindLibrary()
@@ -90,7 +93,9 @@ public static class VerbsProgram
             : (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':')
                 .Select(folder => Path.Combine(folder, program)).FirstOrDefault(File.Exists);
         bool isSetuid = file is not null && File.Exists(file)
-            && (File.GetUnixFileMode(file) & (UnixFileMode.SetUser | UnixFileMode.SetGroup)) != 0;
+            && FileStatus.TryReadThrough(file, out FileStatus status)
+            && ((status.Permissions.HasFlag(UnixFileMode.SetUser) && status.UserId != FileStatus.CurrentUserId)
+                || status.Permissions.HasFlag(UnixFileMode.SetGroup));
         return isSetuid ? $"{file} runs with the rights of its owner: the loader ignores LD_LIBRARY_PATH for it" : null;
     }
 
@@ -123,7 +128,10 @@ public static class VerbsProgram
     /// <summary>Runs a program to its end; its input and output are ours.</summary>
     /// <param name="command">The program and its arguments.</param>
     /// <param name="options">How.</param>
-    /// <param name="cancellation">Kills it.</param>
+    /// <param name="cancellation">
+    /// Ends it: by itself within a second (a terminal's Ctrl-C reaches it too), else by SIGTERM, and after five more by
+    /// SIGKILL. What it did is returned all the same.
+    /// </param>
     /// <returns>How it ended.</returns>
     /// <exception cref="WayleaveException">
     /// ENOENT and others: it cannot be started, or a file cannot be made. EINVAL for devices that cannot be read.
@@ -197,11 +205,40 @@ public static class VerbsProgram
             }
             catch (OperationCanceledException)
             {
-                process.Kill();
-                throw;
+                await EndAsync(process).ConfigureAwait(false);
             }
 
             return process.ExitCode;
         }
     }
+
+    // Ctrl-C of a terminal is the program's too, which may have something to say before it ends. What was sent to us
+    // alone, it hears of now.
+    private static async Task EndAsync(Process process)
+    {
+        Task ended = process.WaitForExitAsync(CancellationToken.None);
+        if (await EndsWithinAsync(ended, s_ownEnd).ConfigureAwait(false))
+        {
+            return;
+        }
+
+        try
+        {
+            using PidFd program = PidFd.Open(process.Id);
+            program.Terminate();
+            if (!await EndsWithinAsync(ended, s_terminatedEnd).ConfigureAwait(false))
+            {
+                program.Kill();
+            }
+        }
+        catch (LinuxException e) when (e.Errno == Errno.ESRCH)
+        {
+            // It has ended meanwhile.
+        }
+
+        await ended.ConfigureAwait(false);
+    }
+
+    private static async Task<bool> EndsWithinAsync(Task ended, TimeSpan limit) =>
+        await Task.WhenAny(ended, Task.Delay(limit)).ConfigureAwait(false) == ended;
 }

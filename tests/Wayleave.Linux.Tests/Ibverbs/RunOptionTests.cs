@@ -62,6 +62,44 @@ public class RunOptionTests
         File.Delete(pcap);
     }
 
+    [Theory]
+    [InlineData("trap - TERM", 128 + 15)]
+    [InlineData("trap 'exit 7' TERM", 7)]
+    [InlineData("trap '' TERM", 128 + 9)]
+    public void Who_ends_the_run_ends_the_program_and_has_its_exit_code_and_the_report(string trap, int exit)
+    {
+        string cli = VerbsPrograms.Wayleave();
+        string mark = Path.GetTempFileName();
+        string program = $"{trap}; ibv_devinfo >/dev/null; echo ready >{mark}; while :; do sleep 0.1; done";
+        using StartedProgram run = VerbsPrograms.Start(
+            cli, "run", "--devices", "wl0@127.0.58.9", "--report", "--", "sh", "-c", program);
+        Assert.True(SpinWait.SpinUntil(
+            () => run.HasEnded || new FileInfo(mark).Length > 0, VerbsPrograms.Patience));
+        VerbsPrograms.Run("kill", run.Id.ToString(CultureInfo.InvariantCulture));
+        VerbsRun ended = run.Wait();
+        Assert.True(ended.Exit == exit, ended.ToString());
+        Assert.Contains("no device was used", ended.Errors, StringComparison.Ordinal);
+        File.Delete(mark);
+    }
+
+    [Fact]
+    public void A_program_with_the_rights_of_its_owner_is_warned_of_and_started()
+    {
+        string cli = VerbsPrograms.Wayleave();
+        string file = Path.Combine(Path.GetTempPath(), $"wayleave-{Guid.NewGuid():n}");
+        File.Copy("/bin/true", file);
+        File.SetUnixFileMode(file, File.GetUnixFileMode(file) | UnixFileMode.SetUser);
+        VerbsRun own = VerbsPrograms.Run(cli, "run", "--", file); // its owner has no other rights here
+        VerbsRun chown = VerbsPrograms.Run("chown", "61001", file);
+        VerbsPrograms.Run("chmod", "u+s", file);
+        VerbsRun foreign = VerbsPrograms.Run(cli, "run", "--", file);
+        File.Delete(file);
+        Assert.Equal((0, ""), (own.Exit, own.Errors));
+        Assert.SkipUnless(chown.Exit == 0, "only root gives files away");
+        Assert.Equal(0, foreign.Exit);
+        Assert.Contains("the loader ignores LD_LIBRARY_PATH for it", foreign.Errors, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void A_program_is_disturbed_from_outside_and_left_alone_again()
     {
