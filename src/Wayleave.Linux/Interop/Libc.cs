@@ -117,6 +117,12 @@ internal static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     internal static partial int setsockopt(FileDescriptor sockfd, int level, int optname, void* optval, uint optlen);
 
+    [LibraryImport(Library)]
+    internal static partial int sched_getaffinity(int pid, nuint cpusetsize, ulong* mask);
+
+    [LibraryImport(Library)]
+    internal static partial int sched_setaffinity(int pid, nuint cpusetsize, ulong* mask);
+
     [LibraryImport(Library, EntryPoint = "syscall", SetLastError = true)]
     internal static partial nint pidfd_open(nint number, int pid, uint flags);
 
