@@ -70,7 +70,7 @@ public sealed class HostileTests : BrokerTest
         int queue = await program.OkAsync("queue 1");
         int fence = await program.OkAsync($"spin {queue}");
         await program.OkAsync($"drop {fence}");
-        await program.OkAsync("fork keep");
+        await program.ForkAsync("fork keep");
         program.Kill();
         await UntilAsync("its account is closed", () => Server.Store.Programs.Count == 0);
         Assert.Equal(1, buffer - 1);
