@@ -29,10 +29,8 @@ public sealed class RdmaDevice
     /// <summary>Most receives that a shared receive queue may hold (<c>max_srq_wr</c>).</summary>
     public const int MaxSharedReceives = 1 << 16;
 
-    private const ulong PageBytes = 4096;
-
-    private readonly IKeySource _keys;
-    private readonly NumberTable _keyed = new(); // regions and windows
+    private readonly IKeySource _random;
+    private readonly BufferRegions _bufferRegions;
     private uint _nextDomain = 1;
     private uint _nextSharedReceiveQueue = 1;
 
@@ -51,7 +49,9 @@ public sealed class RdmaDevice
         Host = host;
         Function = function;
         Options = options;
-        _keys = keys;
+        _random = keys;
+        _bufferRegions = new BufferRegions(this);
+        Keys = new KeyTable(keys, options.Defences.HoldsDeadNumbers);
         using (host.Enter())
         {
             fabric.Plug(function);
@@ -82,13 +82,16 @@ public sealed class RdmaDevice
     /// </summary>
     public HangDetector Hangs { get; }
 
+    /// <summary>What keys name.</summary>
+    internal KeyTable Keys { get; }
+
     /// <summary>Whoever is inside a gate of a region.</summary>
     internal UnstoppableEngine Users { get; }
 
     /// <summary>
     /// Regions whose key is in use, dead ones included; in no promised order. Host lock held by the caller.
     /// </summary>
-    public IEnumerable<MemoryRegion> Regions => _keyed.All().OfType<MemoryRegion>();
+    public IEnumerable<MemoryRegion> Regions => Keys.All().OfType<MemoryRegion>();
 
     public ProtectionDomain CreateProtectionDomain()
     {
@@ -253,13 +256,13 @@ public sealed class RdmaDevice
     }
 
     /// <summary>32 bits that nobody can guess. Port token or host lock held.</summary>
-    internal uint NextRandom() => _keys.NextUInt32();
+    internal uint NextRandom() => _random.NextUInt32();
 
     /// <summary>64 bits that nobody can guess. As <see cref="NextRandom"/>.</summary>
     internal ulong NextRandom64() => (ulong)NextRandom() << 32 | NextRandom();
 
     /// <summary>A start PSN that nobody can guess. Port token held by the caller.</summary>
-    public uint RandomPsn() => _keys.NextUInt32() & Psn.Mask;
+    public uint RandomPsn() => _random.NextUInt32() & Psn.Mask;
 
     /// <summary>
     /// Registers a range of a shared buffer (<c>ib_uverbs_reg_dmabuf_mr</c>; linux.md 5.3, with the errors in that
@@ -288,18 +291,7 @@ public sealed class RdmaDevice
         SharedBuffer buffer,
         in MemoryRegionRequest request,
         out MemoryRegion? region,
-        out Fence? wait)
-    {
-        buffer.Reservation.AssertLocked(ticket);
-        Errno errno = TryMakeLocked(
-            ticket, domain, buffer, request, request.Key ?? RandomKey(), out region, out wait);
-        if (errno == Errno.Success)
-        {
-            _keyed.Add(region!);
-        }
-
-        return errno;
-    }
+        out Fence? wait) => _bufferRegions.Register(ticket, domain, buffer, request, out region, out wait);
 
     /// <summary>
     /// Ends a region (<c>ibv_dereg_mr</c>): kills the key, closes the gate, unmaps, unpins, detaches, and only then
@@ -319,44 +311,14 @@ public sealed class RdmaDevice
             ? drain
             : throw new InvalidOperationException($"a window is bound to {region.Name}");
 
-    /// <summary>As <see cref="TryDeregisterLocked"/>, for a region that has no buffer. Host lock held.</summary>
-    internal Errno TryDeregisterBacked(MemoryRegion region, out Fence? drain)
-    {
-        Host.AssertHeld();
-        drain = null;
-        if (!region.TryRefuseWindows())
-        {
-            return Errno.EINVAL;
-        }
-
-        drain = region.Backing!.Release();
-        if (drain is null && ReferenceEquals(_keyed.Find(region.Number), region))
-        {
-            _keyed.Remove(region);
-        }
-
-        return Errno.Success;
-    }
-
     /// <summary>As <see cref="DeregisterLocked"/>, for a region that may have windows.</summary>
     /// <returns><see cref="Errno.EINVAL"/> while a window is bound to it; then nothing changed.</returns>
-    public Errno TryDeregisterLocked(AcquireTicket ticket, MemoryRegion region, out Fence? drain)
-    {
-        Host.AssertHeld();
-        drain = null;
-        if (!region.TryRefuseWindows())
-        {
-            return Errno.EINVAL;
-        }
+    public Errno TryDeregisterLocked(AcquireTicket ticket, MemoryRegion region, out Fence? drain) =>
+        _bufferRegions.TryDeregister(ticket, region, out drain);
 
-        drain = region.ReleaseLocked(ticket);
-        if (drain is null && ReferenceEquals(_keyed.Find(region.Number), region))
-        {
-            _keyed.Remove(region);
-        }
-
-        return Errno.Success;
-    }
+    /// <summary>As <see cref="TryDeregisterLocked"/>, for a region that has no buffer. Host lock held.</summary>
+    internal Errno TryDeregisterBacked(MemoryRegion region, out Fence? drain) =>
+        _bufferRegions.TryDeregister(ticket: null, region, out drain);
 
     /// <summary>
     /// Registers a range of a shared buffer under the key of a region that is there (<c>ibv_rereg_mr</c>), which names
@@ -381,31 +343,7 @@ public sealed class RdmaDevice
         SharedBuffer buffer,
         in MemoryRegionRequest request,
         out MemoryRegion? region,
-        out Fence? wait)
-    {
-        buffer.Reservation.AssertLocked(ticket);
-        (region, wait) = (null, null);
-        if (!ReferenceEquals(_keyed.Find(old.Number), old))
-        {
-            return Errno.EINVAL;
-        }
-
-        Errno errno = TryMakeLocked(ticket, domain, buffer, request with { Key = null }, old.Key, out region, out wait);
-        if (errno != Errno.Success)
-        {
-            return errno;
-        }
-
-        if (!old.TryRefuseWindows())
-        {
-            region!.ReleaseLocked(ticket);
-            (region, wait) = (null, null);
-            return Errno.EBUSY;
-        }
-
-        _keyed.Swap(old, region!);
-        return Errno.Success;
-    }
+        out Fence? wait) => _bufferRegions.Reregister(ticket, old, domain, buffer, request, out region, out wait);
 
     /// <summary>
     /// A window that leads nowhere yet (<c>ibv_alloc_mw</c>), with a random key. Port token held by the caller.
@@ -428,14 +366,14 @@ public sealed class RdmaDevice
 
         using (Host.Enter())
         {
-            if (key is { } wanted && !IsFree(wanted))
+            Errno errno = Keys.TryChoose(key, out uint chosen);
+            if (errno == Errno.Success)
             {
-                return Errno.EEXIST;
+                window = new MemoryWindow(domain, type, chosen);
+                Keys.Add(window);
             }
 
-            window = new MemoryWindow(domain, type, key ?? RandomKey());
-            _keyed.Add(window);
-            return Errno.Success;
+            return errno;
         }
     }
 
@@ -449,38 +387,23 @@ public sealed class RdmaDevice
         window.Deallocate();
         using (Host.Enter())
         {
-            if (ReferenceEquals(_keyed.Find(window.Number), window))
-            {
-                _keyed.Remove(window);
-            }
+            Keys.Remove(window);
         }
     }
 
     /// <summary>The region of a key, dead or alive, or null. Needs no lock.</summary>
-    public MemoryRegion? FindRegion(uint key) => FindKey(key) as MemoryRegion;
-
-    /// <summary>
-    /// The region of that key, dead or alive, or the window that is bound under it. One look-up, whatever the key
-    /// names. The port token is held by whoever uses a window.
-    /// </summary>
-    internal Numbered? FindKey(uint key)
-    {
-        Numbered? found = _keyed.Find(key >> KeyTag.Bits);
-        return found is MemoryRegion region ? (region.Key == key ? region : null)
-            : found is MemoryWindow window && window.IsKey(key) ? window
-            : null;
-    }
+    public MemoryRegion? FindRegion(uint key) => Keys.Find(key) as MemoryRegion;
 
     /// <summary>
     /// Ends a binding by its key. EINVAL when it is none that this queue pair may end. Port token held.
     /// </summary>
     internal Errno InvalidateWindow(QueuePair pair, uint key) =>
-        FindKey(key) is MemoryWindow window ? window.Invalidate(pair, key) : Errno.EINVAL;
+        Keys.Find(key) is MemoryWindow window ? window.Invalidate(pair, key) : Errno.EINVAL;
 
     /// <summary>The queue pair is reset or destroyed: what is bound to it is free. Port token held.</summary>
     internal void ReleaseWindows(QueuePair pair)
     {
-        foreach (Numbered keyed in _keyed.All())
+        foreach (Numbered keyed in Keys.All())
         {
             if (keyed is MemoryWindow window)
             {
@@ -491,119 +414,12 @@ public sealed class RdmaDevice
 
     internal void NotifyChanged() => Port.RegionFaults.NotifyChanged();
 
-    /// <summary>A number for a region made elsewhere: random, or the wanted one. EEXIST when that is in use.</summary>
-    internal Errno TryChooseKey(uint? wanted, out uint key)
-    {
-        key = wanted ?? RandomKey();
-        return wanted is { } number && !IsFree(number) ? Errno.EEXIST : Errno.Success;
-    }
-
-    /// <summary>Peers can name the region from now on. Host lock held.</summary>
-    internal void AddRegion(MemoryRegion region) => _keyed.Add(region);
-
-    /// <summary>
-    /// The key names <paramref name="next"/> instead; at no time does it name neither. Host lock held.
-    /// </summary>
-    internal void ReplaceRegion(MemoryRegion region, MemoryRegion next) => _keyed.Swap(region, next);
-
-    // All of a registration but the entry in the table.
-    private Errno TryMakeLocked(
-        AcquireTicket ticket,
-        ProtectionDomain domain,
-        SharedBuffer buffer,
-        in MemoryRegionRequest request,
-        uint key,
-        out MemoryRegion? region,
-        out Fence? wait)
-    {
-        (region, wait) = (null, null);
-        Errno errno = Check(request, buffer);
-        if (errno != Errno.Success)
-        {
-            return errno;
-        }
-
-        MemoryRegion made = new(this, domain, key, request);
-        errno = made.AttachLocked(ticket, buffer, Function);
-        if (errno != Errno.Success)
-        {
-            return errno;
-        }
-
-        MapOutcome mapped = made.RemapLocked(ticket);
-        if (mapped.Kind == MapOutcomeKind.Refused)
-        {
-            made.ReleaseLocked(ticket);
-            return mapped.Errno;
-        }
-
-        (region, wait) = (made, mapped.Fence);
-        return Errno.Success;
-    }
-
-    private Errno Check(in MemoryRegionRequest request, SharedBuffer buffer)
-    {
-        bool isSane = request.Offset % PageBytes == request.Iova % PageBytes
-            && (request.Access & AccessRules.Refused(request.Registration)) == 0
-            && ((request.Access & AccessFlags.ZeroBased) == 0 || request.Iova == 0)
-            && AccessRules.IsConsistent(request.Access)
-            && request.Offset <= ulong.MaxValue - request.LengthBytes
-            && request.LengthBytes != 0
-            && request.Iova <= ulong.MaxValue - (request.LengthBytes - 1)
-            && request.Offset + request.LengthBytes <= buffer.SizeBytes
-            && request.Kind != ImporterKind.Static
-            && (request.Key is not { } wanted || wanted >> KeyTag.Bits != 0);
-        if (!isSane)
-        {
-            return Errno.EINVAL;
-        }
-
-        if (request.IsLegacyPeer && Options.Revocation == RegionRevocation.None)
-        {
-            return Errno.EOPNOTSUPP; // its key could not die
-        }
-
-        AccessFlags absent = AccessFlags.OnDemand
-            | (Options.Persist is null ? AccessFlags.FlushPersistent : AccessFlags.None);
-        if ((request.Access & absent) != 0)
-        {
-            return Errno.EOPNOTSUPP;
-        }
-
-        return request.Key is { } key && !IsFree(key) ? Errno.EEXIST : Errno.Success;
-    }
-
-    private bool IsFree(uint key)
-    {
-        Numbered? holder = _keyed.Find(key >> KeyTag.Bits);
-        bool isLeft = holder is MemoryRegion { State: MemoryRegionState.Dead }
-            && !Port.Options.Defences.HoldsDeadNumbers;
-        if (isLeft)
-        {
-            _keyed.Remove(holder!);
-        }
-
-        return holder is null || isLeft;
-    }
-
-    // Key 0 is what a forgotten field holds, and rxe's local key of last resort: never ours (roce.md A10).
-    private uint RandomKey()
-    {
-        uint key;
-        do
-        {
-            key = _keys.NextUInt32();
-        }
-        while (key >> KeyTag.Bits == 0 || _keyed.Find(key >> KeyTag.Bits) is not null);
-        return key;
-    }
-
     private uint RandomQueuePairNumber()
     {
         uint number;
         do
         {
-            number = _keys.NextUInt32() & Psn.Mask;
+            number = _random.NextUInt32() & Psn.Mask;
         }
         while (!IsQueuePairNumber(number)
             || Port.FindQueuePair(number) is not null

@@ -34,7 +34,7 @@ internal sealed class RemoteMemory(QueuePair pair, RegionMemory memory, Responde
         MemoryRegion? region = _last;
         if (region is null || region.Key != key || region.State == MemoryRegionState.Dead)
         {
-            Numbered? found = pair.Device.FindKey(key);
+            Numbered? found = pair.Device.Keys.Find(key);
             if (found is MemoryWindow window)
             {
                 return Find(window, need, address, lengthBytes, out target);
@@ -58,7 +58,7 @@ internal sealed class RemoteMemory(QueuePair pair, RegionMemory memory, Responde
     /// <summary>
     /// First address and length of what a key names, as its peer counts; nothing for a key that names nothing.
     /// </summary>
-    public (ulong Address, ulong LengthBytes) WholeOf(uint key) => pair.Device.FindKey(key) switch
+    public (ulong Address, ulong LengthBytes) WholeOf(uint key) => pair.Device.Keys.Find(key) switch
     {
         MemoryRegion region => (region.Iova, region.LengthBytes),
         MemoryWindow window => window.Range,

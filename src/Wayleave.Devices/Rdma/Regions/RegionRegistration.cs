@@ -86,7 +86,7 @@ public sealed class RegionRegistration
             throw new ArgumentException($"{region} is over a shared buffer", nameof(region));
         }
 
-        return device.TryDeregisterLocked(null!, region, out drain);
+        return device.TryDeregisterBacked(region, out drain);
     }
 
     /// <summary>
@@ -160,7 +160,7 @@ public sealed class RegionRegistration
         }
 
         uint key = 0;
-        errno = errno == Errno.Success ? _device.TryChooseKey(_request.Key, out key) : errno;
+        errno = errno == Errno.Success ? _device.Keys.TryChoose(_request.Key, out key) : errno;
         if (errno != Errno.Success)
         {
             pages?.Release();
@@ -190,7 +190,7 @@ public sealed class RegionRegistration
 
     private void Show(MemoryRegion region)
     {
-        _device.AddRegion(region);
+        _device.Keys.Add(region);
         Region = region;
         Complete(Errno.Success);
     }

@@ -235,7 +235,7 @@ public sealed class RegionReregistration
 
     private void Show(MemoryRegion next)
     {
-        _device.ReplaceRegion(_old, next);
+        _device.Keys.Swap(_old, next);
         Region = next;
     }
 

@@ -37,12 +37,12 @@ public static class UnpinnedRegions
             return Errno.EINVAL;
         }
 
-        Errno errno = device.TryChooseKey(request.Key, out uint key);
+        Errno errno = device.Keys.TryChoose(request.Key, out uint key);
         if (errno == Errno.Success)
         {
             region = new MemoryRegion(device, domain, key, request with { Offset = 0 });
             region.Backing = new UnpinnedBacking(region, device.Host, memory, address);
-            device.AddRegion(region);
+            device.Keys.Add(region);
         }
 
         return errno;

@@ -9,20 +9,6 @@ using Wayleave.Devices.Rdma.Regions;
 
 namespace Wayleave.Devices.Rdma.Verbs;
 
-public enum MemoryRegionState
-{
-    /// <summary>Mapped: the current translation may be entered.</summary>
-    Valid,
-
-    /// <summary>The owner moved the memory, or the first map waits for a fence: map again on the next use.</summary>
-    Invalidated,
-
-    /// <summary>
-    /// Revoked or being deregistered. The key keeps its number until deregistration ends; every use is refused.
-    /// </summary>
-    Dead,
-}
-
 // Who runs what. The host lock guards everything but three fields that the port reads without it: Current, State and
 // the fault mark. The port never changes the first two. The order of a taking-back, all under the host lock:
 //
@@ -39,8 +25,6 @@ public enum MemoryRegionState
 /// </summary>
 public sealed class MemoryRegion : Numbered
 {
-    private const int NoWindows = int.MinValue;
-
     private readonly HostContext _host;
     private readonly RdmaDevice _device;
     private readonly Timeline _timeline;
@@ -53,7 +37,7 @@ public sealed class MemoryRegion : Numbered
     private Fence? _drain; // has not ended exactly while a closed gate still has users; somebody may have forced it
     private InFlightGate? _closing;
     private int _faulted;
-    private int _windows; // bound to it; NoWindows once it may have no more
+    private BoundWindows _windows;
     private int _mapRefused; // set by a refused map, taken by the port, which turns it into an access error
 
     internal MemoryRegion(RdmaDevice device, ProtectionDomain domain, uint key, in MemoryRegionRequest request)
@@ -209,19 +193,13 @@ public sealed class MemoryRegion : Numbered
         && address - Iova <= LengthBytes - lengthBytes;
 
     /// <summary>A window is bound to it. False when it is being deregistered. Port token held.</summary>
-    internal bool TryAddWindow()
-    {
-        int windows = Volatile.Read(ref _windows);
-        return windows != NoWindows
-            && (Interlocked.CompareExchange(ref _windows, windows + 1, windows) == windows || TryAddWindow());
-    }
+    internal bool TryAddWindow() => _windows.TryAdd();
 
     /// <summary>A window was unbound. Port token held.</summary>
-    internal void RemoveWindow() => Interlocked.Decrement(ref _windows);
+    internal void RemoveWindow() => _windows.Remove();
 
     /// <summary>Lets no more windows in; false while one is bound.</summary>
-    internal bool TryRefuseWindows() =>
-        Interlocked.CompareExchange(ref _windows, NoWindows, 0) is 0 or NoWindows;
+    internal bool TryRefuseWindows() => _windows.TryRefuse();
 
     /// <summary>
     /// Whether the last map was refused and no access has been told so yet: the port takes the answer as it asks.
@@ -261,16 +239,12 @@ public sealed class MemoryRegion : Numbered
     }
 
     /// <summary>
-    /// Ends the region but for its key, which the device still holds. Host lock and reservation held. Idempotent.
+    /// Ends a region over a buffer but for its key, which the device still holds. Host lock and reservation held.
+    /// Idempotent.
     /// </summary>
     /// <returns>A fence when the port is inside the gate: call again once it has signalled.</returns>
     internal Fence? ReleaseLocked(AcquireTicket ticket)
     {
-        if (Backing is { } backing)
-        {
-            return backing.Release();
-        }
-
         if (_attachment is not { } attachment)
         {
             return null;
@@ -509,29 +483,4 @@ public sealed class MemoryRegion : Numbered
     }
 
     private void ClearFault() => Volatile.Write(ref _faulted, 0);
-
-    // Two classes, because whether an importer can be made to stop is part of its type.
-    private sealed class PinnedRegionImporter(MemoryRegion region) : IImporter
-    {
-        public string Name => region.Name;
-
-        public ImporterKind Kind => region.Kind;
-
-        public bool AllowPeerToPeer => true;
-
-        public string? Holder => region.Holder;
-    }
-
-    private sealed class RevocableRegionImporter(MemoryRegion region) : IRevocableImporter
-    {
-        public string Name => region.Name;
-
-        public ImporterKind Kind => region.Kind;
-
-        public bool AllowPeerToPeer => true;
-
-        public string? Holder => region.Holder;
-
-        public InvalidateOutcome InvalidateMappings(Attachment attachment) => region.HandleInvalidate(attachment);
-    }
 }
