@@ -24,6 +24,9 @@ public sealed class BrokerClient : IDisposable
 
     private BrokerClient(MessageSocket socket) => _socket = socket;
 
+    /// <summary>Of the protocol, as agreed on: the newest that both sides speak.</summary>
+    public uint Version { get; private set; }
+
     /// <summary>Connects, and agrees on a version.</summary>
     /// <param name="socketPath">
     /// <c>NAME.broker.sock</c> in the host's runtime directory, unless it says otherwise.
@@ -53,12 +56,15 @@ public sealed class BrokerClient : IDisposable
         BrokerClient client = new(socket);
         try
         {
+            uint version = 0;
             client.Ask(operation, BrokerOperation.Hello, (ref BrokerWriter body) =>
             {
-                body.WriteUInt32(BrokerMessage.Version);
+                body.WriteUInt32(BrokerMessage.VersionOldest);
                 body.WriteUInt32(BrokerMessage.Version);
                 body.WriteName(name);
-            });
+            }, (ref BrokerReader body, FileDescriptor[] _) => body.TryReadUInt32(out version) && body.IsEnd
+                && version is >= BrokerMessage.VersionOldest and <= BrokerMessage.Version);
+            client.Version = version;
             return client;
         }
         catch

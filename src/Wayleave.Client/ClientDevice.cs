@@ -105,22 +105,40 @@ public sealed class ClientDevice
         }, after);
     }
 
-    /// <summary>Opens a queue of this GPU's compute engine.</summary>
+    /// <summary>Opens a queue of one of this GPU's engines.</summary>
     /// <param name="name">Letters, digits, '.', '_', '-' and '+'; at most 31.</param>
-    /// <param name="priority">Beside other queues.</param>
-    /// <exception cref="BrokerException">EBADF: this is no GPU. EMFILE: it has no more. EDQUOT.</exception>
-    public ClientQueue OpenQueue(string name, ClientPriority priority = ClientPriority.Normal)
+    /// <param name="priority">Beside other queues of the engine.</param>
+    /// <param name="engine">Which one runs its commands.</param>
+    /// <exception cref="BrokerException">
+    /// EBADF: this is no GPU. EMFILE: it has no more. EDQUOT. EOPNOTSUPP: the host is of before version 2, and knows the
+    /// compute engine alone.
+    /// </exception>
+    public ClientQueue OpenQueue(
+        string name,
+        ClientPriority priority = ClientPriority.Normal,
+        ClientEngine engine = ClientEngine.Compute)
     {
+        if (engine != ClientEngine.Compute && _client.Version < 2)
+        {
+            throw new BrokerException(
+                $"open queue {name}", Errno.EOPNOTSUPP, $"the host speaks version {_client.Version}, and this needs 2");
+        }
+
         uint number = 0;
         uint mode = 0;
         _client.Ask($"open queue {name}", BrokerOperation.OpenQueue, (ref BrokerWriter body) =>
         {
             body.WriteUInt32(_number);
             body.WriteUInt32((uint)priority);
+            if (_client.Version >= 2)
+            {
+                body.WriteUInt32((uint)engine);
+            }
+
             body.WriteName(name);
         }, (ref BrokerReader body, FileDescriptor[] _) =>
             body.TryReadUInt32(out number) && body.TryReadUInt32(out mode) && body.IsEnd);
-        return new ClientQueue(_client, number, name, usesAddresses: mode != 0);
+        return new ClientQueue(_client, number, name, engine, usesAddresses: mode != 0);
     }
 
     /// <summary>Lets commands of this connection on this GPU use a buffer, which lives for as long.</summary>

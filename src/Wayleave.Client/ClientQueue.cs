@@ -12,6 +12,16 @@ public enum ClientPriority
     High = 16,
 }
 
+/// <summary>Which engine of a GPU runs the commands of a queue.</summary>
+public enum ClientEngine
+{
+    /// <summary>Knows every command.</summary>
+    Compute = 0,
+
+    /// <summary>Moves bytes beside the compute engine: Nop, Fill, Copy and Release. Others are EINVAL.</summary>
+    Copy = 1,
+}
+
 /// <summary>By what commands of a program name a buffer.</summary>
 /// <param name="Device">The GPU whose commands may use it.</param>
 /// <param name="Handle">Where the host parses commands.</param>
@@ -19,7 +29,7 @@ public enum ClientPriority
 public sealed record ClientBinding(ClientDevice Device, uint Handle, ulong Address);
 
 /// <summary>
-/// A queue of a GPU's compute engine, whose jobs run one after the other. Disposing closes it: what was submitted goes
+/// A queue of one of a GPU's engines, whose jobs run one after the other. Disposing closes it: what was submitted goes
 /// on. Disposing twice is fine.
 /// </summary>
 public sealed class ClientQueue : IDisposable
@@ -28,10 +38,12 @@ public sealed class ClientQueue : IDisposable
     private readonly uint _number;
     private int _isClosed;
 
-    internal ClientQueue(BrokerClient client, uint number, string name, bool usesAddresses) =>
-        (_client, _number, Name, UsesAddresses) = (client, number, name, usesAddresses);
+    internal ClientQueue(BrokerClient client, uint number, string name, ClientEngine engine, bool usesAddresses) =>
+        (_client, _number, Name, Engine, UsesAddresses) = (client, number, name, engine, usesAddresses);
 
     public string Name { get; }
+
+    public ClientEngine Engine { get; }
 
     internal uint Number => _number;
 

@@ -19,8 +19,11 @@ public readonly record struct BrokerHeader(BrokerOperation Operation, bool IsAns
 /// <summary>Bytes to values and back, for messages of a broker. No state.</summary>
 public static class BrokerMessage
 {
-    /// <summary>The version of the protocol that this is.</summary>
-    public const uint Version = 1;
+    /// <summary>The newest version of the protocol that this is: the one with an engine for each queue.</summary>
+    public const uint Version = 2;
+
+    /// <summary>The oldest that is spoken as well.</summary>
+    public const uint VersionOldest = 1;
 
     public const int HeaderBytes = 24;
 

@@ -51,7 +51,7 @@ public enum BrokerOperation : ushort
     /// <summary>The copy engine of a GPU copies from one buffer to another; answered by a fence.</summary>
     Copy = 16,
 
-    /// <summary>A queue of a GPU's compute engine.</summary>
+    /// <summary>A queue of a GPU's compute engine or, from version 2 on, of the engine that is said.</summary>
     OpenQueue = 17,
 
     /// <summary>Lets commands on a GPU use a buffer.</summary>
@@ -102,7 +102,7 @@ public enum BrokerOperation : ushort
     /// <summary>Ends what <see cref="AttachToRing"/> began.</summary>
     DetachFromRing = 35,
 
-    /// <summary>Lets commands of a ring name a queue of a compute engine; answered by the slot in its table.</summary>
+    /// <summary>Lets commands of a ring name a queue of an engine; answered by the slot in its table.</summary>
     AttachQueueToRing = 36,
 
     /// <summary>Ends what <see cref="AttachQueueToRing"/> began; jobs go on.</summary>

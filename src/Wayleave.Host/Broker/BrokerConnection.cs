@@ -249,19 +249,22 @@ internal sealed class BrokerConnection(
             return false;
         }
 
-        if (oldest > BrokerMessage.Version || newest < BrokerMessage.Version)
+        if (oldest > BrokerMessage.Version || newest < BrokerMessage.VersionOldest)
         {
             throw new WayleaveException(
-                Errno.EPROTO, "connect", $"this host speaks version {BrokerMessage.Version} alone");
+                Errno.EPROTO,
+                "connect",
+                $"this host speaks versions {BrokerMessage.VersionOldest} to {BrokerMessage.Version}");
         }
 
         _isGreeted = true;
+        _session.Version = Math.Min(newest, BrokerMessage.Version);
         using (host.Context.Enter())
         {
             _session.Program.Name = name;
         }
 
-        reply.Body.WriteUInt32(BrokerMessage.Version);
+        reply.Body.WriteUInt32(_session.Version);
         return true;
     }
 

@@ -6,7 +6,7 @@ using Wayleave.Host.Compute;
 namespace Wayleave.Host.Broker;
 
 /// <summary>
-/// A connection's use of the compute engine of a GPU: the buffers that its commands may name, and its queues. It ends
+/// A connection's use of the engines of a GPU: the buffers that its commands may name, and its queues. It ends
 /// with the connection; what runs then stops at the next block and ends with ECANCELED. Of the connection's thread,
 /// except where a member says otherwise.
 /// </summary>
@@ -97,7 +97,7 @@ internal sealed class BrokerContext
     }
 
     /// <exception cref="WayleaveException">EDQUOT. EMFILE: the GPU has as many as it may. EINVAL: the name.</exception>
-    public BrokerQueue OpenQueue(string name, GpuPriority priority)
+    public BrokerQueue OpenQueue(string name, GpuPriority priority, GpuEngineKind engine)
     {
         string operation = $"open queue {name}";
         using (Host.Enter())
@@ -107,7 +107,7 @@ internal sealed class BrokerContext
 
         try
         {
-            return new BrokerQueue(this, _session.Host.Compute.CreateQueue(_context, name, priority));
+            return new BrokerQueue(this, _session.Host.Compute.CreateQueue(_context, name, priority, engine));
         }
         catch
         {

@@ -1,3 +1,4 @@
+using Wayleave.Client.Wire;
 using Wayleave.Core;
 
 namespace Wayleave.Host.Broker;
@@ -18,6 +19,9 @@ internal sealed class BrokerSession(WayleaveHost host, BrokerStore store, Broker
     public BrokerStore Store { get; } = store;
 
     public BrokerProgram Program { get; } = program;
+
+    /// <summary>Of the protocol, from the greeting on.</summary>
+    public uint Version { get; set; } = BrokerMessage.VersionOldest;
 
     /// <summary>What it has of a GPU's engines, and of a NIC.</summary>
     public IEnumerable<T> All<T>() => _objects.Values.OfType<T>();

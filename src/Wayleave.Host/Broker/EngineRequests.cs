@@ -39,15 +39,18 @@ internal sealed class EngineRequests(BrokerSession session)
 
     public bool TryOpenQueue(ref BrokerReader body, ref BrokerReply reply)
     {
+        uint engine = (uint)GpuEngineKind.Compute;
         if (!body.TryReadUInt32(out uint device) || !body.TryReadUInt32(out uint priority)
             || priority is not ((uint)GpuPriority.Low or (uint)GpuPriority.Normal or (uint)GpuPriority.High)
+            || (session.Version >= 2 && !body.TryReadUInt32(out engine))
+            || engine is not ((uint)GpuEngineKind.Compute or (uint)GpuEngineKind.Copy)
             || !body.TryReadName(out string name) || !body.IsEnd)
         {
             return false;
         }
 
         BrokerContext context = ContextOf(FindGpu(device, $"open queue {name}"));
-        BrokerQueue made = context.OpenQueue(name, (GpuPriority)priority);
+        BrokerQueue made = context.OpenQueue(name, (GpuPriority)priority, (GpuEngineKind)engine);
         try
         {
             reply.Body.WriteUInt32(session.Add(made));

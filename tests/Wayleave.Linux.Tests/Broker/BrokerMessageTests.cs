@@ -72,7 +72,7 @@ public sealed class BrokerMessageTests : BrokerTest
         {
             using MessageSocket socket = MessageSocket.Connect(Server.SocketPath);
             byte[] answer = new byte[BrokerMessage.BytesMax];
-            Converse(socket, Hello());
+            Converse(socket, Hello(newest: (uint)random.Next(1, 3)));
 
             // Numbers 1 to 6 mean something, so that what comes gets past the first look.
             Converse(socket, Request(BrokerOperation.OpenDevice, w => w.Name("gpu0")));
@@ -104,14 +104,68 @@ public sealed class BrokerMessageTests : BrokerTest
         Assert.True(UsedBytes() >= before);
     }
 
-    private static void Converse(MessageSocket socket, byte[] request)
+    [Theory]
+    [InlineData(1, 1, 1)]
+    [InlineData(1, 2, 2)]
+    [InlineData(2, 2, 2)]
+    [InlineData(2, 99, 2)]
+    [InlineData(0, 1, 1)]
+    [InlineData(3, 9, null)]
+    [InlineData(0, 0, null)]
+    public void The_newest_version_that_both_speak_is_agreed_on(uint oldest, uint newest, int? agreed)
+    {
+        using MessageSocket socket = MessageSocket.Connect(Server.SocketPath);
+        (Errno errno, byte[] body) = Ask(socket, Hello(oldest, newest));
+        Assert.Equal(agreed is null ? Errno.EPROTO : Errno.Success, errno);
+        if (agreed is { } version)
+        {
+            Assert.Equal(BitConverter.GetBytes(version), body);
+        }
+    }
+
+    // Each version has its own body, and the length says which is meant.
+    [Theory]
+    [InlineData(1, false, 0, true)]
+    [InlineData(1, true, 1, false)]
+    [InlineData(2, true, 0, true)]
+    [InlineData(2, true, 1, true)]
+    [InlineData(2, true, 2, false)]
+    [InlineData(2, true, uint.MaxValue, false)]
+    [InlineData(2, false, 0, false)]
+    public void A_queue_has_an_engine_from_version_2_on_and_another_body_ends_the_connection(
+        uint version, bool hasEngine, uint engine, bool isServed)
+    {
+        using MessageSocket socket = MessageSocket.Connect(Server.SocketPath);
+        Converse(socket, Hello(version, version));
+        Converse(socket, Request(BrokerOperation.OpenDevice, w => w.Name("gpu0")));
+        byte[] open = Request(BrokerOperation.OpenQueue, w =>
+        {
+            w.Number(1).Number(4);
+            _ = hasEngine ? w.Number(engine) : w;
+            w.Name("q");
+        });
+        if (isServed)
+        {
+            Converse(socket, open);
+            return;
+        }
+
+        Assert.Equal(Errno.Success, socket.Send(open, []));
+        Errno errno = socket.Receive(new byte[256], out int length, out _);
+        Assert.True(errno != Errno.Success || length == 0);
+    }
+
+    private static (Errno Errno, byte[] Body) Ask(MessageSocket socket, byte[] request)
     {
         byte[] answer = new byte[BrokerMessage.BytesMax];
         Assert.Equal(Errno.Success, socket.Send(request, []));
         Assert.Equal(Errno.Success, socket.Receive(answer, out int length, out _));
         Assert.True(BrokerMessage.TryRead(answer.AsSpan(0, length), out BrokerHeader header, out _));
-        Assert.Equal(Errno.Success, header.Errno);
+        return (header.Errno, answer[BrokerMessage.HeaderBytes..length]);
     }
+
+    private static void Converse(MessageSocket socket, byte[] request) =>
+        Assert.Equal(Errno.Success, Ask(socket, request).Errno);
 
     private static byte[] Request(BrokerOperation operation, Action<Fields> write)
     {
@@ -124,13 +178,13 @@ public sealed class BrokerMessageTests : BrokerTest
         return writer.Finish().ToArray();
     }
 
-    private static byte[] Hello()
+    private static byte[] Hello(uint oldest = 1, uint newest = BrokerMessage.Version)
     {
         byte[] buffer = new byte[128];
         BrokerWriter writer = BrokerMessage.Begin(
             buffer, new BrokerHeader(BrokerOperation.Hello, IsAnswer: false, Errno.Success, 1));
-        writer.WriteUInt32(1);
-        writer.WriteUInt32(1);
+        writer.WriteUInt32(oldest);
+        writer.WriteUInt32(newest);
         writer.WriteName("fuzz");
         return writer.Finish().ToArray();
     }
@@ -172,12 +226,16 @@ public sealed class BrokerMessageTests : BrokerTest
         return message;
     }
 
-    // About queue pairs, rings and attachments: each field its own, right or not, which chance alone would hardly bring
+    // About queues, queue pairs, rings and attachments: each field its own, right or not, which chance alone would hardly bring
     // together.
     private static byte[] GarbleWork(Random random)
     {
-        byte[] message = random.Next(9) switch
+        byte[] message = random.Next(11) switch
         {
+            9 => Request(BrokerOperation.OpenQueue, w => w.Number(1).Number(1u << (2 * random.Next(0, 3)))
+                .Number((uint)random.Next(0, 3)).Name("q")),
+            10 => Request(BrokerOperation.Submit, w => w.Number(7).Number((uint)random.Next(0, 16)).Number(0)
+                .Long((ulong)random.NextInt64()).Long(0).Long(0).Long(64).Long(0).Long(0).Long(0)),
             0 => Request(BrokerOperation.PostReceive, w => w.Number(5).Long(7).Long(0).Number(4096).Number(1)),
             1 => Request(BrokerOperation.TakeCompletions, w => w.Number(5).Number((uint)random.Next(0, 2))),
             2 => Request(BrokerOperation.OpenRing, w => w.Number(1).Number(1u << random.Next(0, 14))),

@@ -31,6 +31,30 @@ public sealed class EngineTests : BrokerTest
     }
 
     [Fact]
+    public void A_queue_of_the_copy_engine_goes_on_while_the_compute_engine_is_held_and_knows_no_kernel()
+    {
+        using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "test");
+        Assert.Equal(2u, client.Version);
+        ClientDevice gpu = client.OpenDevice("gpu0");
+        using ClientBuffer buffer = gpu.Allocate("x", Size);
+        ClientBinding binding = gpu.Bind(buffer);
+        using ClientQueue compute = gpu.OpenQueue("c"), copy = gpu.OpenQueue("s", engine: ClientEngine.Copy);
+        using ClientFence endless = compute.Submit(Commands.Spin(ulong.MaxValue));
+        using ClientFence fill = copy.Submit(Commands.Fill(binding.Address, 4096, 7));
+        ExpectResult(fill, Errno.Success);
+        Assert.False(endless.Wait(TimeSpan.Zero));
+        BrokerException refused = Assert.Throws<BrokerException>(
+            () => copy.Submit((byte[])[.. Commands.Fill(binding.Address, 4096, 8), .. Commands.Spin(1)]));
+        Assert.Equal(Errno.EINVAL, refused.Errno);
+        Assert.Contains("command 1", refused.Message, StringComparison.Ordinal);
+        using ClientMapping mapping = buffer.Map();
+        Assert.Equal(7u, MemoryMarshal.Cast<byte, uint>(mapping.Memory.Span)[0]);
+        Assert.Equal(
+            ["compute", "copy"],
+            Host.Compute.List().Single().Queues.Select(q => q.Queue.Engine.Kind.ToString().ToLowerInvariant()));
+    }
+
+    [Fact]
     public void A_command_that_reaches_what_was_not_bound_faults_and_garbage_is_refused_with_its_place()
     {
         using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "test");
