@@ -62,7 +62,8 @@ internal static class GpuCommand
 
     private static void PrintQueues(CommandContext context, ComputeDocument compute)
     {
-        TablePrinter table = new("GPU", ">CONTEXT", "CLIENT", ">QUEUE", "NAME", "KIND", "PRIORITY", ">JOBS", "STATE");
+        TablePrinter table = new(
+            "GPU", ">CONTEXT", "CLIENT", ">QUEUE", "NAME", "ENGINE", "KIND", "PRIORITY", ">JOBS", "STATE");
         foreach (ComputeGpuDocument gpu in compute.Gpus)
         {
             foreach (ComputeContextDocument client in gpu.Contexts)
@@ -75,6 +76,7 @@ internal static class GpuCommand
                         client.Name,
                         ToText(queue.Id),
                         queue.Name,
+                        ToWord(queue.Engine),
                         queue.IsRing ? "ring" : "jobs",
                         ToWord(queue.Priority),
                         ToText((ulong)queue.Jobs),

@@ -16,7 +16,7 @@ public sealed record ComputeDocument
     public required IReadOnlyList<SyncPointDocument> Points { get; init; }
 }
 
-/// <summary>The compute engine of a GPU.</summary>
+/// <summary>The engines of a GPU that run commands.</summary>
 public sealed record ComputeGpuDocument
 {
     public required string Name { get; init; }
@@ -37,7 +37,7 @@ public sealed record ComputeGpuDocument
 
     public required int QueuesMax { get; init; }
 
-    /// <summary>How often a job had to give the engine up before it was done.</summary>
+    /// <summary>How often a job had to give its engine up before it was done.</summary>
     public required long Preemptions { get; init; }
 
     /// <summary>Jobs that took longer than they may, oldest first, in words.</summary>

@@ -62,7 +62,7 @@ internal static class ComputeReports
 
     private static ComputeGpuDocument DescribeLocked(GpuHandle gpu, IEnumerable<ComputeContext> contexts)
     {
-        QueueEngine engine = gpu.Device.ComputeEngine;
+        QueueEngine compute = gpu.Device.ComputeEngine, copy = gpu.Device.CopyQueueEngine;
         return new ComputeGpuDocument
         {
             Name = gpu.Name,
@@ -73,10 +73,10 @@ internal static class ComputeReports
             UserMemoryFreeBytes = (ulong)gpu.UserMemory.FreePages * PageFrame.SizeBytes,
             UserMemoryReclaims = gpu.UserMemory.Stats.Reclaimed,
             QueuesMax = gpu.Compute.QueuesMax,
-            Preemptions = engine.PreemptionCount,
+            Preemptions = compute.PreemptionCount + copy.PreemptionCount,
             Hangs =
             [
-                .. engine.Hangs.Hangs.Select(h => h.WasStopped ? h.Fence : $"{h.Fence}, which did not stop in time"),
+                .. compute.Hangs.Hangs.Select(h => h.WasStopped ? h.Fence : $"{h.Fence}, which did not stop in time"),
             ],
             Contexts = [.. contexts.Select(DescribeLocked)],
             Failure = gpu.Failure?.Message,
@@ -109,7 +109,7 @@ internal static class ComputeReports
     // The first of its queue that has not ended is the one that the engine may be in.
     private static ContextJobState StateOf(ContextJob job) =>
         job.State == ContextJobState.Queued && job.Queue.Jobs is { } queue && queue.IsFirst(job.Fence!)
-            && ReferenceEquals(queue.Process.Device.ComputeEngine.RunningQueue, queue)
+            && ReferenceEquals(queue.Engine.RunningQueue, queue)
             ? ContextJobState.Running
             : job.State;
 

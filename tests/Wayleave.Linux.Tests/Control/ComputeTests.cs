@@ -73,6 +73,38 @@ public sealed class ComputeTests : IAsyncLifetime
         Assert.Equal(ContextJobState.Done, (await other.WaitAsync((await second).Id, Cancellation)).State);
     }
 
+    [Theory]
+    [InlineData(GpuEngineKind.Compute)]
+    [InlineData(GpuEngineKind.Copy)]
+    public async Task A_job_that_an_engine_is_in_is_said_to_run(GpuEngineKind engine)
+    {
+        const int Bytes = 4 << 20;
+        await MakeAsync("gpu0", "x", Bytes);
+        await using HeldContext context = await Client.OpenGpuAsync("gpu0", "c", Cancellation);
+        BufferHandleDocument x = await context.OpenBufferAsync("gpu0", "x", write: true, Cancellation);
+        QueueDocument queue = await context.CreateQueueAsync(
+            new CreateQueueDocument { Name = "q", Engine = engine }, Cancellation);
+        byte[] commands = new byte[512 * GpuCommand.SizeBytes];
+        for (int at = 0; at < commands.Length; at += GpuCommand.SizeBytes)
+        {
+            new GpuCommand { Opcode = GpuOpcode.Fill, Target = x.Address, Count = Bytes }.Write(commands.AsSpan(at));
+        }
+
+        // A job may end before anybody looks; one of many does not.
+        ContextJobState seen = ContextJobState.Done;
+        for (int i = 0; i < 50 && seen != ContextJobState.Running; i++)
+        {
+            await context.SubmitAsync(new SubmitJobDocument { Queue = queue.Id, Commands = commands }, Cancellation);
+            do
+            {
+                seen = (await Client.GetComputeAsync(Cancellation)).Gpus[0].Contexts[0].Jobs[^1].State;
+            }
+            while (seen == ContextJobState.Queued);
+        }
+
+        Assert.Equal(ContextJobState.Running, seen);
+    }
+
     [Fact]
     public async Task Garbage_in_either_mode_touches_nothing_of_another_client()
     {

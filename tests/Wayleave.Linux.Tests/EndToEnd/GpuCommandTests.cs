@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.Globalization;
 using System.Numerics;
 using System.Text.Json;
+using Wayleave.Devices.Gpu.Compute;
 using Wayleave.Host.Control;
 using Xunit;
 using Device = Wayleave.Devices.Gpu.Compute.GpuCommand;
@@ -86,6 +87,28 @@ public sealed class GpuCommandTests : EndToEndTest
         Assert.EndsWith($"checksum {sum}\n", copied.Out, StringComparison.Ordinal);
         ComputeDocument compute = await host.Client.GetComputeAsync(Cancellation);
         Assert.Equal(("filled", SyncPointState.Signaled), (compute.Points[0].Name, compute.Points[0].State));
+    }
+
+    [Fact]
+    public async Task The_list_says_which_engine_a_queue_is_on()
+    {
+        HostProcess host = await StartAsync();
+        await using HeldContext context = await host.Client.OpenGpuAsync("gpu0", "c", Cancellation);
+        foreach (GpuEngineKind engine in Enum.GetValues<GpuEngineKind>())
+        {
+            await context.CreateQueueAsync(
+                new CreateQueueDocument { Name = $"of-{engine}", Engine = engine }, Cancellation);
+        }
+
+        string[] lines = (await RunWellAsync("gpu", "ls")).Split('\n');
+        int column = lines[0].IndexOf("ENGINE", StringComparison.Ordinal);
+        string[] found = [.. lines.Where(l => l.Contains(" of-", StringComparison.Ordinal))
+            .Select(l => $"{l.Split(' ', StringSplitOptions.RemoveEmptyEntries)[4]} {l[column..].Split(' ')[0]}")];
+        Assert.Equal(["of-Compute compute", "of-Copy copy"], found);
+        using JsonDocument json = JsonDocument.Parse(await RunWellAsync("gpu", "ls", "--json"));
+        JsonElement queues = json.RootElement.GetProperty("gpus")[0].GetProperty("contexts")[0].GetProperty("queues");
+        Assert.Equal(
+            ["compute", "copy"], queues.EnumerateArray().Select(q => q.GetProperty("engine").GetString()));
     }
 
     [Fact]
