@@ -1,6 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
+using Wayleave.Core.Reservations;
 using Wayleave.Core.Retirement;
 using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
@@ -129,6 +130,64 @@ public sealed class ReregistrationTests
     }
 
     [Theory]
+    [InlineData(RegionChange.Domain)]
+    [InlineData(RegionChange.Access)]
+    [InlineData(RegionChange.Translation)]
+    public void A_region_that_a_window_is_bound_to_is_not_changed(RegionChange change)
+    {
+        SpaceRegionFixture f = new();
+        AddressRange range = f.Map(2);
+        MemoryRegion region = f.Register(range, Writable | AccessFlags.WindowBind);
+        MemoryWindow window = Bind(f, region, range);
+        RegionChangeRequest request = new(
+            change,
+            f.Node.Device.CreateProtectionDomain(),
+            SpaceRegionFixture.Readable,
+            new SpaceRegionRequest(f.Space, range, range.Start, default));
+
+        Assert.Equal(Errno.EBUSY, Change(f, region, request).Errno);
+        Assert.Equal((MemoryRegionState.Valid, 2L), (region.State, f.Space.Pins.Pages));
+        Assert.Equal(WorkCompletionStatus.Success, f.Write(region, range.Start, 3));
+
+        f.Node.Device.DeallocateWindow(window);
+        Assert.Equal(Errno.Success, Change(f, region, request).Errno);
+    }
+
+    [Fact]
+    public void The_old_memory_of_a_changed_legacy_peer_may_move_and_nobody_is_told_of_a_loss()
+    {
+        SpaceRegionFixture f = new();
+        TestMemory memory = f.Node.Allocate(Page);
+        int lost = 0;
+        MemoryRegionRequest legacy = new(0, Page, TestNode.Iova, Writable, ImporterKind.Dynamic)
+        {
+            IsLegacyPeer = true,
+            Lost = _ => lost++,
+        };
+        Assert.Equal(Errno.Success, f.Node.TryRegister(memory, legacy, out MemoryRegion? region));
+        AddressRange range = f.Map(1);
+        AcquireTicket mover;
+        using (f.Host.Enter())
+        {
+            mover = new AcquireTicket(f.Host, "mover");
+            Assert.Equal(LockOutcomeKind.Acquired, memory.Buffer.Reservation.TryLock(mover).Kind);
+        }
+
+        RegionReregistration changed = Change(f, region!, new(
+            RegionChange.Translation, Memory: new SpaceRegionRequest(f.Space, range, range.Start, default)));
+        Assert.Equal(Errno.Success, changed.Errno);
+        using (f.Host.Enter())
+        {
+            memory.Buffer.InvalidateMappings(mover);
+            memory.Buffer.Reservation.Unlock(mover);
+        }
+
+        Assert.Equal((0, MemoryRegionState.Valid), (lost, changed.Region.State));
+        Assert.Equal(WorkCompletionStatus.Success, f.Write(changed.Region, range.Start, 1));
+        Assert.Empty(memory.Buffer.Attachments);
+    }
+
+    [Theory]
     [InlineData(true)]
     [InlineData(false)]
     public void RDMA_42_A_legacy_peers_key_dies_when_the_owner_moves_or_frees_the_memory_and_deregisters_well(
@@ -222,6 +281,16 @@ public sealed class ReregistrationTests
 
         Assert.Equal(2, cache.Count);
         Assert.Null(f.Node.Device.FindRegion(regions[0].Key));
+    }
+
+    private static MemoryWindow Bind(SpaceRegionFixture f, MemoryRegion region, AddressRange range)
+    {
+        MemoryWindow window = f.Node.AllocateWindow(MemoryWindowType.Type1);
+        WindowBind bind = new(region.Key, range.Start, range.LengthBytes, AccessFlags.RemoteRead);
+        Assert.Equal(Errno.Success, f.B.PostBind(window, bind, 1));
+        f.Link.Run();
+        Assert.True(window.IsBound);
+        return window;
     }
 
     private static RegionReregistration Change(SpaceRegionFixture f, MemoryRegion region, RegionChangeRequest request)

@@ -5,10 +5,11 @@ using Wayleave.Devices.Rdma.Verbs;
 
 namespace Wayleave.Devices.Rdma.Regions;
 
-// What UCX's rcache and MPI libraries do with hooks on munmap, done with a notifier: an entry is good as long as the
-// process has not changed the mapping of its range. A notification only marks the entry; the region is deregistered by
-// whoever next holds the cache, since a callback must not wait for a port. So an address that was unmapped and mapped
-// again never finds the old entry: the mark was set before the unmap returned.
+// What UCX's rcache and MPI libraries do with hooks on munmap, done with a notifier: an entry is good for the generation
+// of its range's location in which its pages were looked at. A notification counts the generation up, before the change
+// of the mapping returns: an address that was unmapped and mapped again never finds the old entry. A callback must not
+// wait for a port, so it deregisters nothing. What nobody uses and whose range is gone goes once the host lock was
+// released; everything else when somebody next holds the cache.
 
 /// <summary>
 /// Keeps regions over the memory of a process registered after use, for the next use of the same range. Host lock held
@@ -22,8 +23,10 @@ public sealed class RegionCache
     private readonly AccessFlags _access;
     private readonly int _unusedMax;
     private readonly Dictionary<AddressRange, Entry> _entries = [];
+    private readonly Dictionary<MemoryRegion, Entry> _used = []; // also those whose place another entry has
     private readonly List<MemoryRegion> _leaving = [];
     private readonly LinkedList<Entry> _unused = new(); // the one used longest ago first
+    private bool _isSweepDue;
 
     /// <param name="device">The NIC.</param>
     /// <param name="domain">Of all regions.</param>
@@ -45,7 +48,9 @@ public sealed class RegionCache
     /// <summary>Uses that registered one.</summary>
     public long Misses { get; private set; }
 
-    /// <summary>Regions whose range the process has changed since.</summary>
+    /// <summary>
+    /// Regions of an earlier generation, found so by a use or by the end of their range: the process has changed it.
+    /// </summary>
     public long Stale { get; private set; }
 
     /// <summary>
@@ -57,8 +62,11 @@ public sealed class RegionCache
     /// <summary>Lists of addresses that were made.</summary>
     public long ListsBuilt { get; private set; }
 
-    /// <summary>Regions that are registered, in use or not.</summary>
+    /// <summary>Regions that the next use may find, in use or not.</summary>
     public int Count => _entries.Count;
+
+    /// <summary>Of these, the ones that nobody uses.</summary>
+    public int UnusedCount => _unused.Count;
 
     /// <summary>
     /// A region over exactly that range, from the cache if the process has not changed the mapping since it was made.
@@ -66,27 +74,22 @@ public sealed class RegionCache
     /// <param name="range">As it is going to be used.</param>
     /// <param name="region">To be given back with <see cref="Return"/>; null unless Success.</param>
     /// <returns>
-    /// What <see cref="RegionRegistration"/> says; <see cref="Errno.EAGAIN"/> when pinning has to wait for somebody:
-    /// then register without the cache.
+    /// What <see cref="RegionRegistration"/> says, <see cref="Errno.ENOMEM"/> only when nothing is pinned any more that
+    /// nobody uses; <see cref="Errno.EAGAIN"/> when pinning has to wait for somebody: then register without the cache.
     /// </returns>
-    public Errno TryTake(AddressRange range, out MemoryRegion? region)
+    public Errno TryTake(AddressRange range, out MemoryRegion? region) => TryTake(range, out region, out _);
+
+    /// <summary>As the other, and says where it has the region from.</summary>
+    public Errno TryTake(AddressRange range, out MemoryRegion? region, out RegionOrigin origin)
     {
         _device.Host.AssertHeld();
         DropLeaving();
-        if (_entries.TryGetValue(range, out Entry? entry) && !entry.IsStale)
+        if (_entries.TryGetValue(range, out Entry? entry))
         {
-            Hits++;
-            Use(entry);
-            region = entry.Region;
-            return Errno.Success;
-        }
-
-        if (entry is not null)
-        {
-            Stale++;
-            if (TryKeep(entry))
+            origin = entry.IsStale ? RegionOrigin.Kept : RegionOrigin.Found;
+            if (!entry.IsStale || TryKeep(entry))
             {
-                Kept++;
+                Hits += origin == RegionOrigin.Found ? 1 : 0;
                 Use(entry);
                 region = entry.Region;
                 return Errno.Success;
@@ -95,61 +98,108 @@ public sealed class RegionCache
             Remove(entry);
         }
 
-        return TryAdd(range, out region);
+        origin = RegionOrigin.Made;
+        Misses++;
+        Errno errno = TryAdd(range, out region);
+        return errno == Errno.ENOMEM && DropUnused() ? TryAdd(range, out region) : errno;
     }
 
-    /// <summary>Ends a use. The region stays registered while there is room and its range is what it was.</summary>
+    /// <summary>
+    /// Ends one use. While others use the region it stays as it is; afterwards it stays registered as long as there is
+    /// room and its range is what it was.
+    /// </summary>
+    /// <param name="region">As it was taken, once for each time.</param>
+    /// <exception cref="ArgumentException">Nobody uses it.</exception>
     public void Return(MemoryRegion region)
     {
         ArgumentNullException.ThrowIfNull(region);
         _device.Host.AssertHeld();
-        foreach (Entry entry in _entries.Values)
+        if (!_used.TryGetValue(region, out Entry? entry))
         {
-            if (ReferenceEquals(entry.Region, region))
-            {
-                EndUse(entry);
-                return;
-            }
+            throw new ArgumentException($"nobody uses {region}", nameof(region));
         }
 
-        // Its range has changed: it left the cache while it was in use.
-        Leave(region);
+        if (--entry.UseCount > 0)
+        {
+            return;
+        }
+
+        _used.Remove(region);
+        if (entry.IsReplaced)
+        {
+            Leave(region);
+            return;
+        }
+
+        entry.Place = _unused.AddLast(entry);
+        if (entry.IsStale)
+        {
+            Remove(entry);
+        }
+        else if (_unused.Count > _unusedMax)
+        {
+            Remove(_unused.First!.Value);
+        }
     }
 
-    /// <summary>Deregisters what nobody uses; what is in use follows when it is returned.</summary>
-    public void Clear()
+    /// <summary>Deregisters what nobody uses: its pages can be pinned by somebody else.</summary>
+    /// <returns>False when there was nothing.</returns>
+    public bool DropUnused()
     {
+        _device.Host.AssertHeld();
+        bool any = _unused.Count > 0;
+        while (_unused.First is { } first)
+        {
+            Remove(first.Value);
+        }
+
+        return any;
+    }
+
+    /// <summary>
+    /// Deregisters what nobody uses; what is in use follows when it is returned, and no further use finds it.
+    /// </summary>
+    /// <returns>
+    /// A fence when the port is inside a region that nobody uses: call again when it has ended. Null when none is left,
+    /// but for those to which a window is bound.
+    /// </returns>
+    public Fence? Clear()
+    {
+        _device.Host.AssertHeld();
         foreach (Entry entry in _entries.Values.ToArray())
         {
-            entry.IsStale = true;
-            if (entry.UseCount == 0)
-            {
-                Remove(entry);
-            }
+            Remove(entry);
         }
 
-        DropLeaving();
+        return DropLeaving();
     }
 
-    // Its notifier has been there all the time, so a change while the pages are looked at marks it again. The old pages
+    // Its notifier has been there all the time, so a change while the pages are looked at counts again. The old pages
     // are pinned: nobody else can have got them meanwhile, so the same pages are the same memory.
     private bool TryKeep(Entry entry)
     {
+        Stale++;
+        ulong generation = entry.Generation;
         RegionRegistration again =
             RegionRegistration.StartAgain(_device, _domain, RequestOf(entry.Range), entry.Region!);
-        entry.IsStale = !again.IsCompleted || again.Errno != Errno.Success;
-        return !entry.IsStale;
+        if (!again.IsCompleted || again.Errno != Errno.Success)
+        {
+            return false;
+        }
+
+        Kept++;
+        entry.LookedAt = generation;
+        return true;
     }
 
     private SpaceRegionRequest RequestOf(AddressRange range) => new(_space, range, range.Start, _access);
 
     private Errno TryAdd(AddressRange range, out MemoryRegion? region)
     {
-        Misses++;
         region = null;
 
         // Before the pages are pinned: a change while they are is seen.
-        Entry entry = new(range, _device.Name);
+        Entry entry = new(this, range);
         Errno errno = _space.Subscribe(WholePages(range), entry, out IntervalNotifier? notifier);
         if (errno != Errno.Success)
         {
@@ -168,10 +218,10 @@ public sealed class RegionCache
 
         isKept = true;
         ListsBuilt++;
-        entry.IsStale = false; // what moved pages to pin them has changed no mapping
+        entry.LookedAt = entry.Generation; // what moved pages to pin them has changed no mapping
         entry.Region = region = made;
-        entry.UseCount = 1;
         _entries.Add(range, entry);
+        Use(entry);
         return Errno.Success;
     }
 
@@ -191,39 +241,23 @@ public sealed class RegionCache
     {
         if (entry.UseCount++ == 0)
         {
-            _unused.Remove(entry.Place!);
-        }
-    }
-
-    private void EndUse(Entry entry)
-    {
-        if (--entry.UseCount > 0)
-        {
-            return;
-        }
-
-        entry.Place = _unused.AddLast(entry);
-        if (entry.IsStale)
-        {
-            Remove(entry);
-        }
-        else if (_unused.Count > _unusedMax)
-        {
-            Remove(_unused.First!.Value);
-        }
-    }
-
-    private void Remove(Entry entry)
-    {
-        _entries.Remove(entry.Range);
-        entry.Notifier!.Remove();
-        if (entry.UseCount == 0)
-        {
+            _used.Add(entry.Region!, entry);
             if (entry.Place is { List: not null } place)
             {
                 _unused.Remove(place);
             }
+        }
+    }
 
+    // No further use finds it. Who has it keeps it.
+    private void Remove(Entry entry)
+    {
+        _entries.Remove(entry.Range);
+        entry.Notifier!.Remove();
+        entry.IsReplaced = true;
+        if (entry.UseCount == 0)
+        {
+            _unused.Remove(entry.Place!);
             Leave(entry.Region!);
         }
     }
@@ -231,12 +265,64 @@ public sealed class RegionCache
     private void Leave(MemoryRegion region)
     {
         _leaving.Add(region);
-        DropLeaving();
+        if (DropLeaving() is { } inside && inside.TryAddEndCallback(_ => DropLeft()) != Errno.Success)
+        {
+            DropLeaving();
+        }
     }
 
-    // A packet may be inside, or a window bound: then the next call tries again.
-    private void DropLeaving() => _leaving.RemoveAll(region =>
-        RegionRegistration.TryDeregister(_device, region, out Fence? drain) == Errno.Success && drain is null);
+    // Without the lock: the last packet has left.
+    private void DropLeft()
+    {
+        using (_device.Host.Enter())
+        {
+            DropLeaving();
+        }
+    }
+
+    // A packet may be inside, whose end is waited for, or a window bound: then the next call tries again.
+    private Fence? DropLeaving()
+    {
+        Fence? inside = null;
+        for (int i = _leaving.Count - 1; i >= 0; i--)
+        {
+            Errno errno = RegionRegistration.TryDeregister(_device, _leaving[i], out Fence? drain);
+            if (errno == Errno.Success && drain is null)
+            {
+                _leaving.RemoveAt(i);
+            }
+
+            inside ??= drain;
+        }
+
+        return inside;
+    }
+
+    // The range of an entry is gone. Without the lock; nobody may ever ask for the range again, and its pages are held.
+    private void Sweep()
+    {
+        using (_device.Host.Enter())
+        {
+            _isSweepDue = false;
+            foreach (Entry entry in _unused.ToArray())
+            {
+                if (entry.IsGone)
+                {
+                    Stale++;
+                    Remove(entry);
+                }
+            }
+        }
+    }
+
+    private void HandleGone()
+    {
+        if (!_isSweepDue)
+        {
+            _isSweepDue = true;
+            _device.Host.Defer(Sweep);
+        }
+    }
 
     private static AddressRange WholePages(AddressRange range)
     {
@@ -245,11 +331,11 @@ public sealed class RegionCache
         return new AddressRange(start, ((range.End + Mask) & ~Mask) - start);
     }
 
-    private sealed class Entry(AddressRange range, string name) : IMirror
+    private sealed class Entry(RegionCache cache, AddressRange range) : IMirror
     {
         public AddressRange Range => range;
 
-        public string Name { get; } = $"{name} region cache";
+        public string Name { get; } = $"{cache._device.Name} region cache";
 
         public IntervalNotifier? Notifier { get; set; }
 
@@ -257,15 +343,35 @@ public sealed class RegionCache
 
         public int UseCount { get; set; }
 
-        public bool IsStale { get; set; }
+        /// <summary>How often something has happened to where the range's memory is.</summary>
+        public ulong Generation { get; private set; }
+
+        /// <summary>The generation in which the region's pages were those of the range.</summary>
+        public ulong LookedAt { get; set; }
+
+        public bool IsStale => Generation != LookedAt;
+
+        /// <summary>Some of the range was unmapped, and not looked at since.</summary>
+        public bool IsGone => IsStale && GoneAt > LookedAt;
+
+        /// <summary>It is not in the cache any more.</summary>
+        public bool IsReplaced { get; set; }
 
         public LinkedListNode<Entry>? Place { get; set; }
 
-        // Whatever the event: a false alarm costs a registration, a missed one somebody's memory.
+        private ulong GoneAt { get; set; }
+
+        // Whatever the event: a false alarm costs a look, a missed one somebody's memory.
         public InvalidateAnswer Invalidate(IntervalNotifier notifier, in InvalidateRange invalidated, ulong sequence)
         {
             notifier.SetSequence(sequence);
-            IsStale = true;
+            Generation++;
+            if (invalidated.Event is InvalidateEvent.Unmap or InvalidateEvent.Release)
+            {
+                GoneAt = Generation;
+                cache.HandleGone();
+            }
+
             return InvalidateAnswer.Done;
         }
     }

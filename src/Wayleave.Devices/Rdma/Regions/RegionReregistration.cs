@@ -80,7 +80,8 @@ public sealed class RegionReregistration
     /// whose address and key's address differ within a page, and for a dead region that gets no memory;
     /// <see cref="Errno.EOPNOTSUPP"/> for changes that do not exist, and for one of domain or rights alone of a region
     /// that is not pinned; <see cref="Errno.EACCES"/> when a right to write is wanted and the pages were pinned to be
-    /// read; else as a registration of that memory. After an error the region is as it was.
+    /// read; <see cref="Errno.EBUSY"/> while a window is bound to it, which would be past the new domain and rights;
+    /// else as a registration of that memory. After an error the region is as it was.
     /// </returns>
     public static RegionReregistration Start(
         RdmaDevice device,
@@ -120,6 +121,12 @@ public sealed class RegionReregistration
         }
 
         bool isSame = ReferenceEquals(Domain, _old.Domain) && Access == _old.Access;
+        if (!isSame && !_old.TryRefuseWindows())
+        {
+            Complete(Errno.EBUSY);
+            return;
+        }
+
         if (!isSame)
         {
             Adopt();
@@ -130,14 +137,10 @@ public sealed class RegionReregistration
 
     private Errno Check()
     {
-        if (_request.Change == RegionChange.None)
+        Errno errno = RegionRules.CheckChange(_request.Change);
+        if (errno != Errno.Success)
         {
-            return Errno.EINVAL;
-        }
-
-        if ((_request.Change & ~(RegionChange.Translation | RegionChange.Domain | RegionChange.Access)) != 0)
-        {
-            return Errno.EOPNOTSUPP;
+            return errno;
         }
 
         bool isSane = AccessRules.IsConsistent(Access)
@@ -207,6 +210,13 @@ public sealed class RegionReregistration
             return;
         }
 
+        if (!_old.TryRefuseWindows())
+        {
+            pin.Result!.Release();
+            Complete(Errno.EBUSY);
+            return;
+        }
+
         MemoryRegion next = new(_device, Domain, _old.Key, RegionRegistration.ToRequest(_memory!));
         next.Backing = new PinnedBacking(next, _device.Host, _memory!, pin.Result!);
         Show(next);
@@ -236,6 +246,7 @@ public sealed class RegionReregistration
     private void Show(MemoryRegion next)
     {
         _device.Keys.Swap(_old, next);
+        _old.HandleReplaced();
         Region = next;
     }
 

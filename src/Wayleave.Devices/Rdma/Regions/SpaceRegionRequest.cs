@@ -59,6 +59,16 @@ public static class RegionRules
             _ => Errno.EINVAL,
         };
 
+    /// <summary>What is to change of a region, before anything that it names is looked at.</summary>
+    /// <returns><see cref="Errno.EINVAL"/> for nothing; <see cref="Errno.EOPNOTSUPP"/> for what there is not.</returns>
+    public static Errno CheckChange(RegionChange change)
+    {
+        const RegionChange All = RegionChange.Translation | RegionChange.Domain | RegionChange.Access;
+        return change == RegionChange.None ? Errno.EINVAL
+            : (change & ~All) != 0 ? Errno.EOPNOTSUPP
+            : Errno.Success;
+    }
+
     /// <summary>Checks that come before any page is looked at, in the kernel's order.</summary>
     internal static Errno Check(SpaceRegionRequest request, RdmaDeviceOptions options)
     {

@@ -36,6 +36,7 @@ public sealed class MemoryRegion : Numbered
     private DmaAddressList? _pending; // mapped, but not to be touched before the KERNEL fences have signalled
     private Fence? _drain; // has not ended exactly while a closed gate still has users; somebody may have forced it
     private InFlightGate? _closing;
+    private bool _isReplaced;
     private int _faulted;
     private BoundWindows _windows;
     private int _mapRefused; // set by a refused map, taken by the port, which turns it into an access error
@@ -272,6 +273,11 @@ public sealed class MemoryRegion : Numbered
         return null;
     }
 
+    /// <summary>
+    /// Its key names another region: what becomes of its memory from here on is no loss of the key. Host lock held.
+    /// </summary>
+    internal void HandleReplaced() => _isReplaced = true;
+
     /// <summary>What its backing has for the port from now on. Nothing once it is dead. Host lock held.</summary>
     internal void PublishBacked(Translation translation)
     {
@@ -365,7 +371,7 @@ public sealed class MemoryRegion : Numbered
             if (wasAlive)
             {
                 _host.Trace("rdma.key_dead", Name, Key, LastPlacedPsn);
-                if (IsLegacyPeer)
+                if (IsLegacyPeer && !_isReplaced)
                 {
                     HandleLost();
                 }

@@ -236,7 +236,7 @@ public sealed class MemoryBenchmark : IMirror, IDeviceMemoryDriver, IDisposable
                 Locked(() => cache.Return(region!));
             }
 
-            Keep(ended, Time(() => Locked(cache.Clear)), round);
+            Keep(ended, Time(() => Locked(() => _ = cache.Clear())), round);
         }
 
         LatencyResult latency = Samples.Summarize([.. cold]);
