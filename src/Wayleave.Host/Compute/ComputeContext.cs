@@ -73,8 +73,11 @@ public sealed class ComputeContext
     /// <summary>The process that it belongs to; null for one of another machine. Owned by this.</summary>
     internal PidFd? Client { get; }
 
-    /// <summary>Where its regions and queue pairs are.</summary>
-    internal Dictionary<NicHandle, ProtectionDomain> Domains { get; } = [];
+    /// <summary>Where its regions and queue pairs are, by number.</summary>
+    internal Dictionary<(NicHandle Nic, uint Number), ProtectionDomain> Domains { get; } = [];
+
+    /// <summary>Regions that it has used and may use again.</summary>
+    internal ContextRegionCaches Caches { get; } = new();
 
     /// <summary>Queue pairs of its peers.</summary>
     internal List<(NicHandle Nic, QueuePair Pair)> Pairs { get; } = [];

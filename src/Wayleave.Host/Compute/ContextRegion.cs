@@ -1,3 +1,4 @@
+using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Leases;
 
@@ -43,6 +44,31 @@ public sealed record ContextRegionRequest(
     uint Handle,
     LeaseAccess Access,
     ulong OffsetBytes = 0,
+    ulong? LengthBytes = null)
+{
+    /// <summary>Which protection domain of the client, below <see cref="RegionService.DomainsMax"/>.</summary>
+    public uint Domain { get; init; }
+
+    /// <summary>
+    /// Whether a region that the client had over the same range may be used again, and this one later
+    /// (<see cref="RegionCache"/>). For pinned regions over its own memory.
+    /// </summary>
+    public bool IsCached { get; init; }
+}
+
+/// <summary>What of a region becomes different (<c>ibv_rereg_mr</c>). What does not change is not looked at.</summary>
+/// <param name="Change">At least one.</param>
+/// <param name="Domain">For <see cref="RegionChange.Domain"/>, as in a registration.</param>
+/// <param name="Access">For <see cref="RegionChange.Access"/>: what peers may do.</param>
+/// <param name="Handle">For <see cref="RegionChange.Translation"/>: the client's own memory, pinned from then on.</param>
+/// <param name="OffsetBytes">Where the region begins then.</param>
+/// <param name="LengthBytes">Null for all that is left.</param>
+public sealed record ContextRegionChange(
+    RegionChange Change,
+    uint Domain = 0,
+    LeaseAccess Access = LeaseAccess.ReadWrite,
+    uint Handle = 0,
+    ulong OffsetBytes = 0,
     ulong? LengthBytes = null);
 
 /// <summary>
@@ -61,9 +87,12 @@ public sealed class ContextRegion
 
     public NicHandle Nic { get; }
 
-    public ContextBuffer Buffer { get; }
+    public ContextBuffer Buffer { get; internal set; }
 
-    public ContextRegionKind Kind { get; }
+    public ContextRegionKind Kind { get; internal set; }
+
+    /// <summary>Where the client's cache had it from; null for one of its own, which no cache has.</summary>
+    public RegionOrigin? Origin { get; internal set; }
 
     /// <summary>Its key, its state, and what was placed there.</summary>
     public MemoryRegion Region { get; internal set; } = null!;
@@ -75,4 +104,10 @@ public sealed class ContextRegion
 
     /// <summary>The end of the region, once it has begun.</summary>
     internal Task? Ending { get; set; }
+
+    /// <summary>A reregistration that is under way: the end waits for it.</summary>
+    internal Task? Changing { get; set; }
+
+    /// <summary>Where it goes when it has ended; null where it is deregistered.</summary>
+    internal RegionCache? Cache { get; set; }
 }

@@ -1,7 +1,5 @@
 using Wayleave.Core;
-using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
-using Wayleave.Core.Fences;
 using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Configuration;
@@ -26,11 +24,15 @@ public sealed class RegionService
     /// <summary>Queue pairs of one context.</summary>
     public const int ConnectionsMax = 64;
 
+    /// <summary>Protection domains of one context on one NIC, by number.</summary>
+    public const uint DomainsMax = 16;
+
     private readonly WayleaveHost _host;
     private readonly Action<ComputeContext, string> _endClient;
+    private readonly OwnRegions _own;
 
     internal RegionService(WayleaveHost host, Action<ComputeContext, string> endClient) =>
-        (_host, _endClient) = (host, endClient);
+        (_host, _endClient, _own) = (host, endClient, new OwnRegions(host.Context, endClient));
 
     /// <summary>
     /// Off, regions and queue pairs outlive their client, as in a host that forgot them: for the test that must notice.
@@ -46,6 +48,10 @@ public sealed class RegionService
     /// many. ENOMEM: its pages cannot be pinned, or the client has as much pinned as it may. EPERM: it may pin nothing.
     /// ENODEV: the NIC leaves, or the object is being taken back.
     /// </exception>
+    /// <returns>
+    /// The region. One for the cache is not in it (<see cref="ContextRegion.Origin"/> is null) when its pages had to be
+    /// waited for; the next one will be.
+    /// </returns>
     public async Task<ContextRegion> RegisterAsync(ComputeContext context, ContextRegionRequest request)
     {
         ArgumentNullException.ThrowIfNull(context);
@@ -53,7 +59,7 @@ public sealed class RegionService
         string operation = $"register handle {request.Handle} of {context}";
         NicHandle nic = FindNic(request.Nic, operation);
         using IDisposable use = nic.Presence.Use(operation);
-        ProtectionDomain domain = DomainOf(context, nic);
+        ProtectionDomain domain = DomainOf(context, nic, request.Domain, operation);
         ContextRegion made;
         using (Lock.Enter())
         {
@@ -64,21 +70,21 @@ public sealed class RegionService
                     Errno.EMFILE, operation, $"it has {RegionsMax} regions already", "deregister some");
             }
 
-            ContextBuffer buffer = context.Buffers.Skip(1).FirstOrDefault(b => b.Handle == request.Handle)
-                ?? throw new WayleaveException(Errno.ENOENT, operation, "it is none that the client opened");
-            CheckKind(nic, buffer, request.Kind, operation);
+            ContextBuffer buffer = ContextRanges.BufferOf(context, request.Handle, operation);
+            CheckKind(nic, buffer, request, operation);
             made = new ContextRegion(Lock.AllocateId(), context, nic, buffer, request.Kind);
-            (made.Address, made.LengthBytes) = RangeOf(buffer, request, operation);
+            (made.Address, made.LengthBytes) =
+                ContextRanges.RangeOf(buffer, request.OffsetBytes, request.LengthBytes, operation);
             context.RegionsComing++;
         }
 
         try
         {
-            AccessFlags access = AccessOf(request.Access);
+            AccessFlags access = ContextRanges.AccessOf(request.Access);
             made.Region = made.Buffer.Target is { } o
                 ? await nic.RegisterAsync(domain, o.Buffer, RequestFor(made, request, access), o.Owner.Function)
                     .ConfigureAwait(false)
-                : await RegisterOwnAsync(made, domain, access, operation).ConfigureAwait(false);
+                : await _own.RegisterAsync(made, domain, access, request.IsCached, operation).ConfigureAwait(false);
         }
         finally
         {
@@ -100,6 +106,66 @@ public sealed class RegionService
 
         Lock.Trace("compute.region", context.ToString(), (long)made.Id, made.Region!.Key);
         return made;
+    }
+
+    /// <summary>
+    /// Changes a region under its key (<c>ibv_rereg_mr</c>), and waits until peers find it changed. What a peer has
+    /// under way there meanwhile may end as an access error.
+    /// </summary>
+    /// <exception cref="WayleaveException">
+    /// After each the region is as it was. EINVAL: no change, a domain that cannot be, a range outside its memory, or a
+    /// dead region that gets no memory. EOPNOTSUPP: a change that does not exist, new memory that is not pinned or not
+    /// the client's own, a domain or access alone where nothing is pinned, or a region of a cache. EACCES: a right to
+    /// write where pages were pinned to be read. ENOENT: no such handle. EBUSY: another change is under way. ENOMEM,
+    /// EPERM, ENODEV: as a registration.
+    /// </exception>
+    public async Task ReregisterAsync(ContextRegion region, ContextRegionChange change)
+    {
+        ArgumentNullException.ThrowIfNull(region);
+        ArgumentNullException.ThrowIfNull(change);
+        string operation = $"reregister region {region.Id} of {region.Context}";
+        RegionRules.CheckChange(change.Change).ThrowIfFailed(
+            operation, "1 changes the memory, 2 the domain, 4 the access, and their sums several");
+        using IDisposable use = region.Nic.Presence.Use(operation);
+        ProtectionDomain? domain = (change.Change & RegionChange.Domain) != 0
+            ? DomainOf(region.Context, region.Nic, change.Domain, operation)
+            : null;
+        TaskCompletionSource changing = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        using (Lock.Enter())
+        {
+            region.Context.ThrowIfEnded(operation);
+            if (region.Cache is not null)
+            {
+                throw new WayleaveException(
+                    Errno.EOPNOTSUPP,
+                    operation,
+                    "it is a cache's, and others of the client may use it",
+                    "deregister it and register anew, or register it without the cache");
+            }
+
+            if (region.Ending is not null || region.Changing is not null)
+            {
+                throw new WayleaveException(Errno.EBUSY, operation, "it is being changed or deregistered");
+            }
+
+            region.Changing = changing.Task;
+        }
+
+        try
+        {
+            await _own.ChangeAsync(region, change, domain, operation).ConfigureAwait(false);
+        }
+        finally
+        {
+            using (Lock.Enter())
+            {
+                region.Changing = null;
+            }
+
+            changing.SetResult();
+        }
+
+        Lock.Trace("compute.region_change", region.Context.ToString(), (long)region.Id, region.Region.Key);
     }
 
     /// <summary>A region of a context by its number.</summary>
@@ -137,16 +203,18 @@ public sealed class RegionService
         (await done.Task.ConfigureAwait(false)).ThrowIfFailed(operation);
     }
 
-    /// <summary>Connects one queue pair of a peer to the regions of a context.</summary>
-    /// <exception cref="WayleaveException">EMFILE: too many. EINVAL: the peer's numbers make no sense.</exception>
-    public ConnectionEnd Connect(ComputeContext context, string? nicName, ConnectionEnd peer)
+    /// <summary>Connects one queue pair of a peer to the regions of one protection domain of a context.</summary>
+    /// <exception cref="WayleaveException">
+    /// EMFILE: too many. EINVAL: the peer's numbers make no sense, or there is no such domain.
+    /// </exception>
+    public ConnectionEnd Connect(ComputeContext context, string? nicName, ConnectionEnd peer, uint domainNumber = 0)
     {
         ArgumentNullException.ThrowIfNull(context);
         ArgumentNullException.ThrowIfNull(peer);
         string operation = $"connect {peer.Gid} to {context}";
         NicHandle nic = FindNic(nicName, operation);
         using IDisposable use = nic.Presence.Use(operation);
-        ProtectionDomain domain = DomainOf(context, nic);
+        ProtectionDomain domain = DomainOf(context, nic, domainNumber, operation);
         QueuePair pair = nic.CreateQueuePair(domain, nic.PassiveCompletions);
         try
         {
@@ -204,7 +272,7 @@ public sealed class RegionService
 
     /// <summary>
     /// Deregisters a region: its key is dead at once, and may be given out again when this returns, to everybody who
-    /// asks.
+    /// asks. One of a cache goes back there, and its key stays the client's, and alive, until the cache lets it go.
     /// </summary>
     public Task EndAsync(ContextRegion region)
     {
@@ -247,6 +315,8 @@ public sealed class RegionService
         {
             await EndAsync(region).ConfigureAwait(false);
         }
+
+        await context.Caches.ClearAsync(Lock, nic).ConfigureAwait(false);
     }
 
     private NicHandle FindNic(string? name, string operation) => name is null
@@ -258,18 +328,26 @@ public sealed class RegionService
                 $"the host has no NIC {name}",
                 $"it has {string.Join(", ", _host.Nics.Where(n => n.Presence.IsPresent).Select(n => n.Name))}");
 
-    private ProtectionDomain DomainOf(ComputeContext context, NicHandle nic)
+    private ProtectionDomain DomainOf(ComputeContext context, NicHandle nic, uint number, string operation)
     {
+        if (number >= DomainsMax)
+        {
+            throw new WayleaveException(
+                Errno.EINVAL, operation, $"there is no protection domain {number}, only 0 to {DomainsMax - 1}");
+        }
+
         // Made outside the lock, which the device takes itself; one that loses the race is dropped.
         ProtectionDomain made = nic.Device.CreateProtectionDomain();
         using (Lock.Enter())
         {
-            return context.Domains.TryAdd(nic, made) ? made : context.Domains[nic];
+            return context.Domains.TryAdd((nic, number), made) ? made : context.Domains[(nic, number)];
         }
     }
 
-    private static void CheckKind(NicHandle nic, ContextBuffer buffer, ContextRegionKind kind, string operation)
+    private static void CheckKind(
+        NicHandle nic, ContextBuffer buffer, ContextRegionRequest request, string operation)
     {
+        ContextRegionKind kind = request.Kind;
         bool isForOwn = kind is ContextRegionKind.Pinned or ContextRegionKind.OnDemand or ContextRegionKind.Implicit;
         bool isForObjects = kind is not (ContextRegionKind.OnDemand or ContextRegionKind.Implicit);
         if (buffer.Target is null ? !isForOwn : !isForObjects)
@@ -290,30 +368,25 @@ public sealed class RegionService
                 $"{nic.Name} has no regions of that kind",
                 "ask for a dynamic one, or give the NIC \"legacy_peers\": \"tell\"");
         }
-    }
 
-    private static (ulong Address, ulong LengthBytes) RangeOf(
-        ContextBuffer buffer, ContextRegionRequest request, string operation)
-    {
-        ulong left = request.OffsetBytes < buffer.SizeBytes ? buffer.SizeBytes - request.OffsetBytes : 0;
-        ulong length = request.LengthBytes ?? left;
-        if (length == 0 || length > left)
+        if (request.IsCached && (buffer.Target is not null || kind != ContextRegionKind.Pinned))
         {
             throw new WayleaveException(
                 Errno.EINVAL,
                 operation,
-                $"{length} bytes at {request.OffsetBytes} are not inside its {buffer.SizeBytes}");
+                "a cache is of regions that pin the client's own memory",
+                "all others follow their memory by themselves");
         }
 
-        return ((buffer.Memory?.Start ?? 0) + request.OffsetBytes, length);
+        if (request.IsCached && nic.PinnedMemory != PinnedMemoryPolicy.Keep)
+        {
+            throw new WayleaveException(
+                Errno.EOPNOTSUPP,
+                operation,
+                $"{nic.Name} guards what it has pinned, and nobody would use what a cache keeps",
+                "register without the cache, or give the NIC \"pinned_memory\": \"keep\"");
+        }
     }
-
-    private static AccessFlags AccessOf(LeaseAccess access) => access switch
-    {
-        LeaseAccess.Read => AccessFlags.RemoteRead,
-        LeaseAccess.Write => AccessFlags.LocalWrite | AccessFlags.RemoteWrite,
-        _ => AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead,
-    };
 
     private MemoryRegionRequest RequestFor(ContextRegion made, ContextRegionRequest request, AccessFlags access)
     {
@@ -335,52 +408,31 @@ public sealed class RegionService
         };
     }
 
-    private async Task<MemoryRegion> RegisterOwnAsync(
-        ContextRegion made, ProtectionDomain domain, AccessFlags access, string operation)
-    {
-        AddressRange range = new(made.Address, made.LengthBytes);
-        ulong iova = range.Start;
-        if (made.Kind == ContextRegionKind.Implicit)
-        {
-            (range, iova) = (new AddressRange(0, ulong.MaxValue), 0);
-        }
-
-        AccessFlags paged = made.Kind == ContextRegionKind.Pinned ? AccessFlags.None : AccessFlags.OnDemand;
-        SpaceRegionRequest request = new(made.Context.Memory!.Space, range, iova, access | paged)
-        {
-            Policy = made.Kind == ContextRegionKind.Pinned ? made.Nic.PinnedMemory : PinnedMemoryPolicy.Keep,
-            EndProcess = reason => _endClient(made.Context, reason),
-        };
-        TaskCompletionSource completed = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        RegionRegistration registration;
-        using (Lock.Enter())
-        {
-            registration = RegionRegistration.Start(made.Nic.Device, domain, request, _ => completed.SetResult());
-        }
-
-        await completed.Task.ConfigureAwait(false);
-        if (registration.Errno != Errno.Success)
-        {
-            using (Lock.Enter())
-            {
-                registration.Errno.ThrowIfFailed(operation, made.Context.Memory.DescribeLimit(registration.Errno));
-            }
-        }
-
-        return registration.Region!;
-    }
-
     private async Task EndAsync(ContextRegion region, TaskCompletionSource ended)
     {
         try
         {
-            if (region.Buffer.Target is not null)
+            Task? changing;
+            using (Lock.Enter())
+            {
+                changing = region.Changing;
+            }
+
+            await (changing ?? Task.CompletedTask).ConfigureAwait(false);
+            if (region.Cache is { } cache)
+            {
+                using (Lock.Enter())
+                {
+                    cache.Return(region.Region);
+                }
+            }
+            else if (region.Buffer.Target is not null)
             {
                 await region.Nic.DeregisterAsync(region.Region).ConfigureAwait(false);
             }
             else
             {
-                await EndOwnAsync(region).ConfigureAwait(false);
+                await _own.EndAsync(region).ConfigureAwait(false);
             }
 
             using (Lock.Enter())
@@ -394,30 +446,6 @@ public sealed class RegionService
         catch (Exception e)
         {
             ended.SetException(e);
-        }
-    }
-
-    private async Task EndOwnAsync(ContextRegion region)
-    {
-        while (true)
-        {
-            TaskCompletionSource drained = new(TaskCreationOptions.RunContinuationsAsynchronously);
-            using (Lock.Enter())
-            {
-                RegionRegistration.TryDeregister(region.Nic.Device, region.Region, out Fence? drain)
-                    .ThrowIfFailed($"deregister region {region.Id}");
-                if (drain is null)
-                {
-                    return;
-                }
-
-                if (drain.TryAddEndCallback(_ => drained.SetResult()) != Errno.Success)
-                {
-                    continue;
-                }
-            }
-
-            await drained.Task.ConfigureAwait(false);
         }
     }
 }

@@ -59,6 +59,7 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<PinnedMemoryPolicy>),
         typeof(SnakeCaseEnumConverter<LegacyPeerPolicy>),
         typeof(SnakeCaseEnumConverter<RegionRevocation>),
+        typeof(SnakeCaseEnumConverter<RegionOrigin>),
         typeof(GradeConverter),
     ])]
 [JsonSerializable(typeof(ActivityDocument))]
@@ -114,6 +115,7 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(WaitJobDocument))]
 [JsonSerializable(typeof(JobDocument))]
 [JsonSerializable(typeof(RegisterRegionDocument))]
+[JsonSerializable(typeof(ReregisterRegionDocument))]
 [JsonSerializable(typeof(RegionDocument))]
 [JsonSerializable(typeof(PrefetchDocument))]
 [JsonSerializable(typeof(ConnectContextDocument))]

@@ -177,7 +177,24 @@ public sealed class HeldContext : HeldGrant<ContextEventDocument>
         _channel.GetAsync(
             $"look at region {region} of {Context.Gpu}", RegionPath(region), Json.RegionDocument, cancellation);
 
-    /// <summary>Ends a region: its key may be given out again.</summary>
+    /// <summary>Changes a region under its key (<c>ibv_rereg_mr</c>).</summary>
+    /// <exception cref="WayleaveException">
+    /// The region is as it was. EINVAL: no change, or it makes no sense. EOPNOTSUPP: one that there is not, or not of
+    /// such a region. EACCES: a right to write what was pinned to be read. EBUSY: another change is under way. ENOENT:
+    /// no such handle. ENOMEM: its pages cannot be pinned.
+    /// </exception>
+    public Task<RegionDocument> ReregisterAsync(
+        ulong region, ReregisterRegionDocument change, CancellationToken cancellation = default) =>
+        _channel.PostAsync(
+            $"reregister region {region} of {Context.Gpu}",
+            RegionPath(region) + "/reregister",
+            Json.RegionDocument,
+            ControlChannel.ToContent(change, Json.ReregisterRegionDocument),
+            cancellation);
+
+    /// <summary>
+    /// Ends a region: its key may be given out again; one of a cache goes back there and its key stays alive.
+    /// </summary>
     public Task<RegionDocument> DeregisterAsync(ulong region, CancellationToken cancellation = default) =>
         _channel.SendAsync(
             $"deregister region {region} of {Context.Gpu}",

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Compute;
 using Wayleave.Host.Leases;
@@ -25,6 +26,43 @@ public sealed record RegisterRegionDocument
 
     /// <summary>Null for all that is left.</summary>
     public ulong? LengthBytes { get; init; }
+
+    /// <summary>Which protection domain of the client, 0 to 15: only peers that are connected to it reach it.</summary>
+    public uint Domain { get; set; }
+
+    /// <summary>
+    /// Use what the client registered before over the same range, if its memory is where it was; and keep the region
+    /// when it is deregistered, with its key, which its peers reach until then. For pinned regions over its own memory.
+    /// </summary>
+    public bool Cached { get; set; }
+}
+
+/// <summary>
+/// <c>POST /v1/contexts/{id}/regions/{region}/reregister</c>: change a region under its key; answered by the
+/// <see cref="RegionDocument"/>.
+/// </summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+public sealed record ReregisterRegionDocument
+{
+    /// <summary>
+    /// The sum of <c>ibv_rereg_mr_flags</c>: 1 the memory, 2 the domain, 4 the access. What is not in it stays.
+    /// </summary>
+    public required uint Flags { get; init; }
+
+    /// <summary>For flag 1: memory of the client's own, which is pinned from then on.</summary>
+    public uint Handle { get; set; }
+
+    /// <summary>For flag 1.</summary>
+    public ulong OffsetBytes { get; set; }
+
+    /// <summary>For flag 1. Null for all that is left.</summary>
+    public ulong? LengthBytes { get; init; }
+
+    /// <summary>For flag 2, 0 to 15.</summary>
+    public uint Domain { get; set; }
+
+    /// <summary>For flag 4.</summary>
+    public LeaseAccess Access { get; set; } = LeaseAccess.ReadWrite;
 }
 
 /// <summary>Memory of a client that peers reach by a key.</summary>
@@ -51,6 +89,9 @@ public sealed record RegionDocument
     /// <summary>What peers wrote there.</summary>
     public required long BytesPlaced { get; init; }
 
+    /// <summary>Where a cache had it from; null for a region that no cache has.</summary>
+    public RegionOrigin? Cache { get; init; }
+
     internal static RegionDocument From(ContextRegion region) => new()
     {
         Id = region.Id,
@@ -61,6 +102,7 @@ public sealed record RegionDocument
         Va = region.Address,
         LengthBytes = region.LengthBytes,
         BytesPlaced = region.Region.BytesPlaced,
+        Cache = region.Origin,
     };
 }
 
@@ -90,4 +132,7 @@ public sealed record ConnectContextDocument
 
     /// <summary>Null for the first NIC.</summary>
     public string? Nic { get; init; }
+
+    /// <summary>The regions of which protection domain of the client it reaches, 0 to 15.</summary>
+    public uint Domain { get; set; }
 }

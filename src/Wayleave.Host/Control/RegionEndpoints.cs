@@ -10,6 +10,7 @@ namespace Wayleave.Host.Control;
 // POST   /v1/contexts/ID/regions                     RegisterRegionDocument -> RegionDocument
 // GET    /v1/contexts/ID/regions/REGION              RegionDocument
 // DELETE /v1/contexts/ID/regions/REGION              RegionDocument, as it was
+// POST   /v1/contexts/ID/regions/REGION/reregister   ReregisterRegionDocument -> RegionDocument
 // POST   /v1/contexts/ID/regions/REGION/prefetch     PrefetchDocument -> RegionDocument
 // POST   /v1/contexts/ID/connections                 ConnectContextDocument -> ConnectionEndDocument
 // DELETE /v1/contexts/ID/connections/NUMBER?nic=NAME ContextDocument; by the number of the host's end
@@ -28,6 +29,7 @@ internal sealed class RegionEndpoints(WayleaveHost host)
         routes.MapPost("/v1/contexts/{id}/regions", RegisterAsync);
         routes.MapGet("/v1/contexts/{id}/regions/{region}", GetAsync);
         routes.MapDelete("/v1/contexts/{id}/regions/{region}", DeregisterAsync);
+        routes.MapPost("/v1/contexts/{id}/regions/{region}/reregister", ReregisterAsync);
         routes.MapPost("/v1/contexts/{id}/regions/{region}/prefetch", PrefetchAsync);
         routes.MapPost("/v1/contexts/{id}/connections", ConnectAsync);
         routes.MapDelete("/v1/contexts/{id}/connections/{number}", DisconnectAsync);
@@ -39,7 +41,11 @@ internal sealed class RegionEndpoints(WayleaveHost host)
         RegisterRegionDocument register = await ControlRequest
             .ReadAsync(http, Json.RegisterRegionDocument).ConfigureAwait(false);
         ContextRegionRequest request = new(
-            register.Nic, register.Kind, register.Handle, register.Access, register.OffsetBytes, register.LengthBytes);
+            register.Nic, register.Kind, register.Handle, register.Access, register.OffsetBytes, register.LengthBytes)
+        {
+            Domain = register.Domain,
+            IsCached = register.Cached,
+        };
         await WriteAsync(http, await Regions.RegisterAsync(context, request).ConfigureAwait(false))
             .ConfigureAwait(false);
     }
@@ -52,6 +58,21 @@ internal sealed class RegionEndpoints(WayleaveHost host)
         RegionDocument last = Describe(region);
         await Regions.EndAsync(region).ConfigureAwait(false);
         await ControlRequest.WriteAsync(http, last, Json.RegionDocument).ConfigureAwait(false);
+    }
+
+    private async Task ReregisterAsync(HttpContext http)
+    {
+        ContextRegion region = FindRegion(http);
+        ReregisterRegionDocument change = await ControlRequest
+            .ReadAsync(http, Json.ReregisterRegionDocument).ConfigureAwait(false);
+        await Regions.ReregisterAsync(region, new ContextRegionChange(
+            (RegionChange)change.Flags,
+            change.Domain,
+            change.Access,
+            change.Handle,
+            change.OffsetBytes,
+            change.LengthBytes)).ConfigureAwait(false);
+        await WriteAsync(http, region).ConfigureAwait(false);
     }
 
     private async Task PrefetchAsync(HttpContext http)
@@ -68,7 +89,7 @@ internal sealed class RegionEndpoints(WayleaveHost host)
         ComputeContext context = FindContext(http);
         ConnectContextDocument connect = await ControlRequest
             .ReadAsync(http, Json.ConnectContextDocument).ConfigureAwait(false);
-        ConnectionEnd local = Regions.Connect(context, connect.Nic, connect.Peer.ToEnd());
+        ConnectionEnd local = Regions.Connect(context, connect.Nic, connect.Peer.ToEnd(), connect.Domain);
         await ControlRequest.WriteAsync(http, ConnectionEndDocument.From(local), Json.ConnectionEndDocument)
             .ConfigureAwait(false);
     }

@@ -67,8 +67,9 @@ internal sealed class ContextPeer(WayleaveHost host, DeviceObject local, HeldCon
     }
 
     /// <summary>By a queue pair of its own, which an error ends.</summary>
-    public WorkCompletionStatus Transfer(BulkDirection direction, RegionDocument region, ulong lengthBytes = Bytes) =>
-        TransferAsync(direction, region, lengthBytes).GetAwaiter().GetResult();
+    public WorkCompletionStatus Transfer(
+        BulkDirection direction, RegionDocument region, ulong lengthBytes = Bytes, uint domain = 0) =>
+        TransferAsync(direction, region, lengthBytes, domain).GetAwaiter().GetResult();
 
     public ValueTask DisposeAsync() => host.DisposeAsync();
 
@@ -76,11 +77,12 @@ internal sealed class ContextPeer(WayleaveHost host, DeviceObject local, HeldCon
         (uint)(((((ulong)seed << 32) | (uint)index) * 0x9E37_79B9_7F4A_7C15) >> 32);
 
     private async Task<WorkCompletionStatus> TransferAsync(
-        BulkDirection direction, RegionDocument region, ulong lengthBytes)
+        BulkDirection direction, RegionDocument region, ulong lengthBytes, uint domain)
     {
         await using Connection connection = await Connection.OpenAsync(host.Nics[0], local);
         ConnectionEndDocument end = await context.ConnectAsync(
-            new ConnectContextDocument { Peer = ConnectionEndDocument.From(connection.Local) }, Cancellation);
+            new ConnectContextDocument { Peer = ConnectionEndDocument.From(connection.Local), Domain = domain },
+            Cancellation);
         connection.Connect(end.ToEnd());
         BulkTransfer bulk = new(
             host.Nics[0].Driver, connection.QueuePair, connection.Completions, host.Context);
