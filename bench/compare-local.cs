@@ -3,7 +3,7 @@
 #:property RestorePackagesWithLockFile=false
 #:project Wayleave.Compare
 
-// wayleave bench local beside ucx_perftest over the transports posix (shared memory) and cma (the kernel's copy between
+// wayleave bench local, as it is and with --pin, beside ucx_perftest over the transports posix (shared memory) and cma (the kernel's copy between
 // processes), and beside process_vm_readv and a plain copy, which bench local measures itself. The programs take turns,
 // round by round; medians of the rounds and of the rounds' ratios are printed. Installs nothing. Exit codes: 0
 // measured, 1 a program failed, 2 usage, 3 a peer is missing.
@@ -21,8 +21,13 @@ Comparison[] comparisons =
     new("import_and_map", "ucx cma get", "<= 20 us"),
     new("import_and_map", "copy_read", "<= 20 us"),
     new("first_byte", "ucx cma get", null),
+    new("pinned hand_over", "ucx posix put_bw", "<= 20 us"),
+    new("pinned hand_over", "ucx cma get", "<= 20 us"),
     new("hand_over", "ucx posix put_bw", "<= 20 us"),
     new("hand_over", "ucx cma get", "<= 20 us"),
+    new("hand_over_alone", "ucx cma get", null),
+    new("pinned hand_over_alone", "ucx cma get", null),
+    new("import_with_pages", "ucx cma get", null),
     new("rested_import_and_map", "ucx cma get", null),
     new("ring", "ucx posix put_lat", "<= 1 us"),
     new("copy_mapped", "copy", "<= 1.11"),
@@ -48,6 +53,11 @@ try
     for (int round = 0; round < options.Rounds; round++)
     {
         Dictionary<string, double> times = MeasureOurs();
+        foreach ((string name, double time) in MeasureOurs("--pin"))
+        {
+            times["pinned " + name] = time;
+        }
+
         times["ucx posix put_bw"] = MeasureUcx("posix", "ucp_put_bw");
         times["ucx posix put_lat"] = MeasureUcxLatency();
         times["ucx cma get"] = MeasureUcx("posix,cma", "ucp_get");
@@ -82,22 +92,22 @@ if (options.IsJson)
 }
 
 Console.WriteLine(
-    $"{"us",-21} {"ours",8} {"peer",8} {"ratio",6}  {"bar",-9} peer, {options.Rounds} rounds");
+    $"{"us",-22} {"ours",8} {"peer",8} {"ratio",6}  {"bar",-9} peer, {options.Rounds} rounds");
 foreach (ComparisonRow row in rows)
 {
     Console.WriteLine(string.Create(
         CultureInfo.InvariantCulture,
-        $"{row.Test,-21} {row.Ours,8:F2} {row.Theirs,8:F2} {row.Ratio,6:F2}  {row.Bar ?? "-",-9} {row.Peer}"));
+        $"{row.Test,-22} {row.Ours,8:F2} {row.Theirs,8:F2} {row.Ratio,6:F2}  {row.Bar ?? "-",-9} {row.Peer}"));
 }
 
 return 0;
 
 // The median of each operation, by its name.
-Dictionary<string, double> MeasureOurs()
+Dictionary<string, double> MeasureOurs(params string[] options)
 {
-    using JsonDocument report = JsonDocument.Parse(
-        PeerProgram.Run(
-            PeerProgram.Wayleave, ["bench", "local", "--size", Text(SizeBytes), "--iterations", "1000", "--json"]));
+    using JsonDocument report = JsonDocument.Parse(PeerProgram.Run(
+        PeerProgram.Wayleave,
+        ["bench", "local", "--size", Text(SizeBytes), "--iterations", "1000", "--json", .. options]));
     return report.RootElement.GetProperty("results").EnumerateArray().ToDictionary(
         r => r.GetProperty("name").GetString()!,
         r => r.GetProperty("latency").GetProperty("median_us").GetDouble());

@@ -182,7 +182,7 @@ public sealed class BrokerClient : IDisposable
     }
 
     /// <summary>
-    /// As <see cref="Import"/> and <see cref="ClientBuffer.Map"/>, with one question to the host instead of two. The
+    /// As <see cref="Import"/> and <see cref="ClientBuffer.Map()"/>, with one question to the host instead of two. The
     /// descriptor stays the caller's.
     /// </summary>
     /// <param name="descriptor">As of <see cref="Import"/>.</param>
@@ -213,6 +213,56 @@ public sealed class BrokerClient : IDisposable
             throw;
         }
     }
+
+    /// <summary>
+    /// As <see cref="ImportAndMap(FileDescriptor, out ClientMapping)"/>, by who was sent the pages as well
+    /// (<see cref="ClientMapping.Pages"/>): they are mapped while the host is asked, and not used before it has said
+    /// that the descriptor is a buffer's and that the pages are that buffer's. Both descriptors stay the caller's.
+    /// </summary>
+    /// <param name="descriptor">As of <see cref="Import"/>.</param>
+    /// <param name="pages">What came with it, from whomever.</param>
+    /// <param name="mapping">The caller's; unmap before the buffer is disposed.</param>
+    /// <exception cref="BrokerException">
+    /// As of the other; EINVAL also for pages that are not the buffer's, EACCES for some that may not be written,
+    /// ENOMEM. Nothing is left of what was refused.
+    /// </exception>
+    public ClientBuffer ImportAndMap(FileDescriptor descriptor, FileDescriptor pages, out ClientMapping mapping)
+    {
+        const string Operation = "import and map";
+        ArgumentNullException.ThrowIfNull(descriptor);
+        ArgumentNullException.ThrowIfNull(pages);
+        ObjectDisposedException.ThrowIf(pages.IsClosed || pages.IsInvalid, pages);
+        ClientBuffer? buffer = null;
+        PagesIdentity identity = default;
+        EarlyMapping early = new(pages);
+        try
+        {
+            Ask(Operation, BrokerOperation.ImportWithPages, null, (ref BrokerReader body, FileDescriptor[] _) =>
+            {
+                bool isRead = body.TryReadUInt32(out uint number);
+                isRead &= body.TryReadUInt64(out ulong size);
+                isRead &= body.TryReadName(out string name);
+                isRead &= body.TryReadUInt64(out ulong device);
+                isRead &= body.TryReadUInt64(out ulong inode);
+                buffer = new ClientBuffer(this, name, number, size);
+                identity = new PagesIdentity(device, inode);
+                return isRead && body.IsEnd;
+            }, early.Make, descriptor);
+        }
+        catch
+        {
+            early.Drop();
+            throw;
+        }
+
+        mapping = buffer!.MapEarly(early, Operation, identity, ChecksPages);
+        return buffer;
+    }
+
+    /// <summary>
+    /// Off, pages are taken for the buffer's because they came with it: for the test that must notice.
+    /// </summary>
+    internal bool ChecksPages { get; set; } = true;
 
     /// <summary>
     /// The buffer that a descriptor stands for, to be used by a device of this program that stops when told. Of a
@@ -286,6 +336,16 @@ public sealed class BrokerClient : IDisposable
         BrokerOperation code,
         BodyWriter? write,
         BodyReader? read = null,
+        params ReadOnlySpan<FileDescriptor> descriptors) =>
+        Ask(operation, code, write, read, meanwhile: null, descriptors);
+
+    /// <summary>Does something while the host makes its answer; <paramref name="meanwhile"/> throws nothing.</summary>
+    private void Ask(
+        string operation,
+        BrokerOperation code,
+        BodyWriter? write,
+        BodyReader? read,
+        Action? meanwhile,
         params ReadOnlySpan<FileDescriptor> descriptors)
     {
         lock (_lock)
@@ -295,6 +355,7 @@ public sealed class BrokerClient : IDisposable
             write?.Invoke(ref writer);
             Errno errno = _socket.Send(writer.Finish(), descriptors);
             ThrowIfGone(operation, errno, length: 1);
+            meanwhile?.Invoke();
             errno = ReceiveAnswer(out int length, out FileDescriptor[] received);
             ThrowIfGone(operation, errno, length);
             if (!BrokerMessage.TryRead(_buffer.AsSpan(0, length), out BrokerHeader header, out BrokerReader body)

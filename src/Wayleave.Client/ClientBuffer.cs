@@ -1,6 +1,7 @@
 using Wayleave.Client.Wire;
 using Wayleave.Core;
 using Wayleave.Linux;
+using Wayleave.Linux.Sharing;
 
 namespace Wayleave.Client;
 
@@ -54,7 +55,16 @@ public sealed class ClientBuffer : IDisposable
     /// <exception cref="BrokerException">
     /// EOPNOTSUPP: the storage can be taken back, so nobody may map it. ENODEV: it was taken back. EDQUOT.
     /// </exception>
-    public ClientMapping Map()
+    public ClientMapping Map() => Map(keepsPages: false);
+
+    /// <summary>As <see cref="Map()"/>.</summary>
+    /// <param name="keepsPages">
+    /// Whether the mapping has <see cref="ClientMapping.Pages"/>: to be sent with the buffer's descriptor, to programs
+    /// that then need not wait for the host to have them mapped.
+    /// </param>
+    /// <returns>As there; its <see cref="ClientMapping.Pages"/> end with it.</returns>
+    /// <exception cref="BrokerException">As there.</exception>
+    public ClientMapping Map(bool keepsPages)
     {
         FileDescriptor? pages = null;
         _client.Ask($"map {Name}", BrokerOperation.Map, Write, (ref BrokerReader body, FileDescriptor[] sent) =>
@@ -62,25 +72,51 @@ public sealed class ClientBuffer : IDisposable
             pages = sent is [{ } one] ? one : null;
             return pages is not null && body.IsEnd;
         });
-        return MapPages(pages!);
+        return MapPages(pages!, keepsPages);
     }
 
-    // What the host has sent; it is closed here, good or bad.
-    internal ClientMapping MapPages(FileDescriptor pages)
+    // What the host has sent; it is closed here, good or bad, or kept by the mapping.
+    internal ClientMapping MapPages(FileDescriptor pages, bool keepsPages = false)
     {
+        bool isKept = false;
         try
         {
-            using (pages)
+            // Or whoever made it could end this process by cutting it short.
+            if (!MemFd.IsSealedAgainstShrinking(pages))
             {
-                // Or whoever made it could end this process by cutting it short.
-                return MemFd.IsSealedAgainstShrinking(pages)
-                    ? new ClientMapping(MappedMemory.MapShared(pages, 0, checked((int)SizeBytes), Name), Unmap)
-                    : throw new BrokerException($"map {Name}", Errno.EPROTO, "the host's pages could shrink");
+                throw new BrokerException($"map {Name}", Errno.EPROTO, "the host's pages could shrink");
             }
+
+            MappedMemory memory = MappedMemory.MapShared(pages, 0, checked((int)SizeBytes), Name);
+            isKept = keepsPages;
+            return new ClientMapping(memory, checked((int)SizeBytes), Unmap) { Pages = isKept ? pages : null };
         }
         catch
         {
             Unmap();
+            throw;
+        }
+        finally
+        {
+            if (!isKept)
+            {
+                pages.Dispose();
+            }
+        }
+    }
+
+    // What was mapped while the host was asked; refused, nothing is left of the buffer either.
+    internal ClientMapping MapEarly(EarlyMapping early, string operation, PagesIdentity identity, bool checks)
+    {
+        try
+        {
+            MappedMemory memory = early.Take(operation, identity, SizeBytes, checks);
+            return new ClientMapping(memory, checked((int)SizeBytes), Unmap);
+        }
+        catch
+        {
+            Unmap();
+            Dispose();
             throw;
         }
     }
@@ -187,12 +223,22 @@ public sealed class ClientBuffer : IDisposable
 public sealed class ClientMapping : IDisposable
 {
     private readonly MappedMemory _memory;
+    private readonly int _lengthBytes;
     private Action? _unmapped;
 
-    internal ClientMapping(MappedMemory memory, Action unmapped) => (_memory, _unmapped) = (memory, unmapped);
+    internal ClientMapping(MappedMemory memory, int lengthBytes, Action unmapped) =>
+        (_memory, _lengthBytes, _unmapped) = (memory, lengthBytes, unmapped);
 
     /// <summary>All bytes of the buffer. Not to be used after <see cref="Dispose"/>.</summary>
-    public Memory<byte> Memory => _memory.Memory;
+    public Memory<byte> Memory => _memory.Memory[.._lengthBytes];
+
+    /// <summary>
+    /// The pages, if <see cref="ClientBuffer.Map(bool)"/> was to keep them; closed with the mapping. A copy that is sent with
+    /// the buffer's descriptor lets its receiver map at once. Whoever has a copy can map it for as long as it likes,
+    /// also without asking the host; this program's account of the mapping stays open until nobody has, or until
+    /// somebody else's is.
+    /// </summary>
+    public FileDescriptor? Pages { get; internal init; }
 
     /// <summary>Unmaps, and tells the host. Disposing twice is fine.</summary>
     public void Dispose()
@@ -200,6 +246,7 @@ public sealed class ClientMapping : IDisposable
         if (Interlocked.Exchange(ref _unmapped, null) is { } unmapped)
         {
             ((IDisposable)_memory).Dispose();
+            Pages?.Dispose();
             unmapped();
         }
     }

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Numerics;
 using Wayleave.Linux.Interop;
 
@@ -16,9 +17,39 @@ public static unsafe class ProcessorAffinity
     /// <returns>False when there are not so many, or the kernel refuses: nothing has changed.</returns>
     public static bool TryStayOn(int index)
     {
+        ulong* one = stackalloc ulong[Words];
+        return TryFind(index, one) && Libc.sched_setaffinity(0, Words * sizeof(ulong), one) == 0;
+    }
+
+    /// <summary>
+    /// As <see cref="TryStayOn"/>, for all threads that this process has now; those that it starts later run where they
+    /// like (the runtime sees to that).
+    /// </summary>
+    /// <param name="index">As there.</param>
+    /// <returns>False when there are not so many, or the kernel refuses it to a thread.</returns>
+    public static bool TryKeepProcessOn(int index)
+    {
+        ulong* one = stackalloc ulong[Words];
+        if (!TryFind(index, one))
+        {
+            return false;
+        }
+
+        bool isKept = true;
+        foreach (string task in Directory.GetDirectories("/proc/self/task"))
+        {
+            int thread = int.Parse(Path.GetFileName(task), CultureInfo.InvariantCulture);
+            isKept &= Libc.sched_setaffinity(thread, Words * sizeof(ulong), one) == 0
+                || LinuxException.LastErrno() == Core.Errno.ESRCH; // it has ended
+        }
+
+        return isKept;
+    }
+
+    private static bool TryFind(int index, ulong* one)
+    {
         ArgumentOutOfRangeException.ThrowIfNegative(index);
         ulong* allowed = stackalloc ulong[Words];
-        ulong* one = stackalloc ulong[Words];
         new Span<ulong>(one, Words).Clear();
         new Span<ulong>(allowed, Words).Clear();
         if (Libc.sched_getaffinity(0, Words * sizeof(ulong), allowed) != 0)
@@ -42,7 +73,7 @@ public static unsafe class ProcessorAffinity
             }
 
             one[word] = left & (0 - left);
-            return Libc.sched_setaffinity(0, Words * sizeof(ulong), one) == 0;
+            return true;
         }
 
         return false;

@@ -25,9 +25,13 @@ internal static class BenchLocalCommand
             HelpName = "N",
             DefaultValueFactory = _ => defaults.Iterations,
         };
+        Option<bool> pin = new("--pin")
+        {
+            Description = "Keep the two programs on a processor each",
+        };
         Command command = new("local", "Memory handed to another program by descriptor, beside copies")
         {
-            size, iterations,
+            size, iterations, pin,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -35,6 +39,7 @@ internal static class BenchLocalCommand
             {
                 SizeBytes = (int)Math.Min(parsed.GetValue(size) ?? defaults.SizeBytes, int.MaxValue),
                 Iterations = parsed.GetValue(iterations),
+                Pins = parsed.GetValue(pin),
             };
             try
             {

@@ -115,6 +115,11 @@ public enum BrokerOperation : ushort
     SetDeadline = 39,
 
     /// <summary>
+    /// As <see cref="ImportAndMap"/>, by who has the pages: they came with the descriptor. Answered by what names them.
+    /// </summary>
+    ImportWithPages = 40,
+
+    /// <summary>
     /// Begins to use a buffer by a device of the program's own, which stops when told; answered by a number.
     /// </summary>
     Attach = 48,

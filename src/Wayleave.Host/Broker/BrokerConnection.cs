@@ -197,6 +197,7 @@ internal sealed class BrokerConnection(
             BrokerOperation.Describe => _buffers.TryDescribe(ref body, ref reply),
             BrokerOperation.Revoke => _buffers.TryRevoke(ref body, ref reply),
             BrokerOperation.ImportAndMap => _buffers.TryImportAndMap(ref body, ref reply, descriptors[0]),
+            BrokerOperation.ImportWithPages => _buffers.TryImportWithPages(ref body, ref reply, descriptors[0]),
             BrokerOperation.ReadProof => _buffers.TryReadProof(ref body, ref reply),
             BrokerOperation.ExportFence => _syncs.TryExport(ref body, ref reply),
             BrokerOperation.ImportFence => _syncs.TryImport(ref body, descriptors[0]),
@@ -234,8 +235,8 @@ internal sealed class BrokerConnection(
     // How many come with a request: of most none.
     private static (int Fewest, int Most) DescriptorsOf(BrokerOperation operation) => operation switch
     {
-        BrokerOperation.Import or BrokerOperation.ImportAndMap or BrokerOperation.ImportFence
-            or BrokerOperation.DescribeFence or BrokerOperation.SetDeadline => (1, 1),
+        BrokerOperation.Import or BrokerOperation.ImportAndMap or BrokerOperation.ImportWithPages
+            or BrokerOperation.ImportFence or BrokerOperation.DescribeFence or BrokerOperation.SetDeadline => (1, 1),
         BrokerOperation.MergeFences => (2, 2),
         BrokerOperation.Copy or BrokerOperation.Submit => (0, MessageSocket.DescriptorsMax),
         _ => (0, 0),

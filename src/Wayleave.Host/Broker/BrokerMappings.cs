@@ -35,8 +35,23 @@ internal sealed class BrokerMappings(HostContext context, BrokerPrograms program
     /// <exception cref="WayleaveException">EOPNOTSUPP, ENODEV, EDQUOT.</exception>
     public (FileDescriptor Pages, BrokerMapping Mapping) Map(BrokerProgram program, BrokerBuffer buffer)
     {
+        BrokerMapping made = Open(program, buffer);
+        try
+        {
+            return (buffer.FixedPages!.OpenForOthers(), made);
+        }
+        catch (LinuxException e)
+        {
+            LetGo(made);
+            throw ErrnoMap.ToException(e, $"map {buffer.Shared.Name}");
+        }
+    }
+
+    /// <summary>The account of a mapping that the program makes of pages that it has, or is about to get.</summary>
+    /// <exception cref="WayleaveException">EOPNOTSUPP, ENODEV, EDQUOT.</exception>
+    public BrokerMapping Open(BrokerProgram program, BrokerBuffer buffer)
+    {
         string operation = $"map {buffer.Shared.Name}";
-        BrokerMapping made;
         using (context.Enter())
         {
             program.Ledger.Take(BrokerAccount.Mappings, operation);
@@ -59,18 +74,9 @@ internal sealed class BrokerMappings(HostContext context, BrokerPrograms program
                 });
             }
 
-            made = new BrokerMapping(mapping!, buffer, program);
+            BrokerMapping made = new(mapping!, buffer, program);
             buffer.Mappings.Add(made);
-        }
-
-        try
-        {
-            return (buffer.FixedPages!.OpenForOthers(), made);
-        }
-        catch (LinuxException e)
-        {
-            LetGo(made);
-            throw ErrnoMap.ToException(e, operation);
+            return made;
         }
     }
 

@@ -6,6 +6,7 @@ using Wayleave.Core.Retirement;
 using Wayleave.Host.Control;
 using Wayleave.Host.Objects;
 using Wayleave.Linux;
+using Wayleave.Linux.Sharing;
 
 namespace Wayleave.Host.Broker;
 
@@ -89,9 +90,7 @@ internal sealed class BufferRequests(BrokerSession session)
         }
 
         BrokerBuffer buffer = Store.Buffers.Import(Program, descriptor);
-        reply.Body.WriteUInt32(Number(buffer));
-        reply.Body.WriteUInt64(buffer.Shared.SizeBytes);
-        reply.Body.WriteName(buffer.Shared.Name);
+        Describe(ref reply, (buffer, Number(buffer)));
         return true;
     }
 
@@ -119,7 +118,6 @@ internal sealed class BufferRequests(BrokerSession session)
         return true;
     }
 
-    // Two steps, and all or nothing for the program: a map that is refused gives the number back.
     public bool TryImportAndMap(ref BrokerReader body, ref BrokerReply reply, FileDescriptor descriptor)
     {
         if (!body.IsEnd)
@@ -127,12 +125,43 @@ internal sealed class BufferRequests(BrokerSession session)
             return false;
         }
 
+        FileDescriptor? pages = null;
+        Describe(ref reply, ImportFor(descriptor, (buffer, number) =>
+        {
+            (pages, BrokerMapping mapping) = Store.Mappings.Map(Program, buffer);
+            session.Add(number, mapping);
+        }));
+        reply.Descriptor = pages;
+        return true;
+    }
+
+    // Whoever sent the program the buffer has sent the pages too, and the program maps them while it is asking. They
+    // were on the sender's account until now; which they are the program hears from here.
+    public bool TryImportWithPages(ref BrokerReader body, ref BrokerReply reply, FileDescriptor descriptor)
+    {
+        if (!body.IsEnd)
+        {
+            return false;
+        }
+
+        (BrokerBuffer buffer, uint number) = ImportFor(descriptor, (buffer, number) =>
+            session.Add(number, Store.Mappings.Open(Program, buffer)));
+        Describe(ref reply, (buffer, number));
+        PagesIdentity identity = buffer.FixedPages!.Identity;
+        reply.Body.WriteUInt64(identity.Device);
+        reply.Body.WriteUInt64(identity.Inode);
+        return true;
+    }
+
+    // Two steps, and all or nothing for the program: a map that is refused gives the number back.
+    private (BrokerBuffer Buffer, uint Number) ImportFor(FileDescriptor descriptor, Action<BrokerBuffer, uint> map)
+    {
         BrokerBuffer buffer = Store.Buffers.Import(Program, descriptor);
         uint number = Number(buffer);
         try
         {
-            (reply.Descriptor, BrokerMapping mapping) = Store.Mappings.Map(Program, buffer);
-            session.Add(number, mapping);
+            map(buffer, number);
+            return (buffer, number);
         }
         catch
         {
@@ -140,11 +169,13 @@ internal sealed class BufferRequests(BrokerSession session)
             Store.Buffers.Close(Program, buffer);
             throw;
         }
+    }
 
-        reply.Body.WriteUInt32(number);
-        reply.Body.WriteUInt64(buffer.Shared.SizeBytes);
-        reply.Body.WriteName(buffer.Shared.Name);
-        return true;
+    private static void Describe(ref BrokerReply reply, (BrokerBuffer Buffer, uint Number) imported)
+    {
+        reply.Body.WriteUInt32(imported.Number);
+        reply.Body.WriteUInt64(imported.Buffer.Shared.SizeBytes);
+        reply.Body.WriteName(imported.Buffer.Shared.Name);
     }
 
     public bool TryDescribe(ref BrokerReader body, ref BrokerReply reply)

@@ -26,6 +26,9 @@ public sealed unsafe class SharedPages : IDisposable
 
     public long LengthBytes { get; }
 
+    /// <summary>By which whoever is sent pages can tell that they are these.</summary>
+    public PagesIdentity Identity { get; private init; }
+
     /// <summary>Whether this kernel grants leases on a memfd; without, nobody can be proven to be gone.</summary>
     public bool CanAsk { get; private init; }
 
@@ -38,7 +41,16 @@ public sealed unsafe class SharedPages : IDisposable
         try
         {
             asker = Open(file, name);
-            SharedPages made = new(name, file, asker, lengthBytes) { CanAsk = IsAlone(asker) == Errno.Success };
+            if (!PagesIdentity.TryRead(file, out PagesIdentity identity, out _))
+            {
+                LinuxException.Throw("statx", name);
+            }
+
+            SharedPages made = new(name, file, asker, lengthBytes)
+            {
+                CanAsk = IsAlone(asker) == Errno.Success,
+                Identity = identity,
+            };
 
             // No seal is added by those who get it: one against writing would keep us from punching.
             return Libc.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL) < 0 || Libc.fchmod(file, 0) < 0

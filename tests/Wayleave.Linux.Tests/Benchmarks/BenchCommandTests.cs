@@ -65,14 +65,14 @@ public sealed class BenchCommandTests
     [Fact]
     public async Task A_buffer_is_handed_to_another_program_and_copied_there()
     {
-        JsonElement report = await RunAsync(["local", "--size", "64KiB", "--iterations", "20"]);
+        JsonElement report = await RunAsync(["local", "--size", "64KiB", "--iterations", "20", "--pin"]);
         Assert.Equal("wayleave.bench-local/1", report.GetProperty("schema").GetString());
         Dictionary<string, JsonElement> results =
             report.GetProperty("results").EnumerateArray().ToDictionary(r => r.GetProperty("name").GetString()!);
         string[] expected =
         [
             "export", "import_and_map", "first_byte", "hand_over", "touch", "unmap_and_close", "copy", "copy_mapped",
-            "ring", "ring_copy", "rested_import_and_map", "rested_hand_over",
+            "ring", "ring_copy", "rested_import_and_map", "rested_hand_over", "hand_over_alone", "import_with_pages",
         ];
         Assert.Subset(results.Keys.ToHashSet(), expected.ToHashSet());
         Assert.All(results.Values, r => Assert.Equal(20, r.GetProperty("latency").GetProperty("count").GetInt32()));

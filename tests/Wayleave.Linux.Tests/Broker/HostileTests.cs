@@ -51,6 +51,7 @@ public sealed class HostileTests : BrokerTest
         {
             Assert.Equal(Errno.EINVAL, Refusal(() => client.Import(kind)));
             Assert.Equal(Errno.EINVAL, Refusal(() => client.ImportAndMap(kind, out _)));
+            Assert.Equal(Errno.EINVAL, Refusal(() => client.ImportAndMap(kind, kind, out _)));
             Assert.Equal(Errno.EBADF, Refusal(() => client.Describe(ClientFence.FromDescriptor(kind))));
         }
 

@@ -8,7 +8,7 @@ namespace Wayleave.Linux.Tests.Broker;
 public sealed class StepTests : BrokerTest
 {
     private const int Size = 256 << 10;
-    private const int Steps = 26;
+    private const int Steps = 27;
 
     public static TheoryData<int> AllSteps => [.. Enumerable.Range(1, Steps)];
 
@@ -65,7 +65,7 @@ public sealed class StepTests : BrokerTest
     private async Task<int> RunAsync(ForeignProgram program, int steps, ForeignProgram other, string descriptor)
     {
         int done = 0;
-        int buffer = 0, taken = 0, queue = 0, timeline = 0, nic = 0, ring = 0;
+        int buffer = 0, handle = 0, taken = 0, file = 0, queue = 0, timeline = 0, nic = 0, ring = 0;
         string address = "", key = "";
         Func<Task>[] all =
         [
@@ -74,9 +74,10 @@ public sealed class StepTests : BrokerTest
             async () => buffer = await program.OkAsync($"allocate 1 {Size} 0"),
             async () => await program.OkAsync($"export {buffer}"),
             async () => await program.OkAsync($"map {buffer} {Size}"),
-            async () => taken = await PassAsync(other, int.Parse(descriptor, CultureInfo.InvariantCulture), program),
-            async () => taken = await program.OkAsync($"import {taken}"),
-            async () => await program.OkAsync($"map {taken} {Size} keep"),
+            async () => handle = await PassAsync(other, int.Parse(descriptor, CultureInfo.InvariantCulture), program),
+            async () => taken = await program.OkAsync($"import {handle}"),
+            async () => file = await program.OkAsync($"map {taken} {Size} keep"),
+            async () => await program.OkAsync($"importpaged {handle} {file} {Size}"),
             async () => await program.OkAsync($"copy 1 {buffer} {taken} 4096"),
             async () => queue = await program.OkAsync("queue 1"),
             async () => address = (await program.AskAsync($"bind 1 {buffer}")).Split(' ')[2],

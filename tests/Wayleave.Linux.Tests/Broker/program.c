@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,7 +25,7 @@ enum {
     OP_PROOF, OP_EXPORT_FENCE, OP_IMPORT_FENCE, OP_DESCRIBE_FENCE, OP_MERGE, OP_COPY, OP_QUEUE, OP_BIND, OP_UNBIND,
     OP_SUBMIT, OP_REGISTER, OP_QUEUE_PAIR, OP_CONNECT, OP_TIMELINE, OP_FENCE, OP_ADVANCE, OP_POST,
     OP_COMPLETIONS = 29, OP_RING = 33, OP_ATTACH,
-    OP_ATTACH_QUEUE = 36
+    OP_ATTACH_QUEUE = 36, OP_IMPORT_PAGED = 40
 };
 
 enum { FDS_MAX = 16 };
@@ -306,6 +307,19 @@ static void run(char *line)
     } else if (!strcmp(word, "import")) {
         begin(OP_IMPORT);
         if (ask(atoi(a), NULL) == 0) printf("ok %u %llu\n", get32(0), (unsigned long long)get64(4));
+    } else if (!strcmp(word, "importpaged")) { // DESCRIPTOR PAGES BYTES
+        begin(OP_IMPORT_PAGED);
+        struct stat st;
+        if (ask(atoi(a), NULL) < 0) return;
+        uint64_t device = get64(44), inode = get64(52);
+        if (fstat(atoi(b), &st) < 0 || st.st_ino != inode
+            || (((uint64_t)major(st.st_dev) << 32) | minor(st.st_dev)) != device) {
+            printf("error %d pages\n", EINVAL);
+            return;
+        }
+        mapped_bytes = strtoull(c, NULL, 10);
+        mapped = mmap(NULL, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, atoi(b), 0);
+        printf(mapped == MAP_FAILED ? "error %d mmap\n" : "ok %u\n", mapped == MAP_FAILED ? errno : (int)get32(0));
     } else if (!strcmp(word, "close")) {
         begin(OP_CLOSE); put32((uint32_t)atoi(a));
         if (ask(-1, NULL) == 0) printf("ok\n");

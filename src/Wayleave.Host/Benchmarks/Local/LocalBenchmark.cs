@@ -12,7 +12,8 @@ namespace Wayleave.Host.Benchmarks.Local;
 // Two processes. This one has the host and the program that exports; the other imports, and takes the times of what it
 // does itself. A hand-over begins before the descriptor is sent and ends when the importer has read the first byte:
 // both look at one clock, the machine's. It is measured as fast as one can follow the other, as those that it is held
-// against measure, and again with nothing done for milliseconds before each, when everybody has gone to sleep.
+// against measure, and again with nothing done for milliseconds before each, when everybody has gone to sleep. Both by
+// the descriptor alone and with the pages beside it, in turns.
 
 /// <summary>
 /// Measures what it costs to hand memory to another program by descriptor, beside copies: <c>wayleave bench local</c>.
@@ -86,50 +87,71 @@ public sealed class LocalBenchmark
     {
         ClientDevice device = _client.OpenDevice("gpu0");
         using ClientBuffer buffer = device.Allocate("bench", (ulong)_options.SizeBytes);
-        using ClientMapping mapping = buffer.Map();
+        using ClientMapping mapping = buffer.Map(keepsPages: true);
         new Random(1).NextBytes(mapping.Memory.Span);
         List<LocalBenchmarkResult> results = [];
-        HandOver(buffer, mapping.Memory, results, cancellation);
+        if (_options.Pins)
+        {
+            LocalMessages.Send(_peer, [(long)LocalVerb.Stay, 0, 0, 0]);
+            ProcessorAffinity.TryKeepProcessOn(1);
+        }
+
+        HandOver(buffer, mapping, results, cancellation);
         Copy(buffer, mapping.Memory, results, cancellation);
         Ring(results, cancellation);
         return results;
     }
 
     private void HandOver(
-        ClientBuffer buffer, Memory<byte> memory, List<LocalBenchmarkResult> results, CancellationToken cancellation)
+        ClientBuffer buffer, ClientMapping mapping, List<LocalBenchmarkResult> results, CancellationToken cancellation)
     {
-        HandOverTimes times = new(), rested = new();
+        HandOverTimes alone = new(), paged = new(), restedAlone = new(), restedPaged = new();
         for (int round = -WarmUps; round < _options.Iterations; round++)
         {
-            HandOverOnce(buffer, memory, times, round, cancellation);
+            HandOverOnce(buffer, mapping, sendsPages: false, alone, round, cancellation);
+            HandOverOnce(buffer, mapping, sendsPages: true, paged, round, cancellation);
         }
 
         for (int round = -1; round < Math.Min(_options.Iterations, RestedMax); round++)
         {
             Thread.Sleep(s_rest);
-            HandOverOnce(buffer, memory, rested, round, cancellation);
+            HandOverOnce(buffer, mapping, sendsPages: false, restedAlone, round, cancellation);
+            Thread.Sleep(s_rest);
+            HandOverOnce(buffer, mapping, sendsPages: true, restedPaged, round, cancellation);
         }
 
-        results.Add(Result("export", "a descriptor for the buffer", times.Export));
-        results.Add(Result("import_and_map", "imported and mapped", times.Mapped));
-        results.Add(Result("first_byte", "the same until the first byte is read", times.First));
-        results.Add(Result("hand_over", "descriptor sent, until the first byte is read there", times.HandedOver));
-        results.Add(Result("touch", "every page read for the first time", times.Touched));
-        results.Add(Result("unmap_and_close", "let go", times.LetGo));
-        results.Add(Result("rested_import_and_map", "imported and mapped, all asleep before", rested.Mapped));
-        results.Add(Result("rested_hand_over", "handed over, all asleep before", rested.HandedOver));
+        results.Add(Result("export", "a descriptor for the buffer", alone.Export));
+        results.Add(Result("import_and_map", "imported and mapped", alone.Mapped));
+        results.Add(Result("first_byte", "the same until the first byte is read", alone.First));
+        results.Add(Result(
+            "hand_over_alone", "descriptor sent, until the first byte is read there", alone.HandedOver));
+        results.Add(Result("import_with_pages", "imported and mapped, by pages that came with it", paged.Mapped));
+        results.Add(Result(
+            "hand_over", "descriptor and pages sent, until the first byte is read there", paged.HandedOver));
+        results.Add(Result("touch", "every page read for the first time", alone.Touched));
+        results.Add(Result("unmap_and_close", "let go", alone.LetGo));
+        results.Add(Result("rested_import_and_map", "imported and mapped, all asleep before", restedAlone.Mapped));
+        results.Add(Result(
+            "rested_hand_over_alone", "handed over by descriptor alone, all asleep before", restedAlone.HandedOver));
+        results.Add(Result("rested_hand_over", "handed over with pages, all asleep before", restedPaged.HandedOver));
     }
 
     private void HandOverOnce(
-        ClientBuffer buffer, Memory<byte> memory, HandOverTimes times, int round, CancellationToken cancellation)
+        ClientBuffer buffer,
+        ClientMapping mapping,
+        bool sendsPages,
+        HandOverTimes times,
+        int round,
+        CancellationToken cancellation)
     {
         cancellation.ThrowIfCancellationRequested();
         Span<long> one = stackalloc long[3], two = stackalloc long[2];
-        BitConverter.TryWriteBytes(memory.Span, (long)round);
+        BitConverter.TryWriteBytes(mapping.Memory.Span, (long)round);
         long start = Stopwatch.GetTimestamp();
         using FileDescriptor descriptor = buffer.Export();
+        FileDescriptor[] sent = sendsPages ? [descriptor, mapping.Pages!] : [descriptor];
         long exported = Stopwatch.GetTimestamp();
-        LocalMessages.Send(_peer, [(long)LocalVerb.HandOver, round, 0, 0], descriptor);
+        LocalMessages.Send(_peer, [(long)LocalVerb.HandOver, round, 0, 0], sent);
         LocalMessages.Receive(_peer, one);
         LocalMessages.Receive(_peer, two);
         Keep(times.Export, exported - start, round);

@@ -11,6 +11,12 @@ public sealed record LocalBenchmarkOptions
     /// <summary>Operations that count; a tenth as many go before.</summary>
     public int Iterations { get; init; } = 2000;
 
+    /// <summary>
+    /// Whether the importer stays on one processor, and the host with the program that exports on another, where there
+    /// are two.
+    /// </summary>
+    public bool Pins { get; init; }
+
     /// <summary>Throws when the values do not work together, naming every problem at once.</summary>
     /// <exception cref="ArgumentException">One or more values are out of range.</exception>
     public void Validate()

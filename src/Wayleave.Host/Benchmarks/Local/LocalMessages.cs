@@ -10,7 +10,8 @@ namespace Wayleave.Host.Benchmarks.Local;
 internal enum LocalVerb
 {
     /// <summary>
-    /// A descriptor comes with it: import and map it, answer, then touch and unmap it and answer again.
+    /// A descriptor comes with it, and may bring its pages: import and map it, answer, then touch and unmap it and
+    /// answer again.
     /// </summary>
     HandOver = 1,
 
@@ -19,6 +20,9 @@ internal enum LocalVerb
 
     /// <summary>Open a ring, and measure commands in it one by one.</summary>
     Ring = 3,
+
+    /// <summary>All threads stay on the first processor from now on.</summary>
+    Stay = 4,
 }
 
 /// <summary>Numbers in one message, between two processes of this program.</summary>
@@ -36,15 +40,14 @@ internal static class LocalMessages
     }
 
     /// <summary>
-    /// Waits for numbers, and a descriptor if one comes with them; looks for so long before it sleeps.
+    /// Waits for numbers, and what descriptors come with them; looks for so long before it sleeps.
     /// </summary>
     /// <returns>False when the other process has closed its end.</returns>
     public static bool TryReceive(
-        MessageSocket socket, Span<long> numbers, out FileDescriptor? descriptor, TimeSpan spin = default)
+        MessageSocket socket, Span<long> numbers, out FileDescriptor[] descriptors, TimeSpan spin = default)
     {
         Span<byte> bytes = stackalloc byte[(NumbersMax + 1) * sizeof(long)];
-        Errno errno = socket.Receive(bytes, out int length, out FileDescriptor[] received, spin);
-        descriptor = received.Length > 0 ? received[0] : null;
+        Errno errno = socket.Receive(bytes, out int length, out descriptors, spin);
         if (errno != Errno.Success || length == 0)
         {
             return false;

@@ -24,30 +24,40 @@ public static class LocalPeer
         using MessageSocket socket = MessageSocket.Connect(meeting);
         using BrokerClient client = BrokerClient.Connect(broker, "bench local");
         Span<long> command = stackalloc long[4];
-        while (LocalMessages.TryReceive(socket, command, out FileDescriptor? descriptor, s_spin))
+        while (LocalMessages.TryReceive(socket, command, out FileDescriptor[] descriptors, s_spin))
         {
-            using (descriptor)
+            try
             {
                 switch ((LocalVerb)command[0])
                 {
                     case LocalVerb.HandOver:
-                        HandOver(socket, client, descriptor!, command[1]);
+                        HandOver(socket, client, descriptors, command[1]);
                         break;
                     case LocalVerb.Copy:
-                        Copy(socket, client, descriptor!, (int)command[1], (int)command[2], (nuint)command[3]);
+                        Copy(socket, client, descriptors[0], (int)command[1], (int)command[2], (nuint)command[3]);
+                        break;
+                    case LocalVerb.Stay:
+                        ProcessorAffinity.TryKeepProcessOn(0);
                         break;
                     default:
                         Ring(socket, client, (int)command[1]);
                         break;
                 }
             }
+            finally
+            {
+                Array.ForEach(descriptors, d => d.Dispose());
+            }
         }
     }
 
-    private static void HandOver(MessageSocket socket, BrokerClient client, FileDescriptor descriptor, long stamp)
+    private static void HandOver(MessageSocket socket, BrokerClient client, FileDescriptor[] came, long stamp)
     {
         long start = Stopwatch.GetTimestamp();
-        ClientBuffer buffer = client.ImportAndMap(descriptor, out ClientMapping mapping);
+        ClientMapping mapping;
+        ClientBuffer buffer = came is [{ } descriptor, { } pages]
+            ? client.ImportAndMap(descriptor, pages, out mapping)
+            : client.ImportAndMap(came[0], out mapping);
         long mapped = Stopwatch.GetTimestamp();
         Span<byte> bytes = mapping.Memory.Span;
         long seen = BitConverter.ToInt64(bytes);
