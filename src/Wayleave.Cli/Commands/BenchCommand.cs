@@ -59,12 +59,16 @@ internal static class BenchCommand
         {
             Description = "Run a round of udp-limit before each round, and print the median ratio",
         };
+        Option<bool> withOne = new("--with-one")
+        {
+            Description = "Run a round with one queue pair, 64 deep, before each round, and print the median ratio",
+        };
         Option<long?> socketBuffer = Parsing.SizeOption(
             "--socket-buffer", "SO_RCVBUF and SO_SNDBUF to ask for; 0 for what a host asks for (default 208KiB)");
         Option<FaultOptions?> faults = Parsing.FaultsOption();
         Command command = new(Benchmark.NameOf(test), description)
         {
-            size, region, mtu, pairs, depth, iterations, duration, rounds, withLimit, socketBuffer, faults,
+            size, region, mtu, pairs, depth, iterations, duration, rounds, withLimit, withOne, socketBuffer, faults,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -79,6 +83,7 @@ internal static class BenchCommand
                 Duration = parsed.GetValue(duration) ?? defaults.Duration,
                 Rounds = parsed.GetValue(rounds),
                 WithLimit = parsed.GetValue(withLimit),
+                WithOne = parsed.GetValue(withOne),
                 SocketBufferBytes =
                     ReadInt(parsed.GetValue(socketBuffer), "--socket-buffer") ?? defaults.SocketBufferBytes,
                 Faults = parsed.GetValue(faults),

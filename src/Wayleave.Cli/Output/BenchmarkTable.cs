@@ -110,6 +110,11 @@ internal static class BenchmarkTable
             output.WriteLine($" udp-limit {Fixed(limit / Mebibyte, 2)} MiB/sec, median ratio {Fixed(ratio, 2)}");
         }
 
+        if (report.Bandwidth is { MedianOneRatio: { } oneRatio, MedianOneBytesPerS: { } one })
+        {
+            output.WriteLine($" one queue pair {Fixed(one / Mebibyte, 2)} MiB/sec, median ratio {Fixed(oneRatio, 2)}");
+        }
+
         if (report.SocketDrops is { } drops)
         {
             output.WriteLine($" {Text(report.Retransmits ?? 0)} packets sent again, {Text(drops)} dropped at a socket");

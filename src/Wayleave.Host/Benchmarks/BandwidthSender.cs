@@ -13,8 +13,7 @@ internal sealed class BandwidthSender
     private readonly EndMessage _peer;
     private readonly BenchmarkOptions _options;
     private readonly WorkRequestOpcode _opcode;
-    private readonly int[] _inFlight;
-    private readonly Dictionary<uint, int> _pairOf = [];
+    private readonly Queue<int> _free; // queue pairs, each as often as it has room for a request
     private readonly ulong _slots;
     private ulong _next;
 
@@ -27,10 +26,11 @@ internal sealed class BandwidthSender
             BenchmarkTest.SendBw => WorkRequestOpcode.Send,
             _ => WorkRequestOpcode.RdmaWrite,
         };
-        _inFlight = new int[end.Pairs.Length];
-        for (int i = 0; i < end.Pairs.Length; i++)
+        int capacity = end.Pairs.Length * options.Depth;
+        _free = new Queue<int>(capacity);
+        for (int i = 0; i < capacity; i++)
         {
-            _pairOf.Add(end.Pairs[i].QpNumber, i);
+            _free.Enqueue(i % end.Pairs.Length);
         }
 
         _slots = (ulong)(options.EffectiveRegionBytes / options.SizeBytes);
@@ -49,13 +49,10 @@ internal sealed class BandwidthSender
         bool stopping = false;
         while (!stopping || completed < posted)
         {
-            for (int i = 0; i < _inFlight.Length && !stopping; i++)
+            while (!stopping && (iterations == 0 || posted < iterations) && _free.TryDequeue(out int pair))
             {
-                while (_inFlight[i] < _options.Depth && (iterations == 0 || posted < iterations))
-                {
-                    Post(i);
-                    posted++;
-                }
+                Post(pair);
+                posted++;
             }
 
             _end.Nic.Driver.TryProgress();
@@ -63,7 +60,7 @@ internal sealed class BandwidthSender
             foreach (ref readonly WorkCompletion completion in batch[..count])
             {
                 ThrowIfFailed(completion);
-                _inFlight[_pairOf[completion.QpNumber]]--;
+                _free.Enqueue((int)completion.WrId);
             }
 
             completed += count;
@@ -87,6 +84,7 @@ internal sealed class BandwidthSender
         ulong offset = _next++ % _slots * (ulong)_options.SizeBytes;
         SendWorkRequest request = new()
         {
+            WrId = (ulong)pair,
             Opcode = _opcode,
             Flags = SendFlags.Signaled,
             RemoteAddress = _peer.Address + offset,
@@ -95,6 +93,5 @@ internal sealed class BandwidthSender
         Errno errno = _end.Pairs[pair].PostSend(
             request, new Sge(_end.Region.Iova + offset, (uint)_options.SizeBytes, _end.Region.Key));
         errno.ThrowIfFailed("measure bandwidth: post");
-        _inFlight[pair]++;
     }
 }

@@ -40,15 +40,21 @@ public sealed class Benchmark : IAsyncDisposable
         ArgumentNullException.ThrowIfNull(options);
         ArgumentNullException.ThrowIfNull(passiveCommand);
         options.Validate();
-        PassiveProcess passive = PassiveProcess.Start(passiveCommand);
-        await using Benchmark benchmark = new(options, passive, cancellation);
+        await using Benchmark benchmark = new(options, PassiveProcess.Start(passiveCommand), cancellation);
         await benchmark.OpenAsync().ConfigureAwait(false);
+        if (options.WithOne)
+        {
+            await using Benchmark one = new(options.One, PassiveProcess.Start(passiveCommand), cancellation);
+            await one.OpenAsync().ConfigureAwait(false);
+            return await benchmark.RunBandwidthAsync(one).ConfigureAwait(false);
+        }
+
         return options.Test switch
         {
             BenchmarkTest.UdpLimit => await benchmark.RunLimitAsync().ConfigureAwait(false),
             BenchmarkTest.Revoke => await benchmark.RunTakeBacksAsync().ConfigureAwait(false),
             BenchmarkTest.WriteLat or BenchmarkTest.SendLat => await benchmark.RunLatencyAsync().ConfigureAwait(false),
-            _ => await benchmark.RunBandwidthAsync().ConfigureAwait(false),
+            _ => await benchmark.RunBandwidthAsync(one: null).ConfigureAwait(false),
         };
     }
 
@@ -97,20 +103,27 @@ public sealed class Benchmark : IAsyncDisposable
         }
     }
 
-    private async Task<BenchmarkReport> RunBandwidthAsync()
+    private async Task<BenchmarkReport> RunBandwidthAsync(Benchmark? one)
     {
         BandwidthSender sender = new(End, Peer, _options);
+        BandwidthSender? senderOfOne = one is null ? null : new(one.End, one.Peer, one._options);
         List<BenchmarkRound> rounds = [];
         await RunRoundAsync(sender.Run, s_warmUp, 0, new Totals()).ConfigureAwait(false);
+        if (one is not null)
+        {
+            await one.RunRoundAsync(senderOfOne!.Run, s_warmUp, 0, new Totals()).ConfigureAwait(false);
+        }
+
         Totals totals = await MeasureEmptyRoundAsync().ConfigureAwait(false);
         for (int i = 0; i < _options.Rounds; i++)
         {
             (double Sent, double Arrived)? limit = _options.WithLimit
                 ? await MeasureLimitAsync(_options.Duration).ConfigureAwait(false)
                 : null;
-            (long operations, TimeSpan elapsed) = await RunRoundAsync(
-                sender.Run, _options.Duration, _options.Iterations, totals).ConfigureAwait(false);
-            double rate = operations * (double)_options.SizeBytes / elapsed.TotalSeconds;
+            double? rateOfOne = one is not null
+                ? (await one.MeasureAsync(senderOfOne!, new Totals()).ConfigureAwait(false)).BytesPerS
+                : null;
+            (long operations, double rate) = await MeasureAsync(sender, totals).ConfigureAwait(false);
             rounds.Add(new BenchmarkRound
             {
                 Operations = operations,
@@ -118,10 +131,19 @@ public sealed class Benchmark : IAsyncDisposable
                 LimitBytesPerS = limit?.Arrived,
                 LimitSentBytesPerS = limit?.Sent,
                 Ratio = rate / limit?.Arrived,
+                OneBytesPerS = rateOfOne,
+                OneRatio = rate / rateOfOne,
             });
         }
 
         return Report(totals) with { Rounds = rounds, Bandwidth = SummarizeBandwidth(rounds) };
+    }
+
+    private async Task<(long Operations, double BytesPerS)> MeasureAsync(BandwidthSender sender, Totals totals)
+    {
+        (long operations, TimeSpan elapsed) = await RunRoundAsync(
+            sender.Run, _options.Duration, _options.Iterations, totals).ConfigureAwait(false);
+        return (operations, operations * (double)_options.SizeBytes / elapsed.TotalSeconds);
     }
 
     private BandwidthResult SummarizeBandwidth(List<BenchmarkRound> rounds)
@@ -137,6 +159,8 @@ public sealed class Benchmark : IAsyncDisposable
                 ? Samples.Median(rounds.Select(r => r.LimitBytesPerS!.Value))
                 : null,
             MedianRatio = _options.WithLimit ? Samples.Median(rounds.Select(r => r.Ratio!.Value)) : null,
+            MedianOneBytesPerS = _options.WithOne ? Samples.Median(rounds.Select(r => r.OneBytesPerS!.Value)) : null,
+            MedianOneRatio = _options.WithOne ? Samples.Median(rounds.Select(r => r.OneRatio!.Value)) : null,
         };
     }
 

@@ -34,6 +34,7 @@ public enum BenchmarkTest
 public sealed record BenchmarkOptions
 {
     private const int QueuePairsMax = 1024;
+    private const int DepthDefault = 64;
     private const long RegionBytesMax = 1L << 30;
     private const int UnprivilegedBufferBytes = 212_992; // net.core.rmem_max and wmem_max, unless somebody changed them
 
@@ -54,7 +55,7 @@ public sealed record BenchmarkOptions
     public int QueuePairs { get; init; } = 1;
 
     /// <summary>Work requests in flight per queue pair.</summary>
-    public int Depth { get; init; } = 64;
+    public int Depth { get; init; } = DepthDefault;
 
     /// <summary>
     /// Operations of one round; 0 to run for <see cref="Duration"/> instead. Revoke: take-backs of the whole test.
@@ -69,6 +70,12 @@ public sealed record BenchmarkOptions
 
     /// <summary>Runs a round of <see cref="BenchmarkTest.UdpLimit"/> before each round, for the ratio.</summary>
     public bool WithLimit { get; init; }
+
+    /// <summary>
+    /// Runs a round with one queue pair of the usual depth before each round, between two processes of its own, for the
+    /// ratio.
+    /// </summary>
+    public bool WithOne { get; init; }
 
     /// <summary>
     /// SO_RCVBUF and SO_SNDBUF to ask for; 0 for what hosts ask for, which root gets and other users as far as
@@ -97,6 +104,10 @@ public sealed record BenchmarkOptions
     /// <summary><see cref="RegionBytes"/> with its default filled in.</summary>
     public long EffectiveRegionBytes => RegionBytes != 0 ? RegionBytes : Math.Max(4L << 20, SizeBytes);
 
+    /// <summary>What a round of <see cref="WithOne"/> runs with.</summary>
+    internal BenchmarkOptions One =>
+        this with { QueuePairs = 1, Depth = DepthDefault, WithOne = false, WithLimit = false };
+
     public bool IsLatency => Test is BenchmarkTest.WriteLat or BenchmarkTest.SendLat;
 
     /// <exception cref="ArgumentException">Names every problem at once.</exception>
@@ -120,9 +131,9 @@ public sealed record BenchmarkOptions
             Duration > TimeSpan.Zero && Duration <= TimeSpan.FromHours(1),
             $"a round lasts more than nothing and at most an hour, not {Duration}");
         Check(Rounds is >= 1 and <= 10_000, $"there can be 1 to 10000 rounds, not {Rounds}");
-        Check(
-            !WithLimit || Test is BenchmarkTest.WriteBw or BenchmarkTest.ReadBw or BenchmarkTest.SendBw,
-            "the limit is one of bandwidth");
+        bool isBandwidth = Test is BenchmarkTest.WriteBw or BenchmarkTest.ReadBw or BenchmarkTest.SendBw;
+        Check(!WithLimit || isBandwidth, "the limit is one of bandwidth");
+        Check(!WithOne || isBandwidth, "many queue pairs and one are compared in bandwidth");
         Check(SocketBufferBytes >= 0, $"the socket buffer cannot be negative: {SocketBufferBytes}");
         CheckAddress(ActiveAddress);
         CheckAddress(PassiveAddress);

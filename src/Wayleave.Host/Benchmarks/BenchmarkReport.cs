@@ -77,6 +77,12 @@ public sealed record BenchmarkRound
     /// <summary>What the sender of the limit got rid of; the difference was dropped at the receive buffer.</summary>
     public double? LimitSentBytesPerS { get; init; }
 
+    /// <summary>Of the round with one queue pair just before.</summary>
+    public double? OneBytesPerS { get; init; }
+
+    /// <summary><see cref="BytesPerS"/> by <see cref="OneBytesPerS"/>.</summary>
+    public double? OneRatio { get; init; }
+
     public double? MedianUs { get; init; }
 }
 
@@ -95,6 +101,11 @@ public sealed record BandwidthResult
 
     /// <summary>Median of the rounds' ratios.</summary>
     public double? MedianRatio { get; init; }
+
+    public double? MedianOneBytesPerS { get; init; }
+
+    /// <summary>Median of the rounds' ratios to one queue pair.</summary>
+    public double? MedianOneRatio { get; init; }
 }
 
 public sealed record LatencyResult

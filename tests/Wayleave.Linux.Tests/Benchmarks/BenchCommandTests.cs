@@ -17,6 +17,7 @@ public sealed class BenchCommandTests
     [Theory]
     [InlineData("write-bw", "--size", "64KiB")]
     [InlineData("write-bw", "--size", "5000", "--mtu", "1024", "--qps", "3", "--with-limit")]
+    [InlineData("write-bw", "--size", "64KiB", "--qps", "8", "--depth", "2", "--with-one")]
     [InlineData("read-bw", "--size", "64KiB")]
     [InlineData("send-bw", "--size", "10000")]
     public async Task Bandwidth_is_reported_with_its_allocations_and_drops(string test, params string[] arguments)
@@ -34,6 +35,9 @@ public sealed class BenchCommandTests
         bool hasLimit = arguments.Contains("--with-limit");
         Assert.Equal(hasLimit, bandwidth.TryGetProperty("median_ratio", out _));
         Assert.Equal(hasLimit, report.GetProperty("rounds")[0].TryGetProperty("ratio", out _));
+        bool hasOne = arguments.Contains("--with-one");
+        Assert.Equal(hasOne, bandwidth.TryGetProperty("median_one_ratio", out _));
+        Assert.Equal(hasOne, report.GetProperty("rounds")[0].TryGetProperty("one_bytes_per_s", out _));
     }
 
     [Theory]
