@@ -69,6 +69,15 @@ internal sealed class Peer
     /// <summary>Queue pairs that have asked it whether it is there (<see cref="SilenceProbe"/>).</summary>
     public int Probes { get; set; }
 
+    /// <summary>
+    /// What was sent there until then has been looked at: a path keeps the order, and something that was asked then, by
+    /// whichever queue pair, was answered.
+    /// </summary>
+    public TimeSpan HeardUpTo { get; private set; } = TimeSpan.MinValue;
+
+    /// <summary>A question of that time was answered.</summary>
+    public void NoteHeard(TimeSpan asked) => HeardUpTo = asked > HeardUpTo ? asked : HeardUpTo;
+
     /// <summary>Whose turn it is; changes with every super-packet.</summary>
     public bool ResponsesGoFirst { get; set; }
 

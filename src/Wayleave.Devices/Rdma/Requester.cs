@@ -225,7 +225,7 @@ internal sealed class Requester : SendSide
             return;
         }
 
-        if (Timer.TakeProbe(now))
+        if (!Timer.TakeSilence(now))
         {
             HandleSilence(now);
             return;
@@ -245,13 +245,24 @@ internal sealed class Requester : SendSide
 
     private void HandleSilence(TimeSpan now)
     {
+        TimeSpan askedAt = _port.Options.Defences.WaitsFromQuestions ? _questions.OldestAt : TimeSpan.Zero;
+        TimeSpan patience = _pair.Peer.RoundTrip.Patience;
+        bool isLate = _probe.IsOut || (askedAt < now && now - askedAt >= patience);
+        if (!isLate)
+        {
+            TimeSpan then = askedAt == TimeSpan.MaxValue ? askedAt : askedAt + patience;
+            _port.Timers.Arm(_pair, Timer.LookAgain(now, then));
+            return;
+        }
+
+        Timer.NoteProbe();
         if (!_port.Options.Defences.ProbesKeepCharges)
         {
             _port.Counters.Probes++;
             GoBackAndSend();
             _builder.Probes = true;
         }
-        else if (_probe.TryArm())
+        else if (_probe.TryArm(askedAt))
         {
             _readGapSeen = false; // what the answer says of a READ is news again
             SendOrder.ScheduleProbe(_pair);
@@ -264,7 +275,7 @@ internal sealed class Requester : SendSide
 
     private BuildResult BuildProbe(ref SuperPacket superPacket, TimeSpan now)
     {
-        BuildResult result = _probe.Build(ref superPacket);
+        BuildResult result = _probe.Build(ref superPacket, now);
         if (result == BuildResult.Built)
         {
             _port.Timers.Arm(_pair, Timer.ArmIfStopped(now));

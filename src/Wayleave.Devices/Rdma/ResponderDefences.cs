@@ -95,8 +95,8 @@ public sealed record ResponderDefences
     public bool SkipsSecondAnswers { get; init; } = true;
 
     /// <summary>
-    /// Only a queue pair that is alone at its peer asks by measured round trips; without it, one that waits for its
-    /// turn among others takes that for a silence, and asks though nothing is lost.
+    /// How long an answer is waited for counts from the question; without it, from what was sent first, and a queue
+    /// pair that waits for its turn among others takes that for a silence, and asks though nothing is lost.
     /// </summary>
-    public bool AsksEarlyOnlyAlone { get; init; } = true;
+    public bool WaitsFromQuestions { get; init; } = true;
 }

@@ -89,14 +89,9 @@ internal sealed class RetransmitTimer(QueuePair pair)
     /// <summary>
     /// What was heard may be the answer of a probe, or come from before it; another one soon tells.
     /// </summary>
-    public void ProbeSoon() => _nextProbe = pair.Peer.RoundTrip.ShortPatience(IsAlone);
+    public void ProbeSoon() => _nextProbe = pair.Peer.RoundTrip.ShortPatience;
 
-    // A round trip says when a question is answered. Of several queue pairs that share a window one may have sent a
-    // part of a message, asked nothing, and wait for the others: it is silent for longer, and nothing is lost.
-    private bool IsAlone =>
-        pair.Peer.QueuePairs == 1 || !pair.Port.Options.Defences.AsksEarlyOnlyAlone;
-
-    private TimeSpan FirstProbe => pair.HasPeer ? pair.Peer.RoundTrip.Patience(IsAlone) : TimeSpan.MaxValue;
+    private TimeSpan FirstProbe => pair.HasPeer ? pair.Peer.RoundTrip.Patience : TimeSpan.MaxValue;
 
     public bool TakeAcknowledgeTimeout(TimeSpan now)
     {
@@ -106,19 +101,25 @@ internal sealed class RetransmitTimer(QueuePair pair)
     }
 
     /// <summary>
-    /// What has passed was the time for a probe, and the silence goes on; false when the silence was as long as the
-    /// acknowledge timeout.
+    /// The silence was as long as the acknowledge timeout, and another begins; if not, what has passed was the time for
+    /// a probe.
     /// </summary>
-    public bool TakeProbe(TimeSpan now)
+    public bool TakeSilence(TimeSpan now)
     {
-        if (now >= _silenceEnds)
-        {
-            _silenceEnds = TimeSpan.MaxValue;
-            return false;
-        }
+        bool isOver = now >= _silenceEnds;
+        _silenceEnds = isOver ? TimeSpan.MaxValue : _silenceEnds;
+        return isOver;
+    }
 
-        _nextProbe *= 2;
-        return true;
+    /// <summary>A probe goes out now, the next one after twice the time.</summary>
+    public void NoteProbe() => _nextProbe *= 2;
+
+    /// <summary>It is too soon for a probe: another look then, or as late as one would follow. Returns the deadline.</summary>
+    public TimeSpan LookAgain(TimeSpan now, TimeSpan then)
+    {
+        TimeSpan next = ArmIfStopped(now);
+        _acknowledgeAt = then < next ? then : next;
+        return _acknowledgeAt;
     }
 
     public bool TakeReceiverWait(TimeSpan now)

@@ -14,27 +14,33 @@ internal sealed class RoundTrip(TimeSpan most, TimeSpan? least)
     private long _smoothed; // ticks, 0: nothing was measured
     private long _variation;
 
-    /// <summary>An answer later than that is probably none; by measurement only to whoever is alone there.</summary>
-    public TimeSpan Patience(bool isAlone)
+    /// <summary>An answer later than that is probably none.</summary>
+    public TimeSpan Patience
     {
-        if (!isAlone || least is not { } floor || _smoothed == 0)
+        get
         {
-            return most;
-        }
+            if (least is not { } floor || _smoothed == 0)
+            {
+                return most;
+            }
 
-        long ticks = _smoothed + (VariationShare * _variation);
-        return TimeSpan.FromTicks(Math.Clamp(ticks, Math.Min(floor.Ticks, most.Ticks), most.Ticks));
+            long ticks = _smoothed + (VariationShare * _variation);
+            return TimeSpan.FromTicks(Math.Clamp(ticks, Math.Min(floor.Ticks, most.Ticks), most.Ticks));
+        }
     }
 
     /// <summary>
     /// How long to wait after hearing something that may come from before the question: an answer that is on its way
     /// takes no longer than a round trip.
     /// </summary>
-    public TimeSpan ShortPatience(bool isAlone)
+    public TimeSpan ShortPatience
     {
-        TimeSpan eighth = most / 8;
-        TimeSpan patience = Patience(isAlone);
-        return patience < eighth ? patience : eighth;
+        get
+        {
+            TimeSpan eighth = most / 8;
+            TimeSpan patience = Patience;
+            return patience < eighth ? patience : eighth;
+        }
     }
 
     /// <summary>A question that went out once was answered after that time.</summary>

@@ -25,10 +25,14 @@ internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress p
     /// <summary>How many may be on their way to one socket: their charge is what a window leaves free anyway.</summary>
     public const int PerPeerMax = 16;
 
+    // Of a peer that says nothing to anybody: one tells whether it runs, and another whether the first was lost.
+    private const int PerSilentPeerMax = 2;
+
     private const int PacketBytes = Bth.Size + PacketView.IcrcSize;
 
     private Peer? _counted; // where this one's is counted
     private int _asked; // since something was heard
+    private TimeSpan _sentAt; // the last of them
     private int _stale; // before that, and not answered, or answered once of twice
     private uint _staleEnd; // where what was sent ended then
 
@@ -39,9 +43,11 @@ internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress p
     public bool IsOut => _asked > 0;
 
     /// <summary>The peer has been silent: asks soon, unless many ask there already.</summary>
-    public bool TryArm()
+    /// <param name="askedAt">When the question went out that has no answer.</param>
+    public bool TryArm(TimeSpan askedAt)
     {
-        if (_counted is null && pair.Peer.Probes >= PerPeerMax)
+        int most = pair.Peer.HeardUpTo > askedAt ? PerPeerMax : PerSilentPeerMax;
+        if (_counted is null && pair.Peer.Probes >= most)
         {
             return false;
         }
@@ -56,7 +62,7 @@ internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress p
         return true;
     }
 
-    public BuildResult Build(ref SuperPacket superPacket)
+    public BuildResult Build(ref SuperPacket superPacket, TimeSpan now)
     {
         if (!superPacket.TryReserve(PacketBytes, out Span<byte> packet))
         {
@@ -75,6 +81,7 @@ internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress p
         superPacket.Commit(PacketBytes);
         IsDue = false;
         _asked++;
+        _sentAt = now;
         port.Counters.Probes++;
         return BuildResult.Built;
     }
@@ -97,6 +104,7 @@ internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress p
         }
 
         _asked--;
+        pair.Peer.NoteHeard(_sentAt);
         return true;
     }
 

@@ -15,7 +15,7 @@ namespace Wayleave.Tests.Rdma;
 public class LossyLinkTests
 {
     private const int AreaBytes = 1 << 15;
-    private const int Pairs = 2;
+    private const int Pairs = 4;
 
     [Theory]
     [InlineData(0, 0, 0, 0, 10)]
@@ -112,6 +112,8 @@ public class LossyLinkTests
                 WindowBytes = 24 * 1024,
                 ReadRequestBytes = 4096,
                 SuperPacketSegments = 8,
+                ProbeAfter = ipv6 ? TimeSpan.FromMicroseconds(300) : null,
+                ProbeFloor = TimeSpan.FromMicroseconds(50),
                 Defences = defences,
             };
             _a = new TestNode(ipv6 ? "fd77::1" : "10.77.0.1", 1, Small);
