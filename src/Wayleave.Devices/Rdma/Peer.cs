@@ -152,6 +152,8 @@ internal sealed class QueuePairList(QueuePairListKind kind)
 
     public QueuePair? Head => _head;
 
+    public bool IsSingle => ReferenceEquals(_head, _tail);
+
     public void Add(QueuePair pair)
     {
         ref ListLink link = ref pair.Link(kind);

@@ -62,6 +62,13 @@ public sealed record RdmaDeviceOptions
     /// <summary>An acknowledgement is asked for after this share of the window at the latest.</summary>
     public int AcknowledgeShare { get; init; } = 2;
 
+    /// <summary>
+    /// So many queue pairs to one destination send the first packets of their messages in one super-packet, if they are
+    /// ready anyway; the rest of each message follows in a turn. A First is longer than what comes behind it, so that
+    /// by itself it costs nearly a super-packet for each message. 1 sends each by itself.
+    /// </summary>
+    public int BeginTogether { get; init; } = 8;
+
     /// <summary>The acknowledge timeout is never shorter.</summary>
     public TimeSpan RetransmitFloor { get; init; } = TimeSpan.FromMilliseconds(20);
 
@@ -154,6 +161,7 @@ public sealed record RdmaDeviceOptions
             ReadRequestBytes >= 4096 && ReadRequestBytes % 4096 == 0,
             $"{nameof(ReadRequestBytes)} must be a multiple of 4096, not {ReadRequestBytes}");
         Check(AcknowledgeShare >= 1, $"{nameof(AcknowledgeShare)} must be at least 1, not {AcknowledgeShare}");
+        Check(BeginTogether >= 1, $"{nameof(BeginTogether)} must be at least 1, not {BeginTogether}");
         Check(RetransmitFloor >= TimeSpan.Zero, $"{nameof(RetransmitFloor)} must not be negative: {RetransmitFloor}");
         Check(ProbeAfter is null || ProbeAfter > TimeSpan.Zero, $"{nameof(ProbeAfter)} must be positive: {ProbeAfter}");
         Check(ProbeFloor is null || ProbeFloor > TimeSpan.Zero, $"{nameof(ProbeFloor)} must be positive: {ProbeFloor}");

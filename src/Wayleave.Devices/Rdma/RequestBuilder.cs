@@ -169,6 +169,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
     private bool IsFollowed => !pair.Profile.AsksAtEveryMessage
         && progress.CursorPacket > 0
         && pair.State == QueuePairState.ReadyToSend
+        && pair.Peer.Requests.IsSingle
         && queue.Tail - progress.Cursor > 3 * (progress.Cursor - progress.AskedPosition + 1)
         && !queue[progress.Cursor + 1].IsLocal; // waits for everything before it
 

@@ -70,11 +70,24 @@ internal static class SendOrder
         return result;
     }
 
+    // A First is longer than what comes behind it, so by itself it ends its super-packet after two packets. Of several
+    // queue pairs that begin a message each, the Firsts go together, and then the rest of each message, in a turn:
+    //
+    //   A.First B.First C.First | A.Middle ... A.Last | B.Middle ... B.Last | C.Middle ... C.Last
+    //
+    // A turn is a super-packet, besides that of the First.
     private static void FillRequests(Peer peer, ref SuperPacket superPacket, TimeSpan now)
     {
-        bool hasSent = false;
+        QueuePair? last = null;
+        int turnStart = 0;
+        bool opens = false; // the head has begun its message in this super-packet
         while (peer.Requests.Head is { } pair)
         {
+            if (!ReferenceEquals(pair, last))
+            {
+                (last, turnStart, opens) = (pair, superPacket.LengthBytes, false);
+            }
+
             RateControl? rate = pair.Congestion?.Rate;
             if (rate is not null && rate.NextSend > now)
             {
@@ -90,14 +103,33 @@ internal static class SendOrder
             switch (result)
             {
                 case BuildResult.Built:
-                    hasSent = true;
+                    bool hasBegun = pair.Reliable is { HasBegun: true };
+                    opens |= hasBegun;
+                    if (hasBegun && before == 0 && TryBeginOthers(pair, ref superPacket, now))
+                    {
+                        return;
+                    }
+
                     continue;
                 case BuildResult.DoesNotFit:
+                    bool isOver = superPacket.LengthBytes > turnStart || superPacket.Count == 0;
+                    if (!isOver || (opens && pair.Reliable is { IsWithinMessage: true }))
+                    {
+                        return;
+                    }
+
                     peer.Requests.Rotate();
-                    return;
+                    if (!EndsMessage(peer.Requests.Head, pair, superPacket))
+                    {
+                        return;
+                    }
+
+                    continue;
                 case BuildResult.WindowClosed:
-                    // Who closed the window goes behind the others: what an acknowledgement opens is theirs.
-                    if (hasSent)
+                    // Who closed the window goes behind the others: what an acknowledgement opens is theirs. Not with
+                    // a message that another turn ends: it would count as a whole one.
+                    bool isCut = pair.Reliable is { } cut && cut.EndsInTurn(superPacket);
+                    if (superPacket.LengthBytes > turnStart && !opens && !isCut)
                     {
                         peer.Requests.Rotate();
                     }
@@ -117,6 +149,36 @@ internal static class SendOrder
             }
         }
     }
+
+    // The other queue pairs stay where they are in the list. Whatever is wrong with one of them is looked at when its
+    // turn comes.
+    private static bool TryBeginOthers(QueuePair head, ref SuperPacket superPacket, TimeSpan now)
+    {
+        QueuePair? pair = head.Link(QueuePairListKind.Requests).Next;
+        int count = 1;
+        while (count < head.Port.Options.BeginTogether
+            && pair is { Congestion: null, Reliable: { } requester }
+            && requester.Begins(superPacket.SegmentBytes))
+        {
+            QueuePair? next = pair.Link(QueuePairListKind.Requests).Next;
+            if (requester.BuildNext(ref superPacket, now) != BuildResult.Built)
+            {
+                break;
+            }
+
+            pair = next;
+            count++;
+        }
+
+        return count > 1;
+    }
+
+    // What is left of a short message goes along with that of the queue pair before it.
+    private static bool EndsMessage(QueuePair? next, QueuePair last, in SuperPacket superPacket) =>
+        next is { Reliable: { } requester }
+        && !ReferenceEquals(next, last)
+        && last.Reliable is { IsWithinMessage: false }
+        && requester.EndsWithin(superPacket);
 
     public static void ScheduleRequests(QueuePair pair)
     {
