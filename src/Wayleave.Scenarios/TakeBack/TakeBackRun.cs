@@ -228,18 +228,20 @@ internal sealed class TakeBackRun
 
     private void RequireBytes()
     {
-        byte[] one = new byte[1];
+        byte[] all = new byte[_options.MessageBytes];
         for (int slot = 0; slot < _options.Slots; slot++)
         {
-            AccessOperation load = _m.Locked(() => _m.Space.Read(_m.User.Start + _m.InputOffset(slot), one));
+            AccessOperation load = _m.Locked(() => _m.Space.Read(_m.User.Start + _m.InputOffset(slot), all));
             Station look = Station.Of("look", load.Drive(_m.Host), _ => TimeSpan.Zero);
             _stations.Add(look);
             bool isRead = _loop.Run(() => load.IsCompleted) && load.Errno == Core.Errno.Success;
             _stations.Remove(look);
-            if (!isRead || one[0] != _peer.Written[slot])
+            int wrong = isRead ? all.AsSpan().IndexOfAnyExcept(_peer.Written[slot]) : 0;
+            if (wrong >= 0)
             {
                 throw new ViolationException(
-                    $"{_m.Strategy.Name}: slot {slot} holds {one[0]} where {_peer.Written[slot]} was written last");
+                    $"{_m.Strategy.Name}: byte {wrong} of slot {slot} is {all[wrong]} where {_peer.Written[slot]} was "
+                    + "written last");
             }
         }
     }
