@@ -166,7 +166,14 @@ public sealed class ForkOperation : SpaceOperation
             yield break;
         }
 
+        // copy_pte_range looks again as well: whoever had pinned the page may have let it go, and reclaim taken it.
         PageFrame copy = slot.Frame!;
+        if (TryCopyEntry(child, page))
+        {
+            copy.Put();
+            yield break;
+        }
+
         copy.IsAnonymous = true;
         _parent.Table.Peek(page).Frame!.Bytes.Span.CopyTo(copy.Bytes.Span);
         child.Table.Install(page, copy, EntryState.Present, isWritable: true, isExclusive: true);

@@ -128,7 +128,8 @@ internal static class Reclaimer
 
                 yield return "unmap a page for reclaim";
                 PageEntry entry = space.Table.Peek(page);
-                if (entry.IsPresent && ReferenceEquals(entry.Frame, frame))
+                bool shows = entry.IsPresent || entry.State == EntryState.DeviceExclusive; // the device was told
+                if (shows && ReferenceEquals(entry.Frame, frame))
                 {
                     long slot = frame.IsAnonymous ? frame.SwapSlot : 0;
                     space.Table.ReplaceBySlot(page, slot);

@@ -237,6 +237,39 @@ public sealed class PinTests
     }
 
     [Fact]
+    public void A_pin_that_ends_while_a_fork_makes_room_for_the_copy_loses_no_byte_and_no_page()
+    {
+        bool hasForked = false;
+        for (int steps = 0; !hasForked; steps++)
+        {
+            using SpaceFixture f = new(4, swapPages: 16);
+            AddressSpace other = new(f.Memory, "other");
+            AddressRange range = f.Map(2), full = f.Map(2, space: other);
+            f.Fill(range, 1);
+            f.Fill(full, 7, other);
+            PinnedPages pin = f.Done(f.Space.Pin(SpaceFixture.Pages(range.Start, 1), LongTerm | PinMode.Write)).Result!;
+            ForkOperation fork = f.Space.Fork("child");
+            for (int i = 0; i < steps && !hasForked; i++)
+            {
+                hasForked = fork.Step();
+            }
+
+            pin.Release();
+            _ = f.Memory.Reclaim(4).Proceed(); // as far as it gets: the fork may be on its way with a page
+            _ = fork.IsCompleted || fork.Proceed();
+            Assert.Equal(Errno.Success, fork.Errno);
+            f.ExpectFilled(range, 1);
+            f.ExpectFilled(range, 1, fork.Child);
+            f.ExpectFilled(full, 7, other);
+            f.Done(fork.Child!.Exit());
+            f.Done(f.Space.Exit());
+            f.Done(other.Exit());
+            Assert.Equal((f.Memory.PageCount, 0L), (f.Memory.FreePages, f.Memory.SwapUsed));
+            f.ExpectNoViolation();
+        }
+    }
+
+    [Fact]
     public void A_pin_to_read_of_what_a_fork_shares_gets_a_page_of_its_own_and_sees_later_writes()
     {
         using SpaceFixture f = new();

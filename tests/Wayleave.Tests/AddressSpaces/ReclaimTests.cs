@@ -56,6 +56,27 @@ public sealed class ReclaimTests
     }
 
     [Fact]
+    public void A_page_that_a_device_has_for_itself_is_taken_from_it_first()
+    {
+        using SpaceFixture f = new(4, swapPages: 8);
+        AddressRange range = f.Map(1);
+        f.Fill(range, 9);
+        SimulatedMirror device = new(f.Space, range, "device");
+        f.Done(device.TakeExclusive(range.Start));
+
+        ReclaimOperation reclaim = f.Memory.Reclaim(1);
+        for (int step = 0; step < 100 && !reclaim.IsCompleted; step++)
+        {
+            reclaim.Step();
+        }
+
+        Assert.True(reclaim.IsCompleted);
+        Assert.Equal((1L, 4L, 0), (reclaim.ReclaimedCount, f.Memory.FreePages, device.MappedCount));
+        f.ExpectFilled(range, 9);
+        f.ExpectNoViolation();
+    }
+
+    [Fact]
     public void Pinned_pages_are_passed_over()
     {
         using SpaceFixture f = new(4, swapPages: 8);

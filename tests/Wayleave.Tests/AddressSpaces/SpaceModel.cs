@@ -33,7 +33,7 @@ internal sealed class SpaceModel
         ulong at = _range.Start + (ulong)(page * Page);
         AddressRange one = SpaceFixture.Pages(at, 1 + _random.Next(PageCount - page));
         byte value = (byte)(1 + _random.Next(255));
-        switch (_random.Next(12))
+        switch (_random.Next(14))
         {
             case 0 or 1:
                 f.Write(at, [value], process.Space);
@@ -71,6 +71,16 @@ internal sealed class SpaceModel
             case 10:
                 process.Pin!.Release();
                 process.Pin = null;
+                break;
+            case 11 when f.Run(process.Device.TakeExclusive(at)).Errno == Errno.Success:
+                Assert.Equal(Errno.Success, process.Device.TryWrite(at, [value])); // its own, until somebody touches it
+                process.Bytes[page] = value;
+                break;
+            case 11:
+                break; // no memory
+            case 12:
+                f.Done(process.Space.Protect(one, SpaceProtection.Read));
+                f.Done(process.Space.Protect(one, SpaceProtection.ReadWrite));
                 break;
             default:
                 ForkOrExit(f, process);
