@@ -36,6 +36,8 @@ internal static class CpCommand
             "--stall-timeout", "Give up when no byte moves for so long (default 30s, at least 100ms)");
         Option<string?> sourceToken = TokenOption("--src-token-file", "The file with the token of the host of SRC");
         Option<string?> targetToken = TokenOption("--dst-token-file", "The file with the token of the host of DST");
+        Option<int?> sourcePort = PortOption("--src-port", "The port of the NIC of SRC's host (1, 2, ...) to leave by");
+        Option<int?> targetPort = PortOption("--dst-port", "The port of the NIC of DST's host to come by");
         Option<bool> denyStaging = new("--deny-staging")
         {
             Description = "Between a drive and a device: fail rather than pass through system memory",
@@ -44,7 +46,7 @@ internal static class CpCommand
         Command command =
             new("cp", "Copy a file into the device memory of a host, or back, or from one host straight to another")
             {
-                source, target, stall, sourceToken, targetToken, denyStaging, explain,
+                source, target, stall, sourceToken, targetToken, sourcePort, targetPort, denyStaging, explain,
             };
         command.AddClientOptions();
         command.SetAction((parsed, cancellation) =>
@@ -55,6 +57,8 @@ internal static class CpCommand
                 parsed.GetValue(target)!,
                 options with { TokenFile = parsed.GetValue(sourceToken) ?? options.TokenFile },
                 options with { TokenFile = parsed.GetValue(targetToken) ?? options.TokenFile },
+                ReadPort(parsed, sourcePort, "SRC", source),
+                ReadPort(parsed, targetPort, "DST", target),
                 ReadStallTimeout(parsed.GetValue(stall)),
                 parsed.GetValue(denyStaging),
                 parsed.GetValue(explain) ? new CopyExplanation() : null);
@@ -66,12 +70,26 @@ internal static class CpCommand
     private static Option<string?> TokenOption(string name, string description) =>
         new(name) { Description = description, HelpName = "FILE" };
 
+    private static Option<int?> PortOption(string name, string description) =>
+        new(name) { Description = description, HelpName = "N" };
+
+    // A file has no NIC, and the host that is made for it has one port.
+    private static int? ReadPort(ParseResult parsed, Option<int?> option, string name, Argument<string> end)
+    {
+        int? port = parsed.GetValue(option);
+        return port is null || WlUrl.HasScheme(parsed.GetValue(end)!)
+            ? port
+            : throw new UsageException($"{option.Name} names a port of a host's NIC, and {name} is not wl://HOST/DEVICE/NAME");
+    }
+
     /// <summary>What the user typed.</summary>
     private sealed record CopyRequest(
         string Source,
         string Target,
         ControlClientOptions SourceHost,
         ControlClientOptions TargetHost,
+        int? SourcePort,
+        int? TargetPort,
         TimeSpan StallMax,
         bool DeniesStaging,
         CopyExplanation? Explanation);
@@ -148,7 +166,9 @@ internal static class CpCommand
         }
 
         ulong length = await LengthAsync(client, isPush, path, url, cancellation).ConfigureAwait(false);
-        WayleaveHost host = await WayleaveHost.StartAsync(ConfigFor(url, length)).ConfigureAwait(false);
+        int? port = isPush ? request.TargetPort : request.SourcePort;
+        string peer = await AddressOfAsync(client, url, port, cancellation).ConfigureAwait(false);
+        WayleaveHost host = await WayleaveHost.StartAsync(ConfigFor(peer, length)).ConfigureAwait(false);
         await using (host.ConfigureAwait(false))
         {
             using ProgressBar progress = context.StartProgress(url.Name!, (long)length);
@@ -157,6 +177,7 @@ internal static class CpCommand
                 Started = progress.Restart, // reading the file is not part of the rate
                 Progress = (bytes, _) => progress.Report((long)bytes),
                 StallMax = request.StallMax,
+                RemotePort = port,
             };
             CopyResult result = isPush
                 ? await copy.PushAsync(path, url, cancellation).ConfigureAwait(false)
@@ -187,7 +208,8 @@ internal static class CpCommand
         CancellationToken cancellation)
     {
         LocalFile.OpenSource(path, out ulong length).Dispose();
-        HostConfig config = ConfigFor(url, RemoteStore.WindowBytes(length));
+        string peer = await AddressOfAsync(client, url, request.TargetPort, cancellation).ConfigureAwait(false);
+        HostConfig config = ConfigFor(peer, RemoteStore.WindowBytes(length));
         WayleaveHost host = await WayleaveHost.StartAsync(config).ConfigureAwait(false);
         await using (host.ConfigureAwait(false))
         {
@@ -196,6 +218,7 @@ internal static class CpCommand
             {
                 Progress = (bytes, _) => progress.Report((long)bytes),
                 StallMax = request.StallMax,
+                RemotePort = request.TargetPort,
             };
             (StoredFileDocument stored, TimeSpan elapsed) = await store
                 .PushAsync(path, url, cancellation).ConfigureAwait(false);
@@ -235,6 +258,8 @@ internal static class CpCommand
         {
             Progress = (bytes, _) => progress.Report((long)bytes),
             StallMax = request.StallMax,
+            SourcePort = request.SourcePort,
+            TargetPort = request.TargetPort,
         };
         CopyResult result = await copy.CopyAsync(from, to, cancellation).ConfigureAwait(false);
         if (request.Explanation is { } explanation)
@@ -279,7 +304,26 @@ internal static class CpCommand
                 "copy it in parts");
     }
 
-    private static HostConfig ConfigFor(WlUrl url, ulong length)
+    /// <summary>Where the host is reached: as the URL says, or at the address of a port that the user chose.</summary>
+    private static async Task<string> AddressOfAsync(
+        ControlClient client, WlUrl url, int? port, CancellationToken cancellation)
+    {
+        if (port is null)
+        {
+            return url.Host;
+        }
+
+        DevicesDocument devices = await client.GetDevicesAsync(cancellation).ConfigureAwait(false);
+        NicDocument? nic = devices.Nics.Count > 0 ? devices.Nics[0] : null;
+        return nic?.Ports.FirstOrDefault(p => p.Number == port)?.Gid
+            ?? throw new WayleaveException(
+                Errno.EINVAL,
+                $"reach {url.Authority}",
+                nic is null ? "it has no NIC" : $"{nic.Name} has no port {port}",
+                "wayleave devices shows what there is");
+    }
+
+    private static HostConfig ConfigFor(string peer, ulong length)
     {
         const long Granule = GpuConfig.GranuleBytes;
         return new HostConfig
@@ -288,16 +332,16 @@ internal static class CpCommand
             Nvmes = [],
             Gpus =
                 [new GpuConfig { VramBytes = ((long)length + Granule - 1) / Granule * Granule, SystemPoolBytes = 0 }],
-            Nics = [new NicConfig { Address = AddressTowards(url), UdpPort = 0 }],
+            Nics = [new NicConfig { Address = AddressTowards(peer), UdpPort = 0 }],
         };
     }
 
     /// <summary>The address of this machine from which the kernel would reach the host. Sends nothing.</summary>
-    private static IPAddress AddressTowards(WlUrl url)
+    private static IPAddress AddressTowards(string host)
     {
         try
         {
-            IPAddress remote = Dns.GetHostAddresses(url.Host)[0];
+            IPAddress remote = Dns.GetHostAddresses(host)[0];
             using Socket probe = new(remote.AddressFamily, SocketType.Dgram, ProtocolType.Udp);
             probe.Connect(remote, NicConfig.DefaultUdpPort);
             return ((IPEndPoint)probe.LocalEndPoint!).Address;
@@ -305,11 +349,11 @@ internal static class CpCommand
         catch (SocketException e) when (ErrnoMap.ToErrno(e) == Errno.ENXIO)
         {
             throw new WayleaveException(
-                Errno.ENXIO, $"find {url.Host}", "no machine has this name", "check the name, or give the address", e);
+                Errno.ENXIO, $"find {host}", "no machine has this name", "check the name, or give the address", e);
         }
         catch (SocketException e)
         {
-            throw ErrnoMap.ToException(e, $"find {url.Host}", "check the name and the network");
+            throw ErrnoMap.ToException(e, $"find {host}", "check the name and the network");
         }
     }
 }

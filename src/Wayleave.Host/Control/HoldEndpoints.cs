@@ -160,7 +160,7 @@ internal sealed class HoldEndpoints(
         }
 
         using CancellationTokenSource over = UntilOver(context);
-        OutgoingTransfer transfer = await host.Transfers.OpenAsync(o).ConfigureAwait(false);
+        OutgoingTransfer transfer = await host.Transfers.OpenAsync(o, open.Port).ConfigureAwait(false);
         try
         {
             EventStream stream = new(context.Response);

@@ -13,6 +13,9 @@ public sealed record OpenTransferDocument
 {
     /// <summary>The object that is meant; another one that took its name meanwhile is refused.</summary>
     public required ulong ObjectId { get; init; }
+
+    /// <summary>The port of the host's NIC that it leaves by; null for the first whose cable is in.</summary>
+    public int? Port { get; init; }
 }
 
 /// <summary>

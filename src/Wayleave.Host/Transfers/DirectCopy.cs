@@ -29,6 +29,12 @@ public sealed class DirectCopy(ControlClient source, ControlClient target)
     /// <summary>See <see cref="BulkTransfer.StallMax"/>.</summary>
     public TimeSpan StallMax { get; init; } = BulkTransfer.DefaultStallMax;
 
+    /// <summary>The port of the source's NIC; null for the first whose cable is in.</summary>
+    public int? SourcePort { get; init; }
+
+    /// <summary>The port of the target's NIC; null for the one that its routes to the source name.</summary>
+    public int? TargetPort { get; init; }
+
     /// <summary>Copies.</summary>
     /// <param name="from">An object of the source.</param>
     /// <param name="to">Its device and name at the target.</param>
@@ -47,12 +53,17 @@ public sealed class DirectCopy(ControlClient source, ControlClient target)
         HeldTransfer transfer = await source.OpenTransferAsync(
             from.Device!,
             from.Name!,
-            new OpenTransferDocument { ObjectId = found.Id },
+            new OpenTransferDocument { ObjectId = found.Id, Port = SourcePort },
             bytes => Progress?.Invoke(bytes, found.SizeBytes),
             cancellation).ConfigureAwait(false);
         await using (transfer.ConfigureAwait(false))
         {
-            LeaseRequestDocument request = new() { Access = LeaseAccess.Write, Peer = transfer.Transfer.Local };
+            LeaseRequestDocument request = new()
+            {
+                Access = LeaseAccess.Write,
+                Peer = transfer.Transfer.Local,
+                Port = TargetPort,
+            };
             HeldLease lease = await target.LeaseAsync(made.Id, request, cancellation).ConfigureAwait(false);
             await using (lease.ConfigureAwait(false))
             {

@@ -76,12 +76,13 @@ public sealed class OutgoingTransfer : IAsyncDisposable
     /// </summary>
     public Task<WorkCompletionStatus> Completion => _ended.Task;
 
-    internal static async Task<OutgoingTransfer> OpenAsync(WayleaveHost host, ulong id, DeviceObject source)
+    internal static async Task<OutgoingTransfer> OpenAsync(
+        WayleaveHost host, ulong id, DeviceObject source, int? port)
     {
         NicHandle nic = host.FindNic($"send {source}");
         using IDisposable use = nic.Presence.Use($"send {source}");
         Connection connection = await Connection
-            .OpenAsync(nic, source, ImporterKind.Dynamic, AccessFlags.None).ConfigureAwait(false);
+            .OpenAsync(nic, source, ImporterKind.Dynamic, AccessFlags.None, port).ConfigureAwait(false);
         return new OutgoingTransfer(host, id, source, connection);
     }
 

@@ -40,6 +40,9 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
     /// <summary>See <see cref="BulkTransfer.StallMax"/>.</summary>
     public TimeSpan StallMax { get; init; } = BulkTransfer.DefaultStallMax;
 
+    /// <summary>The port of the other host's NIC; null for the one that its routes to this host name.</summary>
+    public int? RemotePort { get; init; }
+
     /// <summary>
     /// Copies a file to <c>DEVICE/NAME</c> of the other host. An object of that name is replaced when the new one is
     /// whole.
@@ -177,7 +180,12 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
         await using Connection connection = await Connection.OpenAsync(_nic, local).ConfigureAwait(false);
         HeldLease lease = await remote.LeaseAsync(
             remoteId,
-            new LeaseRequestDocument { Access = plan.Access, Peer = ConnectionEndDocument.From(connection.Local) },
+            new LeaseRequestDocument
+            {
+                Access = plan.Access,
+                Peer = ConnectionEndDocument.From(connection.Local),
+                Port = RemotePort,
+            },
             cancellation).ConfigureAwait(false);
         await using (lease.ConfigureAwait(false))
         {

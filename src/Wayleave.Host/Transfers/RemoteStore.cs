@@ -29,6 +29,9 @@ public sealed class RemoteStore(WayleaveHost host, ControlClient remote)
     /// <summary>See <see cref="BulkTransfer.StallMax"/>.</summary>
     public TimeSpan StallMax { get; init; } = BulkTransfer.DefaultStallMax;
 
+    /// <summary>The port of the other host's NIC; null for the one that its routes to this host name.</summary>
+    public int? RemotePort { get; init; }
+
     /// <summary>How much of the drive's memory buffer a file of that length is written through.</summary>
     public static ulong WindowBytes(ulong lengthBytes) =>
         Math.Min(Slots * SlotBytes, (lengthBytes + BlockBytes - 1) / BlockBytes * BlockBytes);
@@ -58,6 +61,7 @@ public sealed class RemoteStore(WayleaveHost host, ControlClient remote)
             {
                 Access = LeaseAccess.Write,
                 Peer = ConnectionEndDocument.From(connection.Local),
+                Port = RemotePort,
             };
             HeldLease lease = await remote.LeaseAsync(made.Id, request, cancellation).ConfigureAwait(false);
             await using (lease.ConfigureAwait(false))

@@ -12,8 +12,12 @@ public sealed class TransferService
     internal TransferService(WayleaveHost host) => _host = host;
 
     /// <summary>Registers the object and makes an end for it; nothing is sent yet. The caller ends it.</summary>
-    /// <exception cref="WayleaveException">ENODEV: the object was taken back.</exception>
-    public async Task<OutgoingTransfer> OpenAsync(DeviceObject source)
+    /// <param name="source">What is sent.</param>
+    /// <param name="port">The port of the NIC that it leaves by; null for the first whose cable is in.</param>
+    /// <exception cref="WayleaveException">
+    /// ENODEV: the object was taken back. EINVAL: the NIC has no such port.
+    /// </exception>
+    public async Task<OutgoingTransfer> OpenAsync(DeviceObject source, int? port = null)
     {
         ArgumentNullException.ThrowIfNull(source);
         ulong id;
@@ -22,7 +26,7 @@ public sealed class TransferService
             id = _host.Context.AllocateId();
         }
 
-        OutgoingTransfer transfer = await OutgoingTransfer.OpenAsync(_host, id, source).ConfigureAwait(false);
+        OutgoingTransfer transfer = await OutgoingTransfer.OpenAsync(_host, id, source, port).ConfigureAwait(false);
         using (_host.Context.Enter())
         {
             _transfers.Add(id, transfer);
