@@ -1,6 +1,8 @@
 using System.CommandLine;
 using System.Net;
 using System.Text.Json.Serialization;
+using Wayleave.Cli.Output;
+using Wayleave.Core;
 using Wayleave.Devices.Rdma;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
@@ -13,6 +15,8 @@ namespace Wayleave.Cli.Commands;
 /// </summary>
 internal static class RpingCommand
 {
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
+
     public static Command Create()
     {
         Option<bool> isServer = new("--server", "-s") { Description = "Wait for a client" };
@@ -28,14 +32,16 @@ internal static class RpingCommand
             DefaultValueFactory = _ => "127.0.0.2",
         };
         Option<int> port = Number("--port", "-p", "Port of the connection manager", Rping.DefaultPort);
-        Option<int> count = Number("--count", "-C", "How often a client pings", 10);
+        Option<int> count = Number("--count", "-C", "How often a client pings; 0 is for ever", 10);
         Option<int> size = Number("--size", "-S", "Bytes of a ping, 23 to 65535", 64);
         Option<int> mtu = Number("--mtu", "-m", "Payload bytes of a packet: 256, 512, 1024, 2048 or 4096", 1024);
         Option<FaultOptions?> faults = Parsing.FaultsOption();
+        Option<TimeSpan?> patience = Parsing.DurationOption(
+            "--patience", "How long a client asks a server that does not answer (default 10s)");
         Option<bool> verbose = new("--verbose", "-v") { Description = "Print what is pinged" };
         Command command = new("rping", "Ping over RDMA, as either side of rdma-core's rping")
         {
-            isServer, client, address, port, count, size, mtu, verbose, faults,
+            isServer, client, address, port, count, size, mtu, patience, verbose, faults,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -51,10 +57,20 @@ internal static class RpingCommand
                 throw new UsageException($"--size: {Rping.SizeMin} to {Rping.SizeMax}, not {bytes}");
             }
 
+            if (parsed.GetValue(count) < 0)
+            {
+                throw new UsageException($"--count: 0 or more, not {parsed.GetValue(count)}");
+            }
+
             CommandContext context = new(parsed);
             ushort cmPort = ReadPort(parsed.GetValue(port));
             IPEndPoint server = new(peer is null ? IPAddress.None : ReadAddress(peer, "--client"), cmPort);
             IPAddress own = ReadAddress(parsed.GetValue(address)!, "--address");
+            if (peer is not null && own.AddressFamily != server.AddressFamily)
+            {
+                throw new UsageException($"--client {peer} cannot be reached from {own}; give --address of its family");
+            }
+
             WayleaveHost host = await WayleaveHost.StartAsync(
                 ConfigOf(own, parsed.GetValue(mtu)), new WayleaveHostOptions { Faults = parsed.GetValue(faults) })
                 .ConfigureAwait(false);
@@ -77,6 +93,7 @@ internal static class RpingCommand
                             rping,
                             server,
                             (parsed.GetValue(count), bytes),
+                            parsed.GetValue(patience) ?? s_patience,
                             done,
                             cancellation).ConfigureAwait(false);
                     Report(context, host.Nics[0], pings, peer is null ? null : bytes);
@@ -110,15 +127,42 @@ internal static class RpingCommand
         Rping rping,
         IPEndPoint peer,
         (int Count, int Size) run,
+        TimeSpan patience,
         Action<string>? done,
         CancellationToken cancellation)
     {
-        RdmaConnection connection = await connections
-            .ConnectAsync(peer, rping.Pair, Rping.Parameters, cancellation).ConfigureAwait(false);
+        RdmaConnection connection = await ConnectAsync(connections, rping, peer, patience, cancellation)
+            .ConfigureAwait(false);
         await using (connection.ConfigureAwait(false))
         {
             await rping.RunClientAsync(run.Count, run.Size, done, cancellation).ConfigureAwait(false);
             return run.Count;
+        }
+    }
+
+    // The connection manager alone asks for more than a minute, as the kernel's does.
+    private static async Task<RdmaConnection> ConnectAsync(
+        ConnectionService connections,
+        Rping rping,
+        IPEndPoint peer,
+        TimeSpan patience,
+        CancellationToken cancellation)
+    {
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        limit.CancelAfter(patience);
+        try
+        {
+            return await connections
+                .ConnectAsync(peer, rping.Pair, Rping.Parameters, limit.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException e) when (!cancellation.IsCancellationRequested)
+        {
+            throw new WayleaveException(
+                Errno.ETIMEDOUT,
+                $"connect to {peer}",
+                $"nobody answers for {Durations.Format(patience)}",
+                "start a server there, and let UDP port 4791 through",
+                e);
         }
     }
 

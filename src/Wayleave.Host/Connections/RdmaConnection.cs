@@ -11,6 +11,9 @@ namespace Wayleave.Host.Connections;
 /// </summary>
 public sealed class RdmaConnection : IAsyncDisposable
 {
+    // The manager repeats itself after 4.3 s, and sixteen times, which is for a kernel that lives longer than a program.
+    private static readonly TimeSpan s_linger = TimeSpan.FromSeconds(4.5);
+
     private readonly ConnectionService _service;
     private readonly TaskCompletionSource _made = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -43,7 +46,12 @@ public sealed class RdmaConnection : IAsyncDisposable
         return Ended;
     }
 
-    public async ValueTask DisposeAsync() => await DisconnectAsync().ConfigureAwait(false);
+    /// <summary>
+    /// Ends the connection. A peer that does not answer is waited for until it was told twice, and told on afterwards
+    /// while the NIC is there.
+    /// </summary>
+    public async ValueTask DisposeAsync() => await Task
+        .WhenAny(DisconnectAsync(), Task.Delay(s_linger)).ConfigureAwait(false);
 
     /// <summary>Port token held: only completes tasks.</summary>
     internal void Handle(in CmEvent cmEvent)

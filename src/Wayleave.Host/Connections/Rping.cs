@@ -40,6 +40,11 @@ public sealed class Rping : IAsyncDisposable
     private const ulong ObjectBytes = SinkOffset + BufferBytes;
     private const ulong NoticeId = 2;
     private const ulong TransferId = 3;
+    private const ulong QuestionId = 4;
+
+    // Longer than a peer that runs takes for a step. A process that is killed says no good-bye, and nothing is on its
+    // way that could run out of retries.
+    private static readonly TimeSpan s_silence = TimeSpan.FromSeconds(1);
 
     private readonly NicHandle _nic;
     private readonly MemoryRegion _region;
@@ -47,6 +52,7 @@ public sealed class Rping : IAsyncDisposable
     private readonly DeviceObject _object;
     private readonly CompletionWait _completions;
     private readonly Queue<Notice> _received = [];
+    private bool _asks; // a question is on its way
     private uint _nextReceive;
 
     private Rping(NicHandle nic, DeviceObject o, MemoryRegion region, DmaPort processor)
@@ -92,7 +98,7 @@ public sealed class Rping : IAsyncDisposable
     }
 
     /// <summary>Sends texts and compares what comes back, as <c>rping -c</c> does.</summary>
-    /// <param name="count">How often.</param>
+    /// <param name="count">How often; 0 is for ever.</param>
     /// <param name="size">Bytes of a text, with its end.</param>
     /// <param name="done">Told each text that came back.</param>
     /// <param name="cancellation">Ends the run where it is; disconnect afterwards.</param>
@@ -103,7 +109,7 @@ public sealed class Rping : IAsyncDisposable
         ArgumentOutOfRangeException.ThrowIfLessThan(size, SizeMin);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(size, SizeMax);
         byte[] text = new byte[size];
-        for (int ping = 0; ping < count; ping++)
+        for (int ping = 0; count == 0 || ping < count; ping++)
         {
             FillText(text, ping);
             text.CopyTo(Bytes(SourceOffset, size));
@@ -134,16 +140,30 @@ public sealed class Rping : IAsyncDisposable
         while (await TryReceiveAsync(connection.Ended, cancellation).ConfigureAwait(false) is { } from)
         {
             RequireSane(from);
-            await TransferAsync(WorkRequestOpcode.RdmaRead, from, from.LengthBytes, cancellation)
-                .ConfigureAwait(false);
+            if (!await TryTransferAsync(
+                WorkRequestOpcode.RdmaRead, from, from.LengthBytes, connection.Ended, cancellation)
+                .ConfigureAwait(false))
+            {
+                break;
+            }
+
             string text = TextOf((int)from.LengthBytes);
             done?.Invoke(text);
             count++;
             SendNotice(SourceOffset, (int)from.LengthBytes);
-            Notice to = await ReceiveAsync(cancellation).ConfigureAwait(false);
+            if (await TryReceiveAsync(connection.Ended, cancellation).ConfigureAwait(false) is not { } to)
+            {
+                break;
+            }
+
             RequireSane(to);
             uint length = Math.Min((uint)text.Length + 1, to.LengthBytes);
-            await TransferAsync(WorkRequestOpcode.RdmaWrite, to, length, cancellation).ConfigureAwait(false);
+            if (!await TryTransferAsync(WorkRequestOpcode.RdmaWrite, to, length, connection.Ended, cancellation)
+                .ConfigureAwait(false))
+            {
+                break;
+            }
+
             SendNotice(SourceOffset, (int)length);
         }
 
@@ -211,8 +231,9 @@ public sealed class Rping : IAsyncDisposable
         Post(new SendWorkRequest { WrId = NoticeId, Opcode = WorkRequestOpcode.Send }, SendOffset, NoticeBytes);
     }
 
-    private async Task TransferAsync(
-        WorkRequestOpcode opcode, Notice remote, uint lengthBytes, CancellationToken cancellation)
+    // False when the peer has disconnected before.
+    private async Task<bool> TryTransferAsync(
+        WorkRequestOpcode opcode, Notice remote, uint lengthBytes, Task ended, CancellationToken cancellation)
     {
         Post(
             new SendWorkRequest
@@ -224,11 +245,17 @@ public sealed class Rping : IAsyncDisposable
             },
             SourceOffset,
             lengthBytes);
-        while (await PollAsync(ended: null, cancellation).ConfigureAwait(false) is { } completion
-            && completion.WrId != TransferId)
+        while (await PollAsync(ended, cancellation).ConfigureAwait(false) is { } completion)
         {
+            if (completion.WrId == TransferId)
+            {
+                return true;
+            }
+
             _received.Enqueue(TakeNotice(completion));
         }
+
+        return false;
     }
 
     private async Task<Notice> ReceiveAsync(CancellationToken cancellation) =>
@@ -248,16 +275,21 @@ public sealed class Rping : IAsyncDisposable
 
     private async Task<WorkCompletion?> PollAsync(Task? ended, CancellationToken cancellation)
     {
-        while (await _completions.NextAsync(ended, cancellation).ConfigureAwait(false) is { } completion)
+        while (await NextAsync(ended, cancellation).ConfigureAwait(false) is { } completion)
         {
             if (completion.Status == WorkCompletionStatus.Success)
             {
-                if (completion.WrId == NoticeId)
+                if (completion.WrId == QuestionId)
                 {
-                    continue;
+                    _asks = false;
                 }
 
-                return completion;
+                if (completion.WrId is not (NoticeId or QuestionId))
+                {
+                    return completion;
+                }
+
+                continue;
             }
 
             if (ended is not null && completion.Status == WorkCompletionStatus.WorkRequestFlushed)
@@ -271,6 +303,41 @@ public sealed class Rping : IAsyncDisposable
         }
 
         return null;
+    }
+
+    // When nothing comes for a while the peer is asked whether it is there, by a WRITE of no bytes, which needs no key:
+    // its connection answers however long its application thinks. One that does not answer runs out of retries.
+    private async ValueTask<WorkCompletion?> NextAsync(Task? ended, CancellationToken cancellation)
+    {
+        while (true)
+        {
+            using CancellationTokenSource silence = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+            silence.CancelAfter(s_silence);
+            try
+            {
+                return await _completions.NextAsync(ended, silence.Token).ConfigureAwait(false);
+            }
+            catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
+            {
+                Ask();
+            }
+        }
+    }
+
+    private void Ask()
+    {
+        if (!_asks)
+        {
+            // A queue pair that is not in RTS any more takes it and flushes it, or its end is about to be told.
+            _asks = Pair.PostSend(
+                new SendWorkRequest
+                {
+                    WrId = QuestionId,
+                    Opcode = WorkRequestOpcode.RdmaWrite,
+                    Flags = SendFlags.Signaled,
+                },
+                []) == Errno.Success;
+        }
     }
 
     private void PostReceive()

@@ -36,6 +36,18 @@ public class RpingCommandTests
         Assert.Equal("1 ping served\n", (await server).Output);
     }
 
+    [Fact]
+    public async Task A_client_that_nobody_answers_gives_up_when_its_patience_is_over()
+    {
+        Outcome silent = await Run(
+            "rping", "--client", "127.79.5.1", "--address", "127.79.5.2", "--patience", "300ms");
+        Assert.Equal((1, ""), (silent.ExitCode, silent.Output));
+        Assert.Equal(
+            "wayleave: connect to 127.79.5.1:7174: nobody answers for 300 ms; start a server there, and let UDP port "
+            + "4791 through\n",
+            silent.Error);
+    }
+
     [Theory]
     [InlineData("rping")]
     [InlineData("rping", "--server", "--client", "127.0.0.1")]
@@ -43,6 +55,8 @@ public class RpingCommandTests
     [InlineData("rping", "--server", "--size", "65536")]
     [InlineData("rping", "--server", "--port", "0")]
     [InlineData("rping", "--client", "nowhere")]
+    [InlineData("rping", "--client", "127.79.4.1", "--count", "-1")]
+    [InlineData("rping", "--client", "::1", "--address", "127.79.4.2")]
     public async Task What_makes_no_sense_is_a_usage_error(params string[] arguments) =>
         Assert.Equal(2, (await Run(arguments)).ExitCode);
 
