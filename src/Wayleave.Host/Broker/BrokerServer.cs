@@ -1,4 +1,3 @@
-using System.Collections.Concurrent;
 using System.Net.Sockets;
 using System.Text;
 using Wayleave.Core;
@@ -16,6 +15,10 @@ namespace Wayleave.Host.Broker;
 public sealed class BrokerServer : IDisposable
 {
     private const int Backlog = 64;
+    private const int RefusedMax = 64;
+
+    // When the process has no descriptor left: until one is closed, by nobody that is waited for.
+    private static readonly TimeSpan s_acceptAgain = TimeSpan.FromMilliseconds(10);
 
     private readonly WayleaveHost _host;
     private readonly Socket _listener;
@@ -23,8 +26,7 @@ public sealed class BrokerServer : IDisposable
     private readonly Thread _thread;
     private readonly List<BrokerConnection> _connections = []; // under itself
 
-    // To close them may wait for who connected: what they have sent is in them. No thread but this one waits for that.
-    private readonly BlockingCollection<MessageSocket> _refused = [];
+    private readonly RefusedSockets _refused;
     private volatile bool _stopping;
 
     private BrokerServer(WayleaveHost host, string path, Socket listener)
@@ -33,7 +35,7 @@ public sealed class BrokerServer : IDisposable
         Store = new BrokerStore(host, host.Config.Broker.Limits);
         host.Broker = Store;
         _watch = new BrokerWatch(Store);
-        new Thread(CloseRefused) { IsBackground = true, Name = "wayleave broker refused" }.Start();
+        _refused = new RefusedSockets(RefusedMax, Store.Stopping.Token);
         _thread = new Thread(Accept) { IsBackground = true, Name = "wayleave broker" };
         _thread.Start();
     }
@@ -101,7 +103,7 @@ public sealed class BrokerServer : IDisposable
 
         try
         {
-            Socket listener = MessageSocket.Listen(path, Backlog);
+            Socket listener = MessageSocket.Listen(path, Backlog, takesDescriptors: false);
             bool isShared = config.Users.Count > 0;
             const UnixFileMode Own = UnixFileMode.UserRead | UnixFileMode.UserWrite;
             const UnixFileMode Others = UnixFileMode.GroupRead | UnixFileMode.GroupWrite
@@ -128,7 +130,7 @@ public sealed class BrokerServer : IDisposable
         File.Delete(SocketPath);
         _listener.Dispose();
         _thread.Join();
-        _refused.CompleteAdding();
+        _refused.Dispose();
         BrokerConnection[] connections;
         lock (_connections)
         {
@@ -157,15 +159,6 @@ public sealed class BrokerServer : IDisposable
         }
     }
 
-    // Ends by itself when the server is disposed and those that were refused are closed.
-    private void CloseRefused()
-    {
-        foreach (MessageSocket socket in _refused.GetConsumingEnumerable())
-        {
-            socket.Dispose();
-        }
-    }
-
     private void Accept()
     {
         while (!_stopping)
@@ -180,7 +173,7 @@ public sealed class BrokerServer : IDisposable
                 if (!_stopping)
                 {
                     _host.Context.Trace("broker.accept_failed", e.Message);
-                    Thread.Yield();
+                    Thread.Sleep(s_acceptAgain);
                 }
 
                 continue;
@@ -226,6 +219,7 @@ public sealed class BrokerServer : IDisposable
             _connections.Add(connection);
         }
 
+        socket.TakeDescriptors();
         connection.Start();
     }
 

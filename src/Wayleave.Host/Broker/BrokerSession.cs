@@ -78,17 +78,34 @@ internal sealed class BrokerSession(WayleaveHost host, BrokerStore store, Broker
     {
         foreach (IBrokerUse use in Store.EndsUses ? All<IBrokerUse>().Reverse() : [])
         {
-            use.End();
+            End(use, use.End);
         }
 
         foreach ((_, BrokerMapping mapping) in _mappings)
         {
-            Store.Mappings.LetGo(mapping);
+            End(mapping, () => Store.Mappings.LetGo(mapping));
         }
 
         foreach (BrokerBuffer buffer in All<BrokerBuffer>())
         {
-            Store.Buffers.Close(Program, buffer);
+            End(buffer, () => Store.Buffers.Close(Program, buffer));
+        }
+    }
+
+    /// <summary>
+    /// Ends one thing for the connection. One that cannot be ended is a bug of ours, which is told: it stays on the
+    /// program's account, with the memory that it keeps, and keeps nothing else from its end.
+    /// </summary>
+    public void End(object what, Action end)
+    {
+        try
+        {
+            Store.Ending?.Invoke(what);
+            end();
+        }
+        catch (Exception e) when (e is not OutOfMemoryException)
+        {
+            Store.HandleEndFailed($"{Program.Holder}: {what.GetType().Name}: {e}");
         }
     }
 }

@@ -8,6 +8,8 @@ namespace Wayleave.Host.Broker;
 /// </summary>
 internal sealed class BrokerStore
 {
+    private int _endsFailed;
+
     public BrokerStore(WayleaveHost host, BrokerLimits limits)
     {
         Context = host.Context;
@@ -29,6 +31,12 @@ internal sealed class BrokerStore
     /// <summary>For who connects and says nothing; who has said hello may be silent for as long as it likes.</summary>
     internal TimeSpan GreetingMax { get; set; } = TimeSpan.FromSeconds(10);
 
+    /// <summary>What could not be ended with its connection since the host started: each is a bug of ours.</summary>
+    public int EndsFailed => Volatile.Read(ref _endsFailed);
+
+    /// <summary>Called before something is ended with its connection: for the test of one that cannot be.</summary>
+    internal Action<object>? Ending { get; set; }
+
     /// <summary>
     /// Off, keys, queue pairs, rings and timelines of a connection outlive it: for the test that must notice.
     /// </summary>
@@ -49,6 +57,12 @@ internal sealed class BrokerStore
     public BrokerCopies Copies { get; }
 
     public BrokerRegions Regions { get; }
+
+    public void HandleEndFailed(string what)
+    {
+        Interlocked.Increment(ref _endsFailed);
+        Context.Trace("broker.end_failed", what);
+    }
 
     /// <summary>The kernel says something of what was watched.</summary>
     public void HandleEvent(ulong key)

@@ -115,7 +115,7 @@ internal sealed class EngineRequests(BrokerSession session)
     {
         foreach (BrokerContext context in _contexts.Values)
         {
-            context.End($"{session.Program.Holder} has closed its connection");
+            session.End(context, () => context.End($"{session.Program.Holder} has closed its connection"));
         }
     }
 

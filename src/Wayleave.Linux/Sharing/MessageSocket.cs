@@ -45,12 +45,24 @@ public sealed unsafe class MessageSocket(Socket socket) : IDisposable
     }
 
     /// <summary>Listens at a path that nobody has; whoever accepts wraps what comes.</summary>
+    /// <param name="path">Of the socket.</param>
+    /// <param name="backlog">As of listen(2).</param>
+    /// <param name="takesDescriptors">
+    /// False for a server that wants none from whom it does not know: they are refused to the sender (EPERM) until
+    /// <see cref="TakeDescriptors"/>, also before the connection is accepted. Before Linux 6.16 they arrive all the
+    /// same.
+    /// </param>
     /// <exception cref="SocketException">The path is taken, or its folder cannot be written.</exception>
-    public static Socket Listen(string path, int backlog)
+    public static Socket Listen(string path, int backlog, bool takesDescriptors = true)
     {
         Socket listener = NewSocket();
         try
         {
+            if (!takesDescriptors)
+            {
+                PassRights(listener, isOn: 0);
+            }
+
             listener.Bind(new UnixDomainSocketEndPoint(path));
             listener.Listen(backlog);
             return listener;
@@ -77,6 +89,11 @@ public sealed unsafe class MessageSocket(Socket socket) : IDisposable
             throw;
         }
     }
+
+    /// <summary>
+    /// Descriptors may be sent to this end from now on, if it comes from a listener that took none.
+    /// </summary>
+    public void TakeDescriptors() => PassRights(socket, isOn: 1);
 
     /// <summary>Sends one message, and copies of descriptors, which stay the caller's.</summary>
     /// <param name="message">Not empty.</param>
@@ -251,6 +268,26 @@ public sealed unsafe class MessageSocket(Socket socket) : IDisposable
     }
 
     public void Dispose() => socket.Dispose();
+
+    // A kernel that does not know the option lets everything through.
+    private static void PassRights(Socket of, int isOn)
+    {
+        bool added = false;
+        try
+        {
+            of.SafeHandle.DangerousAddRef(ref added);
+            using FileDescriptor descriptor = new((int)of.SafeHandle.DangerousGetHandle(), ownsHandle: false);
+            _ = Libc.setsockopt(
+                descriptor, Interop.socket.SOL_SOCKET, socket_passrights.SO_PASSRIGHTS, &isOn, sizeof(int));
+        }
+        finally
+        {
+            if (added)
+            {
+                of.SafeHandle.DangerousRelease();
+            }
+        }
+    }
 
     private static FileDescriptor[] Take(cmsghdr* header, nuint controlBytes)
     {

@@ -552,6 +552,11 @@ static void run(char *line)
         for (int i = 0; i < 32; i++) fds[i] = near;
         flood(fds, atoi(b));
         close(near);
+    } else if (!strcmp(word, "lingerto")) { // PATH: sends it there, and closes it
+        int near = lingering(), there = dial(a);
+        int failed = near < 0 || there < 0 || send_with(there, "x", 1, near);
+        printf(failed ? "error %d send\n" : "ok\n", errno);
+        close(near);
     } else if (!strcmp(word, "half")) { // it says nothing more
         printf(shutdown(broker, SHUT_WR) < 0 ? "error %d shutdown\n" : "ok\n", errno);
     } else if (!strcmp(word, "shoot")) { // OPERATION NUMBER [NUMBER]: asks, and does not wait for an answer

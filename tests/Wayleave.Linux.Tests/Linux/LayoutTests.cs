@@ -68,6 +68,7 @@ public class LayoutTests
         ("linux/netdev.h", [typeof(netdev)], "NETDEV_CMD_BIND_RX"),
         ("linux/netdev.h", [typeof(netdev_tx)], "NETDEV_CMD_BIND_TX"),
         ("asm-generic/socket.h", [typeof(socket_pidfd)], "SO_PEERPIDFD"),
+        ("asm-generic/socket.h", [typeof(socket_passrights)], "SO_PASSRIGHTS"),
         ("asm-generic/socket.h", [typeof(socket_devmem)], "SO_DEVMEM_DONTNEED"),
         ("linux/uio.h", [typeof(dmabuf_cmsg), typeof(dmabuf_token)], "struct dmabuf_token"),
         ("drm/drm.h", [
