@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Runtime.ExceptionServices;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Checking;
 using Wayleave.Core.Fences;
@@ -21,10 +20,8 @@ public sealed class HostContext
     private readonly ITraceSink? _trace;
     private readonly Lock _lock = new();
     private readonly long _epoch;
-    private List<Action> _deferred = [];
-    private List<Action>? _spare; // an emptied list, for the next one who defers
     private readonly Func<bool> _isFree;
-    private volatile bool _isTaken; // for a scheduler's eyes: the lock itself says only whether this thread holds it
+    private volatile bool _isTaken; // for a scheduler, if there is one: the lock says only whether this thread holds it
     private ulong _nextContext = 1; // 0 belongs to stub fences, as in dma-fence.c
     private ulong _nextId = 1;
     private Fence? _stub;
@@ -74,7 +71,11 @@ public sealed class HostContext
         }
 
         _lock.Enter();
-        _isTaken = true;
+        if (Interleave.Enabled)
+        {
+            _isTaken = true;
+        }
+
         return new Scope(this);
     }
 
@@ -95,7 +96,7 @@ public sealed class HostContext
     public void Defer(Action action)
     {
         AssertHeld();
-        _deferred.Add(action);
+        DeferredWork.For(this).Add(action);
     }
 
     /// <summary>
@@ -131,52 +132,24 @@ public sealed class HostContext
 
     internal bool Has(CoreDefences defence) => (Defences & defence) != 0;
 
-    private void Exit()
+    /// <summary>As the other, for who waits for a fence.</summary>
+    internal void Defer(Action<Fence> callback, Fence fence)
     {
-        // Deferred work runs outside the lock, so it is taken out first; what it defers in turn belongs to its own
-        // Enter.
-        if (_deferred.Count == 0)
-        {
-            _isTaken = false;
-            _lock.Exit();
-            return;
-        }
-
-        List<Action> actions = _deferred;
-        _deferred = Interlocked.Exchange(ref _spare, null) ?? [];
-        _isTaken = false;
-        _lock.Exit();
-        Run(actions);
-        actions.Clear();
-        Volatile.Write(ref _spare, actions);
+        AssertHeld();
+        DeferredWork.For(this).Add(callback, fence);
     }
 
-    // What was deferred belongs to different waiters: one that fails must not leave the others waiting for ever.
-    private static void Run(List<Action> actions)
+    // Deferred work runs outside the lock, so it is taken out first; what it defers in turn belongs to its own Enter.
+    private void Exit()
     {
-        using SignalingSection suspended = SignalingSection.Suspend(); // others' callbacks, on the thread that was here
-        List<Exception>? failures = null;
-        foreach (Action action in actions)
+        DeferredWork? deferred = DeferredWork.Take(this);
+        if (Interleave.Enabled)
         {
-            try
-            {
-                action();
-            }
-            catch (Exception e)
-            {
-                (failures ??= []).Add(e);
-            }
+            _isTaken = false;
         }
 
-        if (failures is [Exception only])
-        {
-            ExceptionDispatchInfo.Throw(only);
-        }
-
-        if (failures is not null)
-        {
-            throw new AggregateException("callbacks that ran after the host lock failed", failures);
-        }
+        _lock.Exit();
+        deferred?.Run();
     }
 
     /// <summary>The time during which the host lock is held.</summary>

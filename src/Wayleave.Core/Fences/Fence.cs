@@ -20,8 +20,8 @@ public class Fence : IWaitNode
     private readonly Timeline? _timeline;
     private IFenceOperations? _operations; // gone once signalled
     private IReadOnlyList<Fence> _runsAfter = [];
-    private FenceWatchers? _ofSignal; // both are made when they are needed: most fences need none
-    private FenceWatchers? _ofEnd;
+    private FenceWatchers _ofSignal;
+    private FenceWatchers _ofEnd;
     private FencePredecessors _predecessors;
     private bool _isOver; // the owner said so
     private Errno _errorToCome;
@@ -191,7 +191,7 @@ public class Fence : IWaitNode
             return Errno.ENOENT;
         }
 
-        (_ofSignal ??= new FenceWatchers()).AddCallback(callback);
+        _ofSignal.AddCallback(callback);
         return Errno.Success;
     }
 
@@ -199,7 +199,7 @@ public class Fence : IWaitNode
     public bool TryRemoveCallback(Action<Fence> callback)
     {
         _host.AssertHeld();
-        return _ofSignal?.TryRemoveCallback(callback) ?? false;
+        return _ofSignal.TryRemoveCallback(callback);
     }
 
     /// <summary>
@@ -214,7 +214,7 @@ public class Fence : IWaitNode
             return Errno.ENOENT;
         }
 
-        (_ofEnd ??= new FenceWatchers()).AddCallback(callback);
+        _ofEnd.AddCallback(callback);
         return Errno.Success;
     }
 
@@ -312,7 +312,7 @@ public class Fence : IWaitNode
         Complete(error, forced: true, ended: isEvidence);
         if (isEvidence)
         {
-            _ofEnd?.Tell(this);
+            _ofEnd.Tell(this);
         }
     }
 
@@ -343,12 +343,12 @@ public class Fence : IWaitNode
             return false;
         }
 
-        (_ofSignal ??= new FenceWatchers()).Observe(observer);
+        _ofSignal.Observe(observer);
         return true;
     }
 
     internal bool TryStopObserving(Action<Fence> observer) =>
-        _ofSignal?.TryStopObserving(observer) ?? false;
+        _ofSignal.TryStopObserving(observer);
 
     /// <summary>As <see cref="TryObserve"/>, for the end of the work.</summary>
     internal bool TryObserveEnd(Action<Fence> observer)
@@ -358,7 +358,7 @@ public class Fence : IWaitNode
             return false;
         }
 
-        (_ofEnd ??= new FenceWatchers()).Observe(observer);
+        _ofEnd.Observe(observer);
         return true;
     }
 
@@ -444,14 +444,18 @@ public class Fence : IWaitNode
         }
 
         Volatile.Write(ref _signaled, 1);
-        _ofSignal?.Tell(this);
+        _ofSignal.Tell(this);
     }
 
     private protected void MarkEnded()
     {
-        _predecessors = default;
-        Volatile.Write(ref _ended, 1);
-        _ofEnd?.Tell(this);
+        _predecessors.Clear();
+        if (!HasEnded)
+        {
+            Volatile.Write(ref _ended, 1);
+        }
+
+        _ofEnd.Tell(this);
     }
 
     private void SignalOnce(Errno error, TimeSpan? timestamp)

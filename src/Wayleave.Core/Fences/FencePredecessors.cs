@@ -12,6 +12,14 @@ internal struct FencePredecessors
     /// <summary>One whose work has not ended, or null.</summary>
     public readonly Fence? FindOpen() => _one is { HasEnded: false } ? _one : _more?.Find(f => !f.HasEnded);
 
+    public void Clear()
+    {
+        if (_one is not null)
+        {
+            this = default;
+        }
+    }
+
     public void Add(Fence earlier)
     {
         if (_one is null or { HasEnded: true })
