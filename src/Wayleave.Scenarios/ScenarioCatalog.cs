@@ -43,6 +43,7 @@ public static class ScenarioCatalog
         EthernetScenarios.ResetAgainstRefill,
         LockFreeScenarios.Gate,
         LockFreeScenarios.Engine,
+        ChainBetweenEngines.Scenario,
         AbortUnderWrite.Scenario,
         LostAcknowledgement.Scenario,
         StaticKey.Scenario,

@@ -1,4 +1,3 @@
-using System.Globalization;
 using Wayleave.Core.Checking;
 
 namespace Wayleave.Core.Fences;
@@ -24,9 +23,8 @@ public sealed record EngineHang(string Fence, string Engine, TimeSpan At, bool W
 public sealed class HangDetector
 {
     private readonly HostContext _host;
-    private readonly TimeSpan _timeout;
     private readonly TimeSpan _stopGrace;
-    private readonly List<Watch> _watches = [];
+    private readonly List<JobWatch> _watches = [];
     private readonly List<EngineHang> _hangs = [];
     private readonly HashSet<IStoppableEngine> _lost = [];
 
@@ -36,13 +34,13 @@ public sealed class HangDetector
     /// </param>
     /// <param name="stopGrace">How long an engine may take to stop.</param>
     public HangDetector(HostContext host, TimeSpan timeout, TimeSpan stopGrace) =>
-        (_host, _timeout, _stopGrace) = (host, timeout, stopGrace);
+        (_host, Timeout, _stopGrace) = (host, timeout, stopGrace);
 
     /// <summary>What hung so far, oldest first.</summary>
     public IReadOnlyList<EngineHang> Hangs => _hangs;
 
     /// <summary>Fences that have not ended, forced ones among them.</summary>
-    public int WatchedCount => _watches.Count;
+    public int WatchedCount => _watches.Count(w => w.Fence is not null);
 
     /// <summary>
     /// Whether the engine was given up: it was told to stop and nobody knows that it did. Until it is seen to stand
@@ -56,14 +54,28 @@ public sealed class HangDetector
         get
         {
             TimeSpan? next = null;
-            foreach (Watch watch in _watches)
+            foreach (JobWatch watch in _watches)
             {
-                TimeSpan? due = watch.Fence.IsSignaled ? null : watch.Due;
+                TimeSpan? due = watch.IsPending ? watch.Due : null;
                 next = next is null || due < next ? due ?? next : next;
             }
 
             return next;
         }
+    }
+
+    internal TimeSpan Timeout { get; }
+
+    internal HostContext Host => _host;
+
+    /// <summary>
+    /// For an engine that runs one job at a time: it says when each begins and leaves. Kept for good.
+    /// </summary>
+    public JobWatch Watch(IStoppableEngine engine)
+    {
+        JobWatch watch = new(this, [engine]);
+        _watches.Add(watch);
+        return watch;
     }
 
     /// <summary>From now on <paramref name="engine"/> has the time-out to signal <paramref name="fence"/>.</summary>
@@ -82,21 +94,12 @@ public sealed class HangDetector
     public void Add(Fence fence, ReadOnlySpan<IStoppableEngine> engines, TimeSpan extra = default)
     {
         _host.AssertHeld();
-        Watch watch = new(fence, engines) { Due = _host.Now + _timeout + extra };
+        JobWatch watch = new(this, engines);
+        watch.Start(fence, _host.Now, extra);
         if (fence.TryObserveEnd(_ => _watches.Remove(watch)))
         {
             _watches.Add(watch);
         }
-    }
-
-    /// <summary>
-    /// The work has left its engine before it was done, and its time does not count: until it is added again, nobody
-    /// watches it.
-    /// </summary>
-    public void Remove(Fence fence)
-    {
-        _host.AssertHeld();
-        _watches.RemoveAll(w => ReferenceEquals(w.Fence, fence));
     }
 
     /// <summary>
@@ -106,11 +109,11 @@ public sealed class HangDetector
     public void HandleLeft(Fence fence, IStoppableEngine engine)
     {
         _host.AssertHeld();
-        foreach (Watch watch in _watches)
+        foreach (JobWatch watch in _watches)
         {
-            if (ReferenceEquals(watch.Fence, fence) && watch.Parts.Count > 1)
+            if (ReferenceEquals(watch.Fence, fence) && watch.Engines.Count > 1)
             {
-                watch.Parts.RemoveAll(p => ReferenceEquals(p.Engine, engine));
+                watch.Engines.RemoveAll(p => ReferenceEquals(p.Engine, engine));
             }
         }
     }
@@ -120,25 +123,25 @@ public sealed class HangDetector
     {
         _host.AssertHeld();
         using SignalingSection section = new("hang detector", "time-out");
-        foreach (Watch watch in _watches.Where(w => !w.Fence.IsSignaled && w.Due <= now).ToArray())
+        foreach ((JobWatch watch, Fence fence) in List(w => w.IsPending && w.Due <= now))
         {
-            if (watch.Fence.IsSignaled)
+            if (!ReferenceEquals(watch.Fence, fence) || fence.IsSignaled)
             {
                 continue; // an earlier one of this round ended it as well
             }
 
             if (!watch.WasTold && !watch.WasAborted
-                && watch.Parts is [{ Engine: { } only }] && only.TryAbort(watch.Fence))
+                && watch.Engines is [{ Engine: { } only }] && only.TryAbort(fence))
             {
-                (watch.WasAborted, watch.Due) = (true, now + _timeout);
+                (watch.WasAborted, watch.Due) = (true, now + Timeout);
             }
             else if (!watch.WasTold)
             {
-                Tell(watch, now);
+                Tell(watch, fence, now);
             }
             else
             {
-                Force(watch);
+                Force(watch, fence);
             }
         }
     }
@@ -154,28 +157,37 @@ public sealed class HangDetector
         using SignalingSection section = new(engine.Name, "end of a hang");
         _host.Trace("fence.engine_stopped", engine.Name);
         _lost.Remove(engine);
-        foreach (Watch watch in _watches.Where(w => w.Find(engine) is not null).ToArray())
+        foreach ((JobWatch watch, Fence fence) in List(w => w.Find(engine) is not null))
         {
-            if (watch.Parts.Count > 1)
+            if (!ReferenceEquals(watch.Fence, fence))
             {
-                watch.Parts.Remove(watch.Find(engine)!);
+                continue; // ended with an earlier one
+            }
+
+            if (watch.Engines.Count > 1)
+            {
+                watch.Engines.Remove(watch.Find(engine)!);
                 continue;
             }
 
-            Note(watch, wasStopped: true);
-            foreach (Fence fence in watch.Fence.PendingUpToThis())
+            Note(watch, fence, wasStopped: true);
+            foreach (Fence pending in fence.PendingUpToThis())
             {
-                fence.Signal(Errno.ETIME);
+                pending.Signal(Errno.ETIME);
             }
 
-            watch.Fence.Signal(Errno.ETIME); // one that was forced is no longer pending
+            fence.Signal(Errno.ETIME); // one that was forced is no longer pending
         }
     }
 
-    private void Tell(Watch watch, TimeSpan now)
+    // With their fences, which may have ended when it is their turn.
+    private (JobWatch Watch, Fence Fence)[] List(Func<JobWatch, bool> isMeant) =>
+        [.. _watches.Where(w => w.Fence is not null && isMeant(w)).Select(w => (w, w.Fence!))];
+
+    private void Tell(JobWatch watch, Fence fence, TimeSpan now)
     {
-        _host.Trace("fence.hang", watch.Fence.ToString(), (long)(now - watch.Due).TotalMilliseconds);
-        foreach (Part part in watch.Parts.Where(p => !p.WasTold).ToArray())
+        _host.Trace("fence.hang", fence.ToString(), (long)(now - watch.Due).TotalMilliseconds);
+        foreach (WatchedEngine part in watch.Engines.Where(p => !p.WasTold).ToArray())
         {
             Tell(part.Engine, now);
             EngineStop answer = _host.Has(CoreDefences.StopBeforeEnd) ? part.Engine.Stop() : EngineStop.Stopped;
@@ -185,7 +197,7 @@ public sealed class HangDetector
                     HandleStopped(part.Engine);
                     break;
                 case EngineStop.Unknown:
-                    Force(watch);
+                    Force(watch, fence);
                     return;
             }
         }
@@ -194,7 +206,7 @@ public sealed class HangDetector
     // Who is told stops for all of its fences; the grace time of one begins when the last of its engines was told.
     private void Tell(IStoppableEngine engine, TimeSpan now)
     {
-        foreach (Watch watch in _watches)
+        foreach (JobWatch watch in _watches)
         {
             if (watch.Find(engine) is { WasTold: false } part)
             {
@@ -206,11 +218,11 @@ public sealed class HangDetector
 
     // Fences of one queue signal in order, so the earlier ones are given up with it; and nobody gets to what else was
     // submitted to an engine that is lost.
-    private void Force(Watch watch)
+    private void Force(JobWatch watch, Fence late)
     {
-        Note(watch, wasStopped: false);
-        Force(watch.Fence);
-        foreach (Part part in watch.Parts)
+        Note(watch, late, wasStopped: false);
+        Force(late);
+        foreach (WatchedEngine part in watch.Engines)
         {
             _lost.Add(part.Engine);
             foreach (Fence fence in part.Engine.Submitted.ToArray())
@@ -228,49 +240,12 @@ public sealed class HangDetector
         }
     }
 
-    private void Note(Watch watch, bool wasStopped)
+    private void Note(JobWatch watch, Fence fence, bool wasStopped)
     {
-        if (!watch.Fence.IsSignaled)
+        if (!fence.IsSignaled)
         {
-            _hangs.Add(new EngineHang(watch.Fence.ToString(), watch.EngineNames, _host.Now, wasStopped));
-            _host.Trace(
-                wasStopped ? "fence.ended_for_engine" : "fence.forced",
-                string.Create(CultureInfo.InvariantCulture, $"{watch.Fence}"));
+            _hangs.Add(new EngineHang(fence.ToString(), watch.EngineNames, _host.Now, wasStopped));
+            _host.Trace(wasStopped ? "fence.ended_for_engine" : "fence.forced", fence.ToString());
         }
-    }
-
-    private sealed class Part(IStoppableEngine engine)
-    {
-        public IStoppableEngine Engine => engine;
-
-        public bool WasTold { get; set; }
-    }
-
-    private sealed class Watch
-    {
-        public Watch(Fence fence, ReadOnlySpan<IStoppableEngine> engines)
-        {
-            Fence = fence;
-            foreach (IStoppableEngine engine in engines)
-            {
-                Parts.Add(new Part(engine));
-            }
-        }
-
-        public Fence Fence { get; }
-
-        /// <summary>Who works for it and is not known to have stopped.</summary>
-        public List<Part> Parts { get; } = new(1);
-
-        public string EngineNames =>
-            Parts is [{ } only] ? only.Engine.Name : string.Join(" and ", Parts.Select(p => p.Engine.Name));
-
-        public TimeSpan Due { get; set; }
-
-        public bool WasAborted { get; set; }
-
-        public bool WasTold => Parts.TrueForAll(p => p.WasTold);
-
-        public Part? Find(IStoppableEngine engine) => Parts.Find(p => ReferenceEquals(p.Engine, engine));
     }
 }

@@ -36,6 +36,7 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
     private readonly List<CopyJob> _ring; // host lock
     private readonly Action _ringDoorbell;
     private readonly Predicate<CopyJob> _canStart;
+    private readonly JobWatch _watch;
     private SharedWords _shared;
     private readonly BatchSlot[] _batch = new BatchSlot[BatchJobsMax]; // token: in the ring as well, until they end
     private int _batchCount;
@@ -52,6 +53,7 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
         _ring = new List<CopyJob>(options.CopyRingSlots);
         (_ringDoorbell, _canStart) = (RingDoorbell, CanStart);
         Hangs = new HangDetector(host, options.CopyTimeout, options.CopyStopGrace);
+        _watch = Hangs.Watch(this);
     }
 
     /// <summary>For people and traces.</summary>
@@ -351,7 +353,7 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
         if (_batchCount > 0)
         {
             TimeSpan most = TimeSpan.FromSeconds((double)bytes / SlowBytesPerSecond);
-            Hangs.Add(_batch[_batchCount - 1].Job!.Fence, this, most);
+            _watch.Start(_batch[_batchCount - 1].Job!.Fence, _host.Now, most);
         }
     }
 
@@ -466,6 +468,7 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
 
     private void ForgetBatch()
     {
+        _watch.Stop();
         _batch.AsSpan(0, _batchCount).Clear();
         (_batchCount, _batchNext, _batchEnded) = (0, 0, 0);
     }

@@ -107,6 +107,11 @@ public sealed record GpuOptions
     /// </summary>
     internal bool LooksAgain { get; init; } = true;
 
+    /// <summary>
+    /// Off notes how often an engine was rung for when it has looked for work: for the test that must notice.
+    /// </summary>
+    internal bool NotesRingsFirst { get; init; } = true;
+
     /// <summary>Off returns from a notifier while jobs still run: for the test that must notice.</summary>
     internal bool WaitsInNotifier { get; init; } = true;
 

@@ -11,7 +11,7 @@ internal sealed class ComputeJob : EngineWork
 {
     private readonly int _blockBytes;
     private int _index;
-    private KernelRun? _run;
+    private bool _isInCommand;
     private volatile bool _canceled;
     private volatile Errno _failure; // before it could begin
     private volatile bool _hasBegun;
@@ -20,6 +20,7 @@ internal sealed class ComputeJob : EngineWork
         : base(queue)
     {
         (Owner, Commands, Memory, _blockBytes) = (queue, commands, memory, blockBytes);
+        Size = SizeOf(commands);
         Fence = queue.Timeline.CreateFence();
     }
 
@@ -31,35 +32,16 @@ internal sealed class ComputeJob : EngineWork
 
     public override Fence Fence { get; }
 
+    // How many of its waits have not told it yet: counted down where they are signalled, without the lock.
+    public int WaitsLeft;
+
     /// <summary>The job starts when all of these are signalled, with or without an error.</summary>
-    public required IReadOnlyList<Fence> Waits { get; init; }
+    public required Fence[] Waits { get; init; }
 
     /// <summary>What it was submitted with; each hears of its end.</summary>
-    public required IReadOnlyList<GpuBinding> Bindings { get; init; }
+    public required GpuBinding[] Bindings { get; init; }
 
-    // The bytes that it touches, and a multiply-add as much as a byte.
-    public override double Size
-    {
-        get
-        {
-            double size = 0;
-            Span<GpuOperand> operands = stackalloc GpuOperand[3];
-            foreach (GpuCommand command in Commands)
-            {
-                command.TryGetOperands(operands, out int count);
-                for (int i = 0; i < count; i++)
-                {
-                    size += operands[i].LengthBytes;
-                }
-
-                size += command.Opcode == GpuOpcode.MatrixMultiply
-                    ? (double)command.Rows * command.Inner * command.Count
-                    : 0;
-            }
-
-            return size;
-        }
-    }
+    public override double Size { get; }
 
     /// <summary>Callable without the lock.</summary>
     public bool IsReady
@@ -139,11 +121,17 @@ internal sealed class ComputeJob : EngineWork
             return _canceled ? Errno.ECANCELED : _failure;
         }
 
-        _run ??= new KernelRun(Commands[_index], _blockBytes);
-        Errno errno = _run.Step(Memory, out bool hasCommandEnded);
+        KernelRun run = Owner.Run;
+        if (!_isInCommand)
+        {
+            run.Begin(Commands[_index], _blockBytes);
+            _isInCommand = true;
+        }
+
+        Errno errno = run.Step(Memory, out bool hasCommandEnded);
         if (hasCommandEnded)
         {
-            _run = null;
+            _isInCommand = false;
             _index++;
         }
 
@@ -169,5 +157,26 @@ internal sealed class ComputeJob : EngineWork
 
             binding.EndJob();
         }
+    }
+
+    // The bytes that it touches, and a multiply-add as much as a byte.
+    private static double SizeOf(GpuCommand[] commands)
+    {
+        double size = 0;
+        Span<GpuOperand> operands = stackalloc GpuOperand[3];
+        foreach (GpuCommand command in commands)
+        {
+            command.TryGetOperands(operands, out int count);
+            for (int i = 0; i < count; i++)
+            {
+                size += operands[i].LengthBytes;
+            }
+
+            size += command.Opcode == GpuOpcode.MatrixMultiply
+                ? (double)command.Rows * command.Inner * command.Count
+                : 0;
+        }
+
+        return size;
     }
 }

@@ -32,6 +32,9 @@ public sealed class ComputeQueue : EngineQueue
 
     internal Timeline Timeline { get; }
 
+    /// <summary>Of the command that runs: jobs run one after the other. Engine token held.</summary>
+    internal KernelRun Run { get; } = new();
+
     internal IReadOnlyList<ComputeJob> Jobs => _jobs;
 
     internal override bool HasWork => _jobs.Count > 0;
@@ -47,12 +50,14 @@ public sealed class ComputeQueue : EngineQueue
     /// </summary>
     internal override void Look()
     {
-        if (!MustLook)
+        if (MustLook)
         {
-            return;
+            LookFor(_jobs[0]);
         }
+    }
 
-        ComputeJob job = _jobs[0];
+    private void LookFor(ComputeJob job)
+    {
         foreach (GpuBinding binding in job.Bindings)
         {
             if (binding is not UserPointerBinding { IsStale: true } pages)

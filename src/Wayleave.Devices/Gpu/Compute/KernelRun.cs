@@ -11,28 +11,36 @@ namespace Wayleave.Devices.Gpu.Compute;
 // a matrix makes at most MultiplyAddsMax multiply-adds.
 
 /// <summary>
-/// One command while it runs: what is done, and the next block. Driven by the holder of the engine token.
+/// One command while it runs: what is done, and the next block. One for a queue, whose commands run one after the
+/// other. Driven by the holder of the engine token.
 /// </summary>
 internal sealed class KernelRun
 {
     private const int MultiplyAddsMax = 1 << 20;
     private const int SpinRounds = 1 << 14;
 
-    private readonly GpuCommand _command;
+    private GpuCommand _command;
     private readonly GpuOperand[] _operands = new GpuOperand[3];
-    private readonly int _blockBytes;
-    private readonly float[] _sums;
+    private int _blockBytes;
+    private float[] _sums = []; // of a piece of a row; at least as long as it
+    private int _rowPiece;
     private ulong _done; // bytes of the target, or for a checksum of the source; blocks of a spin
     private uint _checksum = uint.MaxValue;
 
-    public KernelRun(in GpuCommand command, int blockBytes)
+    public GpuOpcode Opcode => _command.Opcode;
+
+    /// <summary>A command begins, and what was under way is forgotten.</summary>
+    public void Begin(in GpuCommand command, int blockBytes)
     {
         (_command, _blockBytes) = (command, blockBytes & ~3);
+        (_done, _checksum) = (0, uint.MaxValue);
         command.TryGetOperands(_operands, out _);
-        _sums = command.Opcode == GpuOpcode.MatrixMultiply ? new float[RowPiece()] : [];
+        if (command.Opcode == GpuOpcode.MatrixMultiply)
+        {
+            _rowPiece = RowPiece();
+            _sums = _sums.Length < _rowPiece ? new float[_rowPiece] : _sums;
+        }
     }
-
-    public GpuOpcode Opcode => _command.Opcode;
 
     /// <summary>Runs one block.</summary>
     /// <param name="memory">Checks every touch.</param>
@@ -190,7 +198,7 @@ internal sealed class KernelRun
         ulong columns = _command.Count;
         ulong element = _done / 4;
         (ulong row, ulong column) = (element / columns, element % columns);
-        int length = (int)Math.Min((ulong)_sums.Length, columns - column);
+        int length = (int)Math.Min((ulong)_rowPiece, columns - column);
         Span<float> sums = _sums.AsSpan(0, length);
         sums.Clear();
         for (ulong k = 0; k < _command.Inner; k++)

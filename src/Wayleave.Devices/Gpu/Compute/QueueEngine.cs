@@ -12,6 +12,10 @@ namespace Wayleave.Devices.Gpu.Compute;
 //                        |  ^
 //                        +--+ preempted between two blocks: another queue has had less, or is of a higher priority
 //
+// Of what an idle engine has, only EngineTurn is written by others when a job becomes ready; and an engine that has run
+// out of ready jobs knows it by count, without the lock and without a look at the fences of the jobs that follow, whose
+// cache lines it would take from those who are about to signal them.
+//
 // A job is watched while it has the engine, and what it has had before counts. One that is late is ended between two
 // blocks by whoever has the token, which proves that no block is under way; its queue is lost, as a guilty context is
 // in amdgpu, and the other queues go on: there is nothing else to reset.
@@ -31,13 +35,16 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
 
     private readonly HostContext _host;
     private readonly GpuOptions _options;
-    private readonly EngineTurn _turn = new();
+    private readonly EngineTurn _turn;
     private readonly UserProgress _progress;
+    private readonly JobWatch _watch;
     private readonly Func<bool> _step;
     private readonly List<EngineQueue> _queues = []; // host lock
     private readonly List<Fence> _drains = []; // host lock
     private EngineWork? _current; // token
     private EngineWork? _running; // host lock: what the token's holder may be in
+    private int _takenJobs; // written under the host lock by the holder of the token: of those that were rung for
+    private int _userQueues; // host lock
     private int _blocksLeft; // token
     private TimeSpan _chosenAt; // token
     private bool _isDead; // host lock
@@ -56,7 +63,9 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
         Name = kind == GpuEngineKind.Compute
             ? $"{port.Function.Name} compute engine"
             : $"{port.Function.Name} copy queue engine";
+        _turn = new EngineTurn(options);
         _step = Step;
+        _watch = hangs.Watch(this);
         progress.Add(this);
     }
 
@@ -144,7 +153,7 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
         }
 
         bool had = _current is not null;
-        if (_current is null || _blocksLeft == 0 || Volatile.Read(ref _preempts) != 0)
+        if (_current is null ? MayHaveWork : _blocksLeft == 0 || Volatile.Read(ref _preempts) != 0)
         {
             Choose();
         }
@@ -240,13 +249,17 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
 
         queue.Add(job);
         _host.Trace("compute.submit", queue.Name, job.Commands.Length, queue.Count);
-        bool waits = false;
+        Action<Fence> ready = job.Waits.Length == 1 && queue.Priority != GpuPriority.High
+            ? _turn.HandleReady
+            : _ => HandleWaitSignaled(job);
+        int waits = 0;
         foreach (Fence fence in job.Waits)
         {
-            waits |= fence.TryAddCallback(_ => HandleReady(job)) == Errno.Success;
+            waits += fence.TryAddCallback(ready) == Errno.Success ? 1 : 0;
         }
 
-        if (!waits)
+        job.WaitsLeft = waits; // before any of them is told: that is after the lock
+        if (waits == 0)
         {
             _host.Defer(() => HandleReady(job));
         }
@@ -254,9 +267,19 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
         return Errno.Success;
     }
 
-    internal void AddQueue(EngineQueue queue) => _queues.Add(queue);
+    internal void AddQueue(EngineQueue queue)
+    {
+        _queues.Add(queue);
+        Volatile.Write(ref _userQueues, _userQueues + (queue is UserQueue ? 1 : 0));
+    }
 
-    internal void RemoveQueue(EngineQueue queue) => _queues.Remove(queue);
+    internal void RemoveQueue(EngineQueue queue)
+    {
+        if (_queues.Remove(queue) && queue is UserQueue)
+        {
+            Volatile.Write(ref _userQueues, _userQueues - 1);
+        }
+    }
 
     /// <summary>A program says that it has written commands. Callable without any lock.</summary>
     internal void HandleDoorbell(UserQueue queue)
@@ -295,6 +318,23 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
         _drains.Add(drain);
     }
 
+    // False is certain, but for what is rung for later. A count that is ahead for a moment, because a job was taken
+    // before it was rung for, is right again at that ring.
+    private bool MayHaveWork =>
+        _turn.ReadyJobs != _takenJobs
+        || Volatile.Read(ref _userQueues) != 0
+        || Volatile.Read(ref _preempts) != 0
+        || !_options.WaitsForFences;
+
+    private void HandleWaitSignaled(ComputeJob job)
+    {
+        if (Interlocked.Decrement(ref job.WaitsLeft) == 0)
+        {
+            HandleReady(job);
+        }
+    }
+
+    // Once for each job.
     private void HandleReady(ComputeJob job)
     {
         if (job.Queue.Priority == GpuPriority.High)
@@ -302,7 +342,7 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
             Interlocked.Exchange(ref _preempts, 1);
         }
 
-        _turn.RingDoorbell();
+        _turn.RingForJob();
     }
 
     private void Choose()
@@ -310,40 +350,43 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
         using (_host.Enter())
         {
             Interlocked.Exchange(ref _preempts, 0);
+            TimeSpan now = _host.Now;
             EngineWork? last = _current;
             if (last is not null)
             {
-                PutAside(last);
+                PutAside(last, now);
             }
 
             _current = _running = FindNext();
-            (_current as ComputeJob)?.Begin();
+            (_blocksLeft, _chosenAt) = (_options.ComputeQuantumBlocks, now);
+            if (_current is ComputeJob job)
+            {
+                _takenJobs++;
+                job.Begin();
+                _watch.Start(job.Fence, now, TimeSpan.FromSeconds(job.Size / SlowBytesPerSecond) - job.RanFor);
+            }
+
             if (last is not null && _current != last)
             {
                 PreemptionCount++;
                 _host.Trace("compute.preempt", last.Queue.Name);
             }
-
-            (_blocksLeft, _chosenAt) = (_options.ComputeQuantumBlocks, _host.Now);
-            if (_current is { Fence: { } fence } work)
-            {
-                Hangs.Add(fence, this, TimeSpan.FromSeconds(work.Size / SlowBytesPerSecond) - work.RanFor);
-            }
         }
     }
 
-    private void PutAside(EngineWork work)
+    private void PutAside(EngineWork work, TimeSpan now)
     {
-        work.RanFor += _host.Now - _chosenAt;
+        work.RanFor += now - _chosenAt;
         Charge(work.Queue);
         _running = null;
-        if (work.Fence is { } fence)
+        if (work.Fence is null)
         {
-            Hangs.Remove(fence);
+            HandleLeft(work.Queue.Process);
         }
         else
         {
-            HandleLeft(work.Queue.Process);
+            _takenJobs--;
+            _watch.Stop();
         }
     }
 
@@ -402,6 +445,10 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
         {
             HandleLeft(queue.Process);
         }
+        else
+        {
+            _watch.Stop();
+        }
 
         if (errno != Errno.EAGAIN)
         {
@@ -410,7 +457,7 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
 
         if (!queue.HasWork && (queue.IsClosed || queue.Process.IsClosed))
         {
-            _queues.Remove(queue);
+            RemoveQueue(queue);
             queue.Process.Forget(queue);
         }
     }
@@ -424,8 +471,9 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
     internal void WakeWaiting(bool isElsewhere)
     {
         bool any = false;
-        foreach (EngineQueue queue in _queues)
+        for (int i = 0; i < _queues.Count && _userQueues > 0; i++)
         {
+            EngineQueue queue = _queues[i];
             any |= queue is UserQueue { IsWaiting: true };
             (queue as UserQueue)?.Wake();
         }

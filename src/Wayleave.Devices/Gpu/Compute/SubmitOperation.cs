@@ -264,7 +264,7 @@ public sealed class SubmitOperation
         using SignalingSection section = new(_queue.Name, "submission");
         ComputeJob job = new(_queue, _commands, memory, _process.Device.ComputeBlockBytes)
         {
-            Waits = waits,
+            Waits = [.. waits],
             Bindings = [.. _buffers.Select(b => b.Binding)],
         };
         Errno errno = _queue.Engine.TrySubmit(job);

@@ -102,7 +102,8 @@ public sealed class UserQueue : EngineQueue
 
     private sealed class UserQueueWork(UserQueue queue) : EngineWork(queue)
     {
-        private KernelRun? _run;
+        private readonly KernelRun _run = new();
+        private bool _isInCommand;
         private PagedMemory? _memory; // of the table that the queue had last
         private InFlightGate?[] _gates = [];
         private ulong _done;
@@ -140,17 +141,17 @@ public sealed class UserQueue : EngineQueue
         private Errno RunBlock(PagedMemory memory, int blockBytes, out bool hasEnded)
         {
             hasEnded = false;
-            Errno errno = _run is null ? Fetch(memory, blockBytes) : Errno.Success;
+            Errno errno = !_isInCommand ? Fetch(memory, blockBytes) : Errno.Success;
             if (errno != Errno.Success)
             {
                 return errno;
             }
 
-            bool isRelease = _run!.Opcode == GpuOpcode.Release;
+            bool isRelease = _run.Opcode == GpuOpcode.Release;
             errno = _run.Step(memory, out bool hasCommandEnded);
             if (hasCommandEnded)
             {
-                _run = null;
+                _isInCommand = false;
                 Volatile.Write(ref _done, _done + 1);
 
                 // A value that was stored may be what others wait for, who are told at an end.
@@ -195,7 +196,12 @@ public sealed class UserQueue : EngineQueue
             errno = GpuCommand.TryRead(own, out GpuCommand command);
             errno = errno == Errno.Success && !queue.Engine.Kind.Knows(command.Opcode) ? Errno.EINVAL : errno;
             errno = errno == Errno.Success ? command.TryGetOperands(operands, out _) : errno;
-            _run = errno == Errno.Success ? new KernelRun(command, blockBytes) : null;
+            if (errno == Errno.Success)
+            {
+                _run.Begin(command, blockBytes);
+                _isInCommand = true;
+            }
+
             return errno;
         }
     }
