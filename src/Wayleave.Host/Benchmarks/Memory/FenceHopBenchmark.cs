@@ -161,7 +161,7 @@ internal sealed class FenceHopBenchmark
                 StartChain(first);
             }
 
-            if (engine.HasReadyJob)
+            if (engine.HasDoorbell) // what the thread of an engine in a host looks at: nothing else than one word
             {
                 engine.Drive(int.MaxValue);
                 idle = 0;
