@@ -110,8 +110,8 @@ public sealed class ClientDevice
     /// <param name="priority">Beside other queues of the engine.</param>
     /// <param name="engine">Which one runs its commands.</param>
     /// <exception cref="BrokerException">
-    /// EBADF: this is no GPU. EMFILE: it has no more. EDQUOT. EOPNOTSUPP: the host is of before version 2, and knows the
-    /// compute engine alone.
+    /// EBADF: this is no GPU. EMFILE: it has no more. EDQUOT. EOPNOTSUPP: the host is of before version 2, and knows
+    /// the compute engine alone.
     /// </exception>
     public ClientQueue OpenQueue(
         string name,

@@ -69,6 +69,12 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
                 [.. _vram.Select(m => m.Memory)],
                 [.. _systemPool.Select(m => m.Memory)]);
             _vramStart = Device.Function.Bars[GpuDevice.VramBar]!.Range.Start.Value;
+            if (config.Compute.UserVramBytes is > 0 and long userVram)
+            {
+                GpuProcessMemory.TryCreate(Device, UserMemory, (ulong)userVram, out _).ThrowIfFailed(
+                    $"set {ByteSize.ToText(userVram)} of {Name} aside for pages of clients",
+                    "\"user_vram_bytes\" are one piece of what the BAR shows, and not behind an IOMMU that translates");
+            }
         }
 
         _copyRunner = new EngineRunner(Device.CopyEngine, host, $"wayleave {config.Name} copy engine");

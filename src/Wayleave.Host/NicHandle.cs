@@ -78,6 +78,7 @@ public sealed class NicHandle : IDisposable
             WillRead = CacheHint.WillRead,
             WillWrite = CacheHint.WillWrite,
             Revocation = config.Revocation,
+            ReachesPrivatePages = config.PrivatePages == PrivatePagePolicy.Direct,
             Faults = options.Faults,
         };
         if (options.Defences is { } defences)

@@ -40,6 +40,9 @@ public sealed class MigrateOperation : SpaceOperation
     /// <summary>Pages that changed places.</summary>
     public int MigratedCount { get; private set; }
 
+    /// <summary>As a part of another operation, whose <see cref="SpaceOperation.Activity"/> it has.</summary>
+    internal IEnumerable<Pause> RunInside() => Run();
+
     private protected override IEnumerable<Pause> Run()
     {
         if (!_range.IsPageAligned || _range.LengthBytes == 0 || _range.End < _range.Start)

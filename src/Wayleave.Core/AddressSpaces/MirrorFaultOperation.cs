@@ -175,6 +175,16 @@ public sealed class MirrorUpdateOperation : SpaceOperation
 
     private protected override IEnumerable<Pause> Run()
     {
+        if (_range.Preferred is { } preferred && HasPageFor(preferred))
+        {
+            // What it comes to is not asked: pages that could not go are looked at where they are.
+            MigrateOperation migrate = _range.Space.MigrateToDevice(_range.Addresses, preferred, Activity);
+            foreach (Pause pause in migrate.RunInside())
+            {
+                yield return pause;
+            }
+        }
+
         TimeSpan deadline = Memory.Host.Now + MirrorRange.DefaultTimeout;
         while (true)
         {
@@ -213,5 +223,19 @@ public sealed class MirrorUpdateOperation : SpaceOperation
                 yield break;
             }
         }
+    }
+
+    private bool HasPageFor(DeviceMemory preferred)
+    {
+        for (int i = 0; i < _range.Pages.Count && preferred.FreePages > 0; i++)
+        {
+            PageEntry entry = _range.Space.Table.Peek(_range.Addresses.FirstPage + (ulong)i);
+            if (entry.State != EntryState.DevicePrivate || !ReferenceEquals(entry.Frame!.Device, preferred))
+            {
+                return true;
+            }
+        }
+
+        return false;
     }
 }

@@ -113,6 +113,12 @@ public sealed class MirrorRange
     public PciFunction? Client { get; init; }
 
     /// <summary>
+    /// Where <see cref="Update"/> brings the pages first, if they can go there (<c>svm_range_restore_pages</c>); null
+    /// leaves them where they are. The device's own, of this <see cref="Owner"/>. Pages that cannot go stay.
+    /// </summary>
+    public DeviceMemory? Preferred { get; init; }
+
+    /// <summary>
     /// What was seen. After EBUSY what was not reached yet is as it was before.
     /// </summary>
     public IReadOnlyList<MirrorPage> Pages => _pages;

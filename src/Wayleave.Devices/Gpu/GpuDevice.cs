@@ -26,6 +26,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
     public const int VramBar = 0;
 
     private readonly GpuOptions _options;
+    private readonly List<(DeviceRange Range, Memory<byte> Bytes)> _bytes = []; // what the BAR shows
     private readonly BlockAllocator _vram;
     private readonly BlockAllocator _hidden; // what the BAR does not show
     private readonly BlockAllocator _system;
@@ -77,6 +78,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
             if (visible > 0)
             {
                 bar.Add(fabric.AddWindow(window[..visible], memory, offset).Range);
+                _bytes.Add((bar[^1], window[..visible]));
             }
 
             if (visible < window.Length)
@@ -138,6 +140,12 @@ public sealed class GpuDevice : IPeerMemoryOwner
     /// Addresses of the system memory that evicted buffers may take, a range for each of its windows.
     /// </summary>
     public IReadOnlyList<DeviceRange> SystemWindows { get; }
+
+    /// <summary>
+    /// Where pages of processes migrate to that its queues fault on; null while they stay where they are. Set by
+    /// <see cref="GpuProcessMemory.TryCreate"/>.
+    /// </summary>
+    public GpuProcessMemory? ProcessMemory { get; internal set; }
 
     /// <summary>The allocator of a domain, for looking at.</summary>
     public BlockAllocator Memory(GpuDomain domain) => domain switch
@@ -388,6 +396,25 @@ public sealed class GpuDevice : IPeerMemoryOwner
     internal bool WaitsInNotifier => _options.WaitsInNotifier;
 
     internal int FaultAheadPages => _options.FaultAheadPages;
+
+    internal bool ReachesPrivatePages => _options.ReachesPrivatePages;
+
+    /// <summary>The bytes behind addresses of the BAR. False unless they are in one window of it.</summary>
+    internal bool TryFindBytes(DeviceRange range, out Memory<byte> bytes)
+    {
+        foreach ((DeviceRange window, Memory<byte> all) in _bytes)
+        {
+            ulong offset = range.Start.Value - window.Start.Value;
+            if (range.Start.Value >= window.Start.Value && offset + range.LengthBytes <= window.LengthBytes)
+            {
+                bytes = all.Slice((int)offset, (int)range.LengthBytes);
+                return true;
+            }
+        }
+
+        bytes = default;
+        return false;
+    }
 
     internal Compute.MirrorDefences MirrorDefences => _options.MirrorDefences;
 

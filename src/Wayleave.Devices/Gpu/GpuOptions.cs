@@ -69,6 +69,13 @@ public sealed record GpuOptions
     public int FaultAheadPages { get; init; } = 15;
 
     /// <summary>
+    /// An extension: queues that may fault reach private pages of another device where they are, if there is a route
+    /// and its driver lets them (<see cref="Core.AddressSpaces.IPeerReachableMemory"/>). Off, such a page comes home
+    /// first.
+    /// </summary>
+    public bool ReachesPrivatePages { get; init; }
+
+    /// <summary>
     /// How long the compute engine may take to stop. Afterwards the fence of the job is forced, which proves nothing.
     /// </summary>
     public TimeSpan ComputeStopGrace { get; init; } = TimeSpan.FromSeconds(2);

@@ -134,6 +134,13 @@ public sealed record RdmaDeviceOptions
     /// </summary>
     public int FaultAheadPages { get; init; } = 15;
 
+    /// <summary>
+    /// An extension: regions on demand reach private pages of another device where they are, if there is a route and
+    /// its driver lets them (<see cref="Core.AddressSpaces.IPeerReachableMemory"/>). Off, as in the kernel of today,
+    /// such a page comes home first.
+    /// </summary>
+    public bool ReachesPrivatePages { get; init; }
+
     /// <summary>Congestion control; null sends no CNP and obeys none (rxe knows neither).</summary>
     public CongestionOptions? Congestion { get; init; }
 

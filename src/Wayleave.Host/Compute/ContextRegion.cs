@@ -60,7 +60,9 @@ public sealed record ContextRegionRequest(
 /// <param name="Change">At least one.</param>
 /// <param name="Domain">For <see cref="RegionChange.Domain"/>, as in a registration.</param>
 /// <param name="Access">For <see cref="RegionChange.Access"/>: what peers may do.</param>
-/// <param name="Handle">For <see cref="RegionChange.Translation"/>: the client's own memory, pinned from then on.</param>
+/// <param name="Handle">
+/// For <see cref="RegionChange.Translation"/>: memory of the client's own, pinned from then on.
+/// </param>
 /// <param name="OffsetBytes">Where the region begins then.</param>
 /// <param name="LengthBytes">Null for all that is left.</param>
 public sealed record ContextRegionChange(

@@ -42,6 +42,12 @@ public sealed record ComputeConfig
     public long UserMemoryBytes { get; init; } = 16L << 20;
 
     /// <summary>
+    /// VRAM that pages of clients migrate to when their rings fault on them, a multiple of
+    /// <see cref="GpuConfig.GranuleBytes"/>; 0: they stay where they are. Only with <see cref="GpuUserMemory.Fault"/>.
+    /// </summary>
+    public long UserVramBytes { get; init; }
+
+    /// <summary>
     /// What of its own memory one client may have pinned at a time (<c>RLIMIT_MEMLOCK</c>), by pinned regions and by a
     /// GPU that pins what it uses; 0 forbids it. Null: no limit but the pages that there are.
     /// </summary>
@@ -56,6 +62,19 @@ public sealed record ComputeConfig
         CheckTime(problems, path + ".stop_grace_ms", StopGrace);
         MemorySize.Check(
             problems, path + ".user_memory_bytes", UserMemoryBytes, GpuConfig.GranuleBytes, GpuConfig.GranuleBytes);
+        if (UserVramBytes != 0)
+        {
+            MemorySize.Check(
+                problems, path + ".user_vram_bytes", UserVramBytes, GpuConfig.GranuleBytes, GpuConfig.GranuleBytes);
+        }
+
+        if (UserVramBytes != 0 && UserMemory != GpuUserMemory.Fault)
+        {
+            problems.Add(new ConfigProblem(
+                path + ".user_vram_bytes",
+                "pages migrate when rings fault on them: \"user_memory\" must be \"fault\""));
+        }
+
         if (PinnedBytesPerClientMax is < 0)
         {
             problems.Add(new ConfigProblem(

@@ -61,6 +61,7 @@ internal sealed class ConfigurationReader(
             Add($"gpus[{i}].compute.stop_grace_ms", ToText((int)config.Gpus[i].Compute.StopGrace.TotalMilliseconds));
             Add($"gpus[{i}].compute.user_memory", ToWord(config.Gpus[i].Compute.UserMemory));
             Add($"gpus[{i}].compute.user_memory_bytes", ByteSize.ToText(config.Gpus[i].Compute.UserMemoryBytes));
+            Add($"gpus[{i}].compute.user_vram_bytes", ByteSize.ToText(config.Gpus[i].Compute.UserVramBytes));
             Add(
                 $"gpus[{i}].compute.pinned_bytes_per_client_max",
                 config.Gpus[i].Compute.PinnedBytesPerClientMax is { } pinned ? ByteSize.ToText(pinned) : "none");
@@ -82,6 +83,7 @@ internal sealed class ConfigurationReader(
             Add($"nics[{i}].revoke", ToWord(config.Nics[i].Revocation));
             Add($"nics[{i}].pinned_memory", ToWord(config.Nics[i].PinnedMemory));
             Add($"nics[{i}].legacy_peers", ToWord(config.Nics[i].LegacyPeers));
+            Add($"nics[{i}].private_pages", ToWord(config.Nics[i].PrivatePages));
         }
 
         for (int i = 0; i < config.Nvmes.Count; i++)
@@ -186,6 +188,7 @@ internal sealed class ConfigurationReader(
             "stop_grace_ms",
             "user_memory",
             "user_memory_bytes",
+            "user_vram_bytes",
             "pinned_bytes_per_client_max");
         return new ComputeConfig
         {
@@ -197,6 +200,7 @@ internal sealed class ConfigurationReader(
             StopGrace = ReadMilliseconds(compute, path, "stop_grace_ms") ?? defaults.StopGrace,
             UserMemory = ReadWord<GpuUserMemory>(compute, path, "user_memory") ?? defaults.UserMemory,
             UserMemoryBytes = ReadSize(compute, path, "user_memory_bytes") ?? defaults.UserMemoryBytes,
+            UserVramBytes = ReadSize(compute, path, "user_vram_bytes") ?? defaults.UserVramBytes,
             PinnedBytesPerClientMax = ReadSize(compute, path, "pinned_bytes_per_client_max"),
         };
     }
@@ -215,6 +219,7 @@ internal sealed class ConfigurationReader(
             "revoke",
             "pinned_memory",
             "legacy_peers",
+            "private_pages",
             "function");
         return new NicConfig
         {
@@ -226,6 +231,7 @@ internal sealed class ConfigurationReader(
             Revocation = ReadWord<RegionRevocation>(nic, path, "revoke") ?? defaults.Revocation,
             PinnedMemory = ReadWord<PinnedMemoryPolicy>(nic, path, "pinned_memory") ?? defaults.PinnedMemory,
             LegacyPeers = ReadWord<LegacyPeerPolicy>(nic, path, "legacy_peers") ?? defaults.LegacyPeers,
+            PrivatePages = ReadWord<PrivatePagePolicy>(nic, path, "private_pages") ?? defaults.PrivatePages,
             Function = ReadText(nic, path, "function"),
         };
     }

@@ -292,6 +292,9 @@ public sealed record NicConfig
     /// <summary>What a client hears whose legacy region has lost its memory.</summary>
     public LegacyPeerPolicy LegacyPeers { get; init; }
 
+    /// <summary>How regions on demand get at pages of a client that are in a GPU's memory.</summary>
+    public PrivatePagePolicy PrivatePages { get; init; }
+
     /// <summary>
     /// The function of the topology that the device is, by name or address; null for the one of the device's name.
     /// </summary>

@@ -35,6 +35,17 @@ public sealed record ComputeGpuDocument
     /// <summary>Pages that were taken from a client because others needed memory.</summary>
     public required long UserMemoryReclaims { get; init; }
 
+    /// <summary>VRAM that clients' pages migrate to; 0 when they stay where they are.</summary>
+    public required ulong UserVramBytes { get; init; }
+
+    public required ulong UserVramFreeBytes { get; init; }
+
+    /// <summary>Pages that went to VRAM because a ring faulted on them.</summary>
+    public required long PagesMigratedToVram { get; init; }
+
+    /// <summary>Pages that came back because somebody else wanted them.</summary>
+    public required long PagesMigratedHome { get; init; }
+
     public required int QueuesMax { get; init; }
 
     /// <summary>How often a job had to give its engine up before it was done.</summary>

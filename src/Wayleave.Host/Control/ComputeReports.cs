@@ -72,6 +72,10 @@ internal static class ComputeReports
             UserMemory = gpu.Compute.UserMemory,
             UserMemoryFreeBytes = (ulong)gpu.UserMemory.FreePages * PageFrame.SizeBytes,
             UserMemoryReclaims = gpu.UserMemory.Stats.Reclaimed,
+            UserVramBytes = (ulong)(gpu.Device.ProcessMemory?.Pages.PageCount ?? 0) * PageFrame.SizeBytes,
+            UserVramFreeBytes = (ulong)(gpu.Device.ProcessMemory?.Pages.FreePages ?? 0) * PageFrame.SizeBytes,
+            PagesMigratedToVram = gpu.UserMemory.Stats.MigratedToDevice,
+            PagesMigratedHome = gpu.UserMemory.Stats.MigratedHome,
             QueuesMax = gpu.Compute.QueuesMax,
             Preemptions = compute.PreemptionCount + copy.PreemptionCount,
             Hangs =

@@ -60,6 +60,7 @@ namespace Wayleave.Host.Control;
         typeof(SnakeCaseEnumConverter<LegacyPeerPolicy>),
         typeof(SnakeCaseEnumConverter<RegionRevocation>),
         typeof(SnakeCaseEnumConverter<RegionOrigin>),
+        typeof(SnakeCaseEnumConverter<PrivatePagePolicy>),
         typeof(GradeConverter),
     ])]
 [JsonSerializable(typeof(ActivityDocument))]

@@ -226,8 +226,8 @@ public sealed class BrokerMessageTests : BrokerTest
         return message;
     }
 
-    // About queues, queue pairs, rings and attachments: each field its own, right or not, which chance alone would hardly bring
-    // together.
+    // About queues, queue pairs, rings and attachments: each field its own, right or not, which chance alone would
+    // hardly bring together.
     private static byte[] GarbleWork(Random random)
     {
         byte[] message = random.Next(11) switch

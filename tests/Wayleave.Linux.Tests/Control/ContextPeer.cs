@@ -36,6 +36,10 @@ internal sealed class ContextPeer(WayleaveHost host, DeviceObject local, HeldCon
     public Task FillAsync(byte value) =>
         host.Objects.ForEachPieceAsync(local, (_, bytes) => bytes.Fill(value), Cancellation);
 
+    /// <summary>It holds nothing but that.</summary>
+    public Task ExpectAsync(byte value) => host.Objects.ForEachPieceAsync(
+        local, (_, bytes) => Assert.Equal(-1, bytes.IndexOfAnyExcept(value)), Cancellation);
+
     /// <summary>Fills it with words that are of this seed and of their place in it.</summary>
     public Task FillWordsAsync(uint seed) => host.Objects.ForEachPieceAsync(
         local,

@@ -141,6 +141,12 @@ internal sealed class MirrorBinding : GpuBinding, IMirror
         {
             RequestMask = MirrorBits.Fault | MirrorBits.FaultWrite,
             NeedsAddresses = true,
+            Owner = Process.Device,
+            Preferred = Process.Device.ProcessMemory is { } own && ReferenceEquals(own.System, _space.Memory)
+                ? own.Pages
+                : null,
+            AllowsPeerToPeer = Process.Device.ReachesPrivatePages,
+            Client = Process.Device.Function,
         };
         look.Requests[0] = isWrite ? MirrorBits.Fault | MirrorBits.FaultWrite : MirrorBits.Fault;
         return look.Update(
@@ -200,7 +206,9 @@ internal sealed class MirrorBinding : GpuBinding, IMirror
 
             ref ulong entry = ref _entries[first + (ulong)i];
             MappedCount += entry == 0 ? 1 : 0;
-            Volatile.Write(ref entry, page.Frame.Address.Value | Valid | (isWritable ? Writable : 0));
+            bool isForeign = (page.Bits & MirrorBits.PeerToPeer) != 0;
+            ulong address = isForeign ? page.Address.Value : page.Frame.Address.Value;
+            Volatile.Write(ref entry, address | Valid | (isWritable ? Writable : 0));
         }
     }
 

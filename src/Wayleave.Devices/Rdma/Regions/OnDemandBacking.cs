@@ -53,6 +53,8 @@ internal sealed class OnDemandBacking : RegionBacking, IMirror
 
     public AddressSpace Space => _request.Space;
 
+    internal RdmaDevice Device => _device;
+
     /// <summary>Pages in the device's reach.</summary>
     public int MappedCount => _pages.Count;
 
@@ -196,7 +198,8 @@ internal sealed class OnDemandBacking : RegionBacking, IMirror
 
             bool isWritable = page.IsWritable && MayWrite;
             ulong at = (look.Addresses.Start / PageFrame.SizeBytes) + (ulong)i;
-            Entry entry = new(page.Frame!.Address, isWritable);
+            bool isForeign = (page.Bits & MirrorBits.PeerToPeer) != 0;
+            Entry entry = new(isForeign ? page.Address : page.Frame!.Address, isWritable);
             if (!_pages.TryGetValue(at, out Entry old) || old != entry)
             {
                 _pages[at] = entry;
@@ -205,7 +208,7 @@ internal sealed class OnDemandBacking : RegionBacking, IMirror
 
             if (isWritable)
             {
-                page.Frame.MarkDirty(); // the device writes when it likes
+                page.Frame!.MarkDirty(); // the device writes when it likes
             }
         }
 

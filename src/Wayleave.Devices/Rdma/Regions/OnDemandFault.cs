@@ -96,6 +96,8 @@ internal sealed class OnDemandFault(OnDemandBacking backing, PagingRequest reque
         {
             RequestMask = MirrorBits.Fault | MirrorBits.FaultWrite,
             NeedsAddresses = true,
+            AllowsPeerToPeer = backing.Device.Options.ReachesPrivatePages,
+            Client = backing.Device.Function,
         };
         for (int i = 0; i < _look.Requests.Count; i++)
         {

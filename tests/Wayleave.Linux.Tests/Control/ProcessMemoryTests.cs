@@ -1,0 +1,171 @@
+using Wayleave.Devices.Gpu.Compute;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Host.Compute;
+using Wayleave.Host.Configuration;
+using Wayleave.Host.Control;
+using Wayleave.Host.Transfers;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Control;
+
+/// <summary>
+/// Pages of a client of a running host that migrate to its GPU, and a NIC that wants them: the two ways to another
+/// device's private pages.
+/// </summary>
+public sealed class ProcessMemoryTests : IDisposable
+{
+    private const int Bytes = ContextPeer.Bytes;
+    private const long Pages = Bytes / 4096;
+    private const ulong RingBytes = 64 * GpuCommand.SizeBytes;
+
+    private readonly ControlTestFolder _folder = new();
+    private ulong _written;
+
+    private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
+
+    public void Dispose() => _folder.Dispose();
+
+    [Theory]
+    [InlineData(PrivatePagePolicy.BringHome, "127.0.53.2")]
+    [InlineData(PrivatePagePolicy.Direct, "127.0.53.3")]
+    public async Task A_NIC_gets_pages_that_are_in_a_GPUs_memory_home_or_reaches_them_there(
+        PrivatePagePolicy policy, string address)
+    {
+        bool isDirect = policy == PrivatePagePolicy.Direct;
+        await using ServedHost served = await StartAsync(policy, address);
+        await using HeldContext context = await served.Client.OpenGpuAsync("gpu0", "c", Cancellation);
+        BufferHandleDocument memory = await context.AllocateAsync(Bytes, Cancellation);
+        BufferHandleDocument shown = await MakeAsync(served, context, "shown", Bytes);
+        QueueDocument queue = await OpenRingAsync(served, context);
+        await RunAsync(served, context, queue, new GpuCommand
+        {
+            Opcode = GpuOpcode.Fill,
+            Target = memory.Address,
+            Count = Bytes,
+            Value = 0x3333_3333,
+        });
+        ComputeGpuDocument filled = await LookAsync(served);
+        Assert.Equal(256UL << 10, filled.UserVramBytes);
+        Assert.Equal(filled.UserVramBytes - Bytes, filled.UserVramFreeBytes);
+        Assert.Equal((Pages, 0L), (filled.PagesMigratedToVram, filled.PagesMigratedHome));
+
+        RegionDocument region = await context.RegisterAsync(
+            new RegisterRegionDocument { Handle = memory.Handle, Kind = ContextRegionKind.OnDemand }, Cancellation);
+        await using ContextPeer peer = await ContextPeer.OpenAsync(address, context);
+        Assert.Equal(WorkCompletionStatus.Success, peer.Transfer(BulkDirection.Read, region));
+        await peer.ExpectAsync(0x33);
+        await peer.FillAsync(0x5A);
+        Assert.Equal(WorkCompletionStatus.Success, peer.Transfer(BulkDirection.Write, region));
+        ComputeGpuDocument written = await LookAsync(served);
+        Assert.Equal(isDirect ? 0 : Pages, written.PagesMigratedHome);
+        Assert.Equal(isDirect ? filled.UserVramFreeBytes : written.UserVramBytes, written.UserVramFreeBytes);
+
+        // The GPU finds what the peer wrote, there or after its pages came back.
+        await RunAsync(served, context, queue, new GpuCommand
+        {
+            Opcode = GpuOpcode.Copy,
+            A = memory.Address,
+            Target = shown.Address,
+            Count = Bytes,
+        });
+        await served.Host.Objects.ForEachPieceAsync(
+            served.Host.Objects.Find("gpu0", "shown")!,
+            (_, bytes) => Assert.Equal(-1, bytes.IndexOfAnyExcept((byte)0x5A)),
+            Cancellation);
+
+        // A pin for long is of the machine's memory, whatever the NIC may reach.
+        RegionDocument pinned = await context.RegisterAsync(
+            new RegisterRegionDocument { Handle = memory.Handle, Kind = ContextRegionKind.Pinned }, Cancellation);
+        ComputeGpuDocument home = await LookAsync(served);
+        Assert.Equal(home.UserVramBytes, home.UserVramFreeBytes);
+        Assert.Equal(WorkCompletionStatus.Success, peer.Transfer(BulkDirection.Read, pinned));
+        await peer.ExpectAsync(0x5A);
+        await context.DisposeAsync();
+        while ((await LookAsync(served)).Contexts.Count > 0)
+        {
+            await Task.Yield();
+        }
+
+        using (served.Host.Context.Enter())
+        {
+            Assert.Equal(served.Host.Gpus[0].UserMemory.PageCount, served.Host.Gpus[0].UserMemory.FreePages);
+        }
+
+        Assert.Empty(served.Host.GetViolations());
+    }
+
+    [Fact]
+    public void Memory_for_pages_that_never_migrate_is_no_configuration()
+    {
+        ComputeConfig compute = new() { UserVramBytes = 1 << 20 };
+        ConfigProblem problem = Assert.Single(
+            (ControlTestFolder.Config with { Gpus = [new GpuConfig { Compute = compute }] }).Validate());
+        Assert.Equal("gpus[0].compute.user_vram_bytes", problem.Where);
+    }
+
+    private Task<ServedHost> StartAsync(PrivatePagePolicy policy, string address) => ServedHost.StartAsync(
+        _folder,
+        address,
+        TimeProvider.System,
+        devices: ControlTestFolder.Config with
+        {
+            Nics = [new NicConfig { PrivatePages = policy }],
+            Gpus =
+            [
+                new GpuConfig
+                {
+                    VramBytes = 16 << 20,
+                    SystemPoolBytes = 16 << 20,
+                    Compute = new ComputeConfig
+                    {
+                        UserMemory = GpuUserMemory.Fault,
+                        UserMemoryBytes = 512 << 10,
+                        UserVramBytes = 256 << 10,
+                    },
+                },
+            ],
+        });
+
+    private static async Task<ComputeGpuDocument> LookAsync(ServedHost served) =>
+        (await served.Client.GetComputeAsync(Cancellation)).Gpus[0];
+
+    private static async Task<BufferHandleDocument> MakeAsync(
+        ServedHost served, HeldContext context, string name, ulong sizeBytes)
+    {
+        ObjectDocument made = await served.Client.CreateObjectAsync(
+            new CreateObjectDocument { Device = "gpu0", Name = name, SizeBytes = sizeBytes }, Cancellation);
+        await served.Client.CommitObjectAsync(made.Id, null, Cancellation);
+        return await context.OpenBufferAsync("gpu0", name, write: true, Cancellation);
+    }
+
+    private static async Task<QueueDocument> OpenRingAsync(ServedHost served, HeldContext context)
+    {
+        BufferHandleDocument ring = await MakeAsync(served, context, "ring", RingBytes);
+        return await context.CreateQueueAsync(
+            new CreateQueueDocument
+            {
+                Name = "ring",
+                RingAddress = ring.Address,
+                RingCommands = (uint)(RingBytes / GpuCommand.SizeBytes),
+            },
+            Cancellation);
+    }
+
+    private async Task RunAsync(ServedHost served, HeldContext context, QueueDocument queue, GpuCommand command)
+    {
+        await served.Host.Objects.ForEachPieceAsync(
+            served.Host.Objects.Find("gpu0", "ring")!,
+            _written++ * GpuCommand.SizeBytes,
+            GpuCommand.SizeBytes,
+            (_, bytes) => command.Write(bytes),
+            Cancellation);
+        QueueDocument seen = await context.RingDoorbellAsync(queue.Id, _written, Cancellation);
+        while (seen.State == QueueState.Busy)
+        {
+            await Task.Yield();
+            seen = await context.GetQueueAsync(queue.Id, Cancellation);
+        }
+
+        Assert.Equal((QueueState.Idle, _written, null), (seen.State, seen.Done, seen.Error));
+    }
+}
