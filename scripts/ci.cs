@@ -36,6 +36,7 @@ foreach (string sample in Projects("samples"))
     Step($"sample {Path.GetFileNameWithoutExtension(sample)}", "dotnet", ["run", "-c", "Release", "--project", sample]);
 }
 
+Script("image", "dotnet", ["run", "scripts/image.cs"]);
 Step("demo", Path.Combine(root, "wayleave"), ["demo", "--json"], check: output => Demo(output, isBroken: false));
 Step(
     "demo without the gate must be caught",
@@ -127,24 +128,27 @@ void Lab()
 }
 
 // The library for C programs. Where it cannot be made, the tests that run programs over it are skipped.
-void Ibverbs()
+void Ibverbs() => Script("library for C programs", Path.Combine(root, "scripts", "build-ibverbs"), []);
+
+// A program of ours that exits with 3 and says why where it cannot run.
+void Script(string name, string file, string[] arguments)
 {
-    (int exit, string output) =
-        Run(Path.Combine(root, "scripts", "build-ibverbs"), [], TimeSpan.FromMinutes(15), show: false);
+    Stopwatch watch = Stopwatch.StartNew();
+    (int exit, string output) = Run(file, arguments, TimeSpan.FromMinutes(15), show: false);
     if (exit == 3)
     {
         skipped++;
-        skips.Add($"library for C programs: {output.Trim()}");
+        skips.Add($"{name}: {output.Trim()}");
     }
     else if (exit == 0)
     {
         passed++;
-        Console.WriteLine("passed   library for C programs");
+        Console.WriteLine($"passed   {name} ({watch.Elapsed.TotalSeconds:F0} s)");
     }
     else
     {
         Console.WriteLine(output);
-        Fail($"library for C programs: exit {exit}");
+        Fail($"{name}: exit {exit}");
     }
 }
 
