@@ -3,6 +3,7 @@ using System.Text;
 using Wayleave.Core;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
+using Wayleave.Host.Service;
 using Wayleave.Linux;
 using Wayleave.Linux.Sharing;
 
@@ -22,6 +23,8 @@ public sealed class BrokerServer : IDisposable
 
     private readonly WayleaveHost _host;
     private readonly Socket _listener;
+    private readonly bool _ownsFile;
+    private readonly EventFd _stop = new();
     private readonly BrokerWatch _watch;
     private readonly Thread _thread;
     private readonly List<BrokerConnection> _connections = []; // under itself
@@ -29,9 +32,9 @@ public sealed class BrokerServer : IDisposable
     private readonly RefusedSockets _refused;
     private volatile bool _stopping;
 
-    private BrokerServer(WayleaveHost host, string path, Socket listener)
+    private BrokerServer(WayleaveHost host, string path, Socket listener, bool ownsFile)
     {
-        (_host, SocketPath, _listener) = (host, path, listener);
+        (_host, SocketPath, _listener, _ownsFile) = (host, path, listener, ownsFile);
         Store = new BrokerStore(host, host.Config.Broker.Limits);
         host.Broker = Store;
         _watch = new BrokerWatch(Store);
@@ -72,9 +75,21 @@ public sealed class BrokerServer : IDisposable
     {
         ArgumentNullException.ThrowIfNull(host);
         BrokerConfig config = host.Config.Broker;
+        ActivatedSocket? activated = ActivatedSockets.Find(environment).Broker;
         if (config.SocketPath == ControlConfig.None)
         {
-            return null;
+            return activated is null
+                ? null
+                : throw new WayleaveException(
+                    Errno.EINVAL,
+                    $"listen on {activated.Path}",
+                    "the service manager listens there, and the configuration wants no broker",
+                    "disable its socket unit");
+        }
+
+        if (activated is not null)
+        {
+            return new BrokerServer(host, activated.Path, MessageSocket.Listening(activated.Descriptor), false);
         }
 
         string path = config.SocketPath
@@ -109,7 +124,7 @@ public sealed class BrokerServer : IDisposable
             const UnixFileMode Others = UnixFileMode.GroupRead | UnixFileMode.GroupWrite
                 | UnixFileMode.OtherRead | UnixFileMode.OtherWrite;
             File.SetUnixFileMode(path, isShared ? Own | Others : Own);
-            return new BrokerServer(host, path, listener);
+            return new BrokerServer(host, path, listener, ownsFile: true);
         }
         catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException)
         {
@@ -127,9 +142,16 @@ public sealed class BrokerServer : IDisposable
 
         _stopping = true;
         Store.Stopping.Cancel();
-        File.Delete(SocketPath);
-        _listener.Dispose();
+        if (_ownsFile)
+        {
+            File.Delete(SocketPath);
+        }
+
+        // Nobody is in accept(2) then: to end that, .NET shuts a socket down, for the service manager as well.
+        _stop.Signal();
         _thread.Join();
+        _listener.Dispose();
+        _stop.Dispose();
         _refused.Dispose();
         BrokerConnection[] connections;
         lock (_connections)
@@ -166,6 +188,11 @@ public sealed class BrokerServer : IDisposable
             Socket accepted;
             try
             {
+                if (!MessageSocket.WaitToAccept(_listener, _stop))
+                {
+                    continue;
+                }
+
                 accepted = _listener.Accept();
             }
             catch (Exception e) when (e is SocketException or ObjectDisposedException)

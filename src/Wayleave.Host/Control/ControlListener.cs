@@ -73,7 +73,7 @@ public sealed class ControlListener : IAsyncDisposable
         try
         {
             token = MakeToken(config, directory);
-            ActivatedSocket? activated = ActivatedSocket.Find(options.EnvironmentVariables);
+            ActivatedSocket? activated = ActivatedSockets.Find(options.EnvironmentVariables).Control;
             string? socketPath = activated?.Path ?? PrepareSocket(config, directory);
             Admission admission = new();
             ListenOptions? tcp = null;

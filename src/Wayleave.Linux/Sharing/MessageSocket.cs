@@ -74,6 +74,25 @@ public sealed unsafe class MessageSocket(Socket socket) : IDisposable
         }
     }
 
+    /// <summary>
+    /// A socket that listens already, of a service manager: as <see cref="Listen"/> makes one that takes no descriptors.
+    /// </summary>
+    /// <param name="descriptor">Becomes the result's.</param>
+    public static Socket Listening(int descriptor)
+    {
+        Socket listener = new(new SafeSocketHandle(descriptor, ownsHandle: true));
+        PassRights(listener, isOn: 0);
+        return listener;
+    }
+
+    /// <summary>Waits until somebody has connected, or until <paramref name="wake"/> is signalled.</summary>
+    /// <returns>Whether there is somebody to accept.</returns>
+    public static bool WaitToAccept(Socket listener, EventFd wake)
+    {
+        ArgumentNullException.ThrowIfNull(listener);
+        return WaitForInput(listener, wake);
+    }
+
     /// <exception cref="SocketException">Nobody listens there, or this user may not connect.</exception>
     public static MessageSocket Connect(string path)
     {
@@ -207,11 +226,13 @@ public sealed unsafe class MessageSocket(Socket socket) : IDisposable
     /// Waits until <see cref="Receive"/> would not wait, or until <paramref name="wake"/> is signalled.
     /// </summary>
     /// <returns>Whether there is something to receive; the end of the connection is.</returns>
-    public bool WaitToReceive(EventFd wake)
+    public bool WaitToReceive(EventFd wake) => WaitForInput(socket, wake);
+
+    private static bool WaitForInput(Socket of, EventFd wake)
     {
         ArgumentNullException.ThrowIfNull(wake);
         bool added = false;
-        SafeSocketHandle handle = socket.SafeHandle;
+        SafeSocketHandle handle = of.SafeHandle;
         try
         {
             handle.DangerousAddRef(ref added);

@@ -1,14 +1,15 @@
 using System.Diagnostics;
-using System.Globalization;
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.Json;
+using Wayleave.Client;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Host;
 using Wayleave.Host.Control;
 using Wayleave.Host.Leases;
+using Wayleave.Linux.Sharing;
 using Wayleave.Linux.Tests.Control;
 using Wayleave.Linux.Tests.EndToEnd;
 using Xunit;
@@ -103,6 +104,44 @@ public sealed partial class ServiceTests : IDisposable
         Assert.True(File.Exists(path), "the file is the manager's");
     }
 
+    // Started again by the manager, it serves the same sockets: the first has not shut them down.
+    [Theory(Timeout = 120_000)]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task A_program_that_came_before_the_host_is_served_by_its_broker(bool comesWithControl)
+    {
+        string path = Path.Combine(_folder.Root, "early.broker.sock"), control = Path.Combine(_folder.Root, "c.sock");
+        using Socket listener = MessageSocket.Listen(path, 8), other = Listen(control);
+        for (int start = 0; start < 2; start++)
+        {
+            Task<BrokerClient> early = Task.Run(() => BrokerClient.Connect(path, "early"), Cancellation);
+            using CliProcess host = comesWithControl ? StartWith(listener, other) : StartWith(listener);
+            using (BrokerClient client = await early)
+            {
+                client.OpenDevice("gpu0").Allocate("x", 4096).Dispose();
+            }
+
+            using JsonDocument ready = JsonDocument.Parse(await host.ReadFirstLineAsync());
+            Assert.Equal(comesWithControl, ready.RootElement.GetProperty("socket").GetString() == control);
+            host.Signal(CliProcess.SigTerm);
+            Assert.Equal(0, (await host.WaitAsync()).ExitCode);
+            Assert.True(File.Exists(path), "the file is the manager's");
+        }
+    }
+
+    [Fact]
+    public async Task Two_sockets_of_one_kind_are_refused()
+    {
+        using Socket one = Listen(Path.Combine(_folder.Root, "one")), two = Listen(Path.Combine(_folder.Root, "two"));
+        using CliProcess host = StartWith(one, two);
+        CliResult result = await host.WaitAsync();
+        Assert.Equal(
+            (1, "wayleave: take descriptor 4 from the service manager: it is of the same kind as "
+                + $"{_folder.Root}/one; see packaging/systemd for units that fit\n"),
+            (result.ExitCode, result.Error));
+        Assert.Empty(_folder.Leftovers());
+    }
+
     [Fact]
     public async Task A_descriptor_that_is_no_listening_Unix_socket_is_refused()
     {
@@ -110,8 +149,8 @@ public sealed partial class ServiceTests : IDisposable
         using CliProcess host = StartWith(udp);
         CliResult result = await host.WaitAsync();
         Assert.Equal(
-            (1, "wayleave: take descriptor 3 from the service manager: it is no listening Unix stream socket with a "
-                + "file; see packaging/systemd for units that fit\n"),
+            (1, "wayleave: take descriptor 3 from the service manager: it is no listening Unix socket with a file; see "
+                + "packaging/systemd for units that fit\n"),
             (result.ExitCode, result.Error));
         Assert.Empty(_folder.Leftovers());
     }
@@ -171,7 +210,8 @@ public sealed partial class ServiceTests : IDisposable
         const string Analyze = "/usr/bin/systemd-analyze";
         Assert.SkipUnless(File.Exists(Analyze), "no systemd-analyze");
         string program = Path.Combine(AppContext.BaseDirectory, "wayleave");
-        foreach (string unit in Directory.GetFiles(FindUnits(folder)))
+        string[] units = Directory.GetFiles(FindUnits(folder));
+        foreach (string unit in units)
         {
             string text = await File.ReadAllTextAsync(unit, Cancellation);
             await File.WriteAllTextAsync(
@@ -184,7 +224,7 @@ public sealed partial class ServiceTests : IDisposable
             Analyze,
             [
                 "verify", "--man=no", "--recursive-errors=no", folder == "user" ? "--user" : "--system",
-                Path.Combine(_folder.Root, "wayleave.service"), Path.Combine(_folder.Root, "wayleave.socket"),
+                .. units.Select(u => Path.Combine(_folder.Root, Path.GetFileName(u))),
             ])
         {
             RedirectStandardError = true,
@@ -254,20 +294,20 @@ public sealed partial class ServiceTests : IDisposable
         return ControlClient.Open(null, _folder.ClientOptions with { SocketPath = socket });
     }
 
-    /// <summary>The host with a descriptor 3 from its manager, by way of a shell that keeps its process id.</summary>
-    private CliProcess StartWith(Socket listener)
+    /// <summary>The host with descriptors from its manager, by way of a shell that keeps its process id.</summary>
+    private CliProcess StartWith(params Socket[] listeners)
     {
-        int inherited = Dup((int)listener.Handle); // without FD_CLOEXEC
+        int[] inherited = [.. listeners.Select(l => Dup((int)l.Handle))]; // without FD_CLOEXEC
         try
         {
-            string number = inherited.ToString(CultureInfo.InvariantCulture);
-            _variables["LISTEN_FDS"] = "1";
+            _variables["LISTEN_FDS"] = $"{inherited.Length}";
+            string moves = string.Join(' ', inherited.Select((number, i) => $"{3 + i}<&{number}"));
             return CliProcess.StartUnderShell(
-                _variables, $"exec 3<&{number}; LISTEN_PID=$$ exec \"$0\" \"$@\"", s_host);
+                _variables, $"exec {moves}; LISTEN_PID=$$ exec \"$0\" \"$@\"", s_host);
         }
         finally
         {
-            _ = Close(inherited);
+            Array.ForEach(inherited, number => _ = Close(number));
         }
     }
 
