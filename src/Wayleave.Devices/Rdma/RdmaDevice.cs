@@ -323,7 +323,8 @@ public sealed class RdmaDevice
     /// <summary>
     /// Registers a range of a shared buffer under the key of a region that is there (<c>ibv_rereg_mr</c>), which names
     /// nothing else from then on: a peer finds one or the other, never neither. The old region is ended by the caller
-    /// (<see cref="TryDeregisterLocked"/>), which leaves the key. Locks as <see cref="RegisterLocked"/>.
+    /// (<see cref="TryDeregisterLocked"/>), which leaves the key; until then a queue pair that used it before may go on
+    /// doing so. Locks as <see cref="RegisterLocked"/>.
     /// </summary>
     /// <param name="ticket">Holds the reservation of <paramref name="buffer"/>.</param>
     /// <param name="old">Registered, and not being deregistered.</param>

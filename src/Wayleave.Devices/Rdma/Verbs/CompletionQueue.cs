@@ -179,7 +179,7 @@ public sealed class CompletionQueue
             ref Entry entry = ref _ring[position & (uint)(_ring.Length - 1)];
             if (entry.Completion.QpNumber == qpNumber)
             {
-                entry.Queue?.Free(entry.Freed); // a shared queue goes on
+                entry.Queue?.Free(entry.Freed); // as if it had been polled
                 continue;
             }
 
