@@ -69,6 +69,11 @@ public static class QueuePairTransitions
         QueuePairAttributeMask.CurrentState | QueuePairAttributeMask.AlternatePath | QueuePairAttributeMask.AccessFlags
         | QueuePairAttributeMask.MinRnrTimer | QueuePairAttributeMask.PathMigrationState;
 
+    // While drained; the kernel lets nobody say there in which state the queue pair is thought to be.
+    private const QueuePairAttributeMask Moving =
+        QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.AlternatePath | QueuePairAttributeMask.AccessFlags
+        | QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.PathMigrationState;
+
     /// <summary>
     /// Whether the step exists, and which attributes it needs and allows besides <see
     /// cref="QueuePairAttributeMask.State"/>.
@@ -148,12 +153,10 @@ public static class QueuePairTransitions
 
     private static QueuePairAttributeMask WhileDrained(QueuePairType type) => type switch
     {
-        QueuePairType.ReliableConnection => Running | QueuePairAttributeMask.Port | QueuePairAttributeMask.AddressVector
-            | QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount | QueuePairAttributeMask.RnrRetry
-            | QueuePairAttributeMask.MaxRdAtomic | QueuePairAttributeMask.MaxDestRdAtomic
-            | QueuePairAttributeMask.PKeyIndex,
-        QueuePairType.UnreliableConnection => (Running & ~QueuePairAttributeMask.MinRnrTimer)
-            | QueuePairAttributeMask.AddressVector | QueuePairAttributeMask.PKeyIndex,
+        QueuePairType.ReliableConnection => Moving | QueuePairAttributeMask.Port
+            | QueuePairAttributeMask.MinRnrTimer | QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount | QueuePairAttributeMask.RnrRetry
+            | QueuePairAttributeMask.MaxRdAtomic | QueuePairAttributeMask.MaxDestRdAtomic,
+        QueuePairType.UnreliableConnection => Moving,
         _ => QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.QKey,
     };
 
