@@ -1,3 +1,5 @@
+using Wayleave.Devices.Rdma.Wire;
+
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>Which packets a path's faults hit.</summary>
@@ -47,6 +49,12 @@ public sealed partial record FaultOptions
     /// <summary>How often the same message is refused in a row.</summary>
     public int NotReadyBurst { get; init; } = 1;
 
+    /// <summary>
+    /// Acknowledgements offer no end-to-end credit, where they otherwise say that credits are not counted (AETH,
+    /// roce.md A1): a peer that counts them sends one message and waits for its answer before the next.
+    /// </summary>
+    public bool OffersNoCredits { get; init; }
+
     /// <summary>How long a region that must be mapped first waits before anybody begins to map it.</summary>
     public TimeSpan MapLatency { get; init; }
 
@@ -73,7 +81,8 @@ public sealed partial record FaultOptions
 
     /// <summary>
     /// The freedom of the specification, used up: 5 % of the packets are lost and as many duplicated or overtaken,
-    /// every third message finds no receive at first, twice; completions come 0.2 ms late, and a fault takes 2 ms.
+    /// every third message finds no receive at first, twice; no credit is offered; completions come 0.2 ms late, and a
+    /// fault takes 2 ms.
     /// </summary>
     public static FaultOptions HostileButLegal(ulong seed) => new()
     {
@@ -83,9 +92,14 @@ public sealed partial record FaultOptions
         ReorderingPerMille = 50,
         NotReadyPerMille = 333,
         NotReadyBurst = 2,
+        OffersNoCredits = true,
         CompletionDelay = TimeSpan.FromMicroseconds(200),
         MapLatency = TimeSpan.FromMilliseconds(2),
     };
+
+    /// <summary>The syndrome of an ACK under these faults, or under none.</summary>
+    internal static byte AcknowledgeOf(FaultOptions? faults) =>
+        faults is { OffersNoCredits: true } ? Aeth.AckWithoutCredit : Aeth.AckUnlimited;
 
     internal void Validate(List<string> problems)
     {

@@ -9,7 +9,7 @@ public sealed partial record FaultOptions
     public const string Forms =
         "hostile, seed=N, path=in|out|both, loss=P% (or drop=P%), duplicate=P%, corrupt=P%, reorder=P%, hold=TIME, "
         + "delay=TIME, "
-        + "rnr=P%, rnr-burst=N, map-latency=TIME, late=TIME, revoke-at=BYTES, fail-at=PACKET, die-after=PACKETS";
+        + "rnr=P%, rnr-burst=N, no-credits, map-latency=TIME, late=TIME, revoke-at=BYTES, fail-at=PACKET, die-after=PACKETS";
 
     /// <summary>
     /// Reads faults, separated by commas. <c>hostile</c> stands for <see cref="HostileButLegal"/>, and what follows it
@@ -58,6 +58,11 @@ public sealed partial record FaultOptions
         Add(Delay != none.Delay, "delay", Time(Delay));
         Add(NotReadyPerMille != 0, "rnr", Share(NotReadyPerMille));
         Add(NotReadyBurst != none.NotReadyBurst, "rnr-burst", Number(NotReadyBurst));
+        if (OffersNoCredits)
+        {
+            words.Add("no-credits");
+        }
+
         Add(MapLatency != none.MapLatency, "map-latency", Time(MapLatency));
         Add(CompletionDelay != none.CompletionDelay, "late", Time(CompletionDelay));
         Add(RevokeAtByte is not null, "revoke-at", Number(RevokeAtByte ?? 0));
@@ -87,6 +92,7 @@ public sealed partial record FaultOptions
         {
             "hostile" when value.Length == 0 =>
                 HostileButLegal(faults.Seed) with { Directions = faults.Directions },
+            "no-credits" when value.Length == 0 => faults with { OffersNoCredits = true },
             "seed" => ulong.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out ulong seed)
                 ? faults with { Seed = seed } : null,
             "path" => ReadDirections(value) is { } directions ? faults with { Directions = directions } : null,

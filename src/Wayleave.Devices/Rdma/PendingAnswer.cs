@@ -52,7 +52,8 @@ internal sealed class PendingAnswer(QueuePair pair, RdmaPort port)
             DestQp = pair.DestQpNumber,
             Psn = Psn,
         }.WriteTo(packet);
-        new Aeth(_syndrome, _msn).WriteTo(packet[Bth.Size..]);
+        byte syndrome = _syndrome == Aeth.AckUnlimited ? FaultOptions.AcknowledgeOf(port.Faults) : _syndrome;
+        new Aeth(syndrome, _msn).WriteTo(packet[Bth.Size..]);
         Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
         superPacket.Commit(PacketBytes);
         IsPending = false;

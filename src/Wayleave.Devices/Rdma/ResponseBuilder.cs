@@ -34,7 +34,7 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
         }
 
         BthOf(Opcode.RcAtomicAcknowledge, response).WriteTo(packet);
-        new Aeth(Aeth.AckUnlimited, response.Request.Msn).WriteTo(packet[Bth.Size..]);
+        new Aeth(FaultOptions.AcknowledgeOf(port.Faults), response.Request.Msn).WriteTo(packet[Bth.Size..]);
         new AtomicAckEth(response.Request.Original).WriteTo(packet[(Bth.Size + Aeth.Size)..]);
         Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
         superPacket.Commit(AtomicBytes);
@@ -59,7 +59,7 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
         (BthOf(opcode, response) with { PadCount = -payloadBytes & 3 }).WriteTo(packet);
         if (headerBytes > Bth.Size)
         {
-            new Aeth(Aeth.AckUnlimited, response.Request.Msn).WriteTo(packet[Bth.Size..]);
+            new Aeth(FaultOptions.AcknowledgeOf(port.Faults), response.Request.Msn).WriteTo(packet[Bth.Size..]);
         }
 
         uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, superPacket.Count, packet, headerBytes);

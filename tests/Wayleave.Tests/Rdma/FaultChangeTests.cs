@@ -14,7 +14,7 @@ public class FaultChangeTests
     [InlineData("drop=0.5%,path=in", "path=in,loss=0.5%")]
     [InlineData(
         "hostile,seed=9",
-        "seed=9,loss=5%,duplicate=5%,reorder=5%,rnr=33.3%,rnr-burst=2,map-latency=2000us,late=200us")]
+        "seed=9,loss=5%,duplicate=5%,reorder=5%,rnr=33.3%,rnr-burst=2,no-credits,map-latency=2000us,late=200us")]
     [InlineData("delay=1ms,hold=1s,path=out", "path=out,hold=1000000us,delay=1000us")]
     [InlineData("corrupt=100%,revoke-at=7,fail-at=8,die-after=9", "corrupt=100%,revoke-at=7,fail-at=8,die-after=9")]
     public void The_text_of_faults_is_read_back_as_the_same_faults(string text, string shortest)

@@ -1,6 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
 using Xunit;
 
 namespace Wayleave.Tests.Rdma;
@@ -134,6 +135,55 @@ public class FaultInjectionTests
         Assert.Equal(QueuePairState.Error, b.State);
     }
 
+    // On every packet that carries an AETH: ACK, READ response, atomic acknowledgement.
+    [Theory]
+    [InlineData(true, Aeth.AckWithoutCredit)]
+    [InlineData(false, Aeth.AckUnlimited)]
+    public void Answers_offer_no_credit_when_they_are_told_to_and_say_that_nobody_counts_otherwise(
+        bool offersNone, byte expected)
+    {
+        TestLink link = new(o => o, o => o with { Faults = new FaultOptions { OffersNoCredits = offersNone } });
+        Func<QueuePairAttributes, QueuePairAttributes> mayAll = a =>
+            a with { AccessFlags = a.AccessFlags | AccessFlags.RemoteAtomic };
+        (QueuePair a, _) = link.Connect(mayAll, mayAll);
+        const AccessFlags All = AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead
+            | AccessFlags.RemoteAtomic;
+        MemoryRegion from = link.A.Register(link.A.Allocate(8192), All), to = link.B.Register(link.B.Allocate(8192), All);
+        SortedSet<Opcode> kinds = [];
+        link.Filter = (sender, bytes) =>
+        {
+            Assert.Equal(DropReason.None, PacketView.TryParse(bytes.Span, out PacketView packet));
+            if (ReferenceEquals(sender, link.B) && packet.Traits.Has(ExtensionHeaders.Aeth))
+            {
+                Assert.Equal(expected, packet.Aeth.Syndrome);
+                kinds.Add(packet.Opcode);
+            }
+
+            return true;
+        };
+        foreach ((WorkRequestOpcode opcode, uint length) in ((WorkRequestOpcode, uint)[])
+            [(WorkRequestOpcode.RdmaWrite, 8), (WorkRequestOpcode.RdmaRead, 4096), (WorkRequestOpcode.AtomicFetchAdd, 8)])
+        {
+            SendWorkRequest request = new()
+            {
+                Opcode = opcode,
+                Flags = SendFlags.Signaled,
+                RemoteAddress = to.Iova,
+                RKey = to.Key,
+            };
+            Assert.Equal(Errno.Success, a.PostSend(request, new Sge(from.Iova, length, from.Key)));
+            link.Run();
+        }
+
+        Assert.All(TestNode.Poll(a.SendCompletionQueue), c => Assert.Equal(WorkCompletionStatus.Success, c.Status));
+        Assert.Equal(
+            [
+                Opcode.RcReadResponseFirst, Opcode.RcReadResponseLast, Opcode.RcAcknowledge,
+                Opcode.RcAtomicAcknowledge,
+            ],
+            kinds);
+    }
+
     [Fact]
     public void A_peer_that_dies_is_given_up_after_all_retries()
     {
@@ -187,7 +237,7 @@ public class FaultInjectionTests
     {
         Assert.True(
             FaultOptions.TryParse(
-                "corrupt=2%,hold=1ms,delay=10us,rnr=33%,rnr-burst=3,map-latency=2ms,late=0.5ms,revoke-at=65536,"
+                "corrupt=2%,hold=1ms,delay=10us,rnr=33%,rnr-burst=3,no-credits,map-latency=2ms,late=0.5ms,revoke-at=65536,"
                 + "fail-at=9,die-after=100,path=in",
                 out FaultOptions faults,
                 out _));
@@ -199,6 +249,7 @@ public class FaultInjectionTests
                 Delay = TimeSpan.FromMicroseconds(10),
                 NotReadyPerMille = 330,
                 NotReadyBurst = 3,
+                OffersNoCredits = true,
                 MapLatency = TimeSpan.FromMilliseconds(2),
                 CompletionDelay = TimeSpan.FromMicroseconds(500),
                 RevokeAtByte = 65536,

@@ -20,7 +20,7 @@ public enum AethKind
 
 /// <summary>
 /// The acknowledge extended transport header. <paramref name="Msn"/> is the responder's 24-bit count of completed
-/// messages. This stack neither sends nor honours credits: it answers <see cref="AckUnlimited"/>, and an RNR NAK covers
+/// messages. This stack neither counts nor honours credits: it answers <see cref="AckUnlimited"/>, and an RNR NAK covers
 /// the lack of receives.
 /// </summary>
 public readonly record struct Aeth(byte Syndrome, uint Msn)
@@ -30,6 +30,9 @@ public readonly record struct Aeth(byte Syndrome, uint Msn)
 
     /// <summary>ACK with credit code 31: no credit information.</summary>
     public const byte AckUnlimited = 0x1F;
+
+    /// <summary>ACK with credit code 0: no credit is left. Only as a fault.</summary>
+    public const byte AckWithoutCredit = 0x00;
 
     /// <summary>RNR NAK; or it with the timer code.</summary>
     public const byte ReceiverNotReady = 0x20;
