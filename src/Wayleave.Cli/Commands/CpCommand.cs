@@ -79,7 +79,8 @@ internal static class CpCommand
         int? port = parsed.GetValue(option);
         return port is null || WlUrl.HasScheme(parsed.GetValue(end)!)
             ? port
-            : throw new UsageException($"{option.Name} names a port of a host's NIC, and {name} is not wl://HOST/DEVICE/NAME");
+            : throw new UsageException(
+                $"{option.Name} names a port of a host's NIC, and {name} is not wl://HOST/DEVICE/NAME");
     }
 
     /// <summary>What the user typed.</summary>

@@ -8,8 +8,8 @@ public sealed partial record FaultOptions
     /// <summary>What <see cref="TryParse"/> takes, for help and messages.</summary>
     public const string Forms =
         "hostile, seed=N, path=in|out|both, loss=P% (or drop=P%), duplicate=P%, corrupt=P%, reorder=P%, hold=TIME, "
-        + "delay=TIME, "
-        + "rnr=P%, rnr-burst=N, no-credits, map-latency=TIME, late=TIME, revoke-at=BYTES, fail-at=PACKET, die-after=PACKETS";
+        + "delay=TIME, rnr=P%, rnr-burst=N, no-credits, map-latency=TIME, late=TIME, revoke-at=BYTES, "
+        + "fail-at=PACKET, die-after=PACKETS";
 
     /// <summary>
     /// Reads faults, separated by commas. <c>hostile</c> stands for <see cref="HostileButLegal"/>, and what follows it

@@ -47,7 +47,7 @@ public class FaultInjectionTests
     [InlineData(1UL)]
     [InlineData(2UL)]
     [InlineData(3UL)]
-    public void ROCE_76_differs_by_faults_of_our_own_here_and_by_netem_against_rxe_in_the_lab(ulong seed)
+    public void Mixed_requests_survive_loss_and_disorder_and_duplicates_both_ways(ulong seed)
     {
         FaultOptions faults = new()
         {
@@ -148,7 +148,8 @@ public class FaultInjectionTests
         (QueuePair a, _) = link.Connect(mayAll, mayAll);
         const AccessFlags All = AccessFlags.LocalWrite | AccessFlags.RemoteWrite | AccessFlags.RemoteRead
             | AccessFlags.RemoteAtomic;
-        MemoryRegion from = link.A.Register(link.A.Allocate(8192), All), to = link.B.Register(link.B.Allocate(8192), All);
+        MemoryRegion from = link.A.Register(link.A.Allocate(8192), All);
+        MemoryRegion to = link.B.Register(link.B.Allocate(8192), All);
         SortedSet<Opcode> kinds = [];
         link.Filter = (sender, bytes) =>
         {
@@ -161,8 +162,11 @@ public class FaultInjectionTests
 
             return true;
         };
-        foreach ((WorkRequestOpcode opcode, uint length) in ((WorkRequestOpcode, uint)[])
-            [(WorkRequestOpcode.RdmaWrite, 8), (WorkRequestOpcode.RdmaRead, 4096), (WorkRequestOpcode.AtomicFetchAdd, 8)])
+        (WorkRequestOpcode, uint)[] requests =
+        [
+            (WorkRequestOpcode.RdmaWrite, 8), (WorkRequestOpcode.RdmaRead, 4096), (WorkRequestOpcode.AtomicFetchAdd, 8),
+        ];
+        foreach ((WorkRequestOpcode opcode, uint length) in requests)
         {
             SendWorkRequest request = new()
             {
@@ -237,8 +241,8 @@ public class FaultInjectionTests
     {
         Assert.True(
             FaultOptions.TryParse(
-                "corrupt=2%,hold=1ms,delay=10us,rnr=33%,rnr-burst=3,no-credits,map-latency=2ms,late=0.5ms,revoke-at=65536,"
-                + "fail-at=9,die-after=100,path=in",
+                "corrupt=2%,hold=1ms,delay=10us,rnr=33%,rnr-burst=3,no-credits,map-latency=2ms,late=0.5ms,"
+                + "revoke-at=65536,fail-at=9,die-after=100,path=in",
                 out FaultOptions faults,
                 out _));
         Assert.Equal(

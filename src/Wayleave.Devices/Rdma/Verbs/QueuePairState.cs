@@ -154,7 +154,8 @@ public static class QueuePairTransitions
     private static QueuePairAttributeMask WhileDrained(QueuePairType type) => type switch
     {
         QueuePairType.ReliableConnection => Moving | QueuePairAttributeMask.Port
-            | QueuePairAttributeMask.MinRnrTimer | QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount | QueuePairAttributeMask.RnrRetry
+            | QueuePairAttributeMask.MinRnrTimer | QueuePairAttributeMask.Timeout | QueuePairAttributeMask.RetryCount
+            | QueuePairAttributeMask.RnrRetry
             | QueuePairAttributeMask.MaxRdAtomic | QueuePairAttributeMask.MaxDestRdAtomic,
         QueuePairType.UnreliableConnection => Moving,
         _ => QueuePairAttributeMask.PKeyIndex | QueuePairAttributeMask.QKey,

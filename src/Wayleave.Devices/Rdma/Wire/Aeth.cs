@@ -20,8 +20,8 @@ public enum AethKind
 
 /// <summary>
 /// The acknowledge extended transport header. <paramref name="Msn"/> is the responder's 24-bit count of completed
-/// messages. This stack neither counts nor honours credits: it answers <see cref="AckUnlimited"/>, and an RNR NAK covers
-/// the lack of receives.
+/// messages. This stack neither counts nor honours credits: it answers <see cref="AckUnlimited"/>, and an RNR NAK
+/// covers the lack of receives.
 /// </summary>
 public readonly record struct Aeth(byte Syndrome, uint Msn)
 {
