@@ -26,6 +26,14 @@ find_gid() {
     echo "${file##*/}"
 }
 
+compare_all() { # name tool
+    same "$1" "$("$2" --version | sed 's/^Version: //')" "$(field "$1" peer_version)" "version"
+    case $1 in
+    # Whoever only lets itself be written or read knows the last size.
+    all-*-client | all-send*) same "$1" 23 "$(grep -o '"size_bytes"' "$LAB_SHARE/$1.json" | wc -l)" "sizes" ;;
+    esac
+}
+
 compare() { # name role tool
     local buffer=/dev/shm/buffer theirs=65536 length=65536
     case $1 in *-uc-*) theirs=4096 length=4096 ;; esac
@@ -78,6 +86,7 @@ play_tools() {
             wait $! || { echo "$name:"; cat "$log"; exit 1; }
         fi
         await "$name.json"
+        case $tool in ib_*) compare_all "$name" "$tool" ;; esac
         case $extra in *mmap* | -g*) compare "$name" "$role" "$tool" ;; esac
         echo "$name: ok"
     done <"$1"

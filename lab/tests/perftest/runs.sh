@@ -6,11 +6,12 @@ runs() {
             [ $tool = atomic ] && arguments="-n 200" || arguments="-n 40 -s 65536"
             for role in client server; do
                 echo "$tool$exchange-$role $role ib_${tool}_bw $tool-bw $arguments $exchange"
+                # All sizes; of an atomic there is one.
+                [ $tool = atomic ] || echo "all-$tool$exchange-$role $role ib_${tool}_bw $tool-bw -a -n 5 $exchange"
             done
         done
     done
     echo "write-two-$role $role ib_write_bw write-bw -n 20 -s 65536 -q 2"
-    echo "all-server server ib_send_bw send-bw -a -n 5"
     echo "both-client client ib_write_bw write-bw -b -n 40 -s 65536"
     echo "both-server server ib_send_bw send-bw -b -n 40 -s 65536"
     for tool in write read send; do

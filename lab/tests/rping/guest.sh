@@ -6,6 +6,14 @@ rxe_over_network
 
 await() { until [ -e "$LAB_SHARE/$1" ]; do sleep 0.1; done; }
 
+# The tool's help says 65536, and the tool takes one byte less.
+if rping -c -a "$LAB_HOST" -C 1 -S 65536 >"$LAB_SHARE/most.txt" 2>&1; then
+    echo "rping takes 65536 bytes now: let it" >&2
+    exit 1
+fi
+grep -q "^Invalid size 65536" "$LAB_SHARE/most.txt"
+echo "rping itself refuses 65536 bytes"
+
 echo "$LAB_HOST6 $LAB_GUEST6" >"$LAB_SHARE/addresses6.new"
 mv "$LAB_SHARE/addresses6.new" "$LAB_SHARE/addresses6"
 await families

@@ -59,7 +59,7 @@ public class PerftestCommandTests
 
     [Theory]
     [MemberData(nameof(Runs))]
-    public async Task ROCE_75_ROCE_77_differs_two_of_ours_and_the_tools_in_the_lab(string test, string arguments)
+    public async Task ROCE_77_Two_of_ours_measure_each_other_by_both_exchanges(string test, string arguments)
     {
         (string server, string client) = NextAddresses();
         string[] options = [.. arguments.Split(' '), "--json"];
@@ -79,6 +79,27 @@ public class PerftestCommandTests
         static bool Proves(JsonElement end) => end.GetProperty("bytes").GetString() == "equal"
             || (end.GetProperty("tool").GetString()!.StartsWith("ib_atomic", StringComparison.Ordinal)
                 && end.GetProperty("results").GetArrayLength() > 0);
+    }
+
+    // 1 % is lost each way, 5 % overtaken and 5 % doubled; retry count 7 as ever. Additions under faults are below.
+    [Theory]
+    [InlineData("write-bw")]
+    [InlineData("read-bw")]
+    [InlineData("send-bw")]
+    public async Task ROCE_77_Two_of_ours_move_a_third_of_a_GiB_over_a_link_that_is_bad_both_ways(string test)
+    {
+        (string server, string client) = NextAddresses();
+        string[] options =
+            ["-n", "5462", "-s", "65536", "--faults", "loss=1%,reorder=5%,duplicate=5%,path=in", "--json"];
+        Task<Outcome> serving = await Serve([test, "-d", server, .. options]);
+        Outcome asked = await Run(new StringWriter(), ["perftest", test, server, "-d", client, .. options]);
+        Outcome served = await serving;
+        Assert.Equal((0, "", 0), (asked.ExitCode, asked.Error, served.ExitCode));
+        (JsonElement there, JsonElement here) = (Parse(served.Output), Parse(asked.Output));
+        (JsonElement sender, JsonElement receiver) = test == "read-bw" ? (there, here) : (here, there);
+        Assert.Equal(
+            sender.GetProperty("sent_sha256").GetString(), receiver.GetProperty("received_sha256").GetString());
+        Assert.Equal("equal", receiver.GetProperty("bytes").GetString());
     }
 
     [Fact]

@@ -7,7 +7,7 @@ namespace Wayleave.Linux.Tests.Cli;
 public class RpingCommandTests
 {
     [Fact]
-    public async Task ROCE_74_ROCE_77_differs_pings_of_65535_bytes_and_the_tool_itself_in_the_lab()
+    public async Task ROCE_77_Two_of_ours_ping_each_other_with_65535_bytes()
     {
         // The loopback has addresses enough; 4791 is taken once on each.
         Task<Outcome> server = await Serve("--address", "127.79.1.1", "--verbose");

@@ -31,6 +31,32 @@ public sealed class LabRunTests
         Assert.True(status == "passed", $"{reason}\n{outcome.GetProperty("output").GetString()}");
     }
 
+    // The tool's help names 65536 bytes, and the tool refuses them: the test of the lab shows both.
+    [Fact]
+    public void ROCE_74_differs_rping_itself_takes_65535_bytes_at_most() => ExpectLines(
+        "rping", "rping itself refuses 65536 bytes", "IPv4: 100 pings of 65535 bytes in both roles");
+
+    // Every size from 2 bytes to 8 MiB and the tool's own version are compared by the test of the lab.
+    [Fact]
+    public void ROCE_75_The_tools_of_perftest_end_well_with_ours_in_both_roles_and_by_both_exchanges() => ExpectLines(
+        "perftest",
+        [
+            .. from exchange in (string[])["", "-R"]
+               from role in (string[])["client", "server"]
+               from tool in (string[])["write", "read", "send", "atomic", "all-write", "all-read", "all-send"]
+               select $"{tool}{exchange}-{role}: ok",
+        ]);
+
+    // LAB_RDMA_BYTES=1073741824 lab/run rxe-netem --time-limit 36000 is the case in full, in a quarter of an hour.
+    [Fact]
+    public void ROCE_76_differs_of_a_GiB_an_emulated_machine_moves_63_MB_unless_asked_for_all() => ExpectLines(
+        "rxe-netem",
+        [
+            .. from tool in (string[])["write", "read", "send", "atomic"]
+               from role in (string[])["client", "server"]
+               select $"{tool}-{role}: ok",
+        ]);
+
     [Fact]
     public void A_command_gives_its_exit_code_and_both_its_outputs()
     {
@@ -48,6 +74,19 @@ public sealed class LabRunTests
         (int code, _, string error) = LabProcess.Run("--time-limit", "3", "--", "sleep", "1000");
         Assert.Equal(124, code);
         Assert.Contains("the time limit", error, StringComparison.Ordinal);
+    }
+
+    private static void ExpectLines(string test, params string[] lines)
+    {
+        Assert.SkipWhen(s_report.Value is null, "the lab did not run: WAYLEAVE_LAB=1 dotnet test, or lab/run --all");
+        using JsonDocument report = JsonDocument.Parse(s_report.Value!);
+        JsonElement outcome = report.RootElement.GetProperty("tests").EnumerateArray()
+            .Single(t => t.GetProperty("name").GetString() == test);
+        string status = outcome.GetProperty("status").GetString()!;
+        Assert.SkipWhen(status == "skipped", outcome.GetProperty("reason").GetString()!);
+        string[] said = outcome.GetProperty("output").GetString()!.Split('\n');
+        Assert.Empty(lines.Except(said.Select(l => l.Trim())));
+        Assert.Equal("passed", status);
     }
 
     // What the other tests need has been fetched, and works, when the test "boot" passed.
