@@ -79,6 +79,7 @@ public sealed class NicHandle : IDisposable
             WillWrite = CacheHint.WillWrite,
             Revocation = config.Revocation,
             ReachesPrivatePages = config.PrivatePages == PrivatePagePolicy.Direct,
+            Congestion = config.Congestion == CongestionControl.Dcqcn ? new CongestionOptions() : null,
             Faults = options.Faults,
         };
         if (options.Defences is { } defences)
@@ -473,7 +474,7 @@ public sealed class NicHandle : IDisposable
         IPEndPoint wanted = new(address, udpPort);
         try
         {
-            return UdpEndpoint.Bind(EndpointAddress.From(address, (ushort)udpPort), options.Socket);
+            return UdpEndpoint.Bind(EndpointAddress.From(address, (ushort)udpPort), SocketOf(config, options.Socket));
         }
         catch (LinuxException e) when (e.Errno is Errno.EADDRINUSE or Errno.EADDRNOTAVAIL or Errno.EACCES)
         {
@@ -486,6 +487,15 @@ public sealed class NicHandle : IDisposable
                 _ => "ports below 1024 need root: choose another by --udp-port",
             }, e);
         }
+    }
+
+    // A router marks only what says that it may be marked; other packets it drops.
+    private static UdpEndpointOptions SocketOf(NicConfig config, UdpEndpointOptions socket)
+    {
+        const byte EcnBits = 3, CapableTransport = 2;
+        return config.Congestion == CongestionControl.Off || (socket.TrafficClass & EcnBits) != 0
+            ? socket
+            : socket with { TrafficClass = (byte)(socket.TrafficClass | CapableTransport) };
     }
 
     private static void Modify(

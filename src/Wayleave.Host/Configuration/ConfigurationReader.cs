@@ -80,6 +80,7 @@ internal sealed class ConfigurationReader(
             }
 
             Add($"nics[{i}].path_mtu_bytes", ToText(config.Nics[i].PathMtuBytes));
+            Add($"nics[{i}].congestion", ToWord(config.Nics[i].Congestion));
             Add($"nics[{i}].revoke", ToWord(config.Nics[i].Revocation));
             Add($"nics[{i}].pinned_memory", ToWord(config.Nics[i].PinnedMemory));
             Add($"nics[{i}].legacy_peers", ToWord(config.Nics[i].LegacyPeers));
@@ -216,6 +217,7 @@ internal sealed class ConfigurationReader(
             "udp_port",
             "further_ports",
             "path_mtu_bytes",
+            "congestion",
             "revoke",
             "pinned_memory",
             "legacy_peers",
@@ -228,6 +230,7 @@ internal sealed class ConfigurationReader(
             UdpPort = ReadInteger(nic, path, "udp_port") ?? defaults.UdpPort,
             FurtherPorts = ReadList(nic, path, "further_ports", ReadNicPort) ?? defaults.FurtherPorts,
             PathMtuBytes = ReadInteger(nic, path, "path_mtu_bytes") ?? defaults.PathMtuBytes,
+            Congestion = ReadWord<CongestionControl>(nic, path, "congestion") ?? defaults.Congestion,
             Revocation = ReadWord<RegionRevocation>(nic, path, "revoke") ?? defaults.Revocation,
             PinnedMemory = ReadWord<PinnedMemoryPolicy>(nic, path, "pinned_memory") ?? defaults.PinnedMemory,
             LegacyPeers = ReadWord<LegacyPeerPolicy>(nic, path, "legacy_peers") ?? defaults.LegacyPeers,

@@ -257,6 +257,9 @@ internal static class DeviceReports
         {
             ["acknowledges_sent"] = stats.AcknowledgesSent,
             ["bytes_placed"] = stats.BytesPlaced,
+            ["congestion_marks"] = stats.CongestionMarks,
+            ["cnps_sent"] = stats.NotificationsSent,
+            ["cnps_received"] = stats.NotificationsReceived,
             ["bytes_received"] = stats.BytesReceived,
             ["bytes_rejected"] = stats.BytesRejected,
             ["bytes_sent"] = stats.BytesSent,
