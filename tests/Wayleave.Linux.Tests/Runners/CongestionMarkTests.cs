@@ -7,7 +7,6 @@ using Wayleave.Host.Configuration;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 using Wayleave.Host.Transfers;
-using Wayleave.Linux;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.Runners;
