@@ -268,6 +268,73 @@ public class SilenceProbeTests
         Assert.Equal(1, p.Link.A.Port.Stats.Probes); // the first one
     }
 
+    // A path keeps the order. What was asked before something that has its answer is lost; without such an answer, the
+    // peer may not be running at all, and two questions tell as much as five.
+    [Theory]
+    [InlineData(true, 5)]
+    [InlineData(false, 2)]
+    public void What_a_peer_did_not_answer_though_it_answered_what_came_later_is_asked_for_by_everybody(
+        bool hasLaterAnswer, int probes)
+    {
+        TestLink link = new(o => o with { ProbeAfter = s_probeAfter });
+        MemoryRegion source = link.A.Register(link.A.Allocate(4096)), target = link.B.Register(link.B.Allocate(4096));
+        QueuePair[] pairs = [.. Enumerable.Range(0, 6).Select(_ => link.Connect().A)];
+        link.Filter = (_, _) => false;
+        Post(pairs[..5]);
+        link.Run();
+        link.Advance(TimeSpan.FromMicroseconds(1));
+        if (hasLaterAnswer)
+        {
+            link.Filter = null;
+            Post(pairs[5..]);
+            link.Run();
+            Assert.Single(TestNode.Poll(pairs[5].SendCompletionQueue));
+            link.Filter = (_, _) => false;
+        }
+
+        link.Advance(s_probeAfter);
+        link.Run();
+        Assert.Equal(probes, link.A.Port.Stats.Probes);
+
+        // The answer to one of them tells the others.
+        link.Filter = null;
+        link.RunFor(TimeSpan.FromMilliseconds(30));
+        Assert.All(pairs[..5], p => Assert.Single(TestNode.Poll(p.SendCompletionQueue)));
+        Assert.Equal(0, link.A.Port.Stats.Timeouts);
+
+        void Post(QueuePair[] to) => Assert.All(to, p => Assert.Equal(
+            Errno.Success,
+            p.PostSend(
+                new SendWorkRequest
+                {
+                    Opcode = WorkRequestOpcode.RdmaWrite,
+                    Flags = SendFlags.Signaled,
+                    RemoteAddress = target.Iova,
+                    RKey = target.Key,
+                },
+                new Sge(source.Iova, 1024, source.Key))));
+    }
+
+    // The first packet of a message asks nothing. However long the rest waits, its silence is not the peer's.
+    [Theory]
+    [InlineData(true, 0)]
+    [InlineData(false, 1)]
+    public void What_has_asked_nothing_is_not_kept_waiting(bool waitsFromQuestions, int probes)
+    {
+        ResponderDefences defences = new() { WaitsFromQuestions = waitsFromQuestions };
+        Pairs p = new(defences: defences);
+        byte[] buffer = new byte[65536];
+        p.Post(65536); // two super-packets: the second waits for its turn
+        Assert.True(p.Link.A.Port.PollTransmit(p.Link.Now, buffer, out _));
+        p.Link.Advance(s_probeAfter);
+        p.Link.Advance(TimeSpan.FromMilliseconds(1));
+        while (p.Link.A.Port.PollTransmit(p.Link.Now, buffer, out _))
+        {
+        }
+
+        Assert.Equal(probes, p.Link.A.Port.Stats.Probes);
+    }
+
     [Theory]
     [InlineData(true)]
     [InlineData(false)]
