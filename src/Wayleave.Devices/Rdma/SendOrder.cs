@@ -1,4 +1,5 @@
 using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
@@ -80,7 +81,7 @@ internal static class SendOrder
     {
         QueuePair? last = null;
         int turnStart = 0;
-        bool opens = false; // the head has begun its message in this super-packet
+        bool opens = false; // the head's turn has begun with a message in this super-packet
         while (peer.Requests.Head is { } pair)
         {
             if (!ReferenceEquals(pair, last))
@@ -103,11 +104,13 @@ internal static class SendOrder
             switch (result)
             {
                 case BuildResult.Built:
-                    bool hasBegun = pair.Reliable is { HasBegun: true };
-                    opens |= hasBegun;
-                    if (hasBegun && before == 0 && TryBeginOthers(pair, ref superPacket, now))
+                    if (before == turnStart && pair.Reliable is { HasBegun: true })
                     {
-                        return;
+                        opens = true;
+                        if (before == 0 && TryBeginOthers(pair, ref superPacket, now))
+                        {
+                            return;
+                        }
                     }
 
                     continue;
@@ -154,6 +157,11 @@ internal static class SendOrder
     // turn comes.
     private static bool TryBeginOthers(QueuePair head, ref SuperPacket superPacket, TimeSpan now)
     {
+        if (superPacket.SegmentBytes <= PayloadPacket.SizeOf(Bth.Size, head.MtuBytes))
+        {
+            return false; // a SEND: what follows is as long as its First, and goes with it
+        }
+
         QueuePair? pair = head.Link(QueuePairListKind.Requests).Next;
         int count = 1;
         while (count < head.Port.Options.BeginTogether

@@ -95,6 +95,20 @@ public class ManyQueuePairsTests
         Assert.Equal(["0F 0M", "0M*13 0L 1F", "1M*14 1L", "2F 2M", "2M*13 2L"], s.Poll());
     }
 
+    // What is behind the end of a SEND fits its super-packet, and is a message begun again: that is no reason to go on.
+    [Fact]
+    public void A_queue_pair_that_begins_behind_its_own_end_leaves_the_turn_to_others()
+    {
+        Sender s = new(pairs: 2);
+        for (int i = 0; i < 3; i++)
+        {
+            s.Post(1, 64 << 10, WorkRequestOpcode.Send);
+            s.Post(0, 64 << 10, WorkRequestOpcode.Send);
+        }
+
+        Assert.Equal(["0F 0M*14", "0L 0F 0M*13", "1F 1M*14", "1L 1F 1M*13"], s.Poll()[..4]);
+    }
+
     [Fact]
     public void A_window_that_closes_among_first_packets_is_opened_by_an_answer_to_one_of_them()
     {
