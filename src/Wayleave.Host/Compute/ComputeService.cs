@@ -409,6 +409,7 @@ public sealed class ComputeService
         }
 
         context.Add(new ContextBuffer(handle, address, sizeBytes, access, o));
+        context.Process.Eviction.Refresh(); // or rings that run would not reach it
         return Errno.Success;
     }
 

@@ -184,6 +184,7 @@ public sealed class MemoryService
         if (errno == Errno.Success)
         {
             context.Add(new ContextBuffer(handle, address, range.LengthBytes, Access, Target: null, range));
+            context.Process.Eviction.Refresh();
         }
 
         return errno;

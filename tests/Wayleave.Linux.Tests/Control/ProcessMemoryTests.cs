@@ -95,6 +95,31 @@ public sealed class ProcessMemoryTests : IDisposable
     }
 
     [Fact]
+    public async Task What_is_opened_while_a_ring_runs_is_in_its_reach()
+    {
+        await using ServedHost served = await StartAsync(PrivatePagePolicy.BringHome, "127.0.53.4");
+        await using HeldContext context = await served.Client.OpenGpuAsync("gpu0", "c", Cancellation);
+        QueueDocument queue = await OpenRingAsync(served, context);
+        await RunAsync(served, context, queue, new GpuCommand { Opcode = GpuOpcode.Nop });
+        BufferHandleDocument memory = await context.AllocateAsync(Bytes, Cancellation);
+        BufferHandleDocument shown = await MakeAsync(served, context, "shown", Bytes);
+        await RunAsync(
+            served,
+            context,
+            queue,
+            new GpuCommand { Opcode = GpuOpcode.Fill, Target = memory.Address, Count = Bytes, Value = 0x7777_7777 });
+        await RunAsync(
+            served,
+            context,
+            queue,
+            new GpuCommand { Opcode = GpuOpcode.Copy, A = memory.Address, Target = shown.Address, Count = Bytes });
+        await served.Host.Objects.ForEachPieceAsync(
+            served.Host.Objects.Find("gpu0", "shown")!,
+            (_, bytes) => Assert.Equal(-1, bytes.IndexOfAnyExcept((byte)0x77)),
+            Cancellation);
+    }
+
+    [Fact]
     public void Memory_for_pages_that_never_migrate_is_no_configuration()
     {
         ComputeConfig compute = new() { UserVramBytes = 1 << 20 };

@@ -59,6 +59,7 @@ public sealed class GpuEviction : IFenceOperations
     private TimeSpan _restoredAt = TimeSpan.MinValue;
     private TimeSpan _restoreDelay = RestoreDelay;
     private readonly List<QueueEngine> _inside = []; // while stopping: who may be in a block of the queues
+    private bool _mustRefresh;
     private MirrorDrain? _left; // for a notifier that waits until the engine has left
 
     internal GpuEviction(GpuProcess process)
@@ -92,7 +93,7 @@ public sealed class GpuEviction : IFenceOperations
 
     /// <summary>
     /// Maps everything that the process has mapped at its addresses and lets its user queues run; what is mapped later
-    /// is theirs after the next restore. Nothing while they run.
+    /// is theirs after the next restore (<see cref="Refresh"/>). Nothing while they run.
     /// </summary>
     public void Start()
     {
@@ -100,6 +101,20 @@ public sealed class GpuEviction : IFenceOperations
         if (State == GpuEvictionState.Stopped && !_process.IsClosed)
         {
             Restore();
+        }
+    }
+
+    /// <summary>
+    /// Something was mapped: queues that run stop at the next block, and run again soon, with it. Nothing while they do
+    /// not run.
+    /// </summary>
+    public void Refresh()
+    {
+        _host.AssertHeld();
+        _mustRefresh = State == GpuEvictionState.Restoring; // what it maps has been chosen already
+        if (IsRunning)
+        {
+            StopForUserMemory();
         }
     }
 
@@ -342,6 +357,11 @@ public sealed class GpuEviction : IFenceOperations
         foreach (QueueEngine engine in _process.Device.QueueEngines)
         {
             _host.Defer(engine.HandleRestored);
+        }
+
+        if (_mustRefresh)
+        {
+            _host.Defer(() => Enter(Refresh));
         }
     }
 

@@ -6,10 +6,10 @@ using Wayleave.Devices.Rdma.Verbs;
 namespace Wayleave.Devices.Rdma.Regions;
 
 // What UCX's rcache and MPI libraries do with hooks on munmap, done with a notifier: an entry is good for the
-// generation of its range's location in which its pages were looked at. A notification counts the generation up, before
-// the change of the mapping returns: an address that was unmapped and mapped again never finds the old entry. A callback
-// must not wait for a port, so it deregisters nothing. What nobody uses and whose range is gone goes once the host lock
-// was released; everything else when somebody next holds the cache.
+// generation of its range's location in which its pages were looked at. A notification counts the generation up before
+// the change of the mapping returns: an address that was unmapped and mapped again never finds the old entry. A
+// callback must not wait for a port, so it deregisters nothing. What nobody uses and whose range is gone goes once the
+// host lock was released; everything else when somebody next holds the cache.
 
 /// <summary>
 /// Keeps regions over the memory of a process registered after use, for the next use of the same range. Host lock held
