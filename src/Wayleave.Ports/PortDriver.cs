@@ -33,7 +33,6 @@ public sealed class PortDriver : IDisposable
     // warm while the reader does not look in between. More gains nothing.
     private const int BatchSends = 2;
     private const int BatchWorthBytes = 4096;
-    private const long Awake = long.MinValue;
 
     private readonly RdmaPort _port;
     private readonly UdpEndpoint _first; // whose wake event everybody uses
@@ -52,15 +51,12 @@ public sealed class PortDriver : IDisposable
     private int _batchEnd;
     private readonly bool[] _isStreaming; // the last look at that socket found something
     private int _receiveNext; // whose turn it was to be looked at first
-    private int _fullPort = 1; // whose socket it was; written before _awaitsSendRoom, under the token
-    private bool _awaitsSendRoom; // HasPending, for the engine; written under the token
-    private bool _engineAwaitsSendRoom; // what the engine's sleep watches
+    private int _fullPort = 1; // whose socket it was; written before the end of the turn is noted, under the token
     private int _controlWaiters;
     private long _applicationPolls;
     private int _idlePolls; // since one did something; several threads may lose a count
     private long _engineSeenPolls; // engine thread
-    private long _deadline = long.MaxValue; // the port's, in ticks of the host's clock; written under the token
-    private long _engineSleepsUntil = Awake; // ticks
+    private readonly DriverSleep _sleep = new(); // of the engine
     private volatile bool _stopping;
     private volatile bool _closed; // the token is never given back
     private volatile Exception? _failure;
@@ -173,13 +169,8 @@ public sealed class PortDriver : IDisposable
     {
         bool worked = Drive(byApplication: true, out _);
 
-        // The deadline was written before the token was given back, a full barrier; see SleepUntilWork for the other
-        // half. Work that was left has a deadline that is over: we may not come back.
-        long sleepsUntil = Volatile.Read(ref _engineSleepsUntil);
-        if (Volatile.Read(ref _deadline) < sleepsUntil
-            || (sleepsUntil != Awake
-                && Volatile.Read(ref _awaitsSendRoom)
-                && !Volatile.Read(ref _engineAwaitsSendRoom)))
+        // Work that was left has a deadline that is over: we may not come back.
+        if (_sleep.MustWake())
         {
             _first.Wake();
         }
@@ -278,14 +269,13 @@ public sealed class PortDriver : IDisposable
             }
             finally
             {
-                Volatile.Write(ref _deadline, leavesWork ? 0 : _port.NextDeadline?.Ticks ?? long.MaxValue);
-                Volatile.Write(ref _awaitsSendRoom, HasPending);
+                _sleep.NoteTurn(leavesWork ? 0 : _port.NextDeadline?.Ticks ?? long.MaxValue, HasPending);
                 _port.Exit();
             }
 
             // Somebody who found the token taken left a doorbell: it is ours to answer, unless the socket takes nothing
             // more.
-            if (!_port.HasDoorbell || Volatile.Read(ref _awaitsSendRoom))
+            if (!_port.HasDoorbell || _sleep.AwaitsSendRoom)
             {
                 return worked;
             }
@@ -566,25 +556,12 @@ public sealed class PortDriver : IDisposable
     private void SleepUntilWork()
     {
         long now = _host.Now.Ticks;
-        long deadline = Volatile.Read(ref _deadline);
-        long until = Math.Min(deadline, now + _options.EngineSleepMax.Ticks);
-        if (until <= now)
+        if (_sleep.TryAnnounce(now, _options.EngineSleepMax.Ticks, out long until, out bool awaitsSendRoom)
+            && !_stopping)
         {
-            return;
+            Sleep(TimeSpan.FromTicks(until - now), awaitsSendRoom);
         }
 
-        // Announced before the last look at the deadline: a poster either sees the announcement or was seen.
-        bool awaitsSendRoom = Volatile.Read(ref _awaitsSendRoom);
-        Volatile.Write(ref _engineAwaitsSendRoom, awaitsSendRoom);
-        Interlocked.Exchange(ref _engineSleepsUntil, until);
-        bool isUnchanged = Volatile.Read(ref _deadline) == deadline
-            && Volatile.Read(ref _awaitsSendRoom) == awaitsSendRoom;
-        if (isUnchanged && !_stopping)
-        {
-            TimeSpan timeout = TimeSpan.FromTicks(until - now);
-            Sleep(timeout, awaitsSendRoom);
-        }
-
-        Volatile.Write(ref _engineSleepsUntil, Awake);
+        _sleep.End();
     }
 }
