@@ -80,9 +80,9 @@ internal static class HostCommand
         }
 
         manager.NotifyStopping("stopping");
-        if (run.Drain > TimeSpan.Zero && server.Running > 0)
+        if (run.Drain > TimeSpan.Zero && server.Running + (broker?.Running ?? 0) > 0)
         {
-            await DrainAsync(context, server, manager, run.Drain).ConfigureAwait(false);
+            await DrainAsync(context, server, broker, manager, run.Drain).ConfigureAwait(false);
         }
 
         foreach (Violation violation in host.GetViolations())
@@ -99,14 +99,18 @@ internal static class HostCommand
     }
 
     private static async Task DrainAsync(
-        CommandContext context, ControlServer server, ServiceManager manager, TimeSpan max)
+        CommandContext context, ControlServer server, BrokerServer? broker, ServiceManager manager, TimeSpan max)
     {
-        string what = $"draining: {server.Running} under way, at most {Durations.Format(max)}";
+        string what = $"draining: {server.Running + (broker?.Running ?? 0)} under way, at most {Durations.Format(max)}";
+        Task<bool[]> draining = Task.WhenAll( // who hears of it finds it so
+            server.DrainAsync(max), broker?.DrainAsync(max) ?? Task.FromResult(true));
         context.Error.WriteLine($"wayleave: {what}");
         manager.NotifyStopping(what);
-        if (!await server.DrainAsync(max).ConfigureAwait(false))
+        bool[] drained = await draining.ConfigureAwait(false);
+        if (!Array.TrueForAll(drained, d => d))
         {
-            context.Error.WriteLine($"wayleave: not drained: {server.Running} ended by the host");
+            long left = server.Running + (broker?.Running ?? 0);
+            context.Error.WriteLine($"wayleave: not drained: {left} ended by the host");
         }
     }
 

@@ -6,8 +6,9 @@ namespace Wayleave.Cli.Output;
 /// </summary>
 internal sealed class LiveScreen : IDisposable
 {
-    private const string Enter = "\e[?1049h\e[?25l";
-    private const string Leave = "\e[?25h\e[?1049l";
+    // Nothing wraps (DECAWM): a character may be wider than a column, and a name is whoever's.
+    private const string Enter = "\e[?1049h\e[?25l\e[?7l";
+    private const string Leave = "\e[?7h\e[?25h\e[?1049l";
     private const string Home = "\e[H";
     private const string EraseToEndOfLine = "\e[K";
     private const string EraseBelow = "\e[J";
@@ -45,7 +46,11 @@ internal sealed class LiveScreen : IDisposable
             WriteRow($"... {lines.Count - shown} more", columns, isLast: true);
         }
 
-        _output.Write(EraseBelow);
+        if (lines.Count < rows)
+        {
+            _output.Write(EraseBelow);
+        }
+
         _output.Flush();
     }
 
@@ -61,11 +66,13 @@ internal sealed class LiveScreen : IDisposable
         _output.Flush();
     }
 
-    // A line feed on the bottom row would scroll the first one away.
+    // A line feed on the bottom row would scroll the first one away. What was there is erased first: behind a line that
+    // fills its row the cursor stands on the last character.
     private void WriteRow(string line, int columns, bool isLast)
     {
         string cut = line.Length <= columns ? line : line[..columns];
+        _output.Write(EraseToEndOfLine);
         _output.Write(cut.Any(char.IsControl) ? string.Concat(cut.Select(c => char.IsControl(c) ? '?' : c)) : cut);
-        _output.Write(isLast ? EraseToEndOfLine : EraseToEndOfLine + "\r\n");
+        _output.Write(isLast ? "" : "\r\n");
     }
 }

@@ -183,6 +183,11 @@ internal sealed class BrokerConnection(
             return false;
         }
 
+        if (Begins(header.Operation))
+        {
+            store.ThrowIfDraining($"{header.Operation}");
+        }
+
         BrokerReply reply = new(BrokerMessage.Begin(_answer, header with { IsAnswer = true }));
         bool isServed = header.Operation switch
         {
@@ -231,6 +236,12 @@ internal sealed class BrokerConnection(
         };
         return isServed && TrySend(ref reply);
     }
+
+    // What a host that drains begins no more. What programs have goes on: mappings, fences, keys, connected queue pairs.
+    private static bool Begins(BrokerOperation operation) => operation
+        is BrokerOperation.Hello or BrokerOperation.Allocate or BrokerOperation.Copy or BrokerOperation.OpenQueue
+        or BrokerOperation.Submit or BrokerOperation.Register or BrokerOperation.CreateQueuePair
+        or BrokerOperation.OpenRing or BrokerOperation.Attach;
 
     // How many come with a request: of most none.
     private static (int Fewest, int Most) DescriptorsOf(BrokerOperation operation) => operation switch

@@ -323,6 +323,12 @@ internal sealed class BrokerRing : IBrokerUse, IDisposable
         }
 
         ulong tag = command.Tag;
+        if (_copies.IsDraining)
+        {
+            Publish(new RingCompletion(tag, Errno.ESHUTDOWN));
+            return;
+        }
+
         Action<Errno> ended = error => HandleEnded(new RingCompletion(tag, error));
         Errno errno = command.Operation == RingOperation.Compute
             ? _jobs.Submit(command.Source, work, tag, ended)

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net.Sockets;
 using System.Text;
 using Wayleave.Core;
@@ -17,6 +18,8 @@ public sealed class BrokerServer : IDisposable
 {
     private const int Backlog = 64;
     private const int RefusedMax = 64;
+
+    private static readonly TimeSpan s_askAgain = TimeSpan.FromMilliseconds(10);
 
     // When the process has no descriptor left: until one is closed, by nobody that is waited for.
     private static readonly TimeSpan s_acceptAgain = TimeSpan.FromMilliseconds(10);
@@ -130,6 +133,33 @@ public sealed class BrokerServer : IDisposable
         {
             throw ErrnoMap.ToException(e, operation, "name another by \"broker\": { \"socket\": ... }");
         }
+    }
+
+    /// <summary>Jobs and copies of engines that programs have submitted and that have not ended.</summary>
+    public long Running => Store.Running;
+
+    /// <summary>
+    /// Refuses programs new work (ESHUTDOWN), in rings too, and waits until engines have ended what was submitted. What
+    /// programs have they keep: mappings, fences, keys and connected queue pairs.
+    /// </summary>
+    /// <param name="max">Waits no longer.</param>
+    /// <returns>Whether all has ended.</returns>
+    public async Task<bool> DrainAsync(TimeSpan max)
+    {
+        Store.BeginDrain();
+        long start = Stopwatch.GetTimestamp();
+        while (Running > 0)
+        {
+            TimeSpan left = max - Stopwatch.GetElapsedTime(start);
+            if (left <= TimeSpan.Zero)
+            {
+                return false;
+            }
+
+            await Task.Delay(left < s_askAgain ? left : s_askAgain).ConfigureAwait(false);
+        }
+
+        return true;
     }
 
     /// <summary>Ends all connections, and takes everything back that programs have.</summary>

@@ -9,6 +9,8 @@ namespace Wayleave.Host.Broker;
 internal sealed class BrokerStore
 {
     private int _endsFailed;
+    private int _ringCopies;
+    private volatile bool _isDraining;
 
     public BrokerStore(WayleaveHost host, BrokerLimits limits)
     {
@@ -30,6 +32,21 @@ internal sealed class BrokerStore
 
     /// <summary>For who connects and says nothing; who has said hello may be silent for as long as it likes.</summary>
     internal TimeSpan GreetingMax { get; set; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>The host is asked to stop: nothing new is begun, and what was begun goes on.</summary>
+    public bool IsDraining => _isDraining;
+
+    /// <summary>Jobs and copies of engines that programs have submitted and that have not ended.</summary>
+    public long Running
+    {
+        get
+        {
+            using (Context.Enter())
+            {
+                return Volatile.Read(ref _ringCopies) + Programs.AllLocked.Sum(p => p.Ledger[BrokerAccount.Jobs]);
+            }
+        }
+    }
 
     /// <summary>What could not be ended with its connection since the host started: each is a bug of ours.</summary>
     public int EndsFailed => Volatile.Read(ref _endsFailed);
@@ -57,6 +74,25 @@ internal sealed class BrokerStore
     public BrokerCopies Copies { get; }
 
     public BrokerRegions Regions { get; }
+
+    /// <summary>From now on new work is refused.</summary>
+    public void BeginDrain() => _isDraining = true;
+
+    /// <exception cref="WayleaveException">ESHUTDOWN.</exception>
+    public void ThrowIfDraining(string operation)
+    {
+        if (_isDraining)
+        {
+            throw new WayleaveException(
+                Errno.ESHUTDOWN,
+                operation,
+                "the host is stopping and finishes what was begun",
+                "try another host, or this one when it is back");
+        }
+    }
+
+    /// <summary>A copy of a ring is submitted, or has ended: 1, or -1. Jobs of rings are on an account.</summary>
+    public void CountRingCopy(int change) => Interlocked.Add(ref _ringCopies, change);
 
     public void HandleEndFailed(string what)
     {

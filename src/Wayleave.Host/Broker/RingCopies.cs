@@ -78,6 +78,9 @@ internal sealed class RingCopies(BrokerSession session, GpuHandle gpu, RingFence
         DetachAsync(user, buffer).GetAwaiter().GetResult();
     }
 
+    /// <summary>The host begins nothing new.</summary>
+    public bool IsDraining => session.Store.IsDraining;
+
     /// <summary>
     /// Gives a copy to the engine, behind what the reservations of both buffers say that it must not overtake. Waits
     /// for those reservations and for moves; for no job.
@@ -215,6 +218,7 @@ internal sealed class RingCopies(BrokerSession session, GpuHandle gpu, RingFence
             {
                 _idle.Reset();
                 Interlocked.Increment(ref _running);
+                session.Store.CountRingCopy(1);
                 ulong tag = command.Tag;
                 fences.AddLocked(tag, fence!);
                 if (fence!.TryAddEndCallback(f => HandleEnded(tag, f, ended)) != Errno.Success)
@@ -234,6 +238,7 @@ internal sealed class RingCopies(BrokerSession session, GpuHandle gpu, RingFence
     {
         fences.Remove(tag, fence);
         ended(fence.Error);
+        session.Store.CountRingCopy(-1);
         if (Interlocked.Decrement(ref _running) == 0)
         {
             _idle.Set();

@@ -10,6 +10,7 @@ using Wayleave.Host;
 using Wayleave.Host.Control;
 using Wayleave.Host.Leases;
 using Wayleave.Linux.Sharing;
+using Wayleave.Linux.Tests.Broker;
 using Wayleave.Linux.Tests.Control;
 using Wayleave.Linux.Tests.EndToEnd;
 using Xunit;
@@ -187,6 +188,35 @@ public sealed partial class ServiceTests : IDisposable
         // The lease, and perhaps a request of above that the signal overtook.
         Assert.Matches("^wayleave: draining: [12] under way, at most 100 s\n$", result.Error);
         Assert.Empty(_folder.Leftovers());
+    }
+
+    [Fact(Timeout = 120_000)]
+    public async Task A_host_that_drains_waits_for_what_engines_do_for_programs()
+    {
+        string path = Path.Combine(_folder.Root, "notify");
+        using Socket manager = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
+        manager.Bind(new UnixDomainSocketEndPoint(path));
+        _variables["NOTIFY_SOCKET"] = path;
+        using CliProcess host = CliProcess.Start(_variables, [.. s_host, "--drain", "110s"]);
+        await ReceiveAsync(manager);
+        using ForeignProgram program = ForeignProgram.Start();
+        await program.OkAsync($"connect {Path.Combine(_folder.Runtime, "host.broker.sock")}");
+        await program.OkAsync("open gpu0");
+        await program.OkAsync($"spin {await program.OkAsync("queue 1")}");
+        host.Signal(CliProcess.SigTerm);
+        string told;
+        do
+        {
+            told = await ReceiveAsync(manager);
+        }
+        while (!told.Contains("draining", StringComparison.Ordinal));
+
+        Assert.Equal("STOPPING=1\nSTATUS=draining: 1 under way, at most 110 s", told);
+        await program.RefusedAsync(Errno.ESHUTDOWN, "allocate 1 4096 0");
+        program.Kill();
+        CliResult result = await host.WaitAsync();
+        Assert.Equal(0, result.ExitCode);
+        Assert.DoesNotContain("not drained", result.Error, StringComparison.Ordinal);
     }
 
     [Fact(Timeout = 120_000)]

@@ -147,10 +147,10 @@ public sealed class ActivityTests : IAsyncLifetime
         }
 
         Assert.Equal(
-            "\e[?1049h\e[?25l"
-                + "\e[H12345\e[K\r\na?[2J\e[K\r\n... 2\e[K\e[J"
-                + "\e[Hx\e[K\r\n\e[J"
-                + "\e[?25h\e[?1049l",
+            "\e[?1049h\e[?25l\e[?7l"
+                + "\e[H\e[K12345\r\n\e[Ka?[2J\r\n\e[K... 2"
+                + "\e[H\e[Kx\r\n\e[J"
+                + "\e[?7h\e[?25h\e[?1049l",
             terminal.ToString());
     }
 

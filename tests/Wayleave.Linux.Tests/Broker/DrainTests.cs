@@ -1,0 +1,71 @@
+using Wayleave.Client;
+using Wayleave.Client.Wire;
+using Wayleave.Core;
+using Xunit;
+
+namespace Wayleave.Linux.Tests.Broker;
+
+/// <summary>A host that is asked to stop, and programs at work: nothing new, and what was begun goes on.</summary>
+public sealed class DrainTests : BrokerTest
+{
+    private const int Size = 64 << 10;
+    private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(2);
+
+    [Fact]
+    public async Task A_host_that_drains_begins_nothing_for_programs_and_waits_for_what_engines_do()
+    {
+        ForeignProgram worker = await StartAsync();
+        int endless = await worker.OkAsync($"spin {await worker.OkAsync("queue 1")}");
+        using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "test");
+        ClientDevice gpu = client.OpenDevice("gpu0"), nic = client.OpenDevice("rdma0");
+        using ClientBuffer buffer = gpu.Allocate("x", Size);
+        using ClientQueue queue = gpu.OpenQueue("q");
+        using ClientTimeline timeline = client.OpenTimeline("t");
+        using ClientFence own = timeline.MakeFence(1);
+        using ClientRing ring = gpu.OpenRing();
+        uint slot = ring.Attach(buffer);
+        Assert.Equal(1, Server.Running);
+        Task<bool> drained = Server.DrainAsync(s_patience);
+
+        Action[] refused =
+        [
+            () => BrokerClient.Connect(Server.SocketPath, "late").Dispose(),
+            () => gpu.Allocate("y", Size).Dispose(),
+            () => gpu.Copy(buffer, 0, buffer, Size / 2, Size / 2).Dispose(),
+            () => gpu.OpenQueue("r").Dispose(),
+            () => queue.Submit(Commands.Spin(1)).Dispose(),
+            () => gpu.OpenRing().Dispose(),
+            () => nic.Register(buffer, 0, Size, ClientRegionAccess.RemoteRead).Dispose(),
+            () => nic.CreateQueuePair().Dispose(),
+        ];
+        Assert.All(refused, r => Assert.Equal(Errno.ESHUTDOWN, Assert.Throws<BrokerException>(r).Errno));
+        ring.TrySubmit(new RingCommand(RingOperation.Copy, false, 7, slot, slot, 0, Size / 2, Size / 2));
+        Assert.True(ring.Wait(out RingCompletion completion, s_patience));
+        Assert.Equal((7UL, Errno.ESHUTDOWN), (completion.Tag, completion.Errno));
+
+        // What programs have goes on, and passes on.
+        using (FileDescriptor handle = buffer.Export())
+        using (ClientBuffer again = client.Import(handle))
+        using (ClientMapping mapping = again.Map())
+        {
+            mapping.Memory.Span[0] = 1;
+        }
+
+        timeline.Advance(1);
+        Assert.True(own.Wait(s_patience));
+        Assert.False(drained.IsCompleted);
+        await worker.OkAsync($"drop {endless}");
+        worker.Kill(); // its job ends with it
+        Assert.True(await drained);
+        Assert.Equal(0, Server.Running);
+    }
+
+    [Fact]
+    public async Task A_host_waits_no_longer_than_it_may()
+    {
+        ForeignProgram worker = await StartAsync();
+        await worker.OkAsync($"spin {await worker.OkAsync("queue 1")}");
+        Assert.False(await Server.DrainAsync(TimeSpan.FromMilliseconds(20)));
+        Assert.Equal(1, Server.Running);
+    }
+}
