@@ -1,6 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
+using Wayleave.Devices.Gpu;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Objects;
@@ -34,7 +35,10 @@ internal static class TakeBackCheck
             }
 
             await RunAsync(host, gpu, nic, StorageKind.Movable, ImporterKind.Dynamic).ConfigureAwait(false);
-            await RunAsync(host, gpu, nic, StorageKind.Revocable, ImporterKind.PinnedRevocable).ConfigureAwait(false);
+
+            // Storage that never moves cannot be pinned where every pin moves to host memory.
+            StorageKind pinned = gpu.PinPolicy == GpuPinPolicy.HostMemory ? StorageKind.Movable : StorageKind.Revocable;
+            await RunAsync(host, gpu, nic, pinned, ImporterKind.PinnedRevocable).ConfigureAwait(false);
         }
     }
 

@@ -245,6 +245,12 @@ public sealed record GpuConfig
         MemorySize.Check(problems, path + ".vram_bytes", VramBytes, GranuleBytes, GranuleBytes);
         MemorySize.Check(problems, path + ".system_pool_bytes", SystemPoolBytes, GranuleBytes, 0);
         MemorySize.CheckVisible(problems, path + ".visible_bytes", VisibleBytes, VramBytes, GranuleBytes);
+        if (PinPolicy == GpuPinPolicy.HostMemory && SystemPoolBytes == 0)
+        {
+            problems.Add(new ConfigProblem(
+                path + ".pin_policy", "pins go to host memory, and \"system_pool_bytes\" is 0"));
+        }
+
         Compute.Validate(problems, path + ".compute");
     }
 }

@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Core.AddressSpaces;
+using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
@@ -153,6 +154,69 @@ public sealed class ProcessMemoryTests
         Assert.Equal(0x33, Read(0));
         Assert.Equal(isDirect, client.Told > told);
         _f.Gpu.Locked(() => notifier!.Remove());
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_queue_of_another_GPU_gets_a_page_home_or_reaches_it_where_it_is(bool isDirect)
+    {
+        Run(Fill(0, 0x44, 4 * Page));
+        Assert.Equal(4, InVram);
+        byte[] vram = new byte[4 * Page];
+        GpuDevice other;
+        GpuProcess process;
+        UserQueue queue;
+        GpuBuffer? local, ring;
+        using (_f.Host.Enter())
+        {
+            PciFunction function = new("0000:03:00.0", "gpu1");
+            GpuOptions options = new() { ReachesPrivatePages = isDirect, FaultAheadPages = 0 };
+            other = new GpuDevice(_f.Host, _f.Gpu.Fabric, function, options, [vram], [new byte[Page]]);
+            process = other.OpenProcess("process 1");
+            Assert.Equal(Errno.Success, process.TryOpenUserPointer(
+                _space, _range, GpuAccess.ReadWrite, out uint handle, GpuUserMemory.Fault));
+            Assert.Equal(Errno.Success, process.Memory.TryMap(Va, handle, 0, Page, GpuAccess.ReadWrite));
+            Assert.Equal(
+                Errno.Success, other.TryCreate(new GpuBufferInfo("local", Page, StorageKind.Movable), out local));
+            Assert.Equal(
+                Errno.Success, other.TryCreate(new GpuBufferInfo("ring", Page, StorageKind.Movable), out ring));
+        }
+
+        other.CopyEngine.Drive(int.MaxValue);
+        new GpuCommand { Opcode = GpuOpcode.Copy, A = Va, Target = 2 * Va, Count = Page }.Write(vram.AsSpan(
+            (int)(ring!.Placement.Addresses.Entries[0].Start.Value - local!.Placement.Addresses.Entries[0].Start.Value)));
+        using (_f.Host.Enter())
+        {
+            Map(process, local, 2 * Va);
+            Map(process, ring, 3 * Va);
+            Assert.Equal(Errno.Success, process.TryCreateUserQueue("aql", 3 * Va, 64, out UserQueue? made));
+            queue = made!;
+            process.Eviction.Start();
+        }
+
+        queue.RingDoorbell(1);
+        for (int round = 0; round < 1000 && queue.Done == 0 && !queue.IsLost; round++)
+        {
+            other.ComputeEngine.Drive(int.MaxValue);
+            _f.Run();
+            _f.Gpu.Locked(() => process.Faults.ServeAll());
+        }
+
+        Assert.Equal((1UL, false), (queue.Done, queue.IsLost));
+        Assert.Equal(isDirect ? 4 : 3, InVram);
+        Assert.Equal(0x44, vram[0]);
+
+        // The processor takes it home under the other GPU's mapping.
+        Write(_range.Start, 0x55, (int)Page);
+        Assert.Equal(3, InVram);
+        Assert.Equal(0, _f.Host.Checker.ViolationCount);
+    }
+
+    private static void Map(GpuProcess process, GpuBuffer buffer, ulong address)
+    {
+        Assert.Equal(Errno.Success, process.TryOpen(buffer.Shared, GpuAccess.ReadWrite, out uint handle));
+        Assert.Equal(Errno.Success, process.Memory.TryMap(address, handle, 0, Page, GpuAccess.ReadWrite));
     }
 
     [Fact]
