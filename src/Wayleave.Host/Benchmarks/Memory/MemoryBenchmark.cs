@@ -71,8 +71,16 @@ public sealed class MemoryBenchmark : IMirror, IDeviceMemoryDriver, IDisposable
         options.Validate();
         if (options.Test == MemoryBenchmarkTest.FenceHop)
         {
+            List<double> before = CacheLineBenchmark.Run(options.Iterations, cancellation);
             List<double> hops = FenceHopBenchmark.Run(options.Iterations, cancellation);
-            return Report(options, [new("from one engine to another, both spinning", Samples.Summarize([.. hops]))]);
+            List<double> after = CacheLineBenchmark.Run(options.Iterations, cancellation);
+            return Report(
+                options,
+                [
+                    new("from one engine to another, both spinning", Samples.Summarize([.. hops])),
+                    new("one cache line there, before", Samples.Summarize([.. before])),
+                    new("one cache line there, after", Samples.Summarize([.. after])),
+                ]);
         }
 
         using MemoryBenchmark benchmark = new(options);
