@@ -304,7 +304,7 @@ internal sealed class Requester : SendSide
             GoBackAndSend();
             _builder.Probes = true;
         }
-        else if (_probe.TryArm(askedAt))
+        else if (_probe.TryArm(askedAt, now))
         {
             _readGapSeen = false; // what the answer says of a READ is news again
             SendOrder.ScheduleProbe(_pair);

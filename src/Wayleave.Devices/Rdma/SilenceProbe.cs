@@ -25,8 +25,10 @@ internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress p
     /// <summary>How many may be on their way to one socket: their charge is what a window leaves free anyway.</summary>
     public const int PerPeerMax = 16;
 
-    // Of a peer that says nothing to anybody: one tells whether it runs, and another whether the first was lost.
+    // Of a peer that says nothing to anybody: one tells whether it runs, and another whether the first was lost. For so
+    // many times its usual time; who asks may be somebody whose queue pair over there is gone.
     private const int PerSilentPeerMax = 2;
+    private const int SilentPeerTimes = 8;
 
     private const int PacketBytes = Bth.Size + PacketView.IcrcSize;
 
@@ -44,9 +46,12 @@ internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress p
 
     /// <summary>The peer has been silent: asks soon, unless many ask there already.</summary>
     /// <param name="askedAt">When the question went out that has no answer.</param>
-    public bool TryArm(TimeSpan askedAt)
+    /// <param name="now">The time.</param>
+    public bool TryArm(TimeSpan askedAt, TimeSpan now)
     {
-        int most = pair.Peer.HeardUpTo > askedAt ? PerPeerMax : PerSilentPeerMax;
+        bool isLost = pair.Peer.HeardUpTo > askedAt
+            || now - askedAt > SilentPeerTimes * pair.Peer.RoundTrip.Patience;
+        int most = isLost ? PerPeerMax : PerSilentPeerMax;
         if (_counted is null && pair.Peer.Probes >= most)
         {
             return false;

@@ -1,6 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
 using Xunit;
 
 namespace Wayleave.Tests.Rdma;
@@ -313,6 +314,45 @@ public class SilenceProbeTests
                     RKey = target.Key,
                 },
                 new Sge(source.Iova, 1024, source.Key))));
+    }
+
+    // Nobody answers those two, ever, and they ask until their retries are spent. Others need not wait for that.
+    [Fact]
+    public void Queue_pairs_whose_peer_is_gone_do_not_keep_others_from_asking()
+    {
+        TestLink link = new(o => o with { ProbeAfter = s_probeAfter });
+        MemoryRegion source = link.A.Register(link.A.Allocate(4096)), target = link.B.Register(link.B.Allocate(4096));
+        (QueuePair A, QueuePair B)[] pairs = [.. Enumerable.Range(0, 3).Select(_ => link.Connect())];
+        int seen = 0;
+        link.Filter = (_, packet) => DestinationOf(packet) == pairs[2].B.QpNumber
+            ? seen++ > 0
+            : DestinationOf(packet) == pairs[2].A.QpNumber;
+        foreach ((QueuePair a, _) in pairs)
+        {
+            Assert.Equal(
+                Errno.Success,
+                a.PostSend(
+                    new SendWorkRequest
+                    {
+                        Opcode = WorkRequestOpcode.RdmaWrite,
+                        Flags = SendFlags.Signaled,
+                        RemoteAddress = target.Iova,
+                        RKey = target.Key,
+                    },
+                    new Sge(source.Iova, 1024, source.Key)));
+            link.Run();
+            link.Advance(TimeSpan.FromMicroseconds(1));
+        }
+
+        link.RunFor(TimeSpan.FromMilliseconds(40));
+        Assert.Single(TestNode.Poll(pairs[2].A.SendCompletionQueue));
+        Assert.Equal(0, link.A.Port.Stats.Timeouts);
+
+        static uint DestinationOf(ReadOnlyMemory<byte> bytes)
+        {
+            Assert.Equal(DropReason.None, PacketView.TryParse(bytes.Span, out PacketView packet));
+            return packet.DestQp;
+        }
     }
 
     // The first packet of a message asks nothing. However long the rest waits, its silence is not the peer's.
