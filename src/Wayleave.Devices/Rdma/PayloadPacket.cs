@@ -9,11 +9,12 @@ internal static class PayloadPacket
     public static int SizeOf(int headerBytes, int payloadBytes) =>
         headerBytes + payloadBytes + (-payloadBytes & 3) + PacketView.IcrcSize;
 
-    /// <summary>The register behind the headers, which are complete.</summary>
-    public static uint Begin(in IcrcFlow flow, int identification, ReadOnlySpan<byte> packet, int headerBytes)
+    /// <summary>The register behind the headers; they are written, the first from <paramref name="bth"/>.</summary>
+    public static uint Begin(
+        in IcrcFlow flow, int identification, in Bth bth, ReadOnlySpan<byte> packet, int headerBytes)
     {
         uint icrc = flow.Seed(packet.Length, (ushort)identification);
-        icrc = Icrc.AppendBth(icrc, packet);
+        icrc = Icrc.AppendBth(icrc, bth);
         return Icrc.Append(icrc, packet[Bth.Size..headerBytes]);
     }
 

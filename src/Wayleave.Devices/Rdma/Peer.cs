@@ -14,6 +14,8 @@ internal sealed class Peer
 
     private IcrcFlow _inbound;
     private int _inboundSourcePort = -1;
+    private int _inboundSeedBytes; // what packet the seed is for: most are as long as the one before
+    private uint _inboundSeed; // of identification zero
     private long _icrcChecksFull;
     private long _icrcChecksSolved;
 
@@ -91,7 +93,7 @@ internal sealed class Peer
         isFullCheck = true;
         if (!_inbound.IsIPv4 || Address.Icrc != IcrcMode.SolveIdentification)
         {
-            if (Icrc.Verify(_inbound, (ushort)identification, packet))
+            if (Icrc.Verify(SeedOf(packet.Length, (ushort)identification), packet))
             {
                 _icrcChecksFull++;
                 return true;
@@ -126,12 +128,23 @@ internal sealed class Peer
         return fits;
     }
 
+    private uint SeedOf(int packetBytes, ushort identification)
+    {
+        if (packetBytes != _inboundSeedBytes)
+        {
+            (_inboundSeedBytes, _inboundSeed) = (packetBytes, _inbound.Seed(packetBytes, identification: 0));
+        }
+
+        return _inbound.Reseed(_inboundSeed, identification);
+    }
+
     private void FollowSourcePort(ushort sourcePort)
     {
         if (sourcePort != _inboundSourcePort)
         {
             _inbound = new IcrcFlow(Address.Destination, Link.Gid, sourcePort, Link.UdpPort);
             _inboundSourcePort = sourcePort;
+            _inboundSeedBytes = 0;
         }
     }
 }

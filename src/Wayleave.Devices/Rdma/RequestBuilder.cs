@@ -77,7 +77,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
             Psn = progress.CursorPsn,
         };
         RequestHeaders.Write(packet, bth, slot);
-        uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, superPacket.Count, packet, headerBytes);
+        uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, superPacket.Count, bth, packet, headerBytes);
         Span<byte> payload = packet.Slice(headerBytes, payloadBytes);
         outcome = Gather(slot, offset, payload, ref icrc, out region);
         if (outcome != AccessOutcome.Done)
@@ -133,6 +133,8 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
             DestQp = pair.DestQpNumber,
         };
         MemoryHint? hint = region!.LengthBytes > CachedBytes ? port.Options.WillRead : null;
+        ref readonly IcrcFlow flow = ref pair.Peer.Outbound;
+        uint seed = flow.Seed(packetBytes, identification: 0);
         uint psn = progress.CursorPsn;
         long unasked = progress.UnaskedBytes;
         int built = 0;
@@ -145,9 +147,13 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
             bool asks = built == count - 1 && count < left
                 && MustAsk(window.InFlightBytes + count * charge, unasked);
             superPacket.TryReserve(packetBytes, out Span<byte> packet);
-            (bth with { AckRequest = asks, Psn = psn }).WriteTo(packet);
-            uint icrc = Icrc.AppendBth(pair.Peer.Outbound.Seed(packetBytes, (ushort)superPacket.Count), packet);
-            icrc = Icrc.AppendCopy(icrc, bytes.Slice(built * mtu, mtu), packet.Slice(Bth.Size, mtu));
+            Bth header = bth with { AckRequest = asks, Psn = psn };
+            header.WriteTo(packet);
+            uint icrc = Icrc.AppendCopy(
+                flow.Reseed(seed, (ushort)superPacket.Count),
+                header,
+                bytes.Slice(built * mtu, mtu),
+                packet.Slice(Bth.Size, mtu));
             Icrc.Finish(icrc, packet[^PacketView.IcrcSize..]);
             superPacket.Commit(packetBytes);
             psn = Psn.Next(psn);

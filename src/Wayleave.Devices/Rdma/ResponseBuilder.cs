@@ -56,13 +56,14 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
             return BuildResult.DoesNotFit;
         }
 
-        (BthOf(opcode, response) with { PadCount = -payloadBytes & 3 }).WriteTo(packet);
+        Bth bth = BthOf(opcode, response) with { PadCount = -payloadBytes & 3 };
+        bth.WriteTo(packet);
         if (headerBytes > Bth.Size)
         {
             new Aeth(FaultOptions.AcknowledgeOf(port.Faults), response.Request.Msn).WriteTo(packet[Bth.Size..]);
         }
 
-        uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, superPacket.Count, packet, headerBytes);
+        uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, superPacket.Count, bth, packet, headerBytes);
         outcome = CopyOut(response.Request, offset, packet.Slice(headerBytes, payloadBytes), ref icrc, out region);
         if (outcome != AccessOutcome.Done)
         {

@@ -157,7 +157,7 @@ internal sealed class UnreliableRequester(QueuePair pair, SendQueue queue, RdmaP
             Psn = _psn,
         };
         RequestHeaders.Write(packet, bth, slot, new Deth(QKeyOf(slot), pair.QpNumber));
-        uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, superPacket.Count, packet, headerBytes);
+        uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, superPacket.Count, bth, packet, headerBytes);
         AccessOutcome outcome = Gather(
             slot, offset, packet.Slice(headerBytes, payloadBytes), ref icrc, out MemoryRegion? region);
         if (outcome != AccessOutcome.Done)

@@ -134,6 +134,15 @@ public readonly record struct Bth
         return true;
     }
 
+    /// <summary>
+    /// The first eight bytes as the ICRC covers them, byte 4 as ones, and the last four; little-endian. Without a look
+    /// at what <see cref="WriteTo"/> has just written: a processor cannot forward two stores to one load.
+    /// </summary>
+    internal (ulong EightBytes, uint FourBytes) Covered =>
+        (BinaryPrimitives.ReverseEndianness(_word0)
+            | (ulong)BinaryPrimitives.ReverseEndianness(_word1 | 0xFFU << 24) << 32,
+            BinaryPrimitives.ReverseEndianness(_word2));
+
     /// <summary>Writes <see cref="Size"/> bytes.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The destination is shorter.</exception>
     public void WriteTo(Span<byte> destination)

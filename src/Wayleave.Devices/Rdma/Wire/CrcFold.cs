@@ -52,6 +52,10 @@ internal static class CrcFold
     // x^63, to bring 128 bits down to 64.
     private static readonly Vector128<ulong> s_over64 = Vector128.CreateScalar(Factor(64));
 
+    // x^96 / P without its last bit, which has no part in the upper half; and P without x^32, one place up.
+    private static readonly Vector128<ulong> s_division =
+        Vector128.Create(CrcPolynomial.QuotientOfX96(), (ulong)CrcTable.Polynomial << 1);
+
     /// <summary>
     /// Whether a run of bytes is also stored somewhere; a type, so that the compiler makes two loops of one text.
     /// </summary>
@@ -60,14 +64,29 @@ internal static class CrcFold
         static abstract bool Copies { get; }
     }
 
+    /// <summary>What a register amounts to in the first bytes behind it.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector128<ulong> Head(uint register) => Vector128.CreateScalar((ulong)register);
+
+    /// <summary>
+    /// What a register and twelve bytes fed into it amount to in the sixteen bytes behind them: no table is looked up.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector128<ulong> Head(uint register, ulong eightBytes, uint fourBytes)
+    {
+        eightBytes ^= register;
+        return Fold(Vector128.Create(eightBytes << 32, eightBytes >> 32 | (ulong)fourBytes << 32), s_over128);
+    }
+
     /// <summary>
     /// Feeds the whole 16-byte blocks of at least <see cref="Minimum128"/> bytes; the rest is the caller's.
     /// </summary>
-    public static uint Append128<TMode>(uint register, ref byte source, ref byte destination, int lengthBytes)
+    public static uint Append128<TMode>(
+        Vector128<ulong> head, ref byte source, ref byte destination, int lengthBytes)
         where TMode : struct, IMode
     {
         Vector128<ulong> over512 = s_over512;
-        Vector128<ulong> x0 = Load128<TMode>(ref source, ref destination, 0) ^ Vector128.CreateScalar((ulong)register);
+        Vector128<ulong> x0 = Load128<TMode>(ref source, ref destination, 0) ^ head;
         Vector128<ulong> x1 = Load128<TMode>(ref source, ref destination, 16);
         Vector128<ulong> x2 = Load128<TMode>(ref source, ref destination, 32);
         Vector128<ulong> x3 = Load128<TMode>(ref source, ref destination, 48);
@@ -90,11 +109,12 @@ internal static class CrcFold
     /// <summary>
     /// Feeds the whole 16-byte blocks of at least <see cref="Minimum256"/> bytes; the rest is the caller's.
     /// </summary>
-    public static uint Append256<TMode>(uint register, ref byte source, ref byte destination, int lengthBytes)
+    public static uint Append256<TMode>(
+        Vector128<ulong> head, ref byte source, ref byte destination, int lengthBytes)
         where TMode : struct, IMode
     {
         Vector256<ulong> over1024 = s_over1024;
-        Vector256<ulong> x0 = Load256<TMode>(ref source, ref destination, 0) ^ Vector256.CreateScalar((ulong)register);
+        Vector256<ulong> x0 = Load256<TMode>(ref source, ref destination, 0) ^ head.ToVector256();
         Vector256<ulong> x1 = Load256<TMode>(ref source, ref destination, 32);
         Vector256<ulong> x2 = Load256<TMode>(ref source, ref destination, 64);
         Vector256<ulong> x3 = Load256<TMode>(ref source, ref destination, 96);
@@ -123,11 +143,12 @@ internal static class CrcFold
     /// <summary>
     /// Feeds the whole 16-byte blocks of at least <see cref="Minimum512"/> bytes; the rest is the caller's.
     /// </summary>
-    public static uint Append512<TMode>(uint register, ref byte source, ref byte destination, int lengthBytes)
+    public static uint Append512<TMode>(
+        Vector128<ulong> head, ref byte source, ref byte destination, int lengthBytes)
         where TMode : struct, IMode
     {
         Vector512<ulong> over2048 = s_over2048;
-        Vector512<ulong> x0 = Load512<TMode>(ref source, ref destination, 0) ^ Vector512.CreateScalar((ulong)register);
+        Vector512<ulong> x0 = Load512<TMode>(ref source, ref destination, 0) ^ head.ToVector256().ToVector512();
         Vector512<ulong> x1 = Load512<TMode>(ref source, ref destination, 64);
         Vector512<ulong> x2 = Load512<TMode>(ref source, ref destination, 128);
         Vector512<ulong> x3 = Load512<TMode>(ref source, ref destination, 192);
@@ -169,7 +190,11 @@ internal static class CrcFold
         Vector128<ulong> over64 = s_over64;
         x = Pclmulqdq.CarrylessMultiply(x, over64, 0x00) ^ Vector128.Create(0, x[1]);
         x = Pclmulqdq.CarrylessMultiply(x, over64, 0x00) ^ Vector128.Create(0, x[1]);
-        return CrcTable.AppendUInt64(0, x[1]);
+
+        // The last 64 are multiplied by x^32 and divided by P (Barrett): the upper half of the product with x^96 / P is
+        // the quotient, and of quotient times P the lowest 32 bits are the remainder.
+        Vector128<ulong> quotient = Pclmulqdq.CarrylessMultiply(x, s_division, 0x01);
+        return (uint)Pclmulqdq.CarrylessMultiply(quotient, s_division, 0x10)[1];
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -61,6 +61,24 @@ internal static class CrcPolynomial
     public static uint DivideByXToThe8(uint register, int bytes) =>
         Multiply(Multiply(s_inverseBytes[(byte)bytes], s_inversePages[bytes >> 8]), register);
 
+    /// <summary>
+    /// The quotient x^96 / P, of degree 64, without the coefficient of 1: reflected, bit 0 is that of x^64.
+    /// </summary>
+    public static ulong QuotientOfX96()
+    {
+        const int Degree = 96;
+        ulong quotient = 0;
+        uint remainder = 0; // reflected: bit 0 is the coefficient of x^31
+        for (int power = Degree; power > 0; power--)
+        {
+            bool divides = (remainder & 1) != 0;
+            remainder = remainder >> 1 ^ (power == Degree ? One : 0) ^ (divides ? CrcTable.Polynomial : 0);
+            quotient |= divides ? 1UL << 64 - power : 0;
+        }
+
+        return quotient;
+    }
+
     private static uint MultiplyCarryless(uint left, uint right)
     {
         // Of the reflected product the lower word holds the powers from x^32 up, once it is shifted to the place of

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using System.Runtime.Intrinsics.X86;
 
 namespace Wayleave.Devices.Rdma.Wire;
@@ -50,15 +51,37 @@ public static class Icrc
         return AppendCopy(s_path, register, source, destination);
     }
 
+    /// <summary>
+    /// Feeds a base transport header and then bytes, which are copied as by <see cref="AppendCopy(uint,
+    /// ReadOnlySpan{byte}, Span{byte})"/>: a packet without further headers in one pass.
+    /// </summary>
+    /// <exception cref="ArgumentOutOfRangeException">The destination is shorter than the source.</exception>
+    public static uint AppendCopy(uint register, in Bth bth, ReadOnlySpan<byte> source, Span<byte> destination)
+    {
+#if NET10_0_OR_GREATER
+        if (source.Length >= CrcFold.Minimum128 && s_path != CrcPath.Table)
+        {
+            (ulong eightBytes, uint fourBytes) = bth.Covered;
+            return FoldCopy(s_path, CrcFold.Head(register, eightBytes, fourBytes), source, destination);
+        }
+#endif
+        return AppendCopy(AppendBth(register, bth), source, destination);
+    }
+
+    /// <summary>Feeds a base transport header, as <see cref="AppendBth(uint, ReadOnlySpan{byte})"/>.</summary>
+    public static uint AppendBth(uint register, in Bth bth)
+    {
+        (ulong eightBytes, uint fourBytes) = bth.Covered;
+        return CrcTable.AppendUInt32(CrcTable.AppendUInt64(register, eightBytes), fourBytes);
+    }
+
     /// <summary>Feeds a base transport header, its byte 4 (congestion bits, may change on the way) as ones.</summary>
     /// <exception cref="ArgumentOutOfRangeException">Fewer than <see cref="Bth.Size"/> bytes; more are not looked
     /// at.</exception>
     public static uint AppendBth(uint register, ReadOnlySpan<byte> bth)
     {
-        bth = bth[..Bth.Size];
-        ulong start = BinaryPrimitives.ReadUInt64LittleEndian(bth) | 0xFFUL << 32;
-        uint end = BinaryPrimitives.ReadUInt32LittleEndian(bth[8..]);
-        return CrcTable.AppendUInt32(CrcTable.AppendUInt64(register, start), end);
+        (ulong eightBytes, uint fourBytes) = Covered(bth);
+        return CrcTable.AppendUInt32(CrcTable.AppendUInt64(register, eightBytes), fourBytes);
     }
 
     /// <summary>
@@ -83,8 +106,11 @@ public static class Icrc
 
     /// <summary>Whether the last four bytes are the packet's ICRC. Anything shorter than a packet is not.</summary>
     public static bool Verify(in IcrcFlow flow, ushort identification, ReadOnlySpan<byte> udpPayload) =>
-        udpPayload.Length >= PacketView.SizeMin
-        && ~Register(flow.Seed(udpPayload.Length, identification), udpPayload) == Received(udpPayload);
+        Verify(flow.Seed(udpPayload.Length, identification), udpPayload);
+
+    /// <summary>As the other, with the seed that the flow gives for this packet.</summary>
+    public static bool Verify(uint seed, ReadOnlySpan<byte> udpPayload) =>
+        udpPayload.Length >= PacketView.SizeMin && ~Register(seed, udpPayload) == Received(udpPayload);
 
     /// <summary>
     /// Seals a FLUSH for a kernel rxe, which takes no other: its opcode table gives FLUSH no payload offset, so after
@@ -186,22 +212,32 @@ public static class Icrc
         return Append(headers, udpPayload[..^PacketView.IcrcSize]);
     }
 
-    private static uint Register(uint seed, ReadOnlySpan<byte> udpPayload) =>
-        Append(AppendBth(seed, udpPayload), udpPayload[Bth.Size..^PacketView.IcrcSize]);
+    private static uint Register(uint seed, ReadOnlySpan<byte> udpPayload)
+    {
+        ReadOnlySpan<byte> bytes = udpPayload[Bth.Size..^PacketView.IcrcSize];
+#if NET10_0_OR_GREATER
+        if (bytes.Length >= CrcFold.Minimum128 && s_path != CrcPath.Table)
+        {
+            (ulong eightBytes, uint fourBytes) = Covered(udpPayload);
+            return Fold(s_path, CrcFold.Head(seed, eightBytes, fourBytes), bytes);
+        }
+#endif
+        return Append(AppendBth(seed, udpPayload), bytes);
+    }
+
+    private static (ulong EightBytes, uint FourBytes) Covered(ReadOnlySpan<byte> bth)
+    {
+        bth = bth[..Bth.Size];
+        return (BinaryPrimitives.ReadUInt64LittleEndian(bth) | 0xFFUL << 32,
+            BinaryPrimitives.ReadUInt32LittleEndian(bth[8..]));
+    }
 
     /// <summary><see cref="Append(uint, ReadOnlySpan{byte})"/> by one path, which the processor must have.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal static uint Append(CrcPath path, uint register, ReadOnlySpan<byte> bytes)
-    {
-        if (bytes.Length < CrcFold.Minimum128 || path == CrcPath.Table)
-        {
-            return CrcTable.Append(register, bytes);
-        }
-
-        ref byte source = ref MemoryMarshal.GetReference(bytes);
-        register = Fold<CrcFold.Reading>(path, register, ref source, ref source, bytes.Length);
-        return CrcTable.Append(register, bytes[(bytes.Length & ~15)..]);
-    }
+    internal static uint Append(CrcPath path, uint register, ReadOnlySpan<byte> bytes) =>
+        bytes.Length < CrcFold.Minimum128 || path == CrcPath.Table
+            ? CrcTable.Append(register, bytes)
+            : Fold(path, CrcFold.Head(register), bytes);
 
     /// <summary>
     /// <see cref="AppendCopy(uint, ReadOnlySpan{byte}, Span{byte})"/> by one path, which the processor must have.
@@ -209,35 +245,54 @@ public static class Icrc
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal static uint AppendCopy(CrcPath path, uint register, ReadOnlySpan<byte> source, Span<byte> destination)
     {
-        destination = destination[..source.Length];
-        int folded = 0;
         if (source.Length >= CrcFold.Minimum128 && path != CrcPath.Table)
         {
-            register = Fold<CrcFold.Copying>(
-                path,
-                register,
-                ref MemoryMarshal.GetReference(source),
-                ref MemoryMarshal.GetReference(destination),
-                source.Length);
-            folded = source.Length & ~15;
+            return FoldCopy(path, CrcFold.Head(register), source, destination);
         }
 
         // What the tables read is the copy.
+        destination = destination[..source.Length];
+        source.CopyTo(destination);
+        return CrcTable.Append(register, destination);
+    }
+
+    // At least CrcFold.Minimum128 bytes.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static uint Fold(CrcPath path, Vector128<ulong> head, ReadOnlySpan<byte> bytes)
+    {
+        ref byte source = ref MemoryMarshal.GetReference(bytes);
+        uint register = Fold<CrcFold.Reading>(path, head, ref source, ref source, bytes.Length);
+        return CrcTable.Append(register, bytes[(bytes.Length & ~15)..]);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static uint FoldCopy(
+        CrcPath path, Vector128<ulong> head, ReadOnlySpan<byte> source, Span<byte> destination)
+    {
+        destination = destination[..source.Length];
+        uint register = Fold<CrcFold.Copying>(
+            path,
+            head,
+            ref MemoryMarshal.GetReference(source),
+            ref MemoryMarshal.GetReference(destination),
+            source.Length);
+        int folded = source.Length & ~15;
         source[folded..].CopyTo(destination[folded..]);
         return CrcTable.Append(register, destination[folded..]);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static uint Fold<TMode>(CrcPath path, uint register, ref byte source, ref byte destination, int lengthBytes)
+    private static uint Fold<TMode>(
+        CrcPath path, Vector128<ulong> head, ref byte source, ref byte destination, int lengthBytes)
         where TMode : struct, CrcFold.IMode
     {
         if (path == CrcPath.Fold512 && lengthBytes >= CrcFold.Minimum512)
         {
-            return CrcFold.Append512<TMode>(register, ref source, ref destination, lengthBytes);
+            return CrcFold.Append512<TMode>(head, ref source, ref destination, lengthBytes);
         }
 
         return path >= CrcPath.Fold256 && lengthBytes >= CrcFold.Minimum256
-            ? CrcFold.Append256<TMode>(register, ref source, ref destination, lengthBytes)
-            : CrcFold.Append128<TMode>(register, ref source, ref destination, lengthBytes);
+            ? CrcFold.Append256<TMode>(head, ref source, ref destination, lengthBytes)
+            : CrcFold.Append128<TMode>(head, ref source, ref destination, lengthBytes);
     }
 }

@@ -93,5 +93,12 @@ public readonly struct IcrcFlow
             : register ^ Contribution(s_payloadLength, udpLength);
     }
 
+    /// <summary>
+    /// The seed of a packet as long as that of <paramref name="seed"/>, which had identification zero. Costs two table
+    /// look-ups.
+    /// </summary>
+    public uint Reseed(uint seed, ushort identification) =>
+        IsIPv4 ? seed ^ Contribution(s_identification, identification) : seed;
+
     private static uint Contribution(uint[] table, int value) => table[(byte)(value >> 8)] ^ table[256 + (byte)value];
 }
