@@ -5,8 +5,8 @@
 
 // wayleave bench local, as it is and with --pin, beside ucx_perftest over the transports posix (shared memory) and cma
 // (the kernel's copy between processes), and beside process_vm_readv and a plain copy, which bench local measures
-// itself. The programs take turns, round by round; medians of the rounds and of the rounds' ratios are printed. Installs
-// nothing. Exit codes: 0 measured, 1 a program failed, 2 usage, 3 a peer is missing.
+// itself. The programs take turns, round by round; medians of the rounds and of the rounds' ratios are printed.
+// Installs nothing. Exit codes: 0 measured, 1 a program failed, 2 usage, 3 a peer is missing.
 
 using System.Globalization;
 using System.Text.Json;

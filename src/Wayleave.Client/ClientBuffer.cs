@@ -233,8 +233,8 @@ public sealed class ClientMapping : IDisposable
     public Memory<byte> Memory => _memory.Memory[.._lengthBytes];
 
     /// <summary>
-    /// The pages, if <see cref="ClientBuffer.Map(bool)"/> was to keep them; closed with the mapping. A copy that is sent
-    /// with the buffer's descriptor lets its receiver map at once. Whoever has a copy can map it for as long as it
+    /// The pages, if <see cref="ClientBuffer.Map(bool)"/> was to keep them; closed with the mapping. A copy that is
+    /// sent with the buffer's descriptor lets its receiver map at once. Whoever has a copy can map it for as long as it
     /// likes, also without asking the host; this program's account of the mapping stays open until nobody has, or until
     /// somebody else's is.
     /// </summary>

@@ -114,7 +114,9 @@ internal sealed class RetransmitTimer(QueuePair pair)
     /// <summary>A probe goes out now, the next one after twice the time.</summary>
     public void NoteProbe() => _nextProbe *= 2;
 
-    /// <summary>It is too soon for a probe: another look then, or as late as one would follow. Returns the deadline.</summary>
+    /// <summary>
+    /// It is too soon for a probe: another look then, or as late as one would follow. Returns the deadline.
+    /// </summary>
     public TimeSpan LookAgain(TimeSpan now, TimeSpan then)
     {
         TimeSpan next = ArmIfStopped(now);

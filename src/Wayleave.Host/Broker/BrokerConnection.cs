@@ -237,7 +237,8 @@ internal sealed class BrokerConnection(
         return isServed && TrySend(ref reply);
     }
 
-    // What a host that drains begins no more. What programs have goes on: mappings, fences, keys, connected queue pairs.
+    // What a host that drains begins no more. What programs have goes on: mappings, fences, keys, queue pairs that are
+    // connected.
     private static bool Begins(BrokerOperation operation) => operation
         is BrokerOperation.Hello or BrokerOperation.Allocate or BrokerOperation.Copy or BrokerOperation.OpenQueue
         or BrokerOperation.Submit or BrokerOperation.Register or BrokerOperation.CreateQueuePair

@@ -289,7 +289,9 @@ public sealed record NicConfig
     /// <summary>Payload bytes per packet: 256, 512, 1024, 2048 or 4096 (IBTA 9.6).</summary>
     public int PathMtuBytes { get; init; } = 4096;
 
-    /// <summary>Off unless asked for: on a loopback nobody marks packets, and what is lost is lost by the reader.</summary>
+    /// <summary>
+    /// Off unless asked for: on a loopback nobody marks packets, and what is lost is lost by the reader.
+    /// </summary>
     public CongestionControl Congestion { get; init; }
 
     /// <summary>What becomes of a key whose memory its owner wants back.</summary>

@@ -11,7 +11,8 @@ namespace Wayleave.Host.Connections;
 /// </summary>
 public sealed class RdmaConnection : IAsyncDisposable
 {
-    // The manager repeats itself after 4.3 s, and fifteen times: that is for a kernel, which lives longer than a program.
+    // The manager repeats itself after 4.3 s, and fifteen times: that is for a kernel, which lives longer than a
+    // program.
     private static readonly TimeSpan s_linger = TimeSpan.FromSeconds(4.5);
 
     private readonly ConnectionService _service;

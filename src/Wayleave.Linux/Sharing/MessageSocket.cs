@@ -75,7 +75,8 @@ public sealed unsafe class MessageSocket(Socket socket) : IDisposable
     }
 
     /// <summary>
-    /// A socket that listens already, of a service manager: as <see cref="Listen"/> makes one that takes no descriptors.
+    /// A socket that listens already, of a service manager: as <see cref="Listen"/> makes one that takes no
+    /// descriptors.
     /// </summary>
     /// <param name="descriptor">Becomes the result's.</param>
     public static Socket Listening(int descriptor)

@@ -138,8 +138,8 @@ public class SharedReceiveBufferTests
         Assert.True(world.Dropped == 0 && world.Probes > 100, world.ToString());
     }
 
-    // Each goes back for itself, and is asked for itself when its last packets are lost: what the others sent later, and
-    // got an answer to, says that it is no pause of the receiver.
+    // Each goes back for itself, and is asked for itself when its last packets are lost: what the others sent later,
+    // and got an answer to, says that it is no pause of the receiver.
     [Theory]
     [InlineData(8, 10)]
     [InlineData(32, 10)]

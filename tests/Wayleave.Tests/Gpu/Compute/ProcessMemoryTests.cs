@@ -184,8 +184,8 @@ public sealed class ProcessMemoryTests
         }
 
         other.CopyEngine.Drive(int.MaxValue);
-        new GpuCommand { Opcode = GpuOpcode.Copy, A = Va, Target = 2 * Va, Count = Page }.Write(vram.AsSpan(
-            (int)(ring!.Placement.Addresses.Entries[0].Start.Value - local!.Placement.Addresses.Entries[0].Start.Value)));
+        ulong at = ring!.Placement.Addresses.Entries[0].Start.Value - local!.Placement.Addresses.Entries[0].Start.Value;
+        new GpuCommand { Opcode = GpuOpcode.Copy, A = Va, Target = 2 * Va, Count = Page }.Write(vram.AsSpan((int)at));
         using (_f.Host.Enter())
         {
             Map(process, local, 2 * Va);
