@@ -119,6 +119,38 @@ public sealed class ProcessMemoryTests : IDisposable
             Cancellation);
     }
 
+    [Theory]
+    [InlineData(false, "127.0.53.5")]
+    [InlineData(true, "127.0.53.6")]
+    public async Task A_GPU_that_is_pulled_out_with_pages_of_a_client_leaves_nothing_behind(
+        bool isSurprise, string address)
+    {
+        await using ServedHost served = await StartAsync(PrivatePagePolicy.Direct, address);
+        await using HeldContext context = await served.Client.OpenGpuAsync("gpu0", "c", Cancellation);
+        BufferHandleDocument memory = await context.AllocateAsync(Bytes, Cancellation);
+        QueueDocument queue = await OpenRingAsync(served, context);
+        await RunAsync(
+            served,
+            context,
+            queue,
+            new GpuCommand { Opcode = GpuOpcode.Fill, Target = memory.Address, Count = Bytes, Value = 1 });
+        RegionDocument region = await context.RegisterAsync(
+            new RegisterRegionDocument { Handle = memory.Handle, Kind = ContextRegionKind.OnDemand }, Cancellation);
+        await using ContextPeer peer = await ContextPeer.OpenAsync(address, context);
+        Assert.Equal(WorkCompletionStatus.Success, peer.Transfer(BulkDirection.Read, region));
+
+        UnpluggedDocument unplugged = await served.Client.UnplugAsync(
+            "gpu0", new UnplugDeviceDocument { Surprise = isSurprise, TimeoutMs = 5000 }, Cancellation);
+        Assert.Empty(unplugged.Late);
+        Assert.Null(served.Host.Nics[0].Device.FindRegion(region.Rkey));
+        using (served.Host.Context.Enter())
+        {
+            Assert.Equal(served.Host.Gpus[0].UserMemory.PageCount, served.Host.Gpus[0].UserMemory.FreePages);
+        }
+
+        Assert.Empty(served.Host.GetViolations());
+    }
+
     [Fact]
     public void Memory_for_pages_that_never_migrate_is_no_configuration()
     {
