@@ -1,4 +1,5 @@
 using Wayleave.Devices.Gpu.Compute;
+using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Compute;
 using Wayleave.Host.Configuration;
@@ -117,6 +118,48 @@ public sealed class ProcessMemoryTests : IDisposable
             served.Host.Objects.Find("gpu0", "shown")!,
             (_, bytes) => Assert.Equal(-1, bytes.IndexOfAnyExcept((byte)0x77)),
             Cancellation);
+    }
+
+    [Fact]
+    public async Task A_cache_does_not_wait_for_pages_to_come_home_and_has_them_the_next_time()
+    {
+        await using ServedHost served = await StartAsync(PrivatePagePolicy.Direct, "127.0.53.7");
+        await using HeldContext context = await served.Client.OpenGpuAsync("gpu0", "c", Cancellation);
+        BufferHandleDocument memory = await context.AllocateAsync(Bytes, Cancellation);
+        QueueDocument queue = await OpenRingAsync(served, context);
+        await RunAsync(
+            served,
+            context,
+            queue,
+            new GpuCommand { Opcode = GpuOpcode.Fill, Target = memory.Address, Count = Bytes, Value = 0x2222_2222 });
+        RegisterRegionDocument cached = new()
+        {
+            Handle = memory.Handle,
+            Kind = ContextRegionKind.Pinned,
+            Cached = true,
+        };
+        await using ContextPeer peer = await ContextPeer.OpenAsync("127.0.53.7", context);
+        List<RegionOrigin?> origins = [];
+        for (int i = 0; i < 3; i++)
+        {
+            RegionDocument region = await context.RegisterAsync(cached, Cancellation);
+            origins.Add(region.Cache);
+            Assert.Equal(WorkCompletionStatus.Success, peer.Transfer(BulkDirection.Read, region));
+            await peer.ExpectAsync(0x22);
+            await context.DeregisterAsync(region.Id, Cancellation);
+        }
+
+        Assert.Equal([null, RegionOrigin.Made, RegionOrigin.Found], origins);
+        await context.DisposeAsync();
+        while ((await LookAsync(served)).Contexts.Count > 0)
+        {
+            await Task.Yield();
+        }
+
+        using (served.Host.Context.Enter())
+        {
+            Assert.Equal(served.Host.Gpus[0].UserMemory.PageCount, served.Host.Gpus[0].UserMemory.FreePages);
+        }
     }
 
     [Theory]
