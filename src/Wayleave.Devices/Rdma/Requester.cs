@@ -32,57 +32,19 @@ internal sealed class Requester : SendSide
         _builder = new RequestBuilder(pair, queue, port, _progress);
         _responses = new ResponsePlacement(pair, queue, _progress);
         Timer = new RetransmitTimer(pair);
+        Turn = new SendTurn(pair, _progress);
         _probe = new SilenceProbe(pair, port, _progress);
         _questions = new Questions(pair, _progress, _probe);
     }
 
     public RetransmitTimer Timer { get; }
 
+    /// <summary>How far it is in its message, for who sends next.</summary>
+    public SendTurn Turn { get; }
+
     public override TimeSpan Deadline => Timer.Deadline;
 
     public override uint OldestUnansweredPsn => _progress.AckPsn;
-
-    /// <summary>
-    /// The first packet of a message was the last one sent, and what follows is worth a super-packet that others share.
-    /// </summary>
-    public bool HasBegun => _progress.CursorPacket == 1 && IsWorthBeginning(_progress.CursorSlot);
-
-    /// <summary>A part of a message was sent, and the next packet is of it.</summary>
-    public bool IsWithinMessage => _progress.CursorPacket != 0;
-
-    /// <summary>
-    /// Its next packet is the first of a message of several, and as long as that. A hint: it may not be sent after all.
-    /// </summary>
-    public bool Begins(int packetBytes)
-    {
-        if (!_progress.HasWork || _progress.CursorPacket != 0)
-        {
-            return false;
-        }
-
-        ref SendSlot slot = ref _progress.CursorSlot;
-        return !slot.IsLocal
-            && IsWorthBeginning(slot)
-            && packetBytes == PayloadPacket.SizeOf(
-                OpcodeTraits.Of(RequestHeaders.OpcodeOf(slot.Opcode, isFirst: true, isLast: false)).HeaderBytes,
-                _pair.MtuBytes);
-    }
-
-    /// <summary>The rest of a message that was begun fits there; a hint, as <see cref="Begins"/>.</summary>
-    public bool EndsWithin(in SuperPacket superPacket) => IsWithinMessage
-        && PacketsLeft <= superPacket.RoomFor(PayloadPacket.SizeOf(Bth.Size, _pair.MtuBytes));
-
-    /// <summary>As <see cref="EndsWithin"/>, in the next one.</summary>
-    public bool EndsInTurn(in SuperPacket superPacket) => IsWithinMessage
-        && PacketsLeft <= superPacket.CapacityFor(PayloadPacket.SizeOf(Bth.Size, _pair.MtuBytes));
-
-    private int PacketsLeft => _progress.CursorSlot.IsAnswered
-        ? int.MaxValue
-        : _progress.CursorSlot.PacketCount - _progress.CursorPacket;
-
-    // Of two packets a shorter second one ends the super-packet of the first, which then costs no more than by itself.
-    private bool IsWorthBeginning(in SendSlot slot) =>
-        !slot.IsAnswered && slot.LengthBytes >= 2 * (uint)_pair.MtuBytes;
 
     private bool IsInError => _pair.State == QueuePairState.Error;
 

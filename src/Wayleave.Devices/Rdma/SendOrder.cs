@@ -104,7 +104,7 @@ internal static class SendOrder
             switch (result)
             {
                 case BuildResult.Built:
-                    if (before == turnStart && pair.Reliable is { HasBegun: true })
+                    if (before == turnStart && pair.Reliable is { Turn.HasBegun: true })
                     {
                         opens = true;
                         if (before == 0 && TryBeginOthers(pair, ref superPacket, now))
@@ -116,7 +116,7 @@ internal static class SendOrder
                     continue;
                 case BuildResult.DoesNotFit:
                     bool isOver = superPacket.LengthBytes > turnStart || superPacket.Count == 0;
-                    if (!isOver || (opens && pair.Reliable is { IsWithinMessage: true }))
+                    if (!isOver || (opens && pair.Reliable is { Turn.IsWithinMessage: true }))
                     {
                         return;
                     }
@@ -131,7 +131,7 @@ internal static class SendOrder
                 case BuildResult.WindowClosed:
                     // Who closed the window goes behind the others: what an acknowledgement opens is theirs. Not with
                     // a message that another turn ends: it would count as a whole one.
-                    bool isCut = pair.Reliable is { } cut && cut.EndsInTurn(superPacket);
+                    bool isCut = pair.Reliable is { } cut && cut.Turn.EndsInTurn(superPacket);
                     if (superPacket.LengthBytes > turnStart && !opens && !isCut)
                     {
                         peer.Requests.Rotate();
@@ -166,7 +166,7 @@ internal static class SendOrder
         int count = 1;
         while (count < head.Port.Options.BeginTogether
             && pair is { Congestion: null, Reliable: { } requester }
-            && requester.Begins(superPacket.SegmentBytes))
+            && requester.Turn.Begins(superPacket.SegmentBytes))
         {
             QueuePair? next = pair.Link(QueuePairListKind.Requests).Next;
             if (requester.BuildNext(ref superPacket, now) != BuildResult.Built)
@@ -185,8 +185,8 @@ internal static class SendOrder
     private static bool EndsMessage(QueuePair? next, QueuePair last, in SuperPacket superPacket) =>
         next is { Reliable: { } requester }
         && !ReferenceEquals(next, last)
-        && last.Reliable is { IsWithinMessage: false }
-        && requester.EndsWithin(superPacket);
+        && last.Reliable is { Turn.IsWithinMessage: false }
+        && requester.Turn.EndsWithin(superPacket);
 
     public static void ScheduleRequests(QueuePair pair)
     {
