@@ -4,6 +4,7 @@ using Wayleave.Cli.Output;
 using Wayleave.Devices.Rdma;
 using Wayleave.Host;
 using Wayleave.Host.Control;
+using Wayleave.Host.Tracing;
 
 namespace Wayleave.Cli;
 
@@ -82,6 +83,14 @@ internal static class Parsing
             return null;
         },
     };
+
+    /// <summary>A capture of the own ports, for <see cref="Capture"/>.</summary>
+    public static Option<string?> PcapOption() =>
+        new("--pcap") { Description = "Write the packets of the own ports, as Wireshark opens them", HelpName = "FILE" };
+
+    /// <summary>The file of <see cref="PcapOption"/>, which outlives the host; null for none.</summary>
+    /// <exception cref="WayleaveException">It cannot be written.</exception>
+    public static PcapFile? Capture(string? path) => path is null ? null : new PcapFile(path, TimeProvider.System);
 
     /// <summary>Faults that the NICs inflict on themselves (docs/faults.md).</summary>
     public static Option<FaultOptions?> FaultsOption() => new("--faults")

@@ -33,7 +33,9 @@ internal static class HostCommand
         command.Add(untilEof);
         command.Add(drain);
         command.Add(breakName);
+        Option<string?> pcap = Parsing.PcapOption();
         command.Add(faults);
+        command.Add(pcap);
         command.SetAction((parsed, cancellation) => RunAsync(
             new CommandContext(parsed),
             HostOptions.Load(parsed),
@@ -42,13 +44,14 @@ internal static class HostCommand
                 parsed.GetValue(untilEof),
                 parsed.GetValue(drain) ?? TimeSpan.Zero,
                 parsed.GetValue(breakName),
-                parsed.GetValue(faults)),
+                parsed.GetValue(faults),
+                parsed.GetValue(pcap)),
             cancellation));
         return command;
     }
 
     private sealed record HostRun(
-        string? TraceFile, bool UntilEof, TimeSpan Drain, string? Break, FaultOptions? Faults);
+        string? TraceFile, bool UntilEof, TimeSpan Drain, string? Break, FaultOptions? Faults, string? PcapFile);
 
     private static async Task<int> RunAsync(
         CommandContext context, LoadedConfiguration loaded, HostRun run, CancellationToken cancellation)
@@ -58,9 +61,11 @@ internal static class HostCommand
         // Made before the host runs: a file that cannot be written is told now.
         using WholeFile? traceFile = run.TraceFile is null ? null : WholeFile.Create(run.TraceFile);
         ChromeTrace? trace = run.TraceFile is null ? null : new ChromeTrace($"host {loaded.Config.Name}");
+        using PcapFile? capture = Parsing.Capture(run.PcapFile);
         WayleaveHostOptions hostOptions = new()
         {
             Trace = trace,
+            Tap = capture is null ? null : capture.Of,
             Defences = BreakNames.Of(run.Break),
             Faults = run.Faults,
         };

@@ -9,6 +9,7 @@ using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Perftest;
+using Wayleave.Host.Tracing;
 
 namespace Wayleave.Cli.Commands;
 
@@ -46,9 +47,10 @@ internal static class PerftestCommand
         Option<int> mtu = Number("--mtu", "-m", "Payload of a packet, the peer's too", RcPingpong.DefaultMtuBytes);
         Option<TimeSpan?> patience = Patience();
         Option<FaultOptions?> faults = Parsing.FaultsOption();
+        Option<string?> pcap = Parsing.PcapOption();
         Command command = new("rc-pingpong", "Be either side of rdma-core's ibv_rc_pingpong")
         {
-            server, address, port, size, iterations, mtu, patience, faults,
+            server, address, port, size, iterations, mtu, patience, faults, pcap,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -68,11 +70,16 @@ internal static class PerftestCommand
                 Iterations = parsed.GetValue(iterations),
                 Patience = parsed.GetValue(patience) ?? defaults.Patience,
             };
+            using PcapFile? capture = Parsing.Capture(parsed.GetValue(pcap));
             return await RunPingpongAsync(
                 new CommandContext(parsed),
                 options,
                 ConfigOf(own, parsed.GetValue(mtu), RcPingpong.MemoryBytes),
-                new WayleaveHostOptions { Faults = parsed.GetValue(faults) },
+                new WayleaveHostOptions
+                {
+                    Faults = parsed.GetValue(faults),
+                    Tap = capture is null ? null : capture.Of,
+                },
                 cancellation).ConfigureAwait(false);
         });
         return command;
@@ -152,9 +159,10 @@ internal static class PerftestCommand
         Option<bool> frequency = new("--CPU-freq", "-F") { Description = "Taken for perftest's sake, without effect" };
         Option<TimeSpan?> patience = Patience();
         Option<FaultOptions?> faults = Parsing.FaultsOption();
+        Option<string?> pcap = Parsing.PcapOption();
         Command command = new($"{verb.ToString().ToLowerInvariant()}-{(isLatency ? "lat" : "bw")}", description)
         {
-            server, address, port, size, iterations, all, mtu, manager, gid, frequency, patience, faults,
+            server, address, port, size, iterations, all, mtu, manager, gid, frequency, patience, faults, pcap,
         };
         if (!isLatency)
         {
@@ -213,11 +221,16 @@ internal static class PerftestCommand
                 throw new UsageException(e.Message);
             }
 
+            using PcapFile? capture = Parsing.Capture(parsed.GetValue(pcap));
             return await RunAsync(
                 new CommandContext(parsed),
                 options,
                 ConfigOf(own, parsed.GetValue(mtu), PerftestRun.MemoryBytes(options)),
-                new WayleaveHostOptions { Faults = parsed.GetValue(faults) },
+                new WayleaveHostOptions
+                {
+                    Faults = parsed.GetValue(faults),
+                    Tap = capture is null ? null : capture.Of,
+                },
                 cancellation).ConfigureAwait(false);
         });
         return command;

@@ -7,6 +7,7 @@ using Wayleave.Devices.Rdma;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Connections;
+using Wayleave.Host.Tracing;
 
 namespace Wayleave.Cli.Commands;
 
@@ -36,12 +37,13 @@ internal static class RpingCommand
         Option<int> size = Number("--size", "-S", "Bytes of a ping, 23 to 65535", 64);
         Option<int> mtu = Number("--mtu", "-m", "Payload bytes of a packet: 256, 512, 1024, 2048 or 4096", 1024);
         Option<FaultOptions?> faults = Parsing.FaultsOption();
+        Option<string?> pcap = Parsing.PcapOption();
         Option<TimeSpan?> patience = Parsing.DurationOption(
             "--patience", "How long a client asks a server that does not answer (default 10s)");
         Option<bool> verbose = new("--verbose", "-v") { Description = "Print what is pinged" };
         Command command = new("rping", "Ping over RDMA, as either side of rdma-core's rping")
         {
-            isServer, client, address, port, count, size, mtu, patience, verbose, faults,
+            isServer, client, address, port, count, size, mtu, patience, verbose, faults, pcap,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -71,9 +73,14 @@ internal static class RpingCommand
                 throw new UsageException($"--client {peer} cannot be reached from {own}; give --address of its family");
             }
 
-            WayleaveHost host = await WayleaveHost.StartAsync(
-                ConfigOf(own, parsed.GetValue(mtu)), new WayleaveHostOptions { Faults = parsed.GetValue(faults) })
-                .ConfigureAwait(false);
+            using PcapFile? capture = Parsing.Capture(parsed.GetValue(pcap));
+            WayleaveHostOptions hostOptions = new()
+            {
+                Faults = parsed.GetValue(faults),
+                Tap = capture is null ? null : capture.Of,
+            };
+            WayleaveHost host = await WayleaveHost
+                .StartAsync(ConfigOf(own, parsed.GetValue(mtu)), hostOptions).ConfigureAwait(false);
             await using (host.ConfigureAwait(false))
             {
                 // Before anything else opens queue pair 1: a client that comes early is not told that nobody listens.

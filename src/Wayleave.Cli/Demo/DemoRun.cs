@@ -64,12 +64,11 @@ internal sealed class DemoRun(DemoOptions options, DemoStory story)
                 Gpus = [new GpuConfig { VramBytes = vram, SystemPoolBytes = 0 }],
                 Nics = [new NicConfig { Address = addressA, UdpPort = 0 }],
             };
+            using PcapFile? capture = Parsing.Capture(options.PcapFile);
             WayleaveHostOptions hostOptions = new()
             {
                 Trace = Trace,
-                Tap = options.PcapFile is { } path
-                    ? (gid, port) => new PcapFile(path, gid, port, TimeProvider.System)
-                    : null,
+                Tap = capture is null ? null : capture.Of,
             };
             WayleaveHost host = await WayleaveHost.StartAsync(config, hostOptions).ConfigureAwait(false);
             await using (host.ConfigureAwait(false))

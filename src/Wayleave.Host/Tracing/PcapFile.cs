@@ -5,22 +5,20 @@ using Wayleave.Ports;
 namespace Wayleave.Host.Tracing;
 
 /// <summary>
-/// Writes the datagrams of one port to a pcap file, each as the frame it was on the wire: a socket sees neither
+/// Writes the datagrams of ports to one pcap file, each as the frame it was on the wire: a socket sees neither
 /// Ethernet nor IP, so those headers are made again. The identification of what was received from a foreign IPv4 sender
 /// is unknown and left zero.
 /// </summary>
 /// <remarks>
-/// For looking, not for speed: the port waits for the file. Times are UTC. What is captured ends after
+/// For looking, not for speed: the ports wait for the file. Times are UTC. What is captured ends after
 /// <c>frameLimit</c> frames, so that a long run cannot fill the disk.
 /// </remarks>
-public sealed class PcapFile : IDatagramTap, IDisposable
+public sealed class PcapFile : IDisposable
 {
     private const int FlushBytes = 1 << 20;
 
     private readonly FileStream _file;
     private readonly ArrayBufferWriter<byte> _buffer = new(2 * FlushBytes);
-    private readonly Gid _local;
-    private readonly ushort _localPort;
     private readonly DateTimeOffset _start;
     private readonly long _frameLimit;
     private readonly Lock _lock = new();
@@ -28,7 +26,7 @@ public sealed class PcapFile : IDatagramTap, IDisposable
     private bool _disposed;
 
     /// <exception cref="WayleaveException">The file cannot be made.</exception>
-    public PcapFile(string path, Gid local, ushort localPort, TimeProvider clock, long frameLimit = 1_000_000)
+    public PcapFile(string path, TimeProvider clock, long frameLimit = 1_000_000)
     {
         ArgumentNullException.ThrowIfNull(clock);
         try
@@ -40,8 +38,6 @@ public sealed class PcapFile : IDatagramTap, IDisposable
             throw ErrnoMap.ToException(e, $"write {path}");
         }
 
-        _local = local;
-        _localPort = localPort;
         _start = clock.GetUtcNow();
         _frameLimit = frameLimit;
         PcapWriter.WriteHeader(_buffer);
@@ -53,33 +49,12 @@ public sealed class PcapFile : IDatagramTap, IDisposable
     /// <summary>Frames that came after the limit.</summary>
     public long Dropped { get; private set; }
 
-    public void Sent(
-        Gid destination, ushort destinationPort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now) =>
-        Write(
-            new FrameHeader
-            {
-                Source = _local,
-                SourcePort = _localPort,
-                Destination = destination,
-                DestinationPort = destinationPort,
-            },
-            bytes,
-            segmentBytes,
-            now);
+    /// <summary>What is told the datagrams of a port; ends with this file, and is not disposed by itself.</summary>
+    /// <param name="local">The port's address.</param>
+    /// <param name="localPort">Its UDP port.</param>
+    public IDatagramTap Of(Gid local, ushort localPort) => new PortTap(this, local, localPort);
 
-    public void Received(Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now) =>
-        Write(
-            new FrameHeader
-            {
-                Source = source,
-                SourcePort = sourcePort,
-                Destination = _local,
-                DestinationPort = _localPort,
-            },
-            bytes,
-            segmentBytes,
-            now);
-
+    /// <summary>What is written so far is in the file; later datagrams are ignored. Disposing twice is fine.</summary>
     public void Dispose()
     {
         lock (_lock)
@@ -133,5 +108,36 @@ public sealed class PcapFile : IDatagramTap, IDisposable
     {
         _file.Write(_buffer.WrittenSpan);
         _buffer.Clear();
+    }
+
+    private sealed class PortTap(PcapFile file, Gid local, ushort localPort) : IDatagramTap
+    {
+        public void Sent(
+            Gid destination, ushort destinationPort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now) =>
+            file.Write(
+                new FrameHeader
+                {
+                    Source = local,
+                    SourcePort = localPort,
+                    Destination = destination,
+                    DestinationPort = destinationPort,
+                },
+                bytes,
+                segmentBytes,
+                now);
+
+        public void Received(
+            Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now) =>
+            file.Write(
+                new FrameHeader
+                {
+                    Source = source,
+                    SourcePort = sourcePort,
+                    Destination = local,
+                    DestinationPort = localPort,
+                },
+                bytes,
+                segmentBytes,
+                now);
     }
 }

@@ -48,6 +48,31 @@ public class RpingCommandTests
             silent.Error);
     }
 
+    // Everything from the REQ to the DREP, as Wireshark and `roce check` read it.
+    [Fact]
+    public async Task A_capture_has_what_both_sides_sent_with_right_checksums()
+    {
+        string capture = Path.Combine(Path.GetTempPath(), $"wayleave-rping-{Guid.NewGuid():N}.pcap");
+        try
+        {
+            Task<Outcome> server = await Serve("--address", "127.79.6.1");
+            Outcome client = await Run(
+                "rping", "--client", "127.79.6.1", "--address", "127.79.6.2", "--count", "2", "--pcap", capture);
+            Assert.Equal((0, "", 0), (client.ExitCode, client.Error, (await server).ExitCode));
+            Outcome check = await Run("roce", "check", capture, "--json");
+            Assert.Equal(0, check.ExitCode);
+            Assert.Contains("RC_READ_REQUEST", check.Output, StringComparison.OrdinalIgnoreCase);
+            Assert.Contains("127.79.6.1", check.Output, StringComparison.Ordinal);
+            Outcome refused = await Run(
+                "rping", "--client", "127.79.6.1", "--address", "127.79.6.2", "--pcap", "/proc/nowhere/p");
+            Assert.StartsWith("wayleave: write /proc/nowhere/p: ", refused.Error, StringComparison.Ordinal);
+        }
+        finally
+        {
+            File.Delete(capture);
+        }
+    }
+
     [Theory]
     [InlineData("rping")]
     [InlineData("rping", "--server", "--client", "127.0.0.1")]

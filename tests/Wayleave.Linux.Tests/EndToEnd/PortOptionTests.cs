@@ -43,6 +43,24 @@ public class PortOptionTests : EndToEndTest
     }
 
     [Fact]
+    public async Task A_capture_of_a_host_has_the_packets_of_every_port()
+    {
+        string capture = InFolder("both.pcap");
+        HostProcess a = await StartHostOfTwoPortsAsync("a", "--pcap", capture);
+        NicDocument nic = (await a.Client.GetDevicesAsync(Cancellation)).Nics[0];
+        foreach (int port in (int[])[1, 2])
+        {
+            await RunWellAsync("cp", "--dst-port", $"{port}", MakeFile("source", 4096), a.UrlOf($"object{port}"));
+        }
+
+        a.Process.Signal(CliProcess.SigTerm);
+        Assert.Equal(0, (await a.Process.WaitAsync()).ExitCode);
+        string[] ports = [.. nic.Ports.SelectMany(p => (string[])["--port", $"{p.UdpPort}"])];
+        string check = await RunWellAsync(["roce", "check", "--json", capture, .. ports]);
+        Assert.All(nic.Ports, p => Assert.Contains(p.Gid, check, StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task A_port_that_is_not_there_is_told_before_anything_is_made()
     {
         HostProcess a = await StartHostOfTwoPortsAsync("a"), b = await StartHostAsync();
@@ -67,7 +85,7 @@ public class PortOptionTests : EndToEndTest
         await UntilAsync("the object that was begun is gone", async () => (await b.ListAsync()).Count == 0);
     }
 
-    private async Task<HostProcess> StartHostOfTwoPortsAsync(string name)
+    private async Task<HostProcess> StartHostOfTwoPortsAsync(string name, params string[] more)
     {
         string config = InFolder($"{name}.json");
         IPAddress second = NextAddress();
@@ -75,7 +93,7 @@ public class PortOptionTests : EndToEndTest
             config,
             "{ \"nics\": [ { \"further_ports\": [ { \"address\": \"" + second + "\", \"udp_port\": 0 } ] } ] }",
             Cancellation);
-        return await StartHostAsync(name, "64MiB", "--config", config);
+        return await StartHostAsync(name, "64MiB", ["--config", config, .. more]);
     }
 
     private static async Task<long[]> ReadAsync(HostProcess host, string counter)
