@@ -86,7 +86,7 @@ internal static class Parsing
 
     /// <summary>A capture of the own ports, for <see cref="Capture"/>.</summary>
     public static Option<string?> PcapOption() =>
-        new("--pcap") { Description = "Write the packets of the own ports, as Wireshark opens them", HelpName = "FILE" };
+        new("--pcap") { Description = "Write the packets of the own ports to a capture", HelpName = "FILE" };
 
     /// <summary>The file of <see cref="PcapOption"/>, which outlives the host; null for none.</summary>
     /// <exception cref="WayleaveException">It cannot be written.</exception>
