@@ -64,7 +64,7 @@ public sealed class RdmaConnection : IAsyncDisposable
                 _made.TrySetResult();
                 break;
             case CmEventKind.Rejected:
-                Fail(Errno.ECONNREFUSED, $"the peer says no: {cmEvent.Reason}");
+                Fail(new ConnectionRefusedException(Operation, cmEvent.Reason, cmEvent.PrivateData));
                 break;
             case CmEventKind.Unreachable:
                 Fail(Errno.ETIMEDOUT, "the peer does not answer");
@@ -80,9 +80,13 @@ public sealed class RdmaConnection : IAsyncDisposable
     /// <summary>The NIC stops. Port token held: only completes tasks.</summary>
     internal void Stop() => Fail(Errno.ECONNRESET, "the NIC stops");
 
-    private void Fail(Errno errno, string why)
+    private string Operation => $"connect to {RemoteGid} port {Id.Port}";
+
+    private void Fail(Errno errno, string why) => Fail(new WayleaveException(errno, Operation, why));
+
+    private void Fail(WayleaveException reason)
     {
-        _made.TrySetException(new WayleaveException(errno, $"connect to {RemoteGid} port {Id.Port}", why));
+        _made.TrySetException(reason);
         _ended.TrySetResult();
     }
 }

@@ -1,6 +1,8 @@
 using System.Net;
 using System.Threading.Channels;
 using Wayleave.Core;
+using Wayleave.Devices.Rdma.Connections;
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Connections;
@@ -30,6 +32,38 @@ public class ConnectionEndTests
         await server.DisposeAsync();
         Assert.Equal(Errno.ECONNRESET, (await Assert.ThrowsAsync<WayleaveException>(() => connecting)).Errno);
         await Assert.ThrowsAsync<ChannelClosedException>(() => next);
+    }
+
+    [Fact]
+    public async Task Who_is_refused_hears_why_and_what_the_application_said()
+    {
+        await using WayleaveHost server = await StartAsync("127.79.7.1");
+        await using WayleaveHost client = await StartAsync("127.79.7.2");
+        using RdmaListener listener = server.Nics[0].Connections.Listen(7174);
+        byte[] said = [.. Enumerable.Range(1, CmNotice.RejectPrivateDataMax).Select(i => (byte)i)];
+        Task<RdmaConnectionRequest> accepting = listener.AcceptAsync(TestContext.Current.CancellationToken).AsTask();
+        Task<ConnectionRefusedException> refused = ConnectAsync(client, "127.79.7.1", 7174);
+        RdmaConnectionRequest request = await accepting;
+        Assert.Throws<ArgumentOutOfRangeException>(() => request.Reject(new byte[said.Length + 1]));
+        request.Reject(said);
+        ConnectionRefusedException answer = await refused;
+        Assert.Equal((Errno.ECONNREFUSED, CmRejectReason.ConsumerDefined), (answer.Errno, answer.Refusal));
+        Assert.Equal(said, answer.PrivateData.ToArray());
+        answer = await ConnectAsync(client, "127.79.7.1", 7175);
+        Assert.Equal(CmRejectReason.InvalidServiceId, answer.Refusal);
+    }
+
+    private static async Task<ConnectionRefusedException> ConnectAsync(WayleaveHost client, string peer, int port)
+    {
+        NicHandle nic = client.Nics[0];
+        QueuePair pair = nic.CreateQueuePair(nic.Device.CreateProtectionDomain(), nic.CreateCompletionQueue(4));
+        ConnectionRefusedException refused = await Assert.ThrowsAsync<ConnectionRefusedException>(
+            () => nic.Connections.ConnectAsync(
+                new IPEndPoint(IPAddress.Parse(peer), port),
+                pair,
+                cancellation: TestContext.Current.CancellationToken));
+        nic.Destroy(pair);
+        return refused;
     }
 
     private static Task<WayleaveHost> StartAsync(string address) => WayleaveHost.StartAsync(new HostConfig
