@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Devices.Rdma;
@@ -93,6 +94,22 @@ public sealed class RevocationModeTests
         Assert.False(revoke.IsCompleted);
         Assert.Null(link.B.Deregister(region));
         Assert.True(revoke.IsCompleted);
+    }
+
+    [Theory]
+    [InlineData(RegionRevocation.Concurrent, Errno.Success)]
+    [InlineData(RegionRevocation.Quiesce, Errno.EOPNOTSUPP)]
+    [InlineData(RegionRevocation.None, Errno.EOPNOTSUPP)]
+    public void Paging_on_demand_needs_pages_that_can_go_under_traffic(RegionRevocation revocation, Errno expected)
+    {
+        SpaceRegionFixture f = new(configure: o => o with { Revocation = revocation });
+        AddressRange range = f.Map(2);
+        foreach (AccessFlags paged in (AccessFlags[])[Access | AccessFlags.OnDemand, AccessFlags.OnDemand])
+        {
+            Assert.Equal(expected, f.TryRegister(range, paged).Errno);
+        }
+
+        Assert.Equal(Errno.Success, f.TryRegister(range, Access).Errno); // pinned, as anywhere
     }
 
     [Fact]

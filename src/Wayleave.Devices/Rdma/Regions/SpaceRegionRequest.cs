@@ -78,7 +78,9 @@ public static class RegionRules
             return Errno.EINVAL;
         }
 
-        bool lacks = (request.IsOnDemand && !options.PagesOnDemand)
+        // Pages go one by one under traffic: a device that has to stand still first, or cannot, has no page faults.
+        bool canPage = options.PagesOnDemand && options.Revocation == RegionRevocation.Concurrent;
+        bool lacks = (request.IsOnDemand && !canPage)
             || ((access & AccessFlags.FlushPersistent) != 0 && options.Persist is null);
         if (lacks)
         {
