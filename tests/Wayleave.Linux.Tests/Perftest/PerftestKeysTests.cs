@@ -39,7 +39,8 @@ public class PerftestKeysTests
     {
         SplitMix64 random = new(7);
         byte[] text = new byte[PerftestKeys.TextBytes], binary = new byte[PerftestKeys.BinaryBytes];
-        for (int i = 0; i < 2000; i++)
+        int factor = int.TryParse(Environment.GetEnvironmentVariable("WAYLEAVE_FUZZ_ROUNDS"), out int rounds) ? rounds : 1;
+        for (int i = 0; i < 2000 * factor; i++)
         {
             PerftestKeys keys = new(
                 (int)(random.NextUInt64() & 0xFFFF),

@@ -27,7 +27,7 @@ public class LossyLinkTests
         int loss, int duplication, int reordering, int corruption, int runs)
     {
         long retransmits = 0, faults = 0, placed = 0;
-        for (int run = 0; run < runs; run++)
+        for (int run = 0; run < FuzzRounds.Of(runs); run++)
         {
             ulong seed = (ulong)(run + 1) * 1000003 + (ulong)loss;
             SimulatedLinkOptions options = new()

@@ -19,7 +19,7 @@ public class StateMachineFuzzTests
     public void F_03_A_responder_survives_every_sequence_of_requests()
     {
         long placed = 0, naks = 0;
-        for (ulong seed = 1; seed <= 150; seed++)
+        for (ulong seed = 1; seed <= (ulong)FuzzRounds.Of(150); seed++)
         {
             SplitMix64 random = new(seed);
             Conversation c = new(
@@ -89,7 +89,7 @@ public class StateMachineFuzzTests
     public void F_04_A_requester_survives_every_sequence_of_responses()
     {
         long successes = 0;
-        for (ulong seed = 1; seed <= 150; seed++)
+        for (ulong seed = 1; seed <= (ulong)FuzzRounds.Of(150); seed++)
         {
             SplitMix64 random = new(seed);
             Conversation c = new(a => a with { MaxRdAtomic = 1 + random.Next(3) }, depth: 4096);
@@ -147,7 +147,7 @@ public class StateMachineFuzzTests
         SplitMix64 random = new(5);
         Conversation c = new();
         byte[] bytes = new byte[65536];
-        for (int i = 0; i < 2000; i++)
+        for (int i = 0; i < FuzzRounds.Of(2000); i++)
         {
             int length = random.Next(300);
             random.Fill(bytes.AsSpan(0, length));

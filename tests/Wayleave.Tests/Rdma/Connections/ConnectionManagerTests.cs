@@ -395,7 +395,7 @@ public class ConnectionManagerTests
         (CmConnection a, CmConnection b) = bench.Establish();
         SplitMix64 random = new(6);
         HashSet<CmMessageId> seen = [];
-        for (int i = 0; i < 20_000; i++)
+        for (int i = 0; i < FuzzRounds.Of(20_000); i++)
         {
             byte[] mad = new byte[MadHeader.MadBytes];
             random.Fill(mad);
