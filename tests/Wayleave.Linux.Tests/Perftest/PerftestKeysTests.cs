@@ -39,7 +39,8 @@ public class PerftestKeysTests
     {
         SplitMix64 random = new(7);
         byte[] text = new byte[PerftestKeys.TextBytes], binary = new byte[PerftestKeys.BinaryBytes];
-        int factor = int.TryParse(Environment.GetEnvironmentVariable("WAYLEAVE_FUZZ_ROUNDS"), out int rounds) ? rounds : 1;
+        string? hunt = Environment.GetEnvironmentVariable("WAYLEAVE_FUZZ_ROUNDS");
+        int factor = int.TryParse(hunt, out int rounds) ? rounds : 1;
         for (int i = 0; i < 2000 * factor; i++)
         {
             PerftestKeys keys = new(
