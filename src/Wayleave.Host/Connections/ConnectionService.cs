@@ -71,7 +71,9 @@ public sealed class ConnectionService
     /// <param name="cancellation">
     /// Ends the wait and the attempt: the peer is told, and the queue pair is in ERR.
     /// </param>
-    /// <exception cref="ConnectionRefusedException">ECONNREFUSED: the peer says no, with its reason and words.</exception>
+    /// <exception cref="ConnectionRefusedException">
+    /// ECONNREFUSED: the peer says no, with its reason and words.
+    /// </exception>
     /// <exception cref="WayleaveException">
     /// ETIMEDOUT: nobody answers; EINVAL: what is asked for does not fit.
     /// </exception>
