@@ -482,6 +482,11 @@ public sealed class PortDriver : IDisposable
 
     private void RunEngine()
     {
+        if (_options.EngineProcessor is int processor)
+        {
+            _ = ProcessorAffinity.TryStayOn(processor);
+        }
+
         try
         {
             while (!_stopping)

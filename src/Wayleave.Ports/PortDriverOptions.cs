@@ -24,6 +24,12 @@ public sealed record PortDriverOptions
     public TimeSpan EngineSleepMax { get; init; } = TimeSpan.FromMilliseconds(100);
 
     /// <summary>
+    /// Which of the processors that the process may use the engine thread stays on, from 0, or null for the
+    /// scheduler's choice. Where there are not so many it is the scheduler's choice too.
+    /// </summary>
+    public int? EngineProcessor { get; init; }
+
+    /// <summary>
     /// Whether this driver has an engine thread at all: a benchmark that always polls may do without.
     /// </summary>
     public bool HasEngine { get; init; } = true;

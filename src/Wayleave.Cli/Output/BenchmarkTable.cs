@@ -47,7 +47,8 @@ internal static class BenchmarkTable
         output.WriteLine(s_rule);
         output.WriteLine($"                    {title}");
         Line("Number of qps", isLimit ? "-" : Text(report.QueuePairs), "Transport type", isLimit ? "UDP" : "RoCEv2");
-        Line("Connection type", isLimit ? "-" : "RC", "Processors", Text(report.Processors));
+        string processors = Text(report.Processors) + (report.IsPinned ? ", pinned" : "");
+        Line("Connection type", isLimit ? "-" : "RC", "Processors", processors);
         Line("Mtu", $"{Text(report.MtuBytes)}[B]", "Receive buffer", $"{Text(report.ReceiveBufferBytes)}[B]");
         string depth = isLimit ? "-" : Text(report.Depth), region = isLimit ? "-" : $"{Text(report.RegionBytes)}[B]";
         Line("TX depth", depth, "Region", region);

@@ -1,4 +1,5 @@
 using System.Net;
+using System.Runtime;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Topology;
@@ -7,6 +8,7 @@ using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Objects;
 using Wayleave.Linux;
+using Wayleave.Ports;
 
 namespace Wayleave.Host.Benchmarks;
 
@@ -71,7 +73,10 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
             },
     };
 
-    public static async Task<BenchmarkEnd> OpenAsync(BenchmarkOptions options, string address)
+    /// <param name="options">What both ends have.</param>
+    /// <param name="address">This end's.</param>
+    /// <param name="engineProcessor">Where the thread that serves a sleeping application stays; null: anywhere.</param>
+    public static async Task<BenchmarkEnd> OpenAsync(BenchmarkOptions options, string address, int? engineProcessor)
     {
         long granule = GpuConfig.GranuleBytes;
         long vram = (options.EffectiveRegionBytes + SlackBytes + granule - 1) / granule * granule;
@@ -86,7 +91,8 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
                     new NicConfig { Address = IPAddress.Parse(address), UdpPort = 0, PathMtuBytes = options.MtuBytes },
                 ],
             },
-            HostOptions(options)).ConfigureAwait(false);
+            HostOptions(options) with { Driver = new PortDriverOptions { EngineProcessor = engineProcessor } })
+            .ConfigureAwait(false);
         try
         {
             NicHandle nic = host.Nics[0];
@@ -156,6 +162,7 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
         return new CounterSample
         {
             AllocatedBytes = GC.GetTotalAllocatedBytes(precise: true),
+            CompiledMethods = JitInfo.GetCompiledMethodCount(),
             Retransmits = stats.Retransmits,
             Timeouts = stats.Timeouts,
             Probes = stats.Probes,

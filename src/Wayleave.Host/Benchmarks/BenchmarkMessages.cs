@@ -76,6 +76,9 @@ internal sealed record CounterSample
     /// <summary>By all threads, exact.</summary>
     public long AllocatedBytes { get; init; }
 
+    /// <summary>By the second compiler too: a warm process compiles nothing more.</summary>
+    public long CompiledMethods { get; init; }
+
     public long Retransmits { get; init; }
 
     public long Timeouts { get; init; }

@@ -104,6 +104,16 @@ public sealed record BenchmarkOptions
     /// <summary><see cref="RegionBytes"/> with its default filled in.</summary>
     public long EffectiveRegionBytes => RegionBytes != 0 ? RegionBytes : Math.Max(4L << 20, SizeBytes);
 
+    /// <summary>Where the thread that measures stays, and the one at the other end that serves it.</summary>
+    internal const int ActiveProcessor = 0;
+    internal const int PassiveProcessor = 1;
+
+    /// <summary>
+    /// Whether they stay there, as perftest's under numactl: the scheduler now and then puts both on one processor, for
+    /// longer than a round. A take-back has more threads than that.
+    /// </summary>
+    internal bool IsPinned => Test != BenchmarkTest.Revoke && Environment.ProcessorCount > PassiveProcessor;
+
     /// <summary>What a round of <see cref="WithOne"/> runs with.</summary>
     internal BenchmarkOptions One =>
         this with { QueuePairs = 1, Depth = DepthDefault, WithOne = false, WithLimit = false };

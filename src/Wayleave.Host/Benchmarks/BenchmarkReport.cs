@@ -28,6 +28,9 @@ public sealed record BenchmarkReport
 
     public required int Processors { get; init; }
 
+    /// <summary>Whether the two threads that measure and serve each stayed on a processor of their own.</summary>
+    public required bool IsPinned { get; init; }
+
     public IReadOnlyList<BenchmarkRound> Rounds { get; init; } = [];
 
     public BandwidthResult? Bandwidth { get; init; }

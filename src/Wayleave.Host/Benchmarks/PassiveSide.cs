@@ -1,4 +1,5 @@
 using System.Net;
+using System.Runtime;
 using System.Text.Json;
 using Wayleave.Linux;
 
@@ -145,7 +146,9 @@ public sealed class PassiveSide : IAsyncDisposable
             return new PassiveReply { LimitPort = _limitSocket.LocalAddress.Port };
         }
 
-        _end = await BenchmarkEnd.OpenAsync(options, options.PassiveAddress).ConfigureAwait(false);
+        _end = await BenchmarkEnd.OpenAsync(
+            options, options.PassiveAddress, options.IsPinned ? BenchmarkOptions.PassiveProcessor : null)
+            .ConfigureAwait(false);
         return new PassiveReply { End = _end.Message, LimitPort = _limitSocket.LocalAddress.Port };
     }
 
@@ -154,6 +157,7 @@ public sealed class PassiveSide : IAsyncDisposable
         Counters = _end?.Sample(_operations, _bytes) ?? new CounterSample
         {
             AllocatedBytes = GC.GetTotalAllocatedBytes(precise: true),
+            CompiledMethods = JitInfo.GetCompiledMethodCount(),
             SocketDrops = _limitSocket?.ReadStats().Drops ?? 0,
             Bytes = _bytes,
         },
@@ -187,6 +191,11 @@ public sealed class PassiveSide : IAsyncDisposable
         {
             try
             {
+                if (_options.IsPinned)
+                {
+                    _ = ProcessorAffinity.TryStayOn(BenchmarkOptions.PassiveProcessor);
+                }
+
                 run();
             }
             catch (Exception e) when (e is not OutOfMemoryException)
