@@ -20,7 +20,7 @@ public static class FaultClient
     /// </param>
     /// <returns>What the program says; of a list a JSON object.</returns>
     /// <exception cref="WayleaveException">
-    /// ESRCH for a process that is not there, ENOENT for one that has no device or has not used it yet, EINVAL for what
+    /// ESRCH for a process that is not there or ends before it answers, ENOENT for one that has no device or has not used it yet, EINVAL for what
     /// the program refuses, ETIMEDOUT for one that is stopped, EACCES for one of another user.
     /// </exception>
     public static string Ask(int processId, string request)
@@ -54,7 +54,16 @@ public static class FaultClient
                 throw new WayleaveException(Errno.EACCES, operation, "another user's process listens there", null);
             }
 
-            using Timer timer = new(_ => program.Shutdown(), null, s_patience, Timeout.InfiniteTimeSpan);
+            bool isOver = false;
+            using Timer timer = new(
+                _ =>
+                {
+                    Volatile.Write(ref isOver, true);
+                    program.Shutdown();
+                },
+                null,
+                s_patience,
+                Timeout.InfiniteTimeSpan);
             byte[] buffer = new byte[FaultSocket.MessageBytesMax];
             Errno errno = program.Send(Encoding.UTF8.GetBytes(request), []);
             int length = 0;
@@ -66,12 +75,16 @@ public static class FaultClient
             string answer = Encoding.UTF8.GetString(buffer, 0, length);
             return errno == Errno.Success && answer.StartsWith(FaultSocket.Done, StringComparison.Ordinal)
                 ? answer[FaultSocket.Done.Length..]
-                : throw Refused(operation, answer);
+                : throw Refused(operation, answer, Volatile.Read(ref isOver));
         }
     }
 
-    private static WayleaveException Refused(string operation, string answer) =>
+    // A program whose key is revoked may end at once, with its peer.
+    private static WayleaveException Refused(string operation, string answer, bool isOver) =>
         answer.StartsWith(FaultSocket.Refused, StringComparison.Ordinal)
             ? new WayleaveException(Errno.EINVAL, operation, answer[FaultSocket.Refused.Length..], null)
-            : new WayleaveException(Errno.ETIMEDOUT, operation, "it did not answer", "is it stopped?");
+            : isOver
+            ? new WayleaveException(Errno.ETIMEDOUT, operation, "it did not answer", "is it stopped?")
+            : new WayleaveException(
+                Errno.ESRCH, operation, "it ended before it answered", "what was asked may have been done");
 }
