@@ -20,8 +20,9 @@ public static class FaultClient
     /// </param>
     /// <returns>What the program says; of a list a JSON object.</returns>
     /// <exception cref="WayleaveException">
-    /// ESRCH for a process that is not there or ends before it answers, ENOENT for one that has no device or has not used it yet, EINVAL for what
-    /// the program refuses, ETIMEDOUT for one that is stopped, EACCES for one of another user.
+    /// ESRCH for a process that is not there or ends before it answers, ENOENT for one that has no device or has not
+    /// used it yet, EINVAL for what the program refuses, ETIMEDOUT for one that is stopped, EACCES for one of another
+    /// user.
     /// </exception>
     public static string Ask(int processId, string request)
     {
