@@ -161,6 +161,10 @@ public sealed class Benchmark : IAsyncDisposable
         }
     }
 
+    // As above, by the time that rounds of a number of messages take.
+    private static bool IsWarm(Totals totals, TimeSpan elapsed) => elapsed >= s_warmUp
+        && (totals.CompiledMethods <= WarmMethods || elapsed >= s_warmUp + (WarmUpsMore * s_warmUpMore));
+
     private async Task<(long Operations, double BytesPerS)> MeasureAsync(BandwidthSender sender, Totals totals)
     {
         (long operations, TimeSpan elapsed) = await RunRoundAsync(
@@ -236,7 +240,14 @@ public sealed class Benchmark : IAsyncDisposable
         long[] samples = new long[count];
         List<double> all = new(count * _options.Rounds);
         List<BenchmarkRound> rounds = [];
-        await RunRoundAsync(Run, default, 0, new Totals()).ConfigureAwait(false);
+        long start = Stopwatch.GetTimestamp();
+        Totals warm;
+        do
+        {
+            warm = new Totals();
+            await RunRoundAsync(Run, default, 0, warm).ConfigureAwait(false);
+        }
+        while (!IsWarm(warm, Stopwatch.GetElapsedTime(start)));
         Totals totals = await MeasureEmptyRoundAsync().ConfigureAwait(false);
         for (int i = 0; i < _options.Rounds; i++)
         {
