@@ -38,6 +38,7 @@ internal static class PerftestCommand
             Verb = PerftestVerb.Send,
             SizeBytes = RcPingpong.DefaultSizeBytes,
             Iterations = RcPingpong.DefaultIterations,
+            Patience = RcPingpong.DefaultPatience,
         };
         Argument<string?> server = Server();
         Option<string> address = Address();
@@ -45,7 +46,7 @@ internal static class PerftestCommand
         Option<int> size = Number("--size", "-s", "Bytes of a message", defaults.SizeBytes);
         Option<int> iterations = Number("--iters", "-n", "Messages of each side", defaults.Iterations);
         Option<int> mtu = Number("--mtu", "-m", "Payload of a packet, the peer's too", RcPingpong.DefaultMtuBytes);
-        Option<TimeSpan?> patience = Patience();
+        Option<TimeSpan?> patience = Patience(defaults);
         Option<FaultOptions?> faults = Parsing.FaultsOption();
         Option<string?> pcap = Parsing.PcapOption();
         Command command = new("rc-pingpong", "Be either side of rdma-core's ibv_rc_pingpong")
@@ -157,7 +158,7 @@ internal static class PerftestCommand
         };
         connection.AcceptOnlyFromAmong("RC", "UC", "UD");
         Option<bool> frequency = new("--CPU-freq", "-F") { Description = "Taken for perftest's sake, without effect" };
-        Option<TimeSpan?> patience = Patience();
+        Option<TimeSpan?> patience = Patience(defaults);
         Option<FaultOptions?> faults = Parsing.FaultsOption();
         Option<string?> pcap = Parsing.PcapOption();
         Command command = new($"{verb.ToString().ToLowerInvariant()}-{(isLatency ? "lat" : "bw")}", description)
@@ -297,8 +298,8 @@ internal static class PerftestCommand
         _ => QueuePairType.ReliableConnection,
     };
 
-    private static Option<TimeSpan?> Patience() =>
-        Parsing.DurationOption("--patience", "How long to wait for a silent peer (default 30s)");
+    private static Option<TimeSpan?> Patience(PerftestOptions defaults) => Parsing.DurationOption(
+        "--patience", $"How long to wait for a silent peer (default {defaults.Patience.TotalSeconds:0}s)");
 
     private static int ReadPort(int port) => port is > 0 and <= ushort.MaxValue
         ? port

@@ -19,6 +19,8 @@ public sealed class RdmaConnection : IAsyncDisposable
     private readonly TaskCompletionSource _made = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
+    private bool _isAbandoned;
+
     internal RdmaConnection(ConnectionService service, CmConnection id, QueuePair pair) =>
         (_service, Id, Pair) = (service, id, pair);
 
@@ -52,7 +54,10 @@ public sealed class RdmaConnection : IAsyncDisposable
     /// while the NIC is there.
     /// </summary>
     public async ValueTask DisposeAsync() => await Task
-        .WhenAny(DisconnectAsync(), Task.Delay(s_linger)).ConfigureAwait(false);
+        .WhenAny(DisconnectAsync(), Task.Delay(_isAbandoned ? TimeSpan.Zero : s_linger)).ConfigureAwait(false);
+
+    /// <summary>The peer is known to be gone: disposing tells it all the same, and waits for no answer.</summary>
+    internal void Abandon() => _isAbandoned = true;
 
     /// <summary>Port token held: only completes tasks.</summary>
     internal void Handle(in CmEvent cmEvent)

@@ -40,27 +40,22 @@ public sealed class Rping : IAsyncDisposable
     private const ulong ObjectBytes = SinkOffset + BufferBytes;
     private const ulong NoticeId = 2;
     private const ulong TransferId = 3;
-    private const ulong QuestionId = 4;
-
-    // Longer than a peer that runs takes for a step. A process that is killed says no good-bye, and nothing is on its
-    // way that could run out of retries.
-    private static readonly TimeSpan s_silence = TimeSpan.FromSeconds(1);
 
     private readonly NicHandle _nic;
     private readonly MemoryRegion _region;
     private readonly DmaPort _processor;
     private readonly DeviceObject _object;
-    private readonly CompletionWait _completions;
+    private readonly PeerWait _completions;
     private readonly Queue<Notice> _received = [];
-    private bool _asks; // a question is on its way
     private uint _nextReceive;
 
     private Rping(NicHandle nic, DeviceObject o, MemoryRegion region, DmaPort processor)
     {
         (_nic, _object, _region, _processor) = (nic, o, region, processor);
-        _completions = new CompletionWait(nic, 16);
+        CompletionWait completions = new(nic, 16);
         Pair = nic.CreateQueuePair(
-            region.Domain, _completions.Queue, new QueuePairCapabilities { MaxSendWr = 16, MaxReceiveWr = 4 });
+            region.Domain, completions.Queue, new QueuePairCapabilities { MaxSendWr = 16, MaxReceiveWr = 4 });
+        _completions = new PeerWait(completions, Pair);
     }
 
     /// <summary>Ends with this object.</summary>
@@ -275,16 +270,11 @@ public sealed class Rping : IAsyncDisposable
 
     private async Task<WorkCompletion?> PollAsync(Task? ended, CancellationToken cancellation)
     {
-        while (await NextAsync(ended, cancellation).ConfigureAwait(false) is { } completion)
+        while (await _completions.NextAsync(ended, cancellation).ConfigureAwait(false) is { } completion)
         {
             if (completion.Status == WorkCompletionStatus.Success)
             {
-                if (completion.WrId == QuestionId)
-                {
-                    _asks = false;
-                }
-
-                if (completion.WrId is not (NoticeId or QuestionId))
+                if (completion.WrId != NoticeId)
                 {
                     return completion;
                 }
@@ -303,41 +293,6 @@ public sealed class Rping : IAsyncDisposable
         }
 
         return null;
-    }
-
-    // When nothing comes for a while the peer is asked whether it is there, by a WRITE of no bytes, which needs no key:
-    // its connection answers however long its application thinks. One that does not answer runs out of retries.
-    private async ValueTask<WorkCompletion?> NextAsync(Task? ended, CancellationToken cancellation)
-    {
-        while (true)
-        {
-            using CancellationTokenSource silence = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-            silence.CancelAfter(s_silence);
-            try
-            {
-                return await _completions.NextAsync(ended, silence.Token).ConfigureAwait(false);
-            }
-            catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
-            {
-                Ask();
-            }
-        }
-    }
-
-    private void Ask()
-    {
-        if (!_asks)
-        {
-            // A queue pair that is not in RTS any more takes it and flushes it, or its end is about to be told.
-            _asks = Pair.PostSend(
-                new SendWorkRequest
-                {
-                    WrId = QuestionId,
-                    Opcode = WorkRequestOpcode.RdmaWrite,
-                    Flags = SendFlags.Signaled,
-                },
-                []) == Errno.Success;
-        }
     }
 
     private void PostReceive()

@@ -15,4 +15,14 @@ internal interface IPerftestChannel : IAsyncDisposable
     /// <returns>How long it was; 0 when the peer has ended.</returns>
     /// <exception cref="WayleaveException">EPROTO: the peer has ended in the middle of an item.</exception>
     Task<int> ReceiveAsync(Memory<byte> item, CancellationToken cancellation);
+
+    /// <summary>
+    /// Completes when the peer has gone. Takes nothing: an item that comes meanwhile is the next one received. Not
+    /// while something is sent or received.
+    /// </summary>
+    /// <param name="cancellation">Ends the watch; await it before anything else is asked of this channel.</param>
+    Task WatchAsync(CancellationToken cancellation);
+
+    /// <summary>The peer is known to be gone: disposing waits for no answer.</summary>
+    void Abandon();
 }

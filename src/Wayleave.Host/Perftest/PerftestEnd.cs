@@ -32,6 +32,7 @@ internal sealed class PerftestEnd : IAsyncDisposable
     private readonly int _pieceBytes;
     private readonly int _strideBytes; // with the room that the header of a datagram takes
     private readonly AddressHandle?[] _handles;
+    private volatile bool _isPeerGone;
 
     private PerftestEnd(
         NicHandle nic, PerftestOptions options, PerftestMemory memory, ProtectionDomain domain, int pieceBytes)
@@ -65,6 +66,9 @@ internal sealed class PerftestEnd : IAsyncDisposable
     /// <summary>Grows with everything that the peer sends.</summary>
     public long PacketsReceived => Nic.Device.Port.Stats.PacketsReceived;
 
+    /// <summary>Whether the exchange has said that the peer has ended. Any thread.</summary>
+    public bool IsPeerGone => _isPeerGone;
+
     /// <summary>What a connection by rdma_cm is asked for, and granted.</summary>
     public CmParameters Parameters => _options.Verb is PerftestVerb.Read or PerftestVerb.Atomic
         ? new CmParameters { ResponderResources = ReadDepth, InitiatorDepth = ReadDepth }
@@ -93,6 +97,9 @@ internal sealed class PerftestEnd : IAsyncDisposable
 
         return end;
     }
+
+    /// <summary>The exchange says that the peer has ended.</summary>
+    public void NotePeerGone() => _isPeerGone = true;
 
     /// <summary>A fresh queue pair in the place of the one that failed to connect, or of none.</summary>
     public void Renew(int index)
@@ -222,11 +229,11 @@ internal sealed class PerftestEnd : IAsyncDisposable
 
     /// <summary>Looks at what the peer's WRITEs and SENDs, or our READs, brought to each queue pair.</summary>
     /// <param name="lengthBytes">How much of each piece was written.</param>
-    /// <param name="sha256">Of that of the first queue pair.</param>
+    /// <param name="sha256">Of all pieces, in the order of the queue pairs.</param>
     /// <exception cref="WayleaveException">EIO: a piece is as it was before the run.</exception>
     public PerftestBytes CheckReceived(int lengthBytes, out string sha256)
     {
-        sha256 = Sha256Of(Received(0, lengthBytes));
+        sha256 = Sha256Of(IsServed ? SentOffset : ServedOffset, lengthBytes);
         PerftestBytes verdict = PerftestBytes.Equal;
         for (int i = 0; i < Pairs.Length; i++)
         {
@@ -247,9 +254,10 @@ internal sealed class PerftestEnd : IAsyncDisposable
         return verdict;
     }
 
-    /// <summary>SHA-256 of what the first queue pair sends, or lets the peer read, as lower-case digits.</summary>
-    public string HashSent(int lengthBytes) =>
-        Sha256Of(_memory.Bytes(IsServed ? ServedOffset(0) : SentOffset(0), lengthBytes));
+    /// <summary>
+    /// SHA-256 of what the queue pairs send, or let the peer read, one after the other, as lower-case digits.
+    /// </summary>
+    public string HashSent(int lengthBytes) => Sha256Of(IsServed ? ServedOffset : SentOffset, lengthBytes);
 
     /// <summary>What the peer's fetch-and-adds have added to our memory, which was zero.</summary>
     public long CountAdditions()
@@ -285,7 +293,16 @@ internal sealed class PerftestEnd : IAsyncDisposable
         await _memory.CloseAsync().ConfigureAwait(false);
     }
 
-    private static string Sha256Of(ReadOnlySpan<byte> bytes) => Convert.ToHexStringLower(SHA256.HashData(bytes));
+    private string Sha256Of(Func<int, long> offsetOf, int lengthBytes)
+    {
+        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        for (int i = 0; i < Pairs.Length; i++)
+        {
+            hash.AppendData(_memory.Bytes(offsetOf(i), lengthBytes));
+        }
+
+        return Convert.ToHexStringLower(hash.GetHashAndReset());
+    }
 
     // What stands where the peer's bytes arrive before they do. Latency of WRITE looks for numbers there, and atomics
     // are counted, from zero.

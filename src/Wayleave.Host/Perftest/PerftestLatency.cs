@@ -14,7 +14,7 @@ internal sealed class PerftestLatency(PerftestEnd end, PerftestOptions options)
     private const ulong ReceiveMark = 1UL << 63;
 
     private readonly WorkCompletion[] _batch = new WorkCompletion[16];
-    private readonly PerftestTraffic.Patience _patience = new(end, options);
+    private readonly PerftestPatience _patience = new(end, options);
     private ulong _firstValue;
     private int _sendsLeft;
     private int _receivesPosted;
@@ -150,8 +150,7 @@ internal sealed class PerftestLatency(PerftestEnd end, PerftestOptions options)
         {
             if (completion.Status != WorkCompletionStatus.Success)
             {
-                throw new WayleaveException(
-                    Errno.EIO, "perftest", $"a request ended with {completion.Status}");
+                throw PerftestRequests.Failed(completion.Status, "");
             }
 
             if (completion.WrId == ReceiveMark)

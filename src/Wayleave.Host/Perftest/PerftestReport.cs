@@ -50,10 +50,12 @@ public sealed record PerftestResult
 
     public required PerftestBytes Bytes { get; init; }
 
-    /// <summary>Of what queue pair 0 received, as lower-case digits; null where nothing can be looked at.</summary>
+    /// <summary>
+    /// Of what the queue pairs received, one after the other, as lower-case digits; null where nothing can be looked at.
+    /// </summary>
     public string? ReceivedSha256 { get; init; }
 
-    /// <summary>Of what queue pair 0 sends, or lets the peer read; null where that is nothing.</summary>
+    /// <summary>Of what the queue pairs send, or let the peer read; null where that is nothing.</summary>
     public string? SentSha256 { get; init; }
 
     /// <summary>Atomics: how often the peer, or this side, was seen to have added. Null for others.</summary>

@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Devices.Rdma.Verbs;
 
 namespace Wayleave.Host.Perftest;
@@ -13,6 +14,15 @@ internal static class PerftestRequests
         _ => options.ComparesAndSwaps
             ? WorkRequestOpcode.AtomicCompareSwap : WorkRequestOpcode.AtomicFetchAdd,
     };
+
+    /// <summary>What a request that failed says of the run.</summary>
+    /// <param name="status">Of its completion.</param>
+    /// <param name="when">Behind the status, with a space before it; or empty.</param>
+    /// <returns>ETIMEDOUT: the peer does not answer any more; otherwise EIO.</returns>
+    public static WayleaveException Failed(WorkCompletionStatus status, string when) => new(
+        status == WorkCompletionStatus.RetryExceeded ? Errno.ETIMEDOUT : Errno.EIO,
+        "perftest",
+        $"a request ended with {status}{when}");
 
     /// <summary>Takes a queue pair from RESET to RTS.</summary>
     public static void ConnectPair(NicHandle nic, QueuePair pair, QueuePairAttributes attributes, string operation)

@@ -87,7 +87,8 @@ public sealed class PerftestRun
         if (listener is not null)
         {
             listening();
-            channel = await VerbsPerftestChannel.AcceptAsync(host, nic, listener, cancellation).ConfigureAwait(false);
+            channel = await VerbsPerftestChannel.AcceptAsync(host, nic, listener, options.Patience, cancellation)
+                .ConfigureAwait(false);
         }
         else if (options.Server is null)
         {
@@ -98,7 +99,8 @@ public sealed class PerftestRun
         {
             IPEndPoint server = new(options.Server, options.Port);
             channel = options.UsesConnectionManager
-                ? await VerbsPerftestChannel.ConnectAsync(host, nic, server, cancellation).ConfigureAwait(false)
+                ? await VerbsPerftestChannel.ConnectAsync(host, nic, server, options.Patience, cancellation)
+                    .ConfigureAwait(false)
                 : await TcpPerftestChannel.ConnectAsync(own, server, cancellation).ConfigureAwait(false);
         }
 
@@ -142,12 +144,15 @@ public sealed class PerftestRun
                     : MeasureOneSidedAsync(cancellation)).ConfigureAwait(false);
                 return Conclude(mtu);
             }
+            catch (WayleaveException e) when (e.Errno is Errno.ECONNRESET or Errno.ETIMEDOUT)
+            {
+                _channel.Abandon();
+                _connections.ForEach(c => c.Abandon());
+                throw;
+            }
             finally
             {
-                foreach (RdmaConnection connection in _connections)
-                {
-                    await connection.DisposeAsync().ConfigureAwait(false);
-                }
+                await Task.WhenAll(_connections.Select(c => c.DisposeAsync().AsTask())).ConfigureAwait(false);
             }
         }
     }
@@ -201,9 +206,10 @@ public sealed class PerftestRun
             await BarrierAsync(cancellation).ConfigureAwait(false);
             for (int i = 0; i < _end.Pairs.Length; i++)
             {
-                _connections.Add(await (_listener is null
-                    ? ConnectOneAsync(i, cancellation)
-                    : AcceptOneAsync(i, cancellation)).ConfigureAwait(false));
+                int index = i;
+                _connections.Add(await WhileThereAsync(
+                    over => _listener is null ? ConnectOneAsync(index, over) : AcceptOneAsync(index, over),
+                    cancellation).ConfigureAwait(false));
             }
 
             await BarrierAsync(cancellation).ConfigureAwait(false);
@@ -297,7 +303,7 @@ public sealed class PerftestRun
             }
 
             own = await SpinAsync(
-                () => traffic.Run(size, sends: true, receives: false, endOfPeer: null, cancellation))
+                _ => traffic.Run(size, sends: true, receives: false, endOfPeer: null, cancellation), cancellation)
                 .ConfigureAwait(false);
             _reports.Add(own);
             if (_options is { IsBidirectional: true, AllSizes: true })
@@ -326,9 +332,7 @@ public sealed class PerftestRun
         bool sends = _options.IsClient || _options.IsBidirectional;
         bool receives = !_options.IsClient || _options.IsBidirectional;
         bool isTimed = _options.Duration > TimeSpan.Zero;
-        Func<Task>? endOfPeer = receives && (isTimed || !_options.IsReliable)
-            ? () => AwaitEndAsync(mayBeMissing: true, cancellation)
-            : null;
+        bool endsWithPeer = receives && (isTimed || !_options.IsReliable);
         PerftestTraffic traffic = new(_end, _options);
         foreach (int size in _options.Sizes)
         {
@@ -339,7 +343,9 @@ public sealed class PerftestRun
 
             await BarrierAsync(cancellation).ConfigureAwait(false);
             PerftestReport own = await SpinAsync(
-                () => traffic.Run(size, sends, receives, endOfPeer, cancellation)).ConfigureAwait(false);
+                endWatch => traffic.Run(
+                    size, sends, receives, endsWithPeer ? () => AwaitEndOfPeerAsync(endWatch) : null, cancellation),
+                cancellation).ConfigureAwait(false);
             _reports.Add(own);
             if (_options.IsBidirectional && !isTimed)
             {
@@ -352,9 +358,15 @@ public sealed class PerftestRun
             }
         }
 
-        if (endOfPeer is null)
+        if (!endsWithPeer)
         {
             await AwaitEndAsync(mayBeMissing: true, cancellation).ConfigureAwait(false);
+        }
+
+        async Task AwaitEndOfPeerAsync(Func<Task> endWatch)
+        {
+            await endWatch().ConfigureAwait(false);
+            await AwaitEndAsync(mayBeMissing: false, cancellation).ConfigureAwait(false);
         }
     }
 
@@ -369,12 +381,12 @@ public sealed class PerftestRun
                 await BarrierAsync(cancellation).ConfigureAwait(false);
             }
 
-            _times.Add(await SpinAsync(() => latency.Run(size, cancellation)).ConfigureAwait(false));
+            _times.Add(await SpinAsync(_ => latency.Run(size, cancellation), cancellation).ConfigureAwait(false));
             _reports.Add(new PerftestReport(size, _options.Iterations, 0, 0, 0));
         }
 
         _additions = latency.Additions;
-        await AwaitEndAsync(mayBeMissing: true, cancellation).ConfigureAwait(false);
+        await AwaitEndAsync(mayBeMissing: !IsPassive, cancellation).ConfigureAwait(false);
     }
 
     private async Task SwapReportsAsync(PerftestReport own, CancellationToken cancellation) =>
@@ -386,6 +398,60 @@ public sealed class PerftestRun
     private Task AwaitEndAsync(bool mayBeMissing, CancellationToken cancellation) =>
         _exchange.AwaitEndAsync(_end.Keys[0], mayBeMissing, cancellation);
 
-    private static Task<T> SpinAsync<T>(Func<T> run) =>
-        Task.Factory.StartNew(run, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+    // On a thread of its own. The exchange is watched meanwhile, for a side that only receives would wait for ever;
+    // until the run ends, or asks for the end of the watch because it has to do with the exchange itself.
+    private async Task<T> SpinAsync<T>(Func<Func<Task>, T> run, CancellationToken cancellation)
+    {
+        using CancellationTokenSource over = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        Task watch = WatchAsync(over.Token);
+        try
+        {
+            return await Task.Factory.StartNew(
+                () => run(EndWatchAsync), CancellationToken.None, TaskCreationOptions.LongRunning,
+                TaskScheduler.Default).ConfigureAwait(false);
+        }
+        finally
+        {
+            await EndWatchAsync().ConfigureAwait(false);
+        }
+
+        async Task EndWatchAsync()
+        {
+            await over.CancelAsync().ConfigureAwait(false);
+            await watch.ConfigureAwait(false);
+        }
+    }
+
+    // What waits for something else than the exchange, and ends with the peer.
+    private async Task<T> WhileThereAsync<T>(
+        Func<CancellationToken, Task<T>> run, CancellationToken cancellation)
+    {
+        using CancellationTokenSource over = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        Task watch = WatchAsync(over.Token);
+        Task<T> running = run(over.Token);
+        await Task.WhenAny(running, watch).ConfigureAwait(false);
+        await over.CancelAsync().ConfigureAwait(false);
+        await watch.ConfigureAwait(false);
+        try
+        {
+            return await running.ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
+        {
+            throw new WayleaveException(Errno.ECONNRESET, "perftest", "the peer has ended before the run has");
+        }
+    }
+
+    private async Task WatchAsync(CancellationToken over)
+    {
+        try
+        {
+            await _channel.WatchAsync(over).ConfigureAwait(false);
+            _end.NotePeerGone();
+        }
+        catch (OperationCanceledException) when (over.IsCancellationRequested)
+        {
+            // The peer was there to the end of the watch.
+        }
+    }
 }

@@ -9,7 +9,6 @@ namespace Wayleave.Host.Perftest;
 internal sealed class PerftestTraffic
 {
     private const int PollBatch = 32;
-    private const int IdleLooksMax = 4096;
     private const int PeakParts = 16;
     private const ulong ReceiveMark = 1UL << 63;
     private const double Mebibyte = 1 << 20;
@@ -80,7 +79,7 @@ internal sealed class PerftestTraffic
         WorkCompletion[] batch = new WorkCompletion[PollBatch];
         long expected = IsTimed ? long.MaxValue : (long)_options.Iterations * _end.Pairs.Length;
         RateSamples rate = new(IsTimed ? 1 << 12 : Math.Max(1, expected / PeakParts));
-        Patience patience = new(_end, _options);
+        PerftestPatience patience = new(_end, _options);
         Task? ended = null;
         long sent = 0;
         int drained = 0;
@@ -148,8 +147,7 @@ internal sealed class PerftestTraffic
         {
             if (completion.Status != WorkCompletionStatus.Success)
             {
-                throw new WayleaveException(
-                    Errno.EIO, "perftest", $"a request ended with {completion.Status} after {sent + _received}");
+                throw PerftestRequests.Failed(completion.Status, $" after {sent + _received}");
             }
 
             int index = _indexOf[completion.QpNumber];
@@ -250,40 +248,6 @@ internal sealed class PerftestTraffic
             double seconds = Stopwatch.GetElapsedTime(_lastTime, now).TotalSeconds;
             PeakPerS = Math.Max(PeakPerS, (count - _lastCount) / Math.Max(seconds, 1e-9));
             (_lastTime, _lastCount) = (now, count);
-        }
-    }
-
-    /// <summary>Gives way to others while nothing happens, and gives up when the peer is silent.</summary>
-    internal sealed class Patience(PerftestEnd end, PerftestOptions options)
-    {
-        private int _idle;
-        private long _packets;
-        private long _since = Stopwatch.GetTimestamp();
-
-        public void Look(bool isBusy, CancellationToken cancellation)
-        {
-            _idle = isBusy ? 0 : _idle + 1;
-            if (_idle < IdleLooksMax)
-            {
-                return;
-            }
-
-            _idle = 0;
-            cancellation.ThrowIfCancellationRequested();
-            Thread.Yield();
-            long packets = end.PacketsReceived;
-            if (packets != _packets)
-            {
-                (_packets, _since) = (packets, Stopwatch.GetTimestamp());
-            }
-            else if (Stopwatch.GetElapsedTime(_since) > options.Patience)
-            {
-                throw new WayleaveException(
-                    Errno.ETIMEDOUT,
-                    "perftest",
-                    $"no packet came for {options.Patience.TotalSeconds:0} s",
-                    $"is the peer's {options.ToolName} still there?");
-            }
         }
     }
 }

@@ -33,6 +33,12 @@ public sealed class RcPingpong
     /// <summary>Bytes of a message, unless told otherwise.</summary>
     public const int DefaultSizeBytes = 4096;
 
+    /// <summary>
+    /// How long a peer is waited for, unless told otherwise. The tool closes its socket before it plays, and lets
+    /// nobody WRITE: one that is killed between two messages is known by its silence only.
+    /// </summary>
+    public static readonly TimeSpan DefaultPatience = TimeSpan.FromSeconds(8);
+
     /// <summary>The largest message here.</summary>
     public const int SizeMax = 1 << 20;
 

@@ -7,12 +7,21 @@ namespace Wayleave.Host.Perftest;
 /// <summary>perftest's exchange over TCP: no frames, every item has a length that both know.</summary>
 internal sealed class TcpPerftestChannel : IPerftestChannel
 {
+    // A host that has lost its power closes nothing: it is asked after 3 s of silence, and given up 5 s later.
+    private const int KeepAliveTimeS = 3;
+    private const int KeepAliveIntervalS = 1;
+    private const int KeepAliveProbes = 5;
+
     private readonly Socket _socket;
 
     private TcpPerftestChannel(Socket socket)
     {
         _socket = socket;
         _socket.NoDelay = true;
+        _socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive, true);
+        _socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveTime, KeepAliveTimeS);
+        _socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveInterval, KeepAliveIntervalS);
+        _socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveRetryCount, KeepAliveProbes);
     }
 
     public bool IsText => true;
@@ -111,6 +120,27 @@ internal sealed class TcpPerftestChannel : IPerftestChannel
         }
 
         return length;
+    }
+
+    public async Task WatchAsync(CancellationToken cancellation)
+    {
+        try
+        {
+            if (await _socket.ReceiveAsync(new byte[1], SocketFlags.Peek, cancellation).ConfigureAwait(false) != 0)
+            {
+                // Its next item: it has sent all that this side waits for, and will look for an answer.
+                await Task.Delay(Timeout.InfiniteTimeSpan, cancellation).ConfigureAwait(false);
+            }
+        }
+        catch (SocketException)
+        {
+            // A reset, or a host that is silent, is an end as well.
+        }
+    }
+
+    public void Abandon()
+    {
+        // Closing a socket waits for nobody.
     }
 
     public ValueTask DisposeAsync()

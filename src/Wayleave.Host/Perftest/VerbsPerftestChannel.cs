@@ -20,7 +20,7 @@ internal sealed class VerbsPerftestChannel : IPerftestChannel
 
     private readonly NicHandle _nic;
     private readonly PerftestMemory _memory;
-    private readonly CompletionWait _completions;
+    private readonly PeerWait _completions;
     private readonly QueuePair _pair;
     private readonly Queue<(ulong Slot, int LengthBytes)> _received = [];
     private RdmaConnection? _connection;
@@ -28,11 +28,12 @@ internal sealed class VerbsPerftestChannel : IPerftestChannel
     private VerbsPerftestChannel(NicHandle nic, PerftestMemory memory)
     {
         (_nic, _memory) = (nic, memory);
-        _completions = new CompletionWait(nic, 2 * Receives);
+        CompletionWait completions = new(nic, 2 * Receives);
         _pair = nic.CreateQueuePair(
             memory.Region.Domain,
-            _completions.Queue,
+            completions.Queue,
             new QueuePairCapabilities { MaxSendWr = 4, MaxReceiveWr = Receives });
+        _completions = new PeerWait(completions, _pair);
     }
 
     public bool IsText => false;
@@ -42,26 +43,30 @@ internal sealed class VerbsPerftestChannel : IPerftestChannel
 
     private static CmParameters Parameters { get; } = new() { ResponderResources = 0, InitiatorDepth = 0 };
 
-    /// <summary>Waits for one client.</summary>
+    /// <summary>Waits for one client, for ever, and then for its word, with patience.</summary>
     public static async Task<VerbsPerftestChannel> AcceptAsync(
-        WayleaveHost host, NicHandle nic, RdmaListener listener, CancellationToken cancellation)
+        WayleaveHost host, NicHandle nic, RdmaListener listener, TimeSpan patience, CancellationToken cancellation)
     {
         VerbsPerftestChannel channel = await OpenAsync(host, nic).ConfigureAwait(false);
         RdmaConnectionRequest request = await listener.AcceptAsync(cancellation).ConfigureAwait(false);
-        channel.Prepare();
-        channel._connection =
-            await request.AcceptAsync(channel._pair, Parameters, cancellation).ConfigureAwait(false);
+        await channel.MeetAsync(
+            $"accept a connection of {request.RemoteGid}",
+            over => request.AcceptAsync(channel._pair, Parameters, over),
+            patience,
+            cancellation).ConfigureAwait(false);
         return channel;
     }
 
     /// <summary>Connects to a server.</summary>
     public static async Task<VerbsPerftestChannel> ConnectAsync(
-        WayleaveHost host, NicHandle nic, IPEndPoint server, CancellationToken cancellation)
+        WayleaveHost host, NicHandle nic, IPEndPoint server, TimeSpan patience, CancellationToken cancellation)
     {
         VerbsPerftestChannel channel = await OpenAsync(host, nic).ConfigureAwait(false);
-        channel.Prepare();
-        channel._connection = await nic.Connections.ConnectAsync(server, channel._pair, Parameters, cancellation)
-            .ConfigureAwait(false);
+        await channel.MeetAsync(
+            $"connect to {server}",
+            over => nic.Connections.ConnectAsync(server, channel._pair, Parameters, over),
+            patience,
+            cancellation).ConfigureAwait(false);
         return channel;
     }
 
@@ -101,6 +106,17 @@ internal sealed class VerbsPerftestChannel : IPerftestChannel
             Errno.EPROTO, "perftest", $"the peer sent {length} bytes where at most {item.Length} belong");
     }
 
+    public async Task WatchAsync(CancellationToken cancellation)
+    {
+        while (await _completions.NextAsync(Connection.Ended, cancellation).ConfigureAwait(false)
+            is { Status: WorkCompletionStatus.Success } next)
+        {
+            Note(next);
+        }
+    }
+
+    public void Abandon() => _connection?.Abandon();
+
     public async ValueTask DisposeAsync()
     {
         if (_connection is not null)
@@ -126,6 +142,31 @@ internal sealed class VerbsPerftestChannel : IPerftestChannel
 
     private static long OffsetOf(ulong slot) => SlotBytes + (long)slot * ReceiveBytes;
 
+    // The connection manager alone asks for more than a minute, as the kernel's does.
+    private async Task MeetAsync(
+        string operation,
+        Func<CancellationToken, Task<RdmaConnection>> meet,
+        TimeSpan patience,
+        CancellationToken cancellation)
+    {
+        Prepare();
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        limit.CancelAfter(patience);
+        try
+        {
+            _connection = await meet(limit.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException e) when (!cancellation.IsCancellationRequested)
+        {
+            throw new WayleaveException(
+                Errno.ETIMEDOUT,
+                operation,
+                $"the peer does not answer for {patience.TotalSeconds:0.#} s",
+                "is it there, with -R, and does UDP port 4791 reach it?",
+                e);
+        }
+    }
+
     private void Prepare()
     {
         _nic.Connections.Prepare(_pair, Parameters);
@@ -149,7 +190,11 @@ internal sealed class VerbsPerftestChannel : IPerftestChannel
         if (completion.Status != WorkCompletionStatus.Success)
         {
             throw new WayleaveException(
-                Errno.ECONNRESET, "perftest", $"the exchange with the peer has ended: {completion.Status}");
+                Errno.ECONNRESET,
+                "perftest",
+                completion.Status == WorkCompletionStatus.RetryExceeded
+                    ? "the peer has gone: it does not answer any more"
+                    : $"the exchange with the peer has ended: {completion.Status}");
         }
 
         if (completion.WrId == SendId)

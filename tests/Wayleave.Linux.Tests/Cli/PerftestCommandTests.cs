@@ -36,6 +36,8 @@ public class PerftestCommandTests
 
             runs.Add("write-bw", "-n 20 -q 3 -m 1024");
             runs.Add("write-bw", "-n 20 -b -q 2");
+            runs.Add("write-bw", "-n 20 -q 4 -R");
+            runs.Add("send-bw", "-n 20 -b -q 4 -R");
             runs.Add("send-bw", "-n 20 -b");
             runs.Add("read-bw", "-n 20 -b -R");
             runs.Add("send-bw", "-n 600 -s 64 -t 16");

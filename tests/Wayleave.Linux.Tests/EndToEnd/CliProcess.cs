@@ -121,6 +121,9 @@ public sealed partial class CliProcess : IDisposable
     /// <summary>What stdout said so far.</summary>
     public string OutSoFar => Read(_out);
 
+    /// <summary>What stderr said so far.</summary>
+    public string ErrorSoFar => Read(_error);
+
     /// <summary><see cref="CliResult.Elapsed"/> counts from now: something else happens to this process.</summary>
     public void MeasureFromNow() => _since = Stopwatch.GetTimestamp();
 
