@@ -36,7 +36,10 @@ compare_all() { # name tool
 
 compare() { # name role tool
     local buffer=/dev/shm/buffer theirs=65536 length=65536
-    case $1 in *-uc-*) theirs=4096 length=4096 ;; esac
+    case $1 in
+    *-uc-*) theirs=4096 length=4096 ;;
+    *-four*) theirs=262144 length=262144 ;;
+    esac
     case $3 in
     ibv_rc_pingpong)
         # Our client compares by itself; what it answers a server of ours is what it sent, 0x7b.
@@ -48,8 +51,8 @@ compare() { # name role tool
         ;;
     ib_*_bw)
         case $2-$3 in
-        client-ib_read_bw) same "$1" "$(hash_of $buffer $theirs 65536)" "$(field "$1" received_sha256)" "bytes read" ;;
-        server-ib_read_bw) same "$1" "$(hash_of $buffer 0 65536)" "$(field "$1" sent_sha256)" "bytes read" ;;
+        client-ib_read_bw) same "$1" "$(hash_of $buffer $theirs $length)" "$(field "$1" received_sha256)" "bytes read" ;;
+        server-ib_read_bw) same "$1" "$(hash_of $buffer 0 $length)" "$(field "$1" sent_sha256)" "bytes read" ;;
         client-*) same "$1" "$(hash_of $buffer $theirs $length)" "$(field "$1" sent_sha256)" "bytes sent" ;;
         server-*) same "$1" "$(hash_of $buffer 0 $length)" "$(field "$1" received_sha256)" "bytes received" ;;
         esac
@@ -68,7 +71,7 @@ play_tools() {
     while read -r name role tool _ arguments; do
         case $tool-$name in
         ibv_rc_pingpong-*) extra="-g $(find_gid)" ;;
-        *lat* | *-write-two-* | *-all-* | *-ud-*) extra="-F" ;;
+        *lat* | *-all-* | *-ud-*) extra="-F" ;;
         *)
             [ $tool = ib_atomic_bw ] && from=/dev/zero || from=/dev/urandom
             head -c 1048576 $from >/dev/shm/buffer

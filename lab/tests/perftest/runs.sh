@@ -11,7 +11,14 @@ runs() {
             done
         done
     done
-    echo "write-two-$role $role ib_write_bw write-bw -n 20 -s 65536 -q 2"
+    # Four queue pairs of one run.
+    for exchange in "" "-R"; do
+        for tool in write read send; do
+            for role in client server; do
+                echo "$tool-four$exchange-$role $role ib_${tool}_bw $tool-bw -n 20 -s 65536 -q 4 $exchange"
+            done
+        done
+    done
     echo "both-client client ib_write_bw write-bw -b -n 40 -s 65536"
     echo "both-server server ib_send_bw send-bw -b -n 40 -s 65536"
     for tool in write read send; do
