@@ -1,16 +1,15 @@
 using System.Net;
 using System.Net.Sockets;
 using Wayleave.Core;
+using Wayleave.Linux;
 
 namespace Wayleave.Host.Perftest;
 
 /// <summary>perftest's exchange over TCP: no frames, every item has a length that both know.</summary>
 internal sealed class TcpPerftestChannel : IPerftestChannel
 {
-    // A host that has lost its power closes nothing: it is asked after 3 s of silence, and given up 5 s later.
-    private const int KeepAliveTimeS = 3;
-    private const int KeepAliveIntervalS = 1;
-    private const int KeepAliveProbes = 5;
+    // A host that has lost its power closes nothing.
+    private static readonly TimeSpan s_silenceMax = TimeSpan.FromSeconds(8);
 
     private readonly Socket _socket;
 
@@ -18,10 +17,7 @@ internal sealed class TcpPerftestChannel : IPerftestChannel
     {
         _socket = socket;
         _socket.NoDelay = true;
-        _socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive, true);
-        _socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveTime, KeepAliveTimeS);
-        _socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveInterval, KeepAliveIntervalS);
-        _socket.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveRetryCount, KeepAliveProbes);
+        TcpLiveness.Limit(_socket, s_silenceMax);
     }
 
     public bool IsText => true;
