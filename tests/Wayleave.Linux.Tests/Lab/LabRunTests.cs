@@ -47,6 +47,17 @@ public sealed class LabRunTests
                select $"{tool}{exchange}-{role}: ok",
         ]);
 
+    // The sums of what all four moved are compared with the buffer of the tool.
+    [Fact]
+    public void Four_queue_pairs_of_the_tools_move_their_bytes_to_ours_and_back_by_both_exchanges() => ExpectLines(
+        "perftest",
+        [
+            .. from exchange in (string[])["", "-R"]
+               from role in (string[])["client", "server"]
+               from tool in (string[])["write", "read", "send"]
+               select $"{tool}-four{exchange}-{role}: ok",
+        ]);
+
     // LAB_RDMA_BYTES=1073741824 lab/run rxe-netem --time-limit 36000 is the case in full, in a quarter of an hour.
     [Fact]
     public void ROCE_76_differs_of_a_GiB_an_emulated_machine_moves_63_MB_unless_asked_for_all() => ExpectLines(
