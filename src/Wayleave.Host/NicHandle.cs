@@ -1,6 +1,5 @@
 using System.Net;
 using System.Net.Sockets;
-using System.Security.Cryptography;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
@@ -63,7 +62,7 @@ public sealed class NicHandle : IDisposable
         Presence = new DevicePresence(Name);
         PathMtuBytes = config.PathMtuBytes;
         (PinnedMemory, LegacyPeers) = (config.PinnedMemory, config.LegacyPeers);
-        UdpEndpoint[] endpoints = BindAll(config, options);
+        UdpEndpoint[] endpoints = NicSockets.Open(config, options);
         PortAddress[] addresses = [.. endpoints.Select(e => AddressOf(e.LocalAddress))];
         ReceiveBufferBytes = endpoints[0].ReceiveBufferBytes;
         RdmaDeviceOptions deviceOptions = new()
@@ -449,55 +448,6 @@ public sealed class NicHandle : IDisposable
 
     private static PortAddress AddressOf(EndpointAddress local) => new(new Gid(local.High, local.Low), local.Port);
 
-    private static UdpEndpoint[] BindAll(NicConfig config, WayleaveHostOptions options)
-    {
-        List<UdpEndpoint> bound = [];
-        try
-        {
-            bound.Add(Bind(config, config.Address, config.UdpPort, options));
-            foreach (NicPortConfig port in config.FurtherPorts)
-            {
-                bound.Add(Bind(config, port.Address, port.UdpPort, options));
-            }
-
-            return [.. bound];
-        }
-        catch (WayleaveException)
-        {
-            bound.ForEach(e => e.Dispose());
-            throw;
-        }
-    }
-
-    private static UdpEndpoint Bind(NicConfig config, IPAddress address, int udpPort, WayleaveHostOptions options)
-    {
-        IPEndPoint wanted = new(address, udpPort);
-        try
-        {
-            return UdpEndpoint.Bind(EndpointAddress.From(address, (ushort)udpPort), SocketOf(config, options.Socket));
-        }
-        catch (LinuxException e) when (e.Errno is Errno.EADDRINUSE or Errno.EADDRNOTAVAIL or Errno.EACCES)
-        {
-            string operation = $"open the RoCEv2 port {wanted} of {config.Name}";
-            throw new WayleaveException(e.Errno, operation, ErrnoMap.Describe(e.Errno), e.Errno switch
-            {
-                Errno.EADDRINUSE =>
-                    "hosts on one machine use 127.0.0.2, 127.0.0.3, ...: choose another by --address, or by --udp-port",
-                Errno.EADDRNOTAVAIL => "choose an address of this machine by --address, for example 127.0.0.2",
-                _ => "ports below 1024 need root: choose another by --udp-port",
-            }, e);
-        }
-    }
-
-    // A router marks only what says that it may be marked; other packets it drops.
-    private static UdpEndpointOptions SocketOf(NicConfig config, UdpEndpointOptions socket)
-    {
-        const byte EcnBits = 3, CapableTransport = 2;
-        return config.Congestion == CongestionControl.Off || (socket.TrafficClass & EcnBits) != 0
-            ? socket
-            : socket with { TrafficClass = (byte)(socket.TrafficClass | CapableTransport) };
-    }
-
     private static void Modify(
         QueuePair pair,
         QueuePairAttributes attributes,
@@ -552,14 +502,4 @@ public sealed class NicHandle : IDisposable
     }
 
     private void Control(Action action) => Driver.WithToken(action);
-
-    private sealed class CryptographicKeys : IKeySource
-    {
-        public uint NextUInt32()
-        {
-            Span<byte> bytes = stackalloc byte[sizeof(uint)];
-            RandomNumberGenerator.Fill(bytes);
-            return BitConverter.ToUInt32(bytes);
-        }
-    }
 }

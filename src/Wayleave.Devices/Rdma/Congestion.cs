@@ -53,7 +53,7 @@ internal sealed class Congestion(QueuePair pair, RdmaPort port, CongestionOption
         Span<byte> packet = stackalloc byte[PacketBytes];
         IcrcFlow flow = new(arrival.Link.Gid, to.Destination, arrival.Link.UdpPort, to.DestinationPort);
         Write(packet, sender, flow, 0);
-        port.SendAlone(arrival.Link, to, packet);
+        port.LastWords.Add(arrival.Link, to, packet);
         port.Urge(TransmitUrgency.Now);
     }
 

@@ -57,7 +57,7 @@ internal sealed class PendingAnswer(QueuePair pair, RdmaPort port)
         Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
         superPacket.Commit(PacketBytes);
         IsPending = false;
-        port.CountAnswer(_syndrome);
+        port.Counters.CountAnswer(_syndrome);
         return BuildResult.Built;
     }
 }

@@ -27,13 +27,9 @@ public sealed class RdmaPort
     private readonly List<QueuePair> _pairList = [];
     private readonly Queue<AsyncEvent> _events = [];
     private readonly DoorbellStack _doorbells = new();
-    // Last words, and CNPs for datagrams.
-    private readonly Queue<(PortLink Link, AddressVector To, byte[] Bytes)> _alone = [];
     private readonly PacketIntake _intake;
     private readonly PortLink[] _links;
     private DepartureFaults? _departures;
-    private const int LastWordBytes = 64; // an acknowledgement is 20
-
     private int _token;
     private TimeSpan _nextDeadline = TimeSpan.MaxValue; // never later than the earliest timer
     private RdmaStats _stats;
@@ -52,6 +48,7 @@ public sealed class RdmaPort
         Announcements = new RegionAnnouncements(this);
         Timers = new PairTimers(this);
         Completions = new CompletionDelivery(this);
+        LastWords = new LastWords(options);
         UseFaults(options.Faults);
     }
 
@@ -222,6 +219,8 @@ public sealed class RdmaPort
 
     internal CompletionDelivery Completions { get; }
 
+    internal LastWords LastWords { get; }
+
     internal IReadOnlyList<QueuePair> QueuePairs => _pairList;
 
     /// <summary>The time that the last driver brought. Port token held.</summary>
@@ -312,12 +311,9 @@ public sealed class RdmaPort
 
     private bool PollPeers(TimeSpan now, Span<byte> buffer, out Transmit transmit)
     {
-        while (_alone.TryDequeue(out (PortLink Link, AddressVector To, byte[] Bytes) last))
+        while (LastWords.TryTake(buffer, out PortLink? link, out AddressVector to, out SuperPacket only))
         {
-            last.Bytes.CopyTo(buffer);
-            SuperPacket only = new(buffer[..last.Bytes.Length], segmentsMax: 1);
-            only.Commit(last.Bytes.Length);
-            if (TryLeave(last.Link, last.To, only, out transmit))
+            if (TryLeave(link, to, only, out transmit))
             {
                 return true;
             }
@@ -456,32 +452,6 @@ public sealed class RdmaPort
         _intake.Forget();
     }
 
-    /// <summary>
-    /// The queue pair is about to be stopped or reset: the answer that it owes, which waits for its turn or for data to
-    /// ride with, leaves without it.
-    /// </summary>
-    internal void Settle(QueuePair pair)
-    {
-        bool mayOwe = pair.HasPeer
-            && pair.State is >= QueuePairState.ReadyToReceive and not QueuePairState.Error
-            && Options.Defences.SettlesBeforeEnd;
-        if (!mayOwe)
-        {
-            return;
-        }
-
-        Span<byte> bytes = stackalloc byte[LastWordBytes];
-        SuperPacket only = new(bytes, segmentsMax: 1);
-        if (pair.Responder.TrySettle(ref only))
-        {
-            SendAlone(pair.PortLink, pair.Peer.Address, bytes[..only.LengthBytes]);
-        }
-    }
-
-    /// <summary>A packet that belongs to no queue pair any more, or to none: it leaves next, by itself.</summary>
-    internal void SendAlone(PortLink link, in AddressVector to, ReadOnlySpan<byte> packet) =>
-        _alone.Enqueue((link, to, packet.ToArray()));
-
     /// <summary>The queue pair has nothing to send any more: takes it out of all lists.</summary>
     internal void Forget(QueuePair pair)
     {
@@ -515,29 +485,4 @@ public sealed class RdmaPort
 
     /// <summary>As <see cref="PacketIntake.RevokesAt"/>.</summary>
     internal bool RevokesAt(int payloadBytes) => _intake.RevokesAt(payloadBytes);
-
-    internal void CountAnswer(byte syndrome)
-    {
-        switch (syndrome)
-        {
-            case Aeth.AckUnlimited:
-                _stats.AcknowledgesSent++;
-                break;
-            case Aeth.NakPsnSequence:
-                _stats.NaksPsnSequenceSent++;
-                break;
-            case Aeth.NakInvalidRequest:
-                _stats.NaksInvalidRequestSent++;
-                break;
-            case Aeth.NakRemoteAccess:
-                _stats.NaksRemoteAccessSent++;
-                break;
-            case Aeth.NakRemoteOperation:
-                _stats.NaksRemoteOperationSent++;
-                break;
-            default:
-                _stats.RnrNaksSent++;
-                break;
-        }
-    }
 }

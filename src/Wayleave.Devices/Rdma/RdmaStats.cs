@@ -80,6 +80,32 @@ public struct RdmaStats
         _drops[(int)reason]++;
     }
 
+    /// <summary>An acknowledge packet of that syndrome leaves.</summary>
+    internal void CountAnswer(byte syndrome)
+    {
+        switch (syndrome)
+        {
+            case Aeth.AckUnlimited:
+                AcknowledgesSent++;
+                break;
+            case Aeth.NakPsnSequence:
+                NaksPsnSequenceSent++;
+                break;
+            case Aeth.NakInvalidRequest:
+                NaksInvalidRequestSent++;
+                break;
+            case Aeth.NakRemoteAccess:
+                NaksRemoteAccessSent++;
+                break;
+            case Aeth.NakRemoteOperation:
+                NaksRemoteOperationSent++;
+                break;
+            default:
+                RnrNaksSent++;
+                break;
+        }
+    }
+
     [InlineArray((int)DropReason.NotMapped + 1)]
     private struct DropCounters
     {

@@ -442,7 +442,7 @@ public sealed class QueuePair : Numbered
         uint sqPsn = Attributes.SqPsn;
         if (to is QueuePairState.Error or QueuePairState.Reset)
         {
-            Port.Settle(this);
+            Port.LastWords.Settle(this);
         }
 
         if (to == QueuePairState.Error)
