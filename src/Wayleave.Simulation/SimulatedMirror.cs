@@ -18,7 +18,7 @@ public sealed class SimulatedMirror : IMirror, IDeviceMemoryDriver
     private readonly Timeline _timeline;
     private MirrorDrain? _drain;
     private MirrorRange? _unasked;
-    private (Fence Fence, PageCopy[] Copies)? _copy;
+    private (Fence Fence, PageCopies Copies)? _copy;
 
     /// <param name="space">Whose memory the device mirrors.</param>
     /// <param name="range">Which part of it.</param>
@@ -56,6 +56,9 @@ public sealed class SimulatedMirror : IMirror, IDeviceMemoryDriver
 
     /// <summary>What the next copy comes to.</summary>
     public Errno CopyErrno { get; set; }
+
+    /// <summary>Pages that cannot be copied, by their source; each leaves a part of itself in its target.</summary>
+    public Predicate<PageFrame>? CannotCopy { get; set; }
 
     /// <summary>Whether a copy waits for <see cref="FinishCopy"/>.</summary>
     public bool IsCopying => _copy is not null;
@@ -199,7 +202,7 @@ public sealed class SimulatedMirror : IMirror, IDeviceMemoryDriver
     public bool TakesFolios { get; set; } = true;
 
     /// <inheritdoc/>
-    public Errno Copy(IReadOnlyList<PageCopy> copies, out Fence? fence)
+    public Errno Copy(PageCopies copies, out Fence? fence)
     {
         ArgumentNullException.ThrowIfNull(copies);
         fence = null;
@@ -211,7 +214,7 @@ public sealed class SimulatedMirror : IMirror, IDeviceMemoryDriver
         if (!CopiesAtOnce)
         {
             Fence done = _timeline.CreateFence(); // signalled by FinishCopy
-            _copy = (done, [.. copies]);
+            _copy = (done, copies);
             fence = _faults.WaitsForCopy ? done : null;
             return Errno.Success;
         }
@@ -252,13 +255,19 @@ public sealed class SimulatedMirror : IMirror, IDeviceMemoryDriver
         hash.Add((ulong)_inside.Count + (_drain is null ? 0UL : 16) + (_copy is null ? 0UL : 32));
     }
 
-    private static void CopyBytes(IReadOnlyList<PageCopy> copies)
+    private void CopyBytes(PageCopies copies)
     {
-        foreach ((PageFrame? source, PageFrame destination, int pages) in copies)
+        for (int i = 0; i < copies.Count; i++)
         {
+            (PageFrame? source, PageFrame destination, int pages) = copies[i];
             if (source is null)
             {
                 destination.BytesOf(pages).Span.Clear();
+            }
+            else if (CannotCopy?.Invoke(source) == true)
+            {
+                source.BytesOf(pages).Span[..100].CopyTo(destination.BytesOf(pages).Span);
+                copies.Fail(i);
             }
             else
             {

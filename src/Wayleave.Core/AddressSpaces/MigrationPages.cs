@@ -111,6 +111,33 @@ internal sealed class MigrationPages(SpaceOperation operation)
         }
     }
 
+    /// <summary>What a driver has to copy: of all that can go and have a target.</summary>
+    public PageCopies ListCopies()
+    {
+        PageCopy[] copies = new PageCopy[_count];
+        int count = 0;
+        foreach (ref MigrationPage page in All)
+        {
+            if (page is { CanMigrate: true, Destination: { } to })
+            {
+                page.CopyIndex = count;
+                copies[count++] = new PageCopy(page.Source, to, page.Count);
+            }
+        }
+
+        Array.Resize(ref copies, count);
+        return new PageCopies(copies);
+    }
+
+    /// <summary>The driver has copied: what failed goes back to where it was.</summary>
+    public void DropFailed(PageCopies copies, bool areAll)
+    {
+        foreach (ref MigrationPage page in All)
+        {
+            page.CanMigrate &= !areAll && (page.Destination is null || !copies.HasFailed(page.CopyIndex));
+        }
+    }
+
     // A folio of the set is single pages from now on: the first where it was, the others at the end.
     private void TakeUpPages(int index)
     {
@@ -147,6 +174,9 @@ internal struct MigrationPage
 
     /// <summary>How many pages it is: more than 1 for a folio.</summary>
     public int Count;
+
+    /// <summary>Its place among what the driver copies; that of the folio for a page of one that was split.</summary>
+    public int CopyIndex;
 
     public bool CanMigrate;
 

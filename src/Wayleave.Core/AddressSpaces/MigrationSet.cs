@@ -365,15 +365,7 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
     {
         yield return "copy";
         _pages.FollowSplits();
-        List<PageCopy> copies = new(_pages.Count);
-        for (int i = 0; i < _pages.Count; i++)
-        {
-            if (_pages[i] is { CanMigrate: true, Destination: { } to })
-            {
-                copies.Add(new PageCopy(_pages[i].Source, to, _pages[i].Count));
-            }
-        }
-
+        PageCopies copies = _pages.ListCopies();
         if (copies.Count == 0)
         {
             yield break;
@@ -390,12 +382,9 @@ internal sealed class MigrationSet(SpaceOperation operation, object? owner)
             _pages.FollowSplits();
         }
 
-        if (errno != Errno.Success)
+        if (errno != Errno.Success || copies.HasFailures)
         {
-            for (int i = 0; i < _pages.Count; i++)
-            {
-                _pages[i].CanMigrate = false;
-            }
+            _pages.DropFailed(copies, areAll: errno != Errno.Success);
         }
     }
 

@@ -99,7 +99,10 @@ public sealed class GpuProcessMemory : IPeerReachableMemory
     }
 
     /// <inheritdoc/>
-    public Errno Copy(IReadOnlyList<PageCopy> copies, out Fence? fence)
+    /// <remarks>
+    /// A page whose address answers nothing stays where it is, and so does all that a hung or dead engine has not done.
+    /// </remarks>
+    public Errno Copy(PageCopies copies, out Fence? fence)
     {
         ArgumentNullException.ThrowIfNull(copies);
         _device.Host.AssertHeld();
@@ -109,31 +112,10 @@ public sealed class GpuProcessMemory : IPeerReachableMemory
             return Errno.ENODEV;
         }
 
-        List<DeviceRange> from = [], to = [], cleared = [];
-        foreach (PageCopy copy in copies)
+        fence = new PageCopyRun(_device.Host, _device.CopyEngine, copies, _copies)
         {
-            if (copy.Source is { } source)
-            {
-                Add(from, source, copy.Pages);
-            }
-
-            Add(copy.Source is null ? cleared : to, copy.Destination, copy.Pages);
-        }
-
-        List<Fence> parts = [];
-        bool areCopied = from.Count == 0 || TrySubmit("migrate pages", from, to, parts);
-        bool areCleared = cleared.Count == 0 || TrySubmit("clear pages", null, cleared, parts);
-        if (!areCopied || !areCleared)
-        {
-            CopyByProcessor(copies, copied: !areCopied, cleared: !areCleared);
-        }
-
-        fence = parts.Count switch
-        {
-            0 => null,
-            1 => parts[0],
-            _ => new FenceArray(_device.Host, parts),
-        };
+            CopiedByProcessor = pages => ProcessorCopies += pages,
+        }.Start();
         return Errno.Success;
     }
 
@@ -145,56 +127,4 @@ public sealed class GpuProcessMemory : IPeerReachableMemory
     /// <inheritdoc/>
     public bool TryGetPeerAddress(PageFrame frame, PciFunction client, out DeviceAddress address) =>
         _reach.TryGetAddress(frame, client, out address);
-
-    // Pages next to each other are one entry; one without an address is nothing that an engine reaches.
-    private static void Add(List<DeviceRange> ranges, PageFrame frame, int pages)
-    {
-        ulong bytes = (ulong)pages * PageFrame.SizeBytes;
-        if (ranges is [.., { } last] && frame.Address.Value != 0
-            && last.Start.Value + last.LengthBytes == frame.Address.Value)
-        {
-            ranges[^1] = last with { LengthBytes = last.LengthBytes + bytes };
-        }
-        else
-        {
-            ranges.Add(new DeviceRange(frame.Address, bytes));
-        }
-    }
-
-    private bool TrySubmit(string name, List<DeviceRange>? from, List<DeviceRange> to, List<Fence> parts)
-    {
-        bool isReachable = to.TrueForAll(r => r.Start.Value != 0) && from?.TrueForAll(r => r.Start.Value != 0) != false;
-        if (!isReachable || !_device.CopyEngine.HasRoom)
-        {
-            return false;
-        }
-
-        CopyJob job = new()
-        {
-            Name = $"{Name}: {name}",
-            Source = from is null ? null : new DmaAddressList([.. from]),
-            Target = new DmaAddressList([.. to]),
-            Fence = _copies.CreateFence(),
-        };
-        _device.CopyEngine.TrySubmit(job); // it has room, and waits for nothing
-        parts.Add(job.Fence);
-        return true;
-    }
-
-    private void CopyByProcessor(IReadOnlyList<PageCopy> copies, bool copied, bool cleared)
-    {
-        foreach ((PageFrame? source, PageFrame destination, int pages) in copies)
-        {
-            if (source is not null && copied)
-            {
-                source.BytesOf(pages).CopyTo(destination.BytesOf(pages));
-                ProcessorCopies += pages;
-            }
-            else if (source is null && cleared)
-            {
-                destination.BytesOf(pages).Span.Clear();
-                ProcessorCopies += pages;
-            }
-        }
-    }
 }

@@ -121,7 +121,7 @@ public sealed class DirectAccessTests
 
         public object Owner => this;
 
-        public Errno Copy(IReadOnlyList<PageCopy> copies, out Fence? fence)
+        public Errno Copy(PageCopies copies, out Fence? fence)
         {
             fence = null;
             foreach (PageCopy copy in copies)

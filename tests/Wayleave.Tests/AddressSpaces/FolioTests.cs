@@ -492,7 +492,7 @@ public sealed class FolioTests
 
         public bool TakesFolios { get; init; } = true;
 
-        public Errno Copy(IReadOnlyList<PageCopy> copies, out Fence? fence)
+        public Errno Copy(PageCopies copies, out Fence? fence)
         {
             fence = null;
             foreach ((PageFrame? source, PageFrame destination, int pages) in copies)

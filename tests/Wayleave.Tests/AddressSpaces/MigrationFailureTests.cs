@@ -23,6 +23,9 @@ public sealed class MigrationFailureTests
     [InlineData("copy: the device has no room for all", Errno.Success, 2)]
     [InlineData("copy: the driver refuses", Errno.ENOENT, 0)]
     [InlineData("copy: the engine fails", Errno.ENOENT, 0)]
+    [InlineData("copy: one page in the middle cannot be copied", Errno.Success, 3)]
+    [InlineData("copy: the engine cannot copy one page in the middle", Errno.Success, 3)]
+    [InlineData("copy: no page can be copied", Errno.ENOENT, 0)]
     [InlineData("copy: killed under way", Errno.EINTR, 0)]
     [InlineData("move: a mirror waits for who waits for the migration", Errno.Success, 3)]
     [InlineData("move: a page that was empty was touched meanwhile", Errno.Success, 3)]
@@ -54,6 +57,68 @@ public sealed class MigrationFailureTests
             f.Done(child.Exit());
         }
 
+        f.Done(f.Space.Exit());
+        Assert.Equal(f.Memory.PageCount, f.Memory.FreePages);
+        Assert.Equal(device.Memory.PageCount, device.Memory.FreePages);
+    }
+
+    [Fact]
+    public void A_page_that_cannot_be_copied_home_stays_on_the_device_and_the_others_come()
+    {
+        using SpaceFixture f = new();
+        AddressRange range = f.Map(4);
+        f.Fill(range, 1);
+        SimulatedMirror device = new(f.Space, range, "device");
+        device.AddMemory(4);
+        f.Done(f.Space.MigrateToDevice(range, device.Memory!));
+        device.CannotCopy = p => p.Bytes.Span[0] == 2;
+
+        EvictOperation evict = f.Done(device.Memory!.Evict());
+
+        Assert.Equal((3, 1, 3), (evict.MigratedCount, evict.LeftCount, device.Memory.FreePages));
+        f.ExpectFilled(SpaceFixture.Pages(range.Start, 1), 1);
+        f.ExpectFilled(SpaceFixture.Pages(range.Start + (2 * Page), 2), 3);
+        Assert.Equal(Errno.EFAULT, f.TryRead(range.Start + Page, new byte[1])); // a SIGBUS, of this page alone
+        device.CannotCopy = null;
+        f.ExpectFilled(range, 1);
+        f.Done(f.Space.Exit());
+        Assert.Equal(f.Memory.PageCount, f.Memory.FreePages);
+        Assert.Equal(device.Memory.PageCount, device.Memory.FreePages);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_folio_that_cannot_be_copied_stays_whole_also_when_somebody_splits_it_under_way(bool isSplit)
+    {
+        using SpaceFixture f = new();
+        int pages = 1 << f.Memory.HugeOrder;
+        AddressRange range = f.Done(f.Space.Map(new RegionRequest
+        {
+            LengthBytes = (ulong)(2 * pages * Page),
+            UsesHugePages = true,
+        })).Addresses;
+        f.Fill(range, 1);
+        SimulatedMirror device = new(f.Space, range, "device")
+        {
+            CopiesAtOnce = false,
+            CannotCopy = p => p.Bytes.Span[0] == 1,
+        };
+        device.AddMemory(2 * pages);
+        MigrateOperation migrate = f.Space.MigrateToDevice(range, device.Memory!);
+        Assert.False(migrate.Proceed());
+        if (isSplit)
+        {
+            f.Space.Table.SplitWhole(range.FirstPage);
+        }
+
+        device.FinishCopy();
+        Assert.True(migrate.Proceed());
+
+        Assert.Equal((Errno.Success, pages), (migrate.Errno, migrate.MigratedCount));
+        Assert.Equal(pages, device.Memory!.FreePages);
+        (device.CopiesAtOnce, device.CannotCopy) = (true, null);
+        f.ExpectFilled(range, 1);
         f.Done(f.Space.Exit());
         Assert.Equal(f.Memory.PageCount, f.Memory.FreePages);
         Assert.Equal(device.Memory.PageCount, device.Memory.FreePages);
@@ -102,6 +167,17 @@ public sealed class MigrationFailureTests
                 Assert.False(migrate.Proceed());
                 device.FinishCopy(Errno.EIO);
                 return () => device.CopiesAtOnce = true;
+            case "copy: one page in the middle cannot be copied":
+                device.CannotCopy = p => p.Bytes.Span[0] == 3;
+                return () => device.CannotCopy = null;
+            case "copy: the engine cannot copy one page in the middle":
+                (device.CopiesAtOnce, device.CannotCopy) = (false, p => p.Bytes.Span[0] == 2);
+                Assert.False(migrate.Proceed());
+                device.FinishCopy();
+                return () => (device.CopiesAtOnce, device.CannotCopy) = (true, null);
+            case "copy: no page can be copied":
+                device.CannotCopy = _ => true;
+                return () => device.CannotCopy = null;
             case "copy: killed under way":
                 device.CopiesAtOnce = false;
                 Assert.False(migrate.Proceed());

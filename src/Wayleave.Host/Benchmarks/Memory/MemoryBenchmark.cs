@@ -105,13 +105,13 @@ public sealed class MemoryBenchmark : IMirror, IDeviceMemoryDriver, IDisposable
     public bool TakesFolios => true;
 
     /// <inheritdoc/>
-    public Errno Copy(IReadOnlyList<PageCopy> copies, out Fence? fence)
+    public Errno Copy(PageCopies copies, out Fence? fence)
     {
         ArgumentNullException.ThrowIfNull(copies);
         fence = null;
         for (int i = 0; i < copies.Count;)
         {
-            int count = PageCopies.CountRun(copies, i, out int pages);
+            int count = copies.CountRun(i, out int pages);
             copies[i].Source!.BytesOf(pages).Span.CopyTo(copies[i].Destination.BytesOf(pages).Span);
             i += count;
         }
