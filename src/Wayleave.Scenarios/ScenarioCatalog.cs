@@ -34,6 +34,7 @@ public static class ScenarioCatalog
         GpuFaultScenarios.CopyQueue,
         GpuEvictionScenarios.Mover,
         GpuEvictionScenarios.TwoEngines,
+        PagesToGpu.Scenario,
         HandOver.Scenario,
         GpuEvictionScenarios.Reclaim,
         RegionsUnderPressure.Scenario,

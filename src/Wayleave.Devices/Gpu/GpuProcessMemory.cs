@@ -1,6 +1,5 @@
 using Wayleave.Core;
 using Wayleave.Core.AddressSpaces;
-using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Topology;
 

@@ -24,10 +24,14 @@ internal sealed class GpuSpaceWorld
     private readonly byte[] _system = new byte[Page];
 
     public GpuSpaceWorld(
-        Choices choices, GpuOptions options, int pages, GpuUserMemory mode = GpuUserMemory.Fault)
+        Choices choices,
+        GpuOptions options,
+        int pages,
+        GpuUserMemory mode = GpuUserMemory.Fault,
+        CoreDefences defences = CoreDefences.All)
     {
         Story = new Story(choices);
-        Host = new HostContext(Clock, choices.IsTold ? Story : null);
+        Host = new HostContext(Clock, choices.IsTold ? Story : null) { Defences = defences };
         using (Host.Enter())
         {
             _start = Fabric.AddWindow(_bytes, owner: null).Range.Start;
@@ -94,16 +98,44 @@ internal sealed class GpuSpaceWorld
         }
     }
 
-    /// <summary>What the process reads there now; for the end.</summary>
+    /// <summary>What the process reads there now, wherever it is; for the end.</summary>
     public uint Load(ulong offset)
     {
         byte[] bytes = new byte[4];
-        using (Host.Enter())
+        AccessOperation load = Locked(() => Space.Read(Range.Start + offset, bytes));
+        if (!Locked(load.Proceed))
         {
-            Finish(Space.Read(Range.Start + offset, bytes));
+            Gpu.CopyEngine.Drive(int.MaxValue); // it is to come home
         }
 
+        Locked(() => Finish(load));
         return BitConverter.ToUInt32(bytes);
+    }
+
+    /// <summary>VRAM that pages of the process migrate to when its queues fault on them.</summary>
+    public void SetAside(int pages) => World.Require(
+        Errno.Success, Locked(() => GpuProcessMemory.TryCreate(Gpu, Memory, (ulong)(pages * Page), out _)));
+
+    /// <summary>The process ends; then no page is anybody's, in either place.</summary>
+    public void ExpectNothingLeft()
+    {
+        Locked(Process.Close);
+        Gpu.ComputeEngine.Drive(int.MaxValue);
+        using (Host.Enter())
+        {
+            Finish(Space.Exit());
+            if (Memory.FreePages != Memory.PageCount || Memory.SwapUsed != 0)
+            {
+                throw new ViolationException($"{Memory.PageCount - Memory.FreePages} pages are still somebody's");
+            }
+
+            if (Gpu.ProcessMemory is { Pages: { } pages } && pages.FreePages != pages.PageCount)
+            {
+                throw new ViolationException($"{pages.PageCount - pages.FreePages} pages of VRAM are still somebody's");
+            }
+        }
+
+        ExpectNoViolation();
     }
 
     public IEnumerable<Step> Write(ulong offset, uint value) =>

@@ -1,6 +1,5 @@
 using Wayleave.Core;
 using Wayleave.Core.AddressSpaces;
-using Wayleave.Core.Fences;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
 using Xunit;
