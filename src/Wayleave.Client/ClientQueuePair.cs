@@ -56,7 +56,8 @@ public sealed class ClientQueuePair : IDisposable
     /// request until its completion.
     /// </param>
     /// <exception cref="BrokerException">
-    /// EINVAL: it is not connected, or more than 2 GiB. ENOMEM: the queue is full: take completions.
+    /// EINVAL: it is not connected, or more than 2 GiB. ENOMEM: the queue is full: take completions. ESHUTDOWN: the
+    /// host is stopping; it waits for what was posted before, and for its completions to be taken.
     /// </exception>
     public void Post(ClientWorkRequest request, params ReadOnlySpan<ClientPiece> pieces)
     {
@@ -83,7 +84,7 @@ public sealed class ClientQueuePair : IDisposable
     /// <param name="pieces">
     /// Where it goes, of regions with LocalWrite; belongs to the request until its completion.
     /// </param>
-    /// <exception cref="BrokerException">As of <see cref="Post"/>.</exception>
+    /// <exception cref="BrokerException">As of <see cref="Post"/>, but a host that is stopping takes it.</exception>
     public void PostReceive(ulong id, params ReadOnlySpan<ClientPiece> pieces)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(pieces.Length, PiecesMax);

@@ -60,6 +60,9 @@ internal sealed class Requester : SendSide
         _questions.Reset();
     }
 
+    /// <summary>Posted and not completed, started or not. Readable from any thread, a moment old.</summary>
+    public int UncompletedCount => (int)(_queue.Tail - _progress.Head);
+
     public override BuildResult BuildNext(ref SuperPacket superPacket, TimeSpan now)
     {
         bool hasNone = _pair.State is not (QueuePairState.ReadyToSend or QueuePairState.SendQueueDrained)

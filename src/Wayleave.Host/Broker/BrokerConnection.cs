@@ -237,12 +237,12 @@ internal sealed class BrokerConnection(
         return isServed && TrySend(ref reply);
     }
 
-    // What a host that drains begins no more. What programs have goes on: mappings, fences, keys, queue pairs that are
-    // connected.
+    // What a host that drains begins no more. What programs have goes on: mappings, fences, keys; and receives, for
+    // which peers may wait with what they have sent.
     private static bool Begins(BrokerOperation operation) => operation
         is BrokerOperation.Hello or BrokerOperation.Allocate or BrokerOperation.Copy or BrokerOperation.OpenQueue
         or BrokerOperation.Submit or BrokerOperation.Register or BrokerOperation.CreateQueuePair
-        or BrokerOperation.OpenRing or BrokerOperation.Attach;
+        or BrokerOperation.PostSend or BrokerOperation.OpenRing or BrokerOperation.Attach;
 
     // How many come with a request: of most none.
     private static (int Fewest, int Most) DescriptorsOf(BrokerOperation operation) => operation switch

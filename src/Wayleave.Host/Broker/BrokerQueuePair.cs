@@ -34,6 +34,11 @@ internal sealed class BrokerQueuePair : BrokerNicUse
     /// <summary>Our end, for the peer.</summary>
     public ConnectionEnd Local => Nic.DescribeEnd(_pair, _psn);
 
+    /// <summary>
+    /// Requests that have not completed, and completions that its program has not taken. Any thread, a moment old.
+    /// </summary>
+    public int UnderWay => _pair.UncompletedSends + _completions.Queue.Count;
+
     /// <exception cref="WayleaveException">EDQUOT, or what the NIC says.</exception>
     public static BrokerQueuePair Create(BrokerSession session, NicHandle nic, ProtectionDomain domain)
     {

@@ -135,12 +135,16 @@ public sealed class BrokerServer : IDisposable
         }
     }
 
-    /// <summary>Jobs and copies of engines that programs have submitted and that have not ended.</summary>
+    /// <summary>
+    /// Jobs and copies of engines that programs have submitted and that have not ended; requests of their queue pairs
+    /// that have not completed, and completions that they have not taken.
+    /// </summary>
     public long Running => Store.Running;
 
     /// <summary>
-    /// Refuses programs new work (ESHUTDOWN), in rings too, and waits until engines have ended what was submitted. What
-    /// programs have they keep: mappings, fences, keys and connected queue pairs.
+    /// Refuses programs new work (ESHUTDOWN), in rings and on connected queue pairs too, and waits for the end of what
+    /// was submitted and posted. What programs have they keep: mappings, fences, keys; receives can still be posted,
+    /// and peers reach what they reached.
     /// </summary>
     /// <param name="max">Waits no longer.</param>
     /// <returns>Whether all has ended.</returns>

@@ -36,14 +36,18 @@ internal sealed class BrokerStore
     /// <summary>The host is asked to stop: nothing new is begun, and what was begun goes on.</summary>
     public bool IsDraining => _isDraining;
 
-    /// <summary>Jobs and copies of engines that programs have submitted and that have not ended.</summary>
+    /// <summary>
+    /// What programs have begun and do not know the end of: jobs and copies of engines that have not ended, requests of
+    /// queue pairs that have not completed or whose completions were not taken.
+    /// </summary>
     public long Running
     {
         get
         {
             using (Context.Enter())
             {
-                return Volatile.Read(ref _ringCopies) + Programs.AllLocked.Sum(p => p.Ledger[BrokerAccount.Jobs]);
+                return Volatile.Read(ref _ringCopies) + Programs.AllLocked.Sum(p => p.Ledger[BrokerAccount.Jobs])
+                    + Regions.AllLocked.OfType<BrokerQueuePair>().Sum(p => p.UnderWay);
             }
         }
     }

@@ -61,6 +61,52 @@ public sealed class DrainTests : BrokerTest
     }
 
     [Fact]
+    public async Task Requests_that_were_posted_are_waited_for_with_their_completions_and_new_ones_are_refused()
+    {
+        using BrokerClient client = BrokerClient.Connect(Server.SocketPath, "test");
+        ClientDevice gpu = client.OpenDevice("gpu0"), nic = client.OpenDevice("rdma0");
+        using ClientBuffer buffer = gpu.Allocate("x", Size);
+        using ClientRegion region = nic.Register(
+            buffer, 0, Size, ClientRegionAccess.LocalWrite | ClientRegionAccess.RemoteWrite);
+        using ClientQueuePair one = nic.CreateQueuePair(), two = nic.CreateQueuePair();
+        one.Connect(two.Local);
+        two.Connect(one.Local);
+        ClientPiece piece = new(0, Size / 2, region.Key), other = new(Size / 2, Size / 2, region.Key);
+        one.Post(new ClientWorkRequest(ClientWorkOpcode.Send, 1), piece); // nobody receives it yet
+        Assert.Equal(1, Server.Running);
+        Task<bool> drained = Server.DrainAsync(s_patience);
+
+        ClientWorkRequest write = new(ClientWorkOpcode.Write, 2, 0, region.Key);
+        Assert.Equal(Errno.ESHUTDOWN, Assert.Throws<BrokerException>(() => one.Post(write, piece)).Errno);
+        Assert.Empty(one.TakeCompletions(TimeSpan.Zero));
+        two.PostReceive(3, other);
+        ClientCompletion received = Assert.Single(two.TakeCompletions(s_patience));
+        Assert.Equal((3UL, ClientWorkStatus.Success), (received.Id, received.Status));
+        Assert.False(drained.IsCompleted); // the sender has not heard of it
+        ClientCompletion sent = Assert.Single(one.TakeCompletions(s_patience));
+        Assert.Equal((1UL, ClientWorkStatus.Success), (sent.Id, sent.Status));
+        Assert.True(await drained);
+        Assert.Equal(0, Server.Running);
+    }
+
+    [Fact]
+    public async Task A_program_that_dies_with_what_it_posted_holds_up_nobody()
+    {
+        ForeignProgram program = await StartAsync();
+        int nic = await program.OkAsync("open rdma0");
+        int buffer = await program.OkAsync($"allocate 1 {Size} 0");
+        string key = (await program.AskAsync($"register {nic} {buffer} {Size}")).Split(' ')[2];
+        await program.OkAsync($"pair {nic}");
+        await program.OkAsync($"pair {nic}");
+        await program.OkAsync("join");
+        await program.OkAsync($"write 0 0 {key} {key} {Size / 2}"); // whose completion it never takes
+        Task<bool> drained = Server.DrainAsync(s_patience);
+        Assert.False(drained.IsCompleted);
+        program.Kill();
+        Assert.True(await drained);
+    }
+
+    [Fact]
     public async Task A_host_waits_no_longer_than_it_may()
     {
         ForeignProgram worker = await StartAsync();

@@ -101,6 +101,12 @@ public sealed class QueuePair : Numbered
     public uint OldestUnansweredPsn => Requester.OldestUnansweredPsn;
 
     /// <summary>
+    /// How many requests were posted to the send queue and have not completed, started or not; of an RC queue pair, 0
+    /// for one that nobody answers. Readable from any thread, a moment old.
+    /// </summary>
+    public int UncompletedSends => Reliable?.UncompletedCount ?? 0;
+
+    /// <summary>
     /// For tests of what runs over it: the request with that PSN ends the queue pair with NAK 0x63, once. Port token
     /// held by the caller.
     /// </summary>
