@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.PeerMemory;
+using Wayleave.Core.Reservations;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Nvme;
 using Wayleave.Host.Configuration;
@@ -63,6 +64,8 @@ public sealed class NvmeHandle : IObjectDevice, IDisposable
                     .ThrowIfFailed($"offer the memory buffer of {Name}");
                 pool!.Publish(true);
                 Lender = new PeerPoolLender(host, fabric, pool);
+                LentClearing clearing = Lender.Clearing;
+                clearing.WorkAvailable = () => ThreadPool.QueueUserWorkItem(static c => c.Drive(), clearing, false);
             }
 
             Driver = new NvmeDriver(host, fabric, Controller, _queues.Memory);
@@ -103,8 +106,11 @@ public sealed class NvmeHandle : IObjectDevice, IDisposable
     public bool CanStore(StorageKind storage) => storage == StorageKind.Revocable;
 
     /// <inheritdoc/>
-    /// <remarks>A resource with a handle of the controller memory buffer, which is the host's.</remarks>
-    public Task<ObjectMemory> TakeAsync(ObjectRequest request, string operation, CancellationToken cancellation)
+    /// <remarks>
+    /// A resource with a handle of the controller memory buffer, which is the host's; clear on return.
+    /// </remarks>
+    public async Task<ObjectMemory> TakeAsync(
+        ObjectRequest request, string operation, CancellationToken cancellation)
     {
         ArgumentNullException.ThrowIfNull(request);
         if (Lender is not { } lender || Function.PeerDevice is not { } device)
@@ -113,10 +119,11 @@ public sealed class NvmeHandle : IObjectDevice, IDisposable
                 Errno.EOPNOTSUPP, operation, $"{Name} has no memory buffer", "give it memory_buffer_bytes");
         }
 
+        PeerHandle? handle;
         using (_host.Enter())
         {
             Errno errno = PeerResource.TryAdd(
-                _host, device, request.Name, request.SizeBytes, "the host", out PeerHandle? handle);
+                _host, device, request.Name, request.SizeBytes, "the host", out handle);
             if (errno != Errno.Success)
             {
                 string size = ByteSize.ToText((long)(device.Pool?.SizeBytes ?? 0));
@@ -124,10 +131,12 @@ public sealed class NvmeHandle : IObjectDevice, IDisposable
                 throw new WayleaveException(
                     errno, operation, $"{free} of the {size} of its memory buffer are free", "wait, or ask for less");
             }
-
-            return Task.FromResult<ObjectMemory>(
-                new ResourceObjectMemory(handle!.Resource, request.SizeBytes, lender));
         }
+
+        // In time proportional to the size, outside of the lock.
+        Reservation reservation = handle!.Resource.Buffer.Reservation;
+        await reservation.WaitAsync(_host, ReservationUsage.Kernel).ConfigureAwait(false);
+        return new ResourceObjectMemory(handle.Resource, request.SizeBytes, lender);
     }
 
     /// <summary>Waits until commands can be sent.</summary>

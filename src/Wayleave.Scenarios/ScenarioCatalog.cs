@@ -16,6 +16,7 @@ public static class ScenarioCatalog
         TakeBackScenarios.DuringMove,
         TakeBackScenarios.LateDrain,
         TakeBackScenarios.ForcedFence,
+        LendAgainstClear.Scenario,
         RdmaScenarios.WriteUnderMoves,
         RdmaScenarios.WriteAgainstTakeBack,
         SignalingScenarios.Path,

@@ -23,11 +23,15 @@ public sealed class PeerPoolLender : IPeerMemoryOwner
         ArgumentNullException.ThrowIfNull(pool);
         (_host, _fabric, _pool) = (host, fabric, pool);
         Quarantine = new Quarantine(host);
+        Clearing = new LentClearing(host, fabric);
         pool.Device.SetMemoryOwner(this);
     }
 
     /// <summary>Memory that was taken back and may still be in use.</summary>
     public Quarantine Quarantine { get; }
+
+    /// <summary>Clears what is lent, before anybody uses it. The edge may give it a thread.</summary>
+    public LentClearing Clearing { get; internal init; }
 
     /// <summary>Physical addresses of what was lent; afterwards where it was.</summary>
     public static DmaAddressList AddressesOf(SharedBuffer buffer)
@@ -45,7 +49,10 @@ public sealed class PeerPoolLender : IPeerMemoryOwner
     bool IPeerMemoryOwner.Allocates(PciBar bar) => false;
 
     /// <inheritdoc/>
-    /// <remarks>The bytes are cleared before this returns, in time proportional to the size.</remarks>
+    /// <remarks>
+    /// The bytes are cleared by <see cref="Clearing"/>, outside of the host lock. <see cref="Errno.EFAULT"/> where
+    /// nothing is behind the BAR.
+    /// </remarks>
     public Errno TryLend(string name, ulong sizeBytes, out SharedBuffer? buffer)
     {
         buffer = null;
@@ -56,18 +63,23 @@ public sealed class PeerPoolLender : IPeerMemoryOwner
         }
 
         Loan loan = new(this, allocation!);
-        errno = PeerPool.Clear(new DmaPort(_fabric.Processor), allocation!.Range);
+        ExportInfo info = new(loan, name, allocation!.Range.LengthBytes);
+        errno = SharedBuffer.TryExport(_host, info, out SharedBuffer? made);
         if (errno == Errno.Success)
         {
-            errno = SharedBuffer.TryExport(_host, new ExportInfo(loan, name, allocation.Range.LengthBytes), out buffer);
+            errno = Clearing.TryBegin(made!, allocation.Range);
         }
 
         if (errno != Errno.Success)
         {
+            loan.IsNothing = true;
+            made?.Release();
             _pool.Free(allocation);
+            return errno;
         }
 
-        return errno;
+        buffer = made;
+        return Errno.Success;
     }
 
     /// <inheritdoc/>
@@ -85,6 +97,7 @@ public sealed class PeerPoolLender : IPeerMemoryOwner
         policy = policy.RequiredGrade < RetirementGrade.Drained
             ? policy with { RequiredGrade = RetirementGrade.Drained }
             : policy;
+        Clearing.Cancel(buffer);
         RevokeOperation operation = RevokeOperation.Start(buffer, policy);
         loan.Removal = operation;
         if (WaitsForProof)
@@ -111,6 +124,9 @@ public sealed class PeerPoolLender : IPeerMemoryOwner
         public PeerAllocation Allocation { get; } = allocation;
 
         public RevokeOperation? Removal { get; set; }
+
+        /// <summary>It was never lent: there is nothing to take back.</summary>
+        public bool IsNothing { get; set; }
 
         public string Name => $"{_provider.Owner.Name} {Allocation.Holder}";
 
@@ -148,7 +164,12 @@ public sealed class PeerPoolLender : IPeerMemoryOwner
         public void Unmap(Attachment attachment, DmaAddressList addresses) =>
             _provider.Unmap(lender._fabric, attachment.Device, addresses);
 
-        public void Release(SharedBuffer buffer) =>
-            lender.TakeBack(buffer, new RevokePolicy { Reason = "released" });
+        public void Release(SharedBuffer buffer)
+        {
+            if (!IsNothing)
+            {
+                lender.TakeBack(buffer, new RevokePolicy { Reason = "released" });
+            }
+        }
     }
 }
