@@ -207,7 +207,7 @@ public sealed class QueueEngine : IStoppableEngine, IDrivenEngine
 
         foreach (UserQueue queue in _queues.OfType<UserQueue>())
         {
-            queue.Lose();
+            queue.Lose(Errno.EIO);
             HandleLeft(queue.Process);
         }
     }

@@ -79,6 +79,13 @@ public sealed class UserQueue : EngineQueue
         }
     }
 
+    /// <summary>It takes nothing more, and says why. Host lock held.</summary>
+    internal void Lose(Errno errno)
+    {
+        Error = errno;
+        Lose();
+    }
+
     /// <summary>The fault was served, or the page cannot be had.</summary>
     internal void EndFault(Errno errno)
     {
@@ -86,7 +93,7 @@ public sealed class UserQueue : EngineQueue
         if (errno != Errno.Success && !IsLost)
         {
             host.Trace("compute.user_queue_lost", Name, (long)errno, (long)Done);
-            Lose();
+            Lose(errno);
         }
 
         Interlocked.Exchange(ref _isFaulting, 0);
@@ -175,8 +182,7 @@ public sealed class UserQueue : EngineQueue
             else if (errno is not (Errno.Success or Errno.EAGAIN))
             {
                 queue.Process.Device.Host.Trace("compute.user_queue_lost", queue.Name, (long)errno, (long)_done);
-                queue.Error = errno;
-                queue.Lose();
+                queue.Lose(errno);
             }
         }
 

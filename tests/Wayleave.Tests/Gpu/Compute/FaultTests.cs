@@ -122,7 +122,7 @@ public sealed class FaultTests
 
         Serve();
 
-        Assert.True(queue.IsLost);
+        Assert.Equal((true, Errno.EFAULT), (queue.IsLost, queue.Error));
         Assert.Equal(Errno.Success, other.Fence!.Error);
     }
 
@@ -133,7 +133,7 @@ public sealed class FaultTests
         Open(GpuUserMemory.Fault);
         UserQueue queue = StartQueue(Fill(7, 4));
         Serve();
-        Assert.True(queue.IsLost);
+        Assert.Equal((true, Errno.EPERM), (queue.IsLost, queue.Error));
     }
 
     [Fact]
