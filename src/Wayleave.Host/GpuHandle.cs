@@ -297,6 +297,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
         ComputeQuantumBlocks = config.Compute.QuantumBlocks,
         ComputeTimeout = config.Compute.HangLimit,
         ComputeStopGrace = config.Compute.StopGrace,
+        ReachesPrivatePages = config.Compute.PrivatePages == PrivatePagePolicy.Direct,
     };
 
     // On a thread of the pool: it may have to reclaim, and fences wait for the engine's own.

@@ -9,7 +9,9 @@ namespace Wayleave.Host.Compute;
 /// <param name="Address">Where it is mapped, where a page table decides; 0 otherwise.</param>
 /// <param name="SizeBytes">What commands reach of it.</param>
 /// <param name="Access">How.</param>
-/// <param name="Target">The object; null for the context's own results and memory.</param>
-/// <param name="Memory">Where its own memory is in its address space; null for a buffer.</param>
+/// <param name="Target">The object; null for the context's own results and memory, and for what others have.</param>
+/// <param name="Memory">
+/// Where its own memory is in its address space; null for a buffer, and for memory of another context.
+/// </param>
 public sealed record ContextBuffer(
     uint Handle, ulong Address, ulong SizeBytes, GpuAccess Access, DeviceObject? Target, AddressRange? Memory = null);

@@ -47,7 +47,7 @@ public sealed class MemoryService
         using (_host.Enter())
         {
             context.ThrowIfEnded(operation);
-            errno = OpenLocked(context, range);
+            errno = OpenLocked(context, context.Memory!.Space, range);
             if (errno == Errno.Success)
             {
                 return context.Buffers[^1];
@@ -87,7 +87,7 @@ public sealed class MemoryService
                 using (_host.Enter())
                 {
                     context.ThrowIfEnded(operation);
-                    OpenLocked(context, range).ThrowIfFailed(operation);
+                    OpenLocked(context, context.Memory!.Space, range).ThrowIfFailed(operation);
                     context.Watched.Add(watched);
                     watched.Start(reason => _endClient(context, reason));
                     return context.Buffers[^1];
@@ -147,16 +147,55 @@ public sealed class MemoryService
         return TakeOverAsync(context, region);
     }
 
+    /// <summary>
+    /// Makes a client's own memory, which it has by one GPU, a part of its address space on another: both mirror one
+    /// address space, as the drivers of two GPUs do with a process's. A page that has migrated to the first comes home
+    /// when the second wants it, or is reached in VRAM (<see cref="Configuration.ComputeConfig.PrivatePages"/>). The
+    /// memory stays the first context's: when that closes the handle, or ends, the other finds nothing there any more.
+    /// </summary>
+    /// <param name="context">Whose GPU is to reach it.</param>
+    /// <param name="owner">Whose memory it is; of the same client.</param>
+    /// <param name="handle">By which that one has it.</param>
+    /// <returns>Ends by its close in <paramref name="context"/>; no region of a NIC is over it there.</returns>
+    /// <exception cref="WayleaveException">
+    /// ENOENT: the owner has no such handle. EINVAL: it is an object, or the context is the owner. EPERM: the contexts
+    /// are of two clients. EMFILE: too many buffers. EOPNOTSUPP: the GPU cannot fault.
+    /// </exception>
+    public ContextBuffer Share(ComputeContext context, ComputeContext owner, uint handle)
+    {
+        ArgumentNullException.ThrowIfNull(context);
+        ArgumentNullException.ThrowIfNull(owner);
+        string operation = $"share handle {handle} of {owner} with {context}";
+        using (_host.Enter())
+        {
+            context.ThrowIfEnded(operation);
+            owner.ThrowIfEnded(operation);
+            if (context.Client?.ProcessId != owner.Client?.ProcessId)
+            {
+                throw new WayleaveException(Errno.EPERM, operation, "they are of two clients");
+            }
+
+            ContextBuffer shared = ContextRanges.BufferOf(owner, handle, operation);
+            if (ReferenceEquals(context, owner) || shared.Memory is not { } range)
+            {
+                string reason = ReferenceEquals(context, owner)
+                    ? "it has the memory already"
+                    : "it is no memory of the client's own; objects are opened by name";
+                throw new WayleaveException(Errno.EINVAL, operation, reason);
+            }
+
+            CheckCount(context, operation);
+            OpenLocked(context, owner.Memory!.Space, range, isOwn: false).ThrowIfFailed(operation);
+            return context.Buffers[^1];
+        }
+    }
+
     private ContextMemory MemoryOf(ComputeContext context, string operation)
     {
         using (_host.Enter())
         {
             context.ThrowIfEnded(operation);
-            if (context.Buffers.Count >= ComputeContext.BuffersMax)
-            {
-                throw new WayleaveException(Errno.EMFILE, operation, "too many buffers are open", "close some");
-            }
-
+            CheckCount(context, operation);
             return context.Memory ??= new ContextMemory(
                 _host,
                 context.Gpu.UserMemory,
@@ -165,11 +204,19 @@ public sealed class MemoryService
         }
     }
 
-    private static Errno OpenLocked(ComputeContext context, AddressRange range)
+    private static void CheckCount(ComputeContext context, string operation)
+    {
+        if (context.Buffers.Count >= ComputeContext.BuffersMax)
+        {
+            throw new WayleaveException(Errno.EMFILE, operation, "too many buffers are open", "close some");
+        }
+    }
+
+    private static Errno OpenLocked(ComputeContext context, AddressSpace space, AddressRange range, bool isOwn = true)
     {
         const GpuAccess Access = GpuAccess.ReadWrite;
         Errno errno = context.Process.TryOpenUserPointer(
-            context.Memory!.Space, range, Access, out uint handle, context.Gpu.Compute.UserMemory);
+            space, range, Access, out uint handle, context.Gpu.Compute.UserMemory);
         ulong address = 0;
         if (errno == Errno.Success && context.Gpu.Compute.Mode == GpuCommandMode.Paged)
         {
@@ -183,7 +230,8 @@ public sealed class MemoryService
 
         if (errno == Errno.Success)
         {
-            context.Add(new ContextBuffer(handle, address, range.LengthBytes, Access, Target: null, range));
+            AddressRange? memory = isOwn ? range : null;
+            context.Add(new ContextBuffer(handle, address, range.LengthBytes, Access, Target: null, memory));
             context.Process.Eviction.Refresh();
         }
 

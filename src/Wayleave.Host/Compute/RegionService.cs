@@ -350,6 +350,15 @@ public sealed class RegionService
         ContextRegionKind kind = request.Kind;
         bool isForOwn = kind is ContextRegionKind.Pinned or ContextRegionKind.OnDemand or ContextRegionKind.Implicit;
         bool isForObjects = kind is not (ContextRegionKind.OnDemand or ContextRegionKind.Implicit);
+        if (buffer is { Target: null, Memory: null })
+        {
+            throw new WayleaveException(
+                Errno.EINVAL,
+                operation,
+                "the memory is another context's, or a program's of the broker",
+                "register it where it is from");
+        }
+
         if (buffer.Target is null ? !isForOwn : !isForObjects)
         {
             throw new WayleaveException(

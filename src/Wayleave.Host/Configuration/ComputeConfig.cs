@@ -48,6 +48,12 @@ public sealed record ComputeConfig
     public long UserVramBytes { get; init; }
 
     /// <summary>
+    /// How rings that fault get at pages of a client that are in another GPU's memory. Only with
+    /// <see cref="GpuUserMemory.Fault"/>: in all other ways pages come home.
+    /// </summary>
+    public PrivatePagePolicy PrivatePages { get; init; }
+
+    /// <summary>
     /// What of its own memory one client may have pinned at a time (<c>RLIMIT_MEMLOCK</c>), by pinned regions and by a
     /// GPU that pins what it uses; 0 forbids it. Null: no limit but the pages that there are.
     /// </summary>
@@ -73,6 +79,13 @@ public sealed record ComputeConfig
             problems.Add(new ConfigProblem(
                 path + ".user_vram_bytes",
                 "pages migrate when rings fault on them: \"user_memory\" must be \"fault\""));
+        }
+
+        if (PrivatePages == PrivatePagePolicy.Direct && UserMemory != GpuUserMemory.Fault)
+        {
+            problems.Add(new ConfigProblem(
+                path + ".private_pages",
+                "only rings that fault reach pages of another GPU: \"user_memory\" must be \"fault\""));
         }
 
         if (PinnedBytesPerClientMax is < 0)

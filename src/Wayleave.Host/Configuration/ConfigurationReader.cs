@@ -62,6 +62,7 @@ internal sealed class ConfigurationReader(
             Add($"gpus[{i}].compute.user_memory", ToWord(config.Gpus[i].Compute.UserMemory));
             Add($"gpus[{i}].compute.user_memory_bytes", ByteSize.ToText(config.Gpus[i].Compute.UserMemoryBytes));
             Add($"gpus[{i}].compute.user_vram_bytes", ByteSize.ToText(config.Gpus[i].Compute.UserVramBytes));
+            Add($"gpus[{i}].compute.private_pages", ToWord(config.Gpus[i].Compute.PrivatePages));
             Add(
                 $"gpus[{i}].compute.pinned_bytes_per_client_max",
                 config.Gpus[i].Compute.PinnedBytesPerClientMax is { } pinned ? ByteSize.ToText(pinned) : "none");
@@ -190,6 +191,7 @@ internal sealed class ConfigurationReader(
             "user_memory",
             "user_memory_bytes",
             "user_vram_bytes",
+            "private_pages",
             "pinned_bytes_per_client_max");
         return new ComputeConfig
         {
@@ -202,6 +204,7 @@ internal sealed class ConfigurationReader(
             UserMemory = ReadWord<GpuUserMemory>(compute, path, "user_memory") ?? defaults.UserMemory,
             UserMemoryBytes = ReadSize(compute, path, "user_memory_bytes") ?? defaults.UserMemoryBytes,
             UserVramBytes = ReadSize(compute, path, "user_vram_bytes") ?? defaults.UserVramBytes,
+            PrivatePages = ReadWord<PrivatePagePolicy>(compute, path, "private_pages") ?? defaults.PrivatePages,
             PinnedBytesPerClientMax = ReadSize(compute, path, "pinned_bytes_per_client_max"),
         };
     }

@@ -114,6 +114,20 @@ public sealed record TakeOverMemoryDocument
     public required int Memory { get; init; }
 }
 
+/// <summary>
+/// <c>POST /v1/contexts/{id}/memory/shared</c>: memory that the client has by another GPU comes into reach of this one;
+/// answered by <see cref="BufferHandleDocument"/>.
+/// </summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+public sealed record ShareMemoryDocument
+{
+    /// <summary>The context that has it, of the same client.</summary>
+    public required ulong Context { get; init; }
+
+    /// <summary>By which that one has it.</summary>
+    public required uint Handle { get; init; }
+}
+
 /// <summary>Memory that commands may use.</summary>
 public sealed record BufferHandleDocument
 {

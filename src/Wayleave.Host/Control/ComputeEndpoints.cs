@@ -15,6 +15,7 @@ namespace Wayleave.Host.Control;
 // DELETE /v1/contexts/ID/buffers/HANDLE              ContextDocument
 // POST   /v1/contexts/ID/memory                      AllocateMemoryDocument -> BufferHandleDocument
 // POST   /v1/contexts/ID/memory/watched              TakeOverMemoryDocument -> BufferHandleDocument
+// POST   /v1/contexts/ID/memory/shared               ShareMemoryDocument -> BufferHandleDocument
 // POST   /v1/contexts/ID/queues                      CreateQueueDocument -> QueueDocument
 // GET    /v1/contexts/ID/queues/QUEUE                QueueDocument
 // POST   /v1/contexts/ID/queues/QUEUE/doorbell       DoorbellDocument -> QueueDocument
@@ -39,6 +40,7 @@ internal sealed class ComputeEndpoints(WayleaveHost host, ControlListenerOptions
         routes.MapDelete("/v1/contexts/{id}/buffers/{handle}", CloseBufferAsync);
         routes.MapPost("/v1/contexts/{id}/memory", AllocateAsync);
         routes.MapPost("/v1/contexts/{id}/memory/watched", TakeOverAsync);
+        routes.MapPost("/v1/contexts/{id}/memory/shared", ShareAsync);
         routes.MapPost("/v1/contexts/{id}/queues", CreateQueueAsync);
         routes.MapGet("/v1/contexts/{id}/queues/{queue}", GetQueueAsync);
         routes.MapPost("/v1/contexts/{id}/queues/{queue}/doorbell", RingDoorbellAsync);
@@ -149,6 +151,15 @@ internal sealed class ComputeEndpoints(WayleaveHost host, ControlListenerOptions
         ContextBuffer made = await host.Compute.Memory
             .TakeOverAsync(context, new AddressRange(take.Va, take.SizeBytes), (take.Events, take.Memory))
             .ConfigureAwait(false);
+        await ControlRequest.WriteAsync(http, BufferHandleDocument.From(made), Json.BufferHandleDocument)
+            .ConfigureAwait(false);
+    }
+
+    private async Task ShareAsync(HttpContext http)
+    {
+        ComputeContext context = Find(http);
+        ShareMemoryDocument share = await ControlRequest.ReadAsync(http, Json.ShareMemoryDocument).ConfigureAwait(false);
+        ContextBuffer made = host.Compute.Memory.Share(context, host.Compute.Find(share.Context), share.Handle);
         await ControlRequest.WriteAsync(http, BufferHandleDocument.From(made), Json.BufferHandleDocument)
             .ConfigureAwait(false);
     }

@@ -109,6 +109,7 @@ namespace Wayleave.Host.Control;
 [JsonSerializable(typeof(BufferHandleDocument))]
 [JsonSerializable(typeof(AllocateMemoryDocument))]
 [JsonSerializable(typeof(TakeOverMemoryDocument))]
+[JsonSerializable(typeof(ShareMemoryDocument))]
 [JsonSerializable(typeof(CreateQueueDocument))]
 [JsonSerializable(typeof(QueueDocument))]
 [JsonSerializable(typeof(DoorbellDocument))]

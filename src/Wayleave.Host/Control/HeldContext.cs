@@ -91,6 +91,27 @@ public sealed class HeldContext : HeldGrant<ContextEventDocument>
             cancellation);
     }
 
+    /// <summary>
+    /// Lets this GPU reach memory that the same client has by another one. It stays the other's: when that closes it or
+    /// ends, commands here find nothing (EFAULT).
+    /// </summary>
+    /// <exception cref="WayleaveException">
+    /// ENOENT: the other has no such handle. EINVAL: it is no memory of the client's own. EPERM: the other is another
+    /// client's. EOPNOTSUPP: this GPU cannot fault.
+    /// </exception>
+    public Task<BufferHandleDocument> ShareAsync(
+        HeldContext owner, uint handle, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(owner);
+        return _channel.PostAsync(
+            $"share memory with {Context.Gpu}",
+            Path("memory/shared"),
+            Json.BufferHandleDocument,
+            ControlChannel.ToContent(
+                new ShareMemoryDocument { Context = owner.Context.Id, Handle = handle }, Json.ShareMemoryDocument),
+            cancellation);
+    }
+
     /// <summary>Makes a queue.</summary>
     /// <exception cref="WayleaveException">EMFILE: the GPU has as many as it may.</exception>
     public Task<QueueDocument> CreateQueueAsync(CreateQueueDocument create, CancellationToken cancellation = default) =>

@@ -23,7 +23,8 @@ public sealed class GpuCommandTests : EndToEndTest
         """;
 
     private const string Keys = "mode, queues_max, queue_slots, quantum_blocks, hang_limit_ms, stop_grace_ms, "
-        + "user_memory, user_memory_bytes, user_vram_bytes, pinned_bytes_per_client_max";
+        + "user_memory, user_memory_bytes, user_vram_bytes, private_pages, "
+        + "pinned_bytes_per_client_max";
 
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
