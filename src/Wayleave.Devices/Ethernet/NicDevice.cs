@@ -82,7 +82,10 @@ public sealed class NicDevice
         ArgumentNullException.ThrowIfNull(request);
         Port.AssertHeld();
         binding = null;
-        BindOutcome outcome = CheckRequest(buffer, request);
+        ForgetReleased();
+        BindOutcome outcome = _isRemoved || !Port.IsUp
+            ? BindOutcome.Refused(Errno.ENODEV, $"{Name} is {(_isRemoved ? "gone" : "down")}")
+            : BindRules.CheckRequest(Port, buffer, request);
         if (outcome.Errno != Errno.Success)
         {
             return outcome;
@@ -93,7 +96,7 @@ public sealed class NicDevice
         PeerRoute route;
         using (Host.Enter())
         {
-            outcome = CheckRoute(request);
+            outcome = BindRules.CheckRoute(Function, request);
             if (outcome.Errno != Errno.Success)
             {
                 return outcome;
@@ -106,8 +109,8 @@ public sealed class NicDevice
                 return outcome;
             }
 
-            outcome = CheckSegments(memory, out route);
-            outcome = outcome.Errno == Errno.Success ? CheckQueues(request) : outcome;
+            outcome = BindRules.CheckSegments(Port, memory, out route);
+            outcome = outcome.Errno == Errno.Success ? BindRules.CheckQueues(Port, request) : outcome;
             if (outcome.Errno != Errno.Success)
             {
                 memory.UnbindLocked(ticket);
@@ -174,7 +177,7 @@ public sealed class NicDevice
             return BindOutcome.Refused(Errno.ENODEV, $"{Name} is {(_isRemoved ? "gone" : "down")}");
         }
 
-        if (buffer.SizeBytes % NicOptions.PageBytes != 0 || !IsBindable(request.Kind))
+        if (buffer.SizeBytes % NicOptions.PageBytes != 0 || !BindRules.IsBindable(request.Kind))
         {
             return BindOutcome.Refused(Errno.EINVAL, $"{buffer.Name} has {buffer.SizeBytes} bytes, not whole pages");
         }
@@ -182,7 +185,7 @@ public sealed class NicDevice
         uint id = NextId();
         using (Host.Enter())
         {
-            BindOutcome outcome = CheckRoute(request);
+            BindOutcome outcome = BindRules.CheckRoute(Function, request);
             if (outcome.Errno != Errno.Success)
             {
                 return outcome;
@@ -389,8 +392,6 @@ public sealed class NicDevice
     /// <summary>Forgets bindings of which nothing is left.</summary>
     public void ForgetReleased() => Port.BindingList.RemoveAll(b => b.State == BindingState.Released);
 
-    private static bool IsBindable(ImporterKind kind) => kind is ImporterKind.Static or ImporterKind.PinnedRevocable;
-
     private BoundMemory NewMemory(string name, uint id, ImporterKind kind, string? holder) =>
         new(Host, name, id, kind, holder, Options.Defences, HandleRevoked);
 
@@ -402,120 +403,6 @@ public sealed class NicDevice
         {
             Host.Defer(waker);
         }
-    }
-
-    private BindOutcome CheckRequest(SharedBuffer buffer, BindRequest request)
-    {
-        ForgetReleased();
-        if (_isRemoved || !Port.IsUp)
-        {
-            return BindOutcome.Refused(Errno.ENODEV, $"{Name} is {(_isRemoved ? "gone" : "down")}");
-        }
-
-        foreach (int queue in request.Queues)
-        {
-            if (queue < 0 || queue >= Port.Queues.Count)
-            {
-                return BindOutcome.Refused(
-                    Errno.EINVAL, $"{Name} has queues 0 to {Port.Queues.Count - 1}, and no queue {queue}");
-            }
-        }
-
-        if (request.Queues.Count == 0)
-        {
-            return BindOutcome.Refused(Errno.EOPNOTSUPP, "no queue was named");
-        }
-
-        bool isSane = IsBindable(request.Kind)
-            && request.ChunkBytes >= NicOptions.PageBytes
-            && BitOperations.IsPow2(request.ChunkBytes)
-            && request.LinearBelowBytes >= 0
-            && buffer.SizeBytes % (ulong)request.ChunkBytes == 0
-            && buffer.SizeBytes / (ulong)request.ChunkBytes <= int.MaxValue / 2;
-        return isSane
-            ? BindOutcome.Bound
-            : BindOutcome.Refused(
-                Errno.EINVAL,
-                $"{buffer.Name} has {buffer.SizeBytes} bytes, which cannot be chunks of {request.ChunkBytes} bytes");
-    }
-
-    // A static importer takes no peer addresses, as in Linux: its exporter decides what to show it instead.
-    private BindOutcome CheckRoute(BindRequest request)
-    {
-        if (request.Provider is not { } provider || request.Kind == ImporterKind.Static)
-        {
-            return BindOutcome.Bound;
-        }
-
-        if (provider.PeerDevice is not { } peer)
-        {
-            return BindOutcome.Refused(Errno.EREMOTEIO, $"{provider.Name} offers no memory to other devices");
-        }
-
-        PeerVerdict verdict = peer.VerdictFor(Function);
-        return verdict.IsSupported ? BindOutcome.Bound : BindOutcome.Refused(Errno.EREMOTEIO, verdict.Refusal);
-    }
-
-    private BindOutcome CheckSegments(BoundMemory memory, out PeerRoute route)
-    {
-        ReadOnlySpan<DeviceRange> entries = memory.Attachment!.Addresses!.Entries;
-        route = PeerRoute.HostMemory;
-        foreach (DeviceRange entry in entries)
-        {
-            if (entry.LengthBytes % NicOptions.PageBytes != 0)
-            {
-                return BindOutcome.Refused(
-                    Errno.EINVAL, $"a part of the memory has {entry.LengthBytes} bytes, not whole pages");
-            }
-        }
-
-        return Port.Dma.TryRoute(entries[0].Start, out route)
-            ? BindOutcome.Bound
-            : BindOutcome.Refused(Errno.EREMOTEIO, $"nothing answers {Name} at {entries[0].Start}");
-    }
-
-    // netif_mp_open_rxq, for each queue.
-    private BindOutcome CheckQueues(BindRequest request)
-    {
-        for (int i = 0; i < request.Queues.Count; i++)
-        {
-            int index = request.Queues[i];
-            RxQueue queue = Port.Queues[index];
-            if (Port.Split.Mode != HeaderSplitMode.On)
-            {
-                return BindOutcome.Refused(Errno.EINVAL, "tcp-data-split is not on (ethtool -G NIC tcp-data-split on)");
-            }
-
-            if (Port.Split.ThresholdBytes != 0)
-            {
-                return BindOutcome.Refused(
-                    Errno.EINVAL, $"hds-thresh is {Port.Split.ThresholdBytes} and has to be 0");
-            }
-
-            if (Port.Program is not null)
-            {
-                return BindOutcome.Refused(Errno.EEXIST, "a program looks at every frame, payload included");
-            }
-
-            if (queue.Binding is { } other || request.Queues.Take(i).Contains(index))
-            {
-                return BindOutcome.Refused(Errno.EEXIST, $"queue {index} is bound to {queue.Binding?.Name ?? "this"}");
-            }
-
-            if (queue.Reader is not null)
-            {
-                return BindOutcome.Refused(Errno.EBUSY, $"somebody reads the frames of queue {index}");
-            }
-
-            if (!request.AllowsRss && Port.Steering.IsInRss(index))
-            {
-                return BindOutcome.Refused(
-                    Errno.EINVAL,
-                    $"RSS spreads flows over queue {index}: take it out of the table (ethtool -X), or allow it");
-            }
-        }
-
-        return BindOutcome.Bound;
     }
 
     // Cyclic, never 0, and none that is in use.
