@@ -1,4 +1,3 @@
-using System.Numerics;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Checking;
@@ -26,10 +25,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
     public const int VramBar = 0;
 
     private readonly GpuOptions _options;
-    private readonly List<(DeviceRange Range, Memory<byte> Bytes)> _bytes = []; // what the BAR shows
-    private readonly BlockAllocator _vram;
-    private readonly BlockAllocator _hidden; // what the BAR does not show
-    private readonly BlockAllocator _system;
+    private readonly GpuStorage _storage;
     private readonly LinkedList<GpuBuffer> _byUse = new(); // least recently used first
     private readonly List<MoveOperation> _moves = []; // those under way
     private long _evictions;
@@ -60,40 +56,8 @@ public sealed class GpuDevice : IPeerMemoryOwner
         options.Validate();
         (Host, Function, _options) = (host, function, options);
         Fabric = fabric;
-        ulong vramBytes = vram.Aggregate(0UL, (sum, m) => sum + (ulong)m.Length);
         fabric.Plug(function);
-        PciBar memory = function.Bars[VramBar]
-            ?? fabric.AddBar(
-                function,
-                VramBar,
-                PciBarKind.Memory,
-                options.VisibleBytes ?? BitOperations.RoundUpToPowerOf2(vramBytes));
-        ulong offset = 0;
-        List<DeviceRange> bar = [];
-        List<DeviceRange> hidden = [];
-        foreach (Memory<byte> window in vram)
-        {
-            ulong left = memory.Range.LengthBytes - Math.Min(memory.Range.LengthBytes, offset);
-            int visible = (int)Math.Min((ulong)window.Length, left);
-            if (visible > 0)
-            {
-                bar.Add(fabric.AddWindow(window[..visible], memory, offset).Range);
-                _bytes.Add((bar[^1], window[..visible]));
-            }
-
-            if (visible < window.Length)
-            {
-                hidden.Add(fabric.AddPrivateWindow(window[visible..], function).Range);
-            }
-
-            offset += (ulong)window.Length;
-        }
-
-        DeviceRange[] pool = [.. systemMemory.Select(m => fabric.AddWindow(m, owner: null).Range)];
-        SystemWindows = pool;
-        _vram = new BlockAllocator($"{function.Name} vram", bar, options.GranularityBytes, Errno.ENOSPC);
-        _hidden = new BlockAllocator($"{function.Name} hidden vram", hidden, options.GranularityBytes, Errno.ENOSPC);
-        _system = new BlockAllocator($"{function.Name} system memory", pool, options.GranularityBytes, Errno.ENOMEM);
+        _storage = new GpuStorage(fabric, function, options, vram, systemMemory);
         CopyEngine = new CopyEngine(host, new DmaPort(function, isPermanent: true), options);
         HangDetector hangs = new(host, options.ComputeTimeout, options.ComputeStopGrace);
         QueueEngine make(GpuEngineKind kind) =>
@@ -139,7 +103,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
     /// <summary>
     /// Addresses of the system memory that evicted buffers may take, a range for each of its windows.
     /// </summary>
-    public IReadOnlyList<DeviceRange> SystemWindows { get; }
+    public IReadOnlyList<DeviceRange> SystemWindows => _storage.SystemWindows;
 
     /// <summary>
     /// Where pages of processes migrate to that its queues fault on; null while they stay where they are. Set by
@@ -148,27 +112,10 @@ public sealed class GpuDevice : IPeerMemoryOwner
     public GpuProcessMemory? ProcessMemory { get; internal set; }
 
     /// <summary>The allocator of a domain, for looking at.</summary>
-    public BlockAllocator Memory(GpuDomain domain) => domain switch
-    {
-        GpuDomain.Vram => _vram,
-        GpuDomain.HiddenVram => _hidden,
-        _ => _system,
-    };
+    public BlockAllocator Memory(GpuDomain domain) => _storage.Memory(domain);
 
-    public GpuStats Stats => new()
+    public GpuStats Stats => _storage.Count(new GpuStats
     {
-        VramTotalBytes = _vram.TotalBytes,
-        VramFreeBytes = _vram.FreeBytes,
-        VramUsedBytes = _vram.UsedBytes,
-        VramQuarantinedBytes = _vram.QuarantinedBytes,
-        HiddenVramTotalBytes = _hidden.TotalBytes,
-        HiddenVramFreeBytes = _hidden.FreeBytes,
-        HiddenVramUsedBytes = _hidden.UsedBytes,
-        HiddenVramQuarantinedBytes = _hidden.QuarantinedBytes,
-        SystemTotalBytes = _system.TotalBytes,
-        SystemFreeBytes = _system.FreeBytes,
-        SystemUsedBytes = _system.UsedBytes,
-        SystemQuarantinedBytes = _system.QuarantinedBytes,
         Buffers = _byUse.Count,
         Moves = _evictions + _restores,
         Evictions = _evictions,
@@ -176,7 +123,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
         MovedBytes = _movedBytes,
         ClearedBytes = _clearedBytes,
         CopyJobs = CopyEngine.QueuedCount,
-    };
+    });
 
     /// <summary>
     /// Makes a buffer. Its bytes are zero once its KERNEL fence has signalled, for which every importer waits.
@@ -202,14 +149,8 @@ public sealed class GpuDevice : IPeerMemoryOwner
             return CopyEngine.Refusal;
         }
 
-        Errno errno =
-            Memory(info.Domain).TryAllocate(info.SizeBytes, info.AlignmentBytes, info.Name, out MemoryBlock[] blocks);
-        if (errno != Errno.Success)
-        {
-            return errno;
-        }
-
-        errno = TryPlace(info.Domain, blocks, info.SizeBytes, out GpuPlacement? placement);
+        Errno errno = _storage.TryPlace(
+            info.Domain, info.SizeBytes, info.AlignmentBytes, info.Name, out GpuPlacement? placement);
         if (errno != Errno.Success)
         {
             return errno;
@@ -262,13 +203,14 @@ public sealed class GpuDevice : IPeerMemoryOwner
         List<MoveOperation> pending = [.. _moves.Where(m => m.Target == GpuDomain.System)];
         evictions = pending;
         ulong size = sizeBytes + ((0 - sizeBytes) & ((ulong)_options.GranularityBytes - 1));
-        if (size <= _vram.FreeBytes)
+        ulong free = Memory(GpuDomain.Vram).FreeBytes;
+        if (size <= free)
         {
             evictions = [];
             return Errno.Success;
         }
 
-        ulong coming = _vram.FreeBytes;
+        ulong coming = free;
         foreach (MoveOperation move in pending)
         {
             coming += move.Buffer.Placement.StorageBytes;
@@ -295,7 +237,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
             return Errno.ENOSPC;
         }
 
-        if (victimBytes > _system.FreeBytes)
+        if (victimBytes > Memory(GpuDomain.System).FreeBytes)
         {
             return Errno.ENOMEM;
         }
@@ -341,18 +283,18 @@ public sealed class GpuDevice : IPeerMemoryOwner
 
         // The old place of a move that is under way is not part of this: its copy's end gives it back.
         GpuPlacement placement = buffer.Placement;
-        SetQuarantined(placement);
+        _storage.SetQuarantined(placement);
         if (_options.WaitsForProof)
         {
             buffer.Held = Quarantine.Hold(operation, NameOf(buffer, placement), placement.StorageBytes, () =>
             {
-                GiveBack(placement);
+                _storage.GiveBack(placement);
                 buffer.Shared.Release(); // the last attachment lets go of it, if there is one
             });
         }
         else
         {
-            GiveBack(placement);
+            _storage.GiveBack(placement);
         }
 
         return operation;
@@ -400,21 +342,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
     internal bool ReachesPrivatePages => _options.ReachesPrivatePages;
 
     /// <summary>The bytes behind addresses of the BAR. False unless they are in one window of it.</summary>
-    internal bool TryFindBytes(DeviceRange range, out Memory<byte> bytes)
-    {
-        foreach ((DeviceRange window, Memory<byte> all) in _bytes)
-        {
-            ulong offset = range.Start.Value - window.Start.Value;
-            if (range.Start.Value >= window.Start.Value && offset + range.LengthBytes <= window.LengthBytes)
-            {
-                bytes = all.Slice((int)offset, (int)range.LengthBytes);
-                return true;
-            }
-        }
-
-        bytes = default;
-        return false;
-    }
+    internal bool TryFindBytes(DeviceRange range, out Memory<byte> bytes) => _storage.TryFindBytes(range, out bytes);
 
     internal Compute.MirrorDefences MirrorDefences => _options.MirrorDefences;
 
@@ -444,13 +372,8 @@ public sealed class GpuDevice : IPeerMemoryOwner
         }
     }
 
-    internal Errno TryPlace(GpuBuffer buffer, GpuDomain domain, out GpuPlacement? placement)
-    {
-        placement = null;
-        Errno errno = Memory(domain).TryAllocate(
-            buffer.SizeBytes, buffer.AlignmentBytes, buffer.Shared.Name, out MemoryBlock[] blocks);
-        return errno == Errno.Success ? TryPlace(domain, blocks, buffer.SizeBytes, out placement) : errno;
-    }
+    internal Errno TryPlace(GpuBuffer buffer, GpuDomain domain, out GpuPlacement? placement) =>
+        _storage.TryPlace(domain, buffer.SizeBytes, buffer.AlignmentBytes, buffer.Shared.Name, out placement);
 
     /// <summary>
     /// Gives the old place of a move back once the work behind all <paramref name="fences"/> has ended; until then it
@@ -458,19 +381,20 @@ public sealed class GpuDevice : IPeerMemoryOwner
     /// </summary>
     internal void GiveBackAfter(GpuBuffer buffer, IReadOnlyList<Fence> fences, GpuPlacement placement)
     {
-        SetQuarantined(placement);
+        _storage.SetQuarantined(placement);
         if (_options.WaitsForProof)
         {
-            Quarantine.Hold(fences, NameOf(buffer, placement), placement.StorageBytes, () => GiveBack(placement));
+            Quarantine.Hold(
+                fences, NameOf(buffer, placement), placement.StorageBytes, () => _storage.GiveBack(placement));
         }
         else
         {
-            GiveBack(placement);
+            _storage.GiveBack(placement);
         }
     }
 
     /// <summary>Gives back a place that no buffer was moved to.</summary>
-    internal void GiveBackUnused(GpuPlacement placement) => GiveBack(placement);
+    internal void GiveBackUnused(GpuPlacement placement) => _storage.GiveBack(placement);
 
     /// <summary>
     /// Somebody may reach the old place of a move by pages that the edge cannot take out: it is lost.
@@ -478,7 +402,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
     internal void KeepForGood(GpuBuffer buffer, GpuPlacement placement, Errno errno)
     {
         Host.Trace("gpu.place_lost", NameOf(buffer, placement), (long)placement.StorageBytes, (long)errno);
-        SetQuarantined(placement);
+        _storage.SetQuarantined(placement);
     }
 
     internal void HandleMoveEnded(MoveOperation move)
@@ -536,41 +460,5 @@ public sealed class GpuDevice : IPeerMemoryOwner
         CopyEngine.TrySubmit(job);
         reservation.AddFence(ticket, job.Fence, ReservationUsage.Kernel);
         reservation.Unlock(ticket);
-    }
-
-    private void SetQuarantined(GpuPlacement placement)
-    {
-        foreach (MemoryBlock block in placement.Blocks)
-        {
-            if (block.State == BlockState.Used)
-            {
-                Memory(placement.Domain).Quarantine(block);
-            }
-        }
-    }
-
-    // The engine needs addresses of its own: below an IOMMU they are others than those of the storage.
-    private Errno TryPlace(GpuDomain domain, MemoryBlock[] blocks, ulong sizeBytes, out GpuPlacement? placement)
-    {
-        placement = new GpuPlacement(domain, blocks, sizeBytes);
-        Errno errno = Fabric.TryMap(Function, placement.Addresses, out DmaAddressList? local);
-        if (errno != Errno.Success)
-        {
-            GiveBack(placement);
-            placement = null;
-            return errno;
-        }
-
-        placement.LocalAddresses = local!;
-        return Errno.Success;
-    }
-
-    private void GiveBack(GpuPlacement placement)
-    {
-        Fabric.Unmap(Function, placement.LocalAddresses);
-        foreach (MemoryBlock block in placement.Blocks)
-        {
-            Memory(placement.Domain).Free(block);
-        }
     }
 }
