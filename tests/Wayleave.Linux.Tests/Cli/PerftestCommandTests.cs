@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
@@ -14,8 +13,6 @@ namespace Wayleave.Linux.Tests.Cli;
 /// </summary>
 public class PerftestCommandTests
 {
-    private static int s_nextAddress;
-
     public static TheoryData<string, string> Runs
     {
         get
@@ -306,14 +303,8 @@ public class PerftestCommandTests
         return await serving;
     }
 
-    private static (string Server, string Client) NextAddresses()
-    {
-        // Two test runs on one machine must not meet.
-        int number = Interlocked.Increment(ref s_nextAddress);
-        string prefix = string.Create(
-            CultureInfo.InvariantCulture, $"127.{100 + Environment.ProcessId % 100}.{number}");
-        return (prefix + ".1", prefix + ".2");
-    }
+    private static (string Server, string Client) NextAddresses() =>
+        (Loopback.NextAddress(), Loopback.NextAddress());
 
     private static JsonElement Parse(string json) => JsonDocument.Parse(json).RootElement;
 

@@ -9,10 +9,10 @@ public class RpingCommandTests
     [Fact]
     public async Task ROCE_77_Two_of_ours_ping_each_other_with_65535_bytes()
     {
-        // The loopback has addresses enough; 4791 is taken once on each.
-        Task<Outcome> server = await Serve("--address", "127.79.1.1", "--verbose");
+        string address = Loopback.NextAddress();
+        Task<Outcome> server = await Serve("--address", address, "--verbose");
         Outcome client = await Run(
-            "rping", "--client", "127.79.1.1", "--address", "127.79.1.2", "--count", "100", "--size", "65535");
+            "rping", "--client", address, "--address", Loopback.NextAddress(), "--count", "100", "--size", "65535");
         Assert.Equal((0, ""), (client.ExitCode, client.Error));
         Assert.Equal("100 pings of 65535 bytes, all as they were sent\n", client.Output);
         Outcome served = await server;
@@ -24,13 +24,15 @@ public class RpingCommandTests
     [Fact]
     public async Task ROCE_70_A_client_that_finds_nobody_listening_says_so()
     {
-        Task<Outcome> server = await Serve("--address", "127.79.2.1", "--port", "7175");
+        string address = Loopback.NextAddress();
+        Task<Outcome> server = await Serve("--address", address, "--port", "7175");
         Outcome refused = await Run(
-            "rping", "--client", "127.79.2.1", "--address", "127.79.2.2", "--port", "7176");
+            "rping", "--client", address, "--address", Loopback.NextAddress(), "--port", "7176");
         Assert.Equal(1, refused.ExitCode);
         Assert.Contains("the peer says no: InvalidServiceId", refused.Error, StringComparison.Ordinal);
         Outcome client = await Run(
-            "rping", "--client", "127.79.2.1", "--address", "127.79.2.3", "--port", "7175", "--count", "1", "--json");
+            "rping", "--client", address, "--address", Loopback.NextAddress(), "--port", "7175", "--count", "1",
+            "--json");
         Assert.StartsWith(
             """{"schema":"wayleave.rping.v1","pings":1,"size_bytes":64,""", client.Output, StringComparison.Ordinal);
         Assert.Equal("1 ping served\n", (await server).Output);
@@ -39,11 +41,12 @@ public class RpingCommandTests
     [Fact]
     public async Task A_client_that_nobody_answers_gives_up_when_its_patience_is_over()
     {
+        string address = Loopback.NextAddress();
         Outcome silent = await Run(
-            "rping", "--client", "127.79.5.1", "--address", "127.79.5.2", "--patience", "300ms");
+            "rping", "--client", address, "--address", Loopback.NextAddress(), "--patience", "300ms");
         Assert.Equal((1, ""), (silent.ExitCode, silent.Output));
         Assert.Equal(
-            "wayleave: connect to 127.79.5.1:7174: nobody answers for 300 ms; start a server there, and let UDP port "
+            $"wayleave: connect to {address}:7174: nobody answers for 300 ms; start a server there, and let UDP port "
             + "4791 through\n",
             silent.Error);
     }
@@ -55,16 +58,17 @@ public class RpingCommandTests
         string capture = Path.Combine(Path.GetTempPath(), $"wayleave-rping-{Guid.NewGuid():N}.pcap");
         try
         {
-            Task<Outcome> server = await Serve("--address", "127.79.6.1");
+            string address = Loopback.NextAddress(), own = Loopback.NextAddress();
+            Task<Outcome> server = await Serve("--address", address);
             Outcome client = await Run(
-                "rping", "--client", "127.79.6.1", "--address", "127.79.6.2", "--count", "2", "--pcap", capture);
+                "rping", "--client", address, "--address", own, "--count", "2", "--pcap", capture);
             Assert.Equal((0, "", 0), (client.ExitCode, client.Error, (await server).ExitCode));
             Outcome check = await Run("roce", "check", capture, "--json");
             Assert.Equal(0, check.ExitCode);
             Assert.Contains("RC_READ_REQUEST", check.Output, StringComparison.OrdinalIgnoreCase);
-            Assert.Contains("127.79.6.1", check.Output, StringComparison.Ordinal);
+            Assert.Contains(address, check.Output, StringComparison.Ordinal);
             Outcome refused = await Run(
-                "rping", "--client", "127.79.6.1", "--address", "127.79.6.2", "--pcap", "/proc/nowhere/p");
+                "rping", "--client", address, "--address", own, "--pcap", "/proc/nowhere/p");
             Assert.StartsWith("wayleave: write /proc/nowhere/p: ", refused.Error, StringComparison.Ordinal);
         }
         finally

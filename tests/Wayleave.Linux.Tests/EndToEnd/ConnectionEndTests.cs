@@ -16,13 +16,14 @@ public class ConnectionEndTests
     [Fact]
     public async Task Nobody_waits_for_a_NIC_that_stopped()
     {
-        WayleaveHost server = await StartAsync("127.79.3.1");
-        WayleaveHost client = await StartAsync("127.79.3.2");
+        string address = Loopback.NextAddress();
+        WayleaveHost server = await StartAsync(address);
+        WayleaveHost client = await StartAsync(Loopback.NextAddress());
         RdmaListener listener = server.Nics[0].Connections.Listen(7174);
         Task<RdmaConnectionRequest> accepting = listener.AcceptAsync(TestContext.Current.CancellationToken).AsTask();
         Rping rping = await Rping.OpenAsync(client, client.Nics[0]);
         Task<RdmaConnection> connecting = client.Nics[0].Connections.ConnectAsync(
-            new IPEndPoint(IPAddress.Parse("127.79.3.1"), 7174),
+            new IPEndPoint(IPAddress.Parse(address), 7174),
             rping.Pair,
             Rping.Parameters,
             TestContext.Current.CancellationToken);
@@ -37,19 +38,20 @@ public class ConnectionEndTests
     [Fact]
     public async Task Who_is_refused_hears_why_and_what_the_application_said()
     {
-        await using WayleaveHost server = await StartAsync("127.79.7.1");
-        await using WayleaveHost client = await StartAsync("127.79.7.2");
+        string address = Loopback.NextAddress();
+        await using WayleaveHost server = await StartAsync(address);
+        await using WayleaveHost client = await StartAsync(Loopback.NextAddress());
         using RdmaListener listener = server.Nics[0].Connections.Listen(7174);
         byte[] said = [.. Enumerable.Range(1, CmNotice.RejectPrivateDataMax).Select(i => (byte)i)];
         Task<RdmaConnectionRequest> accepting = listener.AcceptAsync(TestContext.Current.CancellationToken).AsTask();
-        Task<ConnectionRefusedException> refused = ConnectAsync(client, "127.79.7.1", 7174);
+        Task<ConnectionRefusedException> refused = ConnectAsync(client, address, 7174);
         RdmaConnectionRequest request = await accepting;
         Assert.Throws<ArgumentOutOfRangeException>(() => request.Reject(new byte[said.Length + 1]));
         request.Reject(said);
         ConnectionRefusedException answer = await refused;
         Assert.Equal((Errno.ECONNREFUSED, CmRejectReason.ConsumerDefined), (answer.Errno, answer.Refusal));
         Assert.Equal(said, answer.PrivateData.ToArray());
-        answer = await ConnectAsync(client, "127.79.7.1", 7175);
+        answer = await ConnectAsync(client, address, 7175);
         Assert.Equal(CmRejectReason.InvalidServiceId, answer.Refusal);
     }
 

@@ -26,7 +26,6 @@ public abstract class EndToEndTest : IDisposable
     protected static readonly TimeSpan FaultLimit = TimeSpan.FromSeconds(10);
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
-    private static int s_addresses;
 
     private readonly List<CliProcess> _processes = [];
     private readonly List<ControlClient> _clients = [];
@@ -52,12 +51,8 @@ public abstract class EndToEndTest : IDisposable
 
     protected string InFolder(string name) => Path.Combine(Root, name);
 
-    /// <summary>An address that no other test, and likely no other process, uses.</summary>
-    protected static IPAddress NextAddress()
-    {
-        int n = Interlocked.Increment(ref s_addresses);
-        return new IPAddress([127, (byte)(64 + Environment.ProcessId % 128), (byte)(n / 250), (byte)(2 + n % 250)]);
-    }
+    /// <summary>An address that no other test uses.</summary>
+    protected static IPAddress NextAddress() => IPAddress.Parse(Loopback.NextAddress());
 
     /// <summary>Starts the program.</summary>
     protected CliProcess Start(params string[] arguments)

@@ -6,8 +6,6 @@ namespace Wayleave.Linux.Tests.Ibverbs;
 /// <summary>UCX and libfabric of Debian over our library.</summary>
 public class CommunicationLibraryTests
 {
-    private static int s_nextAddress;
-
     [Theory]
     [InlineData("dgram", "verbs")]
     [InlineData("rdm", "verbs;ofi_rxd")]
@@ -82,9 +80,7 @@ public class CommunicationLibraryTests
 
     private static (string Server, string Client, string Port) Pair()
     {
-        int pair = Interlocked.Increment(ref s_nextAddress);
-        int port = 40_000 + Environment.ProcessId % 10_000 + pair;
-        return (
-            $"wl0@127.0.57.{2 * pair}", $"wl0@127.0.57.{2 * pair + 1}", port.ToString(CultureInfo.InvariantCulture));
+        string port = Loopback.NextPort().ToString(CultureInfo.InvariantCulture);
+        return ($"wl0@{Loopback.NextAddress()}", $"wl0@{Loopback.NextAddress()}", port);
     }
 }

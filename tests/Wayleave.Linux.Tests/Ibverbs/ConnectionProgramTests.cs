@@ -1,4 +1,3 @@
-using System.Globalization;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.Ibverbs;
@@ -6,13 +5,12 @@ namespace Wayleave.Linux.Tests.Ibverbs;
 /// <summary>Programs of librdmacm: Debian's, and one of ours that uses what those do not.</summary>
 public class ConnectionProgramTests
 {
-    private static int s_nextPort;
-
     [Theory]
-    [InlineData("127.0.57.1")]
+    [InlineData("IPv4")]
     [InlineData("::1")]
-    public void Own_queue_pairs_endpoints_and_datagrams_connect_and_the_rest_is_refused_by_its_errno(string address)
+    public void Own_queue_pairs_endpoints_and_datagrams_connect_and_the_rest_is_refused_by_its_errno(string where)
     {
+        string address = where == "IPv4" ? Loopback.NextAddress() : where;
         string program = VerbsPrograms.Compile("Connections.c");
         VerbsRun run = VerbsPrograms.RunOn($"wl0@{address}", program, address);
         File.Delete(program);
@@ -26,9 +24,7 @@ public class ConnectionProgramTests
     public void Both_sides_of_a_program_of_rdmacm_utils_end_well(
         string program, string serverOption, string clientOption, params string[] arguments)
     {
-        int pair = 10 + (2 * Interlocked.Increment(ref s_nextPort));
-        string server = string.Create(CultureInfo.InvariantCulture, $"127.0.57.{pair}");
-        string client = string.Create(CultureInfo.InvariantCulture, $"127.0.57.{pair + 1}");
+        string server = Loopback.NextAddress(), client = Loopback.NextAddress();
         using StartedProgram waiting = VerbsPrograms.StartOn(
             $"wl0@{server}", program, [serverOption, server, .. arguments]);
         VerbsPrograms.AwaitPort(server, waiting);
@@ -41,7 +37,8 @@ public class ConnectionProgramTests
     [Fact]
     public void Multicast_is_refused_in_words()
     {
-        VerbsRun run = VerbsPrograms.RunOn("wl0@127.0.57.2", "mckey", "-m", "239.1.1.1", "-s", "-b", "127.0.57.2");
+        string address = Loopback.NextAddress();
+        VerbsRun run = VerbsPrograms.RunOn($"wl0@{address}", "mckey", "-m", "239.1.1.1", "-s", "-b", address);
         Assert.NotEqual(0, run.Exit);
         Assert.Contains("Operation not supported", run.Errors, StringComparison.Ordinal);
     }
@@ -54,9 +51,7 @@ public class ConnectionProgramTests
     [InlineData("ib_send_lat", "-n", "20", "-c", "UD")]
     public void Perftest_connects_by_rdma_cm(string program, params string[] arguments)
     {
-        int pair = 60 + (2 * Interlocked.Increment(ref s_nextPort));
-        string server = string.Create(CultureInfo.InvariantCulture, $"127.0.57.{pair}");
-        string client = string.Create(CultureInfo.InvariantCulture, $"127.0.57.{pair + 1}");
+        string server = Loopback.NextAddress(), client = Loopback.NextAddress();
         string[] all = [.. arguments, "-R", "-p", "19875"];
         using StartedProgram waiting = VerbsPrograms.StartOn($"wl0@{server}", program, all);
         VerbsPrograms.AwaitPort(server, waiting);

@@ -12,7 +12,6 @@ public class DropInTests
 {
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(120);
     private static readonly string[] s_sockets = ["/proc/net/tcp", "/proc/net/tcp6"];
-    private static int s_nextAddress;
 
     [Fact]
     public void Devices_are_those_of_the_variable()
@@ -34,12 +33,13 @@ public class DropInTests
     [Fact]
     public void A_device_is_described_while_another_program_has_its_address()
     {
+        string address = Loopback.NextAddress();
         using System.Net.Sockets.UdpClient owner = new(new System.Net.IPEndPoint(
-            System.Net.IPAddress.Parse("127.0.60.2"), 4791));
-        Result result = Run("wl0@127.0.60.2", "ibv_devinfo", "-v");
+            System.Net.IPAddress.Parse(address), 4791));
+        Result result = Run($"wl0@{address}", "ibv_devinfo", "-v");
         Assert.Equal(0, result.Exit);
         Assert.Contains("PORT_ACTIVE", result.Output, StringComparison.Ordinal);
-        Assert.Contains("::ffff:127.0.60.2, RoCE v2", result.Output, StringComparison.Ordinal);
+        Assert.Contains($"::ffff:{address}, RoCE v2", result.Output, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -90,10 +90,11 @@ public class DropInTests
     {
         for (int i = 0; i < 3; i++)
         {
-            string server = $"127.0.63.{2 * i + 1}";
+            string server = Loopback.NextAddress();
             Task<Result> waiting = Task.Run(() => Run($"wl0@{server}", "rping", "-s", "-a", server, "-C", "3", "-v"));
             AwaitPort(server, waiting);
-            Result client = Run($"wl0@127.0.63.{2 * i + 2}", "rping", "-c", "-a", server, "-C", "3", "-v");
+            Result client = Run(
+                $"wl0@{Loopback.NextAddress()}", "rping", "-c", "-a", server, "-C", "3", "-v");
             Result served = await waiting;
             Assert.True(served.Exit == 0 && client.Exit == 0, $"{served}\n{client}");
             Assert.Contains("ping data: rdma-ping-2:", client.Output, StringComparison.Ordinal);
@@ -103,13 +104,13 @@ public class DropInTests
     [Fact]
     public async Task A_connection_that_nobody_listens_for_is_refused()
     {
-        const string Host = "127.0.63.100";
-        Task<Result> waiting = Task.Run(() => Run($"wl0@{Host}", "rping", "-s", "-a", Host, "-p", "7175", "-C", "1"));
-        AwaitPort(Host, waiting);
-        Result refused = Run("wl0@127.0.63.101", "rping", "-c", "-a", Host, "-p", "7176", "-C", "1");
+        string host = Loopback.NextAddress(), device = $"wl0@{Loopback.NextAddress()}";
+        Task<Result> waiting = Task.Run(() => Run($"wl0@{host}", "rping", "-s", "-a", host, "-p", "7175", "-C", "1"));
+        AwaitPort(host, waiting);
+        Result refused = Run(device, "rping", "-c", "-a", host, "-p", "7176", "-C", "1");
         Assert.NotEqual(0, refused.Exit);
         Assert.Contains("RDMA_CM_EVENT_REJECTED", refused.Errors + refused.Output, StringComparison.Ordinal);
-        Assert.Equal(0, Run("wl0@127.0.63.101", "rping", "-c", "-a", Host, "-p", "7175", "-C", "1").Exit);
+        Assert.Equal(0, Run(device, "rping", "-c", "-a", host, "-p", "7175", "-C", "1").Exit);
         Assert.Equal(0, (await waiting).Exit);
     }
 
@@ -118,7 +119,7 @@ public class DropInTests
     {
         string file = Compile(File.ReadAllText(Path.Combine(
             Root(), "tests", "Wayleave.Linux.Tests", "Ibverbs", "BadInput.c")));
-        Result result = Run("wl0@127.0.62.100", file);
+        Result result = Run($"wl0@{Loopback.NextAddress()}", file);
         File.Delete(file);
         Assert.True(result.Exit == 0, result.ToString());
     }
@@ -132,7 +133,7 @@ public class DropInTests
     {
         string file = Compile(File.ReadAllText(Path.Combine(
             Root(), "tests", "Wayleave.Linux.Tests", "Ibverbs", "FuzzVerbs.c")));
-        Result result = Run($"wl0@127.0.56.{2 * seed[0] - 96},wl1@127.0.56.{2 * seed[0] - 95}", file, seed, "2");
+        Result result = Run($"wl0@{Loopback.NextAddress()},wl1@{Loopback.NextAddress()}", file, seed, "2");
         File.Delete(file);
         Assert.True(result.Exit == 0, result.ToString());
     }
@@ -182,21 +183,18 @@ public class DropInTests
 
     internal static (Result Server, Result Client) RunPair(string program, string portOption, string[] arguments)
     {
-        int pair = Interlocked.Increment(ref s_nextAddress);
-        string port = (20_000 + Environment.ProcessId % 20_000 + pair).ToString(CultureInfo.InvariantCulture);
-        string[] all = [.. arguments, portOption, port];
-        Task<Result> server = Task.Run(() => Run($"wl0@127.0.61.{2 * pair}", program, all));
-        AwaitListener(int.Parse(port, CultureInfo.InvariantCulture), server);
-        Result client = Run($"wl0@127.0.61.{2 * pair + 1}", program, [.. all, "127.0.0.1"]);
+        int port = Loopback.NextPort();
+        string[] all = [.. arguments, portOption, port.ToString(CultureInfo.InvariantCulture)];
+        Task<Result> server = Task.Run(() => Run($"wl0@{Loopback.NextAddress()}", program, all));
+        AwaitListener(port, server);
+        Result client = Run($"wl0@{Loopback.NextAddress()}", program, [.. all, "127.0.0.1"]);
         return (server.Result, client);
     }
 
-    // The port is bound by the listener: a row of /proc/net/udp is the address as a little-endian number.
+    // The port is bound by the listener.
     internal static void AwaitPort(string address, Task server)
     {
-        byte[] bytes = System.Net.IPAddress.Parse(address).GetAddressBytes();
-        string row = string.Create(
-            CultureInfo.InvariantCulture, $" {bytes[3]:X2}{bytes[2]:X2}{bytes[1]:X2}{bytes[0]:X2}:{4791:X4} ");
+        string row = VerbsPrograms.RowOf(address);
         Assert.True(SpinWait.SpinUntil(
             () => server.IsCompleted
                 || File.ReadLines("/proc/net/udp").Any(l => l.Contains(row, StringComparison.Ordinal)),

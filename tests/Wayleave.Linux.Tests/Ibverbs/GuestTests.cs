@@ -15,7 +15,7 @@ public class GuestTests
             "gcc", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", file,
             Path.Combine(VerbsPrograms.Sources(), "Signals.c"), "-ldl");
         Assert.True(made.Exit == 0, made.ToString());
-        VerbsRun run = VerbsPrograms.RunOn("wl0@127.0.57.200", file);
+        VerbsRun run = VerbsPrograms.RunOn($"wl0@{Loopback.NextAddress()}", file);
         File.Delete(file);
         Assert.True(run.Exit == 0, run.ToString());
     }
@@ -24,7 +24,7 @@ public class GuestTests
     public void Who_waits_for_an_event_waits_in_C_and_can_be_cancelled_interrupted_and_woken()
     {
         string program = VerbsPrograms.Compile("Blocking.c");
-        VerbsRun run = VerbsPrograms.RunOn("wl0@127.0.57.203", program);
+        VerbsRun run = VerbsPrograms.RunOn($"wl0@{Loopback.NextAddress()}", program);
         File.Delete(program);
         Assert.True(run.Exit == 0, run.ToString());
     }
@@ -43,7 +43,7 @@ public class GuestTests
     private static void RunHundred(string program)
     {
         Assert.SkipUnless(program != "rping" || File.Exists("/usr/bin/rping"), "no rping");
-        VerbsRun run = VerbsPrograms.RunOn("", Path.Combine(VerbsPrograms.Sources(), "hundred.sh"), program);
+        VerbsRun run = VerbsPrograms.RunOn("", Path.Combine(VerbsPrograms.Sources(), "hundred.sh"), program, Loopback.NextBlock());
         Assert.True(run.Exit == 0, run.ToString());
     }
 
@@ -60,17 +60,18 @@ public class GuestTests
 
         const UnixFileMode Everybody = UnixFileMode.OtherRead | UnixFileMode.OtherExecute;
         File.SetUnixFileMode(folder, File.GetUnixFileMode(folder) | Everybody);
-        const string Script = """
+        string server = Loopback.NextAddress();
+        string script = $"""
             export LD_LIBRARY_PATH=$0
             cd /
-            WAYLEAVE_DEVICES=wl0@127.0.57.201 rping -s -a 127.0.57.201 -C 3 & server=$!
-            until grep -q ' C939007F:12B7 ' /proc/net/udp; do kill -0 $server || exit 9; done
-            WAYLEAVE_DEVICES=wl0@127.0.57.202 rping -c -a 127.0.57.201 -C 3 -v || exit 8
+            WAYLEAVE_DEVICES=wl0@{server} rping -s -a {server} -C 3 & server=$!
+            until grep -q '{VerbsPrograms.RowOf(server)}' /proc/net/udp; do kill -0 $server || exit 9; done
+            WAYLEAVE_DEVICES=wl0@{Loopback.NextAddress()} rping -c -a {server} -C 3 -v || exit 8
             wait $server
             """;
         VerbsRun run = VerbsPrograms.Run(
             "setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs",
-            "sh", "-c", Script, folder);
+            "sh", "-c", script, folder);
         Directory.Delete(folder, recursive: true);
         Assert.True(run.Exit == 0, run.ToString());
         Assert.Contains("ping data: rdma-ping-2:", run.Output, StringComparison.Ordinal);

@@ -15,8 +15,6 @@ internal sealed class ImportProgram : IDisposable
     public const int RemoteAccessError = 10; // IBV_WC_REM_ACCESS_ERR, of NAK 0x62
     public const int Endless = 7; // rnr_retry
 
-    private static int s_address = 211;
-
     private readonly string _file = VerbsPrograms.Compile("Import.c");
     private readonly StartedProgram _started;
     private readonly MessageSocket _socket;
@@ -38,7 +36,7 @@ internal sealed class ImportProgram : IDisposable
         params ReadOnlySpan<(string Name, string Value)> environment)
     {
         using Socket listener = MessageSocket.Listen(meeting, 1);
-        string address = $"wl0@127.0.57.{Interlocked.Increment(ref s_address)}";
+        string address = $"wl0@{Loopback.NextAddress()}";
         _started = new StartedProgram(
             _file, [meeting], VerbsPrograms.Library(), address,
             [("WAYLEAVE_BROKER", broker), .. environment]);

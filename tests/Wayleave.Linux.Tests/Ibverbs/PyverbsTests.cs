@@ -13,7 +13,6 @@ public sealed partial class PyverbsTests : IDisposable
 {
     private const string Python = "/usr/bin/python3"; // the one that the package is for
     private const string Suite = "/usr/share/doc/rdma-core/tests";
-    private static int s_nextAddress;
 
     private readonly string _folder = Path.Combine(Path.GetTempPath(), $"wayleave-{Guid.NewGuid():n}");
 
@@ -49,9 +48,8 @@ public sealed partial class PyverbsTests : IDisposable
     public void A_module_of_pyverbs_passes_or_skips(string module)
     {
         CopySuite();
-        int address = Interlocked.Increment(ref s_nextAddress);
         VerbsRun result = VerbsPrograms.Run(
-            VerbsPrograms.Wayleave(), "run", "--devices", $"wl0@127.0.59.{address}", "--",
+            VerbsPrograms.Wayleave(), "run", "--devices", $"wl0@{Loopback.NextAddress()}", "--",
             Python, "-X", "faulthandler", Path.Combine(_folder, "run_tests.py"), "-v", $"tests.{module}");
         Assert.True(result.Exit == 0, result.ToString());
         int ran = int.Parse(Ran().Match(result.Errors).Groups[1].ValueSpan, null);

@@ -15,17 +15,17 @@ public class RunOptionTests
     public void A_run_is_captured_traced_and_reported_under_faults()
     {
         string pcap = Path.GetTempFileName(), trace = Path.GetTempFileName();
-        string port = Port(1);
+        string port = NextPort(), device = $"wl0@{Loopback.NextAddress()}";
         using StartedProgram server = VerbsPrograms.StartOn(
-            "wl0@127.0.58.1", "ib_write_bw", "-n", "100", "-s", "65536", "-p", port);
+            $"wl0@{Loopback.NextAddress()}", "ib_write_bw", "-n", "100", "-s", "65536", "-p", port);
         AwaitListener(port, server);
         VerbsRun client = VerbsPrograms.Run(
-            VerbsPrograms.Wayleave(), "run", "--devices", "wl0@127.0.58.2", "--faults", "loss=2%,seed=3",
+            VerbsPrograms.Wayleave(), "run", "--devices", device, "--faults", "loss=2%,seed=3",
             "--pcap", pcap, "--trace", trace, "--report", "--",
             "ib_write_bw", "-n", "100", "-s", "65536", "-p", port, "127.0.0.1");
         VerbsRun served = server.Wait();
         Assert.True(client.Exit == 0 && served.Exit == 0, $"{client}\n{served}");
-        Assert.Contains("wl0@127.0.58.2", client.Errors, StringComparison.Ordinal);
+        Assert.Contains(device, client.Errors, StringComparison.Ordinal);
         Assert.True(Number(client.Errors, "retries ") > 0, client.Errors);
         long packets = Number(client.Errors, "sent ");
         Assert.True(packets >= 100 * 16, client.Errors);
@@ -44,13 +44,13 @@ public class RunOptionTests
     [Fact]
     public void A_program_that_is_killed_leaves_its_report_its_capture_and_its_exit_code()
     {
-        string pcap = Path.GetTempFileName();
+        string pcap = Path.GetTempFileName(), address = Loopback.NextAddress();
         using StartedProgram server = VerbsPrograms.Start(
-            VerbsPrograms.Wayleave(), "run", "--devices", "wl0@127.0.58.3", "--report", "--pcap", pcap, "--",
-            "rping", "-s", "-a", "127.0.58.3");
-        VerbsPrograms.AwaitPort("127.0.58.3", server);
+            VerbsPrograms.Wayleave(), "run", "--devices", $"wl0@{address}", "--report", "--pcap", pcap, "--",
+            "rping", "-s", "-a", address);
+        VerbsPrograms.AwaitPort(address, server);
         using StartedProgram client = VerbsPrograms.StartOn(
-            "wl0@127.0.58.4", "rping", "-c", "-a", "127.0.58.3", "-C", "1000000");
+            $"wl0@{Loopback.NextAddress()}", "rping", "-c", "-a", address, "-C", "1000000");
         Assert.True(SpinWait.SpinUntil(
             () => client.HasEnded || new FileInfo(pcap).Length > 10_000, VerbsPrograms.Patience));
         int program = ChildOf(server.Id);
@@ -72,7 +72,7 @@ public class RunOptionTests
         string mark = Path.GetTempFileName();
         string program = $"{trap}; ibv_devinfo >/dev/null; echo ready >{mark}; while :; do sleep 0.1; done";
         using StartedProgram run = VerbsPrograms.Start(
-            cli, "run", "--devices", "wl0@127.0.58.9", "--report", "--", "sh", "-c", program);
+            cli, "run", "--devices", $"wl0@{Loopback.NextAddress()}", "--report", "--", "sh", "-c", program);
         Assert.True(SpinWait.SpinUntil(
             () => run.HasEnded || new FileInfo(mark).Length > 0, VerbsPrograms.Patience));
         VerbsPrograms.Run("kill", run.Id.ToString(CultureInfo.InvariantCulture));
@@ -104,11 +104,12 @@ public class RunOptionTests
     public void A_program_is_disturbed_from_outside_and_left_alone_again()
     {
         string cli = VerbsPrograms.Wayleave();
-        using StartedProgram server = VerbsPrograms.StartOn("wl0@127.0.58.5", "rping", "-s", "-a", "127.0.58.5");
-        VerbsPrograms.AwaitPort("127.0.58.5", server);
+        string address = Loopback.NextAddress(), peer = Loopback.NextAddress();
+        using StartedProgram server = VerbsPrograms.StartOn($"wl0@{address}", "rping", "-s", "-a", address);
+        VerbsPrograms.AwaitPort(address, server);
         using StartedProgram client = VerbsPrograms.StartOn(
-            "wl0@127.0.58.6", "rping", "-c", "-a", "127.0.58.5", "-C", "10000000");
-        VerbsPrograms.AwaitPort("127.0.58.6", client);
+            $"wl0@{peer}", "rping", "-c", "-a", address, "-C", "10000000");
+        VerbsPrograms.AwaitPort(peer, client);
         string id = server.Id.ToString(CultureInfo.InvariantCulture);
         Assert.Contains(id, VerbsPrograms.Run(cli, "fault").Output.Split('\n'));
         Assert.Contains("no faults", Ask("list").Output, StringComparison.Ordinal);
@@ -133,12 +134,13 @@ public class RunOptionTests
     public void A_key_that_is_revoked_from_outside_is_refused_to_the_peer()
     {
         string cli = VerbsPrograms.Wayleave();
-        string port = Port(2);
+        string port = NextPort();
         using StartedProgram server = VerbsPrograms.Start(
-            cli, "run", "--devices", "wl0@127.0.58.7", "--report", "--", "ib_write_bw", "-D", "60", "-p", port);
+            cli, "run", "--devices", $"wl0@{Loopback.NextAddress()}", "--report", "--",
+            "ib_write_bw", "-D", "60", "-p", port);
         AwaitListener(port, server);
         using StartedProgram client = VerbsPrograms.StartOn(
-            "wl0@127.0.58.8", "ib_write_bw", "-D", "60", "-p", port, "127.0.0.1");
+            $"wl0@{Loopback.NextAddress()}", "ib_write_bw", "-D", "60", "-p", port, "127.0.0.1");
         string id = ChildOf(server.Id).ToString(CultureInfo.InvariantCulture);
         string key = "";
         Assert.True(SpinWait.SpinUntil(
@@ -193,9 +195,10 @@ public class RunOptionTests
     [Fact]
     public void Who_has_an_address_already_is_named()
     {
+        string address = Loopback.NextAddress();
         using System.Net.Sockets.UdpClient owner = new(new System.Net.IPEndPoint(
-            System.Net.IPAddress.Parse("127.0.58.20"), 4791));
-        VerbsRun refused = VerbsPrograms.RunOn("wl0@127.0.58.20", "ibv_rc_pingpong", "-g", "0");
+            System.Net.IPAddress.Parse(address), 4791));
+        VerbsRun refused = VerbsPrograms.RunOn($"wl0@{address}", "ibv_rc_pingpong", "-g", "0");
         Assert.NotEqual(0, refused.Exit);
         Assert.Contains(
             string.Create(CultureInfo.InvariantCulture, $"(process {Environment.ProcessId}) has it"),
@@ -209,15 +212,24 @@ public class RunOptionTests
         string cli = VerbsPrograms.Wayleave();
         Assert.SkipUnless(VerbsPrograms.Run("unshare", "-Um", "true").Exit == 0, "no user namespaces here");
         string user = VerbsPrograms.Run("id", "-u").Output;
+        string address = Loopback.NextAddress();
+        byte[] bytes = System.Net.IPAddress.Parse(address).GetAddressBytes();
         VerbsRun run = VerbsPrograms.Run(
-            cli, "run", "--ns", "--devices", "wlx@127.0.58.21", "--", "sh", "-c",
+            cli, "run", "--ns", "--devices", $"wlx@{address}", "--", "sh", "-c",
             "id -u; cat /sys/class/infiniband/wlx/ports/1/gids/0 /sys/class/infiniband/wlx/ports/1/gid_attrs/types/0;"
             + " cat /sys/class/infiniband_verbs/uverbs0/ibdev; test -e /dev/infiniband/uverbs0 && ibv_devices;"
             + " echo gone >/dev/null; ls /sys/class/net >/dev/null; exit 9");
         Assert.True(run.Exit == 9, run.ToString());
         Assert.StartsWith(
-            user + "0000:0000:0000:0000:0000:ffff:7f00:3a15\nRoCE v2\nwlx\n", run.Output, StringComparison.Ordinal);
-        Assert.Contains("02007ffffe003a15", run.Output, StringComparison.Ordinal);
+            string.Create(
+                CultureInfo.InvariantCulture,
+                $"{user}0000:0000:0000:0000:0000:ffff:7f{bytes[1]:x2}:{bytes[2]:x2}{bytes[3]:x2}\nRoCE v2\nwlx\n"),
+            run.Output,
+            StringComparison.Ordinal);
+        Assert.Contains(
+            string.Create(CultureInfo.InvariantCulture, $"02007ffffe{bytes[1]:x2}{bytes[2]:x2}{bytes[3]:x2}"),
+            run.Output,
+            StringComparison.Ordinal);
         Assert.False(File.Exists("/sys/class/infiniband/wlx"));
         Assert.Equal(127, VerbsPrograms.Run(cli, "run", "--ns", "--", "wayleave-no-such-program").Exit);
     }
@@ -262,8 +274,7 @@ public class RunOptionTests
             found.Split(s_blanks, StringSplitOptions.RemoveEmptyEntries)[0], CultureInfo.InvariantCulture);
     }
 
-    private static string Port(int number) =>
-        (24_000 + (Environment.ProcessId % 15_000) + number).ToString(CultureInfo.InvariantCulture);
+    private static string NextPort() => Loopback.NextPort().ToString(CultureInfo.InvariantCulture);
 
     private static void AwaitListener(string port, StartedProgram server)
     {

@@ -62,13 +62,19 @@ internal static class VerbsPrograms
     /// <summary>Until a process has bound the RoCEv2 port of an address.</summary>
     public static void AwaitPort(string address, StartedProgram program)
     {
-        byte[] bytes = System.Net.IPAddress.Parse(address).GetAddressBytes();
-        string row = string.Create(
-            CultureInfo.InvariantCulture, $" {bytes[3]:X2}{bytes[2]:X2}{bytes[1]:X2}{bytes[0]:X2}:{4791:X4} ");
+        string row = RowOf(address);
         Assert.True(SpinWait.SpinUntil(
             () => program.HasEnded
                 || File.ReadLines("/proc/net/udp").Any(l => l.Contains(row, StringComparison.Ordinal)),
             Patience));
+    }
+
+    /// <summary>What <c>/proc/net/udp</c> has of the RoCEv2 port of an IPv4 address, once it is bound.</summary>
+    public static string RowOf(string address)
+    {
+        byte[] bytes = System.Net.IPAddress.Parse(address).GetAddressBytes();
+        return string.Create(
+            CultureInfo.InvariantCulture, $" {bytes[3]:X2}{bytes[2]:X2}{bytes[1]:X2}{bytes[0]:X2}:{4791:X4} ");
     }
 
     private static string Root()

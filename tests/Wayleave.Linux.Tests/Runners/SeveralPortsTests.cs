@@ -145,8 +145,10 @@ public sealed class SeveralPortsTests
     [Fact(Timeout = 120_000)]
     public async Task Connections_by_address_are_made_over_each_port()
     {
-        await using WayleaveHost a = await StartAsync("127.0.61.2", "127.0.61.12", AddressVector.RoceUdpPort);
-        await using WayleaveHost b = await StartAsync("127.0.61.3", "127.0.61.13", AddressVector.RoceUdpPort);
+        string[] listening = [Loopback.NextAddress(), Loopback.NextAddress()];
+        await using WayleaveHost a = await StartAsync(
+            Loopback.NextAddress(), Loopback.NextAddress(), AddressVector.RoceUdpPort);
+        await using WayleaveHost b = await StartAsync(listening[0], listening[1], AddressVector.RoceUdpPort);
         (NicHandle active, NicHandle passive) = (a.Nics[0], b.Nics[0]);
         for (int port = 1; port <= 2; port++)
         {
@@ -156,7 +158,7 @@ public sealed class SeveralPortsTests
             QueuePair other = passive.CreateQueuePair(
                 passive.Device.CreateProtectionDomain(), passive.CreateCompletionQueue(8));
             Task<RdmaConnection> connecting = active.ConnectionsOf(port).ConnectAsync(
-                new IPEndPoint(IPAddress.Parse(port == 1 ? "127.0.61.3" : "127.0.61.13"), 7000),
+                new IPEndPoint(IPAddress.Parse(listening[port - 1]), 7000),
                 one,
                 cancellation: Cancellation);
             RdmaConnectionRequest request = await listener.AcceptAsync(Cancellation);
