@@ -3,8 +3,8 @@
 #:property RestorePackagesWithLockFile=false
 
 // What CI runs after .ci/run has prepared the machine: the steps below in order, each to its end, then the skipped
-// tests with their reasons, then one line that sums the real results: every test, and every step that is not itself a
-// test run.
+// tests with their reasons, then what failed with what it said, then one line that sums the real results: every test,
+// and every step that is not itself a test run.
 
 using System.Diagnostics;
 using System.Text.Json;
@@ -20,8 +20,11 @@ if (Directory.Exists(artifacts))
 
 Directory.CreateDirectory(reports);
 
+// How much of what a failure said is shown at the end.
+const int EvidenceLines = 60;
+
 int passed = 0, failed = 0, skipped = 0;
-List<string> failures = [];
+List<(string What, string Said)> failures = [];
 List<string> skips = [];
 
 // ---- the steps ----
@@ -52,9 +55,13 @@ foreach (string skip in skips)
     Console.WriteLine($"skipped  {skip}");
 }
 
-foreach (string failure in failures)
+foreach ((string what, string said) in failures)
 {
-    Console.WriteLine($"FAILED   {failure}");
+    Console.WriteLine($"FAILED   {what}");
+    if (said.Length != 0)
+    {
+        Console.WriteLine("         " + said.Replace("\n", "\n         "));
+    }
 }
 
 Console.WriteLine($"{passed} passed, {failed} failed, {skipped} skipped");
@@ -75,7 +82,7 @@ void Step(string name, string file, string[] arguments, int expectedExit = 0, Fu
     else
     {
         Console.WriteLine(output);
-        Fail($"{name}: {wrong}");
+        Fail($"{name}: {wrong}", End(output));
     }
 }
 
@@ -118,7 +125,7 @@ void Lab()
     string? report = lines[true].FirstOrDefault();
     if (report is null)
     {
-        Fail($"the lab left no report: exit {exit}");
+        Fail($"the lab left no report: exit {exit}", End(output));
         return;
     }
 
@@ -148,7 +155,7 @@ void Script(string name, string file, string[] arguments)
     else
     {
         Console.WriteLine(output);
-        Fail($"{name}: exit {exit}");
+        Fail($"{name}: exit {exit}", End(output));
     }
 }
 
@@ -156,7 +163,7 @@ void Script(string name, string file, string[] arguments)
 void Tests()
 {
     Environment.SetEnvironmentVariable("WAYLEAVE_TEST_REPORTS", reports);
-    (int exit, _) = Run("dotnet", ["test"], TimeSpan.FromMinutes(45), show: true);
+    (int exit, string output) = Run("dotnet", ["test"], TimeSpan.FromMinutes(45), show: true);
     Environment.SetEnvironmentVariable("WAYLEAVE_TEST_REPORTS", null);
 
     int before = failed, executed = 0;
@@ -167,7 +174,7 @@ void Tests()
         string report = Path.Combine(reports, name + ".json");
         if (!File.Exists(report))
         {
-            Fail($"{name} left no report: it did not run to its end");
+            Fail($"{name} left no report: it did not run to its end", End(output));
             continue;
         }
 
@@ -187,7 +194,7 @@ void Tests()
                     break;
                 default:
                     executed++;
-                    Fail(title);
+                    Fail(title, Evidence(test));
                     break;
             }
         }
@@ -195,12 +202,12 @@ void Tests()
 
     if (executed == 0)
     {
-        Fail("no test was executed");
+        Fail("no test was executed", End(output));
     }
 
     if (exit != 0 && failed == before)
     {
-        Fail($"dotnet test: exit {exit} although no test failed");
+        Fail($"dotnet test: exit {exit} although no test failed", End(output));
     }
 }
 
@@ -219,11 +226,40 @@ string? Packages()
     return missing.Length == 0 ? null : "no package of " + string.Join(", ", missing);
 }
 
-void Fail(string what)
+// What failed, and what is shown of it at the end.
+void Fail(string what, string said)
 {
     failed++;
-    failures.Add(what);
+    failures.Add((what, said));
     Console.WriteLine($"FAILED   {what}");
+}
+
+// What a test says of its failure, as it stands in the report: the message, in which tests put what their programs
+// printed, where it was, and what it wrote besides.
+string Evidence(JsonElement test)
+{
+    IEnumerable<string> lines = Lines(test, "message").Concat(Lines(test, "trace"));
+    if (test.TryGetProperty("extra", out JsonElement extra))
+    {
+        lines = lines.Concat(Lines(extra, "output"));
+    }
+
+    string[] all = [.. lines];
+    return string.Join('\n', all.Length <= EvidenceLines
+        ? all
+        : [.. all[..EvidenceLines], $"... and {all.Length - EvidenceLines} lines more"]);
+}
+
+IEnumerable<string> Lines(JsonElement from, string property) => from.TryGetProperty(property, out JsonElement text)
+    ? (text.GetString() ?? "").TrimEnd().Split('\n').Where(l => l.Length != 0)
+    : [];
+
+string End(string output)
+{
+    string[] all = output.TrimEnd().Split('\n');
+    return string.Join('\n', all.Length <= EvidenceLines
+        ? all
+        : [$"{all.Length - EvidenceLines} lines, and then", .. all[^EvidenceLines..]]);
 }
 
 (int Exit, string Output) Run(string file, string[] arguments, TimeSpan limit, bool show)
