@@ -14,8 +14,6 @@ namespace Wayleave.Linux.Tests.Broker;
 /// <summary>A host with a broker in this process, and programs in C that share its memory.</summary>
 public abstract class BrokerTest : IAsyncLifetime
 {
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
-
     private readonly List<ForeignProgram> _programs = [];
 
     protected BrokerTest() => Root = Directory.CreateTempSubdirectory("wayleave-broker-").FullName;
@@ -154,7 +152,7 @@ public abstract class BrokerTest : IAsyncLifetime
         long start = Stopwatch.GetTimestamp();
         while (!condition())
         {
-            Assert.True(Stopwatch.GetElapsedTime(start) < s_patience, $"never came true: {what}");
+            Assert.True(Stopwatch.GetElapsedTime(start) < Patience.Max, $"never came true: {what}");
             await Task.Delay(2, Cancellation);
         }
     }

@@ -41,7 +41,7 @@ public sealed class DeviceTests : BrokerTest
         using ClientFence there = gpu.Copy(local, 0, range, 0, Size);
         using ClientBuffer back = gpu.Allocate("back", Size);
         using ClientFence here = gpu.Copy(range, 0, back, 0, Size, there);
-        Assert.True(here.Wait(TimeSpan.FromSeconds(30)));
+        Assert.True(here.Wait(Patience.Max));
         using ClientMapping seen = back.Map();
         Assert.False(seen.Memory.Span.ContainsAnyExcept((byte)0x77));
 
@@ -73,12 +73,12 @@ public sealed class DeviceTests : BrokerTest
         }
 
         using ClientFence there = gpu.Copy(local, 0, range, 0, Size);
-        Assert.True(there.Wait(TimeSpan.FromSeconds(30)));
+        Assert.True(there.Wait(Patience.Max));
         range.Dispose();
         await UntilAsync("the range is the device's", () => Find("range") is null);
         using ClientBuffer next = device.Allocate("next", 7 << 20, ClientStorage.Fixed);
         using ClientFence here = gpu.Copy(next, 0, local, 0, Size);
-        Assert.True(here.Wait(TimeSpan.FromSeconds(30)));
+        Assert.True(here.Wait(Patience.Max));
         using ClientMapping seen = local.Map();
         Assert.False(seen.Memory.Span.ContainsAnyExcept((byte)0));
     }
@@ -96,10 +96,10 @@ public sealed class DeviceTests : BrokerTest
         Assert.Equal(Errno.EOPNOTSUPP, Refusal(part.Map));
         using ClientBuffer local = gpu.Allocate("local", Size);
         using ClientFence copy = gpu.Copy(local, 0, part, 0, Size);
-        Assert.True(copy.Wait(TimeSpan.FromSeconds(30)));
+        Assert.True(copy.Wait(Patience.Max));
         using ClientRegion region = nic.Register(part, 0, Size, ClientRegionAccess.RemoteRead);
         Assert.Contains(
-            "\"grade\":\"Retired\"", part.Revoke(TimeSpan.FromSeconds(30)), StringComparison.Ordinal);
+            "\"grade\":\"Retired\"", part.Revoke(Patience.Max), StringComparison.Ordinal);
         Assert.Equal(Errno.ENODEV, Refusal(() => gpu.Copy(local, 0, part, 0, Size)));
         region.Dispose();
         part.Dispose();
@@ -133,7 +133,7 @@ public sealed class DeviceTests : BrokerTest
         using ClientFence there = gpu.Copy(local, 0, taken, 0, Size);
         using ClientBuffer back = gpu.Allocate("back", Size);
         using ClientFence here = gpu.Copy(taken, 0, back, 0, Size, there);
-        Assert.True(here.Wait(TimeSpan.FromSeconds(30)));
+        Assert.True(here.Wait(Patience.Max));
         using (ClientMapping seen = back.Map())
         {
             Assert.False(seen.Memory.Span.ContainsAnyExcept((byte)0x77));
@@ -144,7 +144,7 @@ public sealed class DeviceTests : BrokerTest
             Refusal(() => nic.Register(taken, 0, Size, ClientRegionAccess.RemoteRead, ClientRegionKind.Pinned)));
         using ClientRegion region = nic.Register(taken, 0, Size, ClientRegionAccess.RemoteRead);
         Assert.Contains(
-            "\"grade\":\"Retired\"", part.Revoke(TimeSpan.FromSeconds(30)), StringComparison.Ordinal);
+            "\"grade\":\"Retired\"", part.Revoke(Patience.Max), StringComparison.Ordinal);
         Assert.Equal(Errno.ENODEV, Refusal(() => gpu.Copy(local, 0, taken, 0, Size)));
         region.Dispose();
         taken.Dispose();

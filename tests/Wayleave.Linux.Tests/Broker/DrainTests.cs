@@ -9,7 +9,6 @@ namespace Wayleave.Linux.Tests.Broker;
 public sealed class DrainTests : BrokerTest
 {
     private const int Size = 64 << 10;
-    private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(2);
 
     [Fact]
     public async Task A_host_that_drains_begins_nothing_for_programs_and_waits_for_what_engines_do()
@@ -25,7 +24,7 @@ public sealed class DrainTests : BrokerTest
         using ClientRing ring = gpu.OpenRing();
         uint slot = ring.Attach(buffer);
         Assert.Equal(1, Server.Running);
-        Task<bool> drained = Server.DrainAsync(s_patience);
+        Task<bool> drained = Server.DrainAsync(Patience.Max);
 
         Action[] refused =
         [
@@ -40,7 +39,7 @@ public sealed class DrainTests : BrokerTest
         ];
         Assert.All(refused, r => Assert.Equal(Errno.ESHUTDOWN, Assert.Throws<BrokerException>(r).Errno));
         ring.TrySubmit(new RingCommand(RingOperation.Copy, false, 7, slot, slot, 0, Size / 2, Size / 2));
-        Assert.True(ring.Wait(out RingCompletion completion, s_patience));
+        Assert.True(ring.Wait(out RingCompletion completion, Patience.Max));
         Assert.Equal((7UL, Errno.ESHUTDOWN), (completion.Tag, completion.Errno));
 
         // What programs have goes on, and passes on.
@@ -52,7 +51,7 @@ public sealed class DrainTests : BrokerTest
         }
 
         timeline.Advance(1);
-        Assert.True(own.Wait(s_patience));
+        Assert.True(own.Wait(Patience.Max));
         Assert.False(drained.IsCompleted);
         await worker.OkAsync($"drop {endless}");
         worker.Kill(); // its job ends with it

@@ -11,7 +11,6 @@ namespace Wayleave.Linux.Tests.Broker;
 public sealed class EngineTests : BrokerTest
 {
     private const int Size = 1 << 20;
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
 
     [Fact]
     public void Commands_write_to_what_was_bound_and_the_program_sees_it_without_a_copy()
@@ -119,7 +118,7 @@ public sealed class EngineTests : BrokerTest
         using ClientFence job = queue.Submit(commands);
         using ClientFence copy = gpu.Copy(taken, 0, taken, 4096, 4096, job);
 
-        string proof = lent.Revoke(s_patience);
+        string proof = lent.Revoke(Patience.Max);
         Assert.Contains("\"grade\":\"Retired\"", proof, StringComparison.Ordinal);
         ExpectResult(job, Errno.ECANCELED);
         ExpectResult(copy, Errno.ECANCELED);
@@ -185,7 +184,7 @@ public sealed class EngineTests : BrokerTest
 
     private static void ExpectResult(ClientFence fence, Errno errno)
     {
-        Assert.True(fence.Wait(s_patience));
+        Assert.True(fence.Wait(Patience.Max));
         Assert.True(fence.TryGetResult(out Errno error, out _));
         Assert.Equal(errno, error);
     }

@@ -12,7 +12,6 @@ namespace Wayleave.Linux.Tests.Broker;
 public sealed class FenceTests : BrokerTest
 {
     private const int Size = 1 << 20;
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
 
     [Fact]
     public async Task A_fence_is_readable_in_every_process_that_was_given_it_and_says_how_the_work_ended()
@@ -67,7 +66,7 @@ public sealed class FenceTests : BrokerTest
         Assert.Equal(1, client.Describe(fence).Status);
         if (signals)
         {
-            Assert.True(fence.Wait(s_patience));
+            Assert.True(fence.Wait(Patience.Max));
             Assert.True(fence.TryGetResult(out Errno error, out TimeSpan at));
             Assert.Equal(Errno.Success, error);
             Assert.True(at > TimeSpan.Zero);
@@ -94,7 +93,7 @@ public sealed class FenceTests : BrokerTest
         Assert.False(both.Wait(TimeSpan.Zero));
         Assert.Equal(1, client.Describe(both).Parts.Count(p => p.Status == 1));
         other.Advance(1);
-        Assert.True(both.Wait(s_patience));
+        Assert.True(both.Wait(Patience.Max));
         Assert.Equal(1, client.Describe(both).Status);
 
         // Of one that is over nothing is left in a merge, as in the kernel.
@@ -151,7 +150,7 @@ public sealed class FenceTests : BrokerTest
         ClientDevice gpu = client.OpenDevice("gpu0");
         using ClientBuffer buffer = gpu.Allocate("x", 4096), other = gpu.Allocate("y", 4096);
         using ClientFence idle = buffer.ExportFence(FenceUse.ReadWrite);
-        Assert.True(idle.Wait(s_patience));
+        Assert.True(idle.Wait(Patience.Max));
         using ClientQueue queue = gpu.OpenQueue("q");
         using ClientFence spin = queue.Submit(Commands.Spin(ulong.MaxValue));
         buffer.ImportFence(spin, FenceUse.Write);

@@ -138,7 +138,7 @@ public sealed class ImporterMessageTests : BrokerTest
                 Assert.Equal(Errno.Success, Ask(socket, BrokerOperation.MapAttachment, attachment).Errno);
             }
 
-            Task<string> revoking = Task.Run(() => buffer.Revoke(TimeSpan.FromSeconds(30)), Cancellation);
+            Task<string> revoking = Task.Run(() => buffer.Revoke(Patience.Max), Cancellation);
             Assert.Equal((BrokerOperation.Invalidated, attachment, 1u), Notice(socket));
             Assert.Equal(
                 isMapped ? Errno.Success : Errno.EINVAL, Ask(socket, BrokerOperation.Release, attachment).Errno);
@@ -168,7 +168,7 @@ public sealed class ImporterMessageTests : BrokerTest
     private MessageSocket Connect()
     {
         MessageSocket socket = MessageSocket.Connect(Server.SocketPath);
-        socket.ReceiveTimeout = TimeSpan.FromSeconds(30);
+        socket.ReceiveTimeout = Patience.Max;
         byte[] hello = new byte[8 + BrokerMessage.NameBytes];
         hello[0] = hello[4] = (byte)BrokerMessage.Version;
         "importer"u8.CopyTo(hello.AsSpan(8));

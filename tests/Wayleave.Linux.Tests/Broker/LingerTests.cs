@@ -106,7 +106,7 @@ public sealed class LingerTests : BrokerTest
     {
         ForeignProgram program = await LingerAsync(1);
         Task stopping = Task.Run(Server.Dispose, Cancellation);
-        await stopping.WaitAsync(TimeSpan.FromSeconds(30), Cancellation);
+        await stopping.WaitAsync(Patience.Max, Cancellation);
         Assert.Equal(0, AccountOf(program.Id, BrokerAccount.Buffers));
         program.KillAll();
     }

@@ -16,8 +16,6 @@ public sealed class QueuePairTests : BrokerTest
     private const ClientRegionAccess All = ClientRegionAccess.LocalWrite | ClientRegionAccess.RemoteWrite
         | ClientRegionAccess.RemoteRead | ClientRegionAccess.RemoteAtomic;
 
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
-
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
@@ -162,10 +160,10 @@ public sealed class QueuePairTests : BrokerTest
                 await UntilAsync("the leaver has none", () =>
                     AccountOf(Environment.ProcessId, BrokerAccount.QueuePairs) == 2);
                 pair.Post(new ClientWorkRequest(ClientWorkOpcode.Write, 2, 0, leaver.Region.Key), peer.Piece(0, 8));
-                IReadOnlyList<ClientCompletion> ended = pair.TakeCompletions(s_patience);
+                IReadOnlyList<ClientCompletion> ended = pair.TakeCompletions(Patience.Max);
                 while (!ended.Any(c => !c.IsReceive))
                 {
-                    ended = pair.TakeCompletions(s_patience);
+                    ended = pair.TakeCompletions(Patience.Max);
                     Assert.NotEmpty(ended);
                 }
 
@@ -264,7 +262,7 @@ public sealed class QueuePairTests : BrokerTest
         {
             _mapping!.Dispose();
             _mapping = null;
-            Assert.Contains("\"grade\":\"Retired\"", Buffer.Revoke(s_patience), StringComparison.Ordinal);
+            Assert.Contains("\"grade\":\"Retired\"", Buffer.Revoke(Patience.Max), StringComparison.Ordinal);
         }
 
         public ClientCompletion Take() => TakeAll(1)[0];
@@ -275,7 +273,7 @@ public sealed class QueuePairTests : BrokerTest
             List<ClientCompletion> taken = [];
             while (taken.Count < count)
             {
-                IReadOnlyList<ClientCompletion> some = Pair.TakeCompletions(s_patience);
+                IReadOnlyList<ClientCompletion> some = Pair.TakeCompletions(Patience.Max);
                 Assert.NotEmpty(some);
                 taken.AddRange(some);
             }

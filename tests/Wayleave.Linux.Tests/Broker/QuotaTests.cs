@@ -88,7 +88,7 @@ public sealed class QuotaTests : BrokerTest
             Of(BrokerAccount.Queues),
             Of(BrokerAccount.Jobs)));
         one.Dispose();
-        Assert.True(copy.Wait(TimeSpan.FromSeconds(30)));
+        Assert.True(copy.Wait(Patience.Max));
         spin.Dispose();
         copy.Dispose();
         await ExpectNothingAsync(one, other);

@@ -11,8 +11,6 @@ public sealed class RingCommandTests : BrokerTest
 {
     private const int Size = 256 << 10;
 
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
-
     [Fact]
     public void A_copy_by_a_command_is_done_when_its_completion_is_there_and_a_barrier_keeps_the_order()
     {
@@ -60,7 +58,7 @@ public sealed class RingCommandTests : BrokerTest
         Assert.Equal(
             [Errno.EINVAL, Errno.EINVAL, Errno.EINVAL, Errno.EBADF, Errno.EBADF, Errno.Success],
             ended.OrderBy(e => e.Key).Select(e => e.Value));
-        buffer.Revoke(s_patience);
+        buffer.Revoke(Patience.Max);
         Assert.Equal(
             [Errno.ENODEV],
             Run(ring, new RingCommand(RingOperation.Copy, false, 7, slot, slot, 0, 4096, 4096)).Values);
@@ -84,14 +82,14 @@ public sealed class RingCommandTests : BrokerTest
 
             for (int n = random.Next(0, open.Count + 1); n > 0; n--)
             {
-                Assert.True(ring.Wait(out RingCompletion completion, s_patience));
+                Assert.True(ring.Wait(out RingCompletion completion, Patience.Max));
                 Assert.True(open.Remove(completion.Tag));
             }
         }
 
         while (open.Count > 0)
         {
-            Assert.True(ring.Wait(out RingCompletion completion, s_patience));
+            Assert.True(ring.Wait(out RingCompletion completion, Patience.Max));
             Assert.True(open.Remove(completion.Tag));
         }
 
@@ -193,7 +191,7 @@ public sealed class RingCommandTests : BrokerTest
         Dictionary<ulong, Errno> ended = [];
         for (int n = 0; n < commands.Length; n++)
         {
-            Assert.True(ring.Wait(out RingCompletion completion, s_patience));
+            Assert.True(ring.Wait(out RingCompletion completion, Patience.Max));
             ended.Add(completion.Tag, completion.Errno);
         }
 

@@ -16,8 +16,6 @@ public sealed class RingWorkTests : BrokerTest
     private const int Header = 4096; // of the first command in a ring
     private const int Submitted = 128;
 
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
-
     protected override HostConfig Devices
     {
         get
@@ -145,7 +143,7 @@ public sealed class RingWorkTests : BrokerTest
         }
 
         using ClientFence copied = theirs.Copy(imported, 0, target, 0, Size, done);
-        Assert.True(copied.Wait(s_patience));
+        Assert.True(copied.Wait(Patience.Max));
         Assert.Equal((1UL, Errno.Success), Take(ring));
         done.Dispose();
         using ClientMapping seen = target.Map();
@@ -155,7 +153,7 @@ public sealed class RingWorkTests : BrokerTest
         Assert.True(ring.TrySubmit(to, 2, Commands.Spin(ulong.MaxValue)));
         ClientFence lost = TryFence(ring, 2)!;
         client.Dispose();
-        Assert.True(lost.Wait(s_patience) && lost.TryGetResult(out Errno error, out _) && error == Errno.ECANCELED);
+        Assert.True(lost.Wait(Patience.Max) && lost.TryGetResult(out Errno error, out _) && error == Errno.ECANCELED);
         lost.Dispose();
     }
 
@@ -282,7 +280,7 @@ public sealed class RingWorkTests : BrokerTest
 
     private static (ulong Tag, Errno Errno) Take(ClientRing ring)
     {
-        Assert.True(ring.Wait(out RingCompletion completion, s_patience));
+        Assert.True(ring.Wait(out RingCompletion completion, Patience.Max));
         return (completion.Tag, completion.Errno);
     }
 

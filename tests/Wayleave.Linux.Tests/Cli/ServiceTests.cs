@@ -31,7 +31,7 @@ public sealed partial class ServiceTests : IDisposable
 
     public void Dispose() => _folder.Dispose();
 
-    [Fact(Timeout = 120_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task The_manager_learns_when_it_is_ready_that_it_lives_and_when_it_stops()
     {
         string path = Path.Combine(_folder.Root, "notify");
@@ -89,7 +89,7 @@ public sealed partial class ServiceTests : IDisposable
             StringComparison.Ordinal);
     }
 
-    [Fact(Timeout = 120_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_client_that_came_before_the_host_is_served_by_it()
     {
         string path = Path.Combine(_folder.Root, "early.sock");
@@ -106,7 +106,7 @@ public sealed partial class ServiceTests : IDisposable
     }
 
     // Started again by the manager, it serves the same sockets: the first has not shut them down.
-    [Theory(Timeout = 120_000)]
+    [Theory(Timeout = Patience.TestMs)]
     [InlineData(true)]
     [InlineData(false)]
     public async Task A_program_that_came_before_the_host_is_served_by_its_broker(bool comesWithControl)
@@ -156,7 +156,7 @@ public sealed partial class ServiceTests : IDisposable
         Assert.Empty(_folder.Leftovers());
     }
 
-    [Fact(Timeout = 120_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_host_that_drains_finishes_what_was_begun_and_begins_nothing()
     {
         using CliProcess host = CliProcess.Start(_variables, [.. s_host, "--drain", "100s"]);
@@ -190,7 +190,7 @@ public sealed partial class ServiceTests : IDisposable
         Assert.Empty(_folder.Leftovers());
     }
 
-    [Fact(Timeout = 120_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_host_that_drains_waits_for_what_engines_do_for_programs()
     {
         string path = Path.Combine(_folder.Root, "notify");
@@ -219,7 +219,7 @@ public sealed partial class ServiceTests : IDisposable
         Assert.DoesNotContain("not drained", result.Error, StringComparison.Ordinal);
     }
 
-    [Fact(Timeout = 120_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task What_does_not_end_while_the_host_drains_is_ended_by_it()
     {
         using CliProcess host = CliProcess.Start(_variables, [.. s_host, "--drain", "100ms"]);

@@ -52,7 +52,7 @@ public sealed class ActivityTests : IAsyncLifetime
         Assert.Empty((await Client.GetActivityAsync(Cancellation)).Holders);
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task An_object_counts_once_however_many_take_it_back_and_what_is_kept_back_is_named()
     {
         ObjectDocument made = await CreateAsync("a");

@@ -43,7 +43,7 @@ public sealed class AuditTests : IAsyncLifetime
         _folder.Dispose();
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task An_audit_finds_what_is_written_after_the_proof()
     {
         await MakeAsync("a");
@@ -61,7 +61,7 @@ public sealed class AuditTests : IAsyncLifetime
         await ExpectNothingHeldAsync();
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task An_audit_ends_when_its_client_leaves()
     {
         await MakeAsync("a");
@@ -72,7 +72,7 @@ public sealed class AuditTests : IAsyncLifetime
         Assert.Equal(Errno.ENOENT, (await RefusedAsync(() => Client.InspectAuditAsync(held.Audit.Id))).Errno);
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task An_audit_ends_when_its_client_dies()
     {
         await MakeAsync("a");
@@ -93,7 +93,7 @@ public sealed class AuditTests : IAsyncLifetime
         await ExpectNothingHeldAsync();
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_holder_learns_that_its_audit_was_ended_or_that_the_host_stops()
     {
         await MakeAsync("a");
@@ -109,7 +109,7 @@ public sealed class AuditTests : IAsyncLifetime
         Assert.Equal((Errno.ENODEV, "the host stops"), (e.Errno, e.Reason));
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task An_object_is_audited_once()
     {
         ObjectDocument made = await MakeAsync("a");
@@ -129,7 +129,7 @@ public sealed class AuditTests : IAsyncLifetime
         await ExpectNothingHeldAsync();
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task Memory_without_a_sufficient_proof_gets_no_new_owner()
     {
         ObjectDocument made = await MakeAsync("a");
@@ -143,7 +143,7 @@ public sealed class AuditTests : IAsyncLifetime
         await ExpectNothingHeldAsync();
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_new_owner_that_could_not_be_marked_is_given_up()
     {
         ObjectDocument made = await MakeAsync("a");
@@ -155,7 +155,7 @@ public sealed class AuditTests : IAsyncLifetime
         await ExpectNothingHeldAsync();
     }
 
-    [Theory(Timeout = 60_000)]
+    [Theory(Timeout = Patience.TestMs)]
     [InlineData(true)]
     [InlineData(false)]
     public async Task A_device_that_hands_the_number_of_a_dead_key_out_again_is_found(bool isSound)
@@ -176,7 +176,7 @@ public sealed class AuditTests : IAsyncLifetime
         Assert.Equal(lease.Lease.Rkey, Assert.Single(found.Regions).Key);
     }
 
-    [Theory(Timeout = 60_000)]
+    [Theory(Timeout = Patience.TestMs)]
     [InlineData("POST", "/v1/objects/gpu0/none/audits", 404, "there is no such object")]
     [InlineData("POST", "/v1/objects/gpu9/a/audits", 404, "there is no such object")]
     [InlineData("GET", "/v1/audits/99", 404, "it has ended")]
@@ -189,7 +189,7 @@ public sealed class AuditTests : IAsyncLifetime
         Assert.Contains(reason, System.Text.RegularExpressions.Regex.Unescape(answer), StringComparison.Ordinal);
     }
 
-    [Theory(Timeout = 60_000)]
+    [Theory(Timeout = Patience.TestMs)]
     [InlineData("POST", "/v1/objects/gpu0/a/audits")]
     [InlineData("GET", "/v1/audits/1")]
     [InlineData("DELETE", "/v1/audits/1")]

@@ -186,7 +186,7 @@ public sealed class ControlServerTests : IAsyncLifetime
         await _client.CommitObjectAsync(made.Id, null, Cancellation);
         Assert.Empty(_host.Leases.List());
         _clock.Advance(TimeSpan.FromSeconds(1));
-        await held.Completion.WaitAsync(TimeSpan.FromSeconds(30), Cancellation);
+        await held.Completion.WaitAsync(Patience.Max, Cancellation);
         await held.DisposeAsync();
         Assert.Equal(made.Id, (await _client.GetObjectAsync("gpu0", "a", Cancellation)).Id);
     }
@@ -210,7 +210,7 @@ public sealed class ControlServerTests : IAsyncLifetime
         ReleaseReservation(buffer, ticket);
         Assert.Equal(ObjectState.Ready, (await commit).State);
         _clock.Advance(TimeSpan.FromSeconds(1));
-        await held.Completion.WaitAsync(TimeSpan.FromSeconds(30), Cancellation);
+        await held.Completion.WaitAsync(Patience.Max, Cancellation);
     }
 
     [Fact]
@@ -297,7 +297,7 @@ public sealed class ControlServerTests : IAsyncLifetime
         Assert.Equal((RetirementGrade.Retired, ImporterKind.PinnedRevocable), (importer.Grade, importer.Kind));
         _clock.Advance(TimeSpan.FromSeconds(1));
         WayleaveException e = await Assert
-            .ThrowsAsync<WayleaveException>(() => held.Completion.WaitAsync(TimeSpan.FromSeconds(30), Cancellation));
+            .ThrowsAsync<WayleaveException>(() => held.Completion.WaitAsync(Patience.Max, Cancellation));
         Assert.Equal(Errno.ENODEV, e.Errno);
         Assert.EndsWith("the owner took the memory back", e.Message, StringComparison.Ordinal);
         Assert.Single(_host.Leases.List());
@@ -311,7 +311,7 @@ public sealed class ControlServerTests : IAsyncLifetime
         await using HeldLease held = await LeaseAsync(await CreateAsync("a"));
         await _server.DisposeAsync();
         WayleaveException e = await Assert
-            .ThrowsAsync<WayleaveException>(() => held.Completion.WaitAsync(TimeSpan.FromSeconds(30), Cancellation));
+            .ThrowsAsync<WayleaveException>(() => held.Completion.WaitAsync(Patience.Max, Cancellation));
         Assert.EndsWith("the host stops", e.Message, StringComparison.Ordinal);
         Assert.Empty(_host.Leases.List());
         Assert.Empty(_host.Objects.List());
@@ -360,7 +360,7 @@ public sealed class ControlServerTests : IAsyncLifetime
         Assert.Equal(0, _host.Leases.DomainCount);
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_second_revoke_has_its_own_policy_and_its_own_proof()
     {
         ObjectDocument made = await CreateAsync("a");

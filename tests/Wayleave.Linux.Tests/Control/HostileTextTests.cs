@@ -23,7 +23,7 @@ public sealed class HostileTextTests : IDisposable
 
     public void Dispose() => File.Delete(_file);
 
-    [Theory(Timeout = 60_000)]
+    [Theory(Timeout = Patience.TestMs)]
     [MemberData(nameof(Seeds))]
     public async Task A_damaged_url_size_or_time_is_read_or_refused(ulong seed)
     {
@@ -43,7 +43,7 @@ public sealed class HostileTextTests : IDisposable
         }, TestContext.Current.CancellationToken);
     }
 
-    [Theory(Timeout = 60_000)]
+    [Theory(Timeout = Patience.TestMs)]
     [MemberData(nameof(Seeds))]
     public async Task A_damaged_configuration_is_read_or_refused_with_its_problems(ulong seed)
     {
@@ -68,7 +68,7 @@ public sealed class HostileTextTests : IDisposable
         }
     }
 
-    [Theory(Timeout = 60_000)]
+    [Theory(Timeout = Patience.TestMs)]
     [MemberData(nameof(Seeds))]
     public async Task A_damaged_document_is_read_or_refused(ulong seed)
     {

@@ -36,7 +36,7 @@ public sealed class TransferTests : IAsyncLifetime
         _folder.Dispose();
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_copy_reports_its_progress_and_leaves_nothing_behind()
     {
         ObjectDocument made = await MakeAsync();
@@ -50,7 +50,7 @@ public sealed class TransferTests : IAsyncLifetime
         await ExpectNoTransferAsync();
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_transfer_ends_when_its_client_leaves()
     {
         HeldTransfer held = await OpenAsync(await MakeAsync());
@@ -62,7 +62,7 @@ public sealed class TransferTests : IAsyncLifetime
         Assert.Equal((Errno.ENOENT, "it has ended"), (e.Errno, e.Reason));
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_start_that_makes_no_sense_is_refused_and_another_one_may_follow()
     {
         await using HeldTransfer held = await OpenAsync(await MakeAsync());
@@ -83,7 +83,7 @@ public sealed class TransferTests : IAsyncLifetime
         Assert.Equal((Errno.EALREADY, "it was started before"), (e.Errno, e.Reason));
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task An_object_that_took_the_name_meanwhile_is_not_sent_in_place_of_the_other()
     {
         ObjectDocument first = await MakeAsync();
@@ -93,7 +93,7 @@ public sealed class TransferTests : IAsyncLifetime
         await ExpectNoTransferAsync();
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_peer_that_lent_nothing_ends_the_transfer_with_the_reason()
     {
         ObjectDocument made = await MakeAsync();
@@ -119,7 +119,7 @@ public sealed class TransferTests : IAsyncLifetime
         await ExpectNoTransferAsync();
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_target_that_is_never_ready_ends_the_copy_with_its_name_and_region()
     {
         await MakeAsync();
@@ -145,7 +145,7 @@ public sealed class TransferTests : IAsyncLifetime
         await ExpectNoTransferAsync();
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_checksum_is_forgotten_when_the_object_is_lent_for_writing()
     {
         ObjectDocument made = await MakeAsync();

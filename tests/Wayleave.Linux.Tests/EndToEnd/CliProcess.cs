@@ -11,7 +11,8 @@ namespace Wayleave.Linux.Tests.EndToEnd;
 /// <param name="Out">All of stdout.</param>
 /// <param name="Error">All of stderr.</param>
 /// <param name="Elapsed">From the start, the last signal or the last mark to the end.</param>
-public sealed record CliResult(int ExitCode, string Out, string Error, TimeSpan Elapsed);
+/// <param name="PressureBefore">What the machine said then of programs that wait for a processor.</param>
+public sealed record CliResult(int ExitCode, string Out, string Error, TimeSpan Elapsed, TimeSpan PressureBefore);
 
 /// <summary>
 /// The built program as a real process with an environment of its own. Disposing kills it, by its id, if it still runs.
@@ -24,14 +25,12 @@ public sealed partial class CliProcess : IDisposable
     public const int SigCont = 18;
     public const int SigStop = 19;
 
-    // Never reached by a test that passes: a hung program becomes a failed test and not a hung run.
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
-
     private readonly Process _process;
     private readonly StringBuilder _out = new();
     private readonly StringBuilder _error = new();
     private readonly TaskCompletionSource<string> _firstLine = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private long _since = Stopwatch.GetTimestamp();
+    private TimeSpan _pressureBefore = ProcessorPressure.Read();
 
     private CliProcess(Process process)
     {
@@ -110,7 +109,7 @@ public sealed partial class CliProcess : IDisposable
     {
         try
         {
-            return await _firstLine.Task.WaitAsync(s_patience, TestContext.Current.CancellationToken);
+            return await _firstLine.Task.WaitAsync(Patience.Max, TestContext.Current.CancellationToken);
         }
         catch (TaskCanceledException)
         {
@@ -125,7 +124,11 @@ public sealed partial class CliProcess : IDisposable
     public string ErrorSoFar => Read(_error);
 
     /// <summary><see cref="CliResult.Elapsed"/> counts from now: something else happens to this process.</summary>
-    public void MeasureFromNow() => _since = Stopwatch.GetTimestamp();
+    public void MeasureFromNow()
+    {
+        _pressureBefore = ProcessorPressure.Read();
+        _since = Stopwatch.GetTimestamp();
+    }
 
     /// <summary>
     /// A shell without job control lets what it runs in the background ignore SIGINT, and so do these tests and what
@@ -158,7 +161,7 @@ public sealed partial class CliProcess : IDisposable
     {
         CancellationToken cancellation = TestContext.Current.CancellationToken;
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        limit.CancelAfter(s_patience);
+        limit.CancelAfter(Patience.Max);
         try
         {
             await _process.WaitForExitAsync(limit.Token);
@@ -169,7 +172,8 @@ public sealed partial class CliProcess : IDisposable
             throw new TimeoutException($"{name} runs on; stdout: {Read(_out)} stderr: {Read(_error)}");
         }
 
-        return new CliResult(_process.ExitCode, Read(_out), Read(_error), Stopwatch.GetElapsedTime(_since));
+        return new CliResult(
+            _process.ExitCode, Read(_out), Read(_error), Stopwatch.GetElapsedTime(_since), _pressureBefore);
     }
 
     public void Dispose()

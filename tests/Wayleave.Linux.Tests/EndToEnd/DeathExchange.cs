@@ -19,8 +19,6 @@ namespace Wayleave.Linux.Tests.EndToEnd;
 /// </summary>
 internal sealed class DeathExchange(Socket listener, DeathBystander bystander, WayleaveHost peer) : IDisposable
 {
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
-
     // Of SharedBelongings, in its order: what never ends, what is behind it, a copy after it, its own, a merge of both.
     private static readonly Errno[][] s_ends =
     [
@@ -67,14 +65,14 @@ internal sealed class DeathExchange(Socket listener, DeathBystander bystander, W
         Stop();
         for (int i = 0; i < _fences.Count; i++)
         {
-            Assert.True(_fences[i].Wait(s_patience), $"nobody was told of fence {i}");
+            Assert.True(_fences[i].Wait(Patience.Max), $"nobody was told of fence {i}");
             Assert.True(_fences[i].TryGetResult(out Errno error, out _));
             Assert.Contains(error, s_ends[i]);
         }
 
         foreach (ClientFence fence in _behind)
         {
-            Assert.True(fence.Wait(s_patience), "work behind a fence of the dead never ran");
+            Assert.True(fence.Wait(Patience.Max), "work behind a fence of the dead never ran");
             Assert.True(fence.TryGetResult(out Errno error, out _));
             Assert.Equal(Errno.Success, error);
         }

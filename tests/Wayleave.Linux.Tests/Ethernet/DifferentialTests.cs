@@ -407,7 +407,7 @@ public sealed class DifferentialTests
             {
                 if (tap.TryRead(_buffer, out int length) != Errno.Success)
                 {
-                    Assert.True(tap.Wait(TimeSpan.FromSeconds(30)), "the kernel says nothing");
+                    Assert.True(tap.Wait(Patience.Max), "the kernel says nothing");
                     continue;
                 }
 

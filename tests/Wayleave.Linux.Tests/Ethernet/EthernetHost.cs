@@ -16,8 +16,6 @@ internal sealed class EthernetHost
     public const string OurIPv4 = "10.0.0.1";
     public const string OurIPv6 = "fd00::1";
 
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
-
     private bool _isStopped;
 
     private EthernetHost(WayleaveHost host) => Host = host;
@@ -65,7 +63,7 @@ internal sealed class EthernetHost
     /// <summary>Waits for what goes on on other threads; cancelled when it takes longer than any test may.</summary>
     public static void Wait(Func<CancellationToken, Task> work)
     {
-        using CancellationTokenSource patience = new(s_patience);
+        using CancellationTokenSource patience = new(Patience.Max);
         Task.Run(() => work(patience.Token)).GetAwaiter().GetResult();
     }
 

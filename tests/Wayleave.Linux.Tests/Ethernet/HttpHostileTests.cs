@@ -76,7 +76,7 @@ public sealed partial class HttpHostileTests
         Choices choices = Choices.Seeded((ulong)seed);
         DeviceObject kept = Keep(host);
         ReceiveRequest request = new() { Queue = 2, Device = "gpu0", IsHttp = true, HttpDefences = defences };
-        using CancellationTokenSource stop = new(TimeSpan.FromSeconds(60));
+        using CancellationTokenSource stop = new(Patience.Max);
         NetReceive reception = NetReceive.OpenAsync(host, host.Ethernets[0], request).GetAwaiter().GetResult();
         Task running = Task.Run(() => reception.RunAsync(_ => Task.CompletedTask, _ => Task.CompletedTask, stop.Token));
         Dictionary<string, string> model = [];

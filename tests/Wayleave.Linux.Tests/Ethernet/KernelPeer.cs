@@ -25,8 +25,6 @@ internal sealed class KernelPeer : IDisposable
     public const string OurIPv4 = "10.0.0.1";
     public const string OurIPv6 = "fd00::1";
 
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
-
     private KernelPeer(
         TapDevice tap,
         int mtuBytes,
@@ -79,7 +77,7 @@ internal sealed class KernelPeer : IDisposable
     public string Interface { get; }
 
     /// <summary>Cancels what takes longer than any of these tests may.</summary>
-    public CancellationTokenSource Patience { get; } = new(s_patience);
+    public CancellationTokenSource Patience { get; } = new(Tests.Patience.Max);
 
     public static void Run(
         Action<KernelPeer> body,
@@ -143,7 +141,7 @@ internal sealed class KernelPeer : IDisposable
     {
         IPAddress parsed = IPAddress.Parse(address);
         Socket socket = new(parsed.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
-        socket.SendTimeout = socket.ReceiveTimeout = (int)s_patience.TotalMilliseconds;
+        socket.SendTimeout = socket.ReceiveTimeout = (int)Tests.Patience.Max.TotalMilliseconds;
         socket.Connect(parsed, port);
         return socket;
     }

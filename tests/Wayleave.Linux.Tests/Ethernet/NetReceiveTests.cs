@@ -155,7 +155,7 @@ public sealed class NetReceiveTests
             EthernetHost.Wait(async _ =>
             {
                 RetirementProof proof = await host.Host.Objects.RevokeAsync(
-                    reception.Receive.Buffer, new RevokePolicy { Timeout = TimeSpan.FromSeconds(30) });
+                    reception.Receive.Buffer, new RevokePolicy { Timeout = Patience.Max });
                 Assert.True(proof.IsSufficient, proof.Cause.ToString());
             });
             WayleaveException e = reception.Fail();
@@ -184,7 +184,7 @@ public sealed class NetReceiveTests
         socket.Send(new byte[100_000]);
         reception.WaitForBytes();
         Task<RemovalResult> removal = Task.Run(() => new DeviceRemoval(host.Host)
-            .RunAsync(device, new RemovalRequest(IsSurprise: true, TimeSpan.FromSeconds(30))));
+            .RunAsync(device, new RemovalRequest(IsSurprise: true, Patience.Max)));
         Assert.Contains(why, reception.Fail().Message, StringComparison.Ordinal);
         Assert.Empty(removal.GetAwaiter().GetResult().Late);
     });
@@ -344,7 +344,7 @@ public sealed class NetReceiveTests
         });
         using Socket socket = listener.Accept();
         Assert.InRange(socket.Receive(new byte[1]), 1, 1);
-        RevokePolicy policy = new() { Timeout = TimeSpan.FromSeconds(30) };
+        RevokePolicy policy = new() { Timeout = Patience.Max };
         EthernetHost.Wait(async _ => Assert.True((await host.Host.Objects.RevokeAsync(o, policy)).IsSufficient));
         byte[] buffer = new byte[1 << 16];
         Assert.ThrowsAny<SocketException>(() =>
@@ -422,7 +422,7 @@ public sealed class NetReceiveTests
     private sealed class Reception : IDisposable
     {
         private readonly List<ReceivedContent> _received = [];
-        private readonly CancellationTokenSource _stop = new(TimeSpan.FromSeconds(60));
+        private readonly CancellationTokenSource _stop = new(Patience.Max);
         private readonly TaskCompletionSource _refusal = new(TaskCreationOptions.RunContinuationsAsynchronously);
         private readonly Task _run;
 

@@ -10,7 +10,6 @@ namespace Wayleave.Linux.Tests.Ibverbs;
 /// </summary>
 public class DropInTests
 {
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(120);
     private static readonly string[] s_sockets = ["/proc/net/tcp", "/proc/net/tcp6"];
 
     [Fact]
@@ -198,7 +197,7 @@ public class DropInTests
         Assert.True(SpinWait.SpinUntil(
             () => server.IsCompleted
                 || File.ReadLines("/proc/net/udp").Any(l => l.Contains(row, StringComparison.Ordinal)),
-            s_patience));
+            Patience.Max));
     }
 
     internal static void AwaitListener(int port, Task server)
@@ -207,7 +206,7 @@ public class DropInTests
         Assert.True(SpinWait.SpinUntil(
             () => server.IsCompleted || s_sockets.SelectMany(File.ReadLines).Any(
                 l => l.Contains(suffix, StringComparison.Ordinal) && l.Contains(" 0A ", StringComparison.Ordinal)),
-            s_patience));
+            Patience.Max));
     }
 
     internal static Result Run(string devices, string program, params string[] arguments) =>
@@ -256,13 +255,15 @@ public class DropInTests
         {
             Task<string> output = process.StandardOutput.ReadToEndAsync();
             Task<string> errors = process.StandardError.ReadToEndAsync();
-            if (!process.WaitForExit(s_patience))
+            bool hasEnded = process.WaitForExit(Patience.Max);
+            if (!hasEnded)
             {
-                process.Kill();
+                process.Kill(entireProcessTree: true);
             }
 
             process.WaitForExit();
-            return new Result(process.ExitCode, output.Result, errors.Result);
+            string hung = hasEnded ? "" : $"\n{program} was killed: it did not end in {Patience.Max}";
+            return new Result(process.ExitCode, output.Result, errors.Result + hung);
         }
     }
 

@@ -85,7 +85,7 @@ public sealed class HostBufferTests : BrokerTest
         using ImportProgram program = Start(owner);
         program.Ask($"pair {Endless}");
         Assert.Equal(0, program.Ask("write 0 9 65536"));
-        string proof = owner.Buffer.Revoke(TimeSpan.FromSeconds(60));
+        string proof = owner.Buffer.Revoke(Patience.Max);
         Assert.Contains("\"grade\":\"retired\"", proof, StringComparison.OrdinalIgnoreCase);
         Assert.Equal(RemoteAccessError, program.Ask("write 0 9 1"));
         program.Ask($"pair {Endless}");
@@ -142,7 +142,7 @@ public sealed class HostBufferTests : BrokerTest
         using Exporter owner = Export(ClientStorage.Movable);
         using ImportProgram program = Start(owner);
         program.Kill();
-        string proof = owner.Buffer.Revoke(TimeSpan.FromSeconds(60));
+        string proof = owner.Buffer.Revoke(Patience.Max);
         Assert.Contains("\"grade\":\"retired\"", proof, StringComparison.OrdinalIgnoreCase);
     }
 
@@ -177,7 +177,7 @@ public sealed class HostBufferTests : BrokerTest
             move = Gpu.Device.Move(BufferOf("theirs"), target);
         }
 
-        await Gpu.WaitAsync(move).WaitAsync(TimeSpan.FromSeconds(60), Cancellation);
+        await Gpu.WaitAsync(move).WaitAsync(Patience.Max, Cancellation);
         Assert.Equal(Errno.Success, move.Error);
     }
 
@@ -212,7 +212,7 @@ public sealed class HostBufferTests : BrokerTest
             using ClientBuffer look = Gpu.Allocate("look", SizeBytes);
             using ClientMapping mapped = look.Map();
             using ClientFence copied = Gpu.Copy(buffer, 0, look, 0, SizeBytes);
-            copied.Wait(TimeSpan.FromSeconds(60));
+            copied.Wait(Patience.Max);
             return mapped.Memory.ToArray();
         }
 

@@ -52,7 +52,7 @@ public class RunOptionTests
         using StartedProgram client = VerbsPrograms.StartOn(
             $"wl0@{Loopback.NextAddress()}", "rping", "-c", "-a", address, "-C", "1000000");
         Assert.True(SpinWait.SpinUntil(
-            () => client.HasEnded || new FileInfo(pcap).Length > 10_000, VerbsPrograms.Patience));
+            () => client.HasEnded || new FileInfo(pcap).Length > 10_000, Patience.Max));
         int program = ChildOf(server.Id);
         System.Diagnostics.Process.GetProcessById(program).Kill(); // SIGKILL: no handler of anybody runs
         VerbsRun run = server.Wait();
@@ -74,7 +74,7 @@ public class RunOptionTests
         using StartedProgram run = VerbsPrograms.Start(
             cli, "run", "--devices", $"wl0@{Loopback.NextAddress()}", "--report", "--", "sh", "-c", program);
         Assert.True(SpinWait.SpinUntil(
-            () => run.HasEnded || new FileInfo(mark).Length > 0, VerbsPrograms.Patience));
+            () => run.HasEnded || new FileInfo(mark).Length > 0, Patience.Max));
         VerbsPrograms.Run("kill", run.Id.ToString(CultureInfo.InvariantCulture));
         VerbsRun ended = run.Wait();
         Assert.True(ended.Exit == exit, ended.ToString());
@@ -123,7 +123,7 @@ public class RunOptionTests
 
         // The connection is there once the region that the client writes to is: its key dies, and both ends say so.
         Assert.True(SpinWait.SpinUntil(
-            () => Ask("list").Output.Contains("ReadyToSend", StringComparison.Ordinal), VerbsPrograms.Patience));
+            () => Ask("list").Output.Contains("ReadyToSend", StringComparison.Ordinal), Patience.Max));
         Assert.Contains("queue pairs in ERR", Ask("qp-error").Errors, StringComparison.Ordinal);
         Assert.NotEqual(0, client.Wait().Exit);
 
@@ -151,7 +151,7 @@ public class RunOptionTests
                 key = at < 0 ? "" : list.Substring(at + 3, 10);
                 return server.HasEnded || list.Contains("ReadyToReceive", StringComparison.Ordinal);
             },
-            VerbsPrograms.Patience));
+            Patience.Max));
         VerbsRun revoked = VerbsPrograms.Run(cli, "fault", id, $"revoke={key}");
 
         // The program may be gone before its answer: its peer ends it. What follows shows that the key was dead.
@@ -269,7 +269,7 @@ public class RunOptionTests
                         .Select(t => File.ReadAllText(Path.Combine(t, "children"))));
                 return found.Trim().Length > 0;
             },
-            VerbsPrograms.Patience));
+            Patience.Max));
         return int.Parse(
             found.Split(s_blanks, StringSplitOptions.RemoveEmptyEntries)[0], CultureInfo.InvariantCulture);
     }
@@ -283,6 +283,6 @@ public class RunOptionTests
         Assert.True(SpinWait.SpinUntil(
             () => server.HasEnded || s_sockets.SelectMany(File.ReadLines).Any(
                 l => l.Contains(suffix, StringComparison.Ordinal) && l.Contains(" 0A ", StringComparison.Ordinal)),
-            VerbsPrograms.Patience));
+            Patience.Max));
     }
 }

@@ -7,8 +7,6 @@ namespace Wayleave.Linux.Tests.Ibverbs;
 /// <summary>Starts <c>wayleave</c> and programs of libibverbs; a test whose program is not there is skipped.</summary>
 internal static class VerbsPrograms
 {
-    public static TimeSpan Patience { get; } = TimeSpan.FromSeconds(120);
-
     /// <summary>The folder of the library.</summary>
     public static string Library()
     {
@@ -66,7 +64,7 @@ internal static class VerbsPrograms
         Assert.True(SpinWait.SpinUntil(
             () => program.HasEnded
                 || File.ReadLines("/proc/net/udp").Any(l => l.Contains(row, StringComparison.Ordinal)),
-            Patience));
+            Patience.Max));
     }
 
     /// <summary>What <c>/proc/net/udp</c> has of the RoCEv2 port of an IPv4 address, once it is bound.</summary>
@@ -141,13 +139,17 @@ internal sealed class StartedProgram : IDisposable
 
     public VerbsRun Wait()
     {
-        if (!_process.WaitForExit(VerbsPrograms.Patience))
+        bool hasEnded = _process.WaitForExit(Patience.Max);
+        if (!hasEnded)
         {
             _process.Kill(entireProcessTree: true);
         }
 
         _process.WaitForExit();
-        return new VerbsRun(_process.ExitCode, _output.Result, _errors.Result);
+        string hung = hasEnded
+            ? ""
+            : $"\n{_process.StartInfo.FileName} was killed: it did not end in {Patience.Max}";
+        return new VerbsRun(_process.ExitCode, _output.Result, _errors.Result + hung);
     }
 
     /// <summary>Kills it, and waits for its end.</summary>

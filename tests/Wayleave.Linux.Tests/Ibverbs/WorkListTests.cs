@@ -342,7 +342,7 @@ public sealed unsafe class WorkListTests : IDisposable
 
                 return all.Count >= count;
             },
-            TimeSpan.FromSeconds(60)));
+            Patience.Max));
         return all;
     }
 }

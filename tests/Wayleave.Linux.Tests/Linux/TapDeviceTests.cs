@@ -32,7 +32,7 @@ public sealed class TapDeviceTests
 
         Send(tap, mac, IpProtocol.Udp, [.. UdpHeader(7000, 600), .. Pattern(600)], checksumOffset: 6);
         byte[] answer = new byte[2000];
-        socket.ReceiveTimeout = 5000;
+        socket.ReceiveTimeout = Patience.TestMs;
         Assert.Equal(600, socket.Receive(answer));
         Assert.Equal(Pattern(600), answer[..600]);
     });
@@ -65,7 +65,7 @@ public sealed class TapDeviceTests
         byte[] segment = Tcp(TcpFlags.Ack | TcpFlags.Psh, 101, theirs, [], sent);
         Send(tap, mac, IpProtocol.Tcp, segment, TcpHeader.ChecksumOffset, gso);
         byte[] received = new byte[sent.Length];
-        kernel.ReceiveTimeout = 5000;
+        kernel.ReceiveTimeout = Patience.TestMs;
         for (int at = 0; at < received.Length;)
         {
             at += kernel.Receive(received.AsSpan(at));
@@ -146,7 +146,7 @@ public sealed class TapDeviceTests
         {
             if (tap.TryRead(_buffer, out int length) != Errno.Success)
             {
-                Assert.True(tap.Wait(TimeSpan.FromSeconds(5)), "nothing came");
+                Assert.True(tap.Wait(Patience.Max), "nothing came");
                 continue;
             }
 

@@ -161,7 +161,7 @@ public sealed class WireTests
     }
 
     private static Socket OpenRaw() =>
-        new(AddressFamily.InterNetwork, SocketType.Raw, ProtocolType.Udp) { ReceiveTimeout = 10_000 };
+        new(AddressFamily.InterNetwork, SocketType.Raw, ProtocolType.Udp) { ReceiveTimeout = Patience.TestMs };
 
     private static (ushort Identification, ushort Fragment) ReadHeader(ReadOnlySpan<byte> packet) =>
         (BinaryPrimitives.ReadUInt16BigEndian(packet[4..]), BinaryPrimitives.ReadUInt16BigEndian(packet[6..]));

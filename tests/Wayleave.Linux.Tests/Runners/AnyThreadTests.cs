@@ -24,15 +24,13 @@ public sealed class AnyThreadTests
     private const int MarkerSlots = 2 * PairsPerContext;
     private const int RegionBytes = 8 * (Slots + MarkerSlots);
 
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
-
-    [Fact(Timeout = 180_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task Threads_that_share_queue_pairs_and_a_port_lose_nothing_and_see_nothing_twice() =>
-        Assert.Null(await RunAsync(ResponderDefences.All, s_patience));
+        Assert.Null(await RunAsync(ResponderDefences.All, Patience.Max));
 
     // Without the flag two threads write into one slot. That a run finds it depends on how threads meet; that twenty do
     // not has never been seen, on one processor either.
-    [Fact(Timeout = 180_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task Posting_without_an_order_of_threads_is_noticed()
     {
         ResponderDefences broken = new() { OrdersPosters = false };

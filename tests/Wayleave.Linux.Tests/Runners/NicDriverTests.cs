@@ -54,7 +54,7 @@ public sealed class NicDriverTests
             Assert.Equal(10, socket.Receive(received));
 
             Assert.Null(NetworkNamespace.Ip($"link del {name}"));
-            Assert.True(SpinWait.SpinUntil(() => driver.LinkError != Errno.Success, TimeSpan.FromSeconds(5)));
+            Assert.True(SpinWait.SpinUntil(() => driver.LinkError != Errno.Success, Patience.Max));
             Assert.Equal(Errno.EBADFD, driver.LinkError);
             Assert.Null(driver.Failure);
         });
@@ -78,7 +78,7 @@ public sealed class NicDriverTests
                 nic.Port, new Echo(), new TapLink(tap), host, new NicDriverOptions { HasEngine = hasEngine });
             using Socket socket = new(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp);
             socket.Bind(new IPEndPoint(IPAddress.Parse("10.0.0.2"), 7000));
-            socket.ReceiveTimeout = 5000;
+            socket.ReceiveTimeout = Patience.TestMs;
             body(driver, nic, socket);
         });
 

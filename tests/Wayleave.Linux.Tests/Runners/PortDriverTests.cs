@@ -18,7 +18,7 @@ public sealed class PortDriverTests
 
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_READ_of_memory_that_had_to_be_mapped_again_is_answered_when_that_has_happened()
     {
         // Nothing else can help: the engine sleeps at once and for ever, and the reader never repeats its request.

@@ -14,7 +14,6 @@ namespace Wayleave.Linux.Tests.Runners;
 public sealed class PortTurnTests
 {
     // A driver that sleeps on would sleep for an hour.
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
 
     // Nobody answers for 192.0.2.2: what is sent queues behind the address resolution and fills the socket.
     private static readonly string[] s_deadEnd =
@@ -45,7 +44,7 @@ public sealed class PortTurnTests
             end.FillSocket();
             int sent = end.Sent;
             Assert.Null(NetworkNamespace.Ip("neigh replace 192.0.2.2 lladdr 02:00:00:00:00:02 dev wl0"));
-            Assert.True(SpinWait.SpinUntil(() => end.Sent > sent, s_patience));
+            Assert.True(SpinWait.SpinUntil(() => end.Sent > sent, Patience.Max));
         });
 
     [Fact]
@@ -68,8 +67,8 @@ public sealed class PortTurnTests
                     b.Driver.TryProgress();
                     return b.Port.Stats.PacketsReceived >= received;
                 },
-                s_patience));
-            Assert.True(SpinWait.SpinUntil(() => a.TryComplete(), s_patience), $"no acknowledgement for WRITE {i}");
+                Patience.Max));
+            Assert.True(SpinWait.SpinUntil(() => a.TryComplete(), Patience.Max), $"no acknowledgement for WRITE {i}");
         }
     }
 
@@ -89,7 +88,7 @@ public sealed class PortTurnTests
         {
             a.HandleSent = null;
             control.Start();
-            waited = SpinWait.SpinUntil(() => a.Driver.ControlWaiters == 1, s_patience);
+            waited = SpinWait.SpinUntil(() => a.Driver.ControlWaiters == 1, Patience.Max);
             a.Post([]);
         };
         a.Post([]);

@@ -21,8 +21,6 @@ public sealed class SeveralPortsTests
     private const int Bytes = 1 << 20;
     private const int Writes = 64;
 
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
-
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
     private static readonly string[] s_cable =
@@ -34,7 +32,7 @@ public sealed class SeveralPortsTests
         "link set wl0 up",
     ];
 
-    [Theory(Timeout = 120_000)]
+    [Theory(Timeout = Patience.TestMs)]
     [InlineData(false)]
     [InlineData(true)]
     public async Task Queue_pairs_of_one_NIC_write_over_both_ports_and_one_that_is_down_holds_up_its_own(bool isDown)
@@ -73,7 +71,7 @@ public sealed class SeveralPortsTests
 
                     return done[0] == Writes && (done[1] == Writes || isDown);
                 },
-                s_patience),
+                Patience.Max),
             $"{done[0]} and {done[1]} of {Writes}");
         Assert.Equal(-1, target.Memory.Bytes(0, Bytes).IndexOfAnyExcept((byte)0x5A));
         for (int port = 0; port < 2; port++)
@@ -85,7 +83,7 @@ public sealed class SeveralPortsTests
     }
 
     // By number, or by themselves when the cable of port 1 is pulled.
-    [Theory(Timeout = 120_000)]
+    [Theory(Timeout = Patience.TestMs)]
     [InlineData(true)]
     [InlineData(false)]
     public async Task A_lease_and_what_is_transferred_under_it_go_over_port_2(bool isNamed)
@@ -113,7 +111,7 @@ public sealed class SeveralPortsTests
         BulkTransfer transfer = new(
             user.Nics[0].Driver, connection.QueuePair, connection.Completions, user.Context)
         {
-            StallMax = s_patience,
+            StallMax = Patience.Max,
         };
         WorkCompletionStatus status = await Task.Run(() => transfer.Run(
             BulkDirection.Write,
@@ -142,7 +140,7 @@ public sealed class SeveralPortsTests
         }
     }
 
-    [Fact(Timeout = 120_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task Connections_by_address_are_made_over_each_port()
     {
         string[] listening = [Loopback.NextAddress(), Loopback.NextAddress()];
@@ -183,10 +181,10 @@ public sealed class SeveralPortsTests
             ConcurrentQueue<AsyncEvent> events = [];
             nic.Driver.EventRaised = events.Enqueue;
             Assert.Null(NetworkNamespace.Ip("link set wl1 down"));
-            Assert.True(SpinWait.SpinUntil(() => !events.IsEmpty, s_patience));
+            Assert.True(SpinWait.SpinUntil(() => !events.IsEmpty, Patience.Max));
             Assert.Equal((PortState.Active, PortState.Down), (nic.Ports[0].Link.State, nic.Ports[1].Link.State));
             Assert.Null(NetworkNamespace.Ip("link set wl1 up"));
-            Assert.True(SpinWait.SpinUntil(() => events.Count == 2, s_patience));
+            Assert.True(SpinWait.SpinUntil(() => events.Count == 2, Patience.Max));
             Assert.Equal(
                 [
                     new AsyncEvent(AsyncEventType.PortError, 0, Port: 2),

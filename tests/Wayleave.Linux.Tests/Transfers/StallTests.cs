@@ -12,7 +12,7 @@ public sealed class StallTests
 
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
-    [Theory(Timeout = 60_000)]
+    [Theory(Timeout = Patience.TestMs)]
     [InlineData(BulkDirection.Write)]
     [InlineData(BulkDirection.Read)]
     public async Task A_peer_that_answers_RNR_for_ever_ends_the_transfer_with_its_name_and_region(
@@ -33,7 +33,7 @@ public sealed class StallTests
         Assert.Equal(0, pair.Connection.Completions.Poll(new WorkCompletion[1]));
     }
 
-    [Fact(Timeout = 60_000)]
+    [Fact(Timeout = Patience.TestMs)]
     public async Task Without_a_limit_the_transfer_waits_until_the_memory_is_back()
     {
         await using TransferPair pair = await TransferPair.StartAsync("127.0.71.3", "127.0.71.4");
