@@ -27,7 +27,7 @@ public sealed class ComputeTests : IAsyncLifetime
 
     public async ValueTask InitializeAsync()
     {
-        ComputeConfig compute = new() { HangLimit = TimeSpan.FromMilliseconds(300), QueuesMax = 4, QueueSlots = 2 };
+        ComputeConfig compute = new() { HangLimit = TimeSpan.FromSeconds(3), QueuesMax = 4, QueueSlots = 2 };
         GpuConfig gpu = new() { VramBytes = 16 << 20, SystemPoolBytes = 16 << 20, Compute = compute };
         _served = await ServedHost.StartAsync(
             _folder,
