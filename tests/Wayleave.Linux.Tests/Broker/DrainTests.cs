@@ -73,16 +73,16 @@ public sealed class DrainTests : BrokerTest
         ClientPiece piece = new(0, Size / 2, region.Key), other = new(Size / 2, Size / 2, region.Key);
         one.Post(new ClientWorkRequest(ClientWorkOpcode.Send, 1), piece); // nobody receives it yet
         Assert.Equal(1, Server.Running);
-        Task<bool> drained = Server.DrainAsync(s_patience);
+        Task<bool> drained = Server.DrainAsync(Patience.Max);
 
         ClientWorkRequest write = new(ClientWorkOpcode.Write, 2, 0, region.Key);
         Assert.Equal(Errno.ESHUTDOWN, Assert.Throws<BrokerException>(() => one.Post(write, piece)).Errno);
         Assert.Empty(one.TakeCompletions(TimeSpan.Zero));
         two.PostReceive(3, other);
-        ClientCompletion received = Assert.Single(two.TakeCompletions(s_patience));
+        ClientCompletion received = Assert.Single(two.TakeCompletions(Patience.Max));
         Assert.Equal((3UL, ClientWorkStatus.Success), (received.Id, received.Status));
         Assert.False(drained.IsCompleted); // the sender has not heard of it
-        ClientCompletion sent = Assert.Single(one.TakeCompletions(s_patience));
+        ClientCompletion sent = Assert.Single(one.TakeCompletions(Patience.Max));
         Assert.Equal((1UL, ClientWorkStatus.Success), (sent.Id, sent.Status));
         Assert.True(await drained);
         Assert.Equal(0, Server.Running);
@@ -99,7 +99,7 @@ public sealed class DrainTests : BrokerTest
         await program.OkAsync($"pair {nic}");
         await program.OkAsync("join");
         await program.OkAsync($"write 0 0 {key} {key} {Size / 2}"); // whose completion it never takes
-        Task<bool> drained = Server.DrainAsync(s_patience);
+        Task<bool> drained = Server.DrainAsync(Patience.Max);
         Assert.False(drained.IsCompleted);
         program.Kill();
         Assert.True(await drained);

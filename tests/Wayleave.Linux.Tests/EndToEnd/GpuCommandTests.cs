@@ -125,7 +125,7 @@ public sealed class GpuCommandTests : EndToEndTest
         string other = await RunKernelAsync("gpu0", "fill", "y", "--value", "3", "--create", "1MiB");
         ExpectFailure(
             1,
-            "gpu run gpu0 fill: ETIME: it had the engine for longer than 2 s: hung, stopped, and its queue is lost",
+            "gpu run gpu0 fill: ETIME: it had the engine for longer than 2.00 s: hung, stopped, and its queue is lost",
             await hung.WaitAsync());
         Assert.Equal(other, await RunKernelAsync("gpu0", "checksum", "y"));
         Assert.Contains("gpu0: hung and was stopped: ", await RunWellAsync("gpu", "ls"), StringComparison.Ordinal);
