@@ -105,6 +105,15 @@ internal sealed class GpuRunCommand
 
             GpuCommandMode mode = context.Context.Mode;
             ulong bytes = request.Bytes ?? kernel.DefaultBytes(request, operands);
+            if (bytes == 0 && request.Bytes is null)
+            {
+                throw new WayleaveException(
+                    Errno.EINVAL,
+                    $"gpu run {_gpu} {kernel.Name}",
+                    "commands go by words of 4 bytes, and one of its objects has fewer",
+                    "wayleave ls shows their sizes");
+            }
+
             Device command = kernel.ToCommand(request, mode, operands, bytes);
             List<Device> commands = kernel.Writes
                 ? [command, GpuKernel.ToChecksum(mode, operands[^1], request.Offset, bytes, context.Context.Results)]

@@ -184,6 +184,44 @@ public sealed class ProcessMemoryTests : IDisposable
         Assert.Empty(served.Host.GetViolations());
     }
 
+    [Theory]
+    [InlineData("gpu0", false, "127.0.53.11")]
+    [InlineData("gpu0", true, "127.0.53.12")]
+    [InlineData("gpu1", false, "127.0.53.13")]
+    [InlineData("gpu1", true, "127.0.53.14")]
+    public async Task Of_two_GPUs_that_share_memory_one_is_pulled_out_and_the_other_goes_on(
+        string pulled, bool isSurprise, string address)
+    {
+        GpuConfig direct = Second with { Compute = Second.Compute with { PrivatePages = PrivatePagePolicy.Direct } };
+        await using ServedHost served = await StartAsync(PrivatePagePolicy.BringHome, address, direct);
+        await using HeldContext one = await served.Client.OpenGpuAsync("gpu0", "c", Cancellation);
+        await using HeldContext two = await served.Client.OpenGpuAsync("gpu1", "c", Cancellation);
+        BufferHandleDocument memory = await one.AllocateAsync(Bytes, Cancellation);
+        BufferHandleDocument there = await two.ShareAsync(one, memory.Handle, Cancellation);
+        Ring first = await Ring.OpenAsync(served, one, "gpu0"), second = await Ring.OpenAsync(served, two, "gpu1");
+        await first.RunAsync(Fill(memory.Address, 1));
+        await second.RunAsync(Fill(there.Address, 2)); // in the VRAM of the first
+
+        UnpluggedDocument unplugged = await served.Client.UnplugAsync(
+            pulled, new UnplugDeviceDocument { Surprise = isSurprise, TimeoutMs = 5000 }, Cancellation);
+        Assert.Empty(unplugged.Late);
+        if (pulled == "gpu0")
+        {
+            Assert.Equal("EFAULT", (await second.TryRunAsync(Fill(there.Address, 3))).Error);
+            BufferHandleDocument own = await two.AllocateAsync(Bytes, Cancellation);
+            await (await Ring.OpenAsync(served, two, "gpu1", "again")).RunAsync(Fill(own.Address, 4));
+        }
+        else
+        {
+            await first.RunAsync(Fill(memory.Address, 0x0505_0505));
+            BufferHandleDocument shown = await MakeAsync(served, one, "shown", Bytes);
+            await first.RunAsync(Copy(memory.Address, shown.Address));
+            await ExpectAsync(served, "gpu0", 5);
+        }
+
+        Assert.Empty(served.Host.GetViolations());
+    }
+
     [Fact]
     public void To_reach_pages_there_is_for_rings_that_fault()
     {
@@ -356,14 +394,15 @@ public sealed class ProcessMemoryTests : IDisposable
     }
 
     /// <summary>A ring of a context, in an object of its GPU, and commands one after the other.</summary>
-    private sealed class Ring(ServedHost served, HeldContext context, string gpu, QueueDocument queue)
+    private sealed class Ring(ServedHost served, HeldContext context, string gpu, string name, QueueDocument queue)
     {
         private ulong _written;
 
-        public static async Task<Ring> OpenAsync(ServedHost served, HeldContext context, string gpu)
+        public static async Task<Ring> OpenAsync(
+            ServedHost served, HeldContext context, string gpu, string name = "ring")
         {
-            BufferHandleDocument ring = await MakeAsync(served, context, "ring", RingBytes, gpu);
-            return new Ring(served, context, gpu, await context.CreateQueueAsync(
+            BufferHandleDocument ring = await MakeAsync(served, context, name, RingBytes, gpu);
+            return new Ring(served, context, gpu, name, await context.CreateQueueAsync(
                 new CreateQueueDocument
                 {
                     Name = "ring",
@@ -382,7 +421,7 @@ public sealed class ProcessMemoryTests : IDisposable
         public async Task<QueueDocument> TryRunAsync(GpuCommand command)
         {
             await served.Host.Objects.ForEachPieceAsync(
-                served.Host.Objects.Find(gpu, "ring")!,
+                served.Host.Objects.Find(gpu, name)!,
                 _written++ * GpuCommand.SizeBytes,
                 GpuCommand.SizeBytes,
                 (_, bytes) => command.Write(bytes),

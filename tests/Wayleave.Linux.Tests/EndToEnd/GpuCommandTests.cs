@@ -237,6 +237,9 @@ public sealed class GpuCommandTests : EndToEndTest
         new Device { Opcode = Opcode.Fill, Count = 64, TargetHandle = 2 }.Write(forged);
         string file = InFolder("commands");
         await File.WriteAllBytesAsync(file, forged, Cancellation);
+        CliResult small = await RunAsync("gpu", "run", "gpu0", "fill", "small", "--create", "3");
+        Assert.Equal(1, small.ExitCode);
+        Assert.Contains("commands go by words of 4 bytes", small.Error, StringComparison.Ordinal);
         CliResult refused = await RunAsync("gpu", "run", "gpu1", "raw", file);
         Assert.Contains("command 0: handle 2 is not one of context", refused.Error, StringComparison.Ordinal);
         await File.WriteAllBytesAsync(file, new byte[65], Cancellation);
