@@ -84,18 +84,13 @@ public sealed class DriveCopyTests : IAsyncLifetime
         await using WayleaveHost host = await StartAsync(new HostBridgeDescription());
         (string path, _) = NewFile(48 << 20);
         DriveCopy copy = new(host, host.Nvmes[0]);
+        using HeldMedium medium = new(host.Nvmes[0]);
 
         Task<(DeviceObject, DriveCopyResult)> load =
             copy.LoadAsync(path, "gpu0", "file", deniesStaging: true, Cancellation);
-        DeviceObject? o = null;
-        while (o is null || host.Nvmes[0].Controller.Port.BytesWritten(PeerRoute.BusAddress) < 4 << 20)
-        {
-            Assert.False(load.IsCompleted, "the copy was over before it could be taken back");
-            o = host.Objects.List().SingleOrDefault(l => l.Name == "file");
-            await Task.Yield();
-        }
-
-        RetirementProof proof = await host.Objects.RevokeAsync(o, new RevokePolicy());
+        medium.AwaitHeld(load);
+        DeviceObject o = Assert.Single(host.Objects.List(), l => l.Name == "file");
+        RetirementProof proof = await medium.TakeBackAsync(host, o);
 
         Assert.Equal(RetirementGrade.Retired, proof.Grade);
         WayleaveException ended = await Assert.ThrowsAsync<WayleaveException>(() => load);
@@ -161,16 +156,11 @@ public sealed class DriveCopyTests : IAsyncLifetime
         DriveCopy copy = new(host, host.Nvmes[0]);
         (DeviceObject o, _) = await copy.LoadAsync(path, "gpu0", "file", deniesStaging: true, Cancellation);
         string saved = Path.Combine(_folder, "saved");
-        long before = host.Nvmes[0].Controller.Port.BytesRead(PeerRoute.BusAddress);
+        using HeldMedium medium = new(host.Nvmes[0]);
 
         Task<DriveCopyResult> save = copy.SaveAsync(o, saved, deniesStaging: true, Cancellation);
-        while (host.Nvmes[0].Controller.Port.BytesRead(PeerRoute.BusAddress) - before < 4 << 20)
-        {
-            Assert.False(save.IsCompleted, "the copy was over before it could be taken back");
-            await Task.Yield();
-        }
-
-        RetirementProof proof = await host.Objects.RevokeAsync(o, new RevokePolicy());
+        medium.AwaitHeld(save);
+        RetirementProof proof = await medium.TakeBackAsync(host, o);
 
         Assert.Equal(RetirementGrade.Retired, proof.Grade);
         await Assert.ThrowsAsync<WayleaveException>(() => save);
@@ -202,6 +192,43 @@ public sealed class DriveCopyTests : IAsyncLifetime
         // The medium still has its buffers, and nobody waits for it.
         await host.DisposeAsync();
         answers.Set();
+    }
+
+    /// <summary>A file that answers a few requests, and the next ones when the owner has begun to take back.</summary>
+    private sealed class HeldMedium : IDisposable
+    {
+        private const int Answered = 4; // of 48
+
+        private readonly ManualResetEventSlim _answers = new();
+        private int _asked;
+
+        public HeldMedium(NvmeHandle drive) => drive.Medium = _ =>
+        {
+            if (Interlocked.Increment(ref _asked) > Answered)
+            {
+                _answers.Wait();
+            }
+
+            return null;
+        };
+
+        /// <summary>Until the copy is in its middle, where it stays.</summary>
+        public void AwaitHeld(Task copy)
+        {
+            Assert.True(SpinWait.SpinUntil(
+                () => copy.IsCompleted || Volatile.Read(ref _asked) > Answered, Patience.Max));
+            Assert.False(copy.IsCompleted);
+        }
+
+        public async Task<RetirementProof> TakeBackAsync(WayleaveHost host, DeviceObject o)
+        {
+            Task<RetirementProof> revoke = host.Objects.RevokeAsync(o, new RevokePolicy());
+            Assert.True(SpinWait.SpinUntil(() => o.Memory.IsFreed, Patience.Max));
+            _answers.Set();
+            return await revoke;
+        }
+
+        public void Dispose() => _answers.Set();
     }
 
     private static string Sha256(string path) => Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(path)));
