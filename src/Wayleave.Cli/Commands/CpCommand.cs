@@ -8,6 +8,7 @@ using Wayleave.Core;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
+using Wayleave.Host.Tracing;
 using Wayleave.Host.Transfers;
 
 namespace Wayleave.Cli.Commands;
@@ -43,10 +44,12 @@ internal static class CpCommand
             Description = "Between a drive and a device: fail rather than pass through system memory",
         };
         Option<bool> explain = new("--explain") { Description = "Say by which way the bytes went at each end" };
+        Option<string?> pcap = Parsing.PcapOption();
         Command command =
             new("cp", "Copy a file into the device memory of a host, or back, or from one host straight to another")
             {
                 source, target, stall, sourceToken, targetToken, sourcePort, targetPort, denyStaging, explain,
+                pcap,
             };
         command.AddClientOptions();
         command.SetAction((parsed, cancellation) =>
@@ -61,7 +64,8 @@ internal static class CpCommand
                 ReadPort(parsed, targetPort, "DST", target),
                 ReadStallTimeout(parsed.GetValue(stall)),
                 parsed.GetValue(denyStaging),
-                parsed.GetValue(explain) ? new CopyExplanation() : null);
+                parsed.GetValue(explain) ? new CopyExplanation() : null,
+                parsed.GetValue(pcap));
             return RunAsync(new CommandContext(parsed), request, cancellation);
         });
         return command;
@@ -93,12 +97,19 @@ internal static class CpCommand
         int? TargetPort,
         TimeSpan StallMax,
         bool DeniesStaging,
-        CopyExplanation? Explanation);
+        CopyExplanation? Explanation,
+        string? PcapFile);
 
     private static async Task<int> RunAsync(
         CommandContext context, CopyRequest request, CancellationToken cancellation)
     {
         bool isFromHost = WlUrl.HasScheme(request.Source), isToHost = WlUrl.HasScheme(request.Target);
+        if (request.PcapFile is not null && isFromHost == isToHost)
+        {
+            throw new UsageException(
+                "--pcap: this process has a port only while it copies between a file and a host; give it to the host");
+        }
+
         if (!isFromHost && !isToHost
             && (DriveCopyCommand.IsDevice(request.Target) || DriveCopyCommand.IsObject(request.Source)))
         {
@@ -169,7 +180,9 @@ internal static class CpCommand
         ulong length = await LengthAsync(client, isPush, path, url, cancellation).ConfigureAwait(false);
         int? port = isPush ? request.TargetPort : request.SourcePort;
         string peer = await AddressOfAsync(client, url, port, cancellation).ConfigureAwait(false);
-        WayleaveHost host = await WayleaveHost.StartAsync(ConfigFor(peer, length)).ConfigureAwait(false);
+        using PcapFile? capture = Parsing.Capture(request.PcapFile);
+        WayleaveHost host = await WayleaveHost.StartAsync(ConfigFor(peer, length), Tapped(capture))
+            .ConfigureAwait(false);
         await using (host.ConfigureAwait(false))
         {
             using ProgressBar progress = context.StartProgress(url.Name!, (long)length);
@@ -193,6 +206,9 @@ internal static class CpCommand
         }
     }
 
+    private static WayleaveHostOptions Tapped(PcapFile? capture) =>
+        new() { Tap = capture is null ? null : capture.Of };
+
     private static async Task<bool> IsDriveAsync(ControlClient client, WlUrl url, CancellationToken cancellation)
     {
         DevicesDocument devices = await client.GetDevicesAsync(cancellation).ConfigureAwait(false);
@@ -211,7 +227,8 @@ internal static class CpCommand
         LocalFile.OpenSource(path, out ulong length).Dispose();
         string peer = await AddressOfAsync(client, url, request.TargetPort, cancellation).ConfigureAwait(false);
         HostConfig config = ConfigFor(peer, RemoteStore.WindowBytes(length));
-        WayleaveHost host = await WayleaveHost.StartAsync(config).ConfigureAwait(false);
+        using PcapFile? capture = Parsing.Capture(request.PcapFile);
+        WayleaveHost host = await WayleaveHost.StartAsync(config, Tapped(capture)).ConfigureAwait(false);
         await using (host.ConfigureAwait(false))
         {
             using ProgressBar progress = context.StartProgress(url.Name!, (long)length);

@@ -61,6 +61,20 @@ public class PortOptionTests : EndToEndTest
     }
 
     [Fact]
+    public async Task A_copy_captures_its_own_port_where_it_has_one()
+    {
+        string capture = InFolder("cp.pcap");
+        HostProcess a = await StartHostAsync();
+        NicDocument nic = (await a.Client.GetDevicesAsync(Cancellation)).Nics[0];
+        string source = MakeFile("source", 4096);
+        await RunWellAsync("cp", "--pcap", capture, source, a.UrlOf("object"));
+        string check = await RunWellAsync("roce", "check", "--json", capture, "--port", $"{nic.Ports[0].UdpPort}");
+        Assert.Contains(nic.Ports[0].Gid, check, StringComparison.Ordinal);
+        CliResult between = await RunAsync("cp", "--pcap", capture, a.UrlOf("object"), a.UrlOf("other"));
+        Assert.Equal(2, between.ExitCode);
+    }
+
+    [Fact]
     public async Task A_port_that_is_not_there_is_told_before_anything_is_made()
     {
         HostProcess a = await StartHostOfTwoPortsAsync("a"), b = await StartHostAsync();
