@@ -15,6 +15,10 @@ public sealed class RdmaConnection : IAsyncDisposable
     // program.
     private static readonly TimeSpan s_linger = TimeSpan.FromSeconds(4.5);
 
+    // One that has failed may have lost its peer, and a peer that lives answers at once; if the word to it is lost, it
+    // finds out by what it sends.
+    private static readonly TimeSpan s_lingerFailed = TimeSpan.FromSeconds(1);
+
     private readonly ConnectionService _service;
     private readonly TaskCompletionSource _made = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -50,11 +54,16 @@ public sealed class RdmaConnection : IAsyncDisposable
     }
 
     /// <summary>
-    /// Ends the connection. A peer that does not answer is waited for until it was told twice, and told on afterwards
-    /// while the NIC is there.
+    /// Ends the connection. A peer that does not answer is waited for until it was told twice, or for a second when the
+    /// queue pair was in ERR before; it is told on afterwards while the NIC is there.
     /// </summary>
-    public async ValueTask DisposeAsync() => await Task
-        .WhenAny(DisconnectAsync(), Task.Delay(_isAbandoned ? TimeSpan.Zero : s_linger)).ConfigureAwait(false);
+    public async ValueTask DisposeAsync()
+    {
+        TimeSpan linger = _isAbandoned ? TimeSpan.Zero
+            : Pair.State == QueuePairState.Error ? s_lingerFailed
+            : s_linger;
+        await Task.WhenAny(DisconnectAsync(), Task.Delay(linger)).ConfigureAwait(false);
+    }
 
     /// <summary>The peer is known to be gone: disposing tells it all the same, and waits for no answer.</summary>
     internal void Abandon() => _isAbandoned = true;
