@@ -57,6 +57,11 @@ internal static class PerftestCommand
         {
             IPAddress own = ReadAddress(parsed.GetValue(address)!, "--address");
             int bytes = parsed.GetValue(size);
+            if (parsed.GetValue(patience) is { } limit && limit <= TimeSpan.Zero)
+            {
+                throw new UsageException("--patience must not be zero");
+            }
+
             if (bytes is < 1 or > RcPingpong.SizeMax || parsed.GetValue(iterations) < 1)
             {
                 throw new UsageException($"a message has 1 to {RcPingpong.SizeMax} bytes, and there is at least one");

@@ -63,8 +63,27 @@ internal sealed class PerftestEnd : IAsyncDisposable
     /// <summary>Receives that a queue pair has room for.</summary>
     public int ReceiveDepth { get; }
 
-    /// <summary>Grows with everything that the peer sends.</summary>
-    public long PacketsReceived => Nic.Device.Port.Stats.PacketsReceived;
+    /// <summary>
+    /// Changes with everything that the peer sends and that gets on. A question whether this side is there does not,
+    /// nor a message for which nobody has a receive: such a peer would be waited for for ever.
+    /// </summary>
+    public long ReadProgress()
+    {
+        if (!_options.IsReliable)
+        {
+            return Nic.Device.Port.Stats.PacketsReceived;
+        }
+
+        long sum = 0;
+        Nic.Driver.WithToken(() =>
+        {
+            foreach (QueuePair pair in Pairs)
+            {
+                sum += pair.ResponderProgress.ExpectedPsn + (long)pair.OldestUnansweredPsn;
+            }
+        });
+        return sum;
+    }
 
     /// <summary>Whether the exchange has said that the peer has ended. Any thread.</summary>
     public bool IsPeerGone => _isPeerGone;

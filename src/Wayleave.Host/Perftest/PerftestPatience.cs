@@ -15,7 +15,7 @@ internal sealed class PerftestPatience(PerftestEnd end, PerftestOptions options)
 
     private int _looks;
     private int _idle;
-    private long _packets;
+    private long _progress;
     private long _since = Stopwatch.GetTimestamp();
 
     /// <summary>After each look at the completion queue.</summary>
@@ -39,10 +39,10 @@ internal sealed class PerftestPatience(PerftestEnd end, PerftestOptions options)
 
         _idle = 0;
         Thread.Yield();
-        long packets = end.PacketsReceived;
-        if (packets != _packets)
+        long progress = end.ReadProgress();
+        if (progress != _progress)
         {
-            (_packets, _since) = (packets, Stopwatch.GetTimestamp());
+            (_progress, _since) = (progress, Stopwatch.GetTimestamp());
             return;
         }
 
@@ -57,8 +57,8 @@ internal sealed class PerftestPatience(PerftestEnd end, PerftestOptions options)
             throw new WayleaveException(
                 Errno.ETIMEDOUT,
                 "perftest",
-                $"no packet came for {options.Patience.TotalSeconds:0} s",
-                $"is the peer's {options.ToolName} still there?");
+                $"nothing gets on for {options.Patience.TotalSeconds:0.#} s",
+                $"is the peer's {options.ToolName} still there, with the same options as here?");
         }
     }
 }

@@ -18,11 +18,19 @@ internal static class PerftestRequests
     /// <summary>What a request that failed says of the run.</summary>
     /// <param name="status">Of its completion.</param>
     /// <param name="when">Behind the status, with a space before it; or empty.</param>
-    /// <returns>ETIMEDOUT: the peer does not answer any more; otherwise EIO.</returns>
-    public static WayleaveException Failed(WorkCompletionStatus status, string when) => new(
-        status == WorkCompletionStatus.RetryExceeded ? Errno.ETIMEDOUT : Errno.EIO,
-        "perftest",
-        $"a request ended with {status}{when}");
+    /// <returns>
+    /// ETIMEDOUT: the peer does not answer any more; ECONNRESET: it has disconnected; otherwise EIO.
+    /// </returns>
+    public static WayleaveException Failed(WorkCompletionStatus status, string when) => status switch
+    {
+        WorkCompletionStatus.RetryExceeded =>
+            new WayleaveException(Errno.ETIMEDOUT, "perftest", $"a request ended with {status}{when}"),
+
+        // Nothing failed before it, so somebody has ended the connection.
+        WorkCompletionStatus.WorkRequestFlushed =>
+            new WayleaveException(Errno.ECONNRESET, "perftest", $"the peer has disconnected{when}"),
+        _ => new WayleaveException(Errno.EIO, "perftest", $"a request ended with {status}{when}"),
+    };
 
     /// <summary>Takes a queue pair from RESET to RTS.</summary>
     public static void ConnectPair(NicHandle nic, QueuePair pair, QueuePairAttributes attributes, string operation)

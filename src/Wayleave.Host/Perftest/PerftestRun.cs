@@ -87,8 +87,7 @@ public sealed class PerftestRun
         if (listener is not null)
         {
             listening();
-            channel = await VerbsPerftestChannel.AcceptAsync(host, nic, listener, options.Patience, cancellation)
-                .ConfigureAwait(false);
+            channel = await VerbsPerftestChannel.AcceptAsync(host, nic, listener, cancellation).ConfigureAwait(false);
         }
         else if (options.Server is null)
         {
@@ -135,7 +134,7 @@ public sealed class PerftestRun
         await using (end.ConfigureAwait(false))
         {
             _end = end;
-            _exchange.Progress = () => end.PacketsReceived;
+            _exchange.Progress = end.ReadProgress;
             try
             {
                 await ConnectAsync(mtu, cancellation).ConfigureAwait(false);

@@ -192,6 +192,27 @@ public class PerftestCommandTests
         Assert.Contains(problem, served.Error, StringComparison.Ordinal);
     }
 
+    // The other side's retries, and its questions whether this one is there, are no reason to wait on.
+    [Theory]
+    [InlineData("send-bw", "-n 10", "-n 20", "")]
+    [InlineData("send-bw", "-n 10", "-n 20", "-R")]
+    [InlineData("write-bw", "-n 20 -q 2", "-n 20 -q 3", "-R")]
+    public async Task Two_sides_that_were_told_different_numbers_give_each_other_up(
+        string test, string here, string there, string exchange)
+    {
+        (string server, string client) = NextAddresses();
+        string[] both = [.. exchange.Split(' ', StringSplitOptions.RemoveEmptyEntries)];
+        Task<Outcome> serving = await Serve([test, "-d", server, .. both, .. here.Split(' '), "--patience", "500ms"]);
+        Outcome asked = await Run(
+            new StringWriter(),
+            ["perftest", test, server, "-d", client, .. both, .. there.Split(' '), "--patience", "10m"]);
+        Outcome served = await serving;
+        Assert.Equal((1, 1), (asked.ExitCode, served.ExitCode));
+        Assert.Contains("with the same options as here?", served.Error, StringComparison.Ordinal);
+        Assert.Matches(
+            "the peer has (ended|disconnected|gone)|the exchange with the peer has ended|RetryExceeded", asked.Error);
+    }
+
     // A fifth of the messages is lost on the way: the receiver says how many came, and does not wait for the others.
     [Theory]
     [InlineData("UC")]
@@ -230,6 +251,8 @@ public class PerftestCommandTests
     [InlineData("perftest", "atomic-bw", "-A", "ADD")]
     [InlineData("perftest", "rc-pingpong", "-s", "0")]
     [InlineData("perftest", "rc-pingpong", "-p", "65536")]
+    [InlineData("perftest", "rc-pingpong", "--patience", "0s")]
+    [InlineData("perftest", "write-bw", "--patience", "0s")]
     public async Task What_makes_no_sense_is_a_usage_error(params string[] arguments) =>
         Assert.Equal(2, (await Run(new StringWriter(), arguments)).ExitCode);
 
