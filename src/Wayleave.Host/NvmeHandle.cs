@@ -136,6 +136,15 @@ public sealed class NvmeHandle : IObjectDevice, IDisposable
         // In time proportional to the size, outside of the lock.
         Reservation reservation = handle!.Resource.Buffer.Reservation;
         await reservation.WaitAsync(_host, ReservationUsage.Kernel).ConfigureAwait(false);
+        using (_host.Enter())
+        {
+            if (handle.Resource.Buffer.IsRevoked)
+            {
+                handle.Close();
+                throw new WayleaveException(Errno.ENODEV, operation, $"{Name} left before its memory was clear");
+            }
+        }
+
         return new ResourceObjectMemory(handle.Resource, request.SizeBytes, lender);
     }
 

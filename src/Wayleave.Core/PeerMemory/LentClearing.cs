@@ -38,6 +38,12 @@ public sealed class LentClearing(HostContext host, PciFabric fabric)
     public int UnderWay => _all.Count;
 
     /// <summary>
+    /// What could not be cleared, for its device answers no more: nobody may have it. Host lock held; before the fence
+    /// signals.
+    /// </summary>
+    internal Action<SharedBuffer>? Failed { get; set; }
+
+    /// <summary>
     /// Off publishes the memory before it is clear: for the scenario that must notice.
     /// </summary>
     internal bool HoldsBack { get; init; } = true;
@@ -129,8 +135,13 @@ public sealed class LentClearing(HostContext host, PciFabric fabric)
     {
         using (host.Enter())
         {
-            using SignalingSection section = new(work.Buffer.Name, "clearing");
             _all.Remove(work);
+            if (errno is not (Errno.Success or Errno.ECANCELED))
+            {
+                Failed?.Invoke(work.Buffer); // whoever waits for the fence finds it revoked
+            }
+
+            using SignalingSection section = new(work.Buffer.Name, "clearing");
             host.Trace("p2pmem.cleared", work.Buffer.Name, (long)work.DoneBytes, (long)errno);
             work.Fence.Signal(errno);
         }

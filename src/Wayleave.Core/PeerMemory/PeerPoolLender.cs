@@ -31,7 +31,15 @@ public sealed class PeerPoolLender : IPeerMemoryOwner
     public Quarantine Quarantine { get; }
 
     /// <summary>Clears what is lent, before anybody uses it. The edge may give it a thread.</summary>
-    public LentClearing Clearing { get; internal init; }
+    public LentClearing Clearing
+    {
+        get;
+        internal init
+        {
+            field = value;
+            field.Failed = buffer => TakeBack(buffer, new RevokePolicy { Reason = "it could not be cleared" });
+        }
+    }
 
     /// <summary>Physical addresses of what was lent; afterwards where it was.</summary>
     public static DmaAddressList AddressesOf(SharedBuffer buffer)

@@ -91,16 +91,35 @@ public sealed class LentClearingTests
     }
 
     [Fact]
+    public void What_cannot_be_cleared_nobody_has()
+    {
+        SharedBuffer buffer = Lend();
+        Decode(isEnabled: false);
+        _lender.Clearing.Drive();
+        Assert.True(IsClear(buffer)); // who waited goes on, and finds it taken back
+        Assert.True(Locked(() => buffer.IsRevoked));
+        Assert.Equal(Bytes, Locked(() => _pool.AvailableBytes));
+
+        Decode(isEnabled: true);
+        Assert.Equal(0xEE, _memory[0]);
+        Lend();
+        _lender.Clearing.Drive();
+        Assert.Equal(0, _memory[0]);
+    }
+
+    [Fact]
     public void Memory_that_answers_nothing_is_not_lent()
     {
-        Locked(() =>
-        {
-            _fabric.SetMemoryDecoding(_owner, isEnabled: false);
-            return 0;
-        });
+        Decode(isEnabled: false);
         Assert.Equal(Errno.EFAULT, Locked(() => _lender.TryLend("a", Bytes, out _)));
         Assert.Equal((Bytes, 0), Locked(() => (_pool.AvailableBytes, _lender.Clearing.UnderWay)));
     }
+
+    private void Decode(bool isEnabled) => Locked(() =>
+    {
+        _fabric.SetMemoryDecoding(_owner, isEnabled);
+        return 0;
+    });
 
     private SharedBuffer Lend() => Locked(() =>
     {
