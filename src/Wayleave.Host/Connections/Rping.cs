@@ -288,8 +288,11 @@ public sealed class Rping : IAsyncDisposable
                 return null;
             }
 
-            throw new WayleaveException(
-                Errno.EIO, $"rping over {Pair.Name}", $"a request ended with {completion.Status}");
+            // Nothing failed before what is flushed, so the peer has ended the connection.
+            throw completion.Status == WorkCompletionStatus.WorkRequestFlushed
+                ? new WayleaveException(Errno.ECONNRESET, $"rping over {Pair.Name}", "the peer has disconnected")
+                : new WayleaveException(
+                    Errno.EIO, $"rping over {Pair.Name}", $"a request ended with {completion.Status}");
         }
 
         return null;

@@ -24,6 +24,21 @@ public class RpingDeathTests : EndToEndTest
     }
 
     [Fact]
+    public async Task A_server_that_is_interrupted_takes_leave_and_its_client_says_who_has_ended()
+    {
+        CliProcess.SkipWhenIgnored(CliProcess.SigTerm);
+        IPAddress address = NextAddress();
+        CliProcess server = Start("rping", "--server", "--address", $"{address}", "--verbose");
+        CliProcess client = Start(
+            "rping", "--client", $"{address}", "--address", $"{NextAddress()}", "--count", "0", "--patience", "1m");
+        await server.ReadFirstLineAsync();
+        server.Signal(CliProcess.SigTerm);
+        CliResult interrupted = await server.WaitAsync(), left = await client.WaitAsync();
+        Assert.Equal((130, 1), (interrupted.ExitCode, left.ExitCode));
+        Assert.Matches("^wayleave: rping over .*: the peer has disconnected\n$", left.Error);
+    }
+
+    [Fact]
     public async Task A_client_that_is_interrupted_takes_leave_and_its_server_ends_well()
     {
         CliProcess.SkipWhenIgnored(CliProcess.SigInt);
