@@ -11,7 +11,7 @@ namespace Wayleave.Linux.Tests.EndToEnd;
 /// </summary>
 public class HostToHostTests : EndToEndTest
 {
-    private const long LengthBytes = 192 << 20;
+    private const long LengthBytes = 768 << 20;
     private const string Died = "the host died or cut the connection; look at its output, then try again";
 
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
@@ -255,13 +255,13 @@ public class HostToHostTests : EndToEndTest
     private static string Copy(HostProcess a, HostProcess b) => $"copy {a.UrlOf("object")} to {b.UrlOf("object")}";
 
     /// <summary>
-    /// A copy that is under way, between hosts whose packets of 256 bytes are so slow that it stays so: 64 MiB, of
+    /// A copy that is under way, between hosts whose packets of 256 bytes are so slow that it stays so: 768 MiB, of
     /// which some have landed.
     /// </summary>
     private async Task<(HostProcess A, HostProcess B, CliProcess Copy)> CopyInTheMiddleAsync()
     {
-        HostProcess a = await StartHostAsync("a", "256MiB", "--mtu", "256");
-        HostProcess b = await StartHostAsync("b", "256MiB", "--mtu", "256");
+        HostProcess a = await StartHostAsync("a", "1GiB", "--mtu", "256");
+        HostProcess b = await StartHostAsync("b", "1GiB", "--mtu", "256");
         CreateObjectDocument create = new() { Device = "gpu0", Name = "object", SizeBytes = LengthBytes };
         ObjectDocument made = await a.Client.CreateObjectAsync(create, Cancellation);
         await a.Client.CommitObjectAsync(made.Id, null, Cancellation);
