@@ -13,7 +13,9 @@ namespace Wayleave.Linux;
 // With segmentation the device computes them, or on the loopback nobody. Received IPv6 datagrams may lack one: rxe
 // sends none.
 
-/// <summary>Makes the socket of a <see cref="UdpEndpoint"/>: its options, its address, and what to say of a refusal.</summary>
+/// <summary>
+/// Makes the socket of a <see cref="UdpEndpoint"/>: its options, its address, and what to say of a refusal.
+/// </summary>
 internal static unsafe class UdpSocketSetup
 {
     private const ushort RoCEv2Port = 4791;

@@ -100,8 +100,8 @@ public sealed class LentClearing(HostContext host, PciFabric fabric)
     }
 
     /// <summary>
-    /// Clears what nobody else is clearing, and returns when nothing is left. Any number of threads at a time; host lock
-    /// not held by the caller.
+    /// Clears what nobody else is clearing, and returns when nothing is left. Any number of threads at a time; host
+    /// lock not held by the caller.
     /// </summary>
     public void Drive()
     {

@@ -7,8 +7,8 @@ using Wayleave.Core.Topology;
 namespace Wayleave.Devices.Gpu;
 
 // An engine copies a whole list and stops where an address answers nothing. That page stays where it was, and a further
-// job goes on behind it: as many jobs as pages fail, and one. A job that ended for any other reason (hung, the device is
-// gone) has done what it has done; the rest of its pages stay.
+// job goes on behind it: as many jobs as pages fail, and one. A job that ended for any other reason (hung, the device
+// is gone) has done what it has done; the rest of its pages stay.
 //
 // The end of a job counts and not its fence: while an engine that was given up as hung may still be inside of a block,
 // the targets belong to it, and so the pages stay locked.

@@ -158,7 +158,8 @@ internal sealed class ComputeEndpoints(WayleaveHost host, ControlListenerOptions
     private async Task ShareAsync(HttpContext http)
     {
         ComputeContext context = Find(http);
-        ShareMemoryDocument share = await ControlRequest.ReadAsync(http, Json.ShareMemoryDocument).ConfigureAwait(false);
+        ShareMemoryDocument share = await ControlRequest
+            .ReadAsync(http, Json.ShareMemoryDocument).ConfigureAwait(false);
         ContextBuffer made = host.Compute.Memory.Share(context, host.Compute.Find(share.Context), share.Handle);
         await ControlRequest.WriteAsync(http, BufferHandleDocument.From(made), Json.BufferHandleDocument)
             .ConfigureAwait(false);

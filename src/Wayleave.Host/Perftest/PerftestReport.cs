@@ -51,7 +51,8 @@ public sealed record PerftestResult
     public required PerftestBytes Bytes { get; init; }
 
     /// <summary>
-    /// Of what the queue pairs received, one after the other, as lower-case digits; null where nothing can be looked at.
+    /// Of what the queue pairs received, one after the other, as lower-case digits; null where nothing can be looked
+    /// at.
     /// </summary>
     public string? ReceivedSha256 { get; init; }
 

@@ -43,7 +43,8 @@ public class GuestTests
     private static void RunHundred(string program)
     {
         Assert.SkipUnless(program != "rping" || File.Exists("/usr/bin/rping"), "no rping");
-        VerbsRun run = VerbsPrograms.RunOn("", Path.Combine(VerbsPrograms.Sources(), "hundred.sh"), program, Loopback.NextBlock());
+        string script = Path.Combine(VerbsPrograms.Sources(), "hundred.sh");
+        VerbsRun run = VerbsPrograms.RunOn("", script, program, Loopback.NextBlock());
         Assert.True(run.Exit == 0, run.ToString());
     }
 
