@@ -45,6 +45,12 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
     /// <summary>The receive of the open SEND has completed.</summary>
     public void CloseReceive() => IsReceiveOpen = false;
 
+    /// <summary>Where the open WRITE goes.</summary>
+    public MemoryRegion? Region => _target.Region;
+
+    /// <summary>How many packets of the path MTU may come before the Last of the open WRITE; 0 without one.</summary>
+    public int MiddlesToCome => Open == OpenMessage.Write ? (int)((_remainingBytes - 1) / (uint)pair.MtuBytes) : 0;
+
     public Verdict Place(in PacketView packet, in OpcodeTraits traits) => RequestRules.IsWrite(packet.Opcode)
         ? PlaceWrite(packet, traits)
         : PlaceSend(packet, traits);
@@ -114,24 +120,43 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
 
         if (payloadBytes != 0)
         {
-            MemoryRegion region = _target.Region!;
-            int aheadBytes = (int)Math.Min(_remainingBytes - (uint)payloadBytes, (uint)payloadBytes);
-            AccessOutcome outcome = port.RevokesAt(payloadBytes) ? AccessOutcome.Dead
-                : remote.MayGoOn(_target) ? port.Memory.Write(region, _target.Address, packet.Payload, aheadBytes)
-                : AccessOutcome.Refused;
+            AccessOutcome outcome = port.RevokesAt(payloadBytes)
+                ? AccessOutcome.Dead
+                : PlaceNext(packet.Psn, packet.Payload);
             if (outcome != AccessOutcome.Done)
             {
-                return Verdict.Refused(outcome, region);
+                return Verdict.Refused(outcome, _target.Region);
             }
-
-            region.BytesPlaced += payloadBytes;
-            region.LastPlacedPsn = packet.Psn;
-            port.Counters.BytesPlaced += payloadBytes;
         }
 
-        _target = _target with { Address = _target.Address + (ulong)payloadBytes };
-        _remainingBytes -= (uint)payloadBytes;
         Open = traits.EndsMessage ? OpenMessage.None : OpenMessage.Write;
         return Verdict.Accepted;
+    }
+
+    /// <summary>
+    /// Places the next bytes of the WRITE, which are not more than it announced. No state changes unless they were
+    /// placed.
+    /// </summary>
+    public AccessOutcome PlaceNext(uint psn, ReadOnlySpan<byte> payload)
+    {
+        if (!remote.MayGoOn(_target))
+        {
+            return AccessOutcome.Refused;
+        }
+
+        MemoryRegion region = _target.Region!;
+        uint behind = _remainingBytes - (uint)payload.Length;
+        int aheadBytes = (int)Math.Min(behind, (uint)payload.Length);
+        AccessOutcome outcome = port.Memory.Write(region, _target.Address, payload, aheadBytes);
+        if (outcome == AccessOutcome.Done)
+        {
+            region.BytesPlaced += payload.Length;
+            region.LastPlacedPsn = psn;
+            port.Counters.BytesPlaced += payload.Length;
+            _target = _target with { Address = _target.Address + (ulong)payload.Length };
+            _remainingBytes = behind;
+        }
+
+        return outcome;
     }
 }

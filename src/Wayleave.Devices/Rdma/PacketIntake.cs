@@ -10,6 +10,7 @@ namespace Wayleave.Devices.Rdma;
 internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
 {
     private FaultInjector? _faults;
+    private readonly WriteRun _run = new(port);
     private int _refusals; // asked for one by one
     private QueuePair? _last; // of the last packet: a batch is usually one queue pair's
 
@@ -25,6 +26,23 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
             ReceiveWithFaults(_faults, arrival, sourcePort, packet, now);
         }
     }
+
+    /// <summary>
+    /// The packets that need less of a look than <see cref="Handle"/> has, because they continue what stands before
+    /// them. Between two packets, like that.
+    /// </summary>
+    /// <param name="arrival">Of the first of them.</param>
+    /// <param name="sourcePort">UDP port they came from.</param>
+    /// <param name="bytes">One packet or more, and nobody knows what they are.</param>
+    /// <param name="segmentBytes">Length of each but the last.</param>
+    /// <returns>How many are done with; often none.</returns>
+    public int HandleRun(in Arrival arrival, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes) =>
+        (Opcode)bytes[0] == Opcode.RcWriteMiddle && _faults is null && _last is { } pair
+            ? _run.Take(pair, arrival, sourcePort, bytes, segmentBytes)
+            : 0;
+
+    /// <summary>Packets that <see cref="HandleRun"/> was done with.</summary>
+    public long TakenInRuns => _run.Taken;
 
     /// <summary>A queue pair is gone.</summary>
     public void Forget() => _last = null;
@@ -158,7 +176,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
             return DropReason.WrongPeer;
         }
 
-        if (!IsOurPartition(packet.PKey))
+        if (!options.IsOurPartition(packet.PKey))
         {
             return DropReason.WrongPKey;
         }
@@ -210,7 +228,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
     private DropReason HandleDatagram(
         QueuePair pair, in Arrival arrival, ushort sourcePort, in PacketView packet, TimeSpan now)
     {
-        if (!IsOurPartition(packet.PKey))
+        if (!options.IsOurPartition(packet.PKey))
         {
             return DropReason.WrongPKey;
         }
@@ -245,7 +263,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
             return DropReason.WrongPeer;
         }
 
-        if (!IsOurPartition(packet.PKey))
+        if (!options.IsOurPartition(packet.PKey))
         {
             return DropReason.WrongPKey;
         }
@@ -276,8 +294,4 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
         port.Counters.IcrcChecksFull += isFullCheck ? 1 : 0;
         port.Counters.IcrcChecksSolved += isFullCheck ? 0 : 1;
     }
-
-    // The low 15 bits name the partition; two limited members do not talk to each other.
-    private bool IsOurPartition(ushort key) =>
-        ((key ^ options.PKey) & 0x7FFF) == 0 && ((key | options.PKey) & 0x8000) != 0;
 }

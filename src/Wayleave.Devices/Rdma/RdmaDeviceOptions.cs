@@ -193,4 +193,11 @@ public sealed record RdmaDeviceOptions
             }
         }
     }
+
+    /// <summary>
+    /// Whether a packet with that key may be for us. The low 15 bits name the partition; two limited members do not
+    /// talk to each other.
+    /// </summary>
+    internal bool IsOurPartition(ushort key) =>
+        ((key ^ PKey) & 0x7FFF) == 0 && ((key | PKey) & 0x8000) != 0;
 }

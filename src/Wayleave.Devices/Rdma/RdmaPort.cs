@@ -259,13 +259,20 @@ public sealed class RdmaPort
         Now = now;
         PortLink link = _links[port - 1];
         segmentBytes = segmentBytes <= 0 ? bytes.Length : segmentBytes;
-        for (int index = identification; bytes.Length > 0; index++)
+        int index = identification;
+        while (bytes.Length > 0)
         {
             Announcements.Attend();
-            ReadOnlySpan<byte> packet = bytes[..Math.Min(segmentBytes, bytes.Length)];
-            bytes = bytes[packet.Length..];
             Arrival arrival = new(source, trafficClass, (ushort)index, link);
-            _intake.Handle(arrival, sourcePort, packet, now);
+            int taken = _intake.HandleRun(arrival, sourcePort, bytes, segmentBytes);
+            if (taken == 0)
+            {
+                _intake.Handle(arrival, sourcePort, bytes[..Math.Min(segmentBytes, bytes.Length)], now);
+                taken = 1;
+            }
+
+            index += taken;
+            bytes = bytes[Math.Min(taken * segmentBytes, bytes.Length)..];
         }
     }
 
@@ -479,6 +486,9 @@ public sealed class RdmaPort
             _events.Enqueue(asyncEvent);
         }
     }
+
+    /// <summary>As <see cref="PacketIntake.TakenInRuns"/>.</summary>
+    internal long PacketsTakenInRuns => _intake.TakenInRuns;
 
     /// <summary>As <see cref="PacketIntake.HidesReceive"/>.</summary>
     internal bool HidesReceive() => _intake.HidesReceive();

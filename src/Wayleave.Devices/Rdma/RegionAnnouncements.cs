@@ -28,12 +28,15 @@ internal sealed class RegionAnnouncements(RdmaPort port)
         CallForAttention();
     }
 
+    /// <summary>There is something that <see cref="Attend"/> has to do before the next packet.</summary>
+    public bool CallsForAttention => Volatile.Read(ref _attention) != 0;
+
     /// <summary>
     /// Does what was announced. Port token held, between two packets: whoever has it is in none, and nobody else is.
     /// </summary>
     public void Attend()
     {
-        if (Volatile.Read(ref _attention) == 0)
+        if (!CallsForAttention)
         {
             return;
         }

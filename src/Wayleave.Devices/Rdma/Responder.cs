@@ -106,6 +106,32 @@ internal sealed class Responder : ReceiveSide
         _receives.Flush(_pair);
     }
 
+    /// <summary>How many Middles of the open WRITE may come before its Last; 0 when none is open.</summary>
+    public int MiddlesToCome => _ends ? 0 : _message.MiddlesToCome;
+
+    /// <summary>
+    /// A Middle of the open WRITE, of full length, that asks for nothing; <see cref="MiddlesToCome"/> is not 0, and
+    /// the queue pair still has the right to write. What <see cref="HandleRequest"/> would do with it.
+    /// </summary>
+    /// <param name="psn">The expected one, which it has.</param>
+    /// <param name="packet">BTH to ICRC.</param>
+    /// <returns>False when it was refused: the answer is pending.</returns>
+    public bool TryPlaceMiddle(uint psn, ReadOnlySpan<byte> packet)
+    {
+        _awaitsExpected = false;
+        AccessOutcome outcome = _message.PlaceNext(psn, packet[Bth.Size..^PacketView.IcrcSize]);
+        if (outcome != AccessOutcome.Done)
+        {
+            PacketView.TryParse(packet, out PacketView view);
+            Refuse(view, Verdict.Refused(outcome, _message.Region));
+            return false;
+        }
+
+        _expectedPsn = Psn.Next(psn);
+        _answer.ClearRefusal();
+        return true;
+    }
+
     private void Handle(in PacketView packet)
     {
         int distance = Psn.Compare(packet.Psn, _expectedPsn);

@@ -83,6 +83,15 @@ internal sealed class Conversation
     public void SendBytes(byte[] bytes, Gid? source = null) =>
         Node.Port.HandleDatagrams(source ?? PeerGid, 4791, bytes, bytes.Length, 0, Now);
 
+    /// <summary>Middles of a WRITE in one super-packet.</summary>
+    public void SendMiddles(uint psn, params byte[][] payloads)
+    {
+        byte[] bytes = [.. payloads.SelectMany((payload, i) =>
+            new RawPacket(Opcode.RcWriteMiddle, psn + (uint)i) { DestQp = Pair.QpNumber, Payload = payload }
+                .Build(_flow, (ushort)i))];
+        Node.Port.HandleDatagrams(PeerGid, 4791, bytes, bytes.Length / payloads.Length, 0, Now);
+    }
+
     public void SendWrite(
         uint psn, ulong offset, byte[] payload, uint? key = null, bool ack = true, ulong? address = null) => Send(
         new RawPacket(Opcode.RcWriteOnly, psn)

@@ -16,23 +16,28 @@ public class RevokeExplorationTests
     private const int Packets = 3;
     private const int MessageBytes = Packets * Conversation.Mtu;
 
-    [Fact]
-    public void No_packet_lands_after_the_proof_in_any_order()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void No_packet_lands_after_the_proof_in_any_order(bool inOne)
     {
         HashSet<string> outcomes = [];
-        Exploration exploration = Explorer.Exhaustive(_ => BuildWrite(ResponderDefences.All, outcomes));
+        Exploration exploration = Explorer.Exhaustive(
+            _ => BuildWrite(ResponderDefences.All, outcomes, inOne: inOne));
         Assert.True(exploration.Runs > 100, $"only {exploration.Runs} orders");
 
         // Every way it can go was seen: taken back before any packet, between packets, and after the last.
         Assert.Equal(["placed 0", "placed 1", "placed 2", "placed 3"], outcomes.Order());
     }
 
-    [Fact]
-    public void No_packet_lands_after_the_proof_of_a_port_that_has_to_stand_still()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void No_packet_lands_after_the_proof_of_a_port_that_has_to_stand_still(bool inOne)
     {
         HashSet<string> outcomes = [];
         Exploration exploration = Explorer.Exhaustive(
-            _ => BuildWrite(ResponderDefences.All, outcomes, RegionRevocation.Quiesce));
+            _ => BuildWrite(ResponderDefences.All, outcomes, RegionRevocation.Quiesce, inOne));
         Assert.True(exploration.Runs > 20, $"only {exploration.Runs} orders");
         Assert.Equal(["placed 0", "placed 1", "placed 2", "placed 3"], outcomes.Order());
     }
@@ -60,6 +65,11 @@ public class RevokeExplorationTests
             Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildWrite(broken, []))).Message,
             StringComparison.Ordinal);
         Assert.Contains(
+            "late write",
+            Assert.Throws<InterleavingException>(
+                () => Explorer.Exhaustive(_ => BuildWrite(broken, [], inOne: true))).Message,
+            StringComparison.Ordinal);
+        Assert.Contains(
             "late read",
             Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildRead(broken))).Message,
             StringComparison.Ordinal);
@@ -71,13 +81,16 @@ public class RevokeExplorationTests
         Assert.Throws<InterleavingException>(
             () => Explorer.Exhaustive(_ => BuildWrite(ResponderDefences.BrokenRevokeGate, [])));
         Assert.Throws<InterleavingException>(
+            () => Explorer.Exhaustive(_ => BuildWrite(ResponderDefences.BrokenRevokeGate, [], inOne: true)));
+        Assert.Throws<InterleavingException>(
             () => Explorer.Exhaustive(_ => BuildRead(ResponderDefences.BrokenRevokeGate)));
     }
 
     private static Scenario BuildWrite(
         ResponderDefences defences,
         HashSet<string> outcomes,
-        RegionRevocation revocation = RegionRevocation.Concurrent)
+        RegionRevocation revocation = RegionRevocation.Concurrent,
+        bool inOne = false)
     {
         Conversation c = new(options: o => o with { Defences = defences, Revocation = revocation });
         byte[] payload = new byte[Conversation.Mtu];
@@ -90,9 +103,16 @@ public class RevokeExplorationTests
             c.Send(
                 new RawPacket(Opcode.RcWriteFirst, Conversation.First)
                 {
-                    Reth = new Reth(c.Region.Iova, c.Region.Key, MessageBytes),
+                    Reth = new Reth(
+                        c.Region.Iova, c.Region.Key, (uint)(inOne ? MessageBytes + Conversation.Mtu : MessageBytes)),
                     Payload = payload,
                 });
+            if (inOne)
+            {
+                c.SendMiddles(Conversation.First + 1, payload, payload); // a run, and the Last never comes
+                return;
+            }
+
             c.Send(new RawPacket(Opcode.RcWriteMiddle, Conversation.First + 1) { Payload = payload });
             c.Send(new RawPacket(Opcode.RcWriteLast, Conversation.First + 2) { Payload = payload });
         }
