@@ -139,7 +139,8 @@ public sealed class ResourceCommandTests : EndToEndTest
         Assert.Equal(device, grant.Owner.Name);
 
         await service.EndAsync(grant);
-        Assert.Equal(PeerResourceState.Returned, grant.Resource.State);
+        await UntilAsync("the range is cleared and the drive's again", () => Task.FromResult(
+            grant.Resource.State == PeerResourceState.Returned));
         WayleaveException none = await Assert.ThrowsAsync<WayleaveException>(() => service.AddAsync(
             new ResourceRequest("ring", 4096, "a test") { Near = ["gpu7"] }));
         Assert.Equal(Errno.ENODEV, none.Errno);

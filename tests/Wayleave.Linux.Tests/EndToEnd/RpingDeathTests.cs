@@ -12,7 +12,7 @@ public class RpingDeathTests : EndToEndTest
     public async Task The_side_that_lives_on_says_so_and_ends(bool isClientKilled)
     {
         IPAddress address = NextAddress();
-        CliProcess server = Start("rping", "--server", "--address", $"{address}", "--verbose");
+        CliProcess server = await ServeAsync(address);
         CliProcess client = Start(
             "rping", "--client", $"{address}", "--address", $"{NextAddress()}", "--count", "0", "--patience", "1m");
         Assert.StartsWith("server ping data: rdma-ping-0: ", await server.ReadFirstLineAsync());
@@ -28,7 +28,7 @@ public class RpingDeathTests : EndToEndTest
     {
         CliProcess.SkipWhenIgnored(CliProcess.SigTerm);
         IPAddress address = NextAddress();
-        CliProcess server = Start("rping", "--server", "--address", $"{address}", "--verbose");
+        CliProcess server = await ServeAsync(address);
         CliProcess client = Start(
             "rping", "--client", $"{address}", "--address", $"{NextAddress()}", "--count", "0", "--patience", "1m");
         await server.ReadFirstLineAsync();
@@ -43,7 +43,7 @@ public class RpingDeathTests : EndToEndTest
     {
         CliProcess.SkipWhenIgnored(CliProcess.SigInt);
         IPAddress address = NextAddress();
-        CliProcess server = Start("rping", "--server", "--address", $"{address}", "--verbose");
+        CliProcess server = await ServeAsync(address);
         CliProcess client = Start(
             "rping", "--client", $"{address}", "--address", $"{NextAddress()}", "--count", "0", "--patience", "1m");
         await server.ReadFirstLineAsync();
@@ -52,5 +52,14 @@ public class RpingDeathTests : EndToEndTest
         Assert.Equal((130, "wayleave: interrupted\n"), (interrupted.ExitCode, interrupted.Error));
         Assert.Equal((0, "waiting for a client at port 7174\n"), (served.ExitCode, served.Error));
         Assert.Matches(@"\d+ pings? served\n$", served.Out);
+    }
+
+    // A client that comes before the server listens is refused by the device, and the server would wait for ever.
+    private async Task<CliProcess> ServeAsync(IPAddress address)
+    {
+        CliProcess server = Start("rping", "--server", "--address", $"{address}", "--verbose");
+        await UntilAsync("the server listens", () => Task.FromResult(
+            server.ErrorSoFar.Contains("waiting for a client", StringComparison.Ordinal)));
+        return server;
     }
 }
