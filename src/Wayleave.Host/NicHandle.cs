@@ -61,6 +61,7 @@ public sealed class NicHandle : IDisposable
         Name = config.Name;
         Presence = new DevicePresence(Name);
         PathMtuBytes = config.PathMtuBytes;
+        FirstsAhead = config.FirstsAhead;
         (PinnedMemory, LegacyPeers) = (config.PinnedMemory, config.LegacyPeers);
         UdpEndpoint[] endpoints = NicSockets.Open(config, options);
         PortAddress[] addresses = [.. endpoints.Select(e => AddressOf(e.LocalAddress))];
@@ -125,6 +126,9 @@ public sealed class NicHandle : IDisposable
     /// The receive buffer of the socket as the kernel accounts it; peers keep what they send below it.
     /// </summary>
     public int ReceiveBufferBytes { get; }
+
+    /// <summary>Of WRITEs to a peer that holds them too, so many begin before their turn.</summary>
+    public int FirstsAhead { get; }
 
     public RdmaDevice Device { get; }
 
@@ -273,6 +277,7 @@ public sealed class NicHandle : IDisposable
             Timeout = AcknowledgeTimeoutCode,
             RetryCount = RetryCountMax,
             RnrRetry = RetryCountMax,
+            Profile = PeerProfile.Default with { FirstsAhead = Math.Min(peer.FirstsAhead, FirstsAhead) },
         };
         Control(() =>
         {
@@ -303,6 +308,7 @@ public sealed class NicHandle : IDisposable
         return new ConnectionEnd(own.Gid, own.UdpPort, pair.QpNumber, psn, PathMtuBytes)
         {
             ReceiveBufferBytes = own.ReceiveBufferBytes,
+            FirstsAhead = FirstsAhead,
         };
     }
 

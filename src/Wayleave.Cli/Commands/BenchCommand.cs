@@ -51,6 +51,9 @@ internal static class BenchCommand
         };
         Option<int> pairs = Number("--qps", "Queue pairs", defaults.QueuePairs);
         Option<int> depth = Number("--depth", "Requests in flight per queue pair", defaults.Depth);
+        Option<int> ahead = Number(
+            "--firsts-ahead", "Of WRITEs, so many begin before their turn; 0 keeps all packets in order",
+            defaults.FirstsAhead);
         Option<int> iterations =
             Number("--iterations", "Operations of a round; 0 goes by --duration", defaults.Iterations);
         Option<TimeSpan?> duration = Parsing.DurationOption("--duration", "Length of a round (default 1s)");
@@ -68,7 +71,8 @@ internal static class BenchCommand
         Option<FaultOptions?> faults = Parsing.FaultsOption();
         Command command = new(Benchmark.NameOf(test), description)
         {
-            size, region, mtu, pairs, depth, iterations, duration, rounds, withLimit, withOne, socketBuffer, faults,
+            size, region, mtu, pairs, depth, ahead, iterations, duration, rounds, withLimit, withOne, socketBuffer,
+            faults,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -79,6 +83,7 @@ internal static class BenchCommand
                 MtuBytes = parsed.GetValue(mtu),
                 QueuePairs = parsed.GetValue(pairs),
                 Depth = parsed.GetValue(depth),
+                FirstsAhead = parsed.GetValue(ahead),
                 Iterations = parsed.GetValue(iterations),
                 Duration = parsed.GetValue(duration) ?? defaults.Duration,
                 Rounds = parsed.GetValue(rounds),

@@ -73,6 +73,20 @@ internal sealed class DestinationWindow
         InFlightBytes -= bytes;
         _budget?.Charge(-bytes);
     }
+
+    /// <summary>Something was sent that no acknowledgement which was asked for will speak for.</summary>
+    public void ChargeUnasked(int bytes)
+    {
+        Charge(bytes);
+        UnaskedBytes += bytes;
+    }
+
+    /// <summary>What <see cref="ChargeUnasked"/> charged is gone, or charged in another way.</summary>
+    public void ReleaseUnasked(long bytes)
+    {
+        Release(bytes);
+        UnaskedBytes -= bytes;
+    }
 }
 
 /// <summary>

@@ -26,6 +26,9 @@ public enum IcrcMode
 /// </summary>
 public sealed record PeerProfile
 {
+    /// <summary>The most that <see cref="FirstsAhead"/> can be: more would not pay.</summary>
+    public const int FirstsAheadMax = 8;
+
     public static PeerProfile Default { get; } = new();
 
     public static PeerProfile Rxe { get; } = new()
@@ -81,6 +84,14 @@ public sealed record PeerProfile
 
     /// <summary>A FLUSH has the ICRC that only rxe computes and takes (Q17).</summary>
     public bool FlushChecksumRunsTwice { get; init; }
+
+    /// <summary>
+    /// Of so many RDMA WRITEs that are queued behind one that begins, the First goes out with its First, before its
+    /// turn, and the peer holds it until that comes; it executes everything in the order of the PSNs. Both ends must
+    /// have agreed on it: to anybody else a packet that comes ahead is a gap. 0, or up to
+    /// <see cref="FirstsAheadMax"/>.
+    /// </summary>
+    public int FirstsAhead { get; init; }
 
     /// <summary>
     /// The acknowledge timeout is never shorter: a peer that is merely descheduled must not be asked again. Null takes

@@ -31,6 +31,9 @@ public struct RdmaStats
     /// <summary>Request packets sent again.</summary>
     public long Retransmits { get; internal set; }
 
+    /// <summary>Request packets sent before their turn (<see cref="PeerProfile.FirstsAhead"/>).</summary>
+    public long SentAhead { get; internal set; }
+
     /// <summary>Times a requester went back after a time-out.</summary>
     public long Timeouts { get; internal set; }
 

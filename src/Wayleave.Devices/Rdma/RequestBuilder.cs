@@ -31,6 +31,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         ref SuperPacket superPacket, bool isFailing, out AccessOutcome outcome, out MemoryRegion? region)
     {
         (outcome, region) = (AccessOutcome.Done, null);
+        progress.PassEarly();
         return progress.CursorSlot.IsAnswered ? _answered.Build(ref superPacket, out outcome, out region)
             : MustHoldBack(superPacket) ? BuildResult.WindowClosed
             : Probes ? BuildData(ref superPacket, isFailing, out outcome, out region)
@@ -49,7 +50,8 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         DestinationWindow window = pair.Peer.Window;
         bool opens = superPacket.Count == 0;
         int charge = progress.ChargeOf(payloadBytes);
-        if (!window.Admits(charge + (opens ? window.SuperPacketChargeBytes : 0)))
+        int openingCharge = opens ? window.SuperPacketChargeBytes : 0;
+        if (!window.Admits(charge + openingCharge))
         {
             return BuildResult.WindowClosed;
         }
@@ -65,7 +67,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         long unasked = progress.UnaskedBytes + charge;
         bool asks = Probes
             || (isLast && (isFailing || !IsFollowed))
-            || MustAsk(window.InFlightBytes + charge, unasked);
+            || MustAsk(window.InFlightBytes + openingCharge + charge, unasked);
         Bth bth = new()
         {
             Opcode = opcode,
@@ -76,19 +78,78 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
             AckRequest = asks,
             Psn = progress.CursorPsn,
         };
-        RequestHeaders.Write(packet, bth, slot);
-        uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, superPacket.Count, bth, packet, headerBytes);
-        Span<byte> payload = packet.Slice(headerBytes, payloadBytes);
-        outcome = Gather(slot, offset, payload, ref icrc, out region);
+        outcome = Write(packet, bth, progress.Cursor, offset, payloadBytes, superPacket.Count, out region);
         if (outcome != AccessOutcome.Done)
         {
             return BuildResult.Nothing;
         }
 
-        PayloadPacket.End(icrc, packet, headerBytes, payloadBytes);
         superPacket.Commit(packetBytes);
+        uint position = progress.Cursor;
         port.Counters.Retransmits += progress.NoteSent(1, charge, opens, asks ? 0 : unasked);
+        if (opens && opcode == Opcode.RcWriteFirst && !asks && !isFailing && MaySendEarly)
+        {
+            SendEarly(ref superPacket, bth, Psn.Next(queue[position].LastPsn), position + 1);
+        }
+
         return BuildResult.Built;
+    }
+
+    // Not beside others that send to that socket: several queue pairs that begin a message each share the super-packet
+    // of their Firsts anyway.
+    private bool MaySendEarly => pair.Profile.FirstsAhead > 0
+        && progress.Early.IsEmpty
+        && pair.Peer.Requests.IsSingle
+        && pair.State == QueuePairState.ReadyToSend;
+
+    // What cannot be sent early is looked at again in its turn, and what is wrong with it said.
+    private void SendEarly(ref SuperPacket superPacket, in Bth bth, uint psn, uint position)
+    {
+        int mtu = pair.MtuBytes;
+        int charge = progress.ChargeOf(mtu);
+        int packetBytes = superPacket.SegmentBytes;
+        for (; position != queue.Tail; position++)
+        {
+            ref SendSlot slot = ref queue[position];
+            if (!progress.Early.MayFollow(slot, pair.Peer.Window, charge)
+                || !superPacket.TryReserve(packetBytes, out Span<byte> packet))
+            {
+                return;
+            }
+
+            Bth header = bth with { Psn = psn };
+            if (Write(packet, header, position, 0, mtu, superPacket.Count, out _) != AccessOutcome.Done)
+            {
+                return;
+            }
+
+            superPacket.Commit(packetBytes);
+            progress.Early.Add(position, psn, charge);
+            port.Counters.SentAhead++;
+            psn = Psn.Add(psn, (uint)slot.PacketsAt(mtu));
+        }
+    }
+
+    private AccessOutcome Write(
+        Span<byte> packet,
+        in Bth bth,
+        uint position,
+        uint offset,
+        int payloadBytes,
+        int segment,
+        out MemoryRegion? region)
+    {
+        int headerBytes = OpcodeTraits.Of(bth.Opcode).HeaderBytes;
+        RequestHeaders.Write(packet, bth, queue[position]);
+        uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, segment, bth, packet, headerBytes);
+        Span<byte> payload = packet.Slice(headerBytes, payloadBytes);
+        AccessOutcome outcome = Gather(position, offset, payload, ref icrc, out region);
+        if (outcome == AccessOutcome.Done)
+        {
+            PayloadPacket.End(icrc, packet, headerBytes, payloadBytes);
+        }
+
+        return outcome;
     }
 
     /// <summary>
@@ -105,8 +166,9 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         int packetBytes = PayloadPacket.SizeOf(Bth.Size, mtu);
         DestinationWindow window = pair.Peer.Window;
         bool opens = superPacket.Count == 0;
+        int openingCharge = opens ? window.SuperPacketChargeBytes : 0;
         int left = slot.PacketCount - 1 - first;
-        int count = Math.Min(left, window.RoomFor(charge, opens ? window.SuperPacketChargeBytes : 0));
+        int count = Math.Min(left, window.RoomFor(charge, openingCharge));
         count = Math.Min(count, superPacket.RoomFor(packetBytes));
         if (first == 0 || count < 2 || (slot.Flags & SendFlags.Inline) != 0)
         {
@@ -145,7 +207,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
             // The last one of the super-packet, unless the end of the message comes behind it and asks anyway.
             unasked += charge;
             bool asks = built == count - 1 && count < left
-                && MustAsk(window.InFlightBytes + count * charge, unasked);
+                && MustAsk(window.InFlightBytes + openingCharge + count * charge, unasked);
             superPacket.TryReserve(packetBytes, out Span<byte> packet);
             Bth header = bth with { AckRequest = asks, Psn = psn };
             header.WriteTo(packet);
@@ -185,7 +247,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
     {
         DestinationWindow window = pair.Peer.Window;
         return inFlightBytes + Worthwhile(_superPacketPackets) > window.LimitBytes
-            || unaskedBytes + window.UnaskedBytes - progress.UnaskedBytes
+            || unaskedBytes + window.UnaskedBytes - progress.UnaskedBytes - progress.Early.ChargedBytes
                 >= window.LimitBytes / port.Options.AcknowledgeShare;
     }
 
@@ -207,9 +269,17 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         // First is longer than Middle, so the super-packet that it opens ends with the second packet: it is not worth a
         // start if the next one cannot follow.
         _superPacketPackets = superPacket.CapacityFor(PayloadPacket.SizeOf(Bth.Size, pair.MtuBytes));
-        int wanted = Math.Min(left, _superPacketPackets + (progress.CursorPacket == 0 ? 2 : 0));
+        int wanted = progress.CursorPacket == 0
+            ? Math.Min(left * MessagesTogether, _superPacketPackets + 2)
+            : Math.Min(left + progress.Early.PacketsBehind(queue), _superPacketPackets);
         return pair.Peer.Window.IsWorthWaiting(Worthwhile(wanted));
     }
+
+    // That begin with the one at the cursor, if those behind it are like it.
+    private int MessagesTogether => MaySendEarly
+        ? (int)Math.Min(
+            queue.Tail - progress.Cursor, 1u + (uint)Math.Min(pair.Profile.FirstsAhead, PeerProfile.FirstsAheadMax))
+        : 1;
 
     private long Worthwhile(int packets)
     {
@@ -220,10 +290,9 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
     }
 
     private AccessOutcome Gather(
-        in SendSlot slot, uint offset, Span<byte> payload, ref uint icrc, out MemoryRegion? region)
+        uint position, uint offset, Span<byte> payload, ref uint icrc, out MemoryRegion? region)
     {
-        uint position = progress.Cursor;
-        if ((slot.Flags & SendFlags.Inline) == 0)
+        if ((queue[position].Flags & SendFlags.Inline) == 0)
         {
             return pair.Memory.Gather(queue.Sges(position), offset, payload, ref icrc, out region);
         }

@@ -136,7 +136,15 @@ internal sealed class Requester : SendSide
     /// <summary>An acknowledge packet of any syndrome (roce.md A6.2).</summary>
     public void HandleAcknowledge(uint psn, Aeth aeth, TimeSpan now)
     {
-        if (!_progress.IsOnTheWay(psn))
+        bool isEarly = psn == _progress.SentPsn && _progress.Early.WasSent(psn);
+        if (isEarly && aeth.Kind == AethKind.Acknowledge)
+        {
+            // Nobody asked about that First: this answers a probe or a repetition, and speaks for what came in its
+            // turn.
+            (psn, isEarly) = (Psn.Add(psn, Psn.Mask), false);
+        }
+
+        if (!isEarly && !_progress.IsOnTheWay(psn))
         {
             if (aeth.Kind == AethKind.Acknowledge && _probe.TakeAnswer(psn) && !IsInError)
             {
@@ -299,6 +307,7 @@ internal sealed class Requester : SendSide
             GoBackAndSend();
         }
 
+        _progress.Early.Forget();
         _drainReported = false;
         ReportDrained();
     }

@@ -25,6 +25,7 @@ internal sealed class Responder : ReceiveSide
     private readonly ResponseBuilder _builder;
     private uint _expectedPsn;
     private uint _msn;
+    private HeldPackets? _held; // of a peer that sends ahead
     private bool _awaitsExpected; // a NAK or RNR NAK is out: silence until the expected packet comes
     private bool _ends; // the pending answer is the last one
 
@@ -51,16 +52,11 @@ internal sealed class Responder : ReceiveSide
         _answer.Clear();
         _message.Reset();
         _resources.Reset(_pair.MaxDestRdAtomic);
+        _held = null;
     }
 
     public override DropReason HandleRequest(in PacketView packet, in Arrival arrival)
     {
-        if (_pair.FailAtPsn is { } psn && packet.Psn == psn && !_ends)
-        {
-            _pair.FailAtPsn = null;
-            End(packet, Aeth.NakRemoteOperation, WorkCompletionStatus.General);
-        }
-
         if (!_ends)
         {
             Handle(packet);
@@ -103,6 +99,7 @@ internal sealed class Responder : ReceiveSide
         _resources.Clear();
         _answer.Clear();
         _message.Reset();
+        _held = null;
         _receives.Flush(_pair);
     }
 
@@ -115,7 +112,7 @@ internal sealed class Responder : ReceiveSide
     /// </summary>
     /// <param name="psn">The expected one, which it has.</param>
     /// <param name="packet">BTH to ICRC.</param>
-    /// <returns>False when it was refused: the answer is pending.</returns>
+    /// <returns>False when it or what was held behind it was refused: the answer is pending.</returns>
     public bool TryPlaceMiddle(uint psn, ReadOnlySpan<byte> packet)
     {
         _awaitsExpected = false;
@@ -129,7 +126,12 @@ internal sealed class Responder : ReceiveSide
 
         _expectedPsn = Psn.Next(psn);
         _answer.ClearRefusal();
-        return true;
+        if (_held is not null)
+        {
+            HandleHeld(); // a First inside this message: its sender is wrong
+        }
+
+        return !_ends && _expectedPsn == Psn.Next(psn);
     }
 
     private void Handle(in PacketView packet)
@@ -138,12 +140,16 @@ internal sealed class Responder : ReceiveSide
         if (distance == 0)
         {
             HandleExpected(packet);
+            if (_held is not null)
+            {
+                HandleHeld();
+            }
         }
         else if (distance < 0)
         {
             HandleDuplicate(packet);
         }
-        else if (!_awaitsExpected)
+        else if (!TryHold(packet) && !_awaitsExpected)
         {
             // R1: once, then silence, or every packet behind the gap would be answered.
             _awaitsExpected = true;
@@ -151,9 +157,44 @@ internal sealed class Responder : ReceiveSide
         }
     }
 
+    // Of a peer that sends Firsts ahead. Each is looked at only in its turn, as if it had come then.
+    private bool TryHold(in PacketView packet)
+    {
+        if (_pair.Profile.FirstsAhead == 0 || packet.Opcode != Opcode.RcWriteFirst)
+        {
+            return false;
+        }
+
+        if (!_port.Options.Defences.HoldsEarly && _pair.Device.FindRegion(packet.Reth.RKey) is { } region)
+        {
+            _port.Memory.Write(region, packet.Reth.Va, packet.Payload);
+        }
+
+        _held ??= new HeldPackets(
+            Math.Min(_pair.Profile.FirstsAhead, PeerProfile.FirstsAheadMax),
+            PayloadPacket.SizeOf(packet.Traits.HeaderBytes, _pair.MtuBytes));
+        return _held.TryAdd(packet.Psn, packet.Bytes, _expectedPsn);
+    }
+
+    private void HandleHeld()
+    {
+        while (!_ends && _held!.TryTake(_expectedPsn, out ReadOnlySpan<byte> bytes)
+            && PacketView.TryParse(bytes, out PacketView packet) == DropReason.None)
+        {
+            HandleExpected(packet);
+        }
+    }
+
     private void HandleExpected(in PacketView packet)
     {
         _awaitsExpected = false;
+        if (_pair.FailAtPsn is { } psn && packet.Psn == psn)
+        {
+            _pair.FailAtPsn = null;
+            End(packet, Aeth.NakRemoteOperation, WorkCompletionStatus.General);
+            return;
+        }
+
         OpcodeTraits traits = packet.Traits;
         if (!_message.IsInSequence(packet.Opcode, traits) || !RequestRules.MayPeer(packet, _pair.Access))
         {

@@ -76,6 +76,9 @@ public sealed record ResponderDefences
     /// <summary>A packet that was seen before is not placed again.</summary>
     public bool RefusesDuplicates { get; init; } = true;
 
+    /// <summary>A packet that comes before its turn is held until then; without it, it is placed at once.</summary>
+    public bool HoldsEarly { get; init; } = true;
+
     /// <summary>
     /// An acknowledgement that a queue pair owes leaves although it is reset, stopped or destroyed: its peer was
     /// served, and would ask in vain.

@@ -24,6 +24,9 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     private long _charged;
     private long _readCharged;
 
+    /// <summary>What was sent of requests whose turn has not come.</summary>
+    public EarlyFirsts Early { get; } = new(pair);
+
     /// <summary>The oldest request that has not completed.</summary>
     public uint Head { get; private set; }
 
@@ -72,6 +75,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         Head = Cursor = _started = AskedPosition = 0;
         CursorPacket = AnswersIncomplete = 0;
         AckPsn = _nextPsn = _sentPsn = firstPsn;
+        Early.Reset();
     }
 
     /// <summary>Gives the request at the cursor its PSNs.</summary>
@@ -126,6 +130,18 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         int repeated = Advance(CursorPacket + packets);
         SetUnasked(unaskedBytes);
         return repeated;
+    }
+
+    /// <summary>
+    /// When the first packet of the request at the cursor is out already, it counts as sent from now on.
+    /// </summary>
+    public void PassEarly()
+    {
+        if (CursorPacket == 0 && Early.TryTake(Cursor, CursorPsn))
+        {
+            int charge = ChargeOf(pair.MtuBytes);
+            NoteSent(1, charge, opens: false, UnaskedBytes + charge);
+        }
     }
 
     /// <summary>
@@ -322,6 +338,7 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
 
     private void TakeBackSends()
     {
+        Early.Forget();
         pair.Peer.Window.Release(_charged);
         SetUnasked(0);
         _charged = 0;

@@ -88,7 +88,13 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
                 Nvmes = [],
                 Nics =
                 [
-                    new NicConfig { Address = IPAddress.Parse(address), UdpPort = 0, PathMtuBytes = options.MtuBytes },
+                    new NicConfig
+                    {
+                        Address = IPAddress.Parse(address),
+                        UdpPort = 0,
+                        PathMtuBytes = options.MtuBytes,
+                        FirstsAhead = options.FirstsAhead,
+                    },
                 ],
             },
             HostOptions(options) with { Driver = new PortDriverOptions { EngineProcessor = engineProcessor } })

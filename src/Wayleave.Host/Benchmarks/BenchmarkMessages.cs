@@ -59,14 +59,25 @@ internal sealed record PassiveReply
 internal sealed record EndMessage(IReadOnlyList<PairMessage> Pairs, uint RKey, ulong Address, ulong LengthBytes);
 
 internal sealed record PairMessage(
-    string Gid, ushort UdpPort, uint QpNumber, uint Psn, int PathMtuBytes, int? ReceiveBufferBytes)
+    string Gid, ushort UdpPort, uint QpNumber, uint Psn, int PathMtuBytes, int? ReceiveBufferBytes, int FirstsAhead)
 {
     public static PairMessage From(ConnectionEnd end) =>
-        new(end.Gid.ToString(), end.UdpPort, end.QpNumber, end.Psn, end.PathMtuBytes, end.ReceiveBufferBytes);
+        new(
+            end.Gid.ToString(),
+            end.UdpPort,
+            end.QpNumber,
+            end.Psn,
+            end.PathMtuBytes,
+            end.ReceiveBufferBytes,
+            end.FirstsAhead);
 
     public ConnectionEnd ToEnd() =>
         Devices.Rdma.Wire.Gid.TryParse(Gid, out Gid gid)
-            ? new ConnectionEnd(gid, UdpPort, QpNumber, Psn, PathMtuBytes) { ReceiveBufferBytes = ReceiveBufferBytes }
+            ? new ConnectionEnd(gid, UdpPort, QpNumber, Psn, PathMtuBytes)
+            {
+                ReceiveBufferBytes = ReceiveBufferBytes,
+                FirstsAhead = FirstsAhead,
+            }
             : throw new InvalidDataException($"'{Gid}' is not a GID");
 }
 

@@ -1,5 +1,6 @@
 using System.Net;
 using Wayleave.Devices.Rdma;
+using Wayleave.Host.Configuration;
 
 namespace Wayleave.Host.Benchmarks;
 
@@ -67,6 +68,9 @@ public sealed record BenchmarkOptions
 
     /// <summary>Rounds; results are their medians.</summary>
     public int Rounds { get; init; } = 5;
+
+    /// <summary>As <see cref="NicConfig.FirstsAhead"/>, at both ends.</summary>
+    public int FirstsAhead { get; init; } = new NicConfig().FirstsAhead;
 
     /// <summary>Runs a round of <see cref="BenchmarkTest.UdpLimit"/> before each round, for the ratio.</summary>
     public bool WithLimit { get; init; }
@@ -136,6 +140,9 @@ public sealed record BenchmarkOptions
             $"there can be 1 to {QueuePairsMax} queue pairs, not {QueuePairs}");
         Check(QueuePairs == 1 || !IsLatency, "latency is measured on one queue pair");
         Check(Depth is >= 1 and <= 1024, $"the depth must be 1 to 1024, not {Depth}");
+        Check(
+            FirstsAhead is >= 0 and <= PeerProfile.FirstsAheadMax,
+            $"0 to {PeerProfile.FirstsAheadMax} messages begin before their turn, not {FirstsAhead}");
         Check(Iterations >= 0, $"iterations cannot be negative: {Iterations}");
         Check(
             Duration > TimeSpan.Zero && Duration <= TimeSpan.FromHours(1),

@@ -81,6 +81,7 @@ internal sealed class ConfigurationReader(
             }
 
             Add($"nics[{i}].path_mtu_bytes", ToText(config.Nics[i].PathMtuBytes));
+            Add($"nics[{i}].firsts_ahead", ToText(config.Nics[i].FirstsAhead));
             Add($"nics[{i}].congestion", ToWord(config.Nics[i].Congestion));
             Add($"nics[{i}].revoke", ToWord(config.Nics[i].Revocation));
             Add($"nics[{i}].pinned_memory", ToWord(config.Nics[i].PinnedMemory));
@@ -220,6 +221,7 @@ internal sealed class ConfigurationReader(
             "udp_port",
             "further_ports",
             "path_mtu_bytes",
+            "firsts_ahead",
             "congestion",
             "revoke",
             "pinned_memory",
@@ -233,6 +235,7 @@ internal sealed class ConfigurationReader(
             UdpPort = ReadInteger(nic, path, "udp_port") ?? defaults.UdpPort,
             FurtherPorts = ReadList(nic, path, "further_ports", ReadNicPort) ?? defaults.FurtherPorts,
             PathMtuBytes = ReadInteger(nic, path, "path_mtu_bytes") ?? defaults.PathMtuBytes,
+            FirstsAhead = ReadInteger(nic, path, "firsts_ahead") ?? defaults.FirstsAhead,
             Congestion = ReadWord<CongestionControl>(nic, path, "congestion") ?? defaults.Congestion,
             Revocation = ReadWord<RegionRevocation>(nic, path, "revoke") ?? defaults.Revocation,
             PinnedMemory = ReadWord<PinnedMemoryPolicy>(nic, path, "pinned_memory") ?? defaults.PinnedMemory,

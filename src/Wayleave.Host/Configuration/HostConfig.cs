@@ -290,6 +290,12 @@ public sealed record NicConfig
     public int PathMtuBytes { get; init; } = 4096;
 
     /// <summary>
+    /// Of RDMA WRITEs to a peer that has agreed, so many begin before their turn
+    /// (<see cref="PeerProfile.FirstsAhead"/>); 0 keeps every packet in the order of the PSNs.
+    /// </summary>
+    public int FirstsAhead { get; init; } = 7;
+
+    /// <summary>
     /// Off unless asked for: on a loopback nobody marks packets, and what is lost is lost by the reader.
     /// </summary>
     public CongestionControl Congestion { get; init; }
@@ -331,6 +337,12 @@ public sealed record NicConfig
         {
             string message = $"{PathMtuBytes} is not a path MTU; choose 256, 512, 1024, 2048 or 4096";
             problems.Add(new ConfigProblem(path + ".path_mtu_bytes", message));
+        }
+
+        if (FirstsAhead is < 0 or > PeerProfile.FirstsAheadMax)
+        {
+            string message = $"0 to {PeerProfile.FirstsAheadMax} messages begin before their turn, not {FirstsAhead}";
+            problems.Add(new ConfigProblem(path + ".firsts_ahead", message));
         }
     }
 }

@@ -26,6 +26,9 @@ public sealed record ConnectionEndDocument
     /// <summary>Its socket's receive buffer as the kernel accounts it; null when it is not known.</summary>
     public int? ReceiveBufferBytes { get; init; }
 
+    /// <summary>How many packets it holds that come before their turn; 0 is none.</summary>
+    public int FirstsAhead { get; init; }
+
     public static ConnectionEndDocument From(ConnectionEnd end)
     {
         ArgumentNullException.ThrowIfNull(end);
@@ -37,6 +40,7 @@ public sealed record ConnectionEndDocument
             Psn = end.Psn,
             PathMtuBytes = end.PathMtuBytes,
             ReceiveBufferBytes = end.ReceiveBufferBytes,
+            FirstsAhead = end.FirstsAhead,
         };
     }
 
@@ -52,9 +56,14 @@ public sealed record ConnectionEndDocument
             throw new WayleaveException(Errno.EINVAL, Operation, $"'{Gid}' is not an IPv4 or IPv6 address");
         }
 
-        bool isSound = QpNumber <= Bits24 && Psn <= Bits24 && UdpPort != 0 && ReceiveBufferBytes is null or > 0;
+        bool isSound = QpNumber <= Bits24 && Psn <= Bits24 && UdpPort != 0 && ReceiveBufferBytes is null or > 0
+            && FirstsAhead >= 0;
         return isSound
-            ? new ConnectionEnd(gid, UdpPort, QpNumber, Psn, PathMtuBytes) { ReceiveBufferBytes = ReceiveBufferBytes }
+            ? new ConnectionEnd(gid, UdpPort, QpNumber, Psn, PathMtuBytes)
+            {
+                ReceiveBufferBytes = ReceiveBufferBytes,
+                FirstsAhead = FirstsAhead,
+            }
             : throw new WayleaveException(
                 Errno.EINVAL,
                 Operation,

@@ -1,4 +1,5 @@
 using Wayleave.Core.Buffers;
+using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Host.Objects;
@@ -26,6 +27,12 @@ public sealed record ConnectionEnd(Gid Gid, ushort UdpPort, uint QpNumber, uint 
     /// that on its way; null when it is not known, and the system's default is assumed.
     /// </summary>
     public int? ReceiveBufferBytes { get; init; }
+
+    /// <summary>
+    /// How many packets it holds that come before their turn (<see cref="PeerProfile.FirstsAhead"/>); 0 for somebody
+    /// who says nothing of it.
+    /// </summary>
+    public int FirstsAhead { get; init; }
 }
 
 /// <summary>What a peer asks for.</summary>

@@ -26,7 +26,7 @@ public class LossyLinkTests
     public void F_05_Memory_equals_the_model_and_every_request_completes_once(
         int loss, int duplication, int reordering, int corruption, int runs)
     {
-        long retransmits = 0, faults = 0, placed = 0;
+        long retransmits = 0, faults = 0, placed = 0, ahead = 0;
         for (int run = 0; run < FuzzRounds.Of(runs); run++)
         {
             ulong seed = (ulong)(run + 1) * 1000003 + (ulong)loss;
@@ -45,12 +45,13 @@ public class LossyLinkTests
             retransmits += played.A.Port.Stats.Retransmits;
             faults += played.A.Port.Stats.Faults + played.B.Port.Stats.Faults;
             placed += played.B.Port.Stats.BytesPlaced;
+            ahead += played.A.Port.Stats.SentAhead;
         }
 
         // The runs were not idle: memory moved under them, and what was lost was sent again.
         Assert.True(
-            faults > runs && retransmits > runs && placed > runs * 10_000,
-            $"{faults} faults, {retransmits} retransmits, {placed} bytes");
+            faults > runs && retransmits > runs && placed > runs * 10_000 && ahead > runs,
+            $"{faults} faults, {retransmits} retransmits, {placed} bytes, {ahead} sent ahead");
     }
 
     [Fact]
@@ -242,6 +243,7 @@ public class LossyLinkTests
                 {
                     RetrySevenIsForever = true,
                     RetransmitFloor = TimeSpan.FromMilliseconds(1),
+                    FirstsAhead = _choices.Next(3) * 3,
                 },
             };
             uint psn = _choices.Next(2) == 0 ? 0xFFFFF0u : 0x100;
