@@ -20,8 +20,8 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 internal sealed class WriteRun(RdmaPort port)
 {
-    // Of the first eight bytes, as a little-endian number: opcode, pad count and version, partition key, queue pair. Not
-    // looked at, as for every Middle: SE, M, the byte that switches may change.
+    // Of the first eight bytes, as a little-endian number: opcode, pad count and version, partition key, queue pair.
+    // Not looked at, as for every Middle: SE, M, the byte that switches may change.
     private const ulong HeadMask = 0xFFFFFF00_FFFF3FFF;
 
     // Of the last four of a BTH: AckReq and PSN, but not the reserved bits between them.

@@ -7,8 +7,8 @@ using Xunit;
 namespace Wayleave.Tests.Rdma;
 
 /// <summary>
-/// Two ends that agreed that the Firsts of WRITEs may go before their turn. What leaves together, and that the other end
-/// does everything in the order of the PSNs all the same. MTU 1024.
+/// Two ends that agreed that the Firsts of WRITEs may go before their turn. What leaves together, and that the other
+/// end does everything in the order of the PSNs all the same. MTU 1024.
 /// </summary>
 public class EarlyFirstsTests
 {

@@ -28,18 +28,20 @@ public class WriteRunTests
     }
 
     [Theory]
-    [InlineData(RegionRevocation.Concurrent, IcrcMode.OwnIdentification)]
-    [InlineData(RegionRevocation.Quiesce, IcrcMode.OwnIdentification)]
-    [InlineData(RegionRevocation.Concurrent, IcrcMode.SolveIdentification)]
-    public void Nobody_can_tell_a_run_from_its_packets_one_by_one(RegionRevocation revocation, IcrcMode icrc)
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.OwnIdentification, 0)]
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.OwnIdentification, 3)]
+    [InlineData(RegionRevocation.Quiesce, IcrcMode.OwnIdentification, 0)]
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.SolveIdentification, 0)]
+    public void Nobody_can_tell_a_run_from_its_packets_one_by_one(
+        RegionRevocation revocation, IcrcMode icrc, int firstsAhead)
     {
         long taken = 0;
         HashSet<string> answers = [];
         for (ulong seed = 1; seed <= (ulong)FuzzRounds.Of(150); seed++)
         {
-            Stream stream = new(seed);
-            Side inRuns = new(stream, revocation, icrc, faults: null);
-            Side oneByOne = new(stream, revocation, icrc, new FaultOptions());
+            Stream stream = new(seed) { HasEarly = firstsAhead > 0 };
+            Side inRuns = new(stream, revocation, icrc, firstsAhead, faults: null);
+            Side oneByOne = new(stream, revocation, icrc, firstsAhead, new FaultOptions());
             for (int i = 0; i < 12; i++)
             {
                 (byte[] bytes, int segmentBytes, byte trafficClass) = stream.Next(inRuns.Expected);
@@ -71,7 +73,8 @@ public class WriteRunTests
             Reth = new Reth(c.Region.Iova, c.Region.Key, 32 * Mtu),
             Payload = new byte[Mtu],
         });
-        byte[] run = [.. Enumerable.Range(0, 20).SelectMany(i => Middle(c, First + 1 + (uint)i).Build(flow, (ushort)i))];
+        byte[] run =
+            [.. Enumerable.Range(0, 20).SelectMany(i => Middle(c, First + 1 + (uint)i).Build(flow, (ushort)i))];
         int asked = 0;
         beforePacket = () =>
         {
@@ -125,6 +128,9 @@ public class WriteRunTests
 
         public bool UsesWindow { get; }
 
+        /// <summary>Now and then a First comes before its turn, or in the middle of a message.</summary>
+        public bool HasEarly { get; init; }
+
         /// <summary>Numbers of the first and of another queue pair, and a key; known once a side is made.</summary>
         public (uint Qp, uint Other, uint Key, ulong Iova) Names { get; set; }
 
@@ -138,6 +144,14 @@ public class WriteRunTests
             while (_plan.Count < _next + 40)
             {
                 PlanMessage();
+            }
+
+            if (HasEarly && _random.Next(4) == 0)
+            {
+                RawPacket first = _plan.Skip(_next + 1).First(p => p.Opcode == Opcode.RcWriteFirst);
+                first = _random.Next(4) == 0 ? first with { Psn = First + (uint)(_next + _random.Next(5)) } : first;
+                byte[] early = first.Build(_flow);
+                return (early, early.Length, 0);
             }
 
             List<byte[]> packets = [];
@@ -233,11 +247,16 @@ public class WriteRunTests
         private readonly List<string> _events = [];
         private int _asked;
 
-        public Side(Stream stream, RegionRevocation revocation, IcrcMode icrc, FaultOptions? faults)
+        public Side(
+            Stream stream, RegionRevocation revocation, IcrcMode icrc, int firstsAhead, FaultOptions? faults)
         {
             _stream = stream;
             C = new Conversation(
-                a => a with { AddressVector = a.AddressVector with { Icrc = icrc } },
+                a => a with
+                {
+                    AddressVector = a.AddressVector with { Icrc = icrc },
+                    Profile = PeerProfile.Default with { FirstsAhead = firstsAhead },
+                },
                 o => o with
                 {
                     WillWrite = _ => Interfere(),
