@@ -277,7 +277,7 @@ public sealed class NicHandle : IDisposable
             Timeout = AcknowledgeTimeoutCode,
             RetryCount = RetryCountMax,
             RnrRetry = RetryCountMax,
-            Profile = PeerProfile.Default with { FirstsAhead = Math.Min(peer.FirstsAhead, FirstsAhead) },
+            Profile = PeerProfile.Default with { FirstsAhead = Math.Clamp(peer.FirstsAhead, 0, FirstsAhead) },
         };
         Control(() =>
         {

@@ -17,6 +17,11 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 internal sealed class EarlyFirsts(QueuePair pair)
 {
+    /// <summary>
+    /// How many PSNs ahead of the First it goes with: a few long messages at a small MTU are as many as there are PSNs.
+    /// </summary>
+    public const int PsnsMax = 1 << 16;
+
     private const int Max = PeerProfile.FirstsAheadMax;
 
     private readonly uint[] _psns = new uint[Max]; // also of those that are not out any more
@@ -30,7 +35,7 @@ internal sealed class EarlyFirsts(QueuePair pair)
     /// <summary>What they are charged to the window, all of it unasked.</summary>
     public long ChargedBytes => (long)_count * _chargeBytes;
 
-    /// <summary>What is left of their messages, in packets: it may go together, for all of it has one length.</summary>
+    /// <summary>What is left of their messages, in packets; it may go together, but for short Lasts.</summary>
     public int PacketsBehind(SendQueue queue)
     {
         int packets = 0;

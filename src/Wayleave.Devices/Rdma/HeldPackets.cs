@@ -12,39 +12,56 @@ internal sealed class HeldPackets(int packets, int packetBytes)
     private readonly (uint Psn, int LengthBytes)[] _slots = new (uint, int)[packets]; // length 0: free
     private int _count;
 
-    /// <summary>Keeps a copy. False when there is no room: then it is as if the packet had been lost.</summary>
+    /// <summary>
+    /// Keeps a copy, when there is no room in the place of one whose turn comes later. False when it is not kept.
+    /// </summary>
     /// <param name="psn">Its PSN, ahead of <paramref name="expected"/>.</param>
     /// <param name="packet">All of it.</param>
     /// <param name="expected">What is before that has had its turn.</param>
     public bool TryAdd(uint psn, ReadOnlySpan<byte> packet, uint expected)
     {
         Forget(expected);
-        int slot = -1;
+        int free = -1;
+        int latest = 0;
         for (int i = 0; i < _slots.Length; i++)
         {
-            if (_slots[i].LengthBytes != 0 && _slots[i].Psn == psn)
+            if (_slots[i].LengthBytes == 0)
+            {
+                free = i;
+            }
+            else if (_slots[i].Psn == psn)
             {
                 return true; // the first one of two
             }
-
-            slot = _slots[i].LengthBytes == 0 ? i : slot;
+            else if (_slots[latest].LengthBytes == 0 || Psn.Compare(_slots[i].Psn, _slots[latest].Psn) > 0)
+            {
+                latest = i;
+            }
         }
 
-        if (slot < 0 || packet.Length > packetBytes)
+        int slot = free >= 0 ? free : latest;
+        if (packet.Length > packetBytes || (free < 0 && Psn.Compare(_slots[latest].Psn, psn) < 0))
         {
             return false;
         }
 
         packet.CopyTo(_bytes.AsSpan(slot * packetBytes));
         _slots[slot] = (psn, packet.Length);
-        _count++;
+        _count += free >= 0 ? 1 : 0;
         return true;
     }
 
-    /// <summary>The one with that PSN, valid until the next call.</summary>
+    /// <summary>The one with that PSN, valid until the next call. Those before it have had their turn.</summary>
     public bool TryTake(uint psn, out ReadOnlySpan<byte> packet)
     {
-        for (int i = 0; _count > 0 && i < _slots.Length; i++)
+        packet = default;
+        if (_count == 0)
+        {
+            return false;
+        }
+
+        Forget(psn);
+        for (int i = 0; i < _slots.Length; i++)
         {
             if (_slots[i].LengthBytes != 0 && _slots[i].Psn == psn)
             {
@@ -55,7 +72,6 @@ internal sealed class HeldPackets(int packets, int packetBytes)
             }
         }
 
-        packet = default;
         return false;
     }
 

@@ -64,7 +64,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
             return BuildResult.DoesNotFit;
         }
 
-        long unasked = progress.UnaskedBytes + charge;
+        long unasked = progress.UnaskedBytes + openingCharge + charge;
         bool asks = Probes
             || (isLast && (isFailing || !IsFollowed))
             || MustAsk(window.InFlightBytes + openingCharge + charge, unasked);
@@ -111,7 +111,8 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         for (; position != queue.Tail; position++)
         {
             ref SendSlot slot = ref queue[position];
-            if (!progress.Early.MayFollow(slot, pair.Peer.Window, charge)
+            if (Psn.Distance(bth.Psn, psn) > EarlyFirsts.PsnsMax
+                || !progress.Early.MayFollow(slot, pair.Peer.Window, charge)
                 || !superPacket.TryReserve(packetBytes, out Span<byte> packet))
             {
                 return;
@@ -198,7 +199,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         ref readonly IcrcFlow flow = ref pair.Peer.Outbound;
         uint seed = flow.Seed(packetBytes, identification: 0);
         uint psn = progress.CursorPsn;
-        long unasked = progress.UnaskedBytes;
+        long unasked = progress.UnaskedBytes + openingCharge;
         int built = 0;
         for (; built < count && (built == 0 || !pair.Memory.MustStop(translation)); built++)
         {

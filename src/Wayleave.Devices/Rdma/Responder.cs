@@ -149,7 +149,7 @@ internal sealed class Responder : ReceiveSide
         {
             HandleDuplicate(packet);
         }
-        else if (!TryHold(packet) && !_awaitsExpected)
+        else if (!_awaitsExpected && !TryHold(packet))
         {
             // R1: once, then silence, or every packet behind the gap would be answered.
             _awaitsExpected = true;
@@ -158,9 +158,12 @@ internal sealed class Responder : ReceiveSide
     }
 
     // Of a peer that sends Firsts ahead. Each is looked at only in its turn, as if it had come then.
+    // What this end is behind its peer is in the window, and that is less than what may be ahead.
     private bool TryHold(in PacketView packet)
     {
-        if (_pair.Profile.FirstsAhead == 0 || packet.Opcode != Opcode.RcWriteFirst)
+        if (_pair.Profile.FirstsAhead <= 0
+            || packet.Opcode != Opcode.RcWriteFirst
+            || Psn.Distance(_expectedPsn, packet.Psn) > 2 * EarlyFirsts.PsnsMax)
         {
             return false;
         }

@@ -21,7 +21,7 @@ internal sealed class SendTurn(QueuePair pair, SendProgress progress)
     /// </summary>
     public bool Begins(int packetBytes)
     {
-        if (!progress.HasWork || progress.CursorPacket != 0)
+        if (!progress.HasWork || progress.CursorPacket != 0 || !progress.Early.IsEmpty)
         {
             return false;
         }

@@ -94,6 +94,94 @@ public class EarlyFirstsTests
         Assert.True(e.Link.A.Port.Stats.Retransmits > 0);
     }
 
+    // On a loopback a super-packet is lost whole. What was on its way behind it must not take the room of what comes
+    // again: one gap is one NAK.
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    [InlineData(3)]
+    public void A_lost_super_packet_is_one_gap(int lost)
+    {
+        Ends e = new(ahead: 7);
+        e.Write(24, 2 * Mtu);
+        e.LoseSuperPacket(lost);
+        e.SuperPackets();
+        e.Check(24);
+        Assert.Equal(1, e.Link.A.Port.Stats.NaksReceived);
+        Assert.Equal(0, e.Link.A.Port.Stats.Timeouts);
+    }
+
+    [Fact]
+    public void The_numbers_may_begin_again_among_those_that_went_ahead()
+    {
+        Ends e = new(ahead: 7, firstPsn: 0xFFFFF6);
+        e.Write(16, 2 * Mtu);
+        Assert.StartsWith("0F 1F 2F 3F 4F 5F 6F 7F 0L", e.Poll(), StringComparison.Ordinal);
+        e.Check(16);
+        Assert.Equal(0, e.Link.A.Port.Stats.Retransmits);
+    }
+
+    // The peer has done all before it, and says so before the turn of the First has come here.
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_refusal_of_a_first_whose_turn_has_not_come_is_heard(bool isFatal)
+    {
+        Ends e = new(ahead: 1);
+        e.Write(1, 2 * Mtu);
+        e.Write(1, 2 * Mtu, key: isFatal ? 0xDEAD00 : null);
+        TestMemory moving = e.Target;
+        Assert.Equal("0F 1F 0L", e.Poll(beforeArrival: isFatal ? null : moving.Invalidate));
+        while (e.Link.Step(e.Link.B, e.Link.A))
+        {
+        }
+
+        Assert.Equal(isFatal ? 1 : 0, (int)e.Link.A.Port.Stats.NaksReceived);
+        Assert.Equal(isFatal ? 0 : 1, (int)e.Link.A.Port.Stats.RnrNaksReceived);
+        e.Link.B.ServeFaults();
+        e.Run();
+        Assert.Equal(
+            [
+                WorkCompletionStatus.Success,
+                isFatal ? WorkCompletionStatus.RemoteAccessError : WorkCompletionStatus.Success,
+            ],
+            e.Completions.Select(c => c.Status));
+    }
+
+    [Theory]
+    [InlineData(1, false)]
+    [InlineData(1 << 16, false)]
+    [InlineData(1 << 17, false)]
+    [InlineData((1 << 17) + 1, true)]
+    [InlineData(1 << 22, true)]
+    public void A_first_too_far_ahead_is_a_gap(int ahead, bool isGap)
+    {
+        Conversation c = new(q => q with { Profile = PeerProfile.Default with { FirstsAhead = 3 } });
+        c.Send(new RawPacket(Opcode.RcWriteFirst, Psn.Add(Conversation.First, (uint)ahead))
+        {
+            Reth = new Reth(c.Region.Iova, c.Region.Key, 4 * Mtu),
+            Payload = new byte[Mtu],
+        });
+        if (isGap)
+        {
+            c.Expect($"RC_ACKNOWLEDGE {Conversation.First:x6} 60 msn=0");
+        }
+
+        c.ExpectNothing();
+    }
+
+    [Fact]
+    public void Others_that_begin_beside_what_went_ahead_share_with_each_other_only()
+    {
+        Ends e = new(ahead: 3);
+        e.Write(8, 4 * Mtu);
+        Assert.Equal("0F 1F 2F 3F 0M", e.Poll());
+        e.WriteByAnother(2, 4 * Mtu);
+        e.WriteByAnother(2, 4 * Mtu);
+        Assert.Contains(e.SuperPackets(), s => s.Contains("xF*2", StringComparison.Ordinal));
+        e.Check(8);
+    }
+
     // The key of the second message is dead when its turn comes: the first one is placed whole, of the second not a
     // byte, and the error is the second's.
     [Fact]
@@ -175,6 +263,7 @@ public class EarlyFirstsTests
         e.Write(12, 4 * Mtu);
         e.Run();
         e.Check(12);
+        Assert.True(e.Link.A.Port.Stats.SentAhead > 0);
         Assert.Equal((0L, 0L), (e.Link.A.Port.Stats.Retransmits, e.Link.A.Port.Stats.Timeouts));
         Assert.Equal(0, e.WindowInFlightBytes);
     }
@@ -186,16 +275,24 @@ public class EarlyFirstsTests
         private readonly TestMemory _source;
         private readonly MemoryRegion _local;
         private readonly List<uint> _starts = []; // first PSN of each request
-        private uint _nextPsn = new Connection().Attributes.SqPsn;
+        private uint _nextPsn;
         private uint _offset;
+        private int? _lost;
+        private Action? _beforeArrival;
 
-        public Ends(int ahead, bool holds = true, int? windowBytes = null)
+        public Ends(int ahead, bool holds = true, int? windowBytes = null, uint firstPsn = 0xA00000)
         {
             Link = new TestLink(
                 o => o with { WindowBytes = windowBytes ?? 1 << 20, AcknowledgeShare = windowBytes is null ? 1 : 2 },
                 o => o with { Defences = new ResponderDefences { HoldsEarly = holds } });
-            QueuePairAttributes Agree(QueuePairAttributes q) =>
-                q with { Profile = PeerProfile.Default with { FirstsAhead = ahead } };
+            QueuePairAttributes Agree(QueuePairAttributes q) => q with
+            {
+                Profile = PeerProfile.Default with { FirstsAhead = ahead },
+                AddressVector = q.AddressVector with { KeepsSuperPackets = true },
+                SqPsn = q.SqPsn == new Connection().Attributes.SqPsn ? firstPsn : q.SqPsn,
+                RqPsn = q.RqPsn == new Connection().Attributes.SqPsn ? firstPsn : q.RqPsn,
+            };
+            _nextPsn = firstPsn;
             (Pair, Peer) = Link.Connect(Agree, Agree);
             _source = Link.A.Allocate(SourceBytes);
             _source.FillPattern(0, SourceBytes, seed: 3);
@@ -238,7 +335,9 @@ public class EarlyFirstsTests
         /// <summary>Of a second queue pair between the same two, to the same place.</summary>
         public void WriteByAnother(int count, int length)
         {
-            (QueuePair another, _) = Link.Connect();
+            QueuePairAttributes Keep(QueuePairAttributes q) =>
+                q with { AddressVector = q.AddressVector with { KeepsSuperPackets = true } };
+            (QueuePair another, _) = Link.Connect(Keep, Keep);
             for (int i = 0; i < count; i++)
             {
                 Post(another, (uint)length, WorkRequestOpcode.RdmaWrite, SendFlags.None, Region.Key);
@@ -246,7 +345,14 @@ public class EarlyFirstsTests
         }
 
         /// <summary>What leaves next, delivered, in words.</summary>
-        public string Poll() => PollOnce() ?? "";
+        public string Poll(Action? beforeArrival = null)
+        {
+            _beforeArrival = beforeArrival;
+            return PollOnce() ?? "";
+        }
+
+        /// <summary>The one so many super-packets on does not arrive.</summary>
+        public void LoseSuperPacket(int index) => _lost = index;
 
         /// <summary>All that leaves without an answer, delivered, in words: which message, and F, M, L or O.</summary>
         public List<string> SuperPackets()
@@ -311,8 +417,14 @@ public class EarlyFirstsTests
                 packets.Add(Describe(_buffer.AsSpan(at, length), (ushort)(at / transmit.SegmentBytes)));
             }
 
-            Link.B.Port.HandleDatagrams(
-                Link.A.Gid, 4791, _buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes, 0, Link.Now);
+            _beforeArrival?.Invoke();
+            _beforeArrival = null;
+            if (_lost-- != 0)
+            {
+                Link.B.Port.HandleDatagrams(
+                    Link.A.Gid, 4791, _buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes, 0, Link.Now);
+            }
+
             return string.Join(' ', packets
                 .Select((name, i) => (Name: name, Run: i - packets.Take(i).Count(p => p == name)))
                 .GroupBy(p => p)
