@@ -11,7 +11,11 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 internal sealed class DestinationWindow
 {
+    // Releases for which a sender is careful after a loss: some ten windows.
+    private const int CarefulReleases = 64;
+
     private readonly ReceiveBudget? _budget;
+    private int _careful;
 
     /// <param name="limitBytes">What may be outstanding.</param>
     /// <param name="datagramChargeBytes">What each packet is charged besides its payload.</param>
@@ -35,6 +39,15 @@ internal sealed class DestinationWindow
 
     /// <summary>Of these, bytes for which no acknowledgement was asked yet: nothing says when they go.</summary>
     public long UnaskedBytes { get; set; }
+
+    /// <summary>
+    /// Something was lost here not long ago, because others fill the same buffer perhaps. Then questions belong where
+    /// the window closes: behind them nothing follows that a lost one would take along.
+    /// </summary>
+    public bool IsCareful => _careful > 0;
+
+    /// <summary>Something was lost.</summary>
+    public void NoteLoss() => _careful = CarefulReleases;
 
     /// <summary>More room than that is not waited for: the receiver would run out of work.</summary>
     public long WorthwhileBytes => LimitBytes / 4;
@@ -70,6 +83,7 @@ internal sealed class DestinationWindow
 
     public void Release(long bytes)
     {
+        _careful -= _careful > 0 ? 1 : 0;
         InFlightBytes -= bytes;
         _budget?.Charge(-bytes);
     }

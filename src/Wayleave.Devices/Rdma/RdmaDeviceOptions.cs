@@ -59,8 +59,11 @@ public sealed record RdmaDeviceOptions
     /// </summary>
     public int ReadRequestBytes { get; init; } = 128 * 1024;
 
-    /// <summary>An acknowledgement is asked for after this share of the window at the latest.</summary>
-    public int AcknowledgeShare { get; init; } = 2;
+    /// <summary>
+    /// An acknowledgement is asked for after this share of the window at the latest; for a while after a loss, after
+    /// half of it.
+    /// </summary>
+    public int AcknowledgeShare { get; init; } = 4;
 
     /// <summary>
     /// So many queue pairs to one destination send the first packets of their messages in one super-packet, if they are

@@ -242,14 +242,17 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         && queue.Tail - progress.Cursor > 3 * (progress.Cursor - progress.AskedPosition + 1)
         && !queue[progress.Cursor + 1].IsLocal; // waits for everything before it
 
-    // Besides the last packet of a message: the one behind which nothing worth sending fits the window, for nothing
-    // more would ask, and one now and then, as much of all queue pairs together as of one.
+    // Besides the last packet of a message: one now and then, as much of all queue pairs together as of one; and when
+    // nobody has asked about anything that is on its way, the one behind which nothing worth sending fits the window,
+    // for nothing more would ask. Who has lost something asks there in any case.
     private bool MustAsk(long inFlightBytes, long unaskedBytes)
     {
         DestinationWindow window = pair.Peer.Window;
-        return inFlightBytes + Worthwhile(_superPacketPackets) > window.LimitBytes
-            || unaskedBytes + window.UnaskedBytes - progress.UnaskedBytes - progress.Early.ChargedBytes
-                >= window.LimitBytes / port.Options.AcknowledgeShare;
+        long unasked = unaskedBytes + window.UnaskedBytes - progress.UnaskedBytes - progress.Early.ChargedBytes;
+        int share = window.IsCareful ? Math.Min(port.Options.AcknowledgeShare, 2) : port.Options.AcknowledgeShare;
+        return unasked >= window.LimitBytes / share
+            || ((window.IsCareful || window.InFlightBytes <= window.UnaskedBytes)
+                && inFlightBytes + Worthwhile(_superPacketPackets) > window.LimitBytes);
     }
 
     // A super-packet is opened when there is room for all that this request would put into it.

@@ -150,6 +150,7 @@ internal sealed class Requester : SendSide
             {
                 // One packet first: others may keep the buffer of the peer's socket full.
                 Timer.NoteAnswer();
+                _pair.Peer.Window.NoteLoss();
                 GoBackAndSend();
                 _builder.Probes = true;
             }
@@ -248,6 +249,7 @@ internal sealed class Requester : SendSide
 
         _port.Counters.Timeouts++;
         _pair.Congestion?.HandleLoss(now);
+        _pair.Peer.Window.NoteLoss();
         if (!Timer.TryConsumeRetry())
         {
             FailHead(WorkCompletionStatus.RetryExceeded);
@@ -428,6 +430,7 @@ internal sealed class Requester : SendSide
         {
             case Aeth.NakPsnSequence when Timer.TryConsumeRetry():
                 _pair.Congestion?.HandleLoss(now);
+                _pair.Peer.Window.NoteLoss();
                 GoBackAndSend();
                 break;
             case Aeth.NakPsnSequence:

@@ -625,7 +625,11 @@ public class RequesterTests
         c.ExpectNothing();
         c.SendAck(Own + 1);
         c.Expect("RC_WRITE_MIDDLE b00004");
-        c.Expect("RC_WRITE_MIDDLE b00005 A");
+        c.Expect("RC_WRITE_MIDDLE b00005"); // 3 is asked about
+        c.ExpectNothing();
+        c.SendAck(Own + 3);
+        c.Expect("RC_WRITE_MIDDLE b00006");
+        c.Expect("RC_WRITE_MIDDLE b00007 A");
         c.ExpectNothing();
     }
 
