@@ -11,6 +11,7 @@ internal sealed class HeldPackets(int packets, int packetBytes)
     private readonly byte[] _bytes = new byte[packets * packetBytes];
     private readonly (uint Psn, int LengthBytes)[] _slots = new (uint, int)[packets]; // length 0: free
     private int _count;
+    private uint _earliest; // of them, or before it
 
     /// <summary>
     /// Keeps a copy, when there is no room in the place of one whose turn comes later. False when it is not kept.
@@ -47,6 +48,7 @@ internal sealed class HeldPackets(int packets, int packetBytes)
 
         packet.CopyTo(_bytes.AsSpan(slot * packetBytes));
         _slots[slot] = (psn, packet.Length);
+        _earliest = _count == 0 || Psn.Compare(psn, _earliest) < 0 ? psn : _earliest;
         _count += free >= 0 ? 1 : 0;
         return true;
     }
@@ -55,13 +57,13 @@ internal sealed class HeldPackets(int packets, int packetBytes)
     public bool TryTake(uint psn, out ReadOnlySpan<byte> packet)
     {
         packet = default;
-        if (_count == 0)
+        if (_count == 0 || Psn.Compare(psn, _earliest) < 0)
         {
             return false;
         }
 
         Forget(psn);
-        for (int i = 0; i < _slots.Length; i++)
+        for (int i = 0; i < _slots.Length && _earliest == psn; i++)
         {
             if (_slots[i].LengthBytes != 0 && _slots[i].Psn == psn)
             {
@@ -75,15 +77,33 @@ internal sealed class HeldPackets(int packets, int packetBytes)
         return false;
     }
 
+    /// <summary>Lets go of all of them.</summary>
+    public void Clear()
+    {
+        _count = 0;
+        _slots.AsSpan().Clear();
+    }
+
     private void Forget(uint expected)
     {
+        int kept = 0;
         for (int i = 0; i < _slots.Length; i++)
         {
-            if (_slots[i].LengthBytes != 0 && Psn.Compare(_slots[i].Psn, expected) < 0)
+            if (_slots[i].LengthBytes == 0)
+            {
+                continue;
+            }
+
+            if (Psn.Compare(_slots[i].Psn, expected) < 0)
             {
                 _slots[i].LengthBytes = 0;
-                _count--;
+            }
+            else
+            {
+                _earliest = kept++ == 0 || Psn.Compare(_slots[i].Psn, _earliest) < 0 ? _slots[i].Psn : _earliest;
             }
         }
+
+        _count = kept;
     }
 }
