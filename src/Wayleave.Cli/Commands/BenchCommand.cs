@@ -52,7 +52,7 @@ internal static class BenchCommand
         Option<int> pairs = Number("--qps", "Queue pairs", defaults.QueuePairs);
         Option<int> depth = Number("--depth", "Requests in flight per queue pair", defaults.Depth);
         Option<int> ahead = Number(
-            "--firsts-ahead", "Of WRITEs, so many begin before their turn; 0 keeps all packets in order",
+            "--firsts-ahead", "Of WRITEs and answers, so many begin before their turn; 0 keeps all packets in order",
             defaults.FirstsAhead);
         Option<int> iterations =
             Number("--iterations", "Operations of a round; 0 goes by --duration", defaults.Iterations);

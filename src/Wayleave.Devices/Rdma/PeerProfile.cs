@@ -87,9 +87,9 @@ public sealed record PeerProfile
 
     /// <summary>
     /// Of so many RDMA WRITEs that are queued behind one that begins, the First goes out with its First, before its
-    /// turn, and the peer holds it until that comes; it executes everything in the order of the PSNs. Both ends must
-    /// have agreed on it: to anybody else a packet that comes ahead is a gap. 0, or up to
-    /// <see cref="FirstsAheadMax"/>.
+    /// turn, and the peer holds it until that comes; it executes everything in the order of the PSNs. Of what answers
+    /// as many READs, First and Last go likewise. Both ends must have agreed on it: to anybody else a packet that comes
+    /// ahead is a gap. 0, or up to <see cref="FirstsAheadMax"/>.
     /// </summary>
     public int FirstsAhead { get; init; }
 

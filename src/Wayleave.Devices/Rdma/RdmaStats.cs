@@ -34,6 +34,9 @@ public struct RdmaStats
     /// <summary>Request packets sent before their turn (<see cref="PeerProfile.FirstsAhead"/>).</summary>
     public long SentAhead { get; internal set; }
 
+    /// <summary>Packets that answer READs, sent before their turn, because of the same agreement.</summary>
+    public long ResponsesSentAhead { get; internal set; }
+
     /// <summary>Times a requester went back after a time-out.</summary>
     public long Timeouts { get; internal set; }
 

@@ -22,6 +22,7 @@ internal sealed class Requester : SendSide
     private uint _failedPosition;
     private WorkCompletionStatus _failedStatus; // for _failedPosition, once it is the oldest; Success is none
     private bool _drainReported;
+    private HeldPackets? _held; // of a peer that answers ahead
 
     public Requester(QueuePair pair, SendQueue queue, RdmaPort port)
     {
@@ -56,6 +57,7 @@ internal sealed class Requester : SendSide
         _readGapSeen = _builder.Probes = false;
         _failedStatus = WorkCompletionStatus.Success;
         _drainReported = false;
+        _held = null;
         Timer.Reset();
         _questions.Reset();
     }
@@ -188,8 +190,7 @@ internal sealed class Requester : SendSide
             return;
         }
 
-        ref SendSlot slot = ref _progress.HeadSlot;
-        if (!slot.IsAnswered)
+        if (!_progress.HeadSlot.IsAnswered)
         {
             FailHead(WorkCompletionStatus.BadResponse);
             return;
@@ -197,6 +198,11 @@ internal sealed class Requester : SendSide
 
         if (psn != _progress.AckPsn)
         {
+            if (TryHold(packet))
+            {
+                return;
+            }
+
             // The answer to a later request says that this one was served (implied NAK), one of its own only that one
             // is late.
             if (_progress.IsInHead(psn))
@@ -208,6 +214,46 @@ internal sealed class Requester : SendSide
                 RestartRead();
             }
 
+            return;
+        }
+
+        TakeResponse(packet, now);
+        while (_held is not null
+            && _progress.IsOnTheWay(_progress.AckPsn)
+            && _held.TryTake(_progress.AckPsn, out ReadOnlySpan<byte> bytes)
+            && PacketView.TryParse(bytes, out PacketView held) == DropReason.None)
+        {
+            TakeResponse(held, now);
+        }
+    }
+
+    // Of a peer that sends both ends of the next answers ahead. Each is looked at only in its turn, as if it had come
+    // then.
+    private bool TryHold(in PacketView packet)
+    {
+        if (_pair.Profile.FirstsAhead <= 0
+            || packet.Opcode is not (Opcode.RcReadResponseFirst or Opcode.RcReadResponseLast))
+        {
+            return false;
+        }
+
+        if (!_port.Options.Defences.HoldsEarly)
+        {
+            _responses.PlaceAhead(packet);
+        }
+
+        _held ??= new HeldPackets(
+            EarlyResponses.PacketsMax(_pair.Profile),
+            PayloadPacket.SizeOf(packet.Traits.HeaderBytes, _pair.MtuBytes));
+        return _held.TryAdd(packet.Psn, packet.Bytes, _progress.AckPsn);
+    }
+
+    // It has the oldest PSN without an answer.
+    private void TakeResponse(in PacketView packet, TimeSpan now)
+    {
+        if (!_progress.HeadSlot.IsAnswered)
+        {
+            FailHead(WorkCompletionStatus.BadResponse);
             return;
         }
 
@@ -327,6 +373,7 @@ internal sealed class Requester : SendSide
         }
 
         _progress.Abandon();
+        _held = null;
     }
 
     // A local request waits for everything before it (rxe_req.c), others only if they are fenced.
@@ -560,6 +607,11 @@ internal sealed class Requester : SendSide
         _questions.GoBack();
         _probe.End();
         _progress.GoBack();
+        if (_port.Options.Defences.ForgetsHeld)
+        {
+            _held?.Clear();
+        }
+
         Timer.StopAcknowledge();
         _responses.RestartPsn = _progress.AckPsn;
     }

@@ -403,12 +403,25 @@ internal sealed class Responder : ReceiveSide
 
     private BuildResult BuildResponse(ref SuperPacket superPacket)
     {
+        EarlyResponses early = new(_pair, _resources, _builder);
+        bool opens = superPacket.Count == 0;
+        if (opens && early.TryOpen(ref superPacket))
+        {
+            return BuildResult.Built;
+        }
+
         ref ActiveResponse response = ref _resources.Head;
+        bool begins = response.Next == 0;
         BuildResult result = _builder.Build(
-            response, ref superPacket, out AccessOutcome outcome, out MemoryRegion? region);
+            response, response.Next, ref superPacket, out AccessOutcome outcome, out MemoryRegion? region);
         if (result == BuildResult.Built)
         {
             _resources.Advance();
+            if (opens && begins)
+            {
+                early.Send(ref superPacket);
+            }
+
             return result;
         }
 

@@ -80,6 +80,11 @@ public sealed record ResponderDefences
     public bool HoldsEarly { get; init; } = true;
 
     /// <summary>
+    /// Who asks for a READ again lets go of what it holds of the answer; without it, bytes of two times are mixed.
+    /// </summary>
+    public bool ForgetsHeld { get; init; } = true;
+
+    /// <summary>
     /// An acknowledgement that a queue pair owes leaves although it is reset, stopped or destroyed: its peer was
     /// served, and would ask in vain.
     /// </summary>

@@ -47,6 +47,12 @@ internal struct ActiveResponse
     /// <summary>Answered before: it does not count against what the peer may have outstanding.</summary>
     public bool IsRepetition;
 
+    /// <summary>Its First went out before its turn (<see cref="EarlyResponses"/>).</summary>
+    public bool IsFirstOut;
+
+    /// <summary>Its Last did.</summary>
+    public bool IsLastOut;
+
     public readonly uint NextPsn => Psn.Add(Request.FirstPsn, (uint)Next);
 }
 
@@ -66,8 +72,14 @@ internal sealed class ResponderResources
 
     public bool IsEmpty => _count == 0;
 
+    /// <summary>Answers under way.</summary>
+    public int Count => _count;
+
     /// <summary>The one to be answered next. Not empty.</summary>
     public ref ActiveResponse Head => ref _active[0];
+
+    /// <summary>One of <see cref="Count"/>, in the order of their PSNs.</summary>
+    public ref ActiveResponse this[int index] => ref _active[index];
 
     /// <summary>
     /// The peer has as many outstanding as it was granted, which may be none: one more is an invalid request.
@@ -103,6 +115,7 @@ internal sealed class ResponderResources
             StoredRequest stored = _stored[i];
             if (stored.Covers(packet.Psn))
             {
+                ForgetEarly(packet.Psn);
                 stored.Msn = msn;
                 return stored.Opcode == packet.Opcode
                     && (stored.IsRead ? TryRepeatRead(stored, packet, mtuBytes) : TryRepeatOther(stored, packet));
@@ -112,10 +125,13 @@ internal sealed class ResponderResources
         return false;
     }
 
-    /// <summary>The head has sent a packet.</summary>
+    /// <summary>
+    /// The head has sent the packet whose turn it was. What went out before its turn counts as sent when that comes.
+    /// </summary>
     public void Advance()
     {
-        if (++_active[0].Next == _active[0].Request.PacketCount)
+        _active[0].Next++;
+        while (_count > 0 && IsHeadDone())
         {
             _repetitions -= _active[0].IsRepetition ? 1 : 0;
             _count--;
@@ -123,8 +139,28 @@ internal sealed class ResponderResources
         }
     }
 
+    private bool IsHeadDone()
+    {
+        ref ActiveResponse head = ref _active[0];
+        head.Next += head.IsFirstOut && head.Next == 0 ? 1 : 0;
+        head.Next += head.IsLastOut && head.Next == head.Request.PacketCount - 1 ? 1 : 0;
+        return head.Next == head.Request.PacketCount;
+    }
+
     /// <summary>Nothing more is answered: the queue pair is about to end.</summary>
     public void Clear() => _count = _repetitions = 0;
+
+    // Who asks again has gone back, and let go of what it held from there on.
+    private void ForgetEarly(uint psn)
+    {
+        for (int i = 0; i < _count; i++)
+        {
+            ref ActiveResponse active = ref _active[i];
+            bool isBehind = active.Request.Covers(psn) || Psn.Compare(active.Request.FirstPsn, psn) > 0;
+            active.IsFirstOut &= !isBehind;
+            active.IsLastOut &= !isBehind;
+        }
+    }
 
     private bool TryRepeatRead(in StoredRequest stored, in PacketView packet, int mtuBytes)
     {

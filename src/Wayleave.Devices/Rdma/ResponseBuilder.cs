@@ -12,18 +12,41 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
 {
     private const int AtomicBytes = Bth.Size + Aeth.Size + AtomicAckEth.Size + PacketView.IcrcSize;
 
-    /// <summary>Adds the next packet of an answer to a super-packet; does not advance it.</summary>
+    /// <summary>Adds a packet of an answer to a super-packet; does not advance it.</summary>
     /// <param name="response">Which answer.</param>
+    /// <param name="index">Which packet of it.</param>
     /// <param name="superPacket">Takes the packet.</param>
     /// <param name="outcome">Done, or why there is no packet when the result is Nothing.</param>
     /// <param name="region">The region that refused, if there is one.</param>
     public BuildResult Build(
-        in ActiveResponse response, ref SuperPacket superPacket, out AccessOutcome outcome, out MemoryRegion? region)
+        in ActiveResponse response,
+        int index,
+        ref SuperPacket superPacket,
+        out AccessOutcome outcome,
+        out MemoryRegion? region)
     {
         (outcome, region) = (AccessOutcome.Done, null);
         return response.Request.IsAtomic
             ? BuildAtomic(response, ref superPacket)
-            : BuildRead(response, ref superPacket, out outcome, out region);
+            : BuildRead(response, index, ref superPacket, out outcome, out region);
+    }
+
+    /// <summary>
+    /// Adds a packet of a READ whose turn has not come. False when that is not possible, which nobody hears of: in its
+    /// turn it is looked at again.
+    /// </summary>
+    // A region that is not mapped is asked for in that turn, and whoever refuses to map it, is heard then.
+    public bool TryBuildEarly(in ActiveResponse response, int index, ref SuperPacket superPacket)
+    {
+        ulong offset = (ulong)index * (ulong)pair.MtuBytes;
+        return remote.Find(
+                response.Request.Key,
+                AccessFlags.RemoteRead,
+                response.Request.Address + offset,
+                Math.Min((ulong)pair.MtuBytes, response.Request.LengthBytes - offset),
+                out RemoteTarget target) == AccessOutcome.Done
+            && target.Region!.Current is not null
+            && BuildRead(response, index, ref superPacket, out _, out _) == BuildResult.Built;
     }
 
     private BuildResult BuildAtomic(in ActiveResponse response, ref SuperPacket superPacket)
@@ -33,7 +56,7 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
             return BuildResult.DoesNotFit;
         }
 
-        BthOf(Opcode.RcAtomicAcknowledge, response).WriteTo(packet);
+        BthOf(Opcode.RcAtomicAcknowledge, response, 0).WriteTo(packet);
         new Aeth(FaultOptions.AcknowledgeOf(port.Faults), response.Request.Msn).WriteTo(packet[Bth.Size..]);
         new AtomicAckEth(response.Request.Original).WriteTo(packet[(Bth.Size + Aeth.Size)..]);
         Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
@@ -43,12 +66,16 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
 
     // ATOMIC WRITE and FLUSH are answered like a READ of nothing.
     private BuildResult BuildRead(
-        in ActiveResponse response, ref SuperPacket superPacket, out AccessOutcome outcome, out MemoryRegion? region)
+        in ActiveResponse response,
+        int index,
+        ref SuperPacket superPacket,
+        out AccessOutcome outcome,
+        out MemoryRegion? region)
     {
         (outcome, region) = (AccessOutcome.Done, null);
-        uint offset = (uint)response.Next * (uint)pair.MtuBytes;
+        uint offset = (uint)index * (uint)pair.MtuBytes;
         int payloadBytes = (int)Math.Min((uint)pair.MtuBytes, response.Request.LengthBytes - offset);
-        Opcode opcode = OpcodeOf(response);
+        Opcode opcode = OpcodeOf(response, index);
         int headerBytes = OpcodeTraits.Of(opcode).HeaderBytes;
         int packetBytes = PayloadPacket.SizeOf(headerBytes, payloadBytes);
         if (!superPacket.TryReserve(packetBytes, out Span<byte> packet))
@@ -56,7 +83,7 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
             return BuildResult.DoesNotFit;
         }
 
-        Bth bth = BthOf(opcode, response) with { PadCount = -payloadBytes & 3 };
+        Bth bth = BthOf(opcode, response, index) with { PadCount = -payloadBytes & 3 };
         bth.WriteTo(packet);
         if (headerBytes > Bth.Size)
         {
@@ -75,19 +102,19 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
         return BuildResult.Built;
     }
 
-    private Bth BthOf(Opcode opcode, in ActiveResponse response) => new()
+    private Bth BthOf(Opcode opcode, in ActiveResponse response, int index) => new()
     {
         Opcode = opcode,
         PKey = port.Options.PKey,
         DestQp = pair.DestQpNumber,
-        Psn = response.NextPsn,
+        Psn = Psn.Add(response.Request.FirstPsn, (uint)index),
     };
 
-    private Opcode OpcodeOf(in ActiveResponse response)
+    private Opcode OpcodeOf(in ActiveResponse response, int index)
     {
-        bool isLast = response.Next == response.Request.PacketCount - 1;
-        bool isFirst = response.Next == response.Start
-            && ((response.Next == 0 && !response.IsRest) || !pair.Profile.AnswersReadRetryWithMiddle);
+        bool isLast = index == response.Request.PacketCount - 1;
+        bool isFirst = index == response.Start
+            && ((index == 0 && !response.IsRest) || !pair.Profile.AnswersReadRetryWithMiddle);
         return (isFirst, isLast) switch
         {
             (true, true) => Opcode.RcReadResponseOnly,

@@ -39,6 +39,16 @@ internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendPro
         return Scatter(0, original, out faulted);
     }
 
+    /// <summary>What a requester without its defence does: places what comes before its turn, with no look.</summary>
+    public void PlaceAhead(in PacketView packet)
+    {
+        if (progress.IsInHead(packet.Psn))
+        {
+            int index = Psn.Distance(progress.HeadSlot.FirstPsn, packet.Psn);
+            Scatter((uint)index * (uint)pair.MtuBytes, packet.Payload, out _);
+        }
+    }
+
     private WorkCompletionStatus PlaceRead(
         in PacketView packet, in SendSlot slot, out bool endsPiece, out MemoryRegion? faulted)
     {

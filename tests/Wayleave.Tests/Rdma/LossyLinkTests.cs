@@ -26,7 +26,7 @@ public class LossyLinkTests
     public void F_05_Memory_equals_the_model_and_every_request_completes_once(
         int loss, int duplication, int reordering, int corruption, int runs)
     {
-        long retransmits = 0, faults = 0, placed = 0, ahead = 0;
+        long retransmits = 0, faults = 0, placed = 0, ahead = 0, answered = 0;
         for (int run = 0; run < FuzzRounds.Of(runs); run++)
         {
             ulong seed = (ulong)(run + 1) * 1000003 + (ulong)loss;
@@ -46,12 +46,13 @@ public class LossyLinkTests
             faults += played.A.Port.Stats.Faults + played.B.Port.Stats.Faults;
             placed += played.B.Port.Stats.BytesPlaced;
             ahead += played.A.Port.Stats.SentAhead;
+            answered += played.B.Port.Stats.ResponsesSentAhead;
         }
 
         // The runs were not idle: memory moved under them, and what was lost was sent again.
         Assert.True(
-            faults > runs && retransmits > runs && placed > runs * 10_000 && ahead > runs,
-            $"{faults} faults, {retransmits} retransmits, {placed} bytes, {ahead} sent ahead");
+            faults > runs && retransmits > runs && placed > runs * 10_000 && ahead > runs && answered > runs,
+            $"{faults} faults, {retransmits} retransmits, {placed} bytes, {ahead} and {answered} sent ahead");
     }
 
     [Fact]
