@@ -50,7 +50,10 @@ public enum WorkCompletionFlags
     None = 0,
     Grh = 1 << 0,
     WithImmediate = 1 << 1,
-    WithInvalidate = 1 << 2,
+
+    /// <summary>8, as in libibverbs; the kernel's own <c>IB_WC_WITH_INVALIDATE</c> is 4, which means another thing
+    /// there.</summary>
+    WithInvalidate = 1 << 3,
 }
 
 /// <summary>
