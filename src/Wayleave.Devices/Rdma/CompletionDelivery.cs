@@ -92,13 +92,25 @@ internal sealed class CompletionDelivery(RdmaPort port)
         QueuePair pair)
     {
         bool hadOverflowed = completions.IsOverflowed;
-        if (completions.TryPush(completion, queue, freed, isSolicited, port.Now) || hadOverflowed)
+        if (completions.TryPush(completion, queue, freed, isSolicited, port.Now))
         {
             NoteModerated(completions);
             return;
         }
 
-        // A completion is lost, so no queue pair that completes here can be trusted any more (roce.md A9 rule 6).
+        // A completion is lost, so no queue pair that completes here can be trusted any more (roce.md A9 rule 6). One
+        // that comes later, when the event of the queue is long over, is told that its own work queue is lost.
+        if (hadOverflowed)
+        {
+            if (pair.State is not (QueuePairState.Error or QueuePairState.Reset))
+            {
+                port.RaiseEvent(new AsyncEvent(AsyncEventType.QueuePairFatal, pair.QpNumber));
+                pair.EnterError();
+            }
+
+            return;
+        }
+
         port.RaiseEvent(new AsyncEvent(AsyncEventType.CompletionQueueError, pair.QpNumber));
         foreach (QueuePair user in port.QueuePairs)
         {

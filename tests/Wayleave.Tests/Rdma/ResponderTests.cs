@@ -647,6 +647,41 @@ public class ResponderTests
         Assert.Equal([0ul, 1, 2, 3], TestNode.Poll(c.Completions).Select(w => w.WrId));
     }
 
+    // The event was raised when the first completion was lost; nobody else may lose one without hearing of it.
+    [Fact]
+    public void A_queue_pair_that_comes_to_a_queue_that_has_overflowed_hears_of_its_loss_too()
+    {
+        Conversation c = new(depth: 4);
+        for (uint i = 0; i < 5; i++)
+        {
+            c.PostReceive(i, 0, 64);
+            c.SendSend(First + i, Bytes(4));
+        }
+
+        Assert.Equal(4, TestNode.Poll(c.Completions).Count);
+        c.Node.PollEvents();
+        Step(c.Pair, QueuePairState.Reset);
+        new Connection
+        {
+            Attributes = new Connection().Attributes with
+            {
+                AddressVector = new AddressVector(c.PeerGid),
+                DestQpNumber = Conversation.PeerQp,
+                RqPsn = First,
+            },
+        }.Apply(c.Pair);
+        c.PostReceive(9, 0, 64);
+        c.SendSend(First, Bytes(4));
+        c.ExpectState(QueuePairState.Error);
+        c.ExpectNoCompletion();
+        Assert.Equal(
+            [new AsyncEvent(AsyncEventType.QueuePairFatal, c.Pair.QpNumber)], c.Node.PollEvents());
+
+        static void Step(QueuePair pair, QueuePairState state) => Assert.Equal(
+            Core.Errno.Success,
+            pair.Modify(new QueuePairAttributes { State = state }, QueuePairAttributeMask.State));
+    }
+
     [Fact]
     public void Several_packets_that_ask_are_acknowledged_once_in_a_batch()
     {
