@@ -25,6 +25,9 @@ internal enum AccessOutcome
 
     /// <summary>Nothing answers at the bus address.</summary>
     Aborted,
+
+    /// <summary>What should be atomic is not where it could be.</summary>
+    Misaligned,
 }
 
 // The one place where the RDMA data path touches memory. The sequence is that of architecture.md, Moving and taking
@@ -254,12 +257,20 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences, Memo
         }
 
         ulong offset = region.Offset + (address - region.Iova);
-        if (!(translation.Writable ?? translation.Addresses).TryLocate(
+        bool isThere = (translation.Writable ?? translation.Addresses).TryLocate(
                 offset, out DeviceAddress target, out ulong contiguous)
-            || PageHole.Is(target)
-            || contiguous < sizeof(ulong)
-            || dma.TryWrite(target, sizeof(ulong), out Span<byte> bytes) != Errno.Success
-            || bytes.Length < sizeof(ulong))
+            && !PageHole.Is(target);
+        if (isThere && target.Value % sizeof(ulong) != 0)
+        {
+            return AccessOutcome.Misaligned;
+        }
+
+        Span<byte> bytes = default;
+        bool isReached = isThere
+            && contiguous >= sizeof(ulong)
+            && dma.TryWrite(target, sizeof(ulong), out bytes) == Errno.Success
+            && bytes.Length >= sizeof(ulong);
+        if (!isReached)
         {
             return Miss(region, target, offset, sizeof(ulong), isWrite: true);
         }

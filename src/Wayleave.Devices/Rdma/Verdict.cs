@@ -26,6 +26,7 @@ internal readonly record struct Verdict(
         new(AccessOutcome.Done, Aeth.NakRemoteOperation, receiveStatus, null);
 
     /// <summary>What a key led to refuses.</summary>
-    public static Verdict Refused(AccessOutcome outcome, MemoryRegion? region) =>
-        new(outcome, 0, WorkCompletionStatus.LocalAccessError, region);
+    public static Verdict Refused(AccessOutcome outcome, MemoryRegion? region) => outcome == AccessOutcome.Misaligned
+        ? Invalid() // R9: the address may be a multiple of eight, and the memory behind it not
+        : new(outcome, 0, WorkCompletionStatus.LocalAccessError, region);
 }

@@ -100,6 +100,37 @@ public class AtomicTests
         c.ExpectState(QueuePairState.Error);
     }
 
+    // What counts is where the bytes are: a processor that is asked for an atomic across a boundary faults, or stops
+    // every other one. A window that counts from 0 may begin anywhere.
+    [Theory]
+    [InlineData(Opcode.RcCompareSwap)]
+    [InlineData(Opcode.RcFetchAdd)]
+    [InlineData(Opcode.RcAtomicWrite)]
+    public void ROCE_18_Memory_that_is_no_multiple_of_eight_is_an_invalid_request_whatever_its_address(Opcode opcode)
+    {
+        Conversation c = new(
+            a => a with { AccessFlags = Rights },
+            access: Rights | AccessFlags.WindowBind,
+            registration: RegistrationKind.OwnMemory);
+        Devices.Rdma.Verbs.MemoryWindow window = c.Node.AllocateWindow(MemoryWindowType.Type2);
+        const AccessFlags Remote = AccessFlags.RemoteWrite | AccessFlags.RemoteAtomic | AccessFlags.ZeroBased;
+        Assert.Equal(Errno.Success, c.Pair.PostBind(
+            window, new WindowBind(c.Region.Key, c.Region.Iova + 4, 64, Remote), 1));
+        c.ExpectNothing();
+        c.ExpectCompletion(1, WorkCompletionStatus.Success);
+        RawPacket packet = new(opcode, First)
+        {
+            AckRequest = true,
+            Atomic = new AtomicEth(0, window.Key, 1, 0),
+        };
+        c.Send(opcode == Opcode.RcAtomicWrite
+            ? packet with { Reth = new Reth(0, window.Key, 8), Payload = [1, 2, 3, 4, 5, 6, 7, 8] }
+            : packet);
+        c.Expect("RC_ACKNOWLEDGE a00000 61 msn=0");
+        c.ExpectUntouched();
+        c.ExpectState(QueuePairState.Error);
+    }
+
     [Fact]
     public void RDMA_34_A_misaligned_atomic_ends_with_a_remote_invalid_request_at_who_posted_it()
     {
