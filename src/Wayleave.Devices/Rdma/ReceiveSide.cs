@@ -33,6 +33,11 @@ internal abstract class ReceiveSide
     /// <summary>A region was mapped, or died: look again.</summary>
     public abstract void Wake();
 
+    /// <summary>A modify from SQD to SQD may have changed what the peer is granted.</summary>
+    public virtual void HandleAttributeChange()
+    {
+    }
+
     /// <summary>ERR: every receive is flushed, in order.</summary>
     public abstract void Flush();
 }

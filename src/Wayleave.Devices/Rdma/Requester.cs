@@ -362,6 +362,8 @@ internal sealed class Requester : SendSide
 
     public override void HandlePathChange() => GoBack();
 
+    public override void HandleAttributeChange() => Timer.HandleAttributeChange();
+
     public override void Flush()
     {
         Timer.Stop();

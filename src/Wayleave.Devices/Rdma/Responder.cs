@@ -55,6 +55,8 @@ internal sealed class Responder : ReceiveSide
         _held = null;
     }
 
+    public override void HandleAttributeChange() => _resources.Resize(_pair.MaxDestRdAtomic);
+
     public override DropReason HandleRequest(in PacketView packet, in Arrival arrival)
     {
         if (!_ends)

@@ -94,6 +94,28 @@ internal sealed class ResponderResources
         _storedNext = _storedCount = _count = _repetitions = 0;
     }
 
+    /// <summary>
+    /// Grants another number: the newest of what was granted before is remembered as far as there is room, and what is
+    /// on its way out goes on.
+    /// </summary>
+    public void Resize(int granted)
+    {
+        if (granted == _stored.Length)
+        {
+            return;
+        }
+
+        StoredRequest[] stored = new StoredRequest[granted];
+        int kept = Math.Min(_storedCount, granted);
+        for (int i = 0; i < kept; i++)
+        {
+            stored[i] = _stored[(_storedNext - kept + i + _stored.Length) % _stored.Length];
+        }
+
+        (_stored, _storedCount, _storedNext) = (stored, kept, granted == 0 ? 0 : kept % granted);
+        Array.Resize(ref _active, Math.Max(2 * granted, _count + granted));
+    }
+
     /// <summary>A new request; not exhausted.</summary>
     public void Add(in StoredRequest request)
     {

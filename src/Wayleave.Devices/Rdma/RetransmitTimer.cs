@@ -36,11 +36,27 @@ internal sealed class RetransmitTimer(QueuePair pair)
     public void Reset()
     {
         Stop();
+        TakeAttributes();
+        NoteProgress();
+    }
+
+    /// <summary>
+    /// The attributes changed while the queue pair was draining: a wait that has begun ends when it would have, and no
+    /// budget has more left than a new one.
+    /// </summary>
+    public void HandleAttributeChange()
+    {
+        TakeAttributes();
+        _retriesLeft = Math.Min(_retriesLeft, _retryCount);
+        _rnrRetriesLeft = Math.Min(_rnrRetriesLeft, _rnrRetryCount);
+    }
+
+    private void TakeAttributes()
+    {
         _interval = Interval(pair.Timeout, pair.RetransmitFloor);
         _retryCount = pair.RetryCount;
         _rnrRetryCount = pair.RnrRetry;
         _retriesForever = pair.Profile.RetrySevenIsForever && pair.RetryCount == 7;
-        NoteProgress();
     }
 
     public void Stop() => _acknowledgeAt = _receiverAt = _silenceEnds = TimeSpan.MaxValue;

@@ -28,6 +28,11 @@ internal abstract class SendSide
     /// <summary>The peer changes: what has no answer yet is sent again, to the new one.</summary>
     public abstract void HandlePathChange();
 
+    /// <summary>A modify from SQD to SQD may have changed how long the peer is waited for, and how often.</summary>
+    public virtual void HandleAttributeChange()
+    {
+    }
+
     /// <summary>ERR or SQE: everything that has not completed is flushed, in order.</summary>
     public abstract void Flush();
 }

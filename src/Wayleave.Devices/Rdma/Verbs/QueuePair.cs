@@ -374,7 +374,7 @@ public sealed class QueuePair : Numbered
         return Holds(QueuePairAttributeMask.PKeyIndex, attributes.PKeyIndex == 0)
             && Holds(QueuePairAttributeMask.Port, Port.HasPort(attributes.Port))
             && Holds(QueuePairAttributeMask.AccessFlags, (attributes.AccessFlags & ~AccessRules.QueuePairFlags) == 0)
-            && Holds(QueuePairAttributeMask.AddressVector, attributes.PeerWindowBytes is null or > 0)
+            && Holds(QueuePairAttributeMask.AddressVector, IsPath(attributes, mask))
             && Holds(QueuePairAttributeMask.PathMtu, attributes.PathMtu is >= PathMtu.Mtu256 and <= PathMtu.Mtu4096)
             && Holds(QueuePairAttributeMask.DestQpNumber, attributes.DestQpNumber is > 0 and < Psn.Mask)
             && Holds(QueuePairAttributeMask.RqPsn, attributes.RqPsn <= Psn.Mask)
@@ -386,6 +386,16 @@ public sealed class QueuePair : Numbered
             && Holds(QueuePairAttributeMask.RetryCount, attributes.RetryCount is >= 0 and <= 7)
             && Holds(QueuePairAttributeMask.RnrRetry, attributes.RnrRetry is >= 0 and <= 7)
             && (mask & NotHere) == 0;
+    }
+
+    // A port has one address, so what is of the other family is nowhere.
+    private bool IsPath(QueuePairAttributes attributes, QueuePairAttributeMask mask)
+    {
+        bool moves = (mask & QueuePairAttributeMask.Port) != 0;
+        PortLink? link = !moves ? PortLink
+            : Port.HasPort(attributes.Port) ? Port.Links[attributes.Port - 1] : null;
+        return link?.Gid.IsIPv4 == attributes.AddressVector.Destination.IsIPv4
+            && attributes.PeerWindowBytes is null or > 0;
     }
 
     private static bool IsDepth(int count) => count is >= 0 and <= RdmaDevice.MaxRdAtomic;
@@ -488,6 +498,8 @@ public sealed class QueuePair : Numbered
         _state = to;
         if (to == QueuePairState.SendQueueDrained)
         {
+            Requester.HandleAttributeChange();
+            Responder.HandleAttributeChange();
             Requester.HandleDrain();
         }
 
