@@ -170,6 +170,63 @@ public class EarlyFirstsTests
         c.ExpectNothing();
     }
 
+    // As far as a peer holds, and not a packet more: half of what it would, for it may be as much behind.
+    [Theory]
+    [InlineData(EarlyFirsts.PsnsMax, true)]
+    [InlineData(EarlyFirsts.PsnsMax + 1, false)]
+    public void A_first_goes_ahead_so_far_and_no_farther(int packets, bool goes)
+    {
+        const int Smallest = 256;
+        Conversation c = new(
+            a => a with
+            {
+                PathMtu = PathMtu.Mtu256,
+                Profile = PeerProfile.Default with { FirstsAhead = 3 },
+                AddressVector = a.AddressVector with { KeepsSuperPackets = true },
+            },
+            o => o with { WindowBytes = 1 << 20 });
+        MemoryRegion region = c.Node.Register(c.Node.Allocate(packets * Smallest));
+        foreach (int length in new[] { packets * Smallest, 4 * Smallest })
+        {
+            Assert.Equal(Errno.Success, c.Pair.PostSend(
+                new SendWorkRequest { Opcode = WorkRequestOpcode.RdmaWrite, RKey = 1 },
+                new Sge(region.Iova, (uint)length, region.Key)));
+        }
+
+        c.Expect($"RC_WRITE_FIRST {Conversation.OwnFirst:x6}");
+        c.Expect(goes
+            ? $"RC_WRITE_FIRST {Conversation.OwnFirst + packets:x6}"
+            : $"RC_WRITE_MIDDLE {Conversation.OwnFirst + 1:x6}");
+    }
+
+    // The peer comes to the First that it holds when we are drained already, and cannot take it yet. Drained is
+    // drained; the request is sent again when sending goes on, and not before.
+    [Fact]
+    public void A_held_first_that_is_refused_for_now_keeps_no_queue_pair_from_being_drained()
+    {
+        Ends e = new(ahead: 3);
+        TestMemory moving = e.Link.B.Allocate(SourceBytes);
+        MemoryRegion region = e.Link.B.Register(moving);
+        moving.Invalidate();
+        e.Write(1, 4 * Mtu);
+        e.Write(1, 4 * Mtu, key: region.Key);
+        Assert.Equal("0F 1F 0M", e.Poll());
+        e.Modify(QueuePairState.SendQueueDrained);
+        e.Run();
+        Assert.Equal(1, e.Link.A.Port.Stats.RnrNaksReceived);
+        Assert.Equal(
+            [new AsyncEvent(AsyncEventType.SendQueueDrained, e.Pair.QpNumber)], e.Link.A.PollEvents());
+        Assert.Equal((1, 0L), (e.Completions.Count, e.WindowInFlightBytes));
+        e.Link.B.ServeFaults();
+        e.Run();
+        Assert.Single(e.Completions);
+        e.Modify(QueuePairState.ReadyToSend);
+        e.Run();
+        Assert.Equal(
+            [WorkCompletionStatus.Success, WorkCompletionStatus.Success], e.Completions.Select(w => w.Status));
+        Assert.Equal(TestMemory.Pattern(8 * Mtu, 3)[(4 * Mtu)..], moving.Read(4 * Mtu, 4 * Mtu));
+    }
+
     [Fact]
     public void Others_that_begin_beside_what_went_ahead_share_with_each_other_only()
     {
@@ -371,6 +428,9 @@ public class EarlyFirstsTests
             Link.RunFor(TimeSpan.FromSeconds(1));
             Completions.AddRange(TestNode.Poll(Pair.SendCompletionQueue));
         }
+
+        public void Modify(QueuePairState state) => Assert.Equal(
+            Errno.Success, Pair.Modify(new QueuePairAttributes { State = state }, QueuePairAttributeMask.State));
 
         /// <summary>All messages have completed, in order, and their bytes are there.</summary>
         public void Check(int messages)
