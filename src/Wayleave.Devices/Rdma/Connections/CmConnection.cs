@@ -84,6 +84,12 @@ public sealed class CmConnection
 
     internal int AckTimeout { get; set; }
 
+    /// <summary>Of our queue pair: what we asked for, or the peer's request.</summary>
+    internal int RetryCount { get; set; }
+
+    /// <summary>Of our queue pair: what the peer's request or reply asks us for; it knows its receives.</summary>
+    internal int RnrRetryCount { get; set; }
+
     internal int RetriesLeft { get; set; }
 
     /// <summary>When the last message is sent again, or time-wait ends.</summary>
@@ -94,11 +100,8 @@ public sealed class CmConnection
     /// <summary>The passive side says yes: each side's depth is what the other side can answer.</summary>
     internal void Agree(CmRequest request, CmParameters parameters)
     {
-        Parameters = parameters with
-        {
-            RetryCount = request.RetryCount,
-            RnrRetryCount = request.RnrRetryCount,
-        };
+        Parameters = parameters;
+        (RetryCount, RnrRetryCount) = (request.RetryCount, request.RnrRetryCount);
         ResponderResources = Math.Min(parameters.ResponderResources, request.InitiatorDepth);
         InitiatorDepth = Math.Min(parameters.InitiatorDepth, request.ResponderResources);
         AckTimeout = request.AckTimeout;
@@ -109,6 +112,7 @@ public sealed class CmConnection
     {
         RemoteId = reply.LocalId;
         RemoteQpNumber = reply.QpNumber;
+        RnrRetryCount = reply.RnrRetryCount; // cm_rep_handler
         InitiatorDepth = Math.Min(InitiatorDepth, reply.ResponderResources);
         ResponderResources = Math.Min(ResponderResources, reply.InitiatorDepth);
     }

@@ -11,10 +11,12 @@ public sealed record CmParameters
     /// <summary>READs and atomics that this side wants to have outstanding.</summary>
     public int InitiatorDepth { get; init; } = 16;
 
-    /// <summary>Of the queue pair, 0 to 7.</summary>
+    /// <summary>
+    /// Of both queue pairs, 0 to 7: the side that connects says it, and the other one's is not looked at.
+    /// </summary>
     public int RetryCount { get; init; } = 7;
 
-    /// <summary>Of the queue pair, 0 to 7; 7 is for ever.</summary>
+    /// <summary>How often the peer's queue pair may be told that no receive is there, 0 to 7; 7 is for ever.</summary>
     public int RnrRetryCount { get; init; } = 7;
 
     /// <summary>RNR timer code of our RNR NAKs; rdma_cm's own choice, 0, makes a peer wait 655 ms.</summary>

@@ -56,8 +56,8 @@ internal static class CmQueuePair
             MaxRdAtomic = connection.InitiatorDepth,
             MinRnrTimer = parameters.MinRnrTimer,
             Timeout = connection.AckTimeout,
-            RetryCount = parameters.RetryCount,
-            RnrRetry = parameters.RnrRetryCount,
+            RetryCount = connection.RetryCount,
+            RnrRetry = connection.RnrRetryCount,
         };
     }
 

@@ -196,6 +196,7 @@ public sealed class ConnectionManager : IManagementAgent
             ResponderResources = parameters.ResponderResources,
             InitiatorDepth = parameters.InitiatorDepth,
             AckTimeout = _options.AckTimeoutCode,
+            RetryCount = parameters.RetryCount,
         };
         _table.Add(connection);
         _transitions.SendAndWait(connection, now);

@@ -50,6 +50,20 @@ public class ConnectionManagerTests
         SendBothWays(bench, pairA, pairB);
     }
 
+    // Who has the receives says how often it may be found without one (cm_req_handler, cm_rep_handler of Linux); how
+    // often silence is borne is the word of the side that connects.
+    [Fact]
+    public void ROCE_69_Each_side_says_how_often_the_other_tries_again_without_a_receive()
+    {
+        ConnectionBench bench = new();
+        bench.Connect(out QueuePair pairA, new CmParameters { RetryCount = 4, RnrRetryCount = 2 });
+        bench.Link.Run();
+        bench.Accept(out QueuePair pairB, new CmParameters { RetryCount = 6, RnrRetryCount = 5 });
+        bench.Link.Run();
+        Assert.Equal((4, 5), (pairA.Attributes.RetryCount, pairA.Attributes.RnrRetry));
+        Assert.Equal((4, 2), (pairB.Attributes.RetryCount, pairB.Attributes.RnrRetry));
+    }
+
     [Fact]
     public void ROCE_69_A_reply_repeats_the_transaction_of_its_request()
     {
