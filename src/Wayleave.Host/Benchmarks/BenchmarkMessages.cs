@@ -72,7 +72,8 @@ internal sealed record PairMessage(
             end.FirstsAhead);
 
     public ConnectionEnd ToEnd() =>
-        Devices.Rdma.Wire.Gid.TryParse(Gid, out Gid gid)
+        FirstsAhead < 0 ? throw new InvalidDataException($"{FirstsAhead} messages cannot begin before their turn")
+        : Devices.Rdma.Wire.Gid.TryParse(Gid, out Gid gid)
             ? new ConnectionEnd(gid, UdpPort, QpNumber, Psn, PathMtuBytes)
             {
                 ReceiveBufferBytes = ReceiveBufferBytes,
