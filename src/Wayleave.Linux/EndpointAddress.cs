@@ -21,6 +21,9 @@ public readonly record struct EndpointAddress(ulong High, ulong Low, ushort Port
     /// <summary>fe80::/10: such an address means something only together with an interface.</summary>
     public bool IsLinkLocal => High >> 54 == 0xFE80 >> 6;
 
+    /// <summary>224.0.0.0/4 or ff00::/8: a group, and not one machine.</summary>
+    public bool IsMulticast => IsIPv4 ? (Low >> 28 & 0xF) == 0xE : High >> 56 == 0xFF;
+
     /// <summary>127.0.0.0/8 or ::1: what is sent there stays in this machine, and super-packets stay whole.</summary>
     public bool IsLoopback => High == 0 && (Low == 1 || Low >> 24 == (MappedPrefix | 0x7F00_0000) >> 24);
 

@@ -40,7 +40,7 @@ internal unsafe struct SocketAddress
             BinaryPrimitives.WriteUInt64BigEndian(new Span<byte>(bytes + 8, 8), address.Low);
         }
 
-        IPv6.sin6_scope_id = address.IsLinkLocal ? scopeId : 0;
+        IPv6.sin6_scope_id = address.IsLinkLocal || address.IsMulticast ? scopeId : 0;
         return (uint)sizeof(sockaddr_in6);
     }
 

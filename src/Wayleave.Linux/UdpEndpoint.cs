@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using Wayleave.Core;
 using Wayleave.Linux.Interop;
+using Wayleave.Linux.Sharing;
 
 namespace Wayleave.Linux;
 
@@ -31,11 +32,11 @@ public sealed unsafe class UdpEndpoint : IDisposable
 
     // struct cmsghdr is followed by its data and padded to eight bytes (CMSG_LEN, CMSG_SPACE).
     private const int SegmentControlBytes = 18;
+    private const int HopControlBytes = 20;
 
     // Data of a plain send lies behind the headers in one piece of memory, rounded up to a power of two: the receiver
     // is charged 8 KiB for 4. With a segment size it lies in page fragments, charged by the byte.
     private const int PlainSendBytesMax = 192;
-    private const int ControlBytesMax = 64; // two messages of an int each are 48
 
     private readonly FileDescriptor _socket;
     private readonly WakeEvent _wake = new();
@@ -111,7 +112,7 @@ public sealed unsafe class UdpEndpoint : IDisposable
         using FileDescriptor.Borrowed fd = _socket.Borrow();
         fixed (byte* data = bytes)
         {
-            Prepare(&message, &slot, destination, data, bytes.Length, segmentBytes);
+            Prepare(&message, &slot, destination, data, bytes.Length, segmentBytes, hopLimit: 0);
             while (Libc.sendmsg(fd.Number, &message, socket.MSG_DONTWAIT) < 0)
             {
                 Errno errno = LinuxException.LastErrno();
@@ -167,7 +168,8 @@ public sealed unsafe class UdpEndpoint : IDisposable
                     packet.Destination,
                     data + packet.OffsetBytes,
                     packet.LengthBytes,
-                    packet.SegmentBytes);
+                    packet.SegmentBytes,
+                    packet.HopLimit);
             }
 
             // A call that stops half-way says how many it took, and only the next one why.
@@ -204,58 +206,9 @@ public sealed unsafe class UdpEndpoint : IDisposable
     /// EAGAIN: nothing is there. EMSGSIZE: the buffer was too small, and what was received is lost. Others come from
     /// the socket, such as ENETDOWN.
     /// </returns>
-    [SkipLocalsInit]
     public Errno TryReceive(
-        Span<byte> buffer, out int length, out int segmentBytes, out EndpointAddress source, out byte trafficClass)
-    {
-        length = segmentBytes = 0;
-        source = default;
-        trafficClass = 0;
-        SocketAddress name;
-        ulong* control = stackalloc ulong[ControlBytesMax / sizeof(ulong)];
-        iovec part;
-        msghdr message;
-        message.msg_name = &name;
-        message.msg_iov = &part;
-        message.msg_iovlen = 1;
-        message.msg_control = control;
-        nint received;
-        using (FileDescriptor.Borrowed fd = _socket.Borrow())
-        {
-            fixed (byte* data = buffer)
-            {
-                part.iov_base = data;
-                part.iov_len = (nuint)buffer.Length;
-                do
-                {
-                    message.msg_namelen = (uint)sizeof(SocketAddress);
-                    message.msg_controllen = ControlBytesMax; // the kernel changes it, also when it fails
-                    message.msg_flags = 0;
-                    received = Libc.recvmsg(fd.Number, &message, socket.MSG_DONTWAIT);
-                    if (received < 0)
-                    {
-                        Errno errno = LinuxException.LastErrno();
-                        if (errno != Errno.EINTR)
-                        {
-                            return errno;
-                        }
-                    }
-                }
-                while (received < 0);
-            }
-        }
-
-        if ((message.msg_flags & socket.MSG_TRUNC) != 0)
-        {
-            return Errno.EMSGSIZE;
-        }
-
-        length = (int)received;
-        segmentBytes = length;
-        source = name.Read();
-        ReadControl((byte*)control, (int)message.msg_controllen, ref segmentBytes, ref trafficClass);
-        return Errno.Success;
-    }
+        Span<byte> buffer, out int length, out int segmentBytes, out EndpointAddress source, out byte trafficClass) =>
+        UdpReceiving.TryReceive(_socket, buffer, out length, out segmentBytes, out source, out trafficClass);
 
     /// <summary>
     /// Sleeps until a datagram is there, until <see cref="Wake"/>, or until the time is up. A wake that came before is
@@ -283,9 +236,14 @@ public sealed unsafe class UdpEndpoint : IDisposable
     /// <param name="full">
     /// The one whose send buffer was full: room there ends the sleep too. Negative for none.
     /// </param>
-    public static bool WaitAny(ReadOnlySpan<UdpEndpoint> endpoints, TimeSpan timeout, int full = -1)
+    /// <param name="others">
+    /// Whatever this watch finds ends the sleep too, and is not taken; it counts as one more socket.
+    /// </param>
+    public static bool WaitAny(
+        ReadOnlySpan<UdpEndpoint> endpoints, TimeSpan timeout, int full = -1, DescriptorWatch? others = null)
     {
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(endpoints.Length, WaitMax, nameof(endpoints));
+        int count = endpoints.Length + (others is null ? 0 : 1);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(count, WaitMax, nameof(endpoints));
         Descriptors held = default;
         Span<FileDescriptor> descriptors = held;
         Span<short> events = stackalloc short[WaitMax];
@@ -295,9 +253,14 @@ public sealed unsafe class UdpEndpoint : IDisposable
             events[i] = (short)(poll.POLLIN | (i == full ? poll.POLLOUT : 0));
         }
 
+        if (others is not null)
+        {
+            descriptors[count - 1] = others.Descriptor;
+            events[count - 1] = poll.POLLIN;
+        }
+
         UdpEndpoint first = endpoints[0];
-        Errno errno = first._wake.Sleep(
-            descriptors[..endpoints.Length], events[..endpoints.Length], timeout, out bool isOver);
+        Errno errno = first._wake.Sleep(descriptors[..count], events[..count], timeout, out bool isOver);
         return errno == Errno.Success
             ? isOver
             : throw new LinuxException("ppoll", first.LocalAddress.ToString(), errno);
@@ -362,28 +325,6 @@ public sealed unsafe class UdpEndpoint : IDisposable
         return errno == Errno.Success ? isOver : throw new LinuxException("ppoll", LocalAddress.ToString(), errno);
     }
 
-    private static void ReadControl(byte* control, int controlBytes, ref int segmentBytes, ref byte trafficClass)
-    {
-        int offset = 0;
-        while (controlBytes - offset >= sizeof(cmsghdr))
-        {
-            cmsghdr* header = (cmsghdr*)(control + offset);
-            byte* data = (byte*)(header + 1);
-            switch (header->cmsg_level, header->cmsg_type)
-            {
-                case (@in.IPPROTO_UDP, udp.UDP_GRO):
-                    segmentBytes = *(int*)data;
-                    break;
-                case (@in.IPPROTO_IP, @in.IP_TOS): // one byte
-                case (@in.IPPROTO_IPV6, in6.IPV6_TCLASS): // an int of a little-endian machine
-                    trafficClass = *data;
-                    break;
-            }
-
-            offset += ((int)header->cmsg_len + sizeof(ulong) - 1) & -sizeof(ulong);
-        }
-    }
-
     private Errno Check(in EndpointAddress destination, int lengthBytes, int segmentBytes)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(segmentBytes);
@@ -393,7 +334,13 @@ public sealed unsafe class UdpEndpoint : IDisposable
     }
 
     private void Prepare(
-        msghdr* message, SendSlot* slot, in EndpointAddress destination, byte* data, int lengthBytes, int segmentBytes)
+        msghdr* message,
+        SendSlot* slot,
+        in EndpointAddress destination,
+        byte* data,
+        int lengthBytes,
+        int segmentBytes,
+        byte hopLimit)
     {
         slot->Part.iov_base = data;
         slot->Part.iov_len = (nuint)lengthBytes;
@@ -413,6 +360,16 @@ public sealed unsafe class UdpEndpoint : IDisposable
             message->msg_control = &slot->Control;
             message->msg_controllen = (nuint)sizeof(SegmentControl);
         }
+
+        if (hopLimit != 0)
+        {
+            slot->Hops.Header.cmsg_len = HopControlBytes;
+            slot->Hops.Header.cmsg_level = destination.IsIPv4 ? @in.IPPROTO_IP : @in.IPPROTO_IPV6;
+            slot->Hops.Header.cmsg_type = destination.IsIPv4 ? @in.IP_TTL : in6.IPV6_HOPLIMIT;
+            slot->Hops.Limit = hopLimit;
+            message->msg_control = message->msg_control is null ? &slot->Hops : message->msg_control;
+            message->msg_controllen += (nuint)sizeof(HopControl);
+        }
     }
 
     private struct SegmentControl
@@ -421,12 +378,20 @@ public sealed unsafe class UdpEndpoint : IDisposable
         internal ushort SegmentBytes;
     }
 
-    // What the header of a message that is sent points to.
+    private struct HopControl
+    {
+        internal cmsghdr Header;
+        internal int Limit;
+        private readonly int _pad;
+    }
+
+    // What the header of a message that is sent points to; the two control messages are one piece of memory.
     private struct SendSlot
     {
         internal SocketAddress Name;
         internal iovec Part;
         internal SegmentControl Control;
+        internal HopControl Hops;
     }
 
     [InlineArray(WaitMax)]

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using Wayleave.Core;
@@ -50,6 +51,115 @@ internal static unsafe class UdpSocketSetup
         }
     }
 
+    /// <summary>
+    /// Opens a socket that receives what is sent to a group at one interface. Several may, of this process and of
+    /// others: each gets every datagram.
+    /// </summary>
+    /// <param name="group">With the UDP port.</param>
+    /// <param name="local">An address of the interface.</param>
+    /// <param name="options">Valid.</param>
+    /// <returns>The caller's; closing it leaves the group.</returns>
+    /// <exception cref="LinuxException">As <see cref="UdpGroupSocket.Join"/>.</exception>
+    public static FileDescriptor OpenGroup(
+        in EndpointAddress group, in EndpointAddress local, UdpEndpointOptions options)
+    {
+        FileDescriptor fd = Libc.socket(
+            group.IsIPv4 ? socket.AF_INET : socket.AF_INET6,
+            socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+            0);
+        if (fd.IsInvalid)
+        {
+            LinuxException.Throw("socket", group.ToString());
+        }
+
+        try
+        {
+            uint index = group.IsIPv4 ? 0 : InterfaceOf(local, options.ScopeId);
+            Configure(fd, group, options);
+            SetOption(fd, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR", group);
+
+            // Only what this socket joined, where it joined it; without this, also what others on the machine joined.
+            if (group.IsIPv4)
+            {
+                SetOption(fd, @in.IPPROTO_IP, @in.IP_MULTICAST_ALL, 0, "IP_MULTICAST_ALL", group);
+            }
+            else
+            {
+                SetOption(fd, @in.IPPROTO_IPV6, in6.IPV6_MULTICAST_ALL, 0, "IPV6_MULTICAST_ALL", group);
+            }
+
+            _ = Bind(fd, group, index);
+            Join(fd, group, local, index);
+            return fd;
+        }
+        catch (LinuxException)
+        {
+            fd.Dispose();
+            throw;
+        }
+    }
+
+    // By the address in IPv4, by the interface's number in IPv6: that is how the kernel is asked.
+    private static void Join(FileDescriptor fd, in EndpointAddress group, in EndpointAddress local, uint index)
+    {
+        int result;
+        if (group.IsIPv4)
+        {
+            ip_mreqn member = new()
+            {
+                imr_multiaddr = BinaryPrimitives.ReverseEndianness((uint)group.Low),
+                imr_address = BinaryPrimitives.ReverseEndianness((uint)local.Low),
+            };
+            result = Libc.setsockopt(
+                fd, @in.IPPROTO_IP, @in.IP_ADD_MEMBERSHIP, &member, (uint)sizeof(ip_mreqn));
+        }
+        else
+        {
+            ipv6_mreq member = new() { ipv6mr_ifindex = index };
+            BinaryPrimitives.WriteUInt64BigEndian(new Span<byte>(member.ipv6mr_multiaddr, 8), group.High);
+            BinaryPrimitives.WriteUInt64BigEndian(new Span<byte>(member.ipv6mr_multiaddr + 8, 8), group.Low);
+            result = Libc.setsockopt(
+                fd, @in.IPPROTO_IPV6, in6.IPV6_ADD_MEMBERSHIP, &member, (uint)sizeof(ipv6_mreq));
+        }
+
+        if (result < 0)
+        {
+            LinuxException.Throw("setsockopt(ADD_MEMBERSHIP)", $"{group} at {local}");
+        }
+    }
+
+    /// <summary>
+    /// The number of the interface that has an IPv6 address; 0 when none has, which leaves the choice to the kernel's
+    /// routes.
+    /// </summary>
+    internal static uint InterfaceOf(in EndpointAddress local, uint scopeId)
+    {
+        if (scopeId != 0)
+        {
+            return scopeId;
+        }
+
+        // proc_net_if_inet6: address, index, prefix length, scope and flags in hexadecimal, name.
+        string address = string.Create(CultureInfo.InvariantCulture, $"{local.High:x16}{local.Low:x16}");
+        try
+        {
+            foreach (string line in File.ReadLines("/proc/thread-self/net/if_inet6"))
+            {
+                string[] words = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
+                if (words.Length > 1 && words[0] == address)
+                {
+                    return uint.Parse(words[1], NumberStyles.HexNumber, CultureInfo.InvariantCulture);
+                }
+            }
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return 0; // no /proc here: as where no interface has it
+        }
+
+        return 0;
+    }
+
     private static void Configure(FileDescriptor fd, in EndpointAddress local, UdpEndpointOptions options)
     {
         if (local.IsIPv4)
@@ -65,6 +175,7 @@ internal static unsafe class UdpSocketSetup
             SetOption(fd, @in.IPPROTO_IPV6, in6.IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS", local);
             SetOption(fd, @in.IPPROTO_IPV6, in6.IPV6_TCLASS, options.TrafficClass, "IPV6_TCLASS", local);
             SetOption(fd, @in.IPPROTO_UDP, udp.UDP_NO_CHECK6_RX, 1, "UDP_NO_CHECK6_RX", local);
+            SetGroupInterface(fd, local, options.ScopeId);
         }
 
         if (options.ReceiveOffload)
@@ -80,6 +191,15 @@ internal static unsafe class UdpSocketSetup
         if (options.SendBufferBytes is int sendBytes)
         {
             SetBuffer(fd, socket.SO_SNDBUFFORCE, socket.SO_SNDBUF, sendBytes, "SO_SNDBUF", local);
+        }
+    }
+
+    // What goes to a group leaves by the interface that has the address, as in IPv4: the routes know another perhaps.
+    private static void SetGroupInterface(FileDescriptor fd, in EndpointAddress local, uint scopeId)
+    {
+        if (!local.IsMulticast && InterfaceOf(local, scopeId) is uint index and not 0)
+        {
+            SetOption(fd, @in.IPPROTO_IPV6, in6.IPV6_MULTICAST_IF, (int)index, "IPV6_MULTICAST_IF", local);
         }
     }
 

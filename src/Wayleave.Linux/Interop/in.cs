@@ -12,7 +12,18 @@ internal static class @in
     internal const int IP_RECVERR = 11;
     internal const int IP_RECVTOS = 13;
 
+    internal const int IP_TTL = 2;
+    internal const int IP_ADD_MEMBERSHIP = 35;
+    internal const int IP_MULTICAST_ALL = 49;
+
     internal const int IP_PMTUDISC_DO = 2;
+}
+
+internal struct ip_mreqn
+{
+    internal uint imr_multiaddr;
+    internal uint imr_address;
+    internal int imr_ifindex;
 }
 
 internal struct sockaddr_in

@@ -16,6 +16,7 @@ internal static class socket
 
     internal const int SOL_SOCKET = 1;
     internal const int SOL_NETLINK = 270;
+    internal const int SO_REUSEADDR = 2;
     internal const int SO_SNDBUF = 7;
     internal const int SO_RCVBUF = 8;
     internal const int SO_PEERCRED = 17;

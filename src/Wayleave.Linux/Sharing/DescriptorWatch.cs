@@ -30,7 +30,7 @@ public sealed unsafe class DescriptorWatch : IDisposable
     }
 
     /// <summary>Watches one more. Never waits.</summary>
-    /// <param name="key">What <see cref="Wait"/> returns for it.</param>
+    /// <param name="key">What <see cref="Wait(TimeSpan, List{ulong})"/> returns for it.</param>
     /// <param name="descriptor">
     /// Not watched yet; whoever adds it keeps it open for as long as it is to be watched.
     /// </param>
@@ -45,6 +45,11 @@ public sealed unsafe class DescriptorWatch : IDisposable
     /// first.
     /// </summary>
     public void AddEdges(ulong key, FileDescriptor descriptor) => Add(key, descriptor, epoll.EPOLLIN | epoll.EPOLLET);
+
+    /// <summary>
+    /// As <see cref="Add(ulong, FileDescriptor, bool)"/>, said again for as long as there is input.
+    /// </summary>
+    public void AddInput(ulong key, FileDescriptor descriptor) => Add(key, descriptor, epoll.EPOLLIN);
 
     /// <summary>The end of a connection, for as long as it is there to be seen.</summary>
     internal void AddHangup(ulong key, int descriptor) => Add(key, descriptor, events: 0);
@@ -76,21 +81,44 @@ public sealed unsafe class DescriptorWatch : IDisposable
         ready.Clear();
         byte* events = stackalloc byte[EventsMax * s_eventBytes];
         int milliseconds = timeout == Timeout.InfiniteTimeSpan ? -1 : (int)timeout.TotalMilliseconds;
-        int count = Libc.epoll_wait(_epoll, events, EventsMax, milliseconds);
-        if (count < 0)
-        {
-            Errno errno = (Errno)Marshal.GetLastPInvokeError();
-            if (errno != Errno.EINTR)
-            {
-                throw new LinuxException("epoll_wait", "a watch", errno);
-            }
-        }
-
+        int count = Wait(events, EventsMax, milliseconds);
         for (int i = 0; i < count; i++)
         {
             ready.Add(Unsafe.ReadUnaligned<ulong>(events + (i * s_eventBytes) + s_dataOffset));
         }
     }
+
+    /// <summary>What can be said now; as <see cref="Wait(TimeSpan, List{ulong})"/>, and allocates nothing.</summary>
+    /// <param name="ready">Gets the keys, at most as many as fit: the others come next time.</param>
+    /// <returns>How many.</returns>
+    [SkipLocalsInit]
+    public int Look(Span<ulong> ready)
+    {
+        byte* events = stackalloc byte[EventsMax * s_eventBytes];
+        int count = Wait(events, Math.Min(EventsMax, ready.Length), milliseconds: 0);
+        for (int i = 0; i < count; i++)
+        {
+            ready[i] = Unsafe.ReadUnaligned<ulong>(events + (i * s_eventBytes) + s_dataOffset);
+        }
+
+        return count;
+    }
+
+    // 0 after a signal handler ran.
+    private int Wait(byte* events, int most, int milliseconds)
+    {
+        int count = Libc.epoll_wait(_epoll, events, most, milliseconds);
+        if (count >= 0)
+        {
+            return count;
+        }
+
+        Errno errno = (Errno)Marshal.GetLastPInvokeError();
+        return errno == Errno.EINTR ? 0 : throw new LinuxException("epoll_wait", "a watch", errno);
+    }
+
+    /// <summary>Readable while <see cref="Look"/> would find something.</summary>
+    internal FileDescriptor Descriptor => _epoll;
 
     public void Dispose() => _epoll.Dispose();
 }

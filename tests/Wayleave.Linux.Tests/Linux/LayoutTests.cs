@@ -15,8 +15,8 @@ public class LayoutTests
     private static readonly (string Header, Type[] Types)[] s_headers =
     [
         ("linux/udp.h", [typeof(udp)]),
-        ("linux/in.h", [typeof(@in), typeof(sockaddr_in)]),
-        ("linux/in6.h", [typeof(in6), typeof(sockaddr_in6)]),
+        ("linux/in.h", [typeof(@in), typeof(sockaddr_in), typeof(ip_mreqn)]),
+        ("linux/in6.h", [typeof(in6), typeof(sockaddr_in6), typeof(ipv6_mreq)]),
         ("sys/socket.h",
             [typeof(socket), typeof(iovec), typeof(msghdr), typeof(mmsghdr), typeof(cmsghdr), typeof(ucred)]),
         ("linux/filter.h", [typeof(filter), typeof(sock_filter), typeof(sock_fprog)]),
