@@ -77,7 +77,7 @@ internal sealed class DatagramResponder(QueuePair pair, ReceiveQueue receives, R
     {
         area.Clear();
         int udpBytes = packet.Bytes.Length + FrameView.UdpBytes;
-        Gid local = arrival.Link.Gid;
+        Gid destination = arrival.Destination;
         if (!arrival.Source.IsIPv4)
         {
             uint first = 6u << 28 | (uint)arrival.TrafficClass << 20;
@@ -85,7 +85,7 @@ internal sealed class DatagramResponder(QueuePair pair, ReceiveQueue receives, R
             BinaryPrimitives.WriteUInt16BigEndian(area[4..], (ushort)udpBytes);
             area[6] = FrameView.ProtocolUdp;
             arrival.Source.WriteTo(area[8..]);
-            local.WriteTo(area[24..]);
+            destination.WriteTo(area[24..]);
             return;
         }
 
@@ -97,6 +97,6 @@ internal sealed class DatagramResponder(QueuePair pair, ReceiveQueue receives, R
         header[6] = 0x40;
         header[9] = FrameView.ProtocolUdp;
         BinaryPrimitives.WriteUInt32BigEndian(header[12..], arrival.Source.IPv4);
-        BinaryPrimitives.WriteUInt32BigEndian(header[16..], local.IPv4);
+        BinaryPrimitives.WriteUInt32BigEndian(header[16..], destination.IPv4);
     }
 }

@@ -19,7 +19,7 @@ internal sealed class DepartureFaults(FaultOptions options)
     public bool TryFilter(Span<byte> bytes, ref Transmit transmit, PortLink link, TimeSpan now)
     {
         int segment = transmit.SegmentBytes > 0 ? transmit.SegmentBytes : transmit.LengthBytes;
-        Arrival to = new(transmit.Destination, 0, 0, link);
+        Arrival to = new(transmit.Destination, transmit.HopLimit, 0, link); // what a departure has instead of a class
         int kept = 0;
         for (int at = 0; at < transmit.LengthBytes; at += segment)
         {
@@ -47,7 +47,9 @@ internal sealed class DepartureFaults(FaultOptions options)
     {
         bool found = _injector.TryRelease(now, out Arrival to, out ushort port, out ReadOnlySpan<byte> packet);
         packet.CopyTo(buffer);
-        transmit = found ? new Transmit(to.Source, port, packet.Length, packet.Length, to.Link.Number) : default;
+        transmit = found
+            ? new Transmit(to.Source, port, packet.Length, packet.Length, to.Link.Number, to.TrafficClass)
+            : default;
         return found;
     }
 }

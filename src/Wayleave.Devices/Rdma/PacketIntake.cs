@@ -130,6 +130,11 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
             return reason;
         }
 
+        if (arrival.IsToGroup || packet.DestQp == RdmaDevice.MulticastNumber)
+        {
+            return HandleGroupPacket(arrival, sourcePort, packet);
+        }
+
         QueuePair? pair = _last;
         if (pair is null || pair.QpNumber != packet.DestQp || packet.DestQp == RdmaDevice.ManagementNumber)
         {
@@ -240,7 +245,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
 
         int identification = arrival.Identification;
         if (!arrival.Link.Datagrams.Verify(
-            packet.Bytes, arrival.Source, sourcePort, ref identification, out bool isFullCheck))
+            packet.Bytes, arrival.Source, arrival.Destination, sourcePort, ref identification, out bool isFullCheck))
         {
             return DropReason.BadIcrc;
         }
@@ -253,6 +258,57 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
 
         return pair.Responder.HandleRequest(packet, arrival with { Identification = (ushort)identification });
     }
+
+    // One packet, and a copy for each that is attached. Nothing is ever sent because of it, not even a CNP: one packet
+    // of somebody would be answered by everybody.
+    private DropReason HandleGroupPacket(in Arrival arrival, ushort sourcePort, in PacketView packet)
+    {
+        if (!arrival.IsToGroup || packet.DestQp != RdmaDevice.MulticastNumber)
+        {
+            return DropReason.WrongGroup;
+        }
+
+        ReadOnlySpan<QueuePair> attached = port.Groups.Find(arrival.Link, arrival.Group);
+        DropReason reason = attached.IsEmpty ? DropReason.NotOurAddress
+            : packet.Traits.Service != TransportService.UnreliableDatagram ? DropReason.WrongTransport
+            : !options.IsOurPartition(packet.PKey) ? DropReason.WrongPKey
+            : DropReason.None;
+        if (reason != DropReason.None)
+        {
+            return reason;
+        }
+
+        int identification = arrival.Identification;
+        if (!arrival.Link.Datagrams.Verify(
+            packet.Bytes,
+            arrival.Source,
+            arrival.Group,
+            sourcePort,
+            ref identification,
+            out bool isFullCheck))
+        {
+            return DropReason.BadIcrc;
+        }
+
+        CountCheck(isFullCheck);
+        arrival.Link.Count.MulticastReceived++;
+        Arrival known = arrival with { Identification = (ushort)identification };
+        bool isTaken = false;
+        foreach (QueuePair pair in attached)
+        {
+            DropReason refused = Deliver(pair, packet, known);
+            isTaken |= refused == DropReason.None;
+            reason = reason == DropReason.None ? refused : reason;
+        }
+
+        return isTaken ? DropReason.None : reason;
+    }
+
+    private static DropReason Deliver(QueuePair pair, in PacketView packet, in Arrival arrival) =>
+        pair.State is < QueuePairState.ReadyToReceive or QueuePairState.Error ? DropReason.WrongState
+            : !ReferenceEquals(pair.PortLink, arrival.Link) ? DropReason.WrongPort
+            : packet.Deth.QKey != pair.QKey ? DropReason.WrongQKey
+            : pair.Responder.HandleRequest(packet, arrival);
 
     // A CNP for a queue pair that sends datagrams, from an address that somebody here sends to.
     private DropReason HandleNotification(
@@ -270,7 +326,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
 
         int identification = arrival.Identification;
         if (!arrival.Link.Datagrams.Verify(
-            packet.Bytes, arrival.Source, sourcePort, ref identification, out bool isFullCheck))
+            packet.Bytes, arrival.Source, arrival.Destination, sourcePort, ref identification, out bool isFullCheck))
         {
             return DropReason.BadIcrc;
         }

@@ -11,6 +11,12 @@ public struct PortCounters
     public long PacketsSent { get; internal set; }
     public long BytesSent { get; internal set; }
 
+    /// <summary>Packets that came to a group (<c>multicast_rcv_packets</c>), each once, whoever got it.</summary>
+    public long MulticastReceived { get; internal set; }
+
+    /// <summary>Packets that left for a group (<c>multicast_xmit_packets</c>).</summary>
+    public long MulticastSent { get; internal set; }
+
     /// <summary>Packets dropped without an answer.</summary>
     public long PacketsDropped { get; internal set; }
 

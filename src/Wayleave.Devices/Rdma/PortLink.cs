@@ -17,7 +17,7 @@ public sealed class PortLink
     {
         (Number, Address) = (number, address);
         ReadBudget = new ReceiveBudget(options.ReadWindowBytes);
-        Datagrams = new DatagramCheck(address);
+        Datagrams = new DatagramCheck(address.UdpPort);
     }
 
     /// <summary>From 1, as in <see cref="QueuePairAttributes.Port"/>.</summary>

@@ -20,6 +20,9 @@ public sealed class RdmaDevice
     /// <summary>The number of every management queue pair.</summary>
     internal const uint ManagementNumber = 1;
 
+    /// <summary>What a datagram to a group is addressed to, whoever is attached.</summary>
+    internal const uint MulticastNumber = Psn.Mask;
+
     /// <summary>Most READs that a queue pair may have outstanding, either way.</summary>
     public const int MaxRdAtomic = 128;
 
@@ -72,7 +75,13 @@ public sealed class RdmaDevice
     public RdmaPort Port { get; }
 
     /// <summary>What it can do (<c>ibv_query_device</c>).</summary>
-    public DeviceAttributes Attributes => DeviceAttributes.Instance with { Ports = Port.Links.Count };
+    public DeviceAttributes Attributes => DeviceAttributes.Instance with
+    {
+        Ports = Port.Links.Count,
+        MaxMulticastGroups = Options.MulticastGroupsMax,
+        MaxMulticastPairs = Options.MulticastPairsMax,
+        MaxMulticastAttachments = Options.MulticastGroupsMax * Options.MulticastPairsMax,
+    };
 
     public string Name => Function.Name;
 
@@ -231,11 +240,30 @@ public sealed class RdmaDevice
     /// Ends a queue pair (<c>ibv_destroy_qp</c>): no completions are made for what was queued. Port token held by the
     /// caller.
     /// </summary>
+    /// <exception cref="InvalidOperationException">
+    /// It is attached to a multicast group: see <see cref="TryDestroyQueuePair"/>.
+    /// </exception>
     public void DestroyQueuePair(QueuePair pair)
     {
+        if (TryDestroyQueuePair(pair) != Errno.Success)
+        {
+            throw new InvalidOperationException($"{pair.Name} is attached to a multicast group");
+        }
+    }
+
+    /// <summary>As <see cref="DestroyQueuePair"/>, for one that may be attached to a multicast group.</summary>
+    /// <returns><see cref="Errno.EBUSY"/> while it is (IBTA o10-2.2.3); then nothing changed.</returns>
+    public Errno TryDestroyQueuePair(QueuePair pair)
+    {
         Port.AssertHeld();
+        if (pair.GroupCount > 0)
+        {
+            return Errno.EBUSY;
+        }
+
         pair.Modify(new QueuePairAttributes { State = QueuePairState.Reset }, QueuePairAttributeMask.State);
         Port.Remove(pair);
+        return Errno.Success;
     }
 
     /// <summary>
@@ -429,5 +457,5 @@ public sealed class RdmaDevice
     }
 
     // 0 is never valid, 1 is the connection manager's, 0xFFFFFF is multicast.
-    private static bool IsQueuePairNumber(uint number) => number is > 1 and < Psn.Mask;
+    private static bool IsQueuePairNumber(uint number) => number is > 1 and < MulticastNumber;
 }

@@ -97,6 +97,16 @@ public sealed record RdmaDeviceOptions
     /// </summary>
     public TimeSpan DrainTimeout { get; init; } = TimeSpan.FromSeconds(10);
 
+    /// <summary>
+    /// Multicast groups that queue pairs may be attached to, each of which costs a socket. As rxe.
+    /// </summary>
+    public int MulticastGroupsMax { get; init; } = Verbs.DeviceAttributes.Instance.MaxMulticastGroups;
+
+    /// <summary>
+    /// Queue pairs that may be attached to one group: so many copies are made of one packet. As rxe.
+    /// </summary>
+    public int MulticastPairsMax { get; init; } = Verbs.DeviceAttributes.Instance.MaxMulticastPairs;
+
     /// <summary>The one partition key.</summary>
     public ushort PKey { get; init; } = Bth.DefaultPKey;
 
@@ -177,6 +187,8 @@ public sealed record RdmaDeviceOptions
         Check(ProbeFloor is null || ProbeFloor > TimeSpan.Zero, $"{nameof(ProbeFloor)} must be positive: {ProbeFloor}");
         Range(FaultRnrTimer, 1, 12, nameof(FaultRnrTimer)); // 0.01 to 0.64 ms; code 0 would be 655 ms
         Range(FaultAheadPages, 0, 1 << 18, nameof(FaultAheadPages));
+        Range(MulticastGroupsMax, 0, 1 << 16, nameof(MulticastGroupsMax));
+        Range(MulticastPairsMax, 0, 1 << 10, nameof(MulticastPairsMax));
         Check(AsyncEventCapacity >= 1, $"{nameof(AsyncEventCapacity)} must be at least 1, not {AsyncEventCapacity}");
         Congestion?.Validate(problems);
         Faults?.Validate(problems);

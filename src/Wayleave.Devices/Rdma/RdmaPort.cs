@@ -49,6 +49,7 @@ public sealed class RdmaPort
         Timers = new PairTimers(this);
         Completions = new CompletionDelivery(this);
         LastWords = new LastWords(options);
+        Groups = new MulticastGroups(this);
         UseFaults(options.Faults);
     }
 
@@ -57,6 +58,9 @@ public sealed class RdmaPort
 
     /// <summary>The port's DMA engine, with its byte counters per route.</summary>
     public DmaPort Dma { get; }
+
+    /// <summary>Who gets what is sent to groups.</summary>
+    public MulticastGroups Groups { get; }
 
     /// <summary>Counters; see <see cref="RdmaStats"/> for what a reader without the token sees.</summary>
     public ref readonly RdmaStats Stats => ref _stats;
@@ -246,6 +250,7 @@ public sealed class RdmaPort
     /// IPv4 identification of the first datagram, 0 unless the caller knows better.
     /// </param>
     /// <param name="port">Which port they came to: its socket.</param>
+    /// <param name="group">The multicast group that they were sent to; default for the port's own address.</param>
     public void HandleDatagrams(
         Gid source,
         ushort sourcePort,
@@ -254,7 +259,8 @@ public sealed class RdmaPort
         byte trafficClass,
         TimeSpan now,
         ushort identification = 0,
-        int port = 1)
+        int port = 1,
+        Gid group = default)
     {
         Now = now;
         PortLink link = _links[port - 1];
@@ -263,8 +269,8 @@ public sealed class RdmaPort
         while (bytes.Length > 0)
         {
             Announcements.Attend();
-            Arrival arrival = new(source, trafficClass, (ushort)index, link);
-            int taken = _intake.HandleRun(arrival, sourcePort, bytes, segmentBytes);
+            Arrival arrival = new(source, trafficClass, (ushort)index, link, group);
+            int taken = arrival.IsToGroup ? 0 : _intake.HandleRun(arrival, sourcePort, bytes, segmentBytes);
             if (taken == 0)
             {
                 _intake.Handle(arrival, sourcePort, bytes[..Math.Min(segmentBytes, bytes.Length)], now);
@@ -359,8 +365,14 @@ public sealed class RdmaPort
         _stats.BytesSent += superPacket.LengthBytes;
         counters.PacketsSent += superPacket.Count;
         counters.BytesSent += superPacket.LengthBytes;
+        counters.MulticastSent += to.Destination.IsMulticast ? superPacket.Count : 0;
         transmit = new Transmit(
-            to.Destination, to.DestinationPort, superPacket.LengthBytes, superPacket.SegmentBytes, link.Number);
+            to.Destination,
+            to.DestinationPort,
+            superPacket.LengthBytes,
+            superPacket.SegmentBytes,
+            link.Number,
+            to.HopLimit);
         return true;
     }
 

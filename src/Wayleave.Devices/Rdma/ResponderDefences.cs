@@ -67,6 +67,11 @@ public sealed record ResponderDefences
     /// </summary>
     public bool RingsAfterReceive { get; init; } = true;
 
+    /// <summary>
+    /// A queue pair that was detached from a group gets nothing more from it, whoever else is attached.
+    /// </summary>
+    public bool ForgetsDetached { get; init; } = true;
+
     /// <summary>Threads that post to one queue pair do it one after the other.</summary>
     public bool OrdersPosters { get; init; } = true;
 

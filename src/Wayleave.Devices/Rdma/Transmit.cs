@@ -12,5 +12,6 @@ namespace Wayleave.Devices.Rdma;
 /// <param name="LengthBytes">All segments together.</param>
 /// <param name="SegmentBytes">Each but the last.</param>
 /// <param name="Port">Which port of the device it leaves from.</param>
+/// <param name="HopLimit">As <see cref="Verbs.AddressVector.HopLimit"/>; 0 unless it goes to a group.</param>
 public readonly record struct Transmit(
-    Gid Destination, ushort DestinationPort, int LengthBytes, int SegmentBytes, int Port = 1);
+    Gid Destination, ushort DestinationPort, int LengthBytes, int SegmentBytes, int Port = 1, byte HopLimit = 0);

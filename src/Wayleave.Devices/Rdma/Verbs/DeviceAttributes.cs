@@ -42,6 +42,15 @@ public sealed record DeviceAttributes
 
     public bool HasSharedReceiveQueues { get; } = true;
 
+    /// <summary>Groups that queue pairs of the device are attached to (<c>max_mcast_grp</c>).</summary>
+    public int MaxMulticastGroups { get; init; } = 8192;
+
+    /// <summary>Queue pairs that are attached to one group (<c>max_mcast_qp_attach</c>).</summary>
+    public int MaxMulticastPairs { get; init; } = 56;
+
+    /// <summary>Attachments together (<c>max_total_mcast_qp_attach</c>).</summary>
+    public int MaxMulticastAttachments { get; init; } = 8192 * 56;
+
     public int Ports { get; init; } = 1;
 
     public int PartitionKeys { get; } = 1;

@@ -186,6 +186,9 @@ public sealed class QueuePair : Numbered
     /// <summary>The first request of the peer says that the connection is made.</summary>
     internal bool AwaitsFirstPacket { get; set; }
 
+    /// <summary>Multicast groups that it is attached to. Port token held.</summary>
+    public int GroupCount { get; internal set; }
+
     /// <summary>Next in the stack of rung doorbells; see <see cref="RdmaPort.RingDoorbell"/>.</summary>
     internal QueuePair? NextDoorbell;
 
@@ -375,6 +378,7 @@ public sealed class QueuePair : Numbered
             && Holds(QueuePairAttributeMask.Port, Port.HasPort(attributes.Port))
             && Holds(QueuePairAttributeMask.AccessFlags, (attributes.AccessFlags & ~AccessRules.QueuePairFlags) == 0)
             && Holds(QueuePairAttributeMask.AddressVector, IsPath(attributes, mask))
+            && Holds(QueuePairAttributeMask.AddressVector, !attributes.AddressVector.Destination.IsMulticast)
             && Holds(QueuePairAttributeMask.PathMtu, attributes.PathMtu is >= PathMtu.Mtu256 and <= PathMtu.Mtu4096)
             && Holds(QueuePairAttributeMask.DestQpNumber, attributes.DestQpNumber is > 0 and < Psn.Mask)
             && Holds(QueuePairAttributeMask.RqPsn, attributes.RqPsn <= Psn.Mask)

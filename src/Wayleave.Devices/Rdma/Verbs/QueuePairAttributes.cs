@@ -24,12 +24,17 @@ public enum PathMtu
 /// <see cref="RdmaDeviceOptions.DatagramChargeBytes"/> once and not for each of its segments. The same is assumed of
 /// what the peer sends to us.
 /// </param>
+/// <param name="HopLimit">
+/// How many routers a datagram to a group may pass, and one more; 0 is 1, which leaves the network of the port never.
+/// Packets to a port are sent with what the socket has.
+/// </param>
 public readonly record struct AddressVector(
     Gid Destination,
     ushort DestinationPort = AddressVector.RoceUdpPort,
     IcrcMode Icrc = IcrcMode.OwnIdentification,
     ushort SourcePort = 0,
-    bool KeepsSuperPackets = false)
+    bool KeepsSuperPackets = false,
+    byte HopLimit = 0)
 {
     /// <summary>The registered port of RoCEv2.</summary>
     public const ushort RoceUdpPort = 4791;

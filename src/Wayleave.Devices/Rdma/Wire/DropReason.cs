@@ -16,7 +16,7 @@ public enum DropReason
     /// <summary>Shorter than a BTH, or than its opcode's headers, pad and ICRC.</summary>
     TooShort,
 
-    /// <summary>The IP destination is none of our GIDs.</summary>
+    /// <summary>The IP destination is none of our GIDs, nor a group that somebody here is attached to.</summary>
     NotOurAddress,
 
     /// <summary>An opcode without meaning here, RD and XRC included.</summary>
@@ -30,6 +30,9 @@ public enum DropReason
 
     /// <summary>No queue pair has this number.</summary>
     UnknownQp,
+
+    /// <summary>It came to a group and is not for 0xFFFFFF, or is for that and came to no group.</summary>
+    WrongGroup,
 
     /// <summary>The opcode's transport is not the queue pair's.</summary>
     WrongTransport,

@@ -21,6 +21,12 @@ public readonly record struct Gid(ulong High, ulong Low)
     /// </summary>
     public bool IsIPv4 => High == 0 && Low >> 32 == 0xFFFF;
 
+    /// <summary>
+    /// Whether it names a group and no port: 224.0.0.0/4 mapped (RoCEv2 annex A17.9.1), or ff00::/8. What RoCEv1 makes
+    /// of an IPv4 group, ff0e::ffff:a.b.c.d, is a group of IPv6 here.
+    /// </summary>
+    public bool IsMulticast => IsIPv4 ? IPv4 >> 28 == 0xE : High >> 56 == 0xFF;
+
     /// <summary>The IPv4 address, a.b.c.d as 0xaabbccdd. Meaningless unless <see cref="IsIPv4"/>.</summary>
     public uint IPv4 => (uint)Low;
 
