@@ -16,7 +16,8 @@ namespace Wayleave.Ports;
 //                        then sleeps in poll(2) on the socket and the wake event, at most until the port's next
 //                        deadline. A holder that was put off the processor may wait for ours, so nobody spins for it.
 //
-// Under the token: this object's buffers, the socket's message headers and all of the port's machine. The token holder
+// Under the token: this object's buffers, the sockets' message headers, the sockets of groups (GroupSockets says how
+// those come and go beside a sleeper) and all of the port's machine. The token holder
 // may take the host lock (a fault is handed to the remap operation); a thread that holds the host lock never takes the
 // token. Neither is held while sleeping.
 
@@ -29,11 +30,6 @@ public sealed class PortDriver : IDisposable
     private const int SuperPacketBytes = 65536;
     private const int AnswerAtOnceBytes = 4096;
 
-    // Two super-packets to a system call: a message of 64 KiB is two, and what they share of the kernel's caches stays
-    // warm while the reader does not look in between. More gains nothing.
-    private const int BatchSends = 2;
-    private const int BatchWorthBytes = 4096;
-
     private readonly RdmaPort _port;
     private readonly UdpEndpoint _first; // whose wake event everybody uses
     private readonly UdpEndpoint[] _endpoints; // by port number less one
@@ -42,13 +38,10 @@ public sealed class PortDriver : IDisposable
     private readonly PortDriverOptions _options;
     private readonly MappedMemory _buffers;
     private readonly Memory<byte> _receive;
-    private readonly Memory<byte> _transmit;
+    private readonly SendBatch _batch;
+    private readonly GroupSockets _groups;
     private readonly Thread? _engine;
     private readonly Action<Errno> _handleRemapped;
-    private readonly UdpSuperPacket[] _batch = new UdpSuperPacket[BatchSends]; // their bytes are in _transmit
-    private readonly int[] _batchPorts = new int[BatchSends];
-    private int _batchNext; // the first that the socket has not taken
-    private int _batchEnd;
     private readonly bool[] _isStreaming; // the last look at that socket found something
     private int _receiveNext; // whose turn it was to be looked at first
     private int _fullPort = 1; // whose socket it was; written before the end of the turn is noted, under the token
@@ -101,9 +94,10 @@ public sealed class PortDriver : IDisposable
         _host = host;
         _options = options ?? new PortDriverOptions();
         _handleRemapped = _ => HandleRemapped();
-        _buffers = MappedMemory.AllocateAnonymous((1L + BatchSends) * SuperPacketBytes, hugePages: true);
+        _buffers = MappedMemory.AllocateAnonymous((1L + SendBatch.Size) * SuperPacketBytes, hugePages: true);
         _receive = _buffers.Memory[..SuperPacketBytes];
-        _transmit = _buffers.Memory.Slice(SuperPacketBytes, BatchSends * SuperPacketBytes);
+        _batch = new SendBatch(port, _endpoints, _taps, _buffers.Memory[SuperPacketBytes..]);
+        _groups = new GroupSockets(port, _endpoints, _taps, _receive);
         port.AttentionNeeded = _first.Wake;
         if (_options.HasEngine)
         {
@@ -198,6 +192,33 @@ public sealed class PortDriver : IDisposable
         TryProgress();
     }
 
+    /// <summary>
+    /// Attaches a queue pair to a multicast group (<see cref="MulticastGroups.TryAttach"/>), whose socket is opened
+    /// with the first. As <see cref="WithToken"/>, for as long as the kernel takes to join.
+    /// </summary>
+    /// <returns>
+    /// As there; also <see cref="Errno.ENOMEM"/> where the kernel gives no socket more.
+    /// </returns>
+    /// <exception cref="LinuxException">Why the group could not be joined, if for another reason.</exception>
+    public Errno Attach(QueuePair pair, Gid group)
+    {
+        Errno errno = Errno.EINVAL;
+        WithToken(() => errno = _groups.Attach(pair, group));
+        _first.Wake(); // an engine that sleeps does not know of the socket yet
+        return errno;
+    }
+
+    /// <summary>
+    /// Detaches it (<see cref="MulticastGroups.TryDetach"/>); with the last, the group is left. As
+    /// <see cref="WithToken"/>.
+    /// </summary>
+    public Errno Detach(QueuePair pair, Gid group)
+    {
+        Errno errno = Errno.EINVAL;
+        WithToken(() => errno = _groups.Detach(pair, group));
+        return errno;
+    }
+
     private void TakeToken()
     {
         Interlocked.Increment(ref _controlWaiters);
@@ -239,7 +260,7 @@ public sealed class PortDriver : IDisposable
         }
 
         _closed = true;
-
+        _groups.Dispose();
         foreach (UdpEndpoint endpoint in _endpoints)
         {
             endpoint.Dispose();
@@ -269,7 +290,7 @@ public sealed class PortDriver : IDisposable
             }
             finally
             {
-                _sleep.NoteTurn(leavesWork ? 0 : _port.NextDeadline?.Ticks ?? long.MaxValue, HasPending);
+                _sleep.NoteTurn(leavesWork ? 0 : _port.NextDeadline?.Ticks ?? long.MaxValue, _batch.HasPending);
                 _port.Exit();
             }
 
@@ -287,7 +308,7 @@ public sealed class PortDriver : IDisposable
         int room = _options.BatchSuperPackets;
         TimeSpan now = _host.Now;
         bool worked = Transmit(now, ref room);
-        if (Receive())
+        if (Receive() | _groups.Receive(_options.BatchSuperPackets, _host))
         {
             worked = true;
             now = _host.Now;
@@ -304,7 +325,7 @@ public sealed class PortDriver : IDisposable
         worked |= !waits && Transmit(now, ref room);
         StartRemaps();
         TurnEnded?.Invoke();
-        leavesWork = waits || (room == 0 && !HasPending);
+        leavesWork = waits || (room == 0 && !_batch.HasPending);
         return worked;
     }
 
@@ -341,7 +362,8 @@ public sealed class PortDriver : IDisposable
 
             ReadOnlySpan<byte> datagrams = buffer[..length];
             Gid gid = new(source.High, source.Low);
-            _taps[index]?.Received(gid, source.Port, datagrams, segmentBytes, _host.Now);
+            _taps[index]?.Received(
+                gid, source.Port, _port.Links[index].Gid, datagrams, segmentBytes, _host.Now);
             _port.HandleDatagrams(
                 gid, source.Port, datagrams, segmentBytes, trafficClass, _host.Now, port: index + 1);
 
@@ -363,99 +385,16 @@ public sealed class PortDriver : IDisposable
         return true;
     }
 
-    // A super-packet that its socket did not take. Those of other ports wait behind it: it is the same few that this
-    // machine has in its buffers anyway.
-    private bool HasPending => _batchNext < _batchEnd;
-
     private bool Transmit(TimeSpan now, ref int room)
     {
-        ReadOnlySpan<byte> buffer = _transmit.Span;
-        bool worked = false;
-        while (room > 0)
+        bool worked = _batch.Send(now, ref room, out int fullPort);
+        if (fullPort != 0)
         {
-            if (!HasPending && !TryFillBatch(now, room))
-            {
-                return worked;
-            }
-
-            int port = _batchPorts[_batchNext];
-            ReadOnlySpan<UdpSuperPacket> batch = _batch.AsSpan(_batchNext, Math.Min(room, RunLength(port)));
-            Errno errno = _endpoints[port - 1].TrySend(batch, buffer, out int sent);
-            bool isFull = errno is Errno.EAGAIN or Errno.ENOBUFS;
-
-            // Any other error is a packet lost on the wire (no route, peer's ICMP): the retransmit timer is the answer
-            // to that.
-            int done = errno == Errno.Success || isFull ? sent : sent + 1;
-            Tap(port, batch[..done], now);
-            _batchNext += done;
-            room -= done;
-            worked |= done > 0;
-            if (isFull)
-            {
-                SendStalls++;
-                Volatile.Write(ref _fullPort, port);
-                room = 0;
-            }
+            SendStalls++;
+            Volatile.Write(ref _fullPort, fullPort);
         }
 
         return worked;
-    }
-
-    // One call sends for one port.
-    private int RunLength(int port)
-    {
-        int end = _batchNext + 1;
-        while (end < _batchEnd && _batchPorts[end] == port)
-        {
-            end++;
-        }
-
-        return end - _batchNext;
-    }
-
-    // What is small goes at once: its reader waits for it.
-    private bool TryFillBatch(TimeSpan now, int room)
-    {
-        (_batchNext, _batchEnd) = (0, 0);
-        Span<byte> buffer = _transmit.Span;
-        int most = Math.Min(room, BatchSends);
-        while (_batchEnd < most)
-        {
-            int offset = _batchEnd * SuperPacketBytes;
-            if (!_port.PollTransmit(now, buffer.Slice(offset, SuperPacketBytes), out Transmit transmit))
-            {
-                break;
-            }
-
-            Gid to = transmit.Destination;
-            _batchPorts[_batchEnd] = transmit.Port;
-            _batch[_batchEnd++] = new UdpSuperPacket(
-                new EndpointAddress(to.High, to.Low, transmit.DestinationPort),
-                offset,
-                transmit.LengthBytes,
-                transmit.SegmentBytes);
-            if (transmit.LengthBytes < BatchWorthBytes)
-            {
-                break;
-            }
-        }
-
-        return HasPending;
-    }
-
-    private void Tap(int port, ReadOnlySpan<UdpSuperPacket> sent, TimeSpan now)
-    {
-        if (_taps[port - 1] is not { } tap)
-        {
-            return;
-        }
-
-        foreach (ref readonly UdpSuperPacket packet in sent)
-        {
-            EndpointAddress to = packet.Destination;
-            ReadOnlySpan<byte> bytes = _transmit.Span.Slice(packet.OffsetBytes, packet.LengthBytes);
-            tap.Sent(new Gid(to.High, to.Low), to.Port, bytes, packet.SegmentBytes, now);
-        }
     }
 
     private void StartRemaps()
@@ -548,9 +487,10 @@ public sealed class PortDriver : IDisposable
 
     private void Sleep(TimeSpan timeout, bool awaitsSendRoom)
     {
-        if (_endpoints.Length > 1)
+        if (_endpoints.Length > 1 || _groups.Watch is not null)
         {
-            UdpEndpoint.WaitAny(_endpoints, timeout, awaitsSendRoom ? Volatile.Read(ref _fullPort) - 1 : -1);
+            int full = awaitsSendRoom ? Volatile.Read(ref _fullPort) - 1 : -1;
+            UdpEndpoint.WaitAny(_endpoints, timeout, full, _groups.Watch);
         }
         else
         {

@@ -127,13 +127,18 @@ public sealed class PcapFile : IDisposable
                 now);
 
         public void Received(
-            Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now) =>
+            Gid source,
+            ushort sourcePort,
+            Gid destination,
+            ReadOnlySpan<byte> bytes,
+            int segmentBytes,
+            TimeSpan now) =>
             file.Write(
                 new FrameHeader
                 {
                     Source = source,
                     SourcePort = sourcePort,
-                    Destination = local,
+                    Destination = destination,
                     DestinationPort = localPort,
                 },
                 bytes,

@@ -61,13 +61,19 @@ internal sealed class DeviceObserver : IDatagramTap
         Take(isSent: true, destination, header, bytes, segmentBytes, now);
     }
 
-    public void Received(Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now)
+    public void Received(
+        Gid source,
+        ushort sourcePort,
+        Gid destination,
+        ReadOnlySpan<byte> bytes,
+        int segmentBytes,
+        TimeSpan now)
     {
         FrameHeader header = new()
         {
             Source = source,
             SourcePort = sourcePort,
-            Destination = _local,
+            Destination = destination,
             DestinationPort = AddressVector.RoceUdpPort,
         };
         Take(isSent: false, source, header, bytes, segmentBytes, now);

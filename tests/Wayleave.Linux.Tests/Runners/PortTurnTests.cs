@@ -162,7 +162,12 @@ public sealed class PortTurnTests
         }
 
         public void Received(
-            Gid source, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now)
+            Gid source,
+            ushort sourcePort,
+            Gid destination,
+            ReadOnlySpan<byte> bytes,
+            int segmentBytes,
+            TimeSpan now)
         {
         }
 
