@@ -11,8 +11,8 @@ namespace Wayleave.Ibverbs;
 internal static unsafe class Paths
 {
     /// <summary>
-    /// Where a path leads. LIDs, service levels, hop limits and rates mean nothing on RoCEv2 over a socket, and are not
-    /// looked at.
+    /// Where a path leads. LIDs, service levels and rates mean nothing on RoCEv2 over a socket, and are not looked at;
+    /// nor is the hop limit, unless it leads to a multicast group.
     /// </summary>
     /// <returns>EINVAL without a GRH, through another port than 1, or from an address that is not ours.</returns>
     public static Errno TryRead(in ibv_ah_attr attributes, out AddressVector address)
@@ -29,7 +29,7 @@ internal static unsafe class Paths
             gid = Gid.FromBytes(new ReadOnlySpan<byte>(raw, Gid.Size));
         }
 
-        address = To(gid);
+        address = To(gid) with { HopLimit = gid.IsMulticast ? attributes.grh.hop_limit : (byte)0 };
         return Errno.Success;
     }
 

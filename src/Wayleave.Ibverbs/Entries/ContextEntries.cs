@@ -97,6 +97,9 @@ internal static unsafe class ContextEntries
         basic.max_qp_init_rd_atom = (uint)can.MaxRdAtomic;
         basic.atomic_cap = 2; // IBV_ATOMIC_GLOB
         basic.max_mw = (uint)can.MaxWindows;
+        basic.max_mcast_grp = (uint)can.MaxMulticastGroups;
+        basic.max_mcast_qp_attach = (uint)can.MaxMulticastPairs;
+        basic.max_total_mcast_qp_attach = (uint)can.MaxMulticastAttachments;
         basic.max_ah = 1 << 20;
         basic.max_srq = 1 << 20;
         basic.max_srq_wr = (uint)Devices.Rdma.RdmaDevice.MaxSharedReceives;

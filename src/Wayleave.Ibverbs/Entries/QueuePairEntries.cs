@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using Wayleave.Core;
 using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Ibverbs.Interop;
 
 namespace Wayleave.Ibverbs.Entries;
@@ -148,18 +149,41 @@ internal static unsafe class QueuePairEntries
     private static int DestroyQueuePair(nint handle) => Control.Run(() =>
     {
         VerbsQueuePair pair = NativeHandle.Get<VerbsQueuePair>(handle);
+        Errno errno = Errno.EINVAL;
         pair.Device.WithToken(() =>
         {
-            pair.Device.Machine.DestroyQueuePair(pair.Pair);
-            pair.Device.Remove(pair);
-            Discard(pair);
+            errno = pair.Device.Machine.TryDestroyQueuePair(pair.Pair);
+            if (errno == Errno.Success)
+            {
+                pair.Device.Remove(pair);
+                Discard(pair);
+            }
         });
+        if (errno != Errno.Success)
+        {
+            return errno; // attached to a multicast group
+        }
+
         pair.Context.Forget(pair.Structure);
         pair.Domain.Release();
         pair.Sends.Release();
         pair.Receives.Release();
         pair.Shared?.Release();
         return Errno.Success;
+    });
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_attach_mcast")]
+    private static int Attach(nint handle, byte* group) => Control.Run(() =>
+    {
+        VerbsQueuePair pair = NativeHandle.Get<VerbsQueuePair>(handle);
+        return pair.Device.Bind().Attach(pair.Pair, Gid.FromBytes(new ReadOnlySpan<byte>(group, Gid.Size)));
+    });
+
+    [UnmanagedCallersOnly(EntryPoint = "wlv_detach_mcast")]
+    private static int Detach(nint handle, byte* group) => Control.Run(() =>
+    {
+        VerbsQueuePair pair = NativeHandle.Get<VerbsQueuePair>(handle);
+        return pair.Device.Bind().Detach(pair.Pair, Gid.FromBytes(new ReadOnlySpan<byte>(group, Gid.Size)));
     });
 
     // Completions of before a reset tell a program nothing that it could use. Port token held.

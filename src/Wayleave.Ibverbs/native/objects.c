@@ -60,6 +60,8 @@ extern int wlv_create_qp(void *pd, void *send_cq, void *recv_cq, void *srq, stru
 extern int wlv_modify_qp(void *qp, struct ibv_qp_attr *attr, int mask);
 extern int wlv_query_qp(void *qp, struct ibv_qp_attr *attr, struct ibv_qp_init_attr *init);
 extern int wlv_destroy_qp(void *qp);
+extern int wlv_attach_mcast(void *qp, const uint8_t *gid);
+extern int wlv_detach_mcast(void *qp, const uint8_t *gid);
 extern int wlv_next_poll(void *cq, uint64_t *wr_id, uint32_t *status);
 extern void wlv_current(void *cq, struct ibv_wc *wc);
 
@@ -1205,17 +1207,17 @@ EXPORT int ibv_query_ece(struct ibv_qp *qp, struct ibv_ece *ece)
 	return 0;
 }
 
+/* The LID is InfiniBand's. */
 EXPORT int ibv_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
 {
-	(void)qp;
-	(void)gid;
 	(void)lid;
-	return EOPNOTSUPP;
+	return qp && gid ? MANAGED(wlv_attach_mcast(handle_of(qp), gid->raw)) : EINVAL;
 }
 
 EXPORT int ibv_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
 {
-	return ibv_attach_mcast(qp, gid, lid);
+	(void)lid;
+	return qp && gid ? MANAGED(wlv_detach_mcast(handle_of(qp), gid->raw)) : EINVAL;
 }
 
 /* ---- address handles ---- */

@@ -2,7 +2,7 @@
  * librdmacm.so.1 over the connection manager of libibverbs.so.1 beside it. An identifier is bound to one of the
  * process's own devices by its address; there is nothing to resolve, so that those events come at once.
  *
- * Not here: multicast, rsockets, XRC.
+ * Not here: rsockets, XRC.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -60,6 +60,18 @@ struct channel {
 	struct rdma_event_channel channel;
 };
 
+/* A group that was joined. In the list and out of it under the identifier's lock. */
+struct multicast {
+	struct multicast *next;
+	int number;              /* what its event says for a status; not 0 */
+	bool sends_only;
+	uint32_t given;          /* as of an identifier */
+	uint32_t acknowledged;
+	void *context;
+	union ibv_gid gid;
+	struct sockaddr_storage address;
+};
+
 struct identifier {
 	void *handle;
 	int device;              /* -1 before it is bound */
@@ -71,6 +83,8 @@ struct identifier {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	struct rdma_conn_param asked; /* by a peer */
+	struct multicast *groups;
+	int joins;               /* so many were numbered */
 	struct ibv_pd *template_pd;   /* of an endpoint that listens: what each connection gets */
 	struct ibv_qp_init_attr *template;
 	struct rdma_cm_id id;
@@ -78,6 +92,7 @@ struct identifier {
 
 struct event {
 	struct identifier *owner; /* whose acknowledgement it is */
+	struct multicast *group;  /* and this one's, of a join */
 	uint8_t data[256];
 	struct rdma_cm_event event;
 };
@@ -338,6 +353,12 @@ EXPORT int rdma_destroy_id(struct rdma_cm_id *id)
 		rdma_destroy_event_channel(id->channel);
 	if (destroyed->own_pd)
 		ibv_dealloc_pd(id->pd);
+	while (destroyed->groups) {
+		struct multicast *left = destroyed->groups;
+
+		destroyed->groups = left->next;
+		free(left);
+	}
 	free(destroyed->template);
 	MANAGED((wlv_free_handle(destroyed->handle), 0));
 	free(destroyed);
@@ -384,6 +405,38 @@ static struct identifier *take_request(struct identifier *listener, struct wl_cm
 	return made;
 }
 
+/* As librdmacm has it: the queue pair of the identifier, if it has one by now, is attached when the event is taken. */
+static bool take_join(struct identifier *subject, int number, struct event *made)
+{
+	struct rdma_ud_param *ud = &made->event.param.ud;
+	struct multicast *group;
+	int error = 0;
+
+	pthread_mutex_lock(&subject->lock);
+	for (group = subject->groups; group && group->number != number; group = group->next)
+		;
+	if (group)
+		group->given++;
+	pthread_mutex_unlock(&subject->lock);
+	if (!group)
+		return false; /* left meanwhile */
+	made->group = group;
+	if (subject->id.qp && !group->sends_only)
+		error = ibv_attach_mcast(subject->id.qp, &group->gid, 0);
+	made->event.status = -error;
+	made->event.event = error ? RDMA_CM_EVENT_MULTICAST_ERROR : RDMA_CM_EVENT_MULTICAST_JOIN;
+	ud->private_data = group->context;
+	if (error)
+		return true;
+	ud->qp_num = 0xffffff;
+	ud->qkey = RDMA_UDP_QKEY;
+	ud->ah_attr.is_global = 1;
+	ud->ah_attr.port_num = 1;
+	ud->ah_attr.grh.hop_limit = 64;
+	ud->ah_attr.grh.dgid = group->gid;
+	return true;
+}
+
 EXPORT int rdma_get_cm_event(struct rdma_event_channel *channel, struct rdma_cm_event **event)
 {
 	struct wl_cm_event record;
@@ -399,14 +452,19 @@ EXPORT int rdma_get_cm_event(struct rdma_event_channel *channel, struct rdma_cm_
 			free(made);
 			return -1;
 		}
-		if (!MANAGED(wlv_cm_take_event(channel_of(channel)->handle, &record)))
-			break; /* else its identifier was destroyed meanwhile */
+		if (MANAGED(wlv_cm_take_event(channel_of(channel)->handle, &record)))
+			continue; /* its identifier was destroyed meanwhile */
+		if (record.kind != RDMA_CM_EVENT_MULTICAST_JOIN ||
+		    take_join(identifier_of(record.subject), record.status, made))
+			break;
 	}
 	subject = identifier_of(record.subject);
 	made->owner = subject;
 	made->event.id = &subject->id;
-	made->event.event = record.kind;
-	made->event.status = record.status;
+	if (!made->group) {
+		made->event.event = record.kind;
+		made->event.status = record.status;
+	}
 	if (record.request) {
 		struct identifier *asked = take_request(subject, &record);
 
@@ -463,7 +521,9 @@ EXPORT int rdma_ack_cm_event(struct rdma_cm_event *event)
 		owner->id.event = NULL;
 	pthread_mutex_lock(&owner->lock);
 	owner->acknowledged++;
-	pthread_cond_signal(&owner->cond);
+	if (done->group)
+		done->group->acknowledged++;
+	pthread_cond_broadcast(&owner->cond);
 	pthread_mutex_unlock(&owner->lock);
 	free(done);
 	return 0;
@@ -848,6 +908,92 @@ EXPORT int rdma_get_request(struct rdma_cm_id *listen, struct rdma_cm_id **id)
 	return 0;
 }
 
+/* ---- multicast ---- */
+
+static socklen_t length_of(const struct sockaddr *address)
+{
+	if (!address)
+		return 0;
+	return address->sa_family == AF_INET    ? sizeof(struct sockaddr_in)
+	       : address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+						: 0;
+}
+
+static int join(struct rdma_cm_id *id, const struct sockaddr *address, bool sends_only, void *context)
+{
+	struct identifier *i = identifier_of(id);
+	socklen_t length = length_of(address);
+	struct multicast *group;
+
+	/* As the kernel orders the reasons: what the identifier is, and whether it is bound. */
+	if (id->qp_type != IBV_QPT_UD || i->device < 0 || !length)
+		return failed(EINVAL);
+	group = calloc(1, sizeof(*group));
+	if (!group)
+		return failed(ENOMEM);
+	memcpy(&group->address, address, length);
+	gid_of(address, group->gid.raw);
+	if (is_any(group->gid.raw)) {
+		free(group);
+		return failed(EINVAL);
+	}
+	group->context = context;
+	group->sends_only = sends_only;
+	pthread_mutex_lock(&i->lock);
+	group->number = ++i->joins;
+	group->next = i->groups;
+	i->groups = group;
+	pthread_mutex_unlock(&i->lock);
+	if (MANAGED((wlv_cm_raise(i->handle, RDMA_CM_EVENT_MULTICAST_JOIN, group->number), 0)))
+		return failed(EIO); /* in a forked child, where nothing works any more */
+	return complete(i);
+}
+
+EXPORT int rdma_join_multicast(struct rdma_cm_id *id, struct sockaddr *address, void *context)
+{
+	return join(id, address, false, context);
+}
+
+EXPORT int rdma_join_multicast_ex(struct rdma_cm_id *id, struct rdma_cm_join_mc_attr_ex *attr, void *context)
+{
+	const uint32_t needed = RDMA_CM_JOIN_MC_ATTR_ADDRESS | RDMA_CM_JOIN_MC_ATTR_JOIN_FLAGS;
+
+	if (attr->comp_mask >= RDMA_CM_JOIN_MC_ATTR_RESERVED)
+		return failed(ENOTSUP);
+	if ((attr->comp_mask & needed) != needed)
+		return failed(EINVAL);
+	if (attr->join_flags >= RDMA_MC_JOIN_FLAG_RESERVED)
+		return failed(ENOTSUP);
+	return join(id, attr->addr, attr->join_flags == RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER, context);
+}
+
+/* Waits for the acknowledgement of its event, so that nobody attaches behind the detach. */
+EXPORT int rdma_leave_multicast(struct rdma_cm_id *id, struct sockaddr *address)
+{
+	struct identifier *i = identifier_of(id);
+	socklen_t length = length_of(address);
+	struct multicast **place, *left;
+
+	if (!length)
+		return failed(EINVAL);
+	pthread_mutex_lock(&i->lock);
+	for (place = &i->groups; *place && memcmp(&(*place)->address, address, length); place = &(*place)->next)
+		;
+	left = *place;
+	if (left) {
+		*place = left->next;
+		while (left->acknowledged != left->given)
+			pthread_cond_wait(&i->cond, &i->lock);
+	}
+	pthread_mutex_unlock(&i->lock);
+	if (!left)
+		return failed(EADDRNOTAVAIL);
+	if (id->qp && !left->sends_only)
+		ibv_detach_mcast(id->qp, &left->gid, 0);
+	free(left);
+	return 0;
+}
+
 /* ---- what has no meaning here ---- */
 
 EXPORT int rdma_set_option(struct rdma_cm_id *id, int level, int name, void *value, size_t length)
@@ -884,31 +1030,6 @@ EXPORT int rdma_init_qp_attr(struct rdma_cm_id *id, struct ibv_qp_attr *attr, in
 	default:
 		return failed(EINVAL);
 	}
-}
-
-/* As the kernel orders the reasons: what the identifier is, whether it is bound, and what the device can. */
-static int refuse_multicast(struct rdma_cm_id *id)
-{
-	return failed(id->qp_type != IBV_QPT_UD || identifier_of(id)->device < 0 ? EINVAL : EOPNOTSUPP);
-}
-
-EXPORT int rdma_join_multicast(struct rdma_cm_id *id, struct sockaddr *address, void *context)
-{
-	(void)address;
-	(void)context;
-	return refuse_multicast(id);
-}
-
-EXPORT int rdma_join_multicast_ex(struct rdma_cm_id *id, struct rdma_cm_join_mc_attr_ex *attr, void *context)
-{
-	(void)attr;
-	(void)context;
-	return refuse_multicast(id);
-}
-
-EXPORT int rdma_leave_multicast(struct rdma_cm_id *id, struct sockaddr *address)
-{
-	return rdma_join_multicast(id, address, NULL);
 }
 
 EXPORT int rdma_set_local_ece(struct rdma_cm_id *id, struct ibv_ece *ece)

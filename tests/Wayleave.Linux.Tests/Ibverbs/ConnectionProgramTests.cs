@@ -34,15 +34,6 @@ public class ConnectionProgramTests
         Assert.True(asked.Exit == 0 && served.Exit == 0, $"{asked}\n{served}");
     }
 
-    [Fact]
-    public void Multicast_is_refused_in_words()
-    {
-        string address = Loopback.NextAddress();
-        VerbsRun run = VerbsPrograms.RunOn($"wl0@{address}", "mckey", "-m", "239.1.1.1", "-s", "-b", address);
-        Assert.NotEqual(0, run.Exit);
-        Assert.Contains("Operation not supported", run.Errors, StringComparison.Ordinal);
-    }
-
     // Its server listens, takes one connection, and listens again a second after its client has asked for the next.
     [Theory]
     [InlineData("ib_write_bw", "-n", "100")]
