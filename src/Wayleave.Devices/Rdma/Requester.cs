@@ -360,6 +360,8 @@ internal sealed class Requester : SendSide
         ReportDrained();
     }
 
+    public override bool IsDrained => _progress.IsIdle;
+
     public override void HandlePathChange() => GoBack();
 
     public override void HandleAttributeChange() => Timer.HandleAttributeChange();
@@ -676,7 +678,7 @@ internal sealed class Requester : SendSide
 
     private void ReportDrained()
     {
-        if (_pair.State == QueuePairState.SendQueueDrained && !_drainReported && _progress.IsIdle)
+        if (_pair.State == QueuePairState.SendQueueDrained && !_drainReported && IsDrained)
         {
             _drainReported = true;
             _port.RaiseEvent(new AsyncEvent(AsyncEventType.SendQueueDrained, _pair.QpNumber));

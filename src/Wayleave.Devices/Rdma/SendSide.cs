@@ -25,6 +25,9 @@ internal abstract class SendSide
     /// <summary>SQD: what was started is finished, nothing new starts; the event says when (IBTA 10.3.1.5).</summary>
     public abstract void HandleDrain();
 
+    /// <summary>Whether nothing that was started is unfinished.</summary>
+    public abstract bool IsDrained { get; }
+
     /// <summary>The peer changes: what has no answer yet is sent again, to the new one.</summary>
     public abstract void HandlePathChange();
 

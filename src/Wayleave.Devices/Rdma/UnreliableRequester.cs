@@ -81,6 +81,8 @@ internal sealed class UnreliableRequester(QueuePair pair, SendQueue queue, RdmaP
         ReportDrained();
     }
 
+    public override bool IsDrained => _packet == 0;
+
     public override void HandlePathChange()
     {
     }
@@ -240,7 +242,7 @@ internal sealed class UnreliableRequester(QueuePair pair, SendQueue queue, RdmaP
 
     private void ReportDrained()
     {
-        if (pair.State == QueuePairState.SendQueueDrained && !_drainReported && _packet == 0)
+        if (pair.State == QueuePairState.SendQueueDrained && !_drainReported && IsDrained)
         {
             _drainReported = true;
             port.RaiseEvent(new AsyncEvent(AsyncEventType.SendQueueDrained, pair.QpNumber));

@@ -131,6 +131,7 @@ internal static unsafe class QueuePairEntries
             cap = Write(pair),
             ah_attr = hasPath ? Paths.Write(attributes.AddressVector) : default,
             pkey_index = (ushort)attributes.PKeyIndex,
+            sq_draining = (byte)(pair.Pair.IsDraining ? 1 : 0),
             en_sqd_async_notify = (byte)(attributes.EnableSqdNotify ? 1 : 0),
             max_rd_atomic = (byte)attributes.MaxRdAtomic,
             max_dest_rd_atomic = (byte)attributes.MaxDestRdAtomic,

@@ -28,27 +28,38 @@ public class PeerTests
     }
 
     [Fact]
-    public void A_queue_pair_that_changes_its_peer_sends_again_to_the_new_one_and_frees_the_window_of_the_old()
+    public void A_drained_queue_pair_that_changes_its_peer_sends_to_the_new_one_and_leaves_the_old()
     {
         TestLink link = new();
         (QueuePair a, _) = link.Connect();
         MemoryRegion local = link.A.Register(link.A.Allocate(1 << 16));
-        SendWorkRequest write = new() { WrId = 1, Opcode = WorkRequestOpcode.RdmaWrite, RKey = 1 };
+        MemoryRegion remote = link.B.Register(link.B.Allocate(1 << 16));
+        SendWorkRequest write = new()
+        {
+            WrId = 1,
+            Opcode = WorkRequestOpcode.RdmaWrite,
+            RemoteAddress = remote.Iova,
+            RKey = remote.Key,
+        };
         Assert.Equal(Errno.Success, a.PostSend(write, new Sge(local.Iova, 8, local.Key)));
         Assert.Equal(link.B.Gid, Poll(link.A)); // lost
         Peer old = a.Peer;
-        Assert.NotEqual(0, old.Window.InFlightBytes);
         Modify(a, new QueuePairAttributes { State = QueuePairState.SendQueueDrained }, QueuePairAttributeMask.State);
         Assert.True(Gid.TryParse("192.0.2.99", out Gid other));
-        Modify(
-            a,
-            new QueuePairAttributes
-            {
-                State = QueuePairState.SendQueueDrained,
-                AddressVector = new AddressVector(other),
-            },
-            QueuePairAttributeMask.State | QueuePairAttributeMask.AddressVector);
+        QueuePairAttributes moved = new()
+        {
+            State = QueuePairState.SendQueueDrained,
+            AddressVector = new AddressVector(other),
+        };
+        const QueuePairAttributeMask Path = QueuePairAttributeMask.State | QueuePairAttributeMask.AddressVector;
+        Assert.Equal(Errno.EINVAL, a.Modify(moved, Path));
+        Assert.True(a.IsDraining);
+        Assert.NotEqual(0, old.Window.InFlightBytes);
+        link.RunFor(TimeSpan.FromSeconds(2)); // sent again, and answered
+        Modify(a, moved, Path);
         Assert.Equal((0, 1), (old.Window.InFlightBytes, link.A.Port.Peers.Count));
+        Modify(a, new QueuePairAttributes { State = QueuePairState.ReadyToSend }, QueuePairAttributeMask.State);
+        Assert.Equal(Errno.Success, a.PostSend(write, new Sge(local.Iova, 8, local.Key)));
         Assert.Equal(other, Poll(link.A));
         Assert.NotEqual(0, a.Peer.Window.InFlightBytes);
     }

@@ -407,8 +407,12 @@ public class RequesterTests
         c.Expect("RC_WRITE_LAST b00001 A");
         c.ExpectNothing();
         Assert.Empty(c.Node.PollEvents());
+        Assert.True(c.Pair.IsDraining);
+        QueuePairAttributes early = new() { State = QueuePairState.ReadyToSend };
+        Assert.Equal(Errno.EINVAL, c.Pair.Modify(early, QueuePairAttributeMask.State));
         c.SendAck(Own + 1, msn: 1);
         Assert.Equal([new AsyncEvent(AsyncEventType.SendQueueDrained, c.Pair.QpNumber)], c.Node.PollEvents());
+        Assert.False(c.Pair.IsDraining);
         c.ExpectNothing();
         Assert.Equal(
             Errno.Success,

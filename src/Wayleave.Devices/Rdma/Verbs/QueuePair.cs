@@ -195,11 +195,18 @@ public sealed class QueuePair : Numbered
     internal int DoorbellRung;
 
     /// <summary>
+    /// SQD, and what was started before has not finished (<c>sq_draining</c> of <c>ibv_query_qp</c>): the event
+    /// <see cref="AsyncEventType.SendQueueDrained"/> is still to come. Port token held by the caller.
+    /// </summary>
+    public bool IsDraining => _state == QueuePairState.SendQueueDrained && !Requester.IsDrained;
+
+    /// <summary>
     /// Changes state or attributes (<c>ibv_modify_qp</c>). Port token held by the caller.
     /// </summary>
     /// <returns>
-    /// <see cref="Errno.EINVAL"/> when the step does not exist, an attribute is missing, not allowed or out of range;
-    /// then nothing changed.
+    /// <see cref="Errno.EINVAL"/> when the step does not exist, an attribute is missing, not allowed or out of range,
+    /// or the queue pair <see cref="IsDraining"/> and goes neither to ERR nor to RESET (<c>rxe_qp_chk_attr</c>; it
+    /// takes ERR only); then nothing changed.
     /// </returns>
     public Errno Modify(QueuePairAttributes attributes, QueuePairAttributeMask mask)
     {
@@ -207,7 +214,11 @@ public sealed class QueuePair : Numbered
         QueuePairState from = _state;
         QueuePairState to = (mask & QueuePairAttributeMask.State) != 0 ? attributes.State : from;
         bool isCurrent = (mask & QueuePairAttributeMask.CurrentState) == 0 || attributes.CurrentState == from;
-        if (!isCurrent || !QueuePairTransitions.IsAllowed(from, to, Type, mask) || !IsInRange(attributes, mask))
+        bool isTooEarly = IsDraining && to is not (QueuePairState.Error or QueuePairState.Reset);
+        if (!isCurrent
+            || isTooEarly
+            || !QueuePairTransitions.IsAllowed(from, to, Type, mask)
+            || !IsInRange(attributes, mask))
         {
             return Errno.EINVAL;
         }
