@@ -42,8 +42,8 @@ public sealed unsafe class UdpEndpoint : IDisposable
     private readonly WakeEvent _wake = new();
     private readonly uint _scopeId;
 
-    private UdpEndpoint(FileDescriptor socket, EndpointAddress localAddress, uint scopeId) =>
-        (_socket, LocalAddress, _scopeId) = (socket, localAddress, scopeId);
+    private UdpEndpoint(FileDescriptor socket, EndpointAddress localAddress, UdpEndpointOptions options) =>
+        (_socket, LocalAddress, Options, _scopeId) = (socket, localAddress, options, options.ScopeId);
 
     /// <summary>
     /// How many segments a super-packet may have: 128, or 64 on kernels before 6.8 (<c>UDP_MAX_SEGMENTS</c>); 1 without
@@ -82,7 +82,7 @@ public sealed unsafe class UdpEndpoint : IDisposable
         }
 
         FileDescriptor fd = UdpSocketSetup.Open(local, options, out EndpointAddress bound);
-        return new UdpEndpoint(fd, bound, options.ScopeId);
+        return new UdpEndpoint(fd, bound, options);
     }
 
     /// <summary>
@@ -303,6 +303,9 @@ public sealed unsafe class UdpEndpoint : IDisposable
         _socket.Dispose();
         _wake.Dispose();
     }
+
+    /// <summary>What it was made with.</summary>
+    internal UdpEndpointOptions Options { get; }
 
     /// <summary>For who asks the kernel about its network namespace.</summary>
     internal FileDescriptor Descriptor => _socket;

@@ -58,11 +58,18 @@ internal static unsafe class UdpSocketSetup
     /// <param name="group">With the UDP port.</param>
     /// <param name="local">An address of the interface.</param>
     /// <param name="options">Valid.</param>
-    /// <returns>The caller's; closing it leaves the group.</returns>
+    /// <param name="index">Of the interface, for IPv6; 0 otherwise. <see cref="LeaveGroup"/> wants it back.</param>
+    /// <returns>The caller's; closing the last copy of it leaves the group too.</returns>
     /// <exception cref="LinuxException">As <see cref="UdpGroupSocket.Join"/>.</exception>
     public static FileDescriptor OpenGroup(
-        in EndpointAddress group, in EndpointAddress local, UdpEndpointOptions options)
+        in EndpointAddress group, in EndpointAddress local, UdpEndpointOptions options, out uint index)
     {
+        index = group.IsIPv4 ? 0 : InterfaceOf(local, options.ScopeId);
+        if (!group.IsIPv4 && index == 0)
+        {
+            throw new LinuxException("join", $"{group} at {local}", Errno.ENODEV, "no interface has this address");
+        }
+
         FileDescriptor fd = Libc.socket(
             group.IsIPv4 ? socket.AF_INET : socket.AF_INET6,
             socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
@@ -74,7 +81,6 @@ internal static unsafe class UdpSocketSetup
 
         try
         {
-            uint index = group.IsIPv4 ? 0 : InterfaceOf(local, options.ScopeId);
             Configure(fd, group, options);
             SetOption(fd, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1, "SO_REUSEADDR", group);
 
@@ -85,24 +91,38 @@ internal static unsafe class UdpSocketSetup
             }
             else
             {
+                // In IPv6 that looks at the group alone, and not at where it was joined (inet6_mc_check).
                 SetOption(fd, @in.IPPROTO_IPV6, in6.IPV6_MULTICAST_ALL, 0, "IPV6_MULTICAST_ALL", group);
+                SetOption(fd, socket.SOL_SOCKET, socket.SO_BINDTOIFINDEX, (int)index, "SO_BINDTOIFINDEX", group);
             }
 
             _ = Bind(fd, group, index);
-            Join(fd, group, local, index);
+            if (ChangeMembership(fd, group, local, index, joins: true) < 0)
+            {
+                LinuxException.Throw("setsockopt(ADD_MEMBERSHIP)", $"{group} at {local}");
+            }
+
             return fd;
         }
-        catch (LinuxException)
+        catch
         {
             fd.Dispose();
             throw;
         }
     }
 
+    /// <summary>
+    /// Leaves the group, whoever has a copy of the socket, which would keep the membership when it is closed alone.
+    /// </summary>
+    /// <remarks>A refusal means that there is no membership any more: the interface is gone.</remarks>
+    public static void LeaveGroup(
+        FileDescriptor fd, in EndpointAddress group, in EndpointAddress local, uint index) =>
+        _ = ChangeMembership(fd, group, local, index, joins: false);
+
     // By the address in IPv4, by the interface's number in IPv6: that is how the kernel is asked.
-    private static void Join(FileDescriptor fd, in EndpointAddress group, in EndpointAddress local, uint index)
+    private static int ChangeMembership(
+        FileDescriptor fd, in EndpointAddress group, in EndpointAddress local, uint index, bool joins)
     {
-        int result;
         if (group.IsIPv4)
         {
             ip_mreqn member = new()
@@ -110,28 +130,18 @@ internal static unsafe class UdpSocketSetup
                 imr_multiaddr = BinaryPrimitives.ReverseEndianness((uint)group.Low),
                 imr_address = BinaryPrimitives.ReverseEndianness((uint)local.Low),
             };
-            result = Libc.setsockopt(
-                fd, @in.IPPROTO_IP, @in.IP_ADD_MEMBERSHIP, &member, (uint)sizeof(ip_mreqn));
-        }
-        else
-        {
-            ipv6_mreq member = new() { ipv6mr_ifindex = index };
-            BinaryPrimitives.WriteUInt64BigEndian(new Span<byte>(member.ipv6mr_multiaddr, 8), group.High);
-            BinaryPrimitives.WriteUInt64BigEndian(new Span<byte>(member.ipv6mr_multiaddr + 8, 8), group.Low);
-            result = Libc.setsockopt(
-                fd, @in.IPPROTO_IPV6, in6.IPV6_ADD_MEMBERSHIP, &member, (uint)sizeof(ipv6_mreq));
+            int change = joins ? @in.IP_ADD_MEMBERSHIP : @in.IP_DROP_MEMBERSHIP;
+            return Libc.setsockopt(fd, @in.IPPROTO_IP, change, &member, (uint)sizeof(ip_mreqn));
         }
 
-        if (result < 0)
-        {
-            LinuxException.Throw("setsockopt(ADD_MEMBERSHIP)", $"{group} at {local}");
-        }
+        ipv6_mreq asked = new() { ipv6mr_ifindex = index };
+        BinaryPrimitives.WriteUInt64BigEndian(new Span<byte>(asked.ipv6mr_multiaddr, 8), group.High);
+        BinaryPrimitives.WriteUInt64BigEndian(new Span<byte>(asked.ipv6mr_multiaddr + 8, 8), group.Low);
+        int option = joins ? in6.IPV6_ADD_MEMBERSHIP : in6.IPV6_DROP_MEMBERSHIP;
+        return Libc.setsockopt(fd, @in.IPPROTO_IPV6, option, &asked, (uint)sizeof(ipv6_mreq));
     }
 
-    /// <summary>
-    /// The number of the interface that has an IPv6 address; 0 when none has, which leaves the choice to the kernel's
-    /// routes.
-    /// </summary>
+    /// <summary>The number of the interface that has an IPv6 address; 0 when none has.</summary>
     internal static uint InterfaceOf(in EndpointAddress local, uint scopeId)
     {
         if (scopeId != 0)

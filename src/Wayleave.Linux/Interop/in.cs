@@ -14,6 +14,7 @@ internal static class @in
 
     internal const int IP_TTL = 2;
     internal const int IP_ADD_MEMBERSHIP = 35;
+    internal const int IP_DROP_MEMBERSHIP = 36;
     internal const int IP_MULTICAST_ALL = 49;
 
     internal const int IP_PMTUDISC_DO = 2;

@@ -11,6 +11,7 @@ internal static class in6
 
     internal const int IPV6_MULTICAST_IF = 17;
     internal const int IPV6_ADD_MEMBERSHIP = 20;
+    internal const int IPV6_DROP_MEMBERSHIP = 21;
     internal const int IPV6_MULTICAST_ALL = 29;
     internal const int IPV6_HOPLIMIT = 52;
 

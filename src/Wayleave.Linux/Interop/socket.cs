@@ -26,6 +26,7 @@ internal static class socket
     internal const int SO_MEMINFO = 55;
     internal const int SO_COOKIE = 57;
     internal const int SO_ZEROCOPY = 60;
+    internal const int SO_BINDTOIFINDEX = 62;
 
     internal const int SCM_RIGHTS = 0x01;
 

@@ -7,7 +7,7 @@ namespace Wayleave.Linux.Sharing;
 
 /// <summary>
 /// Many descriptors that one thread watches: epoll(7). Any thread adds, without waking the one that waits; a descriptor
-/// that is closed is not watched any more.
+/// that is closed is not watched any more once nobody has a copy of it, as a forked child may.
 /// </summary>
 public sealed unsafe class DescriptorWatch : IDisposable
 {
@@ -53,6 +53,27 @@ public sealed unsafe class DescriptorWatch : IDisposable
 
     /// <summary>The end of a connection, for as long as it is there to be seen.</summary>
     internal void AddHangup(ulong key, int descriptor) => Add(key, descriptor, events: 0);
+
+    /// <summary>
+    /// Watches one no longer, whoever has a copy of it: what is closed alone is still told as long as there is one.
+    /// </summary>
+    /// <param name="descriptor">Not closed. One that is not watched is fine, and so is a watch that is closed.</param>
+    /// <exception cref="ObjectDisposedException">The descriptor is closed.</exception>
+    public void Remove(FileDescriptor descriptor)
+    {
+        ArgumentNullException.ThrowIfNull(descriptor);
+        using FileDescriptor.Borrowed fd = descriptor.Borrow();
+        if (_epoll.IsClosed)
+        {
+            return;
+        }
+
+        if (Libc.epoll_ctl(_epoll, epoll.EPOLL_CTL_DEL, fd.Number, null) < 0
+            && (Errno)Marshal.GetLastPInvokeError() != Errno.ENOENT)
+        {
+            LinuxException.Throw("epoll_ctl", "a watch");
+        }
+    }
 
     private void Add(ulong key, FileDescriptor descriptor, uint events)
     {

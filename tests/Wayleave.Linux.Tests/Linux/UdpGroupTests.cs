@@ -114,11 +114,73 @@ public sealed class UdpGroupTests
             EndpointAddress group = EndpointAddress.From(IPAddress.Parse(text), Port);
             using UdpEndpoint one = Bind("fd77::1"), two = Bind("fd77::2");
             using UdpGroupSocket inOne = UdpGroupSocket.Join(one, group), inTwo = UdpGroupSocket.Join(two, group);
-            Send(one, group, 1);
-            Assert.Equal((1, one.LocalAddress), Take(inOne));
-            Assert.True(SpinWait.SpinUntil(
-                () => Take(inTwo) is (1, var source) && source == one.LocalAddress, Patience.Max)); // by the other end
+            foreach ((UdpEndpoint sender, byte number) in ((UdpEndpoint, byte)[])[(one, 1), (two, 2), (one, 3)])
+            {
+                // One copy by the wire and one's own, each where it belongs: a second one of before would come first.
+                Send(sender, group, number);
+                Assert.All([inOne, inTwo], s => Assert.Equal((number, sender.LocalAddress), Await(s)));
+            }
+
+            Assert.All([inOne, inTwo], s => Assert.Equal(0, Take(s).First));
         });
+
+    [Theory]
+    [InlineData("127.0.0.2", "239.77.1.3")]
+    [InlineData("fd77::1", "ff0e::78")]
+    public void A_copy_of_the_socket_keeps_neither_the_group_nor_the_watch(string address, string text) =>
+        NetworkNamespace.Run(s_twoInterfaces, () =>
+        {
+            EndpointAddress group = EndpointAddress.From(IPAddress.Parse(text), Port);
+            using UdpEndpoint endpoint = Bind(address);
+            using DescriptorWatch watch = new();
+            UdpGroupSocket socket = UdpGroupSocket.Join(endpoint, group);
+            socket.Watch(watch, 7);
+            using Socket copy = SocketCopies.Of(group); // as of a forked child
+            Send(endpoint, group, 1);
+            ulong[] ready = new ulong[4];
+            Assert.Equal(1, watch.Look(ready));
+            Assert.Single(SocketCopies.InterfacesIn(group));
+            socket.Dispose();
+            Assert.Equal(0, watch.Look(ready)); // although there still is something
+            copy.Blocking = false;
+            Assert.Equal(1, copy.Receive(new byte[1]));
+            Assert.Empty(SocketCopies.InterfacesIn(group));
+            Send(endpoint, group, 2);
+            Assert.False(copy.Poll(TimeSpan.Zero, SelectMode.SelectRead));
+        });
+
+    [Fact]
+    public void A_group_is_joined_with_the_options_of_the_endpoint() => NetworkNamespace.Run(
+        [.. s_twoInterfaces, "-6 addr add fe80::77/64 dev wl0 nodad", "-6 addr add fe80::77/64 dev wl1 nodad"],
+        () =>
+        {
+            // One address at two interfaces: only the endpoint knows which is meant.
+            EndpointAddress local = EndpointAddress.From(IPAddress.Parse("fe80::77"), Port);
+            for (byte index = 2; index <= 3; index++)
+            {
+                EndpointAddress group = EndpointAddress.From(IPAddress.Parse($"ff02::7{index}"), Port);
+                using UdpEndpoint endpoint = UdpEndpoint.Bind(
+                    local, new() { ScopeId = index, ReceiveBufferBytes = 20_000, ReceiveOffload = false });
+                using UdpGroupSocket socket = UdpGroupSocket.Join(endpoint, group);
+                Assert.Equal([index], SocketCopies.InterfacesIn(group));
+                Send(endpoint, group, index);
+                Assert.Equal((index, endpoint.LocalAddress), Await(socket));
+                using Socket copy = SocketCopies.Of(group);
+                byte[] offload = new byte[sizeof(int)];
+                copy.GetRawSocketOption((int)ProtocolType.Udp, optionName: 104, offload); // UDP_GRO
+                Assert.Equal((endpoint.ReceiveBufferBytes, 0), (copy.ReceiveBufferSize, offload[0]));
+            }
+        });
+
+    [Fact]
+    public void The_interface_of_a_group_of_IPv6_is_not_guessed() => NetworkNamespace.Run(s_twoInterfaces, () =>
+    {
+        using UdpEndpoint endpoint = Bind("fd77::1");
+        Assert.Null(NetworkNamespace.Ip("-6 addr del fd77::1/64 dev wl0"));
+        LinuxException refused = Assert.Throws<LinuxException>(() => UdpGroupSocket.Join(
+            endpoint, EndpointAddress.From(IPAddress.Parse("ff0e::77"), Port)));
+        Assert.Equal(Errno.ENODEV, refused.Errno);
+    });
 
     [Fact]
     public void What_cannot_be_joined_is_told_with_the_reason() => NetworkNamespace.Run(["link set lo up"], () =>
@@ -160,8 +222,21 @@ public sealed class UdpGroupTests
     private static UdpEndpoint Bind(string address) =>
         UdpEndpoint.Bind(EndpointAddress.From(IPAddress.Parse(address), Port));
 
-    private static void Send(UdpEndpoint from, in EndpointAddress to, byte first) =>
-        Assert.Equal(Errno.Success, from.TrySend(to, [first], segmentBytes: 1));
+    // A link that was just set up has its routes a moment later.
+    private static void Send(UdpEndpoint from, EndpointAddress to, byte first)
+    {
+        Errno errno = Errno.Success;
+        SpinWait.SpinUntil(
+            () => (errno = from.TrySend(to, [first], segmentBytes: 1)) != Errno.ENETUNREACH, Patience.Max);
+        Assert.Equal(Errno.Success, errno);
+    }
+
+    private static (int First, EndpointAddress Source) Await(UdpGroupSocket socket)
+    {
+        (int First, EndpointAddress Source) taken = default;
+        SpinWait.SpinUntil(() => (taken = Take(socket)).First != 0, Patience.Max);
+        return taken;
+    }
 
     // 0 and nobody when nothing is there.
     private static (int First, EndpointAddress Source) Take(UdpGroupSocket socket) =>
