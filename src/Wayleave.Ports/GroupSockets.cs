@@ -12,7 +12,7 @@ namespace Wayleave.Ports;
 //   port token   opens, closes and receives: nobody receives from a socket that is being closed, and a key that the
 //                watch has told names the socket that it named, because both happen under one hold of the token
 //   sleeper      without the token: polls the watch's own descriptor and no socket. The kernel adds a socket to a watch
-//                that is being polled, and takes a closed one out of it
+//                that is being polled, and takes one out of it
 //
 // The watch is made with the first group and stays until the end, so a sleeper that read null misses at most that one:
 // whoever attached wakes it.
@@ -38,20 +38,24 @@ internal sealed class GroupSockets(
             return errno;
         }
 
+        bool opened = false;
         try
         {
             Open(number, group);
+            opened = true;
             return Errno.Success;
         }
-        catch (LinuxException e)
+        catch (LinuxException e) when (
+            e.Errno is Errno.EMFILE or Errno.ENFILE or Errno.ENOBUFS or Errno.ENOMEM or Errno.ENOSPC)
         {
-            port.Groups.TryDetach(pair, group, out _, out _);
-            if (e.Errno is Errno.EMFILE or Errno.ENFILE or Errno.ENOBUFS or Errno.ENOMEM or Errno.ENOSPC)
+            return Errno.ENOMEM;
+        }
+        finally
+        {
+            if (!opened)
             {
-                return Errno.ENOMEM;
+                port.Groups.TryDetach(pair, group, out _, out _); // whatever it was: attached without a socket is deaf
             }
-
-            throw;
         }
     }
 
@@ -75,8 +79,11 @@ internal sealed class GroupSockets(
         return errno;
     }
 
-    /// <summary>Hands over what has come, a few super-packets of each group. Port token held.</summary>
-    /// <param name="most">Super-packets of one group.</param>
+    /// <summary>
+    /// Hands over what has come, a few super-packets; the groups take turns, and those that had one come last in the
+    /// next call. Port token held.
+    /// </summary>
+    /// <param name="most">Super-packets of all groups: however many a stranger floods, a turn has its length.</param>
     /// <param name="host">Whose clock the port uses.</param>
     /// <returns>Whether there was any.</returns>
     public bool Receive(int most, HostContext host)
@@ -86,13 +93,23 @@ internal sealed class GroupSockets(
             return false; // and no system call
         }
 
-        int count = _watch!.Look(_ready);
-        for (int i = 0; i < count; i++)
+        // The kernel moves what it has told to the end of its list, so no more is asked for than can be served.
+        int count = _watch!.Look(_ready.AsSpan(0, Math.Min(most, _ready.Length)));
+        bool worked = count > 0;
+        for (int i = 0; count > 0 && most > 0; most--)
         {
-            Receive(_members[_ready[i]], most, host);
+            i = i < count ? i : 0;
+            if (_members.TryGetValue(_ready[i], out Member? member) && TryReceive(member, host))
+            {
+                i++;
+            }
+            else
+            {
+                _ready[i] = _ready[--count]; // has nothing more
+            }
         }
 
-        return count > 0;
+        return worked;
     }
 
     /// <summary>Leaves all groups. Port token held, and never given back.</summary>
@@ -115,42 +132,40 @@ internal sealed class GroupSockets(
         {
             DescriptorWatch watch = _watch ??= new DescriptorWatch();
             socket.Watch(watch, _nextKey);
+            _members.Add(_nextKey, new Member(number, group, socket));
+            _nextKey++;
         }
-        catch (LinuxException)
+        catch
         {
             socket.Dispose();
             throw;
         }
-
-        _members.Add(_nextKey++, new Member(number, group, socket));
     }
 
-    private void Receive(Member member, int most, HostContext host)
+    private bool TryReceive(Member member, HostContext host)
     {
         Span<byte> buffer = receive.Span;
-        for (int i = 0; i < most; i++)
+        Errno errno = member.Socket.TryReceive(
+            buffer, out int length, out int segmentBytes, out EndpointAddress source, out byte trafficClass);
+        if (errno != Errno.Success)
         {
-            Errno errno = member.Socket.TryReceive(
-                buffer, out int length, out int segmentBytes, out EndpointAddress source, out byte trafficClass);
-            if (errno != Errno.Success)
-            {
-                return; // nothing more, or an error that the socket has told with this
-            }
-
-            ReadOnlySpan<byte> datagrams = buffer[..length];
-            Gid from = new(source.High, source.Low);
-            TimeSpan now = host.Now;
-            taps[member.Port - 1]?.Received(from, source.Port, member.Group, datagrams, segmentBytes, now);
-            port.HandleDatagrams(
-                from,
-                source.Port,
-                datagrams,
-                segmentBytes,
-                trafficClass,
-                now,
-                port: member.Port,
-                group: member.Group);
+            return false; // nothing more, or an error that the socket has told with this
         }
+
+        ReadOnlySpan<byte> datagrams = buffer[..length];
+        Gid from = new(source.High, source.Low);
+        TimeSpan now = host.Now;
+        taps[member.Port - 1]?.Received(from, source.Port, member.Group, datagrams, segmentBytes, now);
+        port.HandleDatagrams(
+            from,
+            source.Port,
+            datagrams,
+            segmentBytes,
+            trafficClass,
+            now,
+            port: member.Port,
+            group: member.Group);
+        return true;
     }
 
     private sealed record Member(int Port, Gid Group, UdpGroupSocket Socket);

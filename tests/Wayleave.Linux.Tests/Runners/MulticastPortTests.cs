@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Net;
+using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using Wayleave.Core;
 using Wayleave.Core.Topology;
@@ -7,6 +8,7 @@ using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Ibverbs;
+using Wayleave.Linux.Tests.Linux;
 using Wayleave.Ports;
 using Xunit;
 
@@ -36,7 +38,7 @@ public sealed class MulticastPortTests
 
         Assert.Equal(1, receiver.CountSockets(s_group));
         Assert.Equal(Errno.Success, receiver.Driver.Detach(receiver.Pair, s_group));
-        Assert.Equal(0, receiver.CountSockets(s_group));
+        receiver.AwaitNoSocket(s_group);
         Assert.Equal(Errno.EINVAL, receiver.Driver.Detach(receiver.Pair, s_group));
     }
 
@@ -71,7 +73,7 @@ public sealed class MulticastPortTests
 
         Assert.Equal(Groups, node.Pair.GroupCount);
         node.Driver.Dispose(); // with all of them
-        Assert.Equal(0, node.CountSockets(Gid.FromIPv4(0xEF4D1000)));
+        node.AwaitNoSocket(Gid.FromIPv4(0xEF4D1000));
     }
 
     [Fact]
@@ -104,6 +106,70 @@ public sealed class MulticastPortTests
         node.Await(1);
         Assert.Equal(1, node.Pair.GroupCount);
         Assert.Null(node.Driver.Failure);
+    }
+
+    [Fact]
+    public void A_copy_of_the_socket_of_a_group_that_was_left_does_not_end_the_engine()
+    {
+        // A forked child has one, however little it does with it.
+        using Node sender = new(Loopback.NextAddress(), new() { HasEngine = false });
+        using Node receiver = new(Loopback.NextAddress(), s_sleepy);
+        Gid left = Gid.FromIPv4(0xEF4D0501), stays = Gid.FromIPv4(0xEF4D0502);
+        Assert.Equal(Errno.Success, receiver.Driver.Attach(receiver.Pair, left));
+        using Socket copy = SocketCopies.Of(new EndpointAddress(left.High, left.Low, receiver.UdpPort));
+        Assert.Equal(Errno.Success, receiver.Driver.Detach(receiver.Pair, left));
+        sender.SendToGroup(left, receiver.UdpPort);
+        Assert.Equal(Errno.Success, receiver.Driver.Attach(receiver.Pair, stays)); // which wakes it
+        for (int i = 0; i < 3; i++)
+        {
+            sender.SendToGroup(left, receiver.UdpPort);
+            sender.SendToGroup(stays, receiver.UdpPort);
+            receiver.Await(1);
+        }
+
+        Assert.Null(receiver.Driver.Failure);
+    }
+
+    [Fact]
+    public void A_queue_pair_is_not_attached_to_a_group_whose_socket_could_not_be_made()
+    {
+        using Node node = new(Loopback.NextAddress(), s_sleepy);
+        using UdpEndpoint other = UdpEndpoint.Bind(EndpointAddress.From(IPAddress.IPv6Loopback, 0));
+        using GroupSockets sockets = new(node.Port, [other], [null], new byte[UdpEndpoint.SuperPacketBytesMax]);
+        node.Driver.WithToken(
+            () => Assert.Throws<ArgumentException>(() => sockets.Attach(node.Pair, s_group))); // and no LinuxException
+        Assert.Equal(0, node.Pair.GroupCount);
+        Assert.Equal(Errno.Success, node.Driver.Attach(node.Pair, s_group));
+        Assert.Equal(1, node.CountSockets(s_group));
+    }
+
+    [Fact]
+    public void A_turn_is_as_long_with_many_groups_as_with_one_and_each_has_its_turn()
+    {
+        const int Groups = 8, Each = 6, Most = 4;
+        using Node sender = new(Loopback.NextAddress(), new() { HasEngine = false });
+        using Node node = new(Loopback.NextAddress(), new() { HasEngine = false, BatchSuperPackets = Most });
+        List<int> turns = [];
+        node.Driver.TurnEnded = () => turns.Add(node.Destinations.Count);
+        for (uint i = 0; i < Groups; i++)
+        {
+            Assert.Equal(Errno.Success, node.Driver.Attach(node.Pair, Gid.FromIPv4(0xEF4D0600 + i)));
+        }
+
+        for (uint i = 0; i < Groups * Each; i++)
+        {
+            sender.SendToGroup(Gid.FromIPv4(0xEF4D0600 + (i / Each)), node.UdpPort);
+        }
+
+        Assert.True(SpinWait.SpinUntil(
+            () =>
+            {
+                node.TakeAll();
+                return node.Destinations.Count == Groups * Each;
+            },
+            Patience.Max));
+        Assert.All(turns.Zip(turns.Skip(1)), pair => Assert.InRange(pair.Second - pair.First, 0, Most));
+        Assert.Equal(Groups, node.Destinations.Take(Groups).Distinct().Count());
     }
 
     [Fact]
@@ -179,6 +245,8 @@ public sealed class MulticastPortTests
 
         public PortDriver Driver { get; }
 
+        public RdmaPort Port => _device.Port;
+
         public QueuePair Pair { get; }
 
         public ushort UdpPort { get; }
@@ -234,6 +302,10 @@ public sealed class MulticastPortTests
                 $" {System.Buffers.Binary.BinaryPrimitives.ReverseEndianness(group.IPv4):X8}:{UdpPort:X4} ");
             return File.ReadLines("/proc/net/udp").Count(l => l.Contains(row, StringComparison.Ordinal));
         }
+
+        /// <summary>A process that another test starts has copies until it is another program.</summary>
+        public void AwaitNoSocket(Gid group) => Assert.True(SpinWait.SpinUntil(
+            () => CountSockets(group) == 0, Patience.Max));
 
         public uint NextUInt32() => (uint)Interlocked.Increment(ref _key) * 0x100;
 
