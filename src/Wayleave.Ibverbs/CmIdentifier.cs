@@ -29,9 +29,8 @@ internal sealed class CmChannel(EventFd wake)
         lock (_lock)
         {
             _notes.Enqueue(note);
+            wake.Signal(); // inside: whoever removes the event finds its count too
         }
-
-        wake.Signal();
     }
 
     /// <summary>The oldest event; null when there is none.</summary>
@@ -44,7 +43,9 @@ internal sealed class CmChannel(EventFd wake)
     }
 
     /// <summary>Takes the events of an identifier out, for another channel or for nobody.</summary>
-    public List<CmNote> Remove(CmIdentifier subject)
+    /// <param name="subject">Whose.</param>
+    /// <param name="which">Null for all of them.</param>
+    public List<CmNote> Remove(CmIdentifier subject, Predicate<CmNote>? which = null)
     {
         List<CmNote> removed = [];
         lock (_lock)
@@ -52,7 +53,7 @@ internal sealed class CmChannel(EventFd wake)
             for (int i = _notes.Count; i > 0; i--)
             {
                 CmNote note = _notes.Dequeue();
-                if (ReferenceEquals(note.Subject, subject))
+                if (ReferenceEquals(note.Subject, subject) && (which is null || which(note)))
                 {
                     removed.Add(note);
                 }

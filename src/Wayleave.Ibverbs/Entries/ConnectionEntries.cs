@@ -99,6 +99,14 @@ internal static unsafe class ConnectionEntries
         subject.Channel.Raise(new CmNote(subject, kind, status));
     }
 
+    // How many it was: the caller takes as many from the descriptor.
+    [UnmanagedCallersOnly(EntryPoint = "wlv_cm_purge")]
+    private static int Purge(nint identifier, uint kind, int status)
+    {
+        CmIdentifier subject = NativeHandle.Get<CmIdentifier>(identifier);
+        return subject.Channel.Remove(subject, note => note.Kind == kind && note.Status == status).Count;
+    }
+
     [UnmanagedCallersOnly(EntryPoint = "wlv_cm_listen")]
     private static int Listen(
         nint identifier, int device, ushort* port, int backlog, int isDatagram) => Control.Run(() =>

@@ -12,6 +12,7 @@
 #include <netinet/in.h>
 #include <rdma/rdma_cma.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* CmEventRecord */
@@ -41,6 +42,7 @@ extern void wlv_cm_attach(void *identifier, struct rdma_cm_id *id);
 extern void wlv_cm_migrate(void *identifier, void *channel);
 extern int wlv_cm_destroy(void *identifier);
 extern void wlv_cm_raise(void *identifier, uint32_t kind, int status);
+extern int wlv_cm_purge(void *identifier, uint32_t kind, int status);
 extern int wlv_cm_listen(void *identifier, int device, uint16_t *port, int backlog, int datagram);
 extern int wlv_cm_prepare(int device, void *qp);
 extern int wlv_cm_connect(void *identifier, int device, const uint8_t *gid, uint16_t port, void *qp,
@@ -967,6 +969,22 @@ EXPORT int rdma_join_multicast_ex(struct rdma_cm_id *id, struct rdma_cm_join_mc_
 	return join(id, attr->addr, attr->join_flags == RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER, context);
 }
 
+/*
+ * As the kernel has it: the event of a group that is left before it was taken is gone, and so is what poll() says of
+ * it. Never blocks, for somebody else may be about to take it: he then finds none and waits on.
+ */
+static void forget_join(struct identifier *i, int number)
+{
+	int purged = 0;
+	uint64_t one;
+	struct iovec part = { &one, sizeof(one) };
+
+	MANAGED((purged = wlv_cm_purge(i->handle, RDMA_CM_EVENT_MULTICAST_JOIN, number), 0));
+	while (purged-- > 0)
+		if (preadv2(i->id.channel->fd, &part, 1, -1, RWF_NOWAIT) != sizeof(one))
+			break;
+}
+
 /* Waits for the acknowledgement of its event, so that nobody attaches behind the detach. */
 EXPORT int rdma_leave_multicast(struct rdma_cm_id *id, struct sockaddr *address)
 {
@@ -976,12 +994,17 @@ EXPORT int rdma_leave_multicast(struct rdma_cm_id *id, struct sockaddr *address)
 
 	if (!length)
 		return failed(EINVAL);
+	if (i->sync && id->event)
+		rdma_ack_cm_event(id->event); /* which nobody else may do */
 	pthread_mutex_lock(&i->lock);
 	for (place = &i->groups; *place && memcmp(&(*place)->address, address, length); place = &(*place)->next)
 		;
 	left = *place;
 	if (left) {
 		*place = left->next;
+		pthread_mutex_unlock(&i->lock);
+		forget_join(i, left->number);
+		pthread_mutex_lock(&i->lock);
 		while (left->acknowledged != left->given)
 			pthread_cond_wait(&i->cond, &i->lock);
 	}
