@@ -116,11 +116,15 @@ internal static unsafe class QueuePairEntries
     {
         VerbsQueuePair pair = NativeHandle.Get<VerbsQueuePair>(handle);
         QueuePairAttributes attributes = pair.Pair.Attributes;
+        QueuePairState state = default;
+        bool isDraining = false;
+        pair.Device.WithToken(() =>
+            (attributes, state, isDraining) = (pair.Pair.Attributes, pair.Pair.State, pair.Pair.IsDraining));
         bool hasPath = attributes.AddressVector.Destination != default;
         *to = new ibv_qp_attr
         {
-            qp_state = (uint)pair.Pair.State,
-            cur_qp_state = (uint)pair.Pair.State,
+            qp_state = (uint)state,
+            cur_qp_state = (uint)state,
             path_mtu = (uint)attributes.PathMtu,
             path_mig_state = 0, // IBV_MIG_MIGRATED
             qkey = attributes.QKey,
@@ -131,7 +135,7 @@ internal static unsafe class QueuePairEntries
             cap = Write(pair),
             ah_attr = hasPath ? Paths.Write(attributes.AddressVector) : default,
             pkey_index = (ushort)attributes.PKeyIndex,
-            sq_draining = (byte)(pair.Pair.IsDraining ? 1 : 0),
+            sq_draining = (byte)(isDraining ? 1 : 0),
             en_sqd_async_notify = (byte)(attributes.EnableSqdNotify ? 1 : 0),
             max_rd_atomic = (byte)attributes.MaxRdAtomic,
             max_dest_rd_atomic = (byte)attributes.MaxDestRdAtomic,
