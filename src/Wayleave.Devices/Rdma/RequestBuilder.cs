@@ -10,10 +10,6 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort port, SendProgress progress)
 {
-    // A region up to this size is likely to be in a cache of the processor: to ask for its bytes ahead costs more than
-    // it saves.
-    private const ulong CachedBytes = 8 << 20;
-
     private readonly AnsweredRequestBuilder _answered = new(pair, queue, port, progress);
     private int _superPacketPackets = 1; // of the path MTU that fit one super-packet
 
@@ -194,41 +190,21 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
             Opcode = RequestHeaders.OpcodeOf(slot.Opcode, isFirst: false, isLast: false),
             PKey = port.Options.PKey,
             DestQp = pair.DestQpNumber,
+            Psn = progress.CursorPsn,
         };
-        MemoryHint? hint = region!.LengthBytes > CachedBytes ? port.Options.WillRead : null;
-        ref readonly IcrcFlow flow = ref pair.Peer.Outbound;
-        uint seed = flow.Seed(packetBytes, identification: 0);
-        uint psn = progress.CursorPsn;
+
+        // The last one of the super-packet, unless the end of the message comes behind it and asks anyway.
         long unasked = progress.UnaskedBytes + openingCharge;
-        int built = 0;
-        for (; built < count && (built == 0 || !pair.Memory.MustStop(translation)); built++)
-        {
-            hint?.Invoke(bytes.Slice(Math.Min(built + 1, count - 1) * mtu, mtu));
-
-            // The last one of the super-packet, unless the end of the message comes behind it and asks anyway.
-            unasked += charge;
-            bool asks = built == count - 1 && count < left
-                && MustAsk(window.InFlightBytes + openingCharge + count * charge, unasked);
-            superPacket.TryReserve(packetBytes, out Span<byte> packet);
-            Bth header = bth with { AckRequest = asks, Psn = psn };
-            header.WriteTo(packet);
-            uint icrc = Icrc.AppendCopy(
-                flow.Reseed(seed, (ushort)superPacket.Count),
-                header,
-                bytes.Slice(built * mtu, mtu),
-                packet.Slice(Bth.Size, mtu));
-            Icrc.Finish(icrc, packet[^PacketView.IcrcSize..]);
-            superPacket.Commit(packetBytes);
-            psn = Psn.Next(psn);
-            unasked = asks ? 0 : unasked;
-        }
-
+        bool asks = count < left
+            && MustAsk(window.InFlightBytes + openingCharge + count * charge, unasked + count * charge);
+        int built = MiddleRun.Build(port, pair, region!, bth, asks, bytes, count, translation, ref superPacket);
         pair.Memory.Leave(translation);
         if (built == 0)
         {
             return BuildData(ref superPacket, isFailing, out outcome, out region); // the packet lies in two pieces
         }
 
+        unasked = asks && built == count ? 0 : unasked + built * charge;
         port.Counters.Retransmits += progress.NoteSent(built, built * charge, opens, unasked);
         return BuildResult.Built;
     }

@@ -414,11 +414,11 @@ internal sealed class Responder : ReceiveSide
 
         ref ActiveResponse response = ref _resources.Head;
         bool begins = response.Next == 0;
-        BuildResult result = _builder.Build(
-            response, response.Next, ref superPacket, out AccessOutcome outcome, out MemoryRegion? region);
+        BuildResult result = _builder.BuildNext(
+            response, ref superPacket, out int built, out AccessOutcome outcome, out MemoryRegion? region);
         if (result == BuildResult.Built)
         {
-            _resources.Advance();
+            _resources.Advance(built);
             if (opens && begins)
             {
                 early.Send(ref superPacket);

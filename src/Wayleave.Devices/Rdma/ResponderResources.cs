@@ -148,11 +148,11 @@ internal sealed class ResponderResources
     }
 
     /// <summary>
-    /// The head has sent the packet whose turn it was. What went out before its turn counts as sent when that comes.
+    /// The head has sent the packets whose turn it was. What went out before its turn counts as sent when that comes.
     /// </summary>
-    public void Advance()
+    public void Advance(int packets)
     {
-        _active[0].Next++;
+        _active[0].Next += packets;
         while (_count > 0 && IsHeadDone())
         {
             _repetitions -= _active[0].IsRepetition ? 1 : 0;

@@ -98,6 +98,62 @@ public class RegionTests
         Assert.Equal(RevokeState.Retired, revoke!.State);
     }
 
+    // The same for what answers a READ: after the proof nothing of the memory is read for a packet.
+    [Theory]
+    [InlineData(true, 3)]
+    [InlineData(false, 62)]
+    public void A_run_of_an_answer_ends_behind_the_packet_during_which_its_gate_was_closed_unless_it_does_not_look(
+        bool endsRuns, int packets)
+    {
+        Action? beforePacket = null;
+        int asked = 0;
+        TestLink link = new(configureB: o => o with
+        {
+            Defences = new ResponderDefences { EndsRuns = endsRuns },
+            SuperPacketSegments = 64,
+            WillRead = _ =>
+            {
+                asked++;
+                beforePacket?.Invoke();
+            },
+        });
+        TestMemory memory = link.B.Allocate(16 << 20); // larger than a cache, so that the hint is asked for
+        MemoryRegion remote = link.B.Register(memory, kind: ImporterKind.PinnedRevocable);
+        MemoryRegion local = link.A.Register(link.A.Allocate(1 << 20));
+        (QueuePair a, QueuePair b) = link.Connect();
+        SendWorkRequest read = new()
+        {
+            WrId = 1,
+            Opcode = WorkRequestOpcode.RdmaRead,
+            RemoteAddress = remote.Iova,
+            RKey = remote.Key,
+        };
+        Assert.Equal(Errno.Success, a.PostSend(read, new Sge(local.Iova, 1 << 17, local.Key)));
+        link.Step(link.A, link.B);
+        RevokeOperation? revoke = null;
+        beforePacket = () =>
+        {
+            if (asked == 3)
+            {
+                revoke = Revoke(link.B, memory);
+                Assert.NotEqual(RevokeState.Retired, revoke.State);
+            }
+        };
+
+        byte[] buffer = new byte[65536];
+        Assert.True(link.B.Port.PollTransmit(link.Now, buffer, out _)); // First and the Middle behind it
+        Assert.True(link.B.Port.PollTransmit(link.Now, buffer, out Transmit run));
+        Assert.Equal((packets, packets), (asked, run.LengthBytes / run.SegmentBytes));
+        Assert.Equal(RevokeState.Retired, revoke!.State);
+        while (link.B.Port.PollTransmit(link.Now, buffer, out _))
+        {
+            // what is left is the refusal, if it did not ride with the run
+        }
+
+        Assert.Equal(packets, asked);
+        Assert.Equal(QueuePairState.Error, b.State);
+    }
+
     [Fact]
     public void A_run_lends_64_KiB_at_most()
     {
