@@ -228,10 +228,12 @@ internal sealed class Requester : SendSide
     }
 
     // Of a peer that sends both ends of the next answers ahead. Each is looked at only in its turn, as if it had come
-    // then.
+    // then. What comes when none can have been sent ahead, says that something is lost.
     private bool TryHold(in PacketView packet)
     {
         if (_pair.Profile.FirstsAhead <= 0
+            || !_progress.AwaitsMiddle
+            || _progress.AckPsn == _responses.RestartPsn
             || packet.Opcode is not (Opcode.RcReadResponseFirst or Opcode.RcReadResponseLast))
         {
             return false;

@@ -235,7 +235,7 @@ internal sealed class ResponderResources
 
     private bool TryInsert(in StoredRequest request, bool isRest)
     {
-        if (_repetitions == _stored.Length)
+        if (_repetitions >= _stored.Length) // more than are granted now may be on their way out
         {
             return false;
         }

@@ -108,7 +108,8 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
     /// Adds a packet of a READ whose turn has not come. False when that is not possible, which nobody hears of: in its
     /// turn it is looked at again.
     /// </summary>
-    // A region that is not mapped is asked for in that turn, and whoever refuses to map it, is heard then.
+    // A region that is not mapped is asked for in that turn, and whoever refuses to map it, is heard then. One that is
+    // paged on demand is left alone: a fault is noted, and a refusal taken, by whoever looks.
     public bool TryBuildEarly(in ActiveResponse response, int index, ref SuperPacket superPacket)
     {
         ulong offset = (ulong)index * (ulong)pair.MtuBytes;
@@ -118,7 +119,7 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
                 response.Request.Address + offset,
                 Math.Min((ulong)pair.MtuBytes, response.Request.LengthBytes - offset),
                 out RemoteTarget target) == AccessOutcome.Done
-            && target.Region!.Current is not null
+            && target.Region is { Current: not null, Backing: null or PinnedBacking }
             && BuildRead(response, index, ref superPacket, out _, out _) == BuildResult.Built;
     }
 

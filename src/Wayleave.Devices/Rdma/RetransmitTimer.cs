@@ -41,14 +41,15 @@ internal sealed class RetransmitTimer(QueuePair pair)
     }
 
     /// <summary>
-    /// The attributes changed while the queue pair was draining: a wait that has begun ends when it would have, and no
-    /// budget has more left than a new one.
+    /// The attributes may have changed: a wait that has begun ends when it would have, and a budget that is another one
+    /// is full.
     /// </summary>
     public void HandleAttributeChange()
     {
+        (int retries, int rnrRetries) = (_retryCount, _rnrRetryCount);
         TakeAttributes();
-        _retriesLeft = Math.Min(_retriesLeft, _retryCount);
-        _rnrRetriesLeft = Math.Min(_rnrRetriesLeft, _rnrRetryCount);
+        _retriesLeft = retries == _retryCount ? _retriesLeft : _retryCount;
+        _rnrRetriesLeft = rnrRetries == _rnrRetryCount ? _rnrRetriesLeft : _rnrRetryCount;
     }
 
     private void TakeAttributes()

@@ -174,6 +174,19 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         return charge;
     }
 
+    /// <summary>
+    /// The next response is one from the middle of a READ: then, and only then, a peer may have sent others ahead.
+    /// </summary>
+    public bool AwaitsMiddle
+    {
+        get
+        {
+            ref SendSlot slot = ref queue[Head];
+            int index = Psn.Distance(slot.FirstPsn, AckPsn);
+            return slot.IsAnswered && !StartsPiece(index) && index < ReadPiece(slot, index).End - 1;
+        }
+    }
+
     /// <summary>A READ request was sent for the packets from the cursor to that one.</summary>
     /// <returns>1 when they were asked for before, else 0.</returns>
     public int NoteReadSent(int end, int chargeBytes)

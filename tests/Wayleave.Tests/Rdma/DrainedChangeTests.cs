@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 using Xunit;
@@ -47,6 +48,22 @@ public class DrainedChangeTests
         c.Expect("RC_SEND_ONLY b00000 A");
         c.Wait(TimeSpan.FromMilliseconds(67.2));
         c.ExpectCompletion(1, WorkCompletionStatus.RetryExceeded);
+    }
+
+    [Fact]
+    public void A_larger_number_of_retries_counts_from_the_first_request_on()
+    {
+        Conversation c = Drained(new QueuePairAttributes { RetryCount = 0 }, QueuePairAttributeMask.RetryCount);
+        Step(c, QueuePairState.SendQueueDrained);
+        QueuePairAttributes change = new() { State = QueuePairState.SendQueueDrained, RetryCount = 7 };
+        const QueuePairAttributeMask Mask = QueuePairAttributeMask.State | QueuePairAttributeMask.RetryCount;
+        Assert.Equal(Errno.Success, c.Pair.Modify(change, Mask));
+        Step(c, QueuePairState.ReadyToSend);
+        c.Post(1, WorkRequestOpcode.Send, 0, 8);
+        c.Expect("RC_SEND_ONLY b00000 A");
+        c.Wait(TimeSpan.FromMilliseconds(67.2));
+        c.ExpectState(QueuePairState.ReadyToSend);
+        c.Expect("RC_SEND_ONLY b00000 A");
     }
 
     [Fact]
@@ -121,6 +138,48 @@ public class DrainedChangeTests
 
             c.ExpectNothing();
         }
+    }
+
+    // What is on its way out stays there when less is granted, and nothing more is repeated until it has gone.
+    [Fact]
+    public void Fewer_READs_are_granted_while_more_are_answered_again()
+    {
+        Conversation c = new();
+        for (uint i = 0; i < 3; i++)
+        {
+            c.SendRead(Conversation.First + 8 * i, 0, 8 * Conversation.Mtu);
+        }
+
+        byte[] buffer = new byte[65536];
+        while (c.Node.Port.PollTransmit(c.Now, buffer, out _))
+        {
+            // answered once
+        }
+
+        c.SendRead(Conversation.First, 0, 8 * Conversation.Mtu);
+        c.SendRead(Conversation.First + 8, 0, 8 * Conversation.Mtu);
+        Step(c, QueuePairState.SendQueueDrained);
+        Assert.Equal(
+            Errno.Success,
+            c.Pair.Modify(
+                new QueuePairAttributes { State = QueuePairState.SendQueueDrained, MaxDestRdAtomic = 1 },
+                QueuePairAttributeMask.State | QueuePairAttributeMask.MaxDestRdAtomic));
+        for (int from = 5; from >= 3; from--)
+        {
+            c.SendRead(
+                Conversation.First + 16 + (uint)from,
+                (ulong)from * Conversation.Mtu,
+                (uint)(8 - from) * Conversation.Mtu);
+        }
+
+        int packets = 0;
+        while (c.Node.Port.PollTransmit(c.Now, buffer, out Transmit sent))
+        {
+            packets += (sent.LengthBytes + sent.SegmentBytes - 1) / sent.SegmentBytes;
+        }
+
+        Assert.Equal(16, packets);
+        c.ExpectState(QueuePairState.SendQueueDrained);
     }
 
     // An address of the other family has no way there.
