@@ -3,6 +3,7 @@ using Wayleave.Core.AddressSpaces;
 using Wayleave.Core.Fences;
 using Wayleave.Core.PeerMemory;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Regions;
 using Wayleave.Devices.Rdma.Verbs;
 using Xunit;
@@ -147,6 +148,26 @@ public sealed class SpaceRegionTests
         Assert.Equal(WorkCompletionStatus.Success, f.Write(region, range.Start, 1));
         Assert.Equal(WorkCompletionStatus.RemoteAccessError, f.Write(region, range.Start + Page, 1));
         Assert.Equal(QueuePairState.Error, f.B.State);
+    }
+
+    // Ends of the next answers that go ahead look at no memory that is paged on demand: they would take the refusal
+    // that the READ at the head waits for, and nobody would ever hear of it.
+    [Fact]
+    public void A_hole_is_refused_also_when_answers_may_go_ahead()
+    {
+        SpaceRegionFixture f = new(
+            attributes: q => q with { Profile = PeerProfile.Default with { FirstsAhead = 7 } });
+        AddressRange range = f.Map(2);
+        f.Fill(range, 1);
+        MemoryRegion region = f.Register(range, OnDemand);
+        Assert.Equal([1], f.ReadBack(region, range.Start, 1));
+        f.Done(f.Space.Unmap(new AddressRange(range.Start + Page, Page)));
+        for (int i = 0; i < 4; i++)
+        {
+            f.Post(WorkRequestOpcode.RdmaRead, region, range.Start, 2 * Page);
+        }
+
+        Assert.Equal(WorkCompletionStatus.RemoteAccessError, f.Finish());
     }
 
     [Fact]
