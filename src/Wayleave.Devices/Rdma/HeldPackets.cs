@@ -53,11 +53,14 @@ internal sealed class HeldPackets(int packets, int packetBytes)
         return true;
     }
 
+    /// <summary>Not sure, but quick: whether the one with that PSN, or one before it, is here.</summary>
+    public bool MayHave(uint psn) => _count != 0 && Psn.Compare(psn, _earliest) >= 0;
+
     /// <summary>The one with that PSN, valid until the next call. Those before it have had their turn.</summary>
     public bool TryTake(uint psn, out ReadOnlySpan<byte> packet)
     {
         packet = default;
-        if (_count == 0 || Psn.Compare(psn, _earliest) < 0)
+        if (!MayHave(psn))
         {
             return false;
         }

@@ -99,8 +99,9 @@ internal sealed class LocalMemory(RdmaDevice device, ProtectionDomain domain, Re
     /// <param name="offset">Where in the list.</param>
     /// <param name="bytes">What to write.</param>
     /// <param name="region">The region that refused; the pieces before it are written.</param>
+    /// <param name="aheadBytes">As of <see cref="RegionMemory.Write"/>.</param>
     public AccessOutcome Scatter(
-        ReadOnlySpan<Sge> sges, ulong offset, ReadOnlySpan<byte> bytes, out MemoryRegion? region)
+        ReadOnlySpan<Sge> sges, ulong offset, ReadOnlySpan<byte> bytes, out MemoryRegion? region, int aheadBytes = 0)
     {
         region = null;
         foreach (ref readonly Sge sge in sges)
@@ -120,7 +121,8 @@ internal sealed class LocalMemory(RdmaDevice device, ProtectionDomain domain, Re
             AccessOutcome outcome = Find(sge, AccessFlags.LocalWrite, out region);
             if (outcome == AccessOutcome.Done)
             {
-                outcome = memory.Write(region!, sge.Address + offset, bytes[..length]);
+                int ahead = (int)Math.Min((ulong)aheadBytes, sge.LengthBytes - offset - (ulong)length);
+                outcome = memory.Write(region!, sge.Address + offset, bytes[..length], ahead);
             }
 
             if (outcome != AccessOutcome.Done)

@@ -10,7 +10,7 @@ namespace Wayleave.Devices.Rdma;
 internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
 {
     private FaultInjector? _faults;
-    private readonly WriteRun _run = new(port);
+    private readonly MiddleIntake _middles = new(port);
     private int _refusals; // asked for one by one
     private QueuePair? _last; // of the last packet: a batch is usually one queue pair's
 
@@ -37,12 +37,14 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
     /// <param name="segmentBytes">Length of each but the last.</param>
     /// <returns>How many are done with; often none.</returns>
     public int HandleRun(in Arrival arrival, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes) =>
-        (Opcode)bytes[0] == Opcode.RcWriteMiddle && _faults is null && _last is { } pair
-            ? _run.Take(pair, arrival, sourcePort, bytes, segmentBytes)
+        (Opcode)bytes[0] is Opcode.RcWriteMiddle or Opcode.RcReadResponseMiddle
+        && _faults is null
+        && _last is { } pair
+            ? _middles.Take(pair, arrival, sourcePort, bytes, segmentBytes)
             : 0;
 
     /// <summary>Packets that <see cref="HandleRun"/> was done with.</summary>
-    public long TakenInRuns => _run.Taken;
+    public long TakenInRuns => _middles.Taken;
 
     /// <summary>A queue pair is gone.</summary>
     public void Forget() => _last = null;

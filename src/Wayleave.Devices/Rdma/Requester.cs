@@ -8,7 +8,7 @@ namespace Wayleave.Devices.Rdma;
 // or repetition it belongs to.
 
 /// <summary>The sending half of an RC queue pair. Port token held by the caller.</summary>
-internal sealed class Requester : SendSide
+internal sealed class Requester : SendSide, IMiddleTaker
 {
     private readonly QueuePair _pair;
     private readonly SendQueue _queue;
@@ -23,6 +23,7 @@ internal sealed class Requester : SendSide
     private WorkCompletionStatus _failedStatus; // for _failedPosition, once it is the oldest; Success is none
     private bool _drainReported;
     private HeldPackets? _held; // of a peer that answers ahead
+    private bool _middlesTaken; // and the progress not noted
 
     public Requester(QueuePair pair, SendQueue queue, RdmaPort port)
     {
@@ -218,6 +219,54 @@ internal sealed class Requester : SendSide
         }
 
         TakeResponse(packet, now);
+        TakeHeld(now);
+    }
+
+    /// <summary>The next response has that PSN.</summary>
+    public uint ExpectedPsn => _progress.AckPsn;
+
+    /// <summary>How many Middles of the READ at the head may come before the last packet of its piece.</summary>
+    // The answer of a probe is looked at by itself, since the one behind it says more.
+    public int MiddlesToCome =>
+        _pair.State < QueuePairState.ReadyToSend || _probe.IsOut ? 0 : _progress.MiddlesToCome;
+
+    /// <inheritdoc/>
+    public bool TryPlaceMiddle(uint psn, ReadOnlySpan<byte> packet)
+    {
+        ReadOnlySpan<byte> payload = packet[Bth.Size..^PacketView.IcrcSize];
+        WorkCompletionStatus status = _responses.PlaceMiddle(payload, out MemoryRegion? faulted);
+        if (faulted is not null || status != WorkCompletionStatus.Success)
+        {
+            NoteMiddles();
+            RefuseResponse(status, faulted);
+            return false;
+        }
+
+        _progress.TakeReadPacket(payload.Length, endsPiece: false);
+        _middlesTaken = true;
+        return _held?.MayHave(_progress.AckPsn) != true;
+    }
+
+    /// <inheritdoc/>
+    public void EndMiddles()
+    {
+        NoteMiddles();
+        TakeHeld(_port.Now);
+    }
+
+    // What one packet brings about besides its bytes, several do no more than once.
+    private void NoteMiddles()
+    {
+        if (_middlesTaken)
+        {
+            _middlesTaken = false;
+            HandleProgress(_port.Now);
+            _port.Peers.WakeReadWaiters();
+        }
+    }
+
+    private void TakeHeld(TimeSpan now)
+    {
         while (_held is not null
             && _progress.IsOnTheWay(_progress.AckPsn)
             && _held.TryTake(_progress.AckPsn, out ReadOnlySpan<byte> bytes)
@@ -260,6 +309,18 @@ internal sealed class Requester : SendSide
         }
 
         WorkCompletionStatus status = _responses.Place(packet, out bool endsPiece, out MemoryRegion? faulted);
+        if (faulted is not null || status != WorkCompletionStatus.Success)
+        {
+            RefuseResponse(status, faulted);
+        }
+        else
+        {
+            TakeReadPacket(packet.PayloadBytes, endsPiece, now);
+        }
+    }
+
+    private void RefuseResponse(WorkCompletionStatus status, MemoryRegion? faulted)
+    {
         if (faulted is not null)
         {
             // Nothing is kept for later: it is asked for again once the region is mapped (linux.md 5.7).
@@ -267,13 +328,9 @@ internal sealed class Requester : SendSide
             GoBack();
             _port.RegionFaults.Stall(_pair);
         }
-        else if (status != WorkCompletionStatus.Success)
-        {
-            FailHead(status);
-        }
         else
         {
-            TakeReadPacket(packet.PayloadBytes, endsPiece, now);
+            FailHead(status);
         }
     }
 

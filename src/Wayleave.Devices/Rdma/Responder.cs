@@ -13,7 +13,7 @@ namespace Wayleave.Devices.Rdma;
 //   ResponderResources what those are answered with, and again if asked again
 
 /// <summary>The receiving half of an RC queue pair. Port token held by the caller.</summary>
-internal sealed class Responder : ReceiveSide
+internal sealed class Responder : ReceiveSide, IMiddleTaker
 {
     private readonly QueuePair _pair;
     private readonly ReceiveQueue _receives;
@@ -106,15 +106,12 @@ internal sealed class Responder : ReceiveSide
     }
 
     /// <summary>How many Middles of the open WRITE may come before its Last; 0 when none is open.</summary>
-    public int MiddlesToCome => _ends ? 0 : _message.MiddlesToCome;
+    public int MiddlesToCome =>
+        _ends || _pair.AwaitsFirstPacket || _pair.FailAtPsn is not null || (_pair.Access & AccessFlags.RemoteWrite) == 0
+            ? 0
+            : _message.MiddlesToCome;
 
-    /// <summary>
-    /// A Middle of the open WRITE, of full length, that asks for nothing; <see cref="MiddlesToCome"/> is not 0, and
-    /// the queue pair still has the right to write. What <see cref="HandleRequest"/> would do with it.
-    /// </summary>
-    /// <param name="psn">The expected one, which it has.</param>
-    /// <param name="packet">BTH to ICRC.</param>
-    /// <returns>False when it or what was held behind it was refused: the answer is pending.</returns>
+    /// <inheritdoc/>
     public bool TryPlaceMiddle(uint psn, ReadOnlySpan<byte> packet)
     {
         _awaitsExpected = false;
@@ -134,6 +131,11 @@ internal sealed class Responder : ReceiveSide
         }
 
         return !_ends && _expectedPsn == Psn.Next(psn);
+    }
+
+    /// <inheritdoc/>
+    public void EndMiddles()
+    {
     }
 
     private void Handle(in PacketView packet)

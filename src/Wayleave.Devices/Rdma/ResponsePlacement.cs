@@ -36,7 +36,18 @@ internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendPro
         // The value is a number in the order of the host that asked (IBTA 9.4.5).
         Span<byte> original = stackalloc byte[sizeof(ulong)];
         MemoryMarshal.Write(original, packet.AtomicAck);
-        return Scatter(0, original, out faulted);
+        return Scatter(0, original, aheadBytes: 0, out faulted);
+    }
+
+    /// <summary>
+    /// Places the response that is next, from the middle of a READ and of full length
+    /// (<see cref="SendProgress.MiddlesToCome"/>). As <see cref="Place"/>.
+    /// </summary>
+    public WorkCompletionStatus PlaceMiddle(ReadOnlySpan<byte> payload, out MemoryRegion? faulted)
+    {
+        ref SendSlot slot = ref progress.HeadSlot;
+        uint offset = (uint)Psn.Distance(slot.FirstPsn, progress.AckPsn) * (uint)pair.MtuBytes;
+        return Scatter(offset, payload, AheadOf(slot, offset), out faulted);
     }
 
     /// <summary>What a requester without its defence does: places what comes before its turn, with no look.</summary>
@@ -45,7 +56,7 @@ internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendPro
         if (progress.IsInHead(packet.Psn))
         {
             int index = Psn.Distance(progress.HeadSlot.FirstPsn, packet.Psn);
-            Scatter((uint)index * (uint)pair.MtuBytes, packet.Payload, out _);
+            Scatter((uint)index * (uint)pair.MtuBytes, packet.Payload, aheadBytes: 0, out _);
         }
     }
 
@@ -63,13 +74,22 @@ internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendPro
         uint offset = (uint)index * (uint)pair.MtuBytes;
         return (uint)packet.PayloadBytes != Math.Min((uint)pair.MtuBytes, slot.ResponseBytes - offset)
             ? WorkCompletionStatus.LocalLengthError
-            : Scatter(offset, packet.Payload, out faulted);
+            : Scatter(offset, packet.Payload, AheadOf(slot, offset), out faulted);
     }
 
-    private WorkCompletionStatus Scatter(uint offset, ReadOnlySpan<byte> bytes, out MemoryRegion? faulted)
+    // What the packet behind that one will fill.
+    private int AheadOf(in SendSlot slot, uint offset)
+    {
+        uint mtu = (uint)pair.MtuBytes;
+        uint next = offset + mtu;
+        return next < slot.ResponseBytes ? (int)Math.Min(mtu, slot.ResponseBytes - next) : 0;
+    }
+
+    private WorkCompletionStatus Scatter(
+        uint offset, ReadOnlySpan<byte> bytes, int aheadBytes, out MemoryRegion? faulted)
     {
         AccessOutcome outcome = pair.Memory.Scatter(
-            queue.Sges(progress.Head), offset, bytes, out MemoryRegion? region);
+            queue.Sges(progress.Head), offset, bytes, out MemoryRegion? region, aheadBytes);
         faulted = outcome == AccessOutcome.Faulted ? region : null;
         return outcome is AccessOutcome.Done or AccessOutcome.Faulted
             ? WorkCompletionStatus.Success

@@ -187,6 +187,24 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         }
     }
 
+    /// <summary>
+    /// How many responses from the middle of a READ may come next, on their way and before the last one of its piece.
+    /// </summary>
+    public int MiddlesToCome
+    {
+        get
+        {
+            if (IsIdle || !AwaitsMiddle)
+            {
+                return 0;
+            }
+
+            ref SendSlot slot = ref queue[Head];
+            int index = Psn.Distance(slot.FirstPsn, AckPsn);
+            return (int)Math.Min((uint)(ReadPiece(slot, index).End - 1 - index), Ahead(_sentPsn));
+        }
+    }
+
     /// <summary>A READ request was sent for the packets from the cursor to that one.</summary>
     /// <returns>1 when they were asked for before, else 0.</returns>
     public int NoteReadSent(int end, int chargeBytes)

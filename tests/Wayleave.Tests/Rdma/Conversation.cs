@@ -84,10 +84,17 @@ internal sealed class Conversation
         Node.Port.HandleDatagrams(source ?? PeerGid, 4791, bytes, bytes.Length, 0, Now);
 
     /// <summary>Middles of a WRITE in one super-packet.</summary>
-    public void SendMiddles(uint psn, params byte[][] payloads)
+    public void SendMiddles(uint psn, params byte[][] payloads) =>
+        SendMiddles(Opcode.RcWriteMiddle, psn, payloads);
+
+    /// <summary>Middles of what answers a READ in one super-packet.</summary>
+    public void SendReadMiddles(uint psn, params byte[][] payloads) =>
+        SendMiddles(Opcode.RcReadResponseMiddle, psn, payloads);
+
+    private void SendMiddles(Opcode opcode, uint psn, byte[][] payloads)
     {
         byte[] bytes = [.. payloads.SelectMany((payload, i) =>
-            new RawPacket(Opcode.RcWriteMiddle, psn + (uint)i) { DestQp = Pair.QpNumber, Payload = payload }
+            new RawPacket(opcode, psn + (uint)i) { DestQp = Pair.QpNumber, Payload = payload }
                 .Build(_flow, (ushort)i))];
         Node.Port.HandleDatagrams(PeerGid, 4791, bytes, bytes.Length / payloads.Length, 0, Now);
     }

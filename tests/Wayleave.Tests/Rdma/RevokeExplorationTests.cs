@@ -1,5 +1,7 @@
 using Wayleave.Core.Retirement;
+using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Simulation;
 using Xunit;
@@ -48,6 +50,36 @@ public class RevokeExplorationTests
         Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(_ => BuildWrite(
             new ResponderDefences { StandsStill = false }, [], RegionRevocation.Quiesce))).Message,
         StringComparison.Ordinal);
+
+    // As a requester: what answers its READ.
+    [Theory]
+    [InlineData(false, RegionRevocation.Concurrent)]
+    [InlineData(true, RegionRevocation.Concurrent)]
+    [InlineData(true, RegionRevocation.Quiesce)]
+    public void No_answer_lands_after_the_proof_in_any_order(bool inOne, RegionRevocation revocation)
+    {
+        HashSet<string> outcomes = [];
+        Exploration exploration = Explorer.Exhaustive(
+            _ => BuildAnswer(ResponderDefences.All, outcomes, revocation, inOne));
+        Assert.True(exploration.Runs > 20, $"only {exploration.Runs} orders");
+        Assert.Equal(["placed 0", "placed 1", "placed 2", "placed 3"], outcomes.Order());
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_requester_without_its_defences_is_caught(bool inOne)
+    {
+        void IsCaught(ResponderDefences broken, RegionRevocation revocation) => Assert.Contains(
+            "late write",
+            Assert.Throws<InterleavingException>(
+                () => Explorer.Exhaustive(_ => BuildAnswer(broken, [], revocation, inOne))).Message,
+            StringComparison.Ordinal);
+
+        IsCaught(new ResponderDefences { EntersGate = false }, RegionRevocation.Concurrent);
+        IsCaught(ResponderDefences.BrokenRevokeGate, RegionRevocation.Concurrent);
+        IsCaught(new ResponderDefences { StandsStill = false }, RegionRevocation.Quiesce);
+    }
 
     [Fact]
     public void No_byte_of_the_new_owner_is_read_in_any_order()
@@ -117,20 +149,12 @@ public class RevokeExplorationTests
             c.Send(new RawPacket(Opcode.RcWriteLast, Conversation.First + 2) { Payload = payload });
         }
 
-        void CheckHandedOut()
-        {
-            if (handedOut && c.Memory.Read(0, MessageBytes).AsSpan().IndexOfAnyExcept(NewOwner) >= 0)
-            {
-                throw new InvalidOperationException("late write: a byte of the new owner changed");
-            }
-        }
-
         return new Scenario(
             [
                 Actor.OnThread("port", Port),
                 Actor.OnThread("owner", () => Owner(c, r => revoke = r, () => handedOut = true)),
             ],
-            CheckHandedOut,
+            () => CheckHandedOut(c, handedOut),
             AtEnd: () =>
             {
                 // Whoever comes next to a port that was asked to stand still finds it so.
@@ -139,6 +163,57 @@ public class RevokeExplorationTests
                 Assert.True(handedOut);
                 Assert.Equal(c.Region.BytesRejected > 0, c.Region.BytesPlaced < MessageBytes);
                 outcomes.Add($"placed {c.Region.BytesPlaced / Conversation.Mtu}");
+            });
+    }
+
+    private static void CheckHandedOut(Conversation c, bool isHandedOut)
+    {
+        if (isHandedOut && c.Memory.Read(0, MessageBytes).AsSpan().IndexOfAnyExcept(NewOwner) >= 0)
+        {
+            throw new InvalidOperationException("late write: a byte of the new owner changed");
+        }
+    }
+
+    private static Scenario BuildAnswer(
+        ResponderDefences defences, HashSet<string> outcomes, RegionRevocation revocation, bool inOne)
+    {
+        Conversation c = new(options: o => o with { Defences = defences, Revocation = revocation });
+        byte[] payload = new byte[Conversation.Mtu];
+        Array.Fill(payload, (byte)0x11);
+        uint length = (uint)(inOne ? MessageBytes + Conversation.Mtu : MessageBytes);
+        c.Post(1, WorkRequestOpcode.RdmaRead, 0, length);
+        c.Expect($"RC_READ_REQUEST {Conversation.OwnFirst:x6} A");
+        RevokeOperation? revoke = null;
+        bool handedOut = false;
+
+        void Port()
+        {
+            uint psn = Conversation.OwnFirst;
+            c.Send(new RawPacket(Opcode.RcReadResponseFirst, psn) { Payload = payload });
+            if (inOne)
+            {
+                c.SendReadMiddles(psn + 1, payload, payload); // a run, and the Last never comes
+                return;
+            }
+
+            c.Send(new RawPacket(Opcode.RcReadResponseMiddle, psn + 1) { Payload = payload });
+            c.Send(new RawPacket(Opcode.RcReadResponseLast, psn + 2) { Payload = payload });
+        }
+
+        return new Scenario(
+            [
+                Actor.OnThread("port", Port),
+                Actor.OnThread("owner", () => Owner(c, r => revoke = r, () => handedOut = true)),
+            ],
+            () => CheckHandedOut(c, handedOut),
+            AtEnd: () =>
+            {
+                c.Node.Port.PollTransmit(c.Now, new byte[65536], out _);
+                Assert.Equal(RetirementGrade.Retired, revoke!.Proof!.Grade);
+                Assert.True(handedOut);
+                long placed = c.Node.Port.Dma.BytesWritten(PeerRoute.HostMemory);
+                Assert.Equal(placed < MessageBytes, c.Pair.State == QueuePairState.Error);
+                outcomes.Add($"placed {placed / Conversation.Mtu}");
             });
     }
 

@@ -1,0 +1,399 @@
+using Wayleave.Core.Retirement;
+using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Simulation;
+using Xunit;
+
+namespace Wayleave.Tests.Rdma;
+
+/// <summary>
+/// The Middles of what answers a READ are taken in runs, by the code that takes those of a WRITE
+/// (<see cref="WriteRunTests"/>). Whatever comes between them, and however late, nobody can tell that from one packet
+/// after the other, which is how a port takes them that has to look for faults on purpose.
+/// </summary>
+public class ReadRunTests
+{
+    private const int Mtu = Conversation.Mtu;
+    private const uint First = Conversation.OwnFirst;
+    private const int PiecePackets = 16;
+
+    private enum Interference
+    {
+        None,
+        Revoke,
+        Invalidate,
+    }
+
+    [Theory]
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.OwnIdentification, 0)]
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.OwnIdentification, 3)]
+    [InlineData(RegionRevocation.Quiesce, IcrcMode.OwnIdentification, 3)]
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.SolveIdentification, 0)]
+    public void Nobody_can_tell_a_run_from_its_packets_one_by_one(
+        RegionRevocation revocation, IcrcMode icrc, int firstsAhead)
+    {
+        long taken = 0, probes = 0, ahead = 0;
+        HashSet<WorkCompletionStatus> ends = [];
+        for (ulong seed = 1; seed <= (ulong)FuzzRounds.Of(150); seed++)
+        {
+            Stream stream = new(seed) { HasEarly = firstsAhead > 0 };
+            Side inRuns = new(stream, revocation, icrc, firstsAhead, faults: null);
+            Side oneByOne = new(stream, revocation, icrc, firstsAhead, new FaultOptions());
+            for (int i = 0; i < 24; i++)
+            {
+                (byte[] bytes, int segmentBytes, byte trafficClass, TimeSpan wait) = stream.Next(inRuns.Expected);
+                inRuns.Take(bytes, segmentBytes, trafficClass, wait);
+                oneByOne.Take(bytes, segmentBytes, trafficClass, wait);
+                string state = inRuns.Describe();
+                Assert.True(
+                    oneByOne.Describe() == state, $"seed {seed}, {i}: {oneByOne.Describe()}\nin runs: {state}");
+            }
+
+            Assert.True(inRuns.Bytes.AsSpan().SequenceEqual(oneByOne.Bytes), $"seed {seed}: memory differs");
+            taken += inRuns.C.Node.Port.PacketsTakenInRuns;
+            probes += inRuns.C.Node.Port.Stats.Probes;
+            ahead += stream.Ahead;
+            ends.UnionWith(inRuns.Ends);
+            Assert.Equal(0, oneByOne.C.Node.Port.PacketsTakenInRuns);
+        }
+
+        Assert.True(taken > FuzzRounds.Of(1000), $"only {taken} packets came in runs");
+        Assert.True(probes > 0 && ahead > 0 == firstsAhead > 0, $"{probes} probes, {ahead} ahead");
+        Assert.Superset(
+            new HashSet<WorkCompletionStatus>
+            {
+                WorkCompletionStatus.Success,
+                WorkCompletionStatus.BadResponse,
+                WorkCompletionStatus.LocalLengthError,
+                WorkCompletionStatus.LocalProtectionError,
+            },
+            ends);
+    }
+
+    [Fact]
+    public void A_super_packet_of_Middles_is_one_run_and_each_looks_again()
+    {
+        Action? beforePacket = null;
+        Conversation c = new(options: o => o with { WillWrite = _ => beforePacket?.Invoke() });
+        c.Post(1, WorkRequestOpcode.RdmaRead, 0, 32 * Mtu);
+        c.Expect($"RC_READ_REQUEST {First:x6} A");
+        c.Send(Answer(Opcode.RcReadResponseFirst, First));
+        int asked = 0;
+        beforePacket = () =>
+        {
+            if (++asked == 7)
+            {
+                using (c.Node.Host.Enter())
+                {
+                    RevokeOperation.Start(c.Memory.Buffer, new RevokePolicy());
+                }
+            }
+        };
+        c.SendReadMiddles(First + 1, [.. Enumerable.Range(0, 20).Select(_ => TestMemory.Pattern(Mtu, 9))]);
+
+        // The seventh was being placed; the eighth was refused and the rest not looked at.
+        Assert.Equal(8, c.Node.Port.PacketsTakenInRuns);
+        Assert.Equal(TestMemory.Pattern(Mtu, 9), c.Memory.Read(7 * Mtu, Mtu));
+        Assert.Equal(new byte[24 * Mtu], c.Memory.Read(8 * Mtu, 24 * Mtu));
+        Assert.Equal(21, c.Node.Port.Stats.PacketsReceived);
+        c.ExpectCompletion(1, WorkCompletionStatus.LocalProtectionError);
+        c.ExpectState(QueuePairState.Error);
+    }
+
+    // What ends a message is asked of nobody: the last packet of a piece, the next piece, a Middle that was not asked.
+    [Fact]
+    public void A_run_ends_before_the_last_packet_of_a_piece()
+    {
+        Conversation c = new(options: o => o with { ReadRequestBytes = 4 * Mtu });
+        c.Post(1, WorkRequestOpcode.RdmaRead, 0, 8 * Mtu);
+        c.Expect($"RC_READ_REQUEST {First:x6} A");
+        c.Send(Answer(Opcode.RcReadResponseFirst, First));
+        c.SendReadMiddles(First + 1, [.. Enumerable.Range(0, 5).Select(_ => new byte[Mtu])]);
+        Assert.Equal(2, c.Node.Port.PacketsTakenInRuns);
+        c.ExpectCompletion(1, WorkCompletionStatus.BadResponse);
+    }
+
+    private static RawPacket Answer(Opcode opcode, uint psn) => new(opcode, psn) { Payload = new byte[Mtu] };
+
+    /// <summary>What a peer answers, and what happens to it and to the memory meanwhile.</summary>
+    private sealed class Stream
+    {
+        private readonly SplitMix64 _random;
+        private readonly List<RawPacket> _plan = [];
+        private readonly IcrcFlow _flow;
+        private int _next;
+
+        public Stream(ulong seed)
+        {
+            _random = new SplitMix64(seed);
+            Conversation like = new(); // numbers and keys follow from its seed
+            _flow = new IcrcFlow(like.PeerGid, like.Node.Gid, 4791, 4791);
+            Interference = (Interference)_random.Next(3);
+            InterferesAt = 1 + _random.Next(120);
+            for (int i = 0; i < 24; i++)
+            {
+                int count = 2 + _random.Next(24);
+                int length = count * Mtu - (_random.Next(2) == 0 ? 0 : 1 + _random.Next(Mtu - 1));
+                Reads.Add(((ulong)(_random.Next(30) * Mtu + _random.Next(3)), (uint)length));
+                PlanAnswer(count, length);
+            }
+        }
+
+        /// <summary>Where they go, and how long they are.</summary>
+        public List<(ulong Offset, uint LengthBytes)> Reads { get; } = [];
+
+        public Interference Interference { get; }
+
+        /// <summary>During the placing of which packet that has another behind it.</summary>
+        public int InterferesAt { get; }
+
+        /// <summary>Now and then a First or Last comes before its turn.</summary>
+        public bool HasEarly { get; init; }
+
+        /// <summary>How many did.</summary>
+        public int Ahead { get; private set; }
+
+        /// <summary>Numbers of the queue pair and of another; known once a side is made.</summary>
+        public (uint Qp, uint Other) Names { get; set; }
+
+        public (byte[] Bytes, int SegmentBytes, byte TrafficClass, TimeSpan Wait) Next(uint expected)
+        {
+            if (_random.Next(10) < 8)
+            {
+                _next = Math.Min((int)(expected - First), _plan.Count - 30);
+            }
+
+            TimeSpan wait = _random.Next(6) switch
+            {
+                0 => TimeSpan.FromMicroseconds(_random.Next(1500)),
+                1 => TimeSpan.FromMilliseconds(_random.Next(30)),
+                _ => TimeSpan.Zero,
+            };
+            if (HasEarly && _random.Next(3) == 0)
+            {
+                Ahead++;
+                RawPacket end = _plan.Skip(_next + 1).First(p => p.Opcode != Opcode.RcReadResponseMiddle);
+                end = _random.Next(8) == 0 ? end with { Psn = First + (uint)(_next + _random.Next(5)) } : end;
+                byte[] early = (end with { DestQp = Names.Qp }).Build(_flow);
+                return (early, early.Length, 0, wait);
+            }
+
+            List<byte[]> packets = [];
+            for (int left = 1 + _random.Next(16); left > 0 && _next < _plan.Count; left--)
+            {
+                RawPacket packet = _plan[_next++] with { DestQp = Names.Qp };
+                int change = _random.Next(300);
+                packet = change switch
+                {
+                    0 => packet with { AckRequest = true },
+                    1 => packet with { PKey = 0x7FFF }, // of the same partition
+                    2 => packet with { PKey = 0x1234 },
+                    3 => packet with { DestQp = Names.Other },
+                    4 => packet with { DestQp = 0x5555 },
+                    5 => packet with { Solicited = true },
+                    6 => packet with { BackwardCongestion = true },
+                    7 => packet with { Version = 1 },
+                    8 => packet with { Payload = packet.Payload[..^4] },
+                    9 => packet with { Pad = 2 },
+                    10 => packet with { Opcode = Opcode.RcWriteMiddle },
+                    11 => packet with { Opcode = Opcode.RcReadResponseLast },
+                    12 => packet with { Opcode = Opcode.UcWriteMiddle },
+                    13 => packet with { Payload = [.. packet.Payload, .. new byte[4]] },
+                    _ => packet,
+                };
+                byte[] bytes = packet.Build(_flow, (ushort)(change == 14 ? 5 + packets.Count : packets.Count));
+                if (change == 15)
+                {
+                    bytes[_random.Next(bytes.Length)] ^= (byte)(1 << _random.Next(8));
+                }
+
+                if (packets.Count > 0 && bytes.Length > packets[0].Length)
+                {
+                    _next--;
+                    break;
+                }
+
+                packets.Add(bytes);
+                if (bytes.Length < packets[0].Length)
+                {
+                    break;
+                }
+
+                _next += change switch
+                {
+                    16 or 17 => 1, // one is lost
+                    18 or 19 => -1, // or comes twice
+                    _ => 0,
+                };
+                _next = Math.Max(_next, 0);
+            }
+
+            if (packets.Count > 2 && _random.Next(25) == 0)
+            {
+                (packets[0], packets[1]) = (packets[1], packets[0]);
+            }
+
+            byte trafficClass = (byte)(_random.Next(20) == 0 ? 3 : 0);
+            return ([.. packets.SelectMany(p => p)], packets[0].Length, trafficClass, wait);
+        }
+
+        private void PlanAnswer(int count, int length)
+        {
+            for (int i = 0; i < count; i++)
+            {
+                byte[] payload = new byte[Math.Min(Mtu, length - i * Mtu)];
+                _random.Fill(payload);
+                bool starts = i % PiecePackets == 0, ends = i == count - 1 || i % PiecePackets == PiecePackets - 1;
+                Opcode opcode = (starts, ends) switch
+                {
+                    (true, true) => Opcode.RcReadResponseOnly,
+                    (true, false) => Opcode.RcReadResponseFirst,
+                    (false, true) => Opcode.RcReadResponseLast,
+                    _ => Opcode.RcReadResponseMiddle,
+                };
+                _plan.Add(new RawPacket(opcode, First + (uint)_plan.Count) { Payload = payload });
+            }
+        }
+    }
+
+    /// <summary>One requester.</summary>
+    private sealed class Side
+    {
+        private readonly byte[] _buffer = new byte[65536];
+        private readonly Stream _stream;
+        private readonly QueuePair _other;
+        private readonly List<string> _events = [];
+        private int _asked;
+
+        public Side(
+            Stream stream, RegionRevocation revocation, IcrcMode icrc, int firstsAhead, FaultOptions? faults)
+        {
+            _stream = stream;
+            C = new Conversation(
+                a => a with
+                {
+                    AddressVector = a.AddressVector with { Icrc = icrc },
+                    Profile = PeerProfile.Default with { FirstsAhead = firstsAhead },
+                    MaxRdAtomic = 4,
+                },
+                o => o with
+                {
+                    WillWrite = _ => Interfere(),
+                    ReadRequestBytes = PiecePackets * Mtu,
+                    ReadWindowBytes = 48 << 10,
+                    ProbeAfter = TimeSpan.FromMilliseconds(1),
+                    ProbeFloor = TimeSpan.FromMicroseconds(100),
+                    Revocation = revocation,
+                    Faults = faults,
+                    Congestion = new CongestionOptions(),
+                });
+            _other = C.Node.CreatePair(C.Completions);
+            new Connection
+            {
+                Attributes = new Connection().Attributes with
+                {
+                    AddressVector = new AddressVector(C.PeerGid) { Icrc = icrc },
+                    DestQpNumber = 0x77,
+                    RqPsn = Conversation.First,
+                    SqPsn = First,
+                },
+            }.Apply(_other);
+            stream.Names = (C.Pair.QpNumber, _other.QpNumber);
+            foreach ((ulong offset, uint length) in stream.Reads)
+            {
+                C.Post(offset, WorkRequestOpcode.RdmaRead, offset, length);
+            }
+
+            Drain();
+        }
+
+        public Conversation C { get; }
+
+        public uint Expected => C.Pair.OldestUnansweredPsn;
+
+        public byte[] Bytes => C.Memory.Read(0, Conversation.MemoryBytes);
+
+        /// <summary>What READs have ended with so far.</summary>
+        public HashSet<WorkCompletionStatus> Ends { get; } = [];
+
+        public void Take(byte[] bytes, int segmentBytes, byte trafficClass, TimeSpan wait)
+        {
+            if (wait > TimeSpan.Zero)
+            {
+                C.Wait(wait);
+                Drain();
+            }
+
+            C.Node.Port.HandleDatagrams(C.PeerGid, 4791, bytes, segmentBytes, trafficClass, C.Now);
+            _events.Add($"urgency {C.Node.Port.Urgency}");
+            Drain();
+            while (C.Node.Port.PollFault(out MemoryRegion? region))
+            {
+                _events.Add($"mapped again: {C.Node.Remap(region).Kind}");
+            }
+
+            Drain();
+        }
+
+        public string Describe()
+        {
+            _events.AddRange(C.Node.PollEvents().Select(e => e.ToString()));
+            foreach (WorkCompletion completion in TestNode.Poll(C.Completions))
+            {
+                _events.Add(completion.ToString());
+                Ends.Add(completion.Status);
+            }
+
+            _events.AddRange(C.Node.Trace.Events.Select(e => e.ToString()));
+            C.Node.Trace.Events.Clear();
+            RdmaStats stats = C.Node.Port.Stats;
+            PortCounters counters = C.Node.Port.Links[0].Counters;
+            IEnumerable<string> lines =
+            [
+                string.Join(';', _events),
+                string.Join(' ', typeof(RdmaStats).GetProperties().Select(p => $"{p.Name}={p.GetValue(stats)}")),
+                string.Join(' ', typeof(PortCounters).GetProperties().Select(p => $"{p.Name}={p.GetValue(counters)}")),
+                string.Join(' ', Enum.GetValues<DropReason>().Select(r => $"{r}={stats.Drops(r)}")),
+                string.Join(' ', C.Node.Port.GetPeers()),
+                string.Join(' ', Enum.GetValues<Core.Topology.PeerRoute>().Select(C.Node.Port.Dma.BytesWritten)),
+                $"{C.Pair.State} {Expected:x} {C.Pair.UncompletedSends} {_other.State} {C.Region.State}",
+                $"{C.Node.Port.NextDeadline} {(C.Pair.HasPeer ? C.Pair.Peer.ReadWindow.InFlightBytes : -1)}",
+            ];
+            return string.Join('\n', lines);
+        }
+
+        // In the middle of a packet, as another thread would.
+        private void Interfere()
+        {
+            if (++_asked != _stream.InterferesAt)
+            {
+                return;
+            }
+
+            switch (_stream.Interference)
+            {
+                case Interference.Revoke:
+                    using (C.Node.Host.Enter())
+                    {
+                        RevokeOperation.Start(C.Memory.Buffer, new RevokePolicy());
+                    }
+
+                    break;
+                case Interference.Invalidate:
+                    C.Memory.Invalidate();
+                    break;
+                default:
+                    break;
+            }
+        }
+
+        private void Drain()
+        {
+            while (C.Node.Port.PollTransmit(C.Now, _buffer, out Transmit transmit))
+            {
+                _events.Add(Convert.ToHexString(_buffer.AsSpan(0, transmit.LengthBytes)));
+            }
+        }
+    }
+}
