@@ -88,6 +88,12 @@ public sealed record RdmaDeviceOptions
     /// </summary>
     public TimeSpan? ProbeFloor { get; init; }
 
+    /// <summary>
+    /// How often a queue pair may send a window (<see cref="WindowBytes"/>) of its answers again, beyond what each
+    /// answer may be repeated; the round trip of its peer instead, if that was timed and is longer.
+    /// </summary>
+    public TimeSpan ReplayInterval { get; init; } = TimeSpan.FromMilliseconds(10);
+
     /// <summary>RNR timer code sent when a region must be mapped first: 1 to 12, that is 0.01 to 0.64 ms.</summary>
     public int FaultRnrTimer { get; init; } = 12;
 
@@ -185,6 +191,7 @@ public sealed record RdmaDeviceOptions
         Check(RetransmitFloor >= TimeSpan.Zero, $"{nameof(RetransmitFloor)} must not be negative: {RetransmitFloor}");
         Check(ProbeAfter is null || ProbeAfter > TimeSpan.Zero, $"{nameof(ProbeAfter)} must be positive: {ProbeAfter}");
         Check(ProbeFloor is null || ProbeFloor > TimeSpan.Zero, $"{nameof(ProbeFloor)} must be positive: {ProbeFloor}");
+        Check(ReplayInterval > TimeSpan.Zero, $"{nameof(ReplayInterval)} must be positive: {ReplayInterval}");
         Range(FaultRnrTimer, 1, 12, nameof(FaultRnrTimer)); // 0.01 to 0.64 ms; code 0 would be 655 ms
         Range(FaultAheadPages, 0, 1 << 18, nameof(FaultAheadPages));
         Range(MulticastGroupsMax, 0, 1 << 16, nameof(MulticastGroupsMax));

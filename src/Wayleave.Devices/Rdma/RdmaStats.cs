@@ -49,6 +49,12 @@ public struct RdmaStats
     /// <summary>Request packets received again.</summary>
     public long Duplicates { get; internal set; }
 
+    /// <summary>
+    /// READs received again that were answered in part or not at all, because too much would have been sent again
+    /// (<see cref="RdmaDeviceOptions.ReplayInterval"/>).
+    /// </summary>
+    public long ReplaysCapped { get; internal set; }
+
     /// <summary>Times the port stood still so that keys could die (<see cref="RegionRevocation.Quiesce"/>).</summary>
     public long Quiesces { get; internal set; }
 

@@ -21,7 +21,7 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
     private readonly PendingAnswer _answer;
     private readonly MessagePlacement _message;
     private readonly AnsweredRequests _answered;
-    private readonly ResponderResources _resources = new();
+    private readonly ResponderResources _resources;
     private readonly ResponseBuilder _builder;
     private uint _expectedPsn;
     private uint _msn;
@@ -36,6 +36,7 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
         _port = port;
         _answer = new PendingAnswer(pair, port);
         _message = new MessagePlacement(pair, receives, port, pair.Remote);
+        _resources = new ResponderResources(pair, port);
         _answered = new AnsweredRequests(pair, port, pair.Remote);
         _builder = new ResponseBuilder(pair, port, pair.Remote);
     }

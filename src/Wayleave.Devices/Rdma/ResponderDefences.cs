@@ -78,6 +78,11 @@ public sealed record ResponderDefences
     /// <summary>An atomic that was seen before is answered with what was stored, not executed again.</summary>
     public bool ReplaysAtomics { get; init; } = true;
 
+    /// <summary>
+    /// What is sent again to a peer has a bound; without it, 60 bytes of anybody who knows a READ are worth its answer.
+    /// </summary>
+    public bool CapsReplays { get; init; } = true;
+
     /// <summary>A packet that was seen before is not placed again.</summary>
     public bool RefusesDuplicates { get; init; } = true;
 

@@ -1,3 +1,4 @@
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
@@ -41,6 +42,9 @@ internal struct ActiveResponse
     /// <summary>The packet at which this answer began: it decides between First and Middle.</summary>
     public int Start;
 
+    /// <summary>Behind the last packet to send: fewer than it has, when not all may be sent again.</summary>
+    public int Stop;
+
     /// <summary>The answer repeats the rest of an older one.</summary>
     public bool IsRest;
 
@@ -54,15 +58,22 @@ internal struct ActiveResponse
     public bool IsLastOut;
 
     public readonly uint NextPsn => Psn.Add(Request.FirstPsn, (uint)Next);
+
+    /// <summary>That packet was sent, or is going to be.</summary>
+    public readonly bool Sends(uint psn) => ((psn - Request.FirstPsn) & Psn.Mask) < (uint)Stop;
 }
 
 /// <summary>
 /// The responder resources of one queue pair: the answers under way, in PSN order, and the last requests granted, so
 /// that a duplicate is answered from what was stored and never by trusting it (roce.md A5.1). Both are bounded by what
-/// the peer was granted.
+/// the peer was granted, and how much is sent again by <see cref="ReplayBudget"/>.
 /// </summary>
-internal sealed class ResponderResources
+internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
 {
+    private const int WindowPacketsMin = 16;
+
+    private ReplayBudget _budget;
+    private long _storedPackets;
     private StoredRequest[] _stored = [];
     private ActiveResponse[] _active = [];
     private int _storedNext;
@@ -92,6 +103,8 @@ internal sealed class ResponderResources
         _stored = granted == _stored.Length ? _stored : new StoredRequest[granted];
         _active = _active.Length == 2 * granted ? _active : new ActiveResponse[2 * granted];
         _storedNext = _storedCount = _count = _repetitions = 0;
+        _storedPackets = 0;
+        _budget.Reset(port.Now, WindowPackets);
     }
 
     /// <summary>
@@ -113,22 +126,31 @@ internal sealed class ResponderResources
         }
 
         (_stored, _storedCount, _storedNext) = (stored, kept, granted == 0 ? 0 : kept % granted);
+        _storedPackets = 0;
+        for (int i = 0; i < kept; i++)
+        {
+            _storedPackets += stored[i].PacketCount;
+        }
+
         Array.Resize(ref _active, Math.Max(2 * granted, _count + granted));
     }
 
     /// <summary>A new request; not exhausted.</summary>
     public void Add(in StoredRequest request)
     {
+        bool isFull = _storedCount == _stored.Length;
+        _storedPackets += request.PacketCount - (isFull ? _stored[_storedNext].PacketCount : 0);
+        _budget.Earn(request.PacketCount, _storedPackets, WindowPackets);
         _stored[_storedNext] = request;
         _storedNext = (_storedNext + 1) % _stored.Length;
-        _storedCount = Math.Min(_storedCount + 1, _stored.Length);
-        _active[_count++] = new ActiveResponse { Request = request };
+        _storedCount += isFull ? 0 : 1;
+        _active[_count++] = new ActiveResponse { Request = request, Stop = request.PacketCount };
     }
 
     /// <summary>
     /// A request that was seen before: answers it again, a READ from that packet on, anything else without executing
-    /// it. False when it is not one that was granted, or asks for more than that. The answers carry the present MSN,
-    /// not the one of the first time (<c>rxe_resp.c: prepare_ack_packet</c>).
+    /// it. False when it is not one that was granted, asks for more than that, or was answered too often. The answers
+    /// carry the present MSN, not the one of the first time (<c>rxe_resp.c: prepare_ack_packet</c>).
     /// </summary>
     public bool TryRepeat(in PacketView packet, int mtuBytes, uint msn)
     {
@@ -137,7 +159,6 @@ internal sealed class ResponderResources
             StoredRequest stored = _stored[i];
             if (stored.Covers(packet.Psn))
             {
-                ForgetEarly(packet.Psn);
                 stored.Msn = msn;
                 return stored.Opcode == packet.Opcode
                     && (stored.IsRead ? TryRepeatRead(stored, packet, mtuBytes) : TryRepeatOther(stored, packet));
@@ -166,23 +187,11 @@ internal sealed class ResponderResources
         ref ActiveResponse head = ref _active[0];
         head.Next += head.IsFirstOut && head.Next == 0 ? 1 : 0;
         head.Next += head.IsLastOut && head.Next == head.Request.PacketCount - 1 ? 1 : 0;
-        return head.Next == head.Request.PacketCount;
+        return head.Next == head.Stop;
     }
 
     /// <summary>Nothing more is answered: the queue pair is about to end.</summary>
     public void Clear() => _count = _repetitions = 0;
-
-    // Who asks again has gone back, and let go of what it held from there on.
-    private void ForgetEarly(uint psn)
-    {
-        for (int i = 0; i < _count; i++)
-        {
-            ref ActiveResponse active = ref _active[i];
-            bool isBehind = active.Request.Covers(psn) || Psn.Compare(active.Request.FirstPsn, psn) > 0;
-            active.IsFirstOut &= !isBehind;
-            active.IsLastOut &= !isBehind;
-        }
-    }
 
     private bool TryRepeatRead(in StoredRequest stored, in PacketView packet, int mtuBytes)
     {
@@ -201,7 +210,8 @@ internal sealed class ResponderResources
         repeated.Address = reth.Va;
         repeated.LengthBytes = reth.Length;
         repeated.PacketCount = Math.Max(1, (int)((reth.Length + (uint)mtuBytes - 1) / (uint)mtuBytes));
-        return IsUnderWay(packet.Psn) || TryInsert(repeated, isRest: offset != 0);
+        int underWay = FindUnderWay(packet.Psn);
+        return underWay >= 0 ? TryGoBack(underWay, packet.Psn) : TryInsert(repeated, isRest: offset != 0);
     }
 
     private bool TryRepeatOther(in StoredRequest stored, in PacketView packet)
@@ -209,29 +219,92 @@ internal sealed class ResponderResources
         bool isSame = packet.Traits.Has(ExtensionHeaders.AtomicEth)
             ? packet.AtomicEth.RKey == stored.Key && packet.AtomicEth.Va == stored.Address
             : packet.Reth.RKey == stored.Key && packet.Reth.Va == stored.Address;
-        return isSame && (IsUnderWay(packet.Psn) || TryInsert(stored, isRest: false));
+        if (!isSame)
+        {
+            return false;
+        }
+
+        int underWay = FindUnderWay(packet.Psn);
+        return underWay >= 0 ? TryGoBack(underWay, packet.Psn) : TryInsert(stored, isRest: false);
     }
 
-    // Still on its way out: what lies ahead comes anyway, what lies behind is sent again.
-    private bool IsUnderWay(uint psn)
+    // Still on its way out, or -1.
+    private int FindUnderWay(uint psn)
+    {
+        for (int i = 0; i < _count; i++)
+        {
+            if (_active[i].Sends(psn))
+            {
+                return i;
+            }
+        }
+
+        return -1;
+    }
+
+    // What lies ahead comes anyway, what lies behind is sent again.
+    private bool TryGoBack(int place, uint psn)
+    {
+        ref ActiveResponse active = ref _active[place];
+        int index = Psn.Distance(active.Request.FirstPsn, psn);
+        int again = Math.Max(0, active.Next - index);
+        if (TakeBudget(again + EarlyBehind(psn), isPartOfUse: false) < again)
+        {
+            return false;
+        }
+
+        if (again > 0)
+        {
+            (active.Next, active.Start) = (index, index);
+        }
+
+        ForgetEarly(psn);
+        return true;
+    }
+
+    private int WindowPackets => Math.Max(WindowPacketsMin, port.Options.WindowBytes / pair.MtuBytes);
+
+    private int TakeBudget(int packets, bool isPartOfUse)
+    {
+        if (!port.Options.Defences.CapsReplays)
+        {
+            return packets;
+        }
+
+        TimeSpan roundTrip = pair.Peer.RoundTrip.Smoothed;
+        TimeSpan least = port.Options.ReplayInterval;
+        int taken = _budget.Take(
+            packets, isPartOfUse, port.Now, roundTrip > least ? roundTrip : least, WindowPackets);
+        port.Counters.ReplaysCapped += taken < packets ? 1 : 0;
+        return taken;
+    }
+
+    private int EarlyBehind(uint psn)
+    {
+        int count = 0;
+        for (int i = 0; i < _count; i++)
+        {
+            ref ActiveResponse active = ref _active[i];
+            count += IsBehind(active, psn) ? (active.IsFirstOut ? 1 : 0) + (active.IsLastOut ? 1 : 0) : 0;
+        }
+
+        return count;
+    }
+
+    // Who asks again has gone back, and let go of what it held from there on.
+    private void ForgetEarly(uint psn)
     {
         for (int i = 0; i < _count; i++)
         {
             ref ActiveResponse active = ref _active[i];
-            if (active.Request.Covers(psn))
-            {
-                int index = Psn.Distance(active.Request.FirstPsn, psn);
-                if (index < active.Next)
-                {
-                    (active.Next, active.Start) = (index, index);
-                }
-
-                return true;
-            }
+            bool isBehind = IsBehind(active, psn);
+            active.IsFirstOut &= !isBehind;
+            active.IsLastOut &= !isBehind;
         }
-
-        return false;
     }
+
+    private static bool IsBehind(in ActiveResponse active, uint psn) =>
+        active.Request.Covers(psn) || Psn.Compare(active.Request.FirstPsn, psn) > 0;
 
     private bool TryInsert(in StoredRequest request, bool isRest)
     {
@@ -240,6 +313,15 @@ internal sealed class ResponderResources
             return false;
         }
 
+        // Where they go together, what was sent ahead is asked for again with the rest.
+        int early = EarlyBehind(request.FirstPsn);
+        int stop = TakeBudget(early + request.PacketCount, isPartOfUse: true) - early;
+        if (stop <= 0)
+        {
+            return false;
+        }
+
+        ForgetEarly(request.FirstPsn);
         int place = 0;
         while (place < _count && Psn.Compare(_active[place].Request.FirstPsn, request.FirstPsn) < 0)
         {
@@ -249,7 +331,13 @@ internal sealed class ResponderResources
         Array.Copy(_active, place, _active, place + 1, _count - place);
         _count++;
         _repetitions++;
-        _active[place] = new ActiveResponse { Request = request, IsRest = isRest, IsRepetition = true };
+        _active[place] = new ActiveResponse
+        {
+            Request = request,
+            Stop = stop,
+            IsRest = isRest,
+            IsRepetition = true,
+        };
         return true;
     }
 }

@@ -52,7 +52,8 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
     {
         int first = response.Next;
         int packetBytes = PayloadPacket.SizeOf(Bth.Size, pair.MtuBytes);
-        int count = Math.Min(response.Request.PacketCount - 1 - first, superPacket.RoomFor(packetBytes));
+        int middles = Math.Min(response.Stop, response.Request.PacketCount - 1) - first;
+        int count = Math.Min(middles, superPacket.RoomFor(packetBytes));
         if (response.Request.IsRead
             && count > 1
             && OpcodeOf(response, first) == Opcode.RcReadResponseMiddle

@@ -14,6 +14,9 @@ internal sealed class RoundTrip(TimeSpan most, TimeSpan? least)
     private long _smoothed; // ticks, 0: nothing was measured
     private long _variation;
 
+    /// <summary>How long an answer usually takes; zero when none was timed.</summary>
+    public TimeSpan Smoothed => TimeSpan.FromTicks(_smoothed);
+
     /// <summary>An answer later than that is probably none.</summary>
     public TimeSpan Patience
     {

@@ -276,6 +276,7 @@ internal static class DeviceReports
             ["packets_dropped"] = stats.PacketsDropped,
             ["packets_received"] = stats.PacketsReceived,
             ["packets_sent"] = stats.PacketsSent,
+            ["replays_capped"] = stats.ReplaysCapped,
             ["retransmits"] = stats.Retransmits,
             ["rnr_naks_received"] = stats.RnrNaksReceived,
             ["rnr_naks_sent"] = stats.RnrNaksSent,

@@ -1,0 +1,205 @@
+using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Verbs;
+using Wayleave.Devices.Rdma.Wire;
+using Xunit;
+using static Wayleave.Tests.Rdma.Conversation;
+
+namespace Wayleave.Tests.Rdma;
+
+/// <summary>
+/// Somebody who has seen a READ asks for it again in its sender's name (roce.md A15): 60 bytes, and the answer is as
+/// long as the READ was.
+/// </summary>
+public class ReplayCapTests
+{
+    private const int Packets = MemoryBytes / Mtu;
+    private const int WindowPackets = 16;
+    private static readonly TimeSpan s_interval = TimeSpan.FromMilliseconds(10);
+
+    private readonly byte[] _buffer = GC.AllocateArray<byte>(65536, pinned: true);
+
+    [Fact]
+    public void A_READ_asked_for_again_a_thousand_times_is_sent_a_few_times()
+    {
+        Assert.InRange(AnswersToAThousand(ResponderDefences.All, out long capped), Packets, MostAtOnce);
+        Assert.InRange(capped, 900, 1000);
+    }
+
+    [Fact]
+    public void Without_the_cap_it_is_sent_a_thousand_times()
+    {
+        Assert.Equal(1000 * Packets, AnswersToAThousand(new ResponderDefences { CapsReplays = false }, out _));
+    }
+
+    [Fact]
+    public void An_answer_under_way_is_not_begun_again_for_ever()
+    {
+        Assert.InRange(AnswersUnderWay(ResponderDefences.All), Packets, Packets + MostAtOnce);
+    }
+
+    [Fact]
+    public void Without_the_cap_an_answer_under_way_never_ends()
+    {
+        Assert.InRange(
+            AnswersUnderWay(new ResponderDefences { CapsReplays = false }), 2 * MostAtOnce, int.MaxValue);
+    }
+
+    [Fact]
+    public void A_round_trip_later_another_window_is_sent_and_the_peer_gets_on_from_there()
+    {
+        Conversation c = Talk(ResponderDefences.All);
+        Spend(c);
+        int have = 0;
+        while (have < Packets)
+        {
+            c.Wait(s_interval);
+            c.SendRead(First + (uint)have, (ulong)(have * Mtu), (uint)((Packets - have) * Mtu));
+            List<uint> psns = Drain(c);
+            Assert.Equal(Enumerable.Range(0, WindowPackets).Select(i => First + (uint)(have + i)), psns);
+            have += psns.Count;
+        }
+
+        c.ExpectState(QueuePairState.ReadyToSend);
+    }
+
+    [Fact]
+    public void What_was_not_spent_does_not_add_up()
+    {
+        Conversation c = Talk(ResponderDefences.All);
+        Spend(c);
+        c.Wait(100 * s_interval);
+        c.SendRead(First, 0, MemoryBytes);
+        c.SendRead(First, 0, MemoryBytes);
+        Assert.Equal(WindowPackets, Drain(c).Count);
+    }
+
+    [Fact]
+    public void New_answers_go_on_and_earn_that_they_are_sent_again()
+    {
+        Conversation c = Talk(ResponderDefences.All);
+        Spend(c);
+        c.SendRead(First + Packets, 0, 8 * Mtu);
+        Assert.Equal(8, Drain(c).Count);
+        for (int i = 0; i < ReplayBudget.TimesEach; i++)
+        {
+            c.SendRead(First + Packets, 0, 8 * Mtu);
+            Assert.Equal(8, Drain(c).Count);
+        }
+
+        c.SendRead(First + Packets, 0, 8 * Mtu);
+        Assert.Empty(Drain(c));
+    }
+
+    [Fact]
+    public void An_atomic_is_not_executed_again_and_answered_no_oftener()
+    {
+        Conversation c = Talk(ResponderDefences.All);
+        c.Send(Add());
+        Assert.Single(Drain(c));
+        c.ExpectState(QueuePairState.ReadyToSend);
+        int answers = 0;
+        for (int i = 0; i < 1000; i++)
+        {
+            c.Send(Add());
+            answers += Drain(c).Count;
+        }
+
+        Assert.Equal(WindowPackets + ReplayBudget.TimesEach, answers);
+        Assert.Equal(1ul, BitConverter.ToUInt64(c.Memory.Read(0, 8)));
+
+        RawPacket Add() => new(Opcode.RcFetchAdd, First)
+        {
+            AckRequest = true,
+            Atomic = new AtomicEth(c.Region.Iova, c.Region.Key, 1, 0),
+        };
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(-1)]
+    public void A_round_trip_takes_time(int milliseconds)
+    {
+        RdmaDeviceOptions options = new() { ReplayInterval = TimeSpan.FromMilliseconds(milliseconds) };
+        Assert.Contains(
+            nameof(options.ReplayInterval), Assert.Throws<ArgumentException>(options.Validate).Message,
+            StringComparison.Ordinal);
+    }
+
+    // What was earned by the answer, and the window that there is from the start.
+    private static int MostAtOnce => (ReplayBudget.TimesEach * Packets) + WindowPackets;
+
+    private static Conversation Talk(ResponderDefences defences) => new(
+        a => a with { AccessFlags = AccessFlags.RemoteRead | AccessFlags.RemoteAtomic },
+        options: o => o with
+        {
+            Defences = defences,
+            WindowBytes = WindowPackets * Mtu,
+            ReplayInterval = s_interval,
+        },
+        access: AccessFlags.LocalWrite | AccessFlags.RemoteRead | AccessFlags.RemoteAtomic);
+
+    private int AnswersToAThousand(ResponderDefences defences, out long capped)
+    {
+        Conversation c = Talk(defences);
+        c.SendRead(First, 0, MemoryBytes);
+        Assert.Equal(Packets, Drain(c).Count);
+        int packets = 0;
+        for (int i = 0; i < 1000; i++)
+        {
+            c.SendRead(First, 0, MemoryBytes);
+            packets += Drain(c).Count;
+        }
+
+        c.ExpectState(QueuePairState.ReadyToSend);
+        capped = c.Node.Port.Stats.ReplaysCapped;
+        return packets;
+    }
+
+    // Asks for all of it again after each super-packet, until nothing comes or for a thousand of them.
+    private int AnswersUnderWay(ResponderDefences defences)
+    {
+        Conversation c = Talk(defences);
+        c.SendRead(First, 0, MemoryBytes);
+        int packets = 0;
+        for (int i = 0; i < 1000 && c.Node.Port.PollTransmit(c.Now, _buffer, out Transmit transmit); i++)
+        {
+            packets += Split(transmit).Count();
+            c.SendRead(First, 0, MemoryBytes);
+        }
+
+        return packets;
+    }
+
+    private void Spend(Conversation c)
+    {
+        c.SendRead(First, 0, MemoryBytes);
+        do
+        {
+            Drain(c);
+            c.SendRead(First, 0, MemoryBytes);
+        }
+        while (c.Node.Port.Stats.ReplaysCapped < 2);
+        Assert.Empty(Drain(c));
+    }
+
+    private List<uint> Drain(Conversation c)
+    {
+        List<uint> psns = [];
+        while (c.Node.Port.PollTransmit(c.Now, _buffer, out Transmit transmit))
+        {
+            psns.AddRange(Split(transmit));
+        }
+
+        return psns;
+    }
+
+    private IEnumerable<uint> Split(Transmit transmit)
+    {
+        for (int at = 0; at < transmit.LengthBytes; at += transmit.SegmentBytes)
+        {
+            int length = Math.Min(transmit.SegmentBytes, transmit.LengthBytes - at);
+            Assert.Equal(DropReason.None, PacketView.TryParse(_buffer.AsSpan(at, length), out PacketView packet));
+            yield return packet.Psn;
+        }
+    }
+}
