@@ -27,6 +27,9 @@ public sealed record CmDatagramRequest
     /// <summary>The port that the sender asks from.</summary>
     public ushort SourcePort { get; init; }
 
+    /// <summary>As <see cref="CmRequest.HeaderVersion"/>.</summary>
+    public int HeaderVersion { get; init; }
+
     /// <summary>4 or 6; anything else is dropped.</summary>
     public int IPVersion { get; init; } = 4;
 
@@ -49,6 +52,7 @@ public sealed record CmDatagramRequest
             RequestId = BinaryPrimitives.ReadUInt32BigEndian(b),
             PKey = BinaryPrimitives.ReadUInt16BigEndian(b[4..]),
             ServiceId = BinaryPrimitives.ReadUInt64BigEndian(b[8..]),
+            HeaderVersion = addresses.Version,
             IPVersion = addresses.IPVersion,
             SourcePort = addresses.Port,
             LocalGid = addresses.Source,
@@ -65,7 +69,7 @@ public sealed record CmDatagramRequest
         BinaryPrimitives.WriteUInt32BigEndian(b, RequestId);
         BinaryPrimitives.WriteUInt16BigEndian(b[4..], PKey);
         BinaryPrimitives.WriteUInt64BigEndian(b[8..], ServiceId);
-        new CmAddressHeader(IPVersion, SourcePort, LocalGid, RemoteGid).WriteTo(b[PrivateOffset..]);
+        new CmAddressHeader(HeaderVersion, IPVersion, SourcePort, LocalGid, RemoteGid).WriteTo(b[PrivateOffset..]);
         PrivateData.Span.CopyTo(b[(PrivateOffset + CmAddressHeader.Size)..]);
     }
 }

@@ -103,7 +103,13 @@ internal sealed class CmDatagrams(
 
         if (listener is null || request.ServiceId != CmDatagramRequest.ServiceIdOf(request.Port))
         {
-            return outbox.RefuseStrangersLookup(source, header, request.RequestId);
+            return outbox.RefuseStrangersLookup(
+                source, header, request.RequestId, CmDatagramReply.Unsupported);
+        }
+
+        if (request.HeaderVersion != 0)
+        {
+            return outbox.RefuseStrangersLookup(source, header, request.RequestId, CmDatagramReply.Rejected);
         }
 
         if (listener.Pending >= listener.Backlog || table.Pending >= options.PendingMax)

@@ -67,6 +67,11 @@ internal sealed class CmInbox(
             return false;
         }
 
+        if (table.FindByQueuePair(source, request.QpNumber) is { } stale)
+        {
+            return RefuseStale(stale, source, header, request);
+        }
+
         listeners.TryGetValue((false, request.Port), out CmListener? listener);
         CmRejectReason reason = CmRequestRules.WhyNot(
             request, link.Gid, device.Options.PortMtu, listener is not null);
@@ -79,13 +84,6 @@ internal sealed class CmInbox(
         if (reason != CmRejectReason.None)
         {
             return outbox.RefuseStranger(source, header, request.LocalId, reason);
-        }
-
-        if (table.FindByQueuePair(source, request.QpNumber) is { } stale)
-        {
-            // The peer has forgotten the connection that this queue pair was in.
-            transitions.EnterTimeWait(stale);
-            return outbox.RefuseStranger(source, header, request.LocalId, CmRejectReason.StaleConnection);
         }
 
         if (listener!.Pending >= listener.Backlog || table.Pending >= options.PendingMax)
@@ -127,9 +125,24 @@ internal sealed class CmInbox(
             case CmState.ReplySent:
                 outbox.Send(connection);
                 break;
+            case CmState.TimeWait:
+                outbox.SendNotice(
+                    connection, CmMessageId.ConnectReject, CmSubject.None, CmRejectReason.StaleConnection);
+                break;
             default:
                 break;
         }
+    }
+
+    // cm_match_req: a queue pair is in one connection at a time, and in none until the time of waiting is over.
+    private bool RefuseStale(CmConnection stale, Gid source, in MadHeader header, CmRequest request)
+    {
+        if (stale.State is CmState.Established or CmState.ReplySent)
+        {
+            transitions.EnterTimeWait(stale); // the peer has forgotten it
+        }
+
+        return outbox.RefuseStranger(source, header, request.LocalId, CmRejectReason.StaleConnection);
     }
 
     private bool HandleReply(Gid source, in MadHeader header, CmReply reply)

@@ -93,12 +93,12 @@ internal sealed class CmOutbox(
     }
 
     /// <summary>The same to one of whom nothing is kept, so often and no more.</summary>
-    public bool RefuseStrangersLookup(Gid source, in MadHeader header, uint requestId)
+    public bool RefuseStrangersLookup(Gid source, in MadHeader header, uint requestId, int status)
     {
         bool mayAnswer = _strangers.TryTake(source, device.Port.Now);
         if (mayAnswer)
         {
-            RefuseLookup(source, header, requestId, CmDatagramReply.Unsupported);
+            RefuseLookup(source, header, requestId, status);
         }
 
         return mayAnswer;

@@ -70,6 +70,9 @@ public sealed record CmRequest
     /// <summary>Acknowledge timeout for the receiver's queue pair, as code.</summary>
     public int AckTimeout { get; init; } = 17;
 
+    /// <summary>Of rdma_cm's own header (<c>CMA_VERSION</c>); anything but 0 is refused.</summary>
+    public int HeaderVersion { get; init; }
+
     /// <summary>4 or 6; anything else is refused.</summary>
     public int IPVersion { get; init; } = 4;
 
@@ -118,6 +121,7 @@ public sealed record CmRequest
             TrafficClass = b[92],
             HopLimit = b[93],
             AckTimeout = b[95] >> 3,
+            HeaderVersion = b[PrivateOffset],
             IPVersion = b[PrivateOffset + 1] >> 4,
             SourcePort = BinaryPrimitives.ReadUInt16BigEndian(b[(PrivateOffset + 2)..]),
             PrivateData = b.Slice(PrivateOffset + AddressHeaderBytes, PrivateDataMax).ToArray(),
@@ -146,7 +150,7 @@ public sealed record CmRequest
         uint flow = (uint)(SourcePort * 31 + Port) & 0xF_FFFF;
         BinaryPrimitives.WriteUInt32BigEndian(b[88..], flow << 12);
         (b[92], b[93], b[95]) = (TrafficClass, HopLimit, (byte)(AckTimeout << 3));
-        new CmAddressHeader(IPVersion, SourcePort, LocalGid, RemoteGid).WriteTo(b[PrivateOffset..]);
+        new CmAddressHeader(HeaderVersion, IPVersion, SourcePort, LocalGid, RemoteGid).WriteTo(b[PrivateOffset..]);
         PrivateData.Span.CopyTo(b[(PrivateOffset + AddressHeaderBytes)..]);
     }
 }

@@ -18,5 +18,6 @@ internal static class CmRequestRules
         : request.Transport > 1 ? CmRejectReason.InvalidTransport
         : request.PathMtu < 1 || request.PathMtu > (int)portMtu ? CmRejectReason.InvalidMtu
         : !isListenedTo || request.ServiceId != CmRequest.ServiceIdOf(request.Port) ? CmRejectReason.InvalidServiceId
+        : request.HeaderVersion != 0 ? CmRejectReason.ConsumerDefined // cma_save_ip_info: who listens is not asked
         : CmRejectReason.None;
 }

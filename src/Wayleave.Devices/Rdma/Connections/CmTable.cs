@@ -46,6 +46,11 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
         {
             _byRequest[key] = connection;
         }
+
+        if (connection.Request is not null)
+        {
+            _byRemotePair[(connection.RemoteGid, connection.RemoteQpNumber)] = connection;
+        }
     }
 
     /// <summary>The connection that we call so, whoever its peer is.</summary>
@@ -70,12 +75,11 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
         _byPair[connection.Pair!] = connection;
     }
 
-    /// <summary>A connection to that queue pair of a peer that has not ended.</summary>
-    public CmConnection? FindByQueuePair(Gid source, uint queuePairNumber)
-    {
-        CmConnection? found = _byRemotePair.GetValueOrDefault((source, queuePairNumber));
-        return found is { State: CmState.Established or CmState.ReplySent } ? found : null;
-    }
+    /// <summary>
+    /// The connection that a queue pair of a peer has, asks for, or had until a while ago: it is in time-wait.
+    /// </summary>
+    public CmConnection? FindByQueuePair(Gid source, uint queuePairNumber) =>
+        _byRemotePair.GetValueOrDefault((source, queuePairNumber));
 
     /// <summary>The connection of an own queue pair, once both are known.</summary>
     public CmConnection? FindByPair(QueuePair pair) => _byPair.GetValueOrDefault(pair);

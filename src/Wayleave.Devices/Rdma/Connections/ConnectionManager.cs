@@ -387,7 +387,8 @@ public sealed class ConnectionManager : IManagementAgent
         foreach (CmHeldRequests.Held held in _held.TakeDue(now))
         {
             _ = held.Request is null
-                ? _outbox.RefuseStrangersLookup(held.Source, held.Header, held.RemoteId)
+                ? _outbox.RefuseStrangersLookup(
+                    held.Source, held.Header, held.RemoteId, CmDatagramReply.Unsupported)
                 : _outbox.RefuseStranger(
                     held.Source, held.Header, held.RemoteId, CmRejectReason.InvalidServiceId);
         }

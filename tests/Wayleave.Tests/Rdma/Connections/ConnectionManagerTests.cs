@@ -296,6 +296,80 @@ public class ConnectionManagerTests
         Assert.Equal(QueuePairState.Error, b.Pair!.State);
     }
 
+    // cm_dup_req_handler and cm_match_req of Linux.
+    [Fact]
+    public void A_request_repeated_in_time_wait_is_rejected_as_stale()
+    {
+        (ConnectionBench bench, CmRequest request, CmConnection b) = InTimeWait();
+        (CmMessageId id, byte[] mad) = Assert.Single(bench.Inject(ConnectionBench.Bytes(request)));
+        CmNotice reject = CmNotice.Parse(mad, id);
+        Assert.Equal(
+            (CmMessageId.ConnectReject, CmSubject.None, b.LocalId, request.LocalId, CmRejectReason.StaleConnection),
+            (reject.Kind, reject.About, reject.LocalId, reject.RemoteId, reject.Reason));
+        Assert.Equal(CmState.TimeWait, b.State);
+        ConnectionBench.ExpectNothing(bench.ManagerB);
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_request_of_a_queue_pair_in_time_wait_is_rejected_as_stale_until_that_is_over(bool isListenedTo)
+    {
+        (ConnectionBench bench, CmRequest request, CmConnection b) = InTimeWait();
+        CmRequest again = request with { LocalId = 0x2222, StartingPsn = 7 };
+        CmRequest wanted = isListenedTo ? again : again with { ServiceId = CmRequest.ServiceIdOf(9) };
+        (CmMessageId id, byte[] mad) = Assert.Single(bench.Inject(ConnectionBench.Bytes(wanted)));
+        CmNotice reject = CmNotice.Parse(mad, id);
+        Assert.Equal(
+            (CmMessageId.ConnectReject, CmSubject.Request, 0u, 0x2222u, CmRejectReason.StaleConnection),
+            (reject.Kind, reject.About, reject.LocalId, reject.RemoteId, reject.Reason));
+        Assert.Equal((CmState.TimeWait, 1), (b.State, bench.ManagerB.Count));
+
+        bench.Link.RunFor(TimeSpan.FromSeconds(2));
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.TimeWaitOver);
+        Assert.Empty(bench.Inject(ConnectionBench.Bytes(again)));
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.ConnectRequest);
+    }
+
+    [Fact]
+    public void A_queue_pair_that_asks_already_is_rejected_as_stale_when_it_asks_for_another_connection()
+    {
+        ConnectionBench bench = new();
+        Assert.Empty(bench.Inject(ConnectionBench.Bytes(bench.Request())));
+        (CmMessageId id, byte[] mad) = Assert.Single(bench.Inject(ConnectionBench.Bytes(bench.Request(0x2222))));
+        Assert.Equal(CmRejectReason.StaleConnection, CmNotice.Parse(mad, id).Reason);
+        CmEvent first = ConnectionBench.Expect(bench.ManagerB, CmEventKind.ConnectRequest);
+        ConnectionBench.ExpectNothing(bench.ManagerB);
+
+        bench.ManagerB.Reject(first.Connection);
+        Assert.Contains(
+            bench.Inject(ConnectionBench.Bytes(bench.Request(0x2222))), m => m.Id == CmMessageId.ConnectReject);
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.ConnectRequest);
+    }
+
+    // B has ended a connection that a stranger's request asked for.
+    private static (ConnectionBench Bench, CmRequest Request, CmConnection B) InTimeWait()
+    {
+        ConnectionBench bench = new();
+        CmRequest request = bench.Request();
+        Assert.Empty(bench.Inject(ConnectionBench.Bytes(request)));
+        CmConnection b = bench.Accept(out QueuePair pair);
+        bench.Inject(ConnectionBench.Bytes(
+            new CmNotice { Kind = CmMessageId.ReadyToUse, LocalId = request.LocalId, RemoteId = b.LocalId }));
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.Established);
+        (CmMessageId id, _) = Assert.Single(bench.Inject(ConnectionBench.Bytes(new CmNotice
+        {
+            Kind = CmMessageId.DisconnectRequest,
+            LocalId = request.LocalId,
+            RemoteId = b.LocalId,
+            RemoteQpNumber = pair.QpNumber,
+        })));
+        Assert.Equal(CmMessageId.DisconnectReply, id);
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.Disconnected);
+        Assert.Equal(CmState.TimeWait, b.State);
+        return (bench, request, b);
+    }
+
     public static TheoryData<string, CmRejectReason> BadRequests => new()
     {
         { "class version", CmRejectReason.InvalidClassVersion },
@@ -304,6 +378,7 @@ public class ConnectionManagerTests
         { "not our address", CmRejectReason.InvalidGid },
         { "transport", CmRejectReason.InvalidTransport },
         { "other port space", CmRejectReason.InvalidServiceId },
+        { "version of rdma_cm's header", CmRejectReason.ConsumerDefined },
         { "truncated", CmRejectReason.None },
         { "other class", CmRejectReason.None },
         { "QPN 0", CmRejectReason.None },
@@ -327,6 +402,7 @@ public class ConnectionManagerTests
             "not our address" => good with { RemoteGid = Gid.FromIPv4(0x01020304) },
             "transport" => good with { Transport = 3 },
             "other port space" => good with { ServiceId = 0x0111_0000 | ConnectionBench.Port },
+            "version of rdma_cm's header" => good with { HeaderVersion = 1 },
             "QPN 0" => good with { QpNumber = 0 },
             "QPN of multicast" => good with { QpNumber = 0xFFFFFF },
             "IP version 5" => good with { IPVersion = 5 },
@@ -342,6 +418,28 @@ public class ConnectionManagerTests
             reason == CmRejectReason.None ? [] : [reason], answers.Select(x => CmNotice.Parse(x.Mad, x.Id).Reason));
         ConnectionBench.ExpectNothing(bench.ManagerB);
         Assert.Equal(0, bench.ManagerB.Count);
+    }
+
+    [Theory]
+    [InlineData(0, null)]
+    [InlineData(1, CmDatagramReply.Rejected)]
+    public void H_14_A_look_up_whose_header_is_of_another_version_is_rejected(int version, int? status)
+    {
+        ConnectionBench bench = new();
+        Assert.Equal(Errno.Success, bench.ManagerB.Listen(ConnectionBench.Port, 1, out _, isDatagram: true));
+        CmDatagramRequest request = new()
+        {
+            RequestId = 5,
+            ServiceId = CmDatagramRequest.ServiceIdOf(ConnectionBench.Port),
+            LocalGid = bench.Link.A.Gid,
+            RemoteGid = bench.Link.B.Gid,
+            HeaderVersion = version,
+        };
+        byte[] mad = new byte[MadHeader.MadBytes];
+        request.WriteTo(mad, 0x55);
+        int?[] answers = [.. bench.Inject(mad).Select(x => (int?)CmDatagramReply.Parse(x.Mad).Status)];
+        Assert.Equal(status is null ? [] : [status], answers);
+        Assert.Equal(version == 0 ? 1 : 0, bench.ManagerB.Count);
     }
 
     [Fact]
