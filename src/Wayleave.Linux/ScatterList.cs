@@ -28,11 +28,16 @@ public sealed unsafe class ScatterList
     /// Mapped memory, or a pinned array: it stays where it is, and mapped, until the read is over.
     /// </param>
     /// <exception cref="IndexOutOfRangeException">It is full.</exception>
-    public void Add(Span<byte> memory) => _pieces[Count++] = new iovec
+    // What refuses it must not count it: the kernel takes what lies behind the pieces for one of them.
+    public void Add(Span<byte> memory)
     {
-        iov_base = Unsafe.AsPointer(ref MemoryMarshal.GetReference(memory)),
-        iov_len = (nuint)memory.Length,
-    };
+        _pieces[Count] = new iovec
+        {
+            iov_base = Unsafe.AsPointer(ref MemoryMarshal.GetReference(memory)),
+            iov_len = (nuint)memory.Length,
+        };
+        Count++;
+    }
 
     internal iovec* First => (iovec*)Unsafe.AsPointer(ref MemoryMarshal.GetArrayDataReference(_pieces));
 }

@@ -214,6 +214,7 @@ public sealed unsafe class TapDevice : IDisposable
         while (true)
         {
             nint count = Libc.readv(fd.Number, pieces.First, pieces.Count);
+            GC.KeepAlive(pieces);
             if (IsRead(count, out lengthBytes, out Errno errno))
             {
                 return errno;
