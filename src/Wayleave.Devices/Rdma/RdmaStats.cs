@@ -28,6 +28,9 @@ public struct RdmaStats
     /// <summary>Payload bytes refused with NAK 0x62.</summary>
     public long BytesRejected { get; internal set; }
 
+    /// <summary>Keys of peers that were looked up; not those whose region the queue pair used last.</summary>
+    public long KeyLookups { get; internal set; }
+
     /// <summary>Request packets sent again.</summary>
     public long Retransmits { get; internal set; }
 

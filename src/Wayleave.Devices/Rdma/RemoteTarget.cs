@@ -34,7 +34,7 @@ internal sealed class RemoteMemory(QueuePair pair, RegionMemory memory, Responde
         MemoryRegion? region = _last;
         if (region is null || region.Key != key || region.State == MemoryRegionState.Dead)
         {
-            Numbered? found = pair.Device.Keys.Find(key);
+            Numbered? found = LookUp(key);
             if (found is MemoryWindow window)
             {
                 return Find(window, need, address, lengthBytes, out target);
@@ -49,16 +49,23 @@ internal sealed class RemoteMemory(QueuePair pair, RegionMemory memory, Responde
             return AccessOutcome.Dead;
         }
 
-        _last = region;
-        return memory.IsDead(region) ? AccessOutcome.Dead
+        AccessOutcome outcome = memory.IsDead(region) ? AccessOutcome.Dead
             : memory.Permits(region, pair.Domain, need, address, lengthBytes) ? AccessOutcome.Done
             : AccessOutcome.Refused;
+
+        // What was refused is looked up again, as a key that names nothing is: a guess takes as long as the last one.
+        if (outcome == AccessOutcome.Done || !defences.ForgetsRefused)
+        {
+            _last = region;
+        }
+
+        return outcome;
     }
 
     /// <summary>
     /// First address and length of what a key names, as its peer counts; nothing for a key that names nothing.
     /// </summary>
-    public (ulong Address, ulong LengthBytes) WholeOf(uint key) => pair.Device.Keys.Find(key) switch
+    public (ulong Address, ulong LengthBytes) WholeOf(uint key) => LookUp(key) switch
     {
         MemoryRegion region => (region.Iova, region.LengthBytes),
         MemoryWindow window => window.Range,
@@ -67,6 +74,12 @@ internal sealed class RemoteMemory(QueuePair pair, RegionMemory memory, Responde
 
     /// <summary>Whether a message may go on where its first packet began.</summary>
     public bool MayGoOn(in RemoteTarget target) => target.IsBound || !defences.ChecksWindowPerPacket;
+
+    private Numbered? LookUp(uint key)
+    {
+        pair.Port.Counters.KeyLookups++;
+        return pair.Device.Keys.Find(key);
+    }
 
     private AccessOutcome Find(
         MemoryWindow window, AccessFlags need, ulong address, ulong lengthBytes, out RemoteTarget target)

@@ -83,6 +83,12 @@ public sealed record ResponderDefences
     /// </summary>
     public bool CapsReplays { get; init; } = true;
 
+    /// <summary>
+    /// A key that was refused is looked up again; without it, one that exists is refused sooner the second time than
+    /// one that does not.
+    /// </summary>
+    public bool ForgetsRefused { get; init; } = true;
+
     /// <summary>A packet that was seen before is not placed again.</summary>
     public bool RefusesDuplicates { get; init; } = true;
 
