@@ -31,6 +31,8 @@ internal sealed class VerbsDevice : IKeySource
     private readonly Lock _control = new();
     private readonly Dictionary<uint, VerbsQueuePair> _pairs = [];
     private readonly Dictionary<uint, VerbsSharedReceives> _shared = [];
+    private readonly Lock _completionsLock = new();
+    private readonly Dictionary<CompletionQueue, VerbsCompletions> _completions = [];
     private volatile RdmaDevice? _machine;
     private volatile PortDriver? _driver;
     private UserSpace? _memory;
@@ -160,6 +162,27 @@ internal sealed class VerbsDevice : IKeySource
     /// <summary>Port token held.</summary>
     public void Remove(VerbsSharedReceives queue) => _shared.Remove(queue.Queue.Number);
 
+    /// <summary>
+    /// The error of a completion queue, which may come when no queue pair is left that used it, goes to its context
+    /// from now on. Any thread, without the token: a queue can be there before the port.
+    /// </summary>
+    public void Add(VerbsCompletions completions)
+    {
+        lock (_completionsLock)
+        {
+            _completions.Add(completions.Queue, completions);
+        }
+    }
+
+    /// <summary>No event of it is raised any more. Any thread.</summary>
+    public void Remove(VerbsCompletions completions)
+    {
+        lock (_completionsLock)
+        {
+            _completions.Remove(completions.Queue);
+        }
+    }
+
     uint IKeySource.NextUInt32()
     {
         Span<byte> bytes = stackalloc byte[sizeof(uint)];
@@ -224,8 +247,21 @@ internal sealed class VerbsDevice : IKeySource
         return Math.Clamp(probe.ReceiveBufferBytes / 4 * 3, 1, WindowBytesMax);
     }
 
-    private void HandleEvent(AsyncEvent e)
+    internal void HandleEvent(AsyncEvent e)
     {
+        if (e.Completions is { } overflowed)
+        {
+            lock (_completionsLock)
+            {
+                if (_completions.TryGetValue(overflowed, out VerbsCompletions? lost))
+                {
+                    lost.Context.Raise(e.Type, lost.Structure);
+                }
+            }
+
+            return;
+        }
+
         if (e.Type == AsyncEventType.SharedReceiveQueueLimit)
         {
             if (_shared.TryGetValue(e.SrqNumber, out VerbsSharedReceives? queue))
@@ -236,18 +272,9 @@ internal sealed class VerbsDevice : IKeySource
             return;
         }
 
-        if (!_pairs.TryGetValue(e.QpNumber, out VerbsQueuePair? pair))
-        {
-            return; // destroyed meanwhile
-        }
-
-        if (e.Type != AsyncEventType.CompletionQueueError)
+        if (_pairs.TryGetValue(e.QpNumber, out VerbsQueuePair? pair)) // else destroyed meanwhile
         {
             pair.Context.Raise(e.Type, pair.Structure);
-            return;
         }
-
-        VerbsCompletions lost = pair.Sends.Queue.IsOverflowed ? pair.Sends : pair.Receives;
-        lost.Context.Raise(e.Type, lost.Structure);
     }
 }

@@ -111,7 +111,8 @@ internal sealed class CompletionDelivery(RdmaPort port)
             return;
         }
 
-        port.RaiseEvent(new AsyncEvent(AsyncEventType.CompletionQueueError, pair.QpNumber));
+        port.RaiseEvent(
+            new AsyncEvent(AsyncEventType.CompletionQueueError, pair.QpNumber, Completions: completions));
         foreach (QueuePair user in port.QueuePairs)
         {
             if (ReferenceEquals(user.SendCompletionQueue, completions)

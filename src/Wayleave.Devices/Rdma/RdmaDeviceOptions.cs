@@ -117,7 +117,7 @@ public sealed record RdmaDeviceOptions
     public ushort PKey { get; init; } = Bth.DefaultPKey;
 
     /// <summary>
-    /// Async events kept until polled; later ones are lost and counted by nobody but the log of the edge.
+    /// Async events kept until polled; later ones are lost, and counted (<see cref="RdmaStats.EventsLost"/>).
     /// </summary>
     public int AsyncEventCapacity { get; init; } = 1024;
 

@@ -497,6 +497,10 @@ public sealed class RdmaPort
         {
             _events.Enqueue(asyncEvent);
         }
+        else
+        {
+            _stats.EventsLost++;
+        }
     }
 
     /// <summary>As <see cref="PacketIntake.TakenInRuns"/>.</summary>

@@ -64,6 +64,12 @@ public struct RdmaStats
     /// <summary>Touches of a region that was invalidated.</summary>
     public long Faults { get; internal set; }
 
+    /// <summary>
+    /// Async events that nobody heard of, because so many were not polled
+    /// (<see cref="RdmaDeviceOptions.AsyncEventCapacity"/>).
+    /// </summary>
+    public long EventsLost { get; internal set; }
+
     public long AcknowledgesSent { get; internal set; }
     public long NaksPsnSequenceSent { get; internal set; }
     public long NaksInvalidRequestSent { get; internal set; }

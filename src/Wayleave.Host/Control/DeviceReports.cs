@@ -264,6 +264,7 @@ internal static class DeviceReports
             ["bytes_rejected"] = stats.BytesRejected,
             ["bytes_sent"] = stats.BytesSent,
             ["duplicates"] = stats.Duplicates,
+            ["events_lost"] = stats.EventsLost,
             ["faults"] = stats.Faults,
             ["quiesces"] = stats.Quiesces,
             ["icrc_checks_full"] = stats.IcrcChecksFull,

@@ -42,7 +42,9 @@ internal static unsafe class QueueEntries
         if (errno == Errno.Success)
         {
             events?.Add(queue!, structure);
-            *handle = NativeHandle.Make(new VerbsCompletions(owner, events, queue!, structure));
+            VerbsCompletions made = new(owner, events, queue!, structure);
+            owner.Device.Add(made);
+            *handle = NativeHandle.Make(made);
             *actual = queue!.Depth;
         }
 
@@ -78,6 +80,7 @@ internal static unsafe class QueueEntries
         }
 
         queue.Channel?.Remove(queue.Queue);
+        queue.Device.Remove(queue);
         queue.Context.Forget(queue.Structure);
         return 0;
     }

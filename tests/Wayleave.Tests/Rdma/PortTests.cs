@@ -445,4 +445,22 @@ public class PortTests
             }
         }
     }
+
+    [Fact]
+    public void Async_events_that_nobody_polls_are_lost_beyond_a_number_and_counted()
+    {
+        TestNode node = new("10.77.0.1", 1, o => o with { AsyncEventCapacity = 2 });
+        PortState[] states = [PortState.Down, PortState.Active, PortState.Down, PortState.Active, PortState.Down];
+        foreach (PortState state in states)
+        {
+            Assert.Equal(Errno.Success, node.Port.SetPortState(1, state));
+        }
+
+        Assert.Equal(
+            [AsyncEventType.PortError, AsyncEventType.PortActive], node.PollEvents().Select(e => e.Type));
+        Assert.Equal(3, node.Port.Stats.EventsLost);
+        Assert.Equal(Errno.Success, node.Port.SetPortState(1, PortState.Active));
+        Assert.Equal(AsyncEventType.PortActive, Assert.Single(node.PollEvents()).Type);
+        Assert.Equal(3, node.Port.Stats.EventsLost);
+    }
 }

@@ -643,7 +643,9 @@ public class ResponderTests
 
         Assert.True(c.Completions.IsOverflowed);
         c.ExpectState(QueuePairState.Error);
-        Assert.Contains(new AsyncEvent(AsyncEventType.CompletionQueueError, c.Pair.QpNumber), c.Node.PollEvents());
+        Assert.Contains(
+            new AsyncEvent(AsyncEventType.CompletionQueueError, c.Pair.QpNumber, Completions: c.Completions),
+            c.Node.PollEvents());
         Assert.Equal([0ul, 1, 2, 3], TestNode.Poll(c.Completions).Select(w => w.WrId));
     }
 

@@ -34,5 +34,7 @@ public enum AsyncEventType
 /// <param name="Key">For an access error the key that the peer used; for a lost region its own.</param>
 /// <param name="SrqNumber">Which shared receive queue, for its limit.</param>
 /// <param name="Port">Which port, for its state; 0 otherwise.</param>
+/// <param name="Completions">Which completion queue, for its error: the queue pair may be gone.</param>
 public readonly record struct AsyncEvent(
-    AsyncEventType Type, uint QpNumber, uint Key = 0, uint SrqNumber = 0, int Port = 0);
+    AsyncEventType Type, uint QpNumber, uint Key = 0, uint SrqNumber = 0, int Port = 0,
+    CompletionQueue? Completions = null);
