@@ -19,8 +19,10 @@ internal sealed class HeldPackets(int packets, int packetBytes)
     /// <param name="psn">Its PSN, ahead of <paramref name="expected"/>.</param>
     /// <param name="packet">All of it.</param>
     /// <param name="expected">What is before that has had its turn.</param>
-    public bool TryAdd(uint psn, ReadOnlySpan<byte> packet, uint expected)
+    /// <param name="isNew">It is kept, and was not before.</param>
+    public bool TryAdd(uint psn, ReadOnlySpan<byte> packet, uint expected, out bool isNew)
     {
+        isNew = false;
         Forget(expected);
         int free = -1;
         int latest = 0;
@@ -50,6 +52,7 @@ internal sealed class HeldPackets(int packets, int packetBytes)
         _slots[slot] = (psn, packet.Length);
         _earliest = _count == 0 || Psn.Compare(psn, _earliest) < 0 ? psn : _earliest;
         _count += free >= 0 ? 1 : 0;
+        isNew = true;
         return true;
     }
 

@@ -218,7 +218,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
             return;
         }
 
-        TakeResponse(packet, now);
+        TakeResponse(packet, now, wasHeld: false);
         TakeHeld(now);
     }
 
@@ -242,7 +242,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
             return false;
         }
 
-        _progress.TakeReadPacket(payload.Length, endsPiece: false);
+        _progress.TakeReadPacket(payload.Length, endsPiece: false, wasHeld: false);
         _middlesTaken = true;
         return _held?.MayHave(_progress.AckPsn) != true;
     }
@@ -272,7 +272,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
             && _held.TryTake(_progress.AckPsn, out ReadOnlySpan<byte> bytes)
             && PacketView.TryParse(bytes, out PacketView held) == DropReason.None)
         {
-            TakeResponse(held, now);
+            TakeResponse(held, now, wasHeld: true);
         }
     }
 
@@ -296,11 +296,18 @@ internal sealed class Requester : SendSide, IMiddleTaker
         _held ??= new HeldPackets(
             EarlyResponses.PacketsMax(_pair.Profile),
             PayloadPacket.SizeOf(packet.Traits.HeaderBytes, _pair.MtuBytes));
-        return _held.TryAdd(packet.Psn, packet.Bytes, _progress.AckPsn);
+        bool isHeld = _held.TryAdd(packet.Psn, packet.Bytes, _progress.AckPsn, out bool isNew);
+        if (isNew)
+        {
+            _progress.NoteHeld(packet.PayloadBytes);
+            _port.Peers.WakeReadWaiters();
+        }
+
+        return isHeld;
     }
 
     // It has the oldest PSN without an answer.
-    private void TakeResponse(in PacketView packet, TimeSpan now)
+    private void TakeResponse(in PacketView packet, TimeSpan now, bool wasHeld)
     {
         if (!_progress.HeadSlot.IsAnswered)
         {
@@ -315,7 +322,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         }
         else
         {
-            TakeReadPacket(packet.PayloadBytes, endsPiece, now);
+            TakeReadPacket(packet.PayloadBytes, endsPiece, wasHeld, now);
         }
     }
 
@@ -604,9 +611,9 @@ internal sealed class Requester : SendSide, IMiddleTaker
         return !_progress.IsIdle;
     }
 
-    private void TakeReadPacket(int payloadBytes, bool endsPiece, TimeSpan now)
+    private void TakeReadPacket(int payloadBytes, bool endsPiece, bool wasHeld, TimeSpan now)
     {
-        if (_progress.TakeReadPacket(payloadBytes, endsPiece))
+        if (_progress.TakeReadPacket(payloadBytes, endsPiece, wasHeld))
         {
             CompleteHead(WorkCompletionStatus.Success);
         }

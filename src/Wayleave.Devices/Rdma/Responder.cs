@@ -181,7 +181,7 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
         _held ??= new HeldPackets(
             Math.Min(_pair.Profile.FirstsAhead, PeerProfile.FirstsAheadMax),
             PayloadPacket.SizeOf(packet.Traits.HeaderBytes, _pair.MtuBytes));
-        return _held.TryAdd(packet.Psn, packet.Bytes, _expectedPsn);
+        return _held.TryAdd(packet.Psn, packet.Bytes, _expectedPsn, out _);
     }
 
     private void HandleHeld()

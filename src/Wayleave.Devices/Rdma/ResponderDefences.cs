@@ -101,6 +101,12 @@ public sealed record ResponderDefences
     public bool ForgetsHeld { get; init; } = true;
 
     /// <summary>
+    /// What is held makes room in the window of READs when it comes, and not again in its turn; without it, more is
+    /// asked for than the socket has room for.
+    /// </summary>
+    public bool FreesHeldOnce { get; init; } = true;
+
+    /// <summary>
     /// An acknowledgement that a queue pair owes leaves although it is reset, stopped or destroyed: its peer was
     /// served, and would ask in vain.
     /// </summary>

@@ -242,13 +242,20 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         return Ahead(psn) < Ahead(Psn.Add(slot.FirstPsn, (uint)slot.PacketCount));
     }
 
-    /// <summary>The READ packet at <see cref="AckPsn"/> has arrived. True when its request is complete.</summary>
-    public bool TakeReadPacket(int payloadBytes, bool endsPiece)
+    /// <summary>
+    /// A READ packet whose turn has not come is held: its bytes are in the socket no more. What it was charged besides
+    /// is given back in its turn, for only then its place in its READ is known.
+    /// </summary>
+    public void NoteHeld(int payloadBytes) => ReleaseRead(payloadBytes);
+
+    /// <summary>
+    /// The READ packet at <see cref="AckPsn"/> has arrived, now or when it was held. True when its request is complete.
+    /// </summary>
+    public bool TakeReadPacket(int payloadBytes, bool endsPiece, bool wasHeld)
     {
         int index = Psn.Distance(queue[Head].FirstPsn, AckPsn);
-        long charge = Math.Min(payloadBytes + ChargeOfReadPacket(index), _readCharged);
-        _readCharged -= charge;
-        pair.Peer.ReadWindow.Release(charge);
+        bool isFree = wasHeld && options.Defences.FreesHeldOnce;
+        ReleaseRead(ChargeOfReadPacket(index) + (isFree ? 0 : payloadBytes));
         AnswersOutstanding -= endsPiece && AnswersOutstanding > 0 ? 1 : 0;
         AckPsn = Psn.Next(AckPsn);
         bool isComplete = Psn.Compare(AckPsn, queue[Head].LastPsn) > 0;
@@ -314,6 +321,14 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
         DestinationWindow window = pair.Peer.ReadWindow;
         int share = 2 * window.SuperPacketChargeBytes * pair.MtuBytes / options.SuperPacketBytes;
         return window.DatagramChargeBytes + (StartsPiece(packet) ? window.SuperPacketChargeBytes : share);
+    }
+
+    // After a step back what was asked for before may still come: nothing is charged for that.
+    private void ReleaseRead(long charge)
+    {
+        charge = Math.Min(charge, _readCharged);
+        _readCharged -= charge;
+        pair.Peer.ReadWindow.Release(charge);
     }
 
     private void SetUnasked(long bytes)

@@ -2,6 +2,7 @@ using Wayleave.Core;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Simulation;
 using Xunit;
 using static Wayleave.Tests.Rdma.Conversation;
 
@@ -208,6 +209,77 @@ public class EarlyResponsesTests
         Assert.Equal(forgets, e.Target.Read(3 * Mtu, 5 * Mtu).AsSpan().SequenceEqual(wanted));
     }
 
+    // What is held is in the socket no more: its bytes make room for another READ, once.
+    [Fact]
+    public void What_is_held_makes_room_for_the_next_read()
+    {
+        const int Each = Mtu + 28 + 32 + 900; // the socket's cost of a packet
+        Conversation c = Agreed(options: o => o with { ReadWindowBytes = 3 * 4 * Each - Each - 3 * Mtu });
+        for (uint i = 0; i < 3; i++)
+        {
+            c.Post(i, WorkRequestOpcode.RdmaRead, i * 4 * Mtu, 4 * Mtu);
+        }
+
+        c.Expect("RC_READ_REQUEST b00000 A");
+        c.Expect("RC_READ_REQUEST b00004 A");
+        Answer(c, Opcode.RcReadResponseFirst, 0, 1);
+        Answer(c, Opcode.RcReadResponseLast, 3, 1);
+        Answer(c, Opcode.RcReadResponseFirst, 4, 1);
+        Answer(c, Opcode.RcReadResponseFirst, 4, 1); // twice
+        c.ExpectNothing();
+        Assert.Equal(7 * Each - 2 * Mtu, c.Pair.Peer.ReadWindow.InFlightBytes);
+        Answer(c, Opcode.RcReadResponseLast, 7, 1);
+        c.Expect("RC_READ_REQUEST b00008 A");
+        Assert.Equal(11 * Each - 3 * Mtu, c.Pair.Peer.ReadWindow.InFlightBytes);
+        foreach (int index in new[] { 1, 2, 5, 6 })
+        {
+            Answer(c, Opcode.RcReadResponseMiddle, index, 1);
+        }
+
+        Assert.Equal(4 * Each, c.Pair.Peer.ReadWindow.InFlightBytes);
+        c.ExpectCompletion(0, WorkCompletionStatus.Success);
+        c.ExpectCompletion(1, WorkCompletionStatus.Success);
+    }
+
+    // However the ends take turns, what lies in the socket never costs more than the window. The twin gives the room of
+    // what was held back again in its turn.
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void What_is_asked_for_fits_the_socket(bool freesOnce)
+    {
+        const int Window = 40 << 10;
+        long most = 0;
+        for (ulong seed = 1; seed <= 20; seed++)
+        {
+            SplitMix64 random = new(seed);
+            Ends e = new(
+                ahead: 3, defences: new ResponderDefences { FreesHeldOnce = freesOnce }, windowBytes: Window);
+            e.Read(30, 4 * Mtu);
+            Queue<(byte[] Bytes, int SegmentBytes)> socket = [];
+            while (e.Pair.UncompletedSends > 0)
+            {
+                if (random.Next(3) != 0 && e.TrySend(out byte[] bytes, out int segmentBytes))
+                {
+                    socket.Enqueue((bytes, segmentBytes));
+                    most = Math.Max(
+                        most, socket.Sum(s => s.Bytes.Length + 928L * ((s.Bytes.Length - 1) / s.SegmentBytes + 1)));
+                }
+                else if (random.Next(2) == 0 && socket.TryDequeue(out (byte[] Bytes, int SegmentBytes) next))
+                {
+                    e.Deliver(next.Bytes, next.SegmentBytes);
+                }
+
+                e.Link.Step(e.Link.A, e.Link.B);
+            }
+
+            e.Check(30);
+            Assert.True(e.Link.B.Port.Stats.ResponsesSentAhead > 8 && e.Link.A.Port.Stats.Retransmits == 0);
+        }
+
+        Assert.True(most > Window / 2 && most <= Window == freesOnce, $"{most} of {Window} bytes");
+    }
+
     // As a responder: who asks again from the middle gets all from there on, also what went ahead.
     [Fact]
     public void A_read_asked_for_again_is_answered_with_what_went_ahead()
@@ -340,8 +412,9 @@ public class EarlyResponsesTests
         c.Expect("RC_READ_REQUEST b00001 A");
     }
 
-    private static Conversation Agreed(int ahead = 3) =>
-        new(q => q with { Profile = PeerProfile.Default with { FirstsAhead = ahead } });
+    private static Conversation Agreed(
+        int ahead = 3, Func<RdmaDeviceOptions, RdmaDeviceOptions>? options = null) =>
+        new(q => q with { Profile = PeerProfile.Default with { FirstsAhead = ahead } }, options);
 
     private static void Answer(Conversation c, Opcode opcode, int index, byte fill, int length = Mtu) =>
         c.SendBytes(Packet(c, opcode, index, fill, length));
@@ -367,10 +440,15 @@ public class EarlyResponsesTests
         private uint _nextPsn;
         private uint _offset;
 
-        public Ends(int ahead, ResponderDefences? defences = null, uint firstPsn = 0xA00000, int segments = 64)
+        public Ends(
+            int ahead,
+            ResponderDefences? defences = null,
+            uint firstPsn = 0xA00000,
+            int segments = 64,
+            int windowBytes = 1 << 20)
         {
             Link = new TestLink(
-                o => o with { Defences = defences ?? ResponderDefences.All },
+                o => o with { Defences = defences ?? ResponderDefences.All, ReadWindowBytes = windowBytes },
                 o => o with { SuperPacketSegments = segments });
             QueuePairAttributes Agree(QueuePairAttributes q) => q with
             {
@@ -457,6 +535,7 @@ public class EarlyResponsesTests
             Assert.All(Completions, c => Assert.Equal(WorkCompletionStatus.Success, c.Status));
             Assert.Equal(completed.Select(c => c.WrId).Order(), completed.Select(c => c.WrId));
             AssertRead(0, (int)_offset);
+            Assert.Equal(0, Pair.Peer.ReadWindow.InFlightBytes);
         }
 
         public void AssertRead(int offset, int length) =>
@@ -466,6 +545,17 @@ public class EarlyResponsesTests
             !Target.Read(from, AreaBytes - from).AsSpan().ContainsAnyExcept((byte)0);
 
         public void AssertUntouched(int from) => Assert.True(IsUntouched(from));
+
+        /// <summary>What the peer sends next, not delivered.</summary>
+        public bool TrySend(out byte[] bytes, out int segmentBytes)
+        {
+            bool isSent = Link.B.Port.PollTransmit(Link.Now, _buffer, out Transmit transmit);
+            (bytes, segmentBytes) = (_buffer[..transmit.LengthBytes], transmit.SegmentBytes);
+            return isSent;
+        }
+
+        public void Deliver(ReadOnlySpan<byte> bytes, int segmentBytes) =>
+            Link.A.Port.HandleDatagrams(Link.B.Gid, 4791, bytes, segmentBytes, 0, Link.Now);
 
         private void Post(WorkRequestOpcode opcode, int length, uint key)
         {
@@ -499,8 +589,7 @@ public class EarlyResponsesTests
 
             if (arrives)
             {
-                Link.A.Port.HandleDatagrams(
-                    Link.B.Gid, 4791, _buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes, 0, Link.Now);
+                Deliver(_buffer.AsSpan(0, transmit.LengthBytes), transmit.SegmentBytes);
             }
 
             packets.RemoveAll(p => data && p.EndsWith('A'));
