@@ -67,30 +67,41 @@ internal static unsafe class ConnectionEntries
     private static void Attach(nint identifier, nint structure) =>
         NativeHandle.Get<CmIdentifier>(identifier).Structure = structure;
 
+    // How many events moved along: the caller takes as many from the descriptor of the channel that they were in.
     [UnmanagedCallersOnly(EntryPoint = "wlv_cm_migrate")]
-    private static void Migrate(nint identifier, nint channel)
+    private static int Migrate(nint identifier, nint channel)
     {
         CmIdentifier moved = NativeHandle.Get<CmIdentifier>(identifier);
         CmChannel from = moved.Channel;
         moved.Channel = NativeHandle.Get<CmChannel>(channel);
-        foreach (CmNote note in from.Remove(moved))
+        List<CmNote> notes = from.Remove(moved);
+        foreach (CmNote note in notes)
         {
             moved.Channel.Raise(note);
         }
+
+        return notes.Count;
     }
 
+    // As above, of the events that nobody will take.
     [UnmanagedCallersOnly(EntryPoint = "wlv_cm_destroy")]
-    private static int Destroy(nint identifier) => Control.Run(() =>
+    private static int Destroy(nint identifier, int* purged)
     {
-        CmIdentifier destroyed = NativeHandle.Get<CmIdentifier>(identifier);
-        destroyed.Switch?.Forget(destroyed);
-        foreach (CmNote note in destroyed.Channel.Remove(destroyed))
+        *purged = 0;
+        return Control.Run(() =>
         {
-            note.Request?.Switch?.Forget(note.Request); // nobody will answer it
-        }
+            CmIdentifier destroyed = NativeHandle.Get<CmIdentifier>(identifier);
+            destroyed.Switch?.Forget(destroyed);
+            List<CmNote> notes = destroyed.Channel.Remove(destroyed);
+            foreach (CmNote note in notes)
+            {
+                note.Request?.Switch?.Forget(note.Request); // nobody will answer it
+            }
 
-        return Errno.Success;
-    });
+            *purged = notes.Count;
+            return Errno.Success;
+        });
+    }
 
     [UnmanagedCallersOnly(EntryPoint = "wlv_cm_raise")]
     private static void Raise(nint identifier, uint kind, int status)

@@ -39,8 +39,8 @@ extern void wlv_cm_gid(int device, uint8_t *gid);
 extern void *wlv_cm_create_channel(int fd);
 extern void *wlv_cm_create(void *channel, struct rdma_cm_id *id);
 extern void wlv_cm_attach(void *identifier, struct rdma_cm_id *id);
-extern void wlv_cm_migrate(void *identifier, void *channel);
-extern int wlv_cm_destroy(void *identifier);
+extern int wlv_cm_migrate(void *identifier, void *channel);
+extern int wlv_cm_destroy(void *identifier, int *purged);
 extern void wlv_cm_raise(void *identifier, uint32_t kind, int status);
 extern int wlv_cm_purge(void *identifier, uint32_t kind, int status);
 extern int wlv_cm_listen(void *identifier, int device, uint16_t *port, int backlog, int datagram);
@@ -338,13 +338,29 @@ EXPORT int rdma_create_id(struct rdma_event_channel *channel, struct rdma_cm_id 
 	return 0;
 }
 
+/*
+ * As the kernel has it: an event that left a channel untaken is gone from what poll() says of it too. Never blocks, for
+ * somebody else may be about to take it: he then finds none and waits on.
+ */
+static void take_back(struct rdma_event_channel *channel, int events)
+{
+	uint64_t one;
+	struct iovec part = { &one, sizeof(one) };
+
+	while (events-- > 0)
+		if (preadv2(channel->fd, &part, 1, -1, RWF_NOWAIT) != sizeof(one))
+			break;
+}
+
 EXPORT int rdma_destroy_id(struct rdma_cm_id *id)
 {
 	struct identifier *destroyed = identifier_of(id);
-	int error = MANAGED(wlv_cm_destroy(destroyed->handle));
+	int purged = 0;
+	int error = MANAGED(wlv_cm_destroy(destroyed->handle, &purged));
 
 	if (error)
 		return failed(error);
+	take_back(id->channel, purged);
 	if (id->event)
 		rdma_ack_cm_event(id->event);
 	pthread_mutex_lock(&destroyed->lock);
@@ -371,11 +387,13 @@ EXPORT int rdma_migrate_id(struct rdma_cm_id *id, struct rdma_event_channel *cha
 {
 	struct identifier *moved = identifier_of(id);
 	struct rdma_event_channel *own = NULL;
+	int left = 0;
 
 	if (!channel && !(channel = own = rdma_create_event_channel()))
 		return failed(ENOMEM);
-	if (MANAGED((wlv_cm_migrate(moved->handle, channel_of(channel)->handle), 0)))
+	if (MANAGED((left = wlv_cm_migrate(moved->handle, channel_of(channel)->handle), 0)))
 		return failed(EIO);
+	take_back(id->channel, left);
 	if (moved->sync)
 		rdma_destroy_event_channel(id->channel);
 	moved->sync = own;
@@ -879,6 +897,7 @@ EXPORT int rdma_get_request(struct rdma_cm_id *listen, struct rdma_cm_id **id)
 	struct identifier *asked;
 	struct rdma_event_channel *channel;
 	struct rdma_cm_event *event;
+	int left = 0;
 
 	if (!listener->sync)
 		return failed(EINVAL);
@@ -891,8 +910,9 @@ EXPORT int rdma_get_request(struct rdma_cm_id *listen, struct rdma_cm_id **id)
 	asked = identifier_of(event->id);
 	rdma_ack_cm_event(event);
 	channel = rdma_create_event_channel();
-	if (!channel || MANAGED((wlv_cm_migrate(asked->handle, channel_of(channel)->handle), 0)))
+	if (!channel || MANAGED((left = wlv_cm_migrate(asked->handle, channel_of(channel)->handle), 0)))
 		return failed(ENOMEM);
+	take_back(listen->channel, left);
 	asked->id.channel = channel;
 	asked->sync = true;
 	if (listener->template) {
@@ -969,20 +989,13 @@ EXPORT int rdma_join_multicast_ex(struct rdma_cm_id *id, struct rdma_cm_join_mc_
 	return join(id, attr->addr, attr->join_flags == RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER, context);
 }
 
-/*
- * As the kernel has it: the event of a group that is left before it was taken is gone, and so is what poll() says of
- * it. Never blocks, for somebody else may be about to take it: he then finds none and waits on.
- */
+/* The event of a group that is left before it was taken is gone, and so is what poll() says of it. */
 static void forget_join(struct identifier *i, int number)
 {
 	int purged = 0;
-	uint64_t one;
-	struct iovec part = { &one, sizeof(one) };
 
 	MANAGED((purged = wlv_cm_purge(i->handle, RDMA_CM_EVENT_MULTICAST_JOIN, number), 0));
-	while (purged-- > 0)
-		if (preadv2(i->id.channel->fd, &part, 1, -1, RWF_NOWAIT) != sizeof(one))
-			break;
+	take_back(i->id.channel, purged);
 }
 
 /* Waits for the acknowledgement of its event, so that nobody attaches behind the detach. */

@@ -241,6 +241,51 @@ static void datagrams(void)
 	port++;
 }
 
+/* What poll() says of a channel is what a program finds in it, also when an event leaves it untaken. */
+static void no_stale_counts(void)
+{
+	struct rdma_event_channel *one = rdma_create_event_channel(), *other = rdma_create_event_channel();
+	struct rdma_addrinfo *passive = lookup(RAI_PASSIVE, RDMA_PS_TCP), *active = lookup(0, RDMA_PS_TCP);
+	struct rdma_cm_id *listener, *client, *second;
+	struct rdma_conn_param param = { .responder_resources = 1 };
+	struct pollfd in_one, in_other;
+
+	CHECK(one && other);
+	in_one = (struct pollfd){ .fd = one->fd, .events = POLLIN };
+	in_other = (struct pollfd){ .fd = other->fd, .events = POLLIN };
+	CHECK(rdma_create_id(one, &client, NULL, RDMA_PS_TCP) == 0);
+	CHECK(rdma_create_id(one, &second, NULL, RDMA_PS_TCP) == 0);
+	CHECK(rdma_resolve_addr(client, NULL, active->ai_dst_addr, 1000) == 0);
+	CHECK(rdma_resolve_addr(second, NULL, active->ai_dst_addr, 1000) == 0);
+	CHECK(poll(&in_one, 1, 0) == 1);
+	CHECK(rdma_migrate_id(client, other) == 0);
+	done(one, RDMA_CM_EVENT_ADDR_RESOLVED);
+	CHECK(poll(&in_one, 1, 0) == 0 && poll(&in_other, 1, 0) == 1);
+	done(other, RDMA_CM_EVENT_ADDR_RESOLVED);
+	CHECK(poll(&in_other, 1, 0) == 0);
+	CHECK(rdma_resolve_route(second, 1000) == 0 && poll(&in_one, 1, 0) == 1);
+	CHECK(rdma_destroy_id(second) == 0 && poll(&in_one, 1, 0) == 0);
+
+	/* The request that nobody took goes with the listener. */
+	struct ibv_qp_init_attr init = { .qp_type = IBV_QPT_RC, .cap = { 4, 4, 1, 1, 0 } };
+
+	CHECK(rdma_create_id(one, &listener, NULL, RDMA_PS_TCP) == 0);
+	CHECK(rdma_bind_addr(listener, passive->ai_src_addr) == 0 && rdma_listen(listener, 2) == 0);
+	CHECK(rdma_resolve_route(client, 1000) == 0);
+	done(other, RDMA_CM_EVENT_ROUTE_RESOLVED);
+	CHECK(rdma_create_qp(client, NULL, &init) == 0 && rdma_connect(client, &param) == 0);
+	CHECK(poll(&in_one, 1, 20000) == 1);
+	CHECK(rdma_destroy_id(listener) == 0 && poll(&in_one, 1, 0) == 0);
+	done(other, RDMA_CM_EVENT_REJECTED);
+	rdma_destroy_qp(client);
+	CHECK(rdma_destroy_id(client) == 0);
+	rdma_destroy_event_channel(one);
+	rdma_destroy_event_channel(other);
+	rdma_freeaddrinfo(passive);
+	rdma_freeaddrinfo(active);
+	port++;
+}
+
 int main(int count, char **arguments)
 {
 	CHECK(count == 2);
@@ -248,6 +293,7 @@ int main(int count, char **arguments)
 	own_queue_pairs();
 	endpoints();
 	datagrams();
+	no_stale_counts();
 	puts("all connections are made and ended");
 	return 0;
 }
