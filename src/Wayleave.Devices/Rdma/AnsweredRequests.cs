@@ -8,7 +8,7 @@ namespace Wayleave.Devices.Rdma;
 /// WRITE and FLUSH (roce.md A5, R7 to R10). Each is executed once, when it comes in order; its answer is stored. Port
 /// token held by the caller.
 /// </summary>
-internal sealed class AnsweredRequests(QueuePair pair, RdmaPort port, RemoteMemory remote)
+internal readonly struct AnsweredRequests(QueuePair pair)
 {
     private const uint AtomicBytes = 8;
 
@@ -39,13 +39,12 @@ internal sealed class AnsweredRequests(QueuePair pair, RdmaPort port, RemoteMemo
             return Verdict.Invalid(); // R7
         }
 
-        uint mtu = (uint)pair.MtuBytes;
         (request.Address, request.LengthBytes, request.Key) = (reth.Va, reth.Length, reth.RKey);
-        request.PacketCount = Math.Max(1, (int)((reth.Length + mtu - 1) / mtu));
+        request.PacketCount = StoredRequest.PacketsOf(reth.Length, pair.MtuBytes);
         RemoteTarget target = default;
         AccessOutcome outcome = reth.Length == 0
             ? AccessOutcome.Done
-            : remote.Find(reth.RKey, AccessFlags.RemoteRead, reth.Va, reth.Length, out target);
+            : pair.Remote.Find(reth.RKey, AccessFlags.RemoteRead, reth.Va, reth.Length, out target);
         return Verdict.Refused(outcome, target.Region);
     }
 
@@ -53,7 +52,7 @@ internal sealed class AnsweredRequests(QueuePair pair, RdmaPort port, RemoteMemo
     {
         AtomicEth header = packet.AtomicEth;
         (request.Address, request.Key) = (header.Va, header.RKey);
-        AccessOutcome outcome = remote.Find(
+        AccessOutcome outcome = pair.Remote.Find(
             header.RKey, AccessFlags.RemoteAtomic, header.Va, AtomicBytes, out RemoteTarget target);
         if (outcome == AccessOutcome.Done && header.Va % AtomicBytes != 0)
         {
@@ -63,9 +62,9 @@ internal sealed class AnsweredRequests(QueuePair pair, RdmaPort port, RemoteMemo
         if (outcome == AccessOutcome.Done)
         {
             outcome = packet.Opcode == Opcode.RcCompareSwap
-                ? port.Memory.CompareSwap(
+                ? pair.Port.Memory.CompareSwap(
                     target.Region!, target.Address, header.Compare, header.SwapOrAdd, out request.Original)
-                : port.Memory.FetchAdd(target.Region!, target.Address, header.SwapOrAdd, out request.Original);
+                : pair.Port.Memory.FetchAdd(target.Region!, target.Address, header.SwapOrAdd, out request.Original);
         }
 
         return Verdict.Refused(outcome, target.Region);
@@ -80,7 +79,7 @@ internal sealed class AnsweredRequests(QueuePair pair, RdmaPort port, RemoteMemo
             return Verdict.Invalid(); // R7
         }
 
-        AccessOutcome outcome = remote.Find(
+        AccessOutcome outcome = pair.Remote.Find(
             reth.RKey, AccessFlags.RemoteWrite, reth.Va, AtomicBytes, out RemoteTarget target);
         if (outcome == AccessOutcome.Done && reth.Va % AtomicBytes != 0)
         {
@@ -89,7 +88,7 @@ internal sealed class AnsweredRequests(QueuePair pair, RdmaPort port, RemoteMemo
 
         if (outcome == AccessOutcome.Done)
         {
-            outcome = port.Memory.WriteAtomic(target.Region!, target.Address, packet.Payload);
+            outcome = pair.Port.Memory.WriteAtomic(target.Region!, target.Address, packet.Payload);
         }
 
         return Verdict.Refused(outcome, target.Region);
@@ -106,14 +105,14 @@ internal sealed class AnsweredRequests(QueuePair pair, RdmaPort port, RemoteMemo
             return Verdict.Invalid();
         }
 
-        (ulong address, ulong length) = isWhole ? remote.WholeOf(reth.RKey) : (reth.Va, reth.Length);
-        AccessOutcome outcome = remote.Find(
+        (ulong address, ulong length) = isWhole ? pair.Remote.WholeOf(reth.RKey) : (reth.Va, reth.Length);
+        AccessOutcome outcome = pair.Remote.Find(
             reth.RKey, RequestRules.FlushRights(placement), address, length, out RemoteTarget target);
         if (outcome == AccessOutcome.Done)
         {
             bool persists = (placement & FlushPlacement.Persistent) != 0;
-            outcome = port.Memory.Flush(
-                target.Region!, target.Address, length, persists ? port.Options.Persist : null);
+            outcome = pair.Port.Memory.Flush(
+                target.Region!, target.Address, length, persists ? pair.Port.Options.Persist : null);
         }
 
         return Verdict.Refused(outcome, target.Region);

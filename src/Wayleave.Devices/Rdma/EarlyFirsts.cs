@@ -23,8 +23,9 @@ internal sealed class EarlyFirsts(QueuePair pair)
     public const int PsnsMax = 1 << 16;
 
     private const int Max = PeerProfile.FirstsAheadMax;
+    private const uint NoPsn = uint.MaxValue;
 
-    private readonly uint[] _psns = new uint[Max]; // also of those that are not out any more
+    private uint[]? _psns; // also of those that are not out any more; most queue pairs never have any
     private uint _position; // of the request whose First is the oldest of them
     private int _count;
     private int _chargeBytes; // of each
@@ -51,7 +52,7 @@ internal sealed class EarlyFirsts(QueuePair pair)
     /// Whether a First with that PSN went out before its turn, since forgotten or not: the peer may have done it, and
     /// say so, when all before it is there.
     /// </summary>
-    public bool WasSent(uint psn) => _psns.AsSpan().Contains(psn);
+    public bool WasSent(uint psn) => _psns is { } psns && psns.AsSpan().Contains(psn);
 
     /// <summary>
     /// Whether the First of that request may go now, behind the last that did.
@@ -72,6 +73,12 @@ internal sealed class EarlyFirsts(QueuePair pair)
             (_position, _chargeBytes) = (position, chargeBytes);
         }
 
+        if (_psns is null)
+        {
+            _psns = new uint[Max];
+            _psns.AsSpan().Fill(NoPsn);
+        }
+
         _psns[position % Max] = psn;
         _count++;
         pair.Peer.Window.ChargeUnasked(chargeBytes);
@@ -80,7 +87,7 @@ internal sealed class EarlyFirsts(QueuePair pair)
     /// <summary>The turn of that request has come. True when its First is out; now it counts as sent.</summary>
     public bool TryTake(uint position, uint psn)
     {
-        if (_count == 0 || _position != position || _psns[position % Max] != psn)
+        if (_count == 0 || _position != position || _psns![position % Max] != psn)
         {
             return false;
         }
@@ -95,7 +102,7 @@ internal sealed class EarlyFirsts(QueuePair pair)
     public void Reset()
     {
         _count = 0;
-        _psns.AsSpan().Fill(uint.MaxValue); // none
+        _psns.AsSpan().Fill(NoPsn);
     }
 
     /// <summary>They are sent in their turn, as if none had been out.</summary>

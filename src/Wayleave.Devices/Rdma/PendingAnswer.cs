@@ -11,7 +11,7 @@ namespace Wayleave.Devices.Rdma;
 //   a NAK that ends the queue pair is final: requests are ignored until it is out
 
 /// <summary>The answer that a responder owes its peer. Port token held by the caller.</summary>
-internal sealed class PendingAnswer(QueuePair pair, RdmaPort port)
+internal sealed class PendingAnswer(QueuePair pair)
 {
     private const int PacketBytes = Bth.Size + Aeth.Size + PacketView.IcrcSize;
 
@@ -28,7 +28,7 @@ internal sealed class PendingAnswer(QueuePair pair, RdmaPort port)
     public void Set(uint psn, byte syndrome, uint msn)
     {
         (IsPending, Psn, _syndrome, _msn) = (true, psn, syndrome, msn);
-        port.Urge(syndrome == Aeth.AckUnlimited ? TransmitUrgency.Soon : TransmitUrgency.Now);
+        pair.Port.Urge(syndrome == Aeth.AckUnlimited ? TransmitUrgency.Soon : TransmitUrgency.Now);
         SendOrder.ScheduleResponses(pair);
     }
 
@@ -48,16 +48,16 @@ internal sealed class PendingAnswer(QueuePair pair, RdmaPort port)
         new Bth
         {
             Opcode = Opcode.RcAcknowledge,
-            PKey = port.Options.PKey,
+            PKey = pair.Port.Options.PKey,
             DestQp = pair.DestQpNumber,
             Psn = Psn,
         }.WriteTo(packet);
-        byte syndrome = _syndrome == Aeth.AckUnlimited ? FaultOptions.AcknowledgeOf(port.Faults) : _syndrome;
+        byte syndrome = _syndrome == Aeth.AckUnlimited ? FaultOptions.AcknowledgeOf(pair.Port.Faults) : _syndrome;
         new Aeth(syndrome, _msn).WriteTo(packet[Bth.Size..]);
         Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
         superPacket.Commit(PacketBytes);
         IsPending = false;
-        port.Counters.CountAnswer(_syndrome);
+        pair.Port.Counters.CountAnswer(_syndrome);
         return BuildResult.Built;
     }
 }

@@ -225,6 +225,8 @@ public sealed class RdmaPort
 
     internal LastWords LastWords { get; }
 
+    internal ResponsePool ResponsePool { get; } = new();
+
     internal IReadOnlyList<QueuePair> QueuePairs => _pairList;
 
     /// <summary>The time that the last driver brought. Port token held.</summary>

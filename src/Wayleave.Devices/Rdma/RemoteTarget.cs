@@ -18,7 +18,7 @@ internal readonly record struct RemoteTarget(
 /// Finds what a peer may touch (roce.md A5 R8, A10). Every packet of a message asks again, so that a window that was
 /// invalidated meanwhile is noticed. Port token held by the caller.
 /// </summary>
-internal sealed class RemoteMemory(QueuePair pair, RegionMemory memory, ResponderDefences defences)
+internal sealed class RemoteMemory(QueuePair pair)
 {
     private MemoryRegion? _last; // most requests of a queue pair use one region
 
@@ -49,12 +49,12 @@ internal sealed class RemoteMemory(QueuePair pair, RegionMemory memory, Responde
             return AccessOutcome.Dead;
         }
 
-        AccessOutcome outcome = memory.IsDead(region) ? AccessOutcome.Dead
-            : memory.Permits(region, pair.Domain, need, address, lengthBytes) ? AccessOutcome.Done
+        AccessOutcome outcome = pair.Port.Memory.IsDead(region) ? AccessOutcome.Dead
+            : pair.Port.Memory.Permits(region, pair.Domain, need, address, lengthBytes) ? AccessOutcome.Done
             : AccessOutcome.Refused;
 
         // What was refused is looked up again, as a key that names nothing is: a guess takes as long as the last one.
-        if (outcome == AccessOutcome.Done || !defences.ForgetsRefused)
+        if (outcome == AccessOutcome.Done || !pair.Port.Options.Defences.ForgetsRefused)
         {
             _last = region;
         }
@@ -73,7 +73,7 @@ internal sealed class RemoteMemory(QueuePair pair, RegionMemory memory, Responde
     };
 
     /// <summary>Whether a message may go on where its first packet began.</summary>
-    public bool MayGoOn(in RemoteTarget target) => target.IsBound || !defences.ChecksWindowPerPacket;
+    public bool MayGoOn(in RemoteTarget target) => target.IsBound || !pair.Port.Options.Defences.ChecksWindowPerPacket;
 
     private Numbered? LookUp(uint key)
     {
@@ -92,6 +92,6 @@ internal sealed class RemoteMemory(QueuePair pair, RegionMemory memory, Responde
 
         MemoryRegion region = window.Region!;
         target = new RemoteTarget(region, window.AddressOf(address), window, window.Binding);
-        return memory.IsDead(region) ? AccessOutcome.Dead : AccessOutcome.Done;
+        return pair.Port.Memory.IsDead(region) ? AccessOutcome.Dead : AccessOutcome.Done;
     }
 }

@@ -20,9 +20,7 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
     private readonly RdmaPort _port;
     private readonly PendingAnswer _answer;
     private readonly MessagePlacement _message;
-    private readonly AnsweredRequests _answered;
     private readonly ResponderResources _resources;
-    private readonly ResponseBuilder _builder;
     private uint _expectedPsn;
     private uint _msn;
     private HeldPackets? _held; // of a peer that sends ahead
@@ -34,12 +32,15 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
         _pair = pair;
         _receives = receives;
         _port = port;
-        _answer = new PendingAnswer(pair, port);
+        _answer = new PendingAnswer(pair);
         _message = new MessagePlacement(pair, receives, port, pair.Remote);
-        _resources = new ResponderResources(pair, port);
-        _answered = new AnsweredRequests(pair, port, pair.Remote);
-        _builder = new ResponseBuilder(pair, port, pair.Remote);
+        _resources = new ResponderResources(pair);
     }
+
+    // Nothing of their own: made where they are needed, since there are many queue pairs.
+    private AnsweredRequests Answered => new(_pair);
+
+    private ResponseBuilder Builder => new(_pair);
 
     public override uint ExpectedPsn => _expectedPsn;
 
@@ -273,7 +274,7 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
             return;
         }
 
-        Verdict verdict = _answered.Execute(packet, out StoredRequest request);
+        Verdict verdict = Answered.Execute(packet, out StoredRequest request);
         if (!verdict.IsAccepted)
         {
             Refuse(packet, verdict);
@@ -302,7 +303,7 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
         {
             if (!_port.Options.Defences.ReplaysAtomics && packet.Traits.Has(ExtensionHeaders.AtomicEth))
             {
-                _answered.Execute(packet, out _);
+                Answered.Execute(packet, out _);
             }
 
             if (_resources.TryRepeat(packet, _pair.MtuBytes, _msn))
@@ -408,7 +409,7 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
 
     private BuildResult BuildResponse(ref SuperPacket superPacket)
     {
-        EarlyResponses early = new(_pair, _resources, _builder);
+        EarlyResponses early = new(_pair, _resources, Builder);
         bool opens = superPacket.Count == 0;
         if (opens && early.TryOpen(ref superPacket))
         {
@@ -417,7 +418,7 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
 
         ref ActiveResponse response = ref _resources.Head;
         bool begins = response.Next == 0;
-        BuildResult result = _builder.BuildNext(
+        BuildResult result = Builder.BuildNext(
             response, ref superPacket, out int built, out AccessOutcome outcome, out MemoryRegion? region);
         if (result == BuildResult.Built)
         {

@@ -28,6 +28,10 @@ internal struct StoredRequest
 
     public readonly bool IsAtomic => Opcode is Opcode.RcCompareSwap or Opcode.RcFetchAdd;
 
+    /// <summary>Packets of a READ's answer: one at least.</summary>
+    public static int PacketsOf(uint lengthBytes, int mtuBytes) =>
+        Math.Max(1, (int)((lengthBytes + (uint)mtuBytes - 1) / (uint)mtuBytes));
+
     public readonly bool Covers(uint psn) => ((psn - FirstPsn) & Psn.Mask) < (uint)PacketCount;
 }
 
@@ -66,16 +70,18 @@ internal struct ActiveResponse
 /// <summary>
 /// The responder resources of one queue pair: the answers under way, in PSN order, and the last requests granted, so
 /// that a duplicate is answered from what was stored and never by trusting it (roce.md A5.1). Both are bounded by what
-/// the peer was granted, and how much is sent again by <see cref="ReplayBudget"/>.
+/// the peer was granted, and how much is sent again by <see cref="ReplayBudget"/>. A queue pair that was never asked
+/// holds neither, and one that has answered all only the requests.
 /// </summary>
-internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
+internal sealed class ResponderResources(QueuePair pair)
 {
     private const int WindowPacketsMin = 16;
 
     private ReplayBudget _budget;
-    private long _storedPackets;
-    private StoredRequest[] _stored = [];
-    private ActiveResponse[] _active = [];
+    private int _storedPackets; // there are 2^24 PSNs
+    private int _granted;
+    private RememberedRequest[] _stored = []; // a ring that grows to as many as were granted
+    private ActiveResponse[] _active = []; // the pool's, while there are any
     private int _storedNext;
     private int _storedCount;
     private int _count;
@@ -96,15 +102,16 @@ internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
     /// The peer has as many outstanding as it was granted, which may be none: one more is an invalid request.
     /// </summary>
     // A late copy of an old request must not make a new one look like too many.
-    public bool IsExhausted => _count - _repetitions >= _stored.Length;
+    public bool IsExhausted => _count - _repetitions >= _granted;
 
     public void Reset(int granted)
     {
-        _stored = granted == _stored.Length ? _stored : new StoredRequest[granted];
-        _active = _active.Length == 2 * granted ? _active : new ActiveResponse[2 * granted];
-        _storedNext = _storedCount = _count = _repetitions = 0;
+        Clear();
+        _granted = granted;
+        _stored = _stored.Length <= granted ? _stored : [];
+        _storedNext = _storedCount = 0;
         _storedPackets = 0;
-        _budget.Reset(port.Now, WindowPackets);
+        _budget.Reset(pair.Port.Now, WindowPackets);
     }
 
     /// <summary>
@@ -113,12 +120,8 @@ internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
     /// </summary>
     public void Resize(int granted)
     {
-        if (granted == _stored.Length)
-        {
-            return;
-        }
-
-        StoredRequest[] stored = new StoredRequest[granted];
+        _granted = granted;
+        RememberedRequest[] stored = new RememberedRequest[Math.Min(granted, _stored.Length)];
         int kept = Math.Min(_storedCount, granted);
         for (int i = 0; i < kept; i++)
         {
@@ -129,21 +132,21 @@ internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
         _storedPackets = 0;
         for (int i = 0; i < kept; i++)
         {
-            _storedPackets += stored[i].PacketCount;
+            _storedPackets += stored[i].PacketCount(pair.MtuBytes);
         }
-
-        Array.Resize(ref _active, Math.Max(2 * granted, _count + granted));
     }
 
     /// <summary>A new request; not exhausted.</summary>
     public void Add(in StoredRequest request)
     {
+        GrowRing();
         bool isFull = _storedCount == _stored.Length;
-        _storedPackets += request.PacketCount - (isFull ? _stored[_storedNext].PacketCount : 0);
+        _storedPackets += request.PacketCount - (isFull ? _stored[_storedNext].PacketCount(pair.MtuBytes) : 0);
         _budget.Earn(request.PacketCount, _storedPackets, WindowPackets);
-        _stored[_storedNext] = request;
-        _storedNext = (_storedNext + 1) % _stored.Length;
+        _stored[_storedNext] = new RememberedRequest(request);
+        _storedNext = (_storedNext + 1) % _granted;
         _storedCount += isFull ? 0 : 1;
+        MakeRoom();
         _active[_count++] = new ActiveResponse { Request = request, Stop = request.PacketCount };
     }
 
@@ -156,7 +159,7 @@ internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
     {
         for (int i = 0; i < _storedCount; i++)
         {
-            StoredRequest stored = _stored[i];
+            StoredRequest stored = _stored[i].Restore(mtuBytes);
             if (stored.Covers(packet.Psn))
             {
                 stored.Msn = msn;
@@ -180,6 +183,8 @@ internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
             _count--;
             Array.Copy(_active, 1, _active, 0, _count);
         }
+
+        ReturnIfEmpty();
     }
 
     private bool IsHeadDone()
@@ -191,7 +196,32 @@ internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
     }
 
     /// <summary>Nothing more is answered: the queue pair is about to end.</summary>
-    public void Clear() => _count = _repetitions = 0;
+    public void Clear()
+    {
+        _count = _repetitions = 0;
+        ReturnIfEmpty();
+    }
+
+    // Until it has as many entries as were granted, the ring has not gone round.
+    private void GrowRing()
+    {
+        if (_storedCount == _stored.Length && _stored.Length < _granted)
+        {
+            Array.Resize(ref _stored, Math.Min(_granted, Math.Max(2, 2 * _stored.Length)));
+            _storedNext = _storedCount;
+        }
+    }
+
+    private void MakeRoom() => _active = pair.Port.ResponsePool.Widen(_active, _count);
+
+    private void ReturnIfEmpty()
+    {
+        if (_count == 0 && _active.Length != 0)
+        {
+            pair.Port.ResponsePool.Return(_active);
+            _active = [];
+        }
+    }
 
     private bool TryRepeatRead(in StoredRequest stored, in PacketView packet, int mtuBytes)
     {
@@ -209,7 +239,7 @@ internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
         repeated.FirstPsn = packet.Psn;
         repeated.Address = reth.Va;
         repeated.LengthBytes = reth.Length;
-        repeated.PacketCount = Math.Max(1, (int)((reth.Length + (uint)mtuBytes - 1) / (uint)mtuBytes));
+        repeated.PacketCount = StoredRequest.PacketsOf(reth.Length, mtuBytes);
         int underWay = FindUnderWay(packet.Psn);
         return underWay >= 0 ? TryGoBack(underWay, packet.Psn) : TryInsert(repeated, isRest: offset != 0);
     }
@@ -262,20 +292,20 @@ internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
         return true;
     }
 
-    private int WindowPackets => Math.Max(WindowPacketsMin, port.Options.WindowBytes / pair.MtuBytes);
+    private int WindowPackets => Math.Max(WindowPacketsMin, pair.Port.Options.WindowBytes / pair.MtuBytes);
 
     private int TakeBudget(int packets, bool isPartOfUse)
     {
-        if (!port.Options.Defences.CapsReplays)
+        if (!pair.Port.Options.Defences.CapsReplays)
         {
             return packets;
         }
 
         TimeSpan roundTrip = pair.Peer.RoundTrip.Smoothed;
-        TimeSpan least = port.Options.ReplayInterval;
+        TimeSpan least = pair.Port.Options.ReplayInterval;
         int taken = _budget.Take(
-            packets, isPartOfUse, port.Now, roundTrip > least ? roundTrip : least, WindowPackets);
-        port.Counters.ReplaysCapped += taken < packets ? 1 : 0;
+            packets, isPartOfUse, pair.Port.Now, roundTrip > least ? roundTrip : least, WindowPackets);
+        pair.Port.Counters.ReplaysCapped += taken < packets ? 1 : 0;
         return taken;
     }
 
@@ -308,7 +338,7 @@ internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
 
     private bool TryInsert(in StoredRequest request, bool isRest)
     {
-        if (_repetitions >= _stored.Length) // more than are granted now may be on their way out
+        if (_repetitions >= _granted) // more than are granted now may be on their way out
         {
             return false;
         }
@@ -322,6 +352,7 @@ internal sealed class ResponderResources(QueuePair pair, RdmaPort port)
         }
 
         ForgetEarly(request.FirstPsn);
+        MakeRoom();
         int place = 0;
         while (place < _count && Psn.Compare(_active[place].Request.FirstPsn, request.FirstPsn) < 0)
         {

@@ -11,7 +11,7 @@ namespace Wayleave.Devices.Rdma;
 /// changes them, and each of those looks at the gate: a region or window that goes away stops a long one (H-12). Port
 /// token held by the caller.
 /// </summary>
-internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemory remote)
+internal readonly struct ResponseBuilder(QueuePair pair)
 {
     private const int AtomicBytes = Bth.Size + Aeth.Size + AtomicAckEth.Size + PacketView.IcrcSize;
 
@@ -79,7 +79,7 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
     {
         int mtu = pair.MtuBytes;
         built = 0;
-        outcome = remote.Find(
+        outcome = pair.Remote.Find(
             response.Request.Key,
             AccessFlags.RemoteRead,
             response.Request.Address + (ulong)response.Next * (ulong)mtu,
@@ -91,7 +91,7 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
             return false;
         }
 
-        outcome = port.Memory.TryOpen(
+        outcome = pair.Port.Memory.TryOpen(
             region, target.Address, count * mtu, out ReadOnlySpan<byte> bytes, out Translation? translation);
         if (translation is null)
         {
@@ -100,8 +100,8 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
 
         Bth bth = BthOf(Opcode.RcReadResponseMiddle, response, response.Next);
         count = Math.Min(count, bytes.Length / mtu);
-        built = MiddleRun.Build(port, pair, region, bth, asks: false, bytes, count, translation, ref superPacket);
-        port.Memory.Leave(translation);
+        built = MiddleRun.Build(pair.Port, pair, region, bth, asks: false, bytes, count, translation, ref superPacket);
+        pair.Port.Memory.Leave(translation);
         return built > 0; // else the first packet lies in two pieces
     }
 
@@ -114,7 +114,7 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
     public bool TryBuildEarly(in ActiveResponse response, int index, ref SuperPacket superPacket)
     {
         ulong offset = (ulong)index * (ulong)pair.MtuBytes;
-        return remote.Find(
+        return pair.Remote.Find(
                 response.Request.Key,
                 AccessFlags.RemoteRead,
                 response.Request.Address + offset,
@@ -132,7 +132,7 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
         }
 
         BthOf(Opcode.RcAtomicAcknowledge, response, 0).WriteTo(packet);
-        new Aeth(FaultOptions.AcknowledgeOf(port.Faults), response.Request.Msn).WriteTo(packet[Bth.Size..]);
+        new Aeth(FaultOptions.AcknowledgeOf(pair.Port.Faults), response.Request.Msn).WriteTo(packet[Bth.Size..]);
         new AtomicAckEth(response.Request.Original).WriteTo(packet[(Bth.Size + Aeth.Size)..]);
         Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
         superPacket.Commit(AtomicBytes);
@@ -162,7 +162,7 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
         bth.WriteTo(packet);
         if (headerBytes > Bth.Size)
         {
-            new Aeth(FaultOptions.AcknowledgeOf(port.Faults), response.Request.Msn).WriteTo(packet[Bth.Size..]);
+            new Aeth(FaultOptions.AcknowledgeOf(pair.Port.Faults), response.Request.Msn).WriteTo(packet[Bth.Size..]);
         }
 
         uint icrc = PayloadPacket.Begin(pair.Peer.Outbound, superPacket.Count, bth, packet, headerBytes);
@@ -180,7 +180,7 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
     private Bth BthOf(Opcode opcode, in ActiveResponse response, int index) => new()
     {
         Opcode = opcode,
-        PKey = port.Options.PKey,
+        PKey = pair.Port.Options.PKey,
         DestQp = pair.DestQpNumber,
         Psn = Psn.Add(response.Request.FirstPsn, (uint)index),
     };
@@ -208,11 +208,11 @@ internal sealed class ResponseBuilder(QueuePair pair, RdmaPort port, RemoteMemor
             return AccessOutcome.Done;
         }
 
-        AccessOutcome outcome = remote.Find(
+        AccessOutcome outcome = pair.Remote.Find(
             read.Key, AccessFlags.RemoteRead, read.Address + offset, (ulong)payload.Length, out RemoteTarget target);
         region = target.Region;
         return outcome == AccessOutcome.Done
-            ? port.Memory.Read(region!, target.Address, payload, ref icrc)
+            ? pair.Port.Memory.Read(region!, target.Address, payload, ref icrc)
             : outcome;
     }
 }

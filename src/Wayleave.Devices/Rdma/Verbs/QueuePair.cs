@@ -48,7 +48,7 @@ public sealed class QueuePair : Numbered
             port.Options.Defences.OrdersPosters);
         _receives = new ReceiveQueue(Capabilities.MaxReceiveWr, Capabilities.MaxReceiveSge, SharedReceives);
         Memory = new LocalMemory(Domain.Device, Domain, port.Memory);
-        Remote = new RemoteMemory(this, port.Memory, port.Options.Defences);
+        Remote = new RemoteMemory(this);
         Congestion = port.Options.Congestion is { } congestion && agent is null
             ? new Congestion(this, port, congestion)
             : null;
