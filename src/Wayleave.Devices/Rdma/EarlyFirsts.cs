@@ -29,9 +29,16 @@ internal sealed class EarlyFirsts(QueuePair pair)
     private uint _position; // of the request whose First is the oldest of them
     private int _count;
     private int _chargeBytes; // of each
+    private uint? _endsAt; // the request of the last of them, whose turn has come
 
     /// <summary>None is out.</summary>
     public bool IsEmpty => _count == 0;
+
+    /// <summary>One is out: that of the next message.</summary>
+    public bool IsOne => _count == 1;
+
+    /// <summary>That request's First was out, it was the last one, and its turn has come.</summary>
+    public bool EndedWith(uint position) => _endsAt == position;
 
     /// <summary>What they are charged to the window, all of it unasked.</summary>
     public long ChargedBytes => (long)_count * _chargeBytes;
@@ -70,7 +77,7 @@ internal sealed class EarlyFirsts(QueuePair pair)
     {
         if (_count == 0)
         {
-            (_position, _chargeBytes) = (position, chargeBytes);
+            (_position, _chargeBytes, _endsAt) = (position, chargeBytes, null);
         }
 
         if (_psns is null)
@@ -94,6 +101,7 @@ internal sealed class EarlyFirsts(QueuePair pair)
 
         _position++;
         _count--;
+        _endsAt = _count == 0 ? position : null;
         pair.Peer.Window.ReleaseUnasked(_chargeBytes);
         return true;
     }
@@ -102,6 +110,7 @@ internal sealed class EarlyFirsts(QueuePair pair)
     public void Reset()
     {
         _count = 0;
+        _endsAt = null;
         _psns.AsSpan().Fill(NoPsn);
     }
 
@@ -113,5 +122,7 @@ internal sealed class EarlyFirsts(QueuePair pair)
             pair.Peer.Window.ReleaseUnasked(ChargedBytes);
             _count = 0;
         }
+
+        _endsAt = null;
     }
 }

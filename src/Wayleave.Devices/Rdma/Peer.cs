@@ -57,6 +57,12 @@ internal sealed class Peer
     /// <summary>Queue pairs with requests to send.</summary>
     public QueuePairList Requests { get; } = new(QueuePairListKind.Requests);
 
+    /// <summary>The one that was added to <see cref="Requests"/> last, until its turn comes.</summary>
+    public QueuePair? Newcomer { get; set; }
+
+    /// <summary>Somebody among <see cref="Requests"/> has not had a turn.</summary>
+    public bool HasNewcomer => Newcomer is { } pair && pair.Link(QueuePairListKind.Requests).IsLinked;
+
     /// <summary>Queue pairs with responses to send.</summary>
     public QueuePairList Responses { get; } = new(QueuePairListKind.Responses);
 

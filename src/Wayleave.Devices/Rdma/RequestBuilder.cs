@@ -10,6 +10,9 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort port, SendProgress progress)
 {
+    // Requests behind one whose end does not ask, for each that the next acknowledgement speaks for.
+    private const uint FollowersWanted = 3;
+
     private readonly AnsweredRequestBuilder _answered = new(pair, queue, port, progress);
     private int _superPacketPackets = 1; // of the path MTU that fit one super-packet
 
@@ -83,7 +86,9 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         superPacket.Commit(packetBytes);
         uint position = progress.Cursor;
         port.Counters.Retransmits += progress.NoteSent(1, charge, opens, asks ? 0 : unasked);
-        if (opens && opcode == Opcode.RcWriteFirst && !asks && !isFailing && MaySendEarly)
+        bool isAmongFirsts = opens
+            || (!pair.Peer.Requests.IsSingle && packetBytes == superPacket.SegmentBytes);
+        if (isAmongFirsts && opcode == Opcode.RcWriteFirst && !asks && !isFailing && MaySendEarly(superPacket))
         {
             SendEarly(ref superPacket, bth, Psn.Next(queue[position].LastPsn), position + 1);
         }
@@ -91,12 +96,24 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         return BuildResult.Built;
     }
 
-    // Not beside others that send to that socket: several queue pairs that begin a message each share the super-packet
-    // of their Firsts anyway.
-    private bool MaySendEarly => pair.Profile.FirstsAhead > 0
+    private bool MaySendEarly(in SuperPacket superPacket) => pair.Profile.FirstsAhead > 0
         && progress.Early.IsEmpty
-        && pair.Peer.Requests.IsSingle
+        && (pair.Peer.Requests.IsSingle || MayTakeTwo(superPacket))
         && pair.State == QueuePairState.ReadyToSend;
+
+    // Beside others that send to that socket, who begin a message with this one: then the next message too, and both
+    // are sent in one turn. Where a turn is a message anyway, and enough are queued for IsFollowed.
+    private bool MayTakeTwo(in SuperPacket superPacket) => pair.Congestion is null
+        && queue.Tail - progress.Cursor > 2 * FollowersWanted
+        && progress.CursorSlot.PacketCount - 1
+            <= superPacket.CapacityFor(PayloadPacket.SizeOf(Bth.Size, pair.MtuBytes));
+
+    private int EarlyMax =>
+        pair.Peer.Requests.IsSingle ? Math.Min(pair.Profile.FirstsAhead, PeerProfile.FirstsAheadMax) : 1;
+
+    // Another message follows in this turn, and its end asks for both. Not when somebody waits who may have little to
+    // send.
+    private bool TakesTwo => !pair.Peer.Requests.IsSingle && progress.Early.IsOne && !pair.Peer.HasNewcomer;
 
     // What cannot be sent early is looked at again in its turn, and what is wrong with it said.
     private void SendEarly(ref SuperPacket superPacket, in Bth bth, uint psn, uint position)
@@ -104,7 +121,8 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         int mtu = pair.MtuBytes;
         int charge = progress.ChargeOf(mtu);
         int packetBytes = superPacket.SegmentBytes;
-        for (; position != queue.Tail; position++)
+        uint end = position + (uint)Math.Min(EarlyMax, (int)(queue.Tail - position));
+        for (; position != end; position++)
         {
             ref SendSlot slot = ref queue[position];
             if (Psn.Distance(bth.Psn, psn) > EarlyFirsts.PsnsMax
@@ -214,8 +232,8 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
     private bool IsFollowed => !pair.Profile.AsksAtEveryMessage
         && progress.CursorPacket > 0
         && pair.State == QueuePairState.ReadyToSend
-        && pair.Peer.Requests.IsSingle
-        && queue.Tail - progress.Cursor > 3 * (progress.Cursor - progress.AskedPosition + 1)
+        && (pair.Peer.Requests.IsSingle || TakesTwo)
+        && queue.Tail - progress.Cursor > FollowersWanted * (progress.Cursor - progress.AskedPosition + 1)
         && !queue[progress.Cursor + 1].IsLocal; // waits for everything before it
 
     // Besides the last packet of a message: one now and then, as much of all queue pairs together as of one; and when
@@ -225,7 +243,8 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
     {
         DestinationWindow window = pair.Peer.Window;
         long unasked = unaskedBytes + window.UnaskedBytes - progress.UnaskedBytes - progress.Early.ChargedBytes;
-        int share = window.IsCareful ? Math.Min(port.Options.AcknowledgeShare, 2) : port.Options.AcknowledgeShare;
+        bool isLater = window.IsCareful || TakesTwo;
+        int share = isLater ? Math.Min(port.Options.AcknowledgeShare, 2) : port.Options.AcknowledgeShare;
         return unasked >= window.LimitBytes / share
             || ((window.IsCareful || window.InFlightBytes <= window.UnaskedBytes)
                 && inFlightBytes + Worthwhile(_superPacketPackets) > window.LimitBytes);
@@ -250,15 +269,14 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         // start if the next one cannot follow.
         _superPacketPackets = superPacket.CapacityFor(PayloadPacket.SizeOf(Bth.Size, pair.MtuBytes));
         int wanted = progress.CursorPacket == 0
-            ? Math.Min(left * MessagesTogether, _superPacketPackets + 2)
+            ? Math.Min(left * MessagesTogether(superPacket), _superPacketPackets + 2)
             : Math.Min(left + progress.Early.PacketsBehind(queue), _superPacketPackets);
         return pair.Peer.Window.IsWorthWaiting(Worthwhile(wanted));
     }
 
     // That begin with the one at the cursor, if those behind it are like it.
-    private int MessagesTogether => MaySendEarly
-        ? (int)Math.Min(
-            queue.Tail - progress.Cursor, 1u + (uint)Math.Min(pair.Profile.FirstsAhead, PeerProfile.FirstsAheadMax))
+    private int MessagesTogether(in SuperPacket superPacket) => MaySendEarly(superPacket)
+        ? (int)Math.Min(queue.Tail - progress.Cursor, 1u + (uint)EarlyMax)
         : 1;
 
     private long Worthwhile(int packets)

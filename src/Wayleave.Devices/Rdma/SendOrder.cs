@@ -87,6 +87,7 @@ internal static class SendOrder
             if (!ReferenceEquals(pair, last))
             {
                 (last, turnStart, opens) = (pair, superPacket.LengthBytes, false);
+                peer.Newcomer = ReferenceEquals(peer.Newcomer, pair) ? null : peer.Newcomer;
             }
 
             RateControl? rate = pair.Congestion?.Rate;
@@ -116,7 +117,9 @@ internal static class SendOrder
                     continue;
                 case BuildResult.DoesNotFit:
                     bool isOver = superPacket.LengthBytes > turnStart || superPacket.Count == 0;
-                    if (!isOver || (opens && pair.Reliable is { Turn.IsWithinMessage: true }))
+                    if (!isOver
+                        || pair.Reliable is { Turn.GoesOn: true }
+                        || (opens && pair.Reliable is { Turn.IsWithinMessage: true }))
                     {
                         return;
                     }
@@ -163,8 +166,8 @@ internal static class SendOrder
         }
 
         QueuePair? pair = head.Link(QueuePairListKind.Requests).Next;
-        int count = 1;
-        while (count < head.Port.Options.BeginTogether
+        int alone = superPacket.Count;
+        while (superPacket.Count < head.Port.Options.BeginTogether
             && pair is { Congestion: null, Reliable: { } requester }
             && requester.Turn.Begins(superPacket.SegmentBytes))
         {
@@ -175,10 +178,9 @@ internal static class SendOrder
             }
 
             pair = next;
-            count++;
         }
 
-        return count > 1;
+        return superPacket.Count > alone;
     }
 
     // What is left of a short message goes along with that of the queue pair before it.
@@ -193,6 +195,7 @@ internal static class SendOrder
         if (!pair.Link(QueuePairListKind.Requests).IsLinked && pair.HasPeer)
         {
             pair.Peer.Requests.Add(pair);
+            pair.Peer.Newcomer = pair;
         }
     }
 

@@ -34,6 +34,14 @@ internal sealed class SendTurn(QueuePair pair, SendProgress progress)
                 pair.MtuBytes);
     }
 
+    /// <summary>
+    /// The message at the cursor belongs to the turn of the one before it: an acknowledgement for both is asked for at
+    /// its end.
+    /// </summary>
+    public bool GoesOn => progress.CursorPacket == 1
+        && progress.Early.EndedWith(progress.Cursor)
+        && progress.AskedPosition != progress.Cursor;
+
     /// <summary>The rest of a message that was begun fits there; a hint, as <see cref="Begins"/>.</summary>
     public bool EndsWithin(in SuperPacket superPacket) => IsWithinMessage
         && PacketsLeft <= superPacket.RoomFor(PayloadPacket.SizeOf(Bth.Size, pair.MtuBytes));

@@ -25,6 +25,95 @@ public class ManyQueuePairsTests
             s.Poll());
     }
 
+    // A queue pair whose peer holds Firsts sends two messages in a turn, and asks about both at the end of the second,
+    // as long as enough are behind them.
+    [Fact]
+    public void Two_messages_are_a_turn_and_one_question()
+    {
+        Sender s = new(pairs: 3, ahead: 7) { ShowsQuestions = true };
+        s.PostAll(rounds: 30, 64 << 10);
+        s.Poll(most: 7); // the last to be posted to has not had a turn at first
+        Assert.Equal(
+            [
+                "2F*2 0F*2 1F*2",
+                "2M*14 2L", "2M*14 2L?", "0M*14 0L", "0M*14 0L?", "1M*14 1L", "1M*14 1L?",
+                "2F*2 0F*2 1F*2",
+                "2M*14 2L", "2M*14 2L?", "0M*14 0L", "0M*14 0L?", "1M*14 1L", "1M*14 1L?",
+            ],
+            s.Poll(most: 14));
+        s.Poll();
+        Assert.Equal(3 * 30, s.Messages);
+    }
+
+    [Theory]
+    [InlineData(0)] // the peer holds nothing
+    [InlineData(7)] // a turn is a part of a message
+    public void Others_ask_at_the_end_of_each(int ahead)
+    {
+        Sender s = new(pairs: 2, ahead: ahead) { ShowsQuestions = true };
+        s.PostAll(rounds: 8, ahead == 0 ? 64 << 10 : 17u * Mtu);
+        Assert.Equal(16, s.Poll().Sum(p => p.Split("L?").Length - 1));
+        Assert.Equal(0, s.SentAhead);
+    }
+
+    // In the window of an unprivileged user, which is less than five messages.
+    [Theory]
+    [InlineData(7, 0.55)]
+    [InlineData(0, 1.2)]
+    public void Eight_queue_pairs_ask_about_two_messages_at_a_time(int ahead, double most)
+    {
+        TestLink link = new(o => o with { WindowBytes = 319_488 });
+        QueuePairAttributes OnLoopback(QueuePairAttributes q) => q with
+        {
+            PathMtu = PathMtu.Mtu4096,
+            AddressVector = q.AddressVector with { KeepsSuperPackets = true },
+            Profile = PeerProfile.Default with { FirstsAhead = ahead },
+        };
+        MemoryRegion local = link.A.Register(link.A.Allocate(Megabyte));
+        MemoryRegion remote = link.B.Register(link.B.Allocate(Megabyte));
+        QueuePair[] pairs = [.. Enumerable.Range(0, 8).Select(_ => link.Connect(OnLoopback, OnLoopback).A)];
+        foreach (QueuePair pair in pairs)
+        {
+            for (int i = 0; i < 60; i++)
+            {
+                PostWrite(pair, local, remote, 64 << 10, WorkRequestOpcode.RdmaWrite);
+            }
+        }
+
+        int questions = 0;
+        int messages = 0;
+        link.Filter = (_, bytes) =>
+        {
+            Assert.Equal(DropReason.None, PacketView.TryParse(bytes.Span, out PacketView packet));
+            bool counts = messages < 8 * 50; // then too few are left for turns of two
+            questions += counts && packet.AckRequest ? 1 : 0;
+            messages += counts && packet.Opcode == Opcode.RcWriteLast ? 1 : 0;
+            return true;
+        };
+        link.Run();
+        Assert.All(pairs, p => Assert.Equal(60, TestNode.Poll(p.SendCompletionQueue).Count));
+        Assert.InRange((double)questions / messages, most - 0.25, most);
+    }
+
+    // Somebody comes, and waits as long as if each turn was one message; and so does who has come.
+    [Fact]
+    public void Who_has_little_to_send_does_not_wait_for_turns_of_two()
+    {
+        Sender s = new(pairs: 6, ahead: 7);
+        for (int round = 0; round < 20; round++)
+        {
+            for (int i = 4; i >= 0; i--)
+            {
+                s.Post(i, 64 << 10);
+            }
+        }
+
+        s.Poll(most: 20);
+        s.Post(5, 8);
+        List<string> until = [.. s.Poll(most: 20).TakeWhile(p => !p.Contains("5O", StringComparison.Ordinal))];
+        Assert.True(until.Count <= 7, string.Join(", ", until)); // five turns, their Firsts, and one that had begun
+    }
+
     // The twin: what a message costs when its First goes by itself.
     [Theory]
     [InlineData(1, 16)]
@@ -173,8 +262,9 @@ public class ManyQueuePairsTests
         private readonly List<QueuePair> _pairs = [];
         private readonly Dictionary<uint, int> _numbers = []; // of the peer's queue pairs
         private readonly Dictionary<int, uint> _psns = [];
+        private readonly HashSet<(int Pair, uint Psn)> _sent = [];
 
-        public Sender(int pairs, int together = 8)
+        public Sender(int pairs, int together = 8, int ahead = 0)
         {
             _link = new TestLink(o => o with
             {
@@ -186,14 +276,26 @@ public class ManyQueuePairsTests
             _remote = _link.B.Register(_link.B.Allocate(Megabyte));
             for (int i = 0; i < pairs; i++)
             {
-                (QueuePair a, QueuePair b) = _link.Connect(
-                    q => q with { PathMtu = PathMtu.Mtu4096 }, q => q with { PathMtu = PathMtu.Mtu4096 });
+                QueuePairAttributes Agree(QueuePairAttributes q) => q with
+                {
+                    PathMtu = PathMtu.Mtu4096,
+                    Profile = PeerProfile.Default with { FirstsAhead = ahead },
+                };
+                (QueuePair a, QueuePair b) = _link.Connect(Agree, Agree);
                 _pairs.Add(a);
                 _numbers.Add(b.QpNumber, i);
             }
 
             Assert.Empty(Poll()); // a modify rings a doorbell too
         }
+
+        /// <summary>A packet that asks for an acknowledgement has a question mark.</summary>
+        public bool ShowsQuestions { get; init; }
+
+        /// <summary>Messages that were sent to their end.</summary>
+        public int Messages { get; private set; }
+
+        public long SentAhead => _link.A.Port.Stats.SentAhead;
 
         public void PostAll(int rounds, uint length)
         {
@@ -211,11 +313,11 @@ public class ManyQueuePairsTests
             PostWrite(_pairs[pair], _local, _remote, length, opcode);
 
         /// <summary>One text for each super-packet: whose packet each is, and F, M, L, O or R for a READ.</summary>
-        public List<string> Poll()
+        public List<string> Poll(int most = int.MaxValue)
         {
             byte[] buffer = new byte[65536];
             List<string> sent = [];
-            while (_link.A.Port.PollTransmit(_link.Now, buffer, out Transmit transmit))
+            while (sent.Count < most && _link.A.Port.PollTransmit(_link.Now, buffer, out Transmit transmit))
             {
                 List<string> packets = [];
                 for (int at = 0; at < transmit.LengthBytes; at += transmit.SegmentBytes)
@@ -233,17 +335,24 @@ public class ManyQueuePairsTests
             return sent;
         }
 
-        // Every queue pair keeps its own order, whoever is in between.
+        // Every queue pair keeps its own order but for Firsts that go ahead, whoever is in between.
         private string Take(ReadOnlySpan<byte> bytes, int index)
         {
             Assert.True(Icrc.Verify(new IcrcFlow(_link.A.Gid, _link.B.Gid, 4791, 4791), (ushort)index, bytes));
             Assert.Equal(DropReason.None, PacketView.TryParse(bytes, out PacketView packet));
             int pair = _numbers[packet.DestQp];
-            Assert.Equal(_psns.GetValueOrDefault(pair, packet.Psn), packet.Psn);
             string name = OpcodeTraits.NameOf(packet.Opcode);
             char kind = name.Contains("READ", StringComparison.Ordinal) ? 'R' : name[name.LastIndexOf('_') + 1];
-            _psns[pair] = Psn.Add(packet.Psn, kind == 'R' ? packet.Reth.Length / Mtu : 1);
-            return $"{pair}{kind}";
+            Assert.True(_sent.Add((pair, packet.Psn)));
+            if (packet.Opcode != Opcode.RcWriteFirst || packet.Psn == _psns.GetValueOrDefault(pair, packet.Psn))
+            {
+                Assert.Equal(_psns.GetValueOrDefault(pair, packet.Psn), packet.Psn);
+                uint next = Psn.Add(packet.Psn, kind == 'R' ? packet.Reth.Length / Mtu : 1);
+                _psns[pair] = _sent.Contains((pair, next)) ? Psn.Next(next) : next; // that First went ahead
+            }
+
+            Messages += kind is 'L' or 'O' ? 1 : 0;
+            return $"{pair}{kind}{(ShowsQuestions && packet.AckRequest ? "?" : "")}";
         }
     }
 }

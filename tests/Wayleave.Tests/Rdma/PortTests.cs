@@ -372,17 +372,30 @@ public class PortTests
     }
 
     [Theory]
-    [InlineData(1, 64 * 1024)]
-    [InlineData(8, 64 * 1024)]
-    [InlineData(8, 200_000)]
-    [InlineData(100, 64 * 1024)]
-    [InlineData(3, 5000)]
-    public void Queue_pairs_that_share_a_window_never_wait_for_a_time_out(int count, int lengthBytes)
+    [InlineData(1, 64 * 1024, 0)]
+    [InlineData(8, 64 * 1024, 0)]
+    [InlineData(8, 200_000, 0)]
+    [InlineData(100, 64 * 1024, 0)]
+    [InlineData(3, 5000, 0)]
+    [InlineData(1, 64 * 1024, 7)]
+    [InlineData(2, 64 * 1024, 7)]
+    [InlineData(8, 64 * 1024, 7)]
+    [InlineData(8, 200_000, 7)]
+    [InlineData(100, 64 * 1024, 7)]
+    [InlineData(8, 65_000, 7)]
+    [InlineData(3, 5000, 7)]
+    public void Queue_pairs_that_share_a_window_never_wait_for_a_time_out(int count, int lengthBytes, int ahead)
     {
         // As on a loopback between unprivileged users.
         TestLink link = new(o => o with { WindowBytes = 319_488 });
         MemoryRegion local = link.A.Register(link.A.Allocate(Megabyte));
         MemoryRegion remote = link.B.Register(link.B.Allocate(Megabyte));
+        QueuePairAttributes OnLoopback(QueuePairAttributes attributes) => attributes with
+        {
+            PathMtu = PathMtu.Mtu4096,
+            AddressVector = attributes.AddressVector with { KeepsSuperPackets = true },
+            Profile = PeerProfile.Default with { FirstsAhead = ahead },
+        };
         QueuePair[] pairs = [.. Enumerable.Range(0, count).Select(_ => link.Connect(OnLoopback, OnLoopback).A)];
         foreach (QueuePair pair in pairs)
         {
@@ -395,12 +408,6 @@ public class PortTests
         link.Run(); // time stands still
         Assert.All(pairs, p => Assert.Equal(16, TestNode.Poll(p.SendCompletionQueue).Count));
         Assert.Equal(0, link.A.Port.Stats.Retransmits);
-
-        static QueuePairAttributes OnLoopback(QueuePairAttributes attributes) => attributes with
-        {
-            PathMtu = PathMtu.Mtu4096,
-            AddressVector = attributes.AddressVector with { KeepsSuperPackets = true },
-        };
     }
 
     [Fact]
