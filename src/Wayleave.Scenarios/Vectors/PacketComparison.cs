@@ -52,6 +52,12 @@ internal static class PacketComparison
                 ?? Number("reth.length", e.Length, g.Length);
         }
 
+        if (difference is null && traits.Has(ExtensionHeaders.Deth))
+        {
+            (Deth e, Deth g) = (expected.Deth, got.Deth);
+            difference = Hex("deth.q_key", e.QKey, g.QKey, 8) ?? Number("deth.src_qpn", e.SourceQp, g.SourceQp);
+        }
+
         if (difference is null && traits.Has(ExtensionHeaders.Aeth))
         {
             (Aeth e, Aeth g) = (expected.Aeth, got.Aeth);

@@ -23,6 +23,7 @@ internal sealed class ReplayMachine
     private readonly QueuePair _pair;
     private readonly ProtectionDomain _domain;
     private readonly ushort _sourcePort;
+    private readonly ReplayKeys _keys = new();
     private readonly VectorSide _side;
     private readonly List<ReplayMemory> _memories = [];
     private readonly byte[] _buffer = new byte[ushort.MaxValue];
@@ -52,7 +53,7 @@ internal sealed class ReplayMachine
             WindowBytes = 1 << 30,
             ReadRequestBytes = 1 << 30,
         };
-        _device = new RdmaDevice(_host, fabric, new PciFunction("0000:01:00.0", "replay"), options, new ReplayKeys());
+        _device = new RdmaDevice(_host, fabric, new PciFunction("0000:01:00.0", "replay"), options, _keys);
         if (!_device.Port.TryEnter())
         {
             throw new InvalidOperationException("the token of a new port is taken");
@@ -81,6 +82,10 @@ internal sealed class ReplayMachine
         }
     }
 
+    public RdmaDevice Device => _device;
+
+    public QueuePair Pair => _pair;
+
     public Gid LocalGid { get; }
 
     public Gid PeerGid { get; }
@@ -106,11 +111,28 @@ internal sealed class ReplayMachine
         _device.Port.HandleTimeout(Now);
     }
 
-    public void Feed(CapturedPacket packet) => _device.Port.HandleDatagrams(
+    /// <summary>The device draws these next where it needs something random.</summary>
+    public void Draw(params ReadOnlySpan<uint> numbers) => _keys.Add(numbers);
+
+    /// <summary>Changes registered memory, as an application does; nothing where none is.</summary>
+    public void Write(ulong va, ReadOnlySpan<byte> bytes)
+    {
+        foreach (ReplayMemory memory in _memories)
+        {
+            if (memory.TryWrite(va, bytes))
+            {
+                return;
+            }
+        }
+    }
+
+    /// <param name="packet">Where it came from, and when.</param>
+    /// <param name="bytes">BTH to ICRC.</param>
+    public void Feed(CapturedPacket packet, ReadOnlySpan<byte> bytes) => _device.Port.HandleDatagrams(
         packet.Header.Source,
         packet.Header.SourcePort,
-        packet.Bytes.Span,
-        packet.Bytes.Length,
+        bytes,
+        bytes.Length,
         packet.Header.TrafficClass,
         Now,
         packet.Header.Identification);
@@ -330,7 +352,16 @@ internal sealed class ReplayMachine
     private sealed class ReplayKeys : IKeySource
     {
         private readonly SplitMix64 _random = new(seed: 1);
+        private readonly Queue<uint> _wanted = [];
 
-        public uint NextUInt32() => (uint)_random.NextUInt64();
+        public void Add(ReadOnlySpan<uint> numbers)
+        {
+            foreach (uint number in numbers)
+            {
+                _wanted.Enqueue(number);
+            }
+        }
+
+        public uint NextUInt32() => _wanted.TryDequeue(out uint number) ? number : (uint)_random.NextUInt64();
     }
 }

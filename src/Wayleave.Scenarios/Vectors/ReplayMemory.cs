@@ -65,6 +65,18 @@ internal sealed class ReplayMemory : IExporter
         return isInside;
     }
 
+    /// <summary>False when the range is not inside.</summary>
+    public bool TryWrite(ulong va, ReadOnlySpan<byte> bytes)
+    {
+        bool isInside = TryGet(va, bytes.Length, out _);
+        if (isInside)
+        {
+            bytes.CopyTo(_bytes.AsSpan((int)(BufferOffset + (va - Va))));
+        }
+
+        return isInside;
+    }
+
     Errno IExporter.Attach(Attachment attachment) => Errno.Success;
 
     void IExporter.Detach(Attachment attachment)

@@ -3,18 +3,19 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Scenarios.Vectors;
 
 /// <summary>
-/// What can be replayed: everything of RC, UC and UD but memory windows, with a requester on one side only.
+/// What can be replayed: everything of RC, UC and UD but memory windows, with a requester on one side only; and, of a
+/// capture without a replay object, what <see cref="DialogVector"/> can tell from its packets.
 /// </summary>
 internal static class ReplaySupport
 {
     public const string RxeProfile = "rxe";
 
     /// <summary>Why a description cannot be replayed, as a phrase; null when it can.</summary>
-    public static string? WhyNot(CaptureVector vector)
+    public static string? WhyNot(Capture capture, CaptureVector vector)
     {
         if (vector.Replay is not { } replay)
         {
-            return "its description has no replay object";
+            return capture.Packets.Count == 0 ? "its description has no replay object" : DialogVector.WhyNot(capture);
         }
 
         if (replay.Schema != VectorReplay.KnownSchema)

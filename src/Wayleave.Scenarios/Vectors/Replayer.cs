@@ -35,7 +35,7 @@ public static class Replayer
                 + $"and the capture {capture.Packets.Count}: they do not belong together");
         }
 
-        if (ReplaySupport.WhyNot(vector) is { } reason)
+        if (ReplaySupport.WhyNot(capture, vector) is { } reason)
         {
             return new ReplayReport
             {
@@ -47,7 +47,15 @@ public static class Replayer
             };
         }
 
-        VectorReplay replay = vector.Replay!;
+        if (vector.Replay is not { } replay)
+        {
+            // Who speaks first is the one that asks, though both may.
+            bool isA = vector.Packets[0].IsFromA == (role == ReplayRole.Requester);
+            VectorReplay derived = DialogVector.Derive(capture, vector, isA);
+            ReplayInput dialog = new(capture, vector, derived, isA, profile ?? PeerProfile.Rxe);
+            return new DialogReplay(dialog).Run(role);
+        }
+
         bool isRequesterA = replay.B.WorkRequests.Count == 0;
         bool isSideA = isRequesterA == (role == ReplayRole.Requester);
         ReplayInput input = new(capture, vector, replay, isSideA, profile ?? PeerProfile.Rxe);

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Text;
 using System.Text.Json;
 using Wayleave.Cli;
 using Xunit;
@@ -78,19 +79,32 @@ public sealed class RoceCommandTests : IDisposable
     [Fact]
     public async Task What_is_not_supported_is_decoded_and_checked_all_the_same()
     {
-        Outcome outcome = await Run("roce", "replay", Pcap("cm_reject"), Json("cm_reject"), "--role", "responder");
+        string described = File.ReadAllText(Json("send_only"));
+        string windows = described.Replace(
+            "\"mws\": []", "\"mws\": [{\"name\": \"w\"}]", StringComparison.Ordinal);
+        Assert.NotEqual(described, windows);
+        string json = Write("windows.json", Encoding.UTF8.GetBytes(windows));
+        Outcome outcome = await Run("roce", "replay", Pcap("send_only"), json, "--role", "responder");
         Assert.Equal(3, outcome.ExitCode);
-        Assert.Contains(" UD_SEND_ONLY qp=1 ", outcome.Output, StringComparison.Ordinal);
+        Assert.Contains(" RC_SEND_ONLY qp=", outcome.Output, StringComparison.Ordinal);
         Assert.EndsWith(
-            "cm_reject: not supported yet: its description has no replay object\n",
-            outcome.Output,
-            StringComparison.Ordinal);
+            "send_only: not supported yet: memory windows\n", outcome.Output, StringComparison.Ordinal);
 
-        byte[] file = File.ReadAllBytes(Pcap("cm_reject"));
+        byte[] file = File.ReadAllBytes(Pcap("send_only"));
         file[^1] ^= 1;
-        outcome = await Run(
-            "roce", "replay", Write("cm.pcap", file), Json("cm_reject"), "--role", "responder", "--json");
+        outcome = await Run("roce", "replay", Write("bad.pcap", file), json, "--role", "responder", "--json");
         Assert.Equal(1, outcome.ExitCode);
+    }
+
+    [Theory]
+    [InlineData("cm_rping", "requester")]
+    [InlineData("cm_reject", "responder")]
+    [InlineData("userspace_peer_v6", "responder")]
+    public async Task A_capture_without_a_replay_object_is_replayed_from_its_packets(string name, string role)
+    {
+        Outcome outcome = await Run("roce", "replay", Pcap(name), Json(name), "--role", role);
+        Assert.Equal(0, outcome.ExitCode);
+        Assert.StartsWith($"{name}: match: {role} ", outcome.Output, StringComparison.Ordinal);
     }
 
     [Fact]

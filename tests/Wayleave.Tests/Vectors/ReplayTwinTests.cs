@@ -32,6 +32,17 @@ public class ReplayTwinTests
     [InlineData("write_multi", ReplayRole.Responder, 4, 15, 0x01, "aeth.msn")]
     [InlineData("read_multi", ReplayRole.Responder, 4, 12 + 4 + 430, 0x01, "payload[430]")]
     [InlineData("loss_req_3rd", ReplayRole.Responder, 4, 12, 0x02, "aeth.syndrome")]
+    [InlineData("userspace_peer_v4", ReplayRole.Responder, 3, 12 + 4 + 5, 0x01, "payload[5]")] // was written
+    [InlineData("userspace_peer_v4", ReplayRole.Requester, 4, 8, 0x80, "ackreq")]
+    [InlineData("userspace_peer_v6", ReplayRole.Requester, 9, 15, 0x01, "aeth.msn")]
+    [InlineData("cm_rping", ReplayRole.Requester, 8, 15, 0x01, "aeth.msn")]
+    [InlineData("cm_reject", ReplayRole.Responder, 1, 20 + 24 + 11, 0x01, "payload[35]")] // the reason
+    [InlineData("cm_reject", ReplayRole.Requester, 0, 12, 0x01, "deth.q_key")]
+    [InlineData("cm_rping", ReplayRole.Requester, 0, 20 + 24 + 89, 0x01, "payload[113]")] // the flow label
+    [InlineData("cm_rping", ReplayRole.Responder, 1, 20 + 24 + 26, 0x08, "payload[50]")] // the target ack delay
+    [InlineData("cm_rping", ReplayRole.Requester, 2, 20 + 24 + 7, 0x01, "payload[31]")] // the peer's name
+    [InlineData("cm_rping", ReplayRole.Requester, 27, 20 + 24 + 10, 0x01, "payload[34]")] // the peer's queue pair
+    [InlineData("cm_rping", ReplayRole.Responder, 28, 20 + 24 + 3, 0x01, "payload[27]")] // our name
     public void A_changed_bit_in_a_packet_of_our_side_is_named(
         string name, ReplayRole role, int packet, int offset, int mask, string field)
     {
