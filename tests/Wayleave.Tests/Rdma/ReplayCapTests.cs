@@ -1,6 +1,8 @@
+using Wayleave.Core;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Simulation;
 using Xunit;
 using static Wayleave.Tests.Rdma.Conversation;
 
@@ -112,6 +114,55 @@ public class ReplayCapTests
             AckRequest = true,
             Atomic = new AtomicEth(c.Region.Iova, c.Region.Key, 1, 0),
         };
+    }
+
+    // Time stands still while packets come, so no window is added: what a peer that is really there asks for again is
+    // less than its answers have earned.
+    [Theory]
+    [InlineData(1, 50)]
+    [InlineData(2, 50)]
+    [InlineData(3, 33)]
+    public void A_peer_that_loses_packets_is_answered_as_often_as_it_needs(ulong seed, int oneIn)
+    {
+        const int Reads = 16, ReadBytes = 128 << 10;
+        TestLink link = new();
+        (QueuePair a, _) = link.Connect();
+        MemoryRegion local = link.A.Register(link.A.Allocate(ReadBytes));
+        TestMemory memory = link.B.Allocate(ReadBytes);
+        memory.FillPattern(0, ReadBytes, 0x55);
+        MemoryRegion remote = link.B.Register(memory);
+        SplitMix64 random = new(seed);
+        link.Filter = (from, _) => from != link.B || random.Next(oneIn) != 0;
+        for (ulong i = 0; i < Reads; i++)
+        {
+            Assert.Equal(Errno.Success, a.PostSend(
+                new SendWorkRequest
+                {
+                    WrId = i,
+                    Opcode = WorkRequestOpcode.RdmaRead,
+                    Flags = SendFlags.Signaled,
+                    RemoteAddress = remote.Iova,
+                    RKey = remote.Key,
+                },
+                new Sge(local.Iova, ReadBytes, local.Key)));
+        }
+
+        int done = 0;
+        for (int i = 0; i < 10_000 && done < Reads; i++)
+        {
+            link.Run();
+            List<WorkCompletion> completions = TestNode.Poll(a.SendCompletionQueue);
+            Assert.All(completions, c => Assert.Equal(WorkCompletionStatus.Success, c.Status));
+            done += completions.Count;
+            if (completions.Count == 0 && link.NextDeadline is { } next)
+            {
+                link.Advance(next - link.Now);
+            }
+        }
+
+        Assert.Equal(Reads, done);
+        Assert.InRange(link.B.Port.Stats.Duplicates, 5, long.MaxValue);
+        Assert.Equal(0, link.B.Port.Stats.ReplaysCapped);
     }
 
     [Theory]
