@@ -23,7 +23,7 @@ namespace Wayleave.Devices.Rdma.Wire;
 /// when the class is first used.
 /// </para>
 /// <para>
-/// The copying variants store each vector that was loaded, so the checksum is that of the copy, whatever happens to the
+/// The copying variant stores each vector that was loaded, so the checksum is that of the copy, whatever happens to the
 /// source.
 /// </para>
 /// </remarks>
@@ -57,11 +57,15 @@ internal static class CrcFold
         Vector128.Create(CrcPolynomial.QuotientOfX96(), (ulong)CrcTable.Polynomial << 1);
 
     /// <summary>
-    /// Whether a run of bytes is also stored somewhere; a type, so that the compiler makes two loops of one text.
+    /// Whether a pass over bytes stores something too; a type, so that the compiler makes several loops of one text.
     /// </summary>
     internal interface IMode
     {
+        /// <summary>Something is stored at the destination.</summary>
         static abstract bool Copies { get; }
+
+        /// <summary>It is not what is fed, but as many other bytes.</summary>
+        static abstract bool CopiesOthers { get; }
     }
 
     /// <summary>What a register amounts to in the first bytes behind it.</summary>
@@ -82,49 +86,49 @@ internal static class CrcFold
     /// Feeds the whole 16-byte blocks of at least <see cref="Minimum128"/> bytes; the rest is the caller's.
     /// </summary>
     public static uint Append128<TMode>(
-        Vector128<ulong> head, ref byte source, ref byte destination, int lengthBytes)
+        Vector128<ulong> head, ref byte source, ref byte copied, ref byte destination, int lengthBytes)
         where TMode : struct, IMode
     {
         Vector128<ulong> over512 = s_over512;
-        Vector128<ulong> x0 = Load128<TMode>(ref source, ref destination, 0) ^ head;
-        Vector128<ulong> x1 = Load128<TMode>(ref source, ref destination, 16);
-        Vector128<ulong> x2 = Load128<TMode>(ref source, ref destination, 32);
-        Vector128<ulong> x3 = Load128<TMode>(ref source, ref destination, 48);
+        Vector128<ulong> x0 = Load128<TMode>(ref source, ref copied, ref destination, 0) ^ head;
+        Vector128<ulong> x1 = Load128<TMode>(ref source, ref copied, ref destination, 16);
+        Vector128<ulong> x2 = Load128<TMode>(ref source, ref copied, ref destination, 32);
+        Vector128<ulong> x3 = Load128<TMode>(ref source, ref copied, ref destination, 48);
         int offset = 64;
         for (; offset <= lengthBytes - 64; offset += 64)
         {
-            x0 = Fold(x0, over512) ^ Load128<TMode>(ref source, ref destination, offset);
-            x1 = Fold(x1, over512) ^ Load128<TMode>(ref source, ref destination, offset + 16);
-            x2 = Fold(x2, over512) ^ Load128<TMode>(ref source, ref destination, offset + 32);
-            x3 = Fold(x3, over512) ^ Load128<TMode>(ref source, ref destination, offset + 48);
+            x0 = Fold(x0, over512) ^ Load128<TMode>(ref source, ref copied, ref destination, offset);
+            x1 = Fold(x1, over512) ^ Load128<TMode>(ref source, ref copied, ref destination, offset + 16);
+            x2 = Fold(x2, over512) ^ Load128<TMode>(ref source, ref copied, ref destination, offset + 32);
+            x3 = Fold(x3, over512) ^ Load128<TMode>(ref source, ref copied, ref destination, offset + 48);
         }
 
         Vector128<ulong> over128 = s_over128;
         x1 ^= Fold(x0, over128);
         x2 ^= Fold(x1, over128);
         x3 ^= Fold(x2, over128);
-        return Finish<TMode>(x3, ref source, ref destination, offset, lengthBytes);
+        return Finish<TMode>(x3, ref source, ref copied, ref destination, offset, lengthBytes);
     }
 
     /// <summary>
     /// Feeds the whole 16-byte blocks of at least <see cref="Minimum256"/> bytes; the rest is the caller's.
     /// </summary>
     public static uint Append256<TMode>(
-        Vector128<ulong> head, ref byte source, ref byte destination, int lengthBytes)
+        Vector128<ulong> head, ref byte source, ref byte copied, ref byte destination, int lengthBytes)
         where TMode : struct, IMode
     {
         Vector256<ulong> over1024 = s_over1024;
-        Vector256<ulong> x0 = Load256<TMode>(ref source, ref destination, 0) ^ head.ToVector256();
-        Vector256<ulong> x1 = Load256<TMode>(ref source, ref destination, 32);
-        Vector256<ulong> x2 = Load256<TMode>(ref source, ref destination, 64);
-        Vector256<ulong> x3 = Load256<TMode>(ref source, ref destination, 96);
+        Vector256<ulong> x0 = Load256<TMode>(ref source, ref copied, ref destination, 0) ^ head.ToVector256();
+        Vector256<ulong> x1 = Load256<TMode>(ref source, ref copied, ref destination, 32);
+        Vector256<ulong> x2 = Load256<TMode>(ref source, ref copied, ref destination, 64);
+        Vector256<ulong> x3 = Load256<TMode>(ref source, ref copied, ref destination, 96);
         int offset = 128;
         for (; offset <= lengthBytes - 128; offset += 128)
         {
-            x0 = Fold(x0, over1024) ^ Load256<TMode>(ref source, ref destination, offset);
-            x1 = Fold(x1, over1024) ^ Load256<TMode>(ref source, ref destination, offset + 32);
-            x2 = Fold(x2, over1024) ^ Load256<TMode>(ref source, ref destination, offset + 64);
-            x3 = Fold(x3, over1024) ^ Load256<TMode>(ref source, ref destination, offset + 96);
+            x0 = Fold(x0, over1024) ^ Load256<TMode>(ref source, ref copied, ref destination, offset);
+            x1 = Fold(x1, over1024) ^ Load256<TMode>(ref source, ref copied, ref destination, offset + 32);
+            x2 = Fold(x2, over1024) ^ Load256<TMode>(ref source, ref copied, ref destination, offset + 64);
+            x3 = Fold(x3, over1024) ^ Load256<TMode>(ref source, ref copied, ref destination, offset + 96);
         }
 
         Vector256<ulong> over256 = s_over256;
@@ -133,32 +137,33 @@ internal static class CrcFold
         x3 ^= Fold(x2, over256);
         for (; offset <= lengthBytes - 32; offset += 32)
         {
-            x3 = Fold(x3, over256) ^ Load256<TMode>(ref source, ref destination, offset);
+            x3 = Fold(x3, over256) ^ Load256<TMode>(ref source, ref copied, ref destination, offset);
         }
 
         Vector128<ulong> x = Fold(x3, s_lanes256).GetLower() ^ x3.GetUpper();
-        return Finish<TMode>(x, ref source, ref destination, offset, lengthBytes);
+        return Finish<TMode>(x, ref source, ref copied, ref destination, offset, lengthBytes);
     }
 
     /// <summary>
     /// Feeds the whole 16-byte blocks of at least <see cref="Minimum512"/> bytes; the rest is the caller's.
     /// </summary>
     public static uint Append512<TMode>(
-        Vector128<ulong> head, ref byte source, ref byte destination, int lengthBytes)
+        Vector128<ulong> head, ref byte source, ref byte copied, ref byte destination, int lengthBytes)
         where TMode : struct, IMode
     {
         Vector512<ulong> over2048 = s_over2048;
-        Vector512<ulong> x0 = Load512<TMode>(ref source, ref destination, 0) ^ head.ToVector256().ToVector512();
-        Vector512<ulong> x1 = Load512<TMode>(ref source, ref destination, 64);
-        Vector512<ulong> x2 = Load512<TMode>(ref source, ref destination, 128);
-        Vector512<ulong> x3 = Load512<TMode>(ref source, ref destination, 192);
+        Vector512<ulong> x0 =
+            Load512<TMode>(ref source, ref copied, ref destination, 0) ^ head.ToVector256().ToVector512();
+        Vector512<ulong> x1 = Load512<TMode>(ref source, ref copied, ref destination, 64);
+        Vector512<ulong> x2 = Load512<TMode>(ref source, ref copied, ref destination, 128);
+        Vector512<ulong> x3 = Load512<TMode>(ref source, ref copied, ref destination, 192);
         int offset = 256;
         for (; offset <= lengthBytes - 256; offset += 256)
         {
-            x0 = Fold(x0, over2048) ^ Load512<TMode>(ref source, ref destination, offset);
-            x1 = Fold(x1, over2048) ^ Load512<TMode>(ref source, ref destination, offset + 64);
-            x2 = Fold(x2, over2048) ^ Load512<TMode>(ref source, ref destination, offset + 128);
-            x3 = Fold(x3, over2048) ^ Load512<TMode>(ref source, ref destination, offset + 192);
+            x0 = Fold(x0, over2048) ^ Load512<TMode>(ref source, ref copied, ref destination, offset);
+            x1 = Fold(x1, over2048) ^ Load512<TMode>(ref source, ref copied, ref destination, offset + 64);
+            x2 = Fold(x2, over2048) ^ Load512<TMode>(ref source, ref copied, ref destination, offset + 128);
+            x3 = Fold(x3, over2048) ^ Load512<TMode>(ref source, ref copied, ref destination, offset + 192);
         }
 
         // The four meet in one step: one behind the other would cost three times the delay of a multiplication.
@@ -166,24 +171,24 @@ internal static class CrcFold
         x3 ^= Fold(x0, s_over1536Wide) ^ Fold(x1, s_over1024Wide) ^ Fold(x2, over512);
         for (; offset <= lengthBytes - 64; offset += 64)
         {
-            x3 = Fold(x3, over512) ^ Load512<TMode>(ref source, ref destination, offset);
+            x3 = Fold(x3, over512) ^ Load512<TMode>(ref source, ref copied, ref destination, offset);
         }
 
         Vector512<ulong> folded = Fold(x3, s_lanes512);
         Vector256<ulong> pairs = folded.GetLower() ^ folded.GetUpper();
         Vector128<ulong> x = pairs.GetLower() ^ pairs.GetUpper() ^ x3.GetUpper().GetUpper();
-        return Finish<TMode>(x, ref source, ref destination, offset, lengthBytes);
+        return Finish<TMode>(x, ref source, ref copied, ref destination, offset, lengthBytes);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static uint Finish<TMode>(
-        Vector128<ulong> x, ref byte source, ref byte destination, int offset, int lengthBytes)
+        Vector128<ulong> x, ref byte source, ref byte copied, ref byte destination, int offset, int lengthBytes)
         where TMode : struct, IMode
     {
         Vector128<ulong> over128 = s_over128;
         for (; offset <= lengthBytes - 16; offset += 16)
         {
-            x = Fold(x, over128) ^ Load128<TMode>(ref source, ref destination, offset);
+            x = Fold(x, over128) ^ Load128<TMode>(ref source, ref copied, ref destination, offset);
         }
 
         // 128 bits become 95 and then 64: each time what stands above 64 bits is multiplied by x^64 mod P.
@@ -219,39 +224,42 @@ internal static class CrcFold
 #endif
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector128<ulong> Load128<TMode>(ref byte source, ref byte destination, int offset)
+    private static Vector128<ulong> Load128<TMode>(ref byte source, ref byte copied, ref byte destination, int offset)
         where TMode : struct, IMode
     {
         Vector128<byte> vector = Vector128.LoadUnsafe(ref source, (nuint)offset);
         if (TMode.Copies)
         {
-            vector.StoreUnsafe(ref destination, (nuint)offset);
+            Vector128<byte> stored = TMode.CopiesOthers ? Vector128.LoadUnsafe(ref copied, (nuint)offset) : vector;
+            stored.StoreUnsafe(ref destination, (nuint)offset);
         }
 
         return vector.AsUInt64();
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector256<ulong> Load256<TMode>(ref byte source, ref byte destination, int offset)
+    private static Vector256<ulong> Load256<TMode>(ref byte source, ref byte copied, ref byte destination, int offset)
         where TMode : struct, IMode
     {
         Vector256<byte> vector = Vector256.LoadUnsafe(ref source, (nuint)offset);
         if (TMode.Copies)
         {
-            vector.StoreUnsafe(ref destination, (nuint)offset);
+            Vector256<byte> stored = TMode.CopiesOthers ? Vector256.LoadUnsafe(ref copied, (nuint)offset) : vector;
+            stored.StoreUnsafe(ref destination, (nuint)offset);
         }
 
         return vector.AsUInt64();
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector512<ulong> Load512<TMode>(ref byte source, ref byte destination, int offset)
+    private static Vector512<ulong> Load512<TMode>(ref byte source, ref byte copied, ref byte destination, int offset)
         where TMode : struct, IMode
     {
         Vector512<byte> vector = Vector512.LoadUnsafe(ref source, (nuint)offset);
         if (TMode.Copies)
         {
-            vector.StoreUnsafe(ref destination, (nuint)offset);
+            Vector512<byte> stored = TMode.CopiesOthers ? Vector512.LoadUnsafe(ref copied, (nuint)offset) : vector;
+            stored.StoreUnsafe(ref destination, (nuint)offset);
         }
 
         return vector.AsUInt64();
@@ -266,11 +274,23 @@ internal static class CrcFold
     internal readonly struct Reading : IMode
     {
         public static bool Copies => false;
+
+        public static bool CopiesOthers => false;
     }
 
     /// <summary>Stores every byte it has read.</summary>
     internal readonly struct Copying : IMode
     {
         public static bool Copies => true;
+
+        public static bool CopiesOthers => false;
+    }
+
+    /// <summary>Reads, and copies something else as long meanwhile.</summary>
+    internal readonly struct CopyingOthers : IMode
+    {
+        public static bool Copies => true;
+
+        public static bool CopiesOthers => true;
     }
 }

@@ -113,6 +113,33 @@ public static class Icrc
         udpPayload.Length >= PacketView.SizeMin && ~Register(seed, udpPayload) == Received(udpPayload);
 
     /// <summary>
+    /// As the other, and copies as many other bytes in the same pass: those of a packet that was verified before. What
+    /// waits for memory and what computes overlap.
+    /// </summary>
+    /// <param name="seed">Of the packet that is verified.</param>
+    /// <param name="udpPayload">BTH, payload and ICRC: no further headers.</param>
+    /// <param name="source">As long as the payload; in no place that changes.</param>
+    /// <param name="destination">At least as long.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The lengths differ.</exception>
+    public static bool VerifyWhileCopying(
+        uint seed, ReadOnlySpan<byte> udpPayload, ReadOnlySpan<byte> source, Span<byte> destination)
+    {
+#if NET10_0_OR_GREATER
+        ArgumentOutOfRangeException.ThrowIfNotEqual(
+            udpPayload.Length, source.Length + Bth.Size + PacketView.IcrcSize, nameof(udpPayload));
+        if (s_path != CrcPath.Table && source.Length >= CrcFold.Minimum128)
+        {
+            (ulong eightBytes, uint fourBytes) = Covered(udpPayload);
+            ReadOnlySpan<byte> bytes = udpPayload[Bth.Size..^PacketView.IcrcSize];
+            Vector128<ulong> head = CrcFold.Head(seed, eightBytes, fourBytes);
+            return ~FoldWhileCopying(s_path, head, bytes, source, destination) == Received(udpPayload);
+        }
+#endif
+        source.CopyTo(destination);
+        return Verify(seed, udpPayload);
+    }
+
+    /// <summary>
     /// Seals a FLUSH for a kernel rxe, which takes no other: its opcode table gives FLUSH no payload offset, so after
     /// the normal pass over the headers it runs over the whole packet again, BTH included and unmasked (Linux 7.2,
     /// <c>rxe_icrc.c</c>). Standard receivers drop the packet.
@@ -256,12 +283,50 @@ public static class Icrc
         return CrcTable.Append(register, destination);
     }
 
+    /// <summary>
+    /// <see cref="Append(CrcPath, uint, ReadOnlySpan{byte})"/> that copies as many other bytes in the same pass.
+    /// </summary>
+    internal static uint AppendWhileCopying(
+        CrcPath path, uint register, ReadOnlySpan<byte> bytes, ReadOnlySpan<byte> source, Span<byte> destination)
+    {
+        if (bytes.Length >= CrcFold.Minimum128 && path != CrcPath.Table)
+        {
+            return FoldWhileCopying(path, CrcFold.Head(register), bytes, source, destination);
+        }
+
+        source.CopyTo(destination);
+        return CrcTable.Append(register, bytes);
+    }
+
+    // At least CrcFold.Minimum128 bytes, and as many to copy.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static uint FoldWhileCopying(
+        CrcPath path,
+        Vector128<ulong> head,
+        ReadOnlySpan<byte> bytes,
+        ReadOnlySpan<byte> source,
+        Span<byte> destination)
+    {
+        source = source[..bytes.Length];
+        destination = destination[..bytes.Length];
+        uint register = Fold<CrcFold.CopyingOthers>(
+            path,
+            head,
+            ref MemoryMarshal.GetReference(bytes),
+            ref MemoryMarshal.GetReference(source),
+            ref MemoryMarshal.GetReference(destination),
+            bytes.Length);
+        int folded = bytes.Length & ~15;
+        source[folded..].CopyTo(destination[folded..]);
+        return CrcTable.Append(register, bytes[folded..]);
+    }
+
     // At least CrcFold.Minimum128 bytes.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static uint Fold(CrcPath path, Vector128<ulong> head, ReadOnlySpan<byte> bytes)
     {
         ref byte source = ref MemoryMarshal.GetReference(bytes);
-        uint register = Fold<CrcFold.Reading>(path, head, ref source, ref source, bytes.Length);
+        uint register = Fold<CrcFold.Reading>(path, head, ref source, ref source, ref source, bytes.Length);
         return CrcTable.Append(register, bytes[(bytes.Length & ~15)..]);
     }
 
@@ -270,12 +335,9 @@ public static class Icrc
         CrcPath path, Vector128<ulong> head, ReadOnlySpan<byte> source, Span<byte> destination)
     {
         destination = destination[..source.Length];
+        ref byte bytes = ref MemoryMarshal.GetReference(source);
         uint register = Fold<CrcFold.Copying>(
-            path,
-            head,
-            ref MemoryMarshal.GetReference(source),
-            ref MemoryMarshal.GetReference(destination),
-            source.Length);
+            path, head, ref bytes, ref bytes, ref MemoryMarshal.GetReference(destination), source.Length);
         int folded = source.Length & ~15;
         source[folded..].CopyTo(destination[folded..]);
         return CrcTable.Append(register, destination[folded..]);
@@ -283,16 +345,16 @@ public static class Icrc
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static uint Fold<TMode>(
-        CrcPath path, Vector128<ulong> head, ref byte source, ref byte destination, int lengthBytes)
+        CrcPath path, Vector128<ulong> head, ref byte source, ref byte copied, ref byte destination, int lengthBytes)
         where TMode : struct, CrcFold.IMode
     {
         if (path == CrcPath.Fold512 && lengthBytes >= CrcFold.Minimum512)
         {
-            return CrcFold.Append512<TMode>(head, ref source, ref destination, lengthBytes);
+            return CrcFold.Append512<TMode>(head, ref source, ref copied, ref destination, lengthBytes);
         }
 
         return path >= CrcPath.Fold256 && lengthBytes >= CrcFold.Minimum256
-            ? CrcFold.Append256<TMode>(head, ref source, ref destination, lengthBytes)
-            : CrcFold.Append128<TMode>(head, ref source, ref destination, lengthBytes);
+            ? CrcFold.Append256<TMode>(head, ref source, ref copied, ref destination, lengthBytes)
+            : CrcFold.Append128<TMode>(head, ref source, ref copied, ref destination, lengthBytes);
     }
 }

@@ -114,6 +114,15 @@ public class CrcPathTests
         Assert.True(destination.AsSpan(at, source.Length).SequenceEqual(source));
         Assert.Equal(-1, destination.AsSpan(0, at).IndexOfAnyExcept(Untouched));
         Assert.Equal(-1, destination.AsSpan(at + source.Length).IndexOfAnyExcept(Untouched));
+
+        // Others are copied meanwhile, which it does not see.
+        byte[] others = [.. source.ToArray().Select(b => (byte)(b * 31 + 7))];
+        Array.Fill(destination, Untouched);
+        Span<byte> copy = destination.AsSpan(at, source.Length);
+        Assert.Equal(expected, Icrc.AppendWhileCopying(path, register, source, others, copy));
+        Assert.True(copy.SequenceEqual(others));
+        Assert.Equal(-1, destination.AsSpan(0, at).IndexOfAnyExcept(Untouched));
+        Assert.Equal(-1, destination.AsSpan(at + source.Length).IndexOfAnyExcept(Untouched));
     }
 
     private static uint BitByBit(uint register, ReadOnlySpan<byte> bytes)
