@@ -66,21 +66,53 @@ public sealed class DmaPort
         TryAccess(address, lengthBytes, _bytesWritten, isWrite: true, out bytes, out _);
 
     /// <summary>
-    /// As <see cref="TryWrite(DeviceAddress, int, out Span{byte})"/>, and shows what lies behind: for a hint to the
-    /// processor, which neither reads nor writes it. Only what will be written is counted.
+    /// As <see cref="TryWrite(DeviceAddress, int, out Span{byte})"/>, and keeps what lies behind: for accesses that go
+    /// on there (<see cref="TryWriteNext"/>), and for hints to the processor. Only what will be written is counted.
     /// </summary>
     /// <param name="address">Of the first byte.</param>
     /// <param name="lengthBytes">What will be written.</param>
-    /// <param name="aheadBytes">How much behind that is asked for.</param>
+    /// <param name="reachBytes">How much from the first byte on belongs to whoever writes.</param>
     /// <param name="bytes">At the address, to be written by the device.</param>
-    /// <param name="ahead">As much of what is behind as lies in the same window.</param>
+    /// <param name="rest">What is behind, up to the end of the reach or of the window.</param>
     public Errno TryWrite(
-        DeviceAddress address, int lengthBytes, int aheadBytes, out Span<byte> bytes, out ReadOnlySpan<byte> ahead)
+        DeviceAddress address, int lengthBytes, ulong reachBytes, out Span<byte> bytes, out DmaRest rest)
     {
         Errno errno = TryAccess(
-            address, lengthBytes, _bytesWritten, isWrite: true, out bytes, out ReadOnlySpan<byte> window);
-        ahead = window[bytes.Length..Math.Min(window.Length, bytes.Length + aheadBytes)];
+            address, lengthBytes, _bytesWritten, isWrite: true, out bytes, out Span<byte> window);
+        ref LastHit last = ref _lastWrite;
+        if (last.Table is null || address.Value - last.Start >= last.LengthBytes)
+        {
+            rest = default; // nothing, or memory that must be decoded each time
+            return errno;
+        }
+
+        int reach = Math.Max(bytes.Length, (int)Math.Min((ulong)window.Length, reachBytes));
+        rest = new DmaRest(last.Table, last.Path, last.Lane, window[bytes.Length..reach]);
         return errno;
+    }
+
+    /// <summary>
+    /// Goes on where the last write of a sequence ended, without decoding its address again: nothing was plugged in or
+    /// out since.
+    /// </summary>
+    /// <param name="rest">What is left behind that; afterwards, behind this one.</param>
+    /// <param name="lengthBytes">What will be written.</param>
+    /// <param name="bytes">To be written by the device.</param>
+    /// <returns>False, and nothing is counted, when the address has to be decoded.</returns>
+    public bool TryWriteNext(ref DmaRest rest, int lengthBytes, out Span<byte> bytes)
+    {
+        Span<byte> window = rest.Bytes;
+        if (rest.Table is null || !ReferenceEquals(rest.Table, Function.Decode) || lengthBytes > window.Length)
+        {
+            bytes = default;
+            return false;
+        }
+
+        bytes = window[..lengthBytes];
+        rest.Bytes = window[lengthBytes..];
+        _bytesWritten[(int)rest.Path!.Route] += lengthBytes;
+        Count(rest.Path, rest.Lane, lengthBytes, isWrite: true);
+        return true;
     }
 
     /// <summary>
@@ -133,7 +165,7 @@ public sealed class DmaPort
         long[] counters,
         bool isWrite,
         out Span<byte> bytes,
-        out ReadOnlySpan<byte> window)
+        out Span<byte> window)
     {
         Debug.Assert(lengthBytes >= 0, "a length is never negative");
         DecodeTable? table = Function.Decode;

@@ -242,17 +242,39 @@ public sealed class PciFabricTests
         }
 
         DeviceAddress start = machine.Bar(0, Page).Start;
-        port.TryWrite(start + 10, 20, 30, out Span<byte> bytes, out ReadOnlySpan<byte> ahead);
-        Assert.Equal((20, 10, 30, 30), (bytes.Length, bytes[0], ahead.Length, ahead[0]));
-        port.TryWrite(start + (ulong)(all - 25), 20, 30, out bytes, out ahead);
-        Assert.Equal((20, 5), (bytes.Length, ahead.Length));
-        port.TryWrite(start + (ulong)(all - 20), 30, 30, out bytes, out ahead);
-        Assert.Equal((20, 0), (bytes.Length, ahead.Length));
+        port.TryWrite(start + 10, 20, 50, out Span<byte> bytes, out DmaRest rest);
+        Assert.Equal((20, 10, 30, 30), (bytes.Length, bytes[0], rest.LengthBytes, rest.Ahead(9)[0]));
+        Assert.Equal((9, 30), (rest.Ahead(9).Length, rest.Ahead(99).Length));
+        port.TryWrite(start + (ulong)(all - 25), 20, 50, out bytes, out rest);
+        Assert.Equal((20, 5), (bytes.Length, rest.LengthBytes));
+        port.TryWrite(start + (ulong)(all - 20), 30, 60, out bytes, out rest);
+        Assert.Equal((20, 0), (bytes.Length, rest.LengthBytes));
         Assert.Equal(
-            Errno.EFAULT, port.TryWrite(new DeviceAddress(ulong.MaxValue - 99), 10, 10, out bytes, out ahead));
-        Assert.Equal((0, 0), (bytes.Length, ahead.Length));
+            Errno.EFAULT, port.TryWrite(new DeviceAddress(ulong.MaxValue - 99), 10, 20, out bytes, out rest));
+        Assert.Equal((0, 0), (bytes.Length, rest.LengthBytes));
 
         Assert.Equal(60, port.BytesWritten(PeerRoute.BusAddress));
+    }
+
+    [Fact]
+    public void A_write_goes_on_behind_the_last_one_and_is_counted_until_something_is_plugged_in()
+    {
+        Machine machine = new(Trees.Switch(Trees.AnyPair));
+        DmaPort port = machine.Port("b");
+        machine.BarBytes[40] = 4;
+        port.TryWrite(machine.Bar(0, Page).Start + 10, 20, 60, out _, out DmaRest rest);
+
+        Assert.True(port.TryWriteNext(ref rest, 10, out Span<byte> bytes));
+        Assert.Equal((10, 30), (bytes.Length, rest.LengthBytes));
+        Assert.True(port.TryWriteNext(ref rest, 10, out bytes));
+        Assert.Equal((10, 4, 20), (bytes.Length, bytes[0], rest.LengthBytes));
+        Assert.False(port.TryWriteNext(ref rest, 21, out bytes)); // it ends before
+        Assert.Equal((0, 20), (bytes.Length, rest.LengthBytes));
+        Assert.Equal(40, port.BytesWritten(PeerRoute.BusAddress));
+
+        machine.Fabric.AddWindow(new byte[Page], owner: null);
+        Assert.False(port.TryWriteNext(ref rest, 10, out bytes));
+        Assert.Equal((0, 40), (bytes.Length, port.BytesWritten(PeerRoute.BusAddress)));
     }
 
     [Fact]
