@@ -56,20 +56,29 @@ internal sealed class HeldPackets(int packets, int packetBytes)
         return true;
     }
 
-    /// <summary>Not sure, but quick: whether the one with that PSN, or one before it, is here.</summary>
-    public bool MayHave(uint psn) => _count != 0 && Psn.Compare(psn, _earliest) >= 0;
+    /// <summary>
+    /// How many packets come before one that is held has its turn, from that PSN on; what is before that has had its.
+    /// </summary>
+    public int CountBefore(uint psn)
+    {
+        if (_count != 0 && Psn.Compare(_earliest, psn) < 0)
+        {
+            Forget(psn);
+        }
+
+        return _count == 0 ? int.MaxValue : Psn.Distance(psn, _earliest);
+    }
 
     /// <summary>The one with that PSN, valid until the next call. Those before it have had their turn.</summary>
     public bool TryTake(uint psn, out ReadOnlySpan<byte> packet)
     {
         packet = default;
-        if (!MayHave(psn))
+        if (CountBefore(psn) != 0)
         {
             return false;
         }
 
-        Forget(psn);
-        for (int i = 0; i < _slots.Length && _earliest == psn; i++)
+        for (int i = 0; i < _slots.Length; i++)
         {
             if (_slots[i].LengthBytes != 0 && _slots[i].Psn == psn)
             {

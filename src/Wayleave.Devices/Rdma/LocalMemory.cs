@@ -137,6 +137,34 @@ internal sealed class LocalMemory(RdmaDevice device, ProtectionDomain domain, Re
         return AccessOutcome.Done;
     }
 
+    /// <summary>
+    /// Scatters the packets of a run to the list, as many as lie whole in the piece that <paramref name="offset"/> is
+    /// in: perhaps none. As <see cref="RegionMemory.WriteRun"/>.
+    /// </summary>
+    public AccessOutcome ScatterRun(
+        ReadOnlySpan<Sge> sges, ulong offset, ref PacketRun run, out MemoryRegion? region)
+    {
+        region = null;
+        foreach (ref readonly Sge sge in sges)
+        {
+            if (offset >= sge.LengthBytes)
+            {
+                offset -= sge.LengthBytes;
+                continue;
+            }
+
+            run.Limit((int)((sge.LengthBytes - offset) / (uint)run.PayloadBytes));
+            AccessOutcome outcome = Find(sge, AccessFlags.LocalWrite, out region);
+            return outcome == AccessOutcome.Done ? memory.WriteRun(
+                    region!, sge.Address + offset, sge.LengthBytes - offset, ref run)
+                : run.TryVerify() ? outcome
+                : AccessOutcome.Done;
+        }
+
+        run.Limit(0);
+        return AccessOutcome.Done;
+    }
+
     private AccessOutcome Find(in Sge sge, AccessFlags need, out MemoryRegion? region)
     {
         // A cached region that was deregistered is dead, so its key is looked up again: the number may name another one

@@ -134,29 +134,42 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
     }
 
     /// <summary>
-    /// Places the next bytes of the WRITE, which are not more than it announced. No state changes unless they were
-    /// placed.
+    /// Places the next packets of the WRITE, at most <see cref="MiddlesToCome"/>, as
+    /// <see cref="RegionMemory.WriteRun"/>.
     /// </summary>
-    public AccessOutcome PlaceNext(uint psn, ReadOnlySpan<byte> payload)
+    /// <param name="psn">Of the first.</param>
+    /// <param name="run">Counts what was placed.</param>
+    public AccessOutcome PlaceRun(uint psn, ref PacketRun run)
     {
-        if (!remote.MayGoOn(_target))
+        AccessOutcome outcome = port.Memory.WriteRun(
+            _target.Region!, _target.Address, _remainingBytes, ref run, _target, psn);
+        NotePlaced((uint)(run.Placed * run.PayloadBytes));
+        return outcome;
+    }
+
+    // The next bytes of the WRITE, which are not more than it announced. No state changes unless they were placed.
+    private AccessOutcome PlaceNext(uint psn, ReadOnlySpan<byte> payload)
+    {
+        if (!port.Memory.MayGoOn(_target))
         {
             return AccessOutcome.Refused;
         }
 
         MemoryRegion region = _target.Region!;
-        uint behind = _remainingBytes - (uint)payload.Length;
-        int aheadBytes = (int)Math.Min(behind, (uint)payload.Length);
-        AccessOutcome outcome = port.Memory.Write(region, _target.Address, payload, aheadBytes);
+        int aheadBytes = (int)Math.Min(_remainingBytes - (uint)payload.Length, (uint)payload.Length);
+        AccessOutcome outcome = port.Memory.Write(region, _target.Address, payload, aheadBytes, psn);
         if (outcome == AccessOutcome.Done)
         {
-            region.BytesPlaced += payload.Length;
-            region.LastPlacedPsn = psn;
-            port.Counters.BytesPlaced += payload.Length;
-            _target = _target with { Address = _target.Address + (ulong)payload.Length };
-            _remainingBytes = behind;
+            NotePlaced((uint)payload.Length);
         }
 
         return outcome;
+    }
+
+    private void NotePlaced(uint bytes)
+    {
+        port.Counters.BytesPlaced += bytes;
+        _target = _target with { Address = _target.Address + bytes };
+        _remainingBytes -= bytes;
     }
 }

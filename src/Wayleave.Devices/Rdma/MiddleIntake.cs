@@ -9,8 +9,9 @@ namespace Wayleave.Devices.Rdma;
 //
 //   once a run       port, queue pair and their states, peer, partition, what is left of the message; of a WRITE the
 //                    right of the queue pair, for range and rights in memory were checked by its First
-//   every packet     announcements of owners, header, PSN, ICRC, window, translation, gate, and of an answer to a READ
-//                    the own key, its range and rights
+//                    and of an answer to a READ the own key, its range and rights: a key that dies takes its
+//                    translation along
+//   every packet     announcements of owners, header, PSN, ICRC, window, translation, gate
 //
 // A packet that is not exactly the next Middle, or asks for something, goes the way of all packets (PacketIntake). One
 // that is has been taken when its header fits: what is wrong with it then is answered here as it is there.
@@ -28,16 +29,13 @@ internal interface IMiddleTaker
     int MiddlesToCome { get; }
 
     /// <summary>
-    /// Places a Middle of full length that asks for nothing: what it would do with any other packet that is next. At
-    /// most <see cref="MiddlesToCome"/> times, then <see cref="EndMiddles"/>.
+    /// Places Middles of full length that ask for nothing: what it would do with any others that are next.
     /// </summary>
-    /// <param name="psn">The expected one, which it has.</param>
-    /// <param name="packet">BTH to ICRC, verified.</param>
-    /// <returns>False when the packet behind it needs a look of its own: this one was refused, perhaps.</returns>
-    bool TryPlaceMiddle(uint psn, ReadOnlySpan<byte> packet);
-
-    /// <summary>No more come, for now.</summary>
-    void EndMiddles();
+    /// <param name="run">At most <see cref="MiddlesToCome"/>, the first of which has the expected PSN.</param>
+    /// <returns>
+    /// How many are done with: placed, and perhaps one that was refused. The one behind them needs a look of its own.
+    /// </returns>
+    int PlaceMiddles(ref PacketRun run);
 }
 
 /// <summary>
@@ -81,33 +79,36 @@ internal sealed class MiddleIntake(RdmaPort port)
             return 0;
         }
 
-        Peer peer = pair.Peer;
-        RegionAnnouncements announcements = port.Announcements;
-        uint psn = taker.ExpectedPsn;
-        int taken = 0, checkedFully = 0, damaged = 0;
-        for (bool goesOn = true; goesOn && taken < most && !announcements.CallsForAttention; taken++)
+        int count = CountInOrder(bytes, packetBytes, most, head, taker.ExpectedPsn);
+        if (count == 0)
         {
-            ReadOnlySpan<byte> packet = bytes.Slice(taken * packetBytes, packetBytes);
-            if (HeadOf(packet) != head || TailOf(packet) != psn)
+            return 0;
+        }
+
+        ReadOnlySpan<byte> packets = bytes[..(count * packetBytes)];
+        PacketRun run = new(
+            port.Announcements, pair.Peer, sourcePort, arrival.Identification, packets, packetBytes);
+        int undamaged = taker.PlaceMiddles(ref run);
+        run.End();
+        int taken = undamaged + (run.IsDamaged ? 1 : 0);
+        Count(arrival.Link, taken, packetBytes, run.CheckedFully, taken - undamaged);
+        return taken;
+    }
+
+    // Those that have such a header, and one PSN behind the other.
+    private static int CountInOrder(ReadOnlySpan<byte> bytes, int packetBytes, int most, ulong head, uint psn)
+    {
+        int count = 0;
+        for (; count < most; count++)
+        {
+            ReadOnlySpan<byte> header = bytes.Slice(count * packetBytes, Bth.Size);
+            if (HeadOf(header) != head || TailOf(header) != Psn.Add(psn, (uint)count))
             {
                 break;
             }
-
-            if (!peer.Verify(packet, sourcePort, arrival.Identification + taken, out bool isFullCheck))
-            {
-                damaged++;
-                goesOn = false;
-                continue;
-            }
-
-            checkedFully += isFullCheck ? 1 : 0;
-            goesOn = taker.TryPlaceMiddle(psn, packet);
-            psn = Psn.Next(psn);
         }
 
-        taker.EndMiddles();
-        Count(arrival.Link, taken, packetBytes, checkedFully, damaged);
-        return taken;
+        return count;
     }
 
     private static IMiddleTaker? TakerOf(QueuePair pair, Opcode opcode) => opcode switch

@@ -10,10 +10,6 @@ namespace Wayleave.Devices.Rdma;
 /// </summary>
 internal static class MiddleRun
 {
-    // A region up to this size is likely to be in a cache of the processor: to ask for its bytes ahead costs more than
-    // it saves.
-    private const ulong CachedBytes = 8 << 20;
-
     /// <summary>
     /// Adds packets until there are as many as wanted, or the gate was closed: the first one without a look at that,
     /// for <see cref="RegionMemory.TryOpen"/> has entered.
@@ -41,7 +37,7 @@ internal static class MiddleRun
     {
         int mtu = pair.MtuBytes;
         int packetBytes = PayloadPacket.SizeOf(Bth.Size, mtu);
-        MemoryHint? hint = region.LengthBytes > CachedBytes ? port.Options.WillRead : null;
+        MemoryHint? hint = region.LengthBytes > port.Options.CachedBytes ? port.Options.WillRead : null;
         ref readonly IcrcFlow flow = ref pair.Peer.Outbound;
         uint seed = flow.Seed(packetBytes, identification: 0);
         int built = 0;

@@ -120,6 +120,33 @@ internal sealed class Peer
         return fits;
     }
 
+    /// <summary>
+    /// Whether its packets from that UDP port usually fit with all 32 bits. One that does not may still do so for
+    /// <see cref="Verify"/>.
+    /// </summary>
+    public bool ExpectsFullCheck(ushort sourcePort)
+    {
+        FollowSourcePort(sourcePort);
+        return !_inbound.IsIPv4 || Address.Icrc != IcrcMode.SolveIdentification;
+    }
+
+    /// <summary>
+    /// What the checksum of a packet starts with, from the port that <see cref="ExpectsFullCheck"/> was asked about
+    /// last.
+    /// </summary>
+    public uint SeedOf(int packetBytes, ushort identification)
+    {
+        if (packetBytes != _inboundSeedBytes)
+        {
+            (_inboundSeedBytes, _inboundSeed) = (packetBytes, _inbound.Seed(packetBytes, identification: 0));
+        }
+
+        return _inbound.Reseed(_inboundSeed, identification);
+    }
+
+    /// <summary>So many fitted that <see cref="SeedOf"/> was asked about.</summary>
+    public void CountFullChecks(int packets) => _icrcChecksFull += packets;
+
     /// <summary>As <see cref="Verify"/>, for a FLUSH of a kernel rxe, whose ICRC runs over the packet twice.</summary>
     public bool VerifyFlushOfRxe(
         ReadOnlySpan<byte> packet, ushort sourcePort, int identification, out bool isFullCheck)
@@ -132,16 +159,6 @@ internal sealed class Peer
         _icrcChecksFull += isFullCheck ? 1 : 0;
         _icrcChecksSolved += fits && !isFullCheck ? 1 : 0;
         return fits;
-    }
-
-    private uint SeedOf(int packetBytes, ushort identification)
-    {
-        if (packetBytes != _inboundSeedBytes)
-        {
-            (_inboundSeedBytes, _inboundSeed) = (packetBytes, _inbound.Seed(packetBytes, identification: 0));
-        }
-
-        return _inbound.Reseed(_inboundSeed, identification);
     }
 
     private void FollowSourcePort(ushort sourcePort)

@@ -128,6 +128,12 @@ public sealed record RdmaDeviceOptions
     public MemoryHint? WillRead { get; init; }
 
     /// <summary>
+    /// A region up to this size is likely to be in a cache of the processor: to ask for its bytes ahead costs more than
+    /// it saves, and to do something else while they are copied costs less.
+    /// </summary>
+    public ulong CachedBytes { get; init; } = 8 << 20;
+
+    /// <summary>
     /// Told what the next packet of a message will be placed in, while it has not been checked yet; null for nobody. As
     /// <see cref="WillRead"/>.
     /// </summary>

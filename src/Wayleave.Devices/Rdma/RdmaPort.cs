@@ -41,7 +41,7 @@ public sealed class RdmaPort
         _links = [.. options.FurtherPorts.Prepend(new PortAddress(options.Gid, options.UdpPort))
             .Select((address, i) => new PortLink(i + 1, address, options))];
         Dma = new DmaPort(function, isPermanent: true);
-        Memory = new RegionMemory(Dma, options.Defences, options.WillWrite);
+        Memory = new RegionMemory(Dma, options.Defences, options.WillWrite, options.CachedBytes);
         _intake = new PacketIntake(this, options);
         Peers = new PeerTable(this);
         RegionFaults = new RegionFaults(this);

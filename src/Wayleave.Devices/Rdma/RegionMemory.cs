@@ -1,4 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
@@ -32,11 +33,13 @@ internal enum AccessOutcome
 
 // The one place where the RDMA data path touches memory. The sequence is that of architecture.md, Moving and taking
 // back: read the translation, enter its gate, copy one packet, leave. A sender's run of packets from one piece of
-// memory stays inside for one super-packet, 64 KiB at most, and looks at the gate before every packet. Nothing is
-// remembered from one packet, or one run, to the next.
+// memory stays inside for one super-packet, 64 KiB at most, and looks at the gate before every packet. Of a run that is
+// placed every packet enters, and only where a translation leads is remembered: it never changes, so a packet that
+// finds the same one, inside its gate, finds the same place. Nothing is remembered from one run to the next.
 
 /// <summary>Copies packets in and out of regions. Port token held by the caller.</summary>
-internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences, MemoryHint? willWrite = null)
+internal sealed class RegionMemory(
+    DmaPort dma, ResponderDefences defences, MemoryHint? willWrite = null, ulong cachedBytes = 0)
 {
     // What somebody who takes memory back may have to wait for (architecture.md, Locks and their order).
     private const int BlockBytes = 64 << 10;
@@ -49,45 +52,144 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences, Memo
     /// What the message will place behind it next: the processor is told, so that it has the lines when the packet has
     /// been checked.
     /// </param>
-    public AccessOutcome Write(MemoryRegion region, ulong address, ReadOnlySpan<byte> bytes, int aheadBytes = 0)
+    /// <param name="psn">Of the packet, where a peer writes; null for what this end has asked for.</param>
+    public AccessOutcome Write(
+        MemoryRegion region, ulong address, ReadOnlySpan<byte> bytes, int aheadBytes = 0, uint? psn = null)
     {
         if (!TryEnter(region, out Translation? translation))
         {
             return WhyRefused(region);
         }
 
-        AccessOutcome outcome = AccessOutcome.Done;
         ulong offset = region.Offset + (address - region.Iova);
+        AccessOutcome outcome = WriteInside(region, translation, offset, bytes, aheadBytes, out _);
+        if (outcome == AccessOutcome.Done)
+        {
+            NotePlaced(region, bytes.Length, psn);
+        }
+
+        Leave(translation);
+        return outcome;
+    }
+
+    /// <summary>
+    /// Places the packets of a run one behind the other, each as <see cref="Write"/> does. Ends with
+    /// <see cref="AccessOutcome.Done"/> when all are placed, or the next one is not to be: the run says why.
+    /// </summary>
+    /// <param name="region">Whose memory it is. Range and rights were checked for all of them.</param>
+    /// <param name="address">Of the first byte of the first.</param>
+    /// <param name="lengthBytes">What the message places from there on, more than the run.</param>
+    /// <param name="run">Counts those that were placed; another outcome is that of the one behind them.</param>
+    /// <param name="target">What the message's first packet found.</param>
+    /// <param name="psn">Of the first, where peers write; null for what this end has asked for.</param>
+    public AccessOutcome WriteRun(
+        MemoryRegion region,
+        ulong address,
+        ulong lengthBytes,
+        ref PacketRun run,
+        in RemoteTarget target = default,
+        uint? psn = null)
+    {
+        AccessOutcome outcome = AccessOutcome.Done;
+        bool isCached = region.LengthBytes <= cachedBytes;
+        ulong offset = region.Offset + (address - region.Iova);
+        ulong end = offset + lengthBytes;
+        Translation? known = null;
+        DmaRest rest = default;
+        while (outcome == AccessOutcome.Done && run.TryVerify())
+        {
+            if (!MayGoOn(target))
+            {
+                return AccessOutcome.Refused;
+            }
+
+            if (!TryEnter(region, out Translation? translation))
+            {
+                return WhyRefused(region);
+            }
+
+            bool isSamePlace = ReferenceEquals(translation, known) || (known is not null && !defences.ForgetsPlaces);
+            if (isSamePlace && dma.TryWriteNext(ref rest, run.PayloadBytes, out Span<byte> span))
+            {
+                if (isCached)
+                {
+                    run.CopyAndCheckNext(span);
+                }
+                else
+                {
+                    run.Payload.CopyTo(span);
+                    willWrite?.Invoke(rest.Ahead(AheadOf(offset, end, run.PayloadBytes)));
+                }
+            }
+            else
+            {
+                known = translation;
+                int aheadBytes = AheadOf(offset, end, run.PayloadBytes);
+                outcome = WriteInside(region, translation, offset, run.Payload, aheadBytes, out rest);
+            }
+
+            if (outcome == AccessOutcome.Done)
+            {
+                NotePlaced(region, run.PayloadBytes, psn is { } first ? Psn.Add(first, (uint)run.Placed) : null);
+                run.NotePlaced();
+                offset += (ulong)run.PayloadBytes;
+            }
+
+            Leave(translation);
+            Interleave.Point("rdma: between packets");
+        }
+
+        return outcome;
+    }
+
+    // Inside the gate: whoever finds it drained finds this too.
+    private static void NotePlaced(MemoryRegion region, int payloadBytes, uint? psn)
+    {
+        if (psn is { } placed)
+        {
+            region.BytesPlaced += payloadBytes;
+            region.LastPlacedPsn = placed;
+        }
+    }
+
+    private static int AheadOf(ulong offset, ulong end, int payloadBytes) =>
+        (int)Math.Min(end - offset - (ulong)payloadBytes, (ulong)payloadBytes);
+
+    // One packet, in as many pieces as there are.
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private AccessOutcome WriteInside(
+        MemoryRegion region,
+        Translation translation,
+        ulong offset,
+        ReadOnlySpan<byte> bytes,
+        int aheadBytes,
+        out DmaRest rest)
+    {
+        rest = default;
         while (bytes.Length > 0)
         {
             if (!(translation.Writable ?? translation.Addresses).TryLocate(
                     offset, out DeviceAddress target, out ulong contiguous)
                 || PageHole.Is(target)
                 || dma.TryWrite(
-                    target,
-                    Clamp(contiguous, bytes.Length),
-                    Clamp(contiguous - Math.Min(contiguous, (ulong)bytes.Length), aheadBytes),
-                    out Span<byte> span,
-                    out ReadOnlySpan<byte> ahead) != 0)
+                    target, Clamp(contiguous, bytes.Length), contiguous, out Span<byte> span, out rest) != 0)
             {
-                outcome = PageHole.Is(target) && region.Backing is UnpinnedBacking unpinned
+                return PageHole.Is(target) && region.Backing is UnpinnedBacking unpinned
                     ? unpinned.Write(offset, bytes)
                     : Miss(region, target, offset, bytes.Length, isWrite: true);
-                break;
             }
 
             bytes[..span.Length].CopyTo(span);
-            if (ahead.Length != 0)
+            if (aheadBytes != 0 && region.LengthBytes > cachedBytes)
             {
-                willWrite?.Invoke(ahead);
+                willWrite?.Invoke(rest.Ahead(aheadBytes));
             }
 
             bytes = bytes[span.Length..];
             offset += (ulong)span.Length;
         }
 
-        Leave(translation);
-        return outcome;
+        return AccessOutcome.Done;
     }
 
     /// <summary>
@@ -236,6 +338,9 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences, Memo
     /// <summary>Whether a run has to end: asked before each of its packets but the first.</summary>
     public bool MustStop(Translation translation) => defences.EndsRuns && translation.Gate.IsClosed;
 
+    /// <summary>Whether a message may go on where its first packet began. Asked for every packet.</summary>
+    public bool MayGoOn(in RemoteTarget target) => target.IsBound || !defences.ChecksWindowPerPacket;
+
     /// <summary>Whether a key may still be used at all. The port asks before it looks at ranges.</summary>
     public bool IsDead(MemoryRegion region) => region.State == MemoryRegionState.Dead && defences.RefusesDeadKeys;
 
@@ -302,6 +407,7 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences, Memo
     }
 
     // Nothing answers; or nothing can, because the page is not here: then the address is none that a bus has.
+    [MethodImpl(MethodImplOptions.NoInlining)]
     private static AccessOutcome Miss(
         MemoryRegion region, DeviceAddress address, ulong offset, int lengthBytes, bool isWrite)
     {
@@ -333,6 +439,7 @@ internal sealed class RegionMemory(DmaPort dma, ResponderDefences defences, Memo
     }
 
     // The state was changed before the gate was closed, so whoever was refused sees why.
+    [MethodImpl(MethodImplOptions.NoInlining)]
     private static AccessOutcome WhyRefused(MemoryRegion region) =>
         region.State == MemoryRegionState.Dead ? AccessOutcome.Dead
         : region.TryTakeMapRefusal() ? AccessOutcome.Refused

@@ -72,9 +72,6 @@ internal sealed class RemoteMemory(QueuePair pair)
         _ => (0, 0),
     };
 
-    /// <summary>Whether a message may go on where its first packet began.</summary>
-    public bool MayGoOn(in RemoteTarget target) => target.IsBound || !pair.Port.Options.Defences.ChecksWindowPerPacket;
-
     private Numbered? LookUp(uint key)
     {
         pair.Port.Counters.KeyLookups++;

@@ -23,7 +23,6 @@ internal sealed class Requester : SendSide, IMiddleTaker
     private WorkCompletionStatus _failedStatus; // for _failedPosition, once it is the oldest; Success is none
     private bool _drainReported;
     private HeldPackets? _held; // of a peer that answers ahead
-    private bool _middlesTaken; // and the progress not noted
 
     public Requester(QueuePair pair, SendQueue queue, RdmaPort port)
     {
@@ -228,41 +227,35 @@ internal sealed class Requester : SendSide, IMiddleTaker
     /// <summary>How many Middles of the READ at the head may come before the last packet of its piece.</summary>
     // The answer of a probe is looked at by itself, since the one behind it says more.
     public int MiddlesToCome =>
-        _pair.State < QueuePairState.ReadyToSend || _probe.IsOut ? 0 : _progress.MiddlesToCome;
+        _pair.State < QueuePairState.ReadyToSend || _probe.IsOut
+            ? 0
+            : Math.Min(_progress.MiddlesToCome, _held?.CountBefore(_progress.AckPsn) ?? int.MaxValue);
 
     /// <inheritdoc/>
-    public bool TryPlaceMiddle(uint psn, ReadOnlySpan<byte> packet)
+    public int PlaceMiddles(ref PacketRun run)
     {
-        ReadOnlySpan<byte> payload = packet[Bth.Size..^PacketView.IcrcSize];
-        WorkCompletionStatus status = _responses.PlaceMiddle(payload, out MemoryRegion? faulted);
-        if (faulted is not null || status != WorkCompletionStatus.Success)
+        TimeSpan now = _port.Now;
+        WorkCompletionStatus status = _responses.PlaceRun(ref run, out MemoryRegion? faulted);
+        for (int i = 0; i < run.Placed; i++)
         {
-            NoteMiddles();
-            RefuseResponse(status, faulted);
-            return false;
+            _progress.TakeReadPacket(run.PayloadBytes, endsPiece: false, wasHeld: false);
         }
 
-        _progress.TakeReadPacket(payload.Length, endsPiece: false, wasHeld: false);
-        _middlesTaken = true;
-        return _held?.MayHave(_progress.AckPsn) != true;
-    }
-
-    /// <inheritdoc/>
-    public void EndMiddles()
-    {
-        NoteMiddles();
-        TakeHeld(_port.Now);
-    }
-
-    // What one packet brings about besides its bytes, several do no more than once.
-    private void NoteMiddles()
-    {
-        if (_middlesTaken)
+        // What one packet brings about besides its bytes, several do no more than once.
+        if (run.Placed != 0)
         {
-            _middlesTaken = false;
-            HandleProgress(_port.Now);
+            HandleProgress(now);
             _port.Peers.WakeReadWaiters();
         }
+
+        if (faulted is not null || status != WorkCompletionStatus.Success)
+        {
+            RefuseResponse(status, faulted);
+            return run.Placed + 1;
+        }
+
+        TakeHeld(now);
+        return run.Placed;
     }
 
     private void TakeHeld(TimeSpan now)

@@ -108,36 +108,37 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
     }
 
     /// <summary>How many Middles of the open WRITE may come before its Last; 0 when none is open.</summary>
+    // What is held is inside the message when its sender is wrong, and then has its turn between two of them.
     public int MiddlesToCome =>
         _ends || _pair.AwaitsFirstPacket || _pair.FailAtPsn is not null || (_pair.Access & AccessFlags.RemoteWrite) == 0
             ? 0
-            : _message.MiddlesToCome;
+            : Math.Min(_message.MiddlesToCome, _held?.CountBefore(_expectedPsn) ?? int.MaxValue);
 
     /// <inheritdoc/>
-    public bool TryPlaceMiddle(uint psn, ReadOnlySpan<byte> packet)
+    public int PlaceMiddles(ref PacketRun run)
     {
-        _awaitsExpected = false;
-        AccessOutcome outcome = _message.PlaceNext(psn, packet[Bth.Size..^PacketView.IcrcSize]);
+        AccessOutcome outcome = _message.PlaceRun(_expectedPsn, ref run);
+        if (run.Placed != 0)
+        {
+            _expectedPsn = Psn.Add(_expectedPsn, (uint)run.Placed);
+            _awaitsExpected = false;
+            _answer.ClearRefusal();
+        }
+
         if (outcome != AccessOutcome.Done)
         {
-            PacketView.TryParse(packet, out PacketView view);
-            Refuse(view, Verdict.Refused(outcome, _message.Region));
-            return false;
+            _awaitsExpected = false;
+            PacketView.TryParse(run.Packet, out PacketView refused);
+            Refuse(refused, Verdict.Refused(outcome, _message.Region));
+            return run.Placed + 1;
         }
 
-        _expectedPsn = Psn.Next(psn);
-        _answer.ClearRefusal();
-        if (_held is not null)
+        if (run.Placed != 0 && _held is not null)
         {
-            HandleHeld(); // a First inside this message: its sender is wrong
+            HandleHeld();
         }
 
-        return !_ends && _expectedPsn == Psn.Next(psn);
-    }
-
-    /// <inheritdoc/>
-    public void EndMiddles()
-    {
+        return run.Placed;
     }
 
     private void Handle(in PacketView packet)

@@ -28,6 +28,12 @@ public sealed record ResponderDefences
     /// </summary>
     public bool ReadsTranslationPerPacket { get; init; } = true;
 
+    /// <summary>
+    /// A packet of a run that finds another translation than the one before it looks for its place anew; without it, it
+    /// goes on where that one ended.
+    /// </summary>
+    public bool ForgetsPlaces { get; init; } = true;
+
     /// <summary>Every access goes through the gate of its translation.</summary>
     public bool EntersGate { get; init; } = true;
 

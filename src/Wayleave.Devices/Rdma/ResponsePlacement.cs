@@ -40,14 +40,18 @@ internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendPro
     }
 
     /// <summary>
-    /// Places the response that is next, from the middle of a READ and of full length
-    /// (<see cref="SendProgress.MiddlesToCome"/>). As <see cref="Place"/>.
+    /// Places the responses that are next, from the middle of a READ and of full length
+    /// (<see cref="SendProgress.MiddlesToCome"/>): perhaps none, where one goes to several places.
     /// </summary>
-    public WorkCompletionStatus PlaceMiddle(ReadOnlySpan<byte> payload, out MemoryRegion? faulted)
+    /// <param name="run">Counts those that were placed.</param>
+    /// <param name="faulted">The region that has to be mapped before the next one is placed.</param>
+    /// <returns>Success, or what the request ends with because of the next one.</returns>
+    public WorkCompletionStatus PlaceRun(ref PacketRun run, out MemoryRegion? faulted)
     {
-        ref SendSlot slot = ref progress.HeadSlot;
-        uint offset = (uint)Psn.Distance(slot.FirstPsn, progress.AckPsn) * (uint)pair.MtuBytes;
-        return Scatter(offset, payload, AheadOf(slot, offset), out faulted);
+        uint offset = (uint)Psn.Distance(progress.HeadSlot.FirstPsn, progress.AckPsn) * (uint)pair.MtuBytes;
+        AccessOutcome outcome = pair.Memory.ScatterRun(
+            queue.Sges(progress.Head), offset, ref run, out MemoryRegion? region);
+        return StatusOf(outcome, region, out faulted);
     }
 
     /// <summary>What a requester without its defence does: places what comes before its turn, with no look.</summary>
@@ -90,6 +94,12 @@ internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendPro
     {
         AccessOutcome outcome = pair.Memory.Scatter(
             queue.Sges(progress.Head), offset, bytes, out MemoryRegion? region, aheadBytes);
+        return StatusOf(outcome, region, out faulted);
+    }
+
+    private static WorkCompletionStatus StatusOf(
+        AccessOutcome outcome, MemoryRegion? region, out MemoryRegion? faulted)
+    {
         faulted = outcome == AccessOutcome.Faulted ? region : null;
         return outcome is AccessOutcome.Done or AccessOutcome.Faulted
             ? WorkCompletionStatus.Success

@@ -38,8 +38,8 @@ public class ReadRunTests
         for (ulong seed = 1; seed <= (ulong)FuzzRounds.Of(150); seed++)
         {
             Stream stream = new(seed) { HasEarly = firstsAhead > 0 };
-            Side inRuns = new(stream, revocation, icrc, firstsAhead, faults: null);
-            Side oneByOne = new(stream, revocation, icrc, firstsAhead, new FaultOptions());
+            Side inRuns = new(stream, revocation, icrc, firstsAhead, faults: null, isCached: seed % 3 == 0);
+            Side oneByOne = new(stream, revocation, icrc, firstsAhead, new FaultOptions(), isCached: seed % 3 == 0);
             for (int i = 0; i < 24; i++)
             {
                 (byte[] bytes, int segmentBytes, byte trafficClass, TimeSpan wait) = stream.Next(inRuns.Expected);
@@ -75,7 +75,7 @@ public class ReadRunTests
     public void A_super_packet_of_Middles_is_one_run_and_each_looks_again()
     {
         Action? beforePacket = null;
-        Conversation c = new(options: o => o with { WillWrite = _ => beforePacket?.Invoke() });
+        Conversation c = new(options: o => o with { CachedBytes = 0, WillWrite = _ => beforePacket?.Invoke() });
         c.Post(1, WorkRequestOpcode.RdmaRead, 0, 32 * Mtu);
         c.Expect($"RC_READ_REQUEST {First:x6} A");
         c.Send(Answer(Opcode.RcReadResponseFirst, First));
@@ -267,7 +267,12 @@ public class ReadRunTests
         private int _asked;
 
         public Side(
-            Stream stream, RegionRevocation revocation, IcrcMode icrc, int firstsAhead, FaultOptions? faults)
+            Stream stream,
+            RegionRevocation revocation,
+            IcrcMode icrc,
+            int firstsAhead,
+            FaultOptions? faults,
+            bool isCached)
         {
             _stream = stream;
             C = new Conversation(
@@ -280,6 +285,7 @@ public class ReadRunTests
                 o => o with
                 {
                     WillWrite = _ => Interfere(),
+                    CachedBytes = isCached ? o.CachedBytes : 0,
                     ReadRequestBytes = PiecePackets * Mtu,
                     ReadWindowBytes = 48 << 10,
                     ProbeAfter = TimeSpan.FromMilliseconds(1),

@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
 using Wayleave.Devices.Rdma;
@@ -82,6 +83,24 @@ public class RevokeExplorationTests
     }
 
     [Fact]
+    public void A_run_goes_on_where_its_memory_has_moved_in_any_order()
+    {
+        HashSet<string> outcomes = [];
+        Exploration exploration = Explorer.Exhaustive(_ => BuildMove(ResponderDefences.All, outcomes));
+        Assert.True(exploration.Runs > 100, $"only {exploration.Runs} orders");
+
+        // All of them, with the move before, between and behind them; or some, and a NAK.
+        Assert.Superset(new HashSet<string> { "placed 1", "placed 2", "placed 3" }, outcomes);
+    }
+
+    [Fact]
+    public void A_run_that_goes_on_where_its_memory_was_is_caught() => Assert.Contains(
+        "lost write",
+        Assert.Throws<InterleavingException>(() => Explorer.Exhaustive(
+            _ => BuildMove(new ResponderDefences { ForgetsPlaces = false }, []))).Message,
+        StringComparison.Ordinal);
+
+    [Fact]
     public void No_byte_of_the_new_owner_is_read_in_any_order()
     {
         Exploration exploration = Explorer.Exhaustive(_ => BuildRead(ResponderDefences.All));
@@ -163,6 +182,49 @@ public class RevokeExplorationTests
                 Assert.True(handedOut);
                 Assert.Equal(c.Region.BytesRejected > 0, c.Region.BytesPlaced < MessageBytes);
                 outcomes.Add($"placed {c.Region.BytesPlaced / Conversation.Mtu}");
+            });
+    }
+
+    // The owner moves the memory and maps it again, while a run is placed.
+    private static Scenario BuildMove(ResponderDefences defences, HashSet<string> outcomes)
+    {
+        Conversation c = new(options: o => o with { Defences = defences });
+        byte[] payload = new byte[Conversation.Mtu];
+        Array.Fill(payload, (byte)0x11);
+
+        void Port()
+        {
+            c.Send(new RawPacket(Opcode.RcWriteFirst, Conversation.First)
+            {
+                Reth = new Reth(c.Region.Iova, c.Region.Key, MessageBytes + Conversation.Mtu),
+                Payload = payload,
+            });
+            c.SendMiddles(Conversation.First + 1, payload, payload);
+        }
+
+        void Owner()
+        {
+            c.Memory.Invalidate();
+            Interleave.Wait("drained", c.Memory.IsIdle);
+            if (c.Memory.IsIdle())
+            {
+                c.Memory.Move();
+                c.Node.Remap(c.Region);
+            }
+        }
+
+        return new Scenario(
+            [Actor.OnThread("port", Port), Actor.OnThread("owner", Owner)],
+            () => { },
+            AtEnd: () =>
+            {
+                int placed = (int)c.Region.BytesPlaced;
+                if (c.Memory.Read(0, placed).AsSpan().IndexOfAnyExcept((byte)0x11) >= 0)
+                {
+                    throw new InvalidOperationException("lost write: what was placed is not where the memory is");
+                }
+
+                outcomes.Add($"placed {placed / Conversation.Mtu}");
             });
     }
 

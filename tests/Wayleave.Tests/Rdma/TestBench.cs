@@ -140,6 +140,15 @@ internal sealed class TestMemory : IPinningExporter
         }
     }
 
+    /// <summary>Whether nobody that was told by <see cref="Invalidate"/> is inside any more.</summary>
+    public bool IsIdle()
+    {
+        using (_host.Enter())
+        {
+            return Buffer.Reservation.FirstUnsignaled(ReservationUsage.Bookkeep) is null;
+        }
+    }
+
     /// <summary>
     /// Moves the storage: invalidates, copies when nobody is inside, and leaves importers to map again.
     /// </summary>

@@ -40,8 +40,8 @@ public class WriteRunTests
         for (ulong seed = 1; seed <= (ulong)FuzzRounds.Of(150); seed++)
         {
             Stream stream = new(seed) { HasEarly = firstsAhead > 0 };
-            Side inRuns = new(stream, revocation, icrc, firstsAhead, faults: null);
-            Side oneByOne = new(stream, revocation, icrc, firstsAhead, new FaultOptions());
+            Side inRuns = new(stream, revocation, icrc, firstsAhead, faults: null, isCached: seed % 3 == 0);
+            Side oneByOne = new(stream, revocation, icrc, firstsAhead, new FaultOptions(), isCached: seed % 3 == 0);
             for (int i = 0; i < 12; i++)
             {
                 (byte[] bytes, int segmentBytes, byte trafficClass) = stream.Next(inRuns.Expected);
@@ -66,7 +66,7 @@ public class WriteRunTests
     public void A_super_packet_of_Middles_is_one_run_and_each_looks_again()
     {
         Action? beforePacket = null;
-        Conversation c = new(options: o => o with { WillWrite = _ => beforePacket?.Invoke() });
+        Conversation c = new(options: o => o with { CachedBytes = 0, WillWrite = _ => beforePacket?.Invoke() });
         IcrcFlow flow = new(c.PeerGid, c.Node.Gid, 4791, 4791);
         c.Send(new RawPacket(Opcode.RcWriteFirst, First)
         {
@@ -248,7 +248,12 @@ public class WriteRunTests
         private int _asked;
 
         public Side(
-            Stream stream, RegionRevocation revocation, IcrcMode icrc, int firstsAhead, FaultOptions? faults)
+            Stream stream,
+            RegionRevocation revocation,
+            IcrcMode icrc,
+            int firstsAhead,
+            FaultOptions? faults,
+            bool isCached)
         {
             _stream = stream;
             C = new Conversation(
@@ -260,6 +265,7 @@ public class WriteRunTests
                 o => o with
                 {
                     WillWrite = _ => Interfere(),
+                    CachedBytes = isCached ? o.CachedBytes : 0,
                     Revocation = revocation,
                     Faults = faults,
                     Congestion = new CongestionOptions(),

@@ -48,10 +48,10 @@ public class WriteTests
     }
 
     [Fact]
-    public void The_processor_is_told_of_the_next_packet_of_a_message_and_never_of_what_is_behind_its_end()
+    public void The_processor_is_told_of_the_next_packet_in_cold_memory_and_never_of_what_is_behind_its_end()
     {
         List<int> told = [];
-        TestLink link = new(configureB: o => o with { WillWrite = bytes => told.Add(bytes.Length) });
+        TestLink link = new(configureB: o => o with { CachedBytes = 0, WillWrite = bytes => told.Add(bytes.Length) });
         (QueuePair a, _) = link.Connect();
         TestMemory source = link.A.Allocate(1 << 20), target = link.B.Allocate(1 << 20);
         MemoryRegion local = link.A.Register(source), remote = link.B.Register(target);
