@@ -278,7 +278,8 @@ internal sealed class ResponderResources(QueuePair pair)
         ref ActiveResponse active = ref _active[place];
         int index = Psn.Distance(active.Request.FirstPsn, psn);
         int again = Math.Max(0, active.Next - index);
-        if (TakeBudget(again + EarlyBehind(psn), isPartOfUse: false) < again)
+        int wanted = again + EarlyBehind(psn);
+        if (TakeBudget(psn, wanted, isPartOfUse: false) < wanted)
         {
             return false;
         }
@@ -294,7 +295,7 @@ internal sealed class ResponderResources(QueuePair pair)
 
     private int WindowPackets => Math.Max(WindowPacketsMin, pair.Port.Options.WindowBytes / pair.MtuBytes);
 
-    private int TakeBudget(int packets, bool isPartOfUse)
+    private int TakeBudget(uint psn, int packets, bool isPartOfUse)
     {
         if (!pair.Port.Options.Defences.CapsReplays)
         {
@@ -304,7 +305,7 @@ internal sealed class ResponderResources(QueuePair pair)
         TimeSpan roundTrip = pair.Peer.RoundTrip.Smoothed;
         TimeSpan least = pair.Port.Options.ReplayInterval;
         int taken = _budget.Take(
-            packets, isPartOfUse, pair.Port.Now, roundTrip > least ? roundTrip : least, WindowPackets);
+            psn, packets, isPartOfUse, pair.Port.Now, roundTrip > least ? roundTrip : least, WindowPackets);
         pair.Port.Counters.ReplaysCapped += taken < packets ? 1 : 0;
         return taken;
     }
@@ -345,7 +346,7 @@ internal sealed class ResponderResources(QueuePair pair)
 
         // Where they go together, what was sent ahead is asked for again with the rest.
         int early = EarlyBehind(request.FirstPsn);
-        int stop = TakeBudget(early + request.PacketCount, isPartOfUse: true) - early;
+        int stop = TakeBudget(request.FirstPsn, early + request.PacketCount, isPartOfUse: true) - early;
         if (stop <= 0)
         {
             return false;

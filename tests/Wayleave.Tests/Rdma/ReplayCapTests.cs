@@ -65,6 +65,24 @@ public class ReplayCapTests
     }
 
     [Fact]
+    public void Somebody_who_forges_one_packet_a_round_trip_does_not_keep_the_peer_from_getting_on()
+    {
+        Conversation c = Talk(ResponderDefences.All);
+        Spend(c);
+        int have = 20;
+        for (int i = 0; i < 10 && have < Packets; i++)
+        {
+            c.Wait(s_interval);
+            c.SendRead(First, 0, MemoryBytes); // forged
+            Assert.Equal(WindowPackets, Drain(c).Count);
+            c.SendRead(First + (uint)have, (ulong)(have * Mtu), (uint)((Packets - have) * Mtu));
+            have += Drain(c).Count(psn => psn >= First + (uint)have);
+        }
+
+        Assert.Equal(Packets, have);
+    }
+
+    [Fact]
     public void What_was_not_spent_does_not_add_up()
     {
         Conversation c = Talk(ResponderDefences.All);
