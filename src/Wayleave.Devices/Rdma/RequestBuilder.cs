@@ -234,6 +234,8 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         && pair.State == QueuePairState.ReadyToSend
         && (pair.Peer.Requests.IsSingle || TakesTwo)
         && queue.Tail - progress.Cursor > FollowersWanted * (progress.Cursor - progress.AskedPosition + 1)
+        && !progress.IsOnTheWay(progress.CursorPsn) // again: nobody answered, and nobody would
+        && !queue[progress.Cursor + 1].IsAnswered // may have to wait for room
         && !queue[progress.Cursor + 1].IsLocal; // waits for everything before it
 
     // Besides the last packet of a message: one now and then, as much of all queue pairs together as of one; and when

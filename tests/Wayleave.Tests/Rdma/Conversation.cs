@@ -132,6 +132,14 @@ internal sealed class Conversation
         return sent;
     }
 
+    /// <summary>The next packet that the queue pair sends, whatever it is.</summary>
+    public string Next()
+    {
+        Collect();
+        Assert.True(_sent.TryDequeue(out byte[]? sent), "nothing was sent, but something was expected");
+        return TestLink.Describe(sent);
+    }
+
     public void ExpectNothing()
     {
         Collect();

@@ -710,6 +710,43 @@ public class RequesterTests
         }
     }
 
+    // A READ may wait for room that a READ of somebody else holds: nobody would ask meanwhile.
+    [Fact]
+    public void A_message_asks_when_the_next_one_is_answered_itself()
+    {
+        Conversation c = new(options: o => o with { WindowBytes = 1 << 20 });
+        PostPairsOfPackets(c, 1);
+        for (ulong i = 2; i < 12; i++)
+        {
+            c.Post(i, WorkRequestOpcode.RdmaRead, 0, 8);
+        }
+
+        c.Expect("RC_WRITE_FIRST b00000");
+        c.Expect("RC_WRITE_LAST b00001 A");
+    }
+
+    [Fact]
+    public void A_message_that_is_sent_again_asks()
+    {
+        Conversation c = new(options: o => o with { WindowBytes = 1 << 20 });
+        PostPairsOfPackets(c, 6);
+        Assert.Equal([false, true, false, true, true, true], Ends());
+        c.SendAck(Own, Aeth.NakPsnSequence);
+        Assert.Equal([true, true, true, true, true, true], Ends());
+
+        bool[] Ends()
+        {
+            bool[] asks = new bool[6];
+            for (int i = 0; i < asks.Length; i++)
+            {
+                c.Expect($"RC_WRITE_FIRST b{2 * i:x5}");
+                asks[i] = c.Next().EndsWith(" A", StringComparison.Ordinal);
+            }
+
+            return asks;
+        }
+    }
+
     [Fact]
     public void Every_message_asks_where_the_peer_is_used_to_it()
     {
