@@ -15,7 +15,7 @@ internal ref struct PacketRun
     private readonly int _identification;
     private readonly ReadOnlySpan<byte> _bytes;
     private readonly int _packetBytes;
-    private readonly bool _checksAhead;
+    private bool _checksAhead; // until it has been in vain
     private int _alone; // checked fully, not while another was copied
     private bool _fits; // the next one does
 
@@ -100,6 +100,7 @@ internal ref struct PacketRun
                 _bytes.Slice(next * _packetBytes, _packetBytes),
                 Payload,
                 destination);
+            _checksAhead = _fits;
         }
         else
         {

@@ -60,6 +60,15 @@ internal sealed class Peer
     /// <summary>The one that was added to <see cref="Requests"/> last, until its turn comes.</summary>
     public QueuePair? Newcomer { get; set; }
 
+    /// <summary>A queue pair is gone, or goes elsewhere.</summary>
+    public void Forget(QueuePair pair)
+    {
+        Requests.Remove(pair);
+        ReadWaiters.Remove(pair);
+        Responses.Remove(pair);
+        Newcomer = ReferenceEquals(Newcomer, pair) ? null : Newcomer;
+    }
+
     /// <summary>Somebody among <see cref="Requests"/> has not had a turn.</summary>
     public bool HasNewcomer => Newcomer is { } pair && pair.Link(QueuePairListKind.Requests).IsLinked;
 

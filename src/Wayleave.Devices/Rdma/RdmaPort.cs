@@ -478,9 +478,7 @@ public sealed class RdmaPort
     {
         if (pair.HasPeer)
         {
-            pair.Peer.Requests.Remove(pair);
-            pair.Peer.ReadWaiters.Remove(pair);
-            pair.Peer.Responses.Remove(pair);
+            pair.Peer.Forget(pair);
         }
 
         RegionFaults.Forget(pair);
