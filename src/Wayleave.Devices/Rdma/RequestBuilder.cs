@@ -238,14 +238,15 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         && !queue[progress.Cursor + 1].IsAnswered // may have to wait for room
         && !queue[progress.Cursor + 1].IsLocal; // waits for everything before it
 
-    // Besides the last packet of a message: one now and then, as much of all queue pairs together as of one; and when
-    // nobody has asked about anything that is on its way, the one behind which nothing worth sending fits the window,
-    // for nothing more would ask. Who has lost something asks there in any case.
+    // Besides the last packet of a message: one now and then, as much of all queue pairs together as of one, less often
+    // in a message of more than two windows; and when nobody has asked about anything that is on its way, the one
+    // behind which nothing worth sending fits the window, for nothing more would ask. Who has lost something asks there
+    // in any case.
     private bool MustAsk(long inFlightBytes, long unaskedBytes)
     {
         DestinationWindow window = pair.Peer.Window;
         long unasked = unaskedBytes + window.UnaskedBytes - progress.UnaskedBytes - progress.Early.ChargedBytes;
-        bool isLater = window.IsCareful || TakesTwo;
+        bool isLater = window.IsCareful || TakesTwo || progress.CursorSlot.LengthBytes > 2 * window.LimitBytes;
         int share = isLater ? Math.Min(port.Options.AcknowledgeShare, 2) : port.Options.AcknowledgeShare;
         return unasked >= window.LimitBytes / share
             || ((window.IsCareful || window.InFlightBytes <= window.UnaskedBytes)

@@ -637,6 +637,32 @@ public class RequesterTests
         c.ExpectNothing();
     }
 
+    // Behind a long one nobody waits whose room a question could make, and each costs both sides a system call.
+    [Theory]
+    [InlineData(48, new[] { 5, 9, 13 })]
+    [InlineData(64, new[] { 9 })]
+    public void A_message_of_more_than_two_windows_asks_after_half_of_one_and_others_after_a_quarter(
+        int packets, int[] asking)
+    {
+        Conversation c = new(options: o => o with
+        {
+            WindowBytes = 16 * (1024 + 60 + 900),
+            SuperPacketSegments = 4,
+        });
+        c.Post(1, WorkRequestOpcode.RdmaWrite, 0, (uint)packets * 1024);
+        List<int> asks = [];
+        for (int i = 0; i < 14; i++)
+        {
+            if (c.Next().EndsWith(" A", StringComparison.Ordinal))
+            {
+                asks.Add(i);
+            }
+        }
+
+        c.ExpectNothing();
+        Assert.Equal(asking, asks);
+    }
+
     [Fact]
     public void Room_for_a_fragment_waits_until_acknowledgements_make_room_for_a_whole_super_packet()
     {
@@ -645,7 +671,7 @@ public class RequesterTests
             WindowBytes = 16 * (1024 + 60 + 900), // First and Middle, three super-packets of four, and half of one
             SuperPacketSegments = 4,
         });
-        c.Post(1, WorkRequestOpcode.RdmaWrite, 0, 64 * 1024);
+        c.Post(1, WorkRequestOpcode.RdmaWrite, 0, 48 * 1024);
         Assert.Equal([2, 4, 4, 4], SuperPackets(c));
         Assert.Equal("RC_WRITE_MIDDLE b0000d A", c.LastSent);
 
