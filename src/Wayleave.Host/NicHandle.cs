@@ -45,7 +45,6 @@ public sealed class NicHandle : IDisposable
     private const int ReadDepth = 16;
     private const int RnrTimerCode = 12; // 0.64 ms
     private const int PassiveDepth = 4096;
-    private const int WindowBytesMax = 2 << 20;
 
     private readonly HostContext _host;
     private readonly IDatagramTap?[] _taps;
@@ -72,7 +71,8 @@ public sealed class NicHandle : IDisposable
             UdpPort = addresses[0].UdpPort,
             FurtherPorts = addresses[1..],
             SuperPacketSegments = UdpEndpoint.SegmentsMax,
-            ReadWindowBytes = WindowOf(ReceiveBufferBytes),
+            ReadWindowBytes = SocketWindow.Of(ReceiveBufferBytes),
+            ReadWindowEmptyBytes = SocketWindow.OfEmpty(ReceiveBufferBytes),
             ProbeAfter = s_probeAfter,
             ProbeFloor = s_probeFloor,
             WillRead = CacheHint.WillRead,
@@ -266,7 +266,7 @@ public sealed class NicHandle : IDisposable
                 peer.UdpPort,
                 peer.Gid.IsIPv4 ? IcrcMode.OwnIdentification : IcrcMode.Full,
                 KeepsSuperPackets: new EndpointAddress(peer.Gid.High, peer.Gid.Low, peer.UdpPort).IsLoopback),
-            PeerWindowBytes = peer.ReceiveBufferBytes is { } bytes ? WindowOf(bytes) : null,
+            PeerWindowBytes = peer.ReceiveBufferBytes is { } bytes ? SocketWindow.Of(bytes) : null,
             PathMtu = (PathMtu)(System.Numerics.BitOperations.Log2((uint)mtu) - 7),
             DestQpNumber = peer.QpNumber,
             RqPsn = peer.Psn,
@@ -464,8 +464,6 @@ public sealed class NicHandle : IDisposable
 
     // A socket gives back what was read from it in lumps of up to a quarter of its buffer (udp_rmem_release in
     // linux:net/ipv4/udp.c), so that three quarters are free when the reader keeps up.
-    private static int WindowOf(int receiveBufferBytes) => Math.Clamp(receiveBufferBytes / 4 * 3, 1, WindowBytesMax);
-
     private AcquireTicket NewTicket(string owner)
     {
         using (_host.Enter())

@@ -22,7 +22,6 @@ namespace Wayleave.Ibverbs;
 /// <summary>An RDMA NIC of this process: the machine, its port, and the memory it reaches.</summary>
 internal sealed class VerbsDevice : IKeySource
 {
-    private const int WindowBytesMax = 2 << 20;
 
     // As a host asks a silent peer (NicHandle): the time-outs that programs choose are tens of milliseconds at least.
     private static readonly TimeSpan s_probeAfter = TimeSpan.FromMilliseconds(2);
@@ -201,11 +200,13 @@ internal sealed class VerbsDevice : IKeySource
 
             PciFabric fabric = new();
             PciFunction function = new("0000:01:00.0", Name);
+            int receiveBufferBytes = ReceiveBufferBytes();
             RdmaDeviceOptions options = new()
             {
                 Gid = Gid,
                 SuperPacketSegments = UdpEndpoint.SegmentsMax,
-                ReadWindowBytes = ReadWindow(),
+                ReadWindowBytes = SocketWindow.Of(receiveBufferBytes),
+                ReadWindowEmptyBytes = SocketWindow.OfEmpty(receiveBufferBytes),
                 ProbeAfter = s_probeAfter,
                 ProbeFloor = s_probeFloor,
                 PagesOnDemand = false,
@@ -240,11 +241,11 @@ internal sealed class VerbsDevice : IKeySource
     }
 
     // The port's socket is bound later; another one of its kind says today how large its buffer will be.
-    private int ReadWindow()
+    private int ReceiveBufferBytes()
     {
         using UdpEndpoint probe = UdpEndpoint.Bind(
             Gid.IsIPv4 ? EndpointAddress.FromIPv4(0x7F000001, 0) : new EndpointAddress(0, 1, 0));
-        return Math.Clamp(probe.ReceiveBufferBytes / 4 * 3, 1, WindowBytesMax);
+        return probe.ReceiveBufferBytes;
     }
 
     internal void HandleEvent(AsyncEvent e)

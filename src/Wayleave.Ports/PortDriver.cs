@@ -357,6 +357,11 @@ public sealed class PortDriver : IDisposable
             if (errno != Errno.Success)
             {
                 _isStreaming[index] = false;
+                if (errno == Errno.EAGAIN)
+                {
+                    _port.HandleEmptySocket(index + 1);
+                }
+
                 return i > 0;
             }
 

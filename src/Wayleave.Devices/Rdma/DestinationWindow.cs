@@ -106,12 +106,21 @@ internal sealed class DestinationWindow
 /// <summary>
 /// What all peers together may have on its way to one socket: READ responses to our own, whose senders we know.
 /// </summary>
-internal sealed class ReceiveBudget(long limitBytes)
+/// <param name="limitBytes">At any time.</param>
+/// <param name="emptyLimitBytes">As long as nothing has come since the socket was empty; not less.</param>
+internal sealed class ReceiveBudget(long limitBytes, long emptyLimitBytes)
 {
     public long InFlightBytes { get; private set; }
 
+    /// <summary>The most that it ever admits.</summary>
+    public long MostBytes => emptyLimitBytes;
+
+    /// <summary>The socket was found empty, and nothing has been taken from it since.</summary>
+    public bool IsSocketEmpty { get; set; }
+
     /// <summary>One piece may always come when nothing is on its way, however small the limit.</summary>
-    public bool Admits(long bytes) => InFlightBytes + bytes <= limitBytes || InFlightBytes == 0;
+    public bool Admits(long bytes) =>
+        InFlightBytes + bytes <= (IsSocketEmpty ? emptyLimitBytes : limitBytes) || InFlightBytes == 0;
 
     public void Charge(long bytes) => InFlightBytes += bytes;
 }

@@ -30,7 +30,7 @@ internal sealed class Peer
         int each = address.KeepsSuperPackets ? PacketHeaderBytes : DatagramHeaderBytes + options.DatagramChargeBytes;
         int once = address.KeepsSuperPackets ? options.DatagramChargeBytes : 0;
         Window = window ?? new DestinationWindow(options.WindowBytes, each, once);
-        ReadWindow = new DestinationWindow(options.ReadWindowBytes, each, once, link.ReadBudget);
+        ReadWindow = new DestinationWindow(link.ReadBudget.MostBytes, each, once, link.ReadBudget);
         RoundTrip = new RoundTrip(options.ProbeAfter ?? TimeSpan.MaxValue, options.ProbeFloor);
         Outbound = new IcrcFlow(link.Gid, address.Destination, SourcePort, address.DestinationPort);
     }

@@ -16,7 +16,8 @@ public sealed class PortLink
     internal PortLink(int number, PortAddress address, RdmaDeviceOptions options)
     {
         (Number, Address) = (number, address);
-        ReadBudget = new ReceiveBudget(options.ReadWindowBytes);
+        ReadBudget = new ReceiveBudget(
+            options.ReadWindowBytes, options.ReadWindowEmptyBytes ?? options.ReadWindowBytes);
         Datagrams = new DatagramCheck(address.UdpPort);
     }
 

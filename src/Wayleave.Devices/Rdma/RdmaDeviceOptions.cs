@@ -51,6 +51,14 @@ public sealed record RdmaDeviceOptions
     /// <summary>The same for READ responses on their way to our own socket.</summary>
     public int ReadWindowBytes { get; init; } = 352 * 1024;
 
+    /// <summary>
+    /// The same as long as nothing has come since the socket was found empty
+    /// (<see cref="RdmaPort.HandleEmptySocket"/>): not less than <see cref="ReadWindowBytes"/>, which it is when null.
+    /// </summary>
+    // Linux gives back what was read from a socket up to a quarter of its buffer late, but all of it when nothing is
+    // left to read (udp_rmem_release). What is asked for then finds the whole buffer free.
+    public int? ReadWindowEmptyBytes { get; init; }
+
     /// <summary>What a datagram costs the receiver's socket besides its bytes.</summary>
     public int DatagramChargeBytes { get; init; } = 900;
 
@@ -188,6 +196,9 @@ public sealed record RdmaDeviceOptions
         Range(SuperPacketSegments, 1, SuperPacketSegmentsMax, nameof(SuperPacketSegments));
         Check(WindowBytes > 0, $"{nameof(WindowBytes)} must be positive, not {WindowBytes}");
         Check(ReadWindowBytes > 0, $"{nameof(ReadWindowBytes)} must be positive, not {ReadWindowBytes}");
+        Check(
+            ReadWindowEmptyBytes is null || ReadWindowEmptyBytes >= ReadWindowBytes,
+            $"{nameof(ReadWindowEmptyBytes)} must be at least {nameof(ReadWindowBytes)}, not {ReadWindowEmptyBytes}");
         Check(DatagramChargeBytes >= 0, $"{nameof(DatagramChargeBytes)} must not be negative: {DatagramChargeBytes}");
         Check(
             ReadRequestBytes >= 4096 && ReadRequestBytes % 4096 == 0,

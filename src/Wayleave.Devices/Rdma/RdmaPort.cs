@@ -8,10 +8,10 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Devices.Rdma;
 
 // Who drives it. One thread at a time holds the port token: TryEnter, then any of the members below in any order, then
-// Exit. The order that a driver uses is: HandleDatagrams for what has arrived, HandleTimeout, PollTransmit until false,
-// PollFault until false, PollEvent until false. Posting and polling completion queues need no token; a post that finds
-// the token taken leaves a doorbell, so whoever exits looks at HasDoorbell afterwards and, if it is set, tries to enter
-// again.
+// Exit. The order that a driver uses is: HandleDatagrams for what has arrived, HandleEmptySocket if that was all,
+// HandleTimeout, PollTransmit until false, PollFault until false, PollEvent until false. Posting and polling completion
+// queues need no token; a post that finds the token taken leaves a doorbell, so whoever exits looks at HasDoorbell
+// afterwards and, if it is set, tries to enter again.
 //
 //   poster:  publish request, ring (interlocked), TryEnter fails        holder:  Exit (interlocked), HasDoorbell?
 //
@@ -266,6 +266,7 @@ public sealed class RdmaPort
     {
         Now = now;
         PortLink link = _links[port - 1];
+        link.ReadBudget.IsSocketEmpty &= !Options.Defences.NoticesArrivals;
         segmentBytes = segmentBytes <= 0 ? bytes.Length : segmentBytes;
         int index = identification;
         while (bytes.Length > 0)
@@ -281,6 +282,21 @@ public sealed class RdmaPort
 
             index += taken;
             bytes = bytes[Math.Min(taken * segmentBytes, bytes.Length)..];
+        }
+    }
+
+    /// <summary>
+    /// The socket of a port has nothing in it: all that had come was handed to <see cref="HandleDatagrams"/>. Until the
+    /// next of those READs may ask for <see cref="RdmaDeviceOptions.ReadWindowEmptyBytes"/>. A driver that never looks
+    /// until there is nothing need not say so. Port token held by the caller.
+    /// </summary>
+    public void HandleEmptySocket(int port = 1)
+    {
+        ReceiveBudget budget = _links[port - 1].ReadBudget;
+        if (!budget.IsSocketEmpty)
+        {
+            budget.IsSocketEmpty = true;
+            Peers.WakeReadWaiters();
         }
     }
 

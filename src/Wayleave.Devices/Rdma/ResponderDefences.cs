@@ -113,6 +113,12 @@ public sealed record ResponderDefences
     public bool FreesHeldOnce { get; init; } = true;
 
     /// <summary>
+    /// A socket that was found empty counts as that until something is taken from it; without it, for ever, and more is
+    /// asked for than its buffer has room for while the kernel has not given back what was read.
+    /// </summary>
+    public bool NoticesArrivals { get; init; } = true;
+
+    /// <summary>
     /// An acknowledgement that a queue pair owes leaves although it is reset, stopped or destroyed: its peer was
     /// served, and would ask in vain.
     /// </summary>

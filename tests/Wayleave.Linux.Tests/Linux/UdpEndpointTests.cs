@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using Wayleave.Core;
+using Wayleave.Ports;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.Linux;
@@ -48,12 +49,12 @@ public sealed class UdpEndpointTests : IDisposable
         Assert.InRange(_b.ReadStats().ReceiveQueuedBytes, lengthBytes + 1, lengthBytes + 900);
     }
 
-    // The rule by which a port chooses how much it sends ahead (NicHandle.WindowOf).
+    // The rule by which a port chooses how much it sends ahead (SocketWindow).
     [Fact]
     public void Three_quarters_of_the_receive_buffer_hold_what_was_sent_and_not_read_in_any_mix()
     {
         using UdpEndpoint small = UdpEndpoint.Bind(Loopback(3), new() { ReceiveBufferBytes = 212_992 });
-        long window = small.ReceiveBufferBytes / 4 * 3;
+        long window = SocketWindow.Of(small.ReceiveBufferBytes);
         Queue<int> unread = new();
         long inFlight = 0;
         Random random = new(1);
@@ -73,6 +74,55 @@ public sealed class UdpEndpointTests : IDisposable
             inFlight += charge;
         }
 
+        Assert.Equal(0, small.ReadStats().Drops);
+    }
+
+    // And that for asking more while nothing is in it: what was read is free then, and not before.
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void An_empty_receive_buffer_has_room_for_more(bool minds)
+    {
+        using UdpEndpoint small = UdpEndpoint.Bind(Loopback(3), new() { ReceiveBufferBytes = 212_992 });
+        long window = SocketWindow.Of(small.ReceiveBufferBytes);
+        long emptyWindow = SocketWindow.OfEmpty(small.ReceiveBufferBytes);
+        Queue<int> unread = new();
+        long inFlight = 0, most = 0;
+        Random random = new(1);
+        for (int i = 0; i < 5_000; i++)
+        {
+            while (unread.Count > 0 && random.Next(6) != 0)
+            {
+                Receive(small);
+                inFlight -= unread.Dequeue();
+            }
+
+            bool isEmpty = unread.Count == 0;
+            Assert.True(!isEmpty || small.ReadStats().ReceiveQueuedBytes == 0);
+            long limit = isEmpty || !minds ? emptyWindow : window;
+            while (true)
+            {
+                int segments = random.Next(3) == 0 ? random.Next(1, SegmentCount + 1) : SegmentCount;
+                int charge = (segments * SegmentBytes) + 900;
+                if (inFlight + charge > limit)
+                {
+                    break;
+                }
+
+                byte[] sent = _buffer[..(segments * SegmentBytes)];
+                Assert.Equal(Errno.Success, _a.TrySend(small.LocalAddress, sent, SegmentBytes));
+                unread.Enqueue(charge);
+                inFlight += charge;
+            }
+
+            most = Math.Max(most, inFlight);
+            if (!minds && small.ReadStats().Drops != 0)
+            {
+                return; // as it must
+            }
+        }
+
+        Assert.True(minds && most > window, $"{most} bytes");
         Assert.Equal(0, small.ReadStats().Drops);
     }
 
