@@ -72,6 +72,11 @@ public sealed class CmConnection
     /// <summary>Of the dialog that the last message belongs to.</summary>
     internal ulong TransactionId { get; set; }
 
+    /// <summary>
+    /// The dialog in which the peer is asked whether it has forgotten the connection; null: it is not asked.
+    /// </summary>
+    internal ulong? Question { get; set; }
+
     /// <summary>The PSN that the peer was told to start at.</summary>
     internal uint ReceivePsn { get; set; }
 

@@ -56,9 +56,9 @@ internal sealed class CmInbox(
     /// <summary>A request for a connection; also one that was held until its listener came.</summary>
     public bool HandleRequest(Gid source, in MadHeader header, CmRequest request)
     {
-        if (table.FindByRequest(source, request) is { } known)
+        if (table.FindByRequest(source, request) is { } repeated)
         {
-            HandleRepeatedRequest(known);
+            HandleRepeatedRequest(repeated);
             return true;
         }
 
@@ -67,14 +67,14 @@ internal sealed class CmInbox(
             return false;
         }
 
-        if (table.FindByQueuePair(source, request.QpNumber) is { } stale)
-        {
-            return RefuseStale(stale, source, header, request);
-        }
-
         listeners.TryGetValue((false, request.Port), out CmListener? listener);
         CmRejectReason reason = CmRequestRules.WhyNot(
             request, link.Gid, device.Options.PortMtu, listener is not null);
+        if (table.FindByQueuePair(source, request.QpNumber) is { } known)
+        {
+            return RefuseStale(known, source, header, request, reason == CmRejectReason.None);
+        }
+
         if (reason == CmRejectReason.InvalidServiceId && held.TryHold(source, header, request, device.Port.Now))
         {
             device.Port.NoteDeadline(held.Deadline);
@@ -135,14 +135,19 @@ internal sealed class CmInbox(
     }
 
     // cm_match_req: a queue pair is in one connection at a time, and in none until the time of waiting is over.
-    private bool RefuseStale(CmConnection stale, Gid source, in MadHeader header, CmRequest request)
+    // Linux, and IBTA 12.9.8.3.1, end the connection that it is in on the word of the request, whoever sent it and
+    // whatever it asks for. Here the peer is asked: one that has forgotten its connection says so. A REP that waits for
+    // its answer is that question already.
+    private bool RefuseStale(
+        CmConnection known, Gid source, in MadHeader header, CmRequest request, bool isAcceptable)
     {
-        if (stale.State is CmState.Established or CmState.ReplySent)
+        bool isRefused = outbox.RefuseStranger(source, header, request.LocalId, CmRejectReason.StaleConnection);
+        if (isAcceptable && known is { State: CmState.Established, IsDatagram: false })
         {
-            transitions.EnterTimeWait(stale); // the peer has forgotten it
+            transitions.Doubt(known);
         }
 
-        return outbox.RefuseStranger(source, header, request.LocalId, CmRejectReason.StaleConnection);
+        return isRefused;
     }
 
     private bool HandleReply(Gid source, in MadHeader header, CmReply reply)
@@ -210,7 +215,7 @@ internal sealed class CmInbox(
             CmMessageId.ConnectReject => HandleReject(connection!, notice),
             CmMessageId.MessageReceipt => HandleReceipt(connection!, notice),
             CmMessageId.DisconnectRequest => HandleDisconnect(connection!, header, notice),
-            _ => HandleDisconnected(connection!),
+            _ => HandleDisconnected(connection!, header),
         };
     }
 
@@ -276,9 +281,11 @@ internal sealed class CmInbox(
         return true;
     }
 
-    private bool HandleDisconnected(CmConnection connection)
+    private bool HandleDisconnected(CmConnection connection, in MadHeader header)
     {
-        if (connection.State == CmState.DisconnectSent)
+        bool isForgotten = connection is { State: CmState.Established, Question: { } question }
+            && header.TransactionId == question;
+        if (connection.State == CmState.DisconnectSent || isForgotten)
         {
             transitions.EnterTimeWait(connection);
         }

@@ -58,6 +58,17 @@ internal sealed class CmOutbox(
         _sender.Send(connection.RemoteGid, _mad);
     }
 
+    /// <summary>
+    /// Asks whether the peer knows the connection, and ends nothing if it does: a DREQ for a queue pair that no
+    /// connection has is ignored by who knows its names (A13; cm_dreq_handler), and answered with a DREP by others.
+    /// </summary>
+    public void SendQuestion(CmConnection connection)
+    {
+        CmNotice notice = NoticeOf(connection, CmMessageId.DisconnectRequest) with { RemoteQpNumber = 0 };
+        notice.WriteTo(_mad, connection.Question!.Value);
+        _sender.Send(connection.RemoteGid, _mad);
+    }
+
     private CmRequest RequestOf(CmConnection connection) => new()
     {
         LocalId = connection.LocalId,

@@ -7,6 +7,8 @@ namespace Wayleave.Devices.Rdma.Connections;
 internal sealed class CmTransitions(
     RdmaDevice device, ConnectionManagerOptions options, CmTable table, CmOutbox outbox)
 {
+    private const int QuestionRetries = 3; // longer than an honest peer waits in time-wait, where it does not answer
+
     private readonly Queue<CmEvent> _events = [];
 
     /// <summary>The oldest event that was not polled yet.</summary>
@@ -38,9 +40,46 @@ internal sealed class CmTransitions(
         connection.State = CmState.TimeWait;
         table.HoldNumber(connection);
 
-        // Twice the time a packet may live, which is what the acknowledge timeout is made of.
-        table.SetDeadline(connection, device.Port.Now + CmTimes.Of(connection.AckTimeout + 1));
+        // Twice the time a packet may live, which is what the acknowledge timeout is made of: the peer's word, so far.
+        int code = Math.Min(connection.AckTimeout + 1, options.TimeWaitCodeMax);
+        table.SetDeadline(connection, device.Port.Now + CmTimes.Of(code));
         Raise(CmEventKind.Disconnected, connection);
+    }
+
+    /// <summary>
+    /// Something speaks against it: the peer is asked, so often, whether it has forgotten it. Silence is no.
+    /// </summary>
+    public void Doubt(CmConnection connection)
+    {
+        if (!options.AsksBeforeEnding)
+        {
+            EnterTimeWait(connection);
+        }
+        else if (connection.Question is null)
+        {
+            connection.Question = device.NextRandom64();
+            connection.RetriesLeft = QuestionRetries;
+            Ask(connection, device.Port.Now);
+        }
+    }
+
+    /// <summary>Nobody answered the question: it is asked again, or the connection stays.</summary>
+    public void AskAgain(CmConnection connection, TimeSpan now)
+    {
+        if (connection.RetriesLeft-- > 0)
+        {
+            Ask(connection, now);
+        }
+        else
+        {
+            connection.Question = null;
+        }
+    }
+
+    private void Ask(CmConnection connection, TimeSpan now)
+    {
+        outbox.SendQuestion(connection);
+        table.SetDeadline(connection, now + CmTimes.Of(options.ResponseTimeoutCode));
     }
 
     /// <summary>Nobody answers.</summary>

@@ -400,6 +400,10 @@ public sealed class ConnectionManager : IManagementAgent
                 _table.Close(connection);
                 _transitions.Raise(CmEventKind.TimeWaitOver, connection);
             }
+            else if (connection is { State: CmState.Established, IsDatagram: false })
+            {
+                _transitions.AskAgain(connection, now);
+            }
             else if (connection.RetriesLeft-- > 0)
             {
                 _outbox.Send(connection);

@@ -21,6 +21,19 @@ public sealed record ConnectionManagerOptions
     public int TimeWaitMax { get; init; } = 1024;
 
     /// <summary>
+    /// The longest time-wait, as code: 21 is 8.6 s. It is twice the acknowledge timeout, which the peer chooses, and
+    /// which may be hours; Linux waits them. rdma_cm over Ethernet asks for 0.5 or 2.1 s, so twice that is never cut.
+    /// </summary>
+    public int TimeWaitCodeMax { get; init; } = 21;
+
+    /// <summary>
+    /// A request from a queue pair that has a connection here says that its host has forgotten that one. Who sent it is
+    /// asked, and the connection ends when the answer is yes. False ends it at once, as Linux: anybody who can send in
+    /// the peer's name ends it.
+    /// </summary>
+    public bool AsksBeforeEnding { get; init; } = true;
+
+    /// <summary>
     /// Answers to one source that belong to no connection (REJ to a closed port, DREP to an unknown name) in a burst
     /// and per second. More are dropped: nobody is flooded in another's name.
     /// </summary>
@@ -54,6 +67,7 @@ public sealed record ConnectionManagerOptions
         Range(ServiceTimeoutCode, 0, 31, nameof(ServiceTimeoutCode));
         Range(PendingMax, 1, 1 << 16, nameof(PendingMax));
         Range(TimeWaitMax, 1, 1 << 20, nameof(TimeWaitMax));
+        Range(TimeWaitCodeMax, 0, 31, nameof(TimeWaitCodeMax));
         Range(StrangerAnswersPerSecond, 1, 1 << 16, nameof(StrangerAnswersPerSecond));
         Range(AckTimeoutCode, 1, 31, nameof(AckTimeoutCode));
         if (ListenerGrace < TimeSpan.Zero)

@@ -78,6 +78,24 @@ internal sealed class ConnectionBench
         return (a, b);
     }
 
+    /// <summary>A message each way, received.</summary>
+    public void SendBothWays(QueuePair a, QueuePair b)
+    {
+        MemoryRegion regionA = Link.A.Register(Link.A.Allocate(4096));
+        MemoryRegion regionB = Link.B.Register(Link.B.Allocate(4096));
+        Assert.Equal(Errno.Success, a.PostReceive(
+            new ReceiveWorkRequest(1), new Sge(regionA.Iova, 64, regionA.Key)));
+        Assert.Equal(Errno.Success, b.PostReceive(
+            new ReceiveWorkRequest(2), new Sge(regionB.Iova, 64, regionB.Key)));
+        SendWorkRequest send = new() { Opcode = WorkRequestOpcode.Send };
+        Assert.Equal(Errno.Success, a.PostSendInline(send, [1, 2, 3, 4]));
+        Link.Run();
+        Assert.Equal(Errno.Success, b.PostSendInline(send, [5, 6, 7, 8]));
+        Link.Run();
+        Assert.Equal(1UL, Assert.Single(TestNode.Poll(a.ReceiveCompletionQueue)).WrId);
+        Assert.Equal(2UL, Assert.Single(TestNode.Poll(b.ReceiveCompletionQueue)).WrId);
+    }
+
     public static CmEvent Expect(ConnectionManager manager, CmEventKind kind)
     {
         Assert.True(manager.PollEvent(out CmEvent cmEvent), $"no event, but {kind} was expected");

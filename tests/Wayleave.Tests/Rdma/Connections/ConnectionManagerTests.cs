@@ -47,7 +47,7 @@ public class ConnectionManagerTests
         Assert.Equal(pairA.Attributes.SqPsn, pairB.Attributes.RqPsn);
         Assert.Equal(pairB.Attributes.SqPsn, pairA.Attributes.RqPsn);
         Assert.Equal((CmState.Established, CmState.Established), (a.State, b.State));
-        SendBothWays(bench, pairA, pairB);
+        bench.SendBothWays(pairA, pairB);
     }
 
     // Who has the receives says how often it may be found without one (cm_req_handler, cm_rep_handler of Linux); how
@@ -175,7 +175,7 @@ public class ConnectionManagerTests
         bench.Link.Run();
         ConnectionBench.Expect(bench.ManagerA, CmEventKind.Established);
         ConnectionBench.ExpectNothing(bench.ManagerB);
-        SendBothWays(bench, pairA, pairB);
+        bench.SendBothWays(pairA, pairB);
         ConnectionBench.Expect(bench.ManagerB, CmEventKind.Established);
         bench.Link.RunFor(TimeSpan.FromSeconds(90));
         ConnectionBench.ExpectNothing(bench.ManagerB);
@@ -282,92 +282,6 @@ public class ConnectionManagerTests
         Assert.Equal(Errno.EINVAL, bench.ManagerA.Connect(
             bench.Link.Now, bench.Link.B.Gid, ConnectionBench.Port, pair, parameters, out _));
         Assert.Equal(QueuePairState.Reset, pair.State);
-    }
-
-    [Fact]
-    public void A_request_of_a_peer_that_has_forgotten_ends_the_old_connection()
-    {
-        ConnectionBench bench = new();
-        (_, CmConnection b) = bench.Establish();
-        CmRequest request = bench.Request(0x9999) with { QpNumber = b.RemoteQpNumber };
-        (CmMessageId id, byte[] mad) = Assert.Single(bench.Inject(ConnectionBench.Bytes(request)));
-        Assert.Equal(CmRejectReason.StaleConnection, CmNotice.Parse(mad, id).Reason);
-        ConnectionBench.Expect(bench.ManagerB, CmEventKind.Disconnected);
-        Assert.Equal(QueuePairState.Error, b.Pair!.State);
-    }
-
-    // cm_dup_req_handler and cm_match_req of Linux.
-    [Fact]
-    public void A_request_repeated_in_time_wait_is_rejected_as_stale()
-    {
-        (ConnectionBench bench, CmRequest request, CmConnection b) = InTimeWait();
-        (CmMessageId id, byte[] mad) = Assert.Single(bench.Inject(ConnectionBench.Bytes(request)));
-        CmNotice reject = CmNotice.Parse(mad, id);
-        Assert.Equal(
-            (CmMessageId.ConnectReject, CmSubject.None, b.LocalId, request.LocalId, CmRejectReason.StaleConnection),
-            (reject.Kind, reject.About, reject.LocalId, reject.RemoteId, reject.Reason));
-        Assert.Equal(CmState.TimeWait, b.State);
-        ConnectionBench.ExpectNothing(bench.ManagerB);
-    }
-
-    [Theory]
-    [InlineData(true)]
-    [InlineData(false)]
-    public void A_request_of_a_queue_pair_in_time_wait_is_rejected_as_stale_until_that_is_over(bool isListenedTo)
-    {
-        (ConnectionBench bench, CmRequest request, CmConnection b) = InTimeWait();
-        CmRequest again = request with { LocalId = 0x2222, StartingPsn = 7 };
-        CmRequest wanted = isListenedTo ? again : again with { ServiceId = CmRequest.ServiceIdOf(9) };
-        (CmMessageId id, byte[] mad) = Assert.Single(bench.Inject(ConnectionBench.Bytes(wanted)));
-        CmNotice reject = CmNotice.Parse(mad, id);
-        Assert.Equal(
-            (CmMessageId.ConnectReject, CmSubject.Request, 0u, 0x2222u, CmRejectReason.StaleConnection),
-            (reject.Kind, reject.About, reject.LocalId, reject.RemoteId, reject.Reason));
-        Assert.Equal((CmState.TimeWait, 1), (b.State, bench.ManagerB.Count));
-
-        bench.Link.RunFor(TimeSpan.FromSeconds(2));
-        ConnectionBench.Expect(bench.ManagerB, CmEventKind.TimeWaitOver);
-        Assert.Empty(bench.Inject(ConnectionBench.Bytes(again)));
-        ConnectionBench.Expect(bench.ManagerB, CmEventKind.ConnectRequest);
-    }
-
-    [Fact]
-    public void A_queue_pair_that_asks_already_is_rejected_as_stale_when_it_asks_for_another_connection()
-    {
-        ConnectionBench bench = new();
-        Assert.Empty(bench.Inject(ConnectionBench.Bytes(bench.Request())));
-        (CmMessageId id, byte[] mad) = Assert.Single(bench.Inject(ConnectionBench.Bytes(bench.Request(0x2222))));
-        Assert.Equal(CmRejectReason.StaleConnection, CmNotice.Parse(mad, id).Reason);
-        CmEvent first = ConnectionBench.Expect(bench.ManagerB, CmEventKind.ConnectRequest);
-        ConnectionBench.ExpectNothing(bench.ManagerB);
-
-        bench.ManagerB.Reject(first.Connection);
-        Assert.Contains(
-            bench.Inject(ConnectionBench.Bytes(bench.Request(0x2222))), m => m.Id == CmMessageId.ConnectReject);
-        ConnectionBench.Expect(bench.ManagerB, CmEventKind.ConnectRequest);
-    }
-
-    // B has ended a connection that a stranger's request asked for.
-    private static (ConnectionBench Bench, CmRequest Request, CmConnection B) InTimeWait()
-    {
-        ConnectionBench bench = new();
-        CmRequest request = bench.Request();
-        Assert.Empty(bench.Inject(ConnectionBench.Bytes(request)));
-        CmConnection b = bench.Accept(out QueuePair pair);
-        bench.Inject(ConnectionBench.Bytes(
-            new CmNotice { Kind = CmMessageId.ReadyToUse, LocalId = request.LocalId, RemoteId = b.LocalId }));
-        ConnectionBench.Expect(bench.ManagerB, CmEventKind.Established);
-        (CmMessageId id, _) = Assert.Single(bench.Inject(ConnectionBench.Bytes(new CmNotice
-        {
-            Kind = CmMessageId.DisconnectRequest,
-            LocalId = request.LocalId,
-            RemoteId = b.LocalId,
-            RemoteQpNumber = pair.QpNumber,
-        })));
-        Assert.Equal(CmMessageId.DisconnectReply, id);
-        ConnectionBench.Expect(bench.ManagerB, CmEventKind.Disconnected);
-        Assert.Equal(CmState.TimeWait, b.State);
-        return (bench, request, b);
     }
 
     public static TheoryData<string, CmRejectReason> BadRequests => new()
@@ -563,22 +477,5 @@ public class ConnectionManagerTests
         }
 
         return false;
-    }
-
-    private static void SendBothWays(ConnectionBench bench, QueuePair a, QueuePair b)
-    {
-        MemoryRegion regionA = bench.Link.A.Register(bench.Link.A.Allocate(4096));
-        MemoryRegion regionB = bench.Link.B.Register(bench.Link.B.Allocate(4096));
-        Assert.Equal(Errno.Success, a.PostReceive(
-            new ReceiveWorkRequest(1), new Sge(regionA.Iova, 64, regionA.Key)));
-        Assert.Equal(Errno.Success, b.PostReceive(
-            new ReceiveWorkRequest(2), new Sge(regionB.Iova, 64, regionB.Key)));
-        SendWorkRequest send = new() { Opcode = WorkRequestOpcode.Send };
-        Assert.Equal(Errno.Success, a.PostSendInline(send, [1, 2, 3, 4]));
-        bench.Link.Run();
-        Assert.Equal(Errno.Success, b.PostSendInline(send, [5, 6, 7, 8]));
-        bench.Link.Run();
-        Assert.Equal(1UL, Assert.Single(TestNode.Poll(a.ReceiveCompletionQueue)).WrId);
-        Assert.Equal(2UL, Assert.Single(TestNode.Poll(b.ReceiveCompletionQueue)).WrId);
     }
 }
