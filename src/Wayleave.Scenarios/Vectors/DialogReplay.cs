@@ -55,7 +55,7 @@ internal sealed class DialogReplay(ReplayInput input) : ReplayRun(input)
         else if (view.Traits.IsRequest)
         {
             VectorWorkRequest request = Side.WorkRequests.First(r => r.Index == packet.Index);
-            Machine.Write(DialogVector.SlotVa(packet.Index), view.Payload);
+            Machine.Write(SlotOf(packet), view.Payload);
             NotePost(Machine.Post(request), $"work request {request.Index}");
         }
 
@@ -66,6 +66,9 @@ internal sealed class DialogReplay(ReplayInput input) : ReplayRun(input)
 
         Compare(packet, got, transmit, AsCaptured(view, got));
     }
+
+    private ulong SlotOf(VectorPacket packet) =>
+        DialogVector.SlotVa(Side.Mrs.First(m => m.Name == DialogVector.LocalName).Va.Value, packet.Index);
 
     private void FeedTheirs(VectorPacket packet, in PacketView view)
     {

@@ -22,15 +22,41 @@ internal static class DialogVector
     /// <summary>Local memory of the side: a slot for each packet, for what is sent and what comes.</summary>
     public const int SlotBytes = 4096;
 
-    private const ulong LocalVa = 0x1000_0000;
+    /// <summary>The region with the slots.</summary>
+    public const string LocalName = "local";
+
+    private const ulong LocalVa = 0x1000_0000; // where nothing else is
     private const int WordBytes = 8;
     private const uint UnknownQpn = 0x100;
     private const uint SmallKeys = 0x7E00_0000;
 
     private static readonly string[] s_access = ["LOCAL_WRITE", "REMOTE_WRITE", "REMOTE_READ", "REMOTE_ATOMIC"];
 
-    /// <summary>Where the packet of that index has its slot.</summary>
-    public static ulong SlotVa(int index) => LocalVa + (ulong)index * SlotBytes;
+    /// <summary>Where the packet of that index has its slot, in the region of that address.</summary>
+    public static ulong SlotVa(ulong local, int index) => local + (ulong)index * SlotBytes;
+
+    /// <summary>
+    /// The first place for so many bytes, from a customary one on, that shares none with what is taken. Where regions
+    /// leave no room at all some are too large to be replayed, and any place will do.
+    /// </summary>
+    public static ulong FreeVa(IReadOnlyCollection<(ulong From, ulong To)> taken, ulong length)
+    {
+        ulong va = LocalVa;
+        for (int i = 0; i <= 2 * taken.Count; i++)
+        {
+            (ulong From, ulong To) hit = taken.FirstOrDefault(t => va < t.To && t.From < va + length);
+            if (hit.To == 0)
+            {
+                break;
+            }
+
+            ulong behind = (hit.To + SlotBytes - 1) & ~(ulong)(SlotBytes - 1);
+            bool fits = behind >= hit.To && behind <= ulong.MaxValue - length;
+            va = fits ? behind : SlotBytes;
+        }
+
+        return va;
+    }
 
     /// <summary>
     /// The key under which our side has what the captured one had under that: ours are never below 256
@@ -141,6 +167,9 @@ internal static class DialogVector
         private bool _isManaged;
         private bool _asks;
         private uint _localKey = 0x7F00_0000;
+        private ulong _localVa;
+
+        private ulong LocalBytes => (ulong)capture.Packets.Count * SlotBytes;
 
         public List<VectorCompletion> Completions { get; } = [];
 
@@ -153,6 +182,15 @@ internal static class DialogVector
                 _localKey++;
             }
 
+            foreach (CapturedPacket packet in capture.Packets)
+            {
+                if (packet.TryView(out PacketView view) && vector.Packets[packet.Index].IsFromA != isSideA)
+                {
+                    NoteRegion(view);
+                }
+            }
+
+            _localVa = FreeVa(_regions.Values, LocalBytes);
             foreach (CapturedPacket packet in capture.Packets)
             {
                 packet.TryView(out PacketView view);
@@ -183,7 +221,7 @@ internal static class DialogVector
                 : (header.Destination, header.Source);
             List<VectorRegion> regions =
             [
-                Region("local", LocalVa, (ulong)capture.Packets.Count * SlotBytes, _localKey),
+                Region(LocalName, _localVa, LocalBytes, _localKey),
                 .. _regions.Select(r => Region($"0x{r.Key:x}", r.Value.From, r.Value.To - r.Value.From, r.Key)),
             ];
             return new VectorSide
@@ -217,7 +255,7 @@ internal static class DialogVector
                     {
                         Index = r.Index,
                         WrId = (ulong)r.Index,
-                        Sge = [new VectorSge(new(SlotVa(r.Index)), r.Length, new(_localKey))],
+                        Sge = [new VectorSge(new(SlotVa(_localVa, r.Index)), r.Length, new(_localKey))],
                         When = "before",
                     }),
                 ],
@@ -314,7 +352,7 @@ internal static class DialogVector
                 WrId = (ulong)index,
                 Opcode = opcode,
                 Flags = view.Solicited ? ["SIGNALED", "SOLICITED"] : ["SIGNALED"],
-                Sge = length == 0 ? [] : [new VectorSge(new(SlotVa(index)), length, new(_localKey))],
+                Sge = length == 0 ? [] : [new VectorSge(new(SlotVa(_localVa, index)), length, new(_localKey))],
                 RemoteAddr = isAtomic ? new(view.AtomicEth.Va) : hasReth ? new(view.Reth.Va) : null,
                 RKey = isAtomic ? new(view.AtomicEth.RKey) : hasReth ? new(view.Reth.RKey) : null,
                 Compare = isAtomic ? new(view.AtomicEth.Compare) : null,
@@ -339,16 +377,14 @@ internal static class DialogVector
             {
                 _receives.Add((index, SlotBytes));
                 Complete((ulong)index, "IBV_WC_RECV", (uint)view.PayloadBytes);
-                Expect(SlotVa(index), view.Payload);
+                Expect(SlotVa(_localVa, index), view.Payload);
             }
             else if (view.Traits.Has(ExtensionHeaders.AtomicEth))
             {
-                Widen(view.AtomicEth.RKey, view.AtomicEth.Va, WordBytes);
                 ExecuteAtomic(view);
             }
             else if (view.Reth.Length > 0)
             {
-                Widen(view.Reth.RKey, view.Reth.Va, view.Reth.Length);
                 _readsByPsn[view.Psn] = view.Reth.Va;
                 if (view.Opcode == Opcode.RcWriteOnly)
                 {
@@ -387,11 +423,11 @@ internal static class DialogVector
             }, byteLength: null);
             if (view.Opcode == Opcode.RcReadResponseOnly)
             {
-                Expect(SlotVa(request.Index), view.Payload);
+                Expect(SlotVa(_localVa, request.Index), view.Payload);
             }
             else if (view.Opcode == Opcode.RcAtomicAcknowledge)
             {
-                Expect(SlotVa(request.Index), Word(view.AtomicAck));
+                Expect(SlotVa(_localVa, request.Index), Word(view.AtomicAck));
             }
         }
 
@@ -413,6 +449,19 @@ internal static class DialogVector
                     Expect(atomic.Va, Word(after));
                     return;
                 }
+            }
+        }
+
+        // What the peer names must be there from the start, and nothing of ours in it.
+        private void NoteRegion(in PacketView view)
+        {
+            if (view.Traits.Has(ExtensionHeaders.AtomicEth))
+            {
+                Widen(view.AtomicEth.RKey, view.AtomicEth.Va, WordBytes);
+            }
+            else if (view.Traits.Has(ExtensionHeaders.Reth) && view.Reth.Length > 0)
+            {
+                Widen(view.Reth.RKey, view.Reth.Va, view.Reth.Length);
             }
         }
 

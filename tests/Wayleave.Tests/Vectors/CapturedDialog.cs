@@ -40,13 +40,18 @@ internal static class CapturedDialog
     /// <summary>
     /// The capture with one packet changed, from its BTH on; then its ICRC is made right again, or not.
     /// </summary>
-    public static Recording WithPacket(string name, int index, Action<byte[]> change, bool reseals = true) => Rebuild(
+    public static Recording WithPacket(string name, int index, Action<byte[]> change, bool reseals = true) =>
+        WithPackets(name, (i, bytes) => (i == index ? change : _ => { })(bytes), reseals);
+
+    /// <summary>The same of every packet.</summary>
+    public static Recording WithPackets(string name, Action<int, byte[]> change, bool reseals = true) => Rebuild(
         name,
         (i, header, bytes) =>
         {
-            if (i == index)
+            byte[] before = [.. bytes];
+            change(i, bytes);
+            if (!bytes.AsSpan().SequenceEqual(before))
             {
-                change(bytes);
                 if (reseals)
                 {
                     IcrcFlow flow = new(header.Source, header.Destination, header.SourcePort, header.DestinationPort);

@@ -1,5 +1,7 @@
+using System.Buffers.Binary;
 using System.Text.Json;
 using Wayleave.Devices.Rdma;
+using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Scenarios.Vectors;
 using Wayleave.Tests.Rdma.Wire;
 using Xunit;
@@ -80,6 +82,55 @@ public class ReplayTests
         Assert.Equal(ReplayResult.Mismatch, report.Result);
         Assert.Contains(report.Mismatches, m => m.Where == where && m.Field == field);
     }
+
+    // What a replay needs for itself is where it is customary, or where the capture has nothing.
+    [Theory]
+    [InlineData("userspace_peer_v4", 0x1000_0000UL)]
+    [InlineData("userspace_peer_v4", 0x1000_1840UL)]
+    [InlineData("userspace_peer_v6", 0x0FFF_FFC0UL)]
+    [InlineData("cm_rping", 0x1000_0000UL)]
+    [InlineData("cm_rping", 0x1000_3000UL)]
+    public void A_capture_may_name_any_address(string name, ulong first)
+    {
+        ulong least = CapturedDialog.Capture(name).Packets.Min(p => VaOf(p.Bytes.ToArray()) ?? ulong.MaxValue);
+        Capture moved = CapturedDialog.WithPackets(name, (_, bytes) =>
+        {
+            if (VaOf(bytes) is { } va)
+            {
+                BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan(Bth.Size), va - least + first);
+            }
+        });
+        CaptureVector vector = CapturedDialog.Vector(name);
+        vector = vector with
+        {
+            Packets =
+            [
+                .. vector.Packets.Zip(
+                    moved.Packets, (v, p) => v with { Icrc = Convert.ToHexStringLower(p.Bytes.Span[^4..]) }),
+            ],
+        };
+        foreach (ReplayRole role in Enum.GetValues<ReplayRole>())
+        {
+            ReplayReport report = Replayer.Run(moved, vector, role);
+            Assert.True(report.Result == ReplayResult.Match, report.ToJson());
+        }
+    }
+
+    [Fact]
+    public void A_free_place_is_found_behind_what_is_taken_or_below_it()
+    {
+        Assert.Equal(0x1000_0000UL, DialogVector.FreeVa([], 8192));
+        Assert.Equal(0x1000_0000UL, DialogVector.FreeVa([(0x1000_2000, 0x1000_3000)], 8192));
+        Assert.Equal(0x1000_4000UL, DialogVector.FreeVa([(0x1000_2000, 0x1000_3001), (0, 0x1000_0001)], 8192));
+        Assert.Equal(0x1000UL, DialogVector.FreeVa([(0x1000_1FFF, ulong.MaxValue - 4096)], 8192));
+        DialogVector.FreeVa([(0, ulong.MaxValue)], 8192); // ends
+    }
+
+    private static ulong? VaOf(byte[] packet) =>
+        PacketView.TryParse(packet, out PacketView view) == DropReason.None
+            && (view.Traits.Has(ExtensionHeaders.AtomicEth) || view.Traits.Has(ExtensionHeaders.Reth))
+            ? BinaryPrimitives.ReadUInt64BigEndian(packet.AsSpan(Bth.Size))
+            : null;
 
     [Fact]
     public void The_json_of_a_report_names_its_form()
