@@ -163,7 +163,8 @@ internal static class PerftestCommand
         };
         connection.AcceptOnlyFromAmong("RC", "UC", "UD");
         Option<bool> frequency = new("--CPU-freq", "-F") { Description = "Taken for perftest's sake, without effect" };
-        Option<TimeSpan?> patience = Patience(defaults);
+        Option<TimeSpan?> patience = Patience(
+            defaults, $"; with -R {defaults.ConnectPatience.TotalSeconds:0}s until it has answered once");
         Option<FaultOptions?> faults = Parsing.FaultsOption();
         Option<string?> pcap = Parsing.PcapOption();
         Command command = new($"{verb.ToString().ToLowerInvariant()}-{(isLatency ? "lat" : "bw")}", description)
@@ -217,6 +218,7 @@ internal static class PerftestCommand
                 UsesConnectionManager = parsed.GetValue(manager),
                 ComparesAndSwaps = verb == PerftestVerb.Atomic && parsed.GetValue(atomic) == "CMP_AND_SWAP",
                 Patience = parsed.GetValue(patience) ?? defaults.Patience,
+                ConnectPatience = parsed.GetValue(patience) ?? defaults.ConnectPatience,
             };
             try
             {
@@ -303,8 +305,8 @@ internal static class PerftestCommand
         _ => QueuePairType.ReliableConnection,
     };
 
-    private static Option<TimeSpan?> Patience(PerftestOptions defaults) => Parsing.DurationOption(
-        "--patience", $"How long to wait for a silent peer (default {defaults.Patience.TotalSeconds:0}s)");
+    private static Option<TimeSpan?> Patience(PerftestOptions defaults, string more = "") => Parsing.DurationOption(
+        "--patience", $"How long to wait for a silent peer (default {defaults.Patience.TotalSeconds:0}s{more})");
 
     private static int ReadPort(int port) => port is > 0 and <= ushort.MaxValue
         ? port

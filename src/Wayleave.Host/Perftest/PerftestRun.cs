@@ -98,9 +98,10 @@ public sealed class PerftestRun
         {
             IPEndPoint server = new(options.Server, options.Port);
             channel = options.UsesConnectionManager
-                ? await VerbsPerftestChannel.ConnectAsync(host, nic, server, options.Patience, cancellation)
-                    .ConfigureAwait(false)
-                : await TcpPerftestChannel.ConnectAsync(own, server, cancellation).ConfigureAwait(false);
+                ? await VerbsPerftestChannel
+                    .ConnectAsync(host, nic, server, options.ConnectPatience, cancellation).ConfigureAwait(false)
+                : await TcpPerftestChannel
+                    .ConnectAsync(own, server, options.ConnectPatience, cancellation).ConfigureAwait(false);
         }
 
         await using (channel.ConfigureAwait(false))

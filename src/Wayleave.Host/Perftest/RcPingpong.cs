@@ -99,7 +99,8 @@ public sealed class RcPingpong
         {
             IPEndPoint own = new(PerftestRun.AddressOf(nic), options.Port);
             TcpPerftestChannel channel = await (options.Server is { } server
-                ? TcpPerftestChannel.ConnectAsync(own.Address, new IPEndPoint(server, options.Port), cancellation)
+                ? TcpPerftestChannel.ConnectAsync(
+                    own.Address, new IPEndPoint(server, options.Port), options.Patience, cancellation)
                 : TcpPerftestChannel.AcceptAsync(own, listening, cancellation)).ConfigureAwait(false);
             await using (channel.ConfigureAwait(false))
             {

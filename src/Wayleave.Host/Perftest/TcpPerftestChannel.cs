@@ -46,16 +46,28 @@ internal sealed class TcpPerftestChannel : IPerftestChannel
         return new TcpPerftestChannel(await listener.AcceptAsync(cancellation).ConfigureAwait(false));
     }
 
-    /// <summary>Connects to a server.</summary>
+    /// <summary>Connects to a server, and gives up one that does not answer within the patience.</summary>
     public static async Task<TcpPerftestChannel> ConnectAsync(
-        IPAddress own, IPEndPoint server, CancellationToken cancellation)
+        IPAddress own, IPEndPoint server, TimeSpan patience, CancellationToken cancellation)
     {
         Socket socket = new(server.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        limit.CancelAfter(patience);
         try
         {
             socket.Bind(new IPEndPoint(own, 0));
-            await socket.ConnectAsync(server, cancellation).ConfigureAwait(false);
+            await socket.ConnectAsync(server, limit.Token).ConfigureAwait(false);
             return new TcpPerftestChannel(socket);
+        }
+        catch (OperationCanceledException e) when (!cancellation.IsCancellationRequested)
+        {
+            socket.Dispose();
+            throw new WayleaveException(
+                Errno.ETIMEDOUT,
+                $"connect to {server} from {own}",
+                $"nobody answers for {patience.TotalSeconds:0.#} s",
+                "is the server there, and its port the same?",
+                e);
         }
         catch (SocketException e)
         {

@@ -35,8 +35,10 @@ public class PerftestDeathTests : EndToEndTest
         await UntilAsync("the run is on", () => Task.FromResult(
             new FileInfo(capture) is { Exists: true, Length: > CapturedBytes }));
         (CliProcess dies, CliProcess lives) = isClientKilled ? (client, server) : (server, client);
+        lives.MeasureFromNow();
         dies.Signal(CliProcess.SigKill);
         CliResult left = await lives.WaitAsync();
+        await ExpectInTimeAsync(left);
         Assert.Equal((1, ""), (left.ExitCode, left.Out));
         Assert.Matches(
             @"^(waiting for ib_\w+ at port 18515\n)?wayleave: perftest: (the peer has ended before the run has"
@@ -55,6 +57,19 @@ public class PerftestDeathTests : EndToEndTest
         ExpectFailure(
             1,
             $"connect to {nobody}:18515: the peer does not answer for 0.5 s; is it there, with -R, and does UDP port "
+            + "4791 reach it?",
+            result);
+    }
+
+    [Fact]
+    public async Task A_server_that_nobody_is_is_told_of_in_time()
+    {
+        IPAddress nobody = NextAddress();
+        CliResult result = await RunAsync("perftest", "write-bw", $"{nobody}", "-d", $"{NextAddress()}", "-R");
+        await ExpectInTimeAsync(result);
+        ExpectFailure(
+            1,
+            $"connect to {nobody}:18515: the peer does not answer for 9 s; is it there, with -R, and does UDP port "
             + "4791 reach it?",
             result);
     }
