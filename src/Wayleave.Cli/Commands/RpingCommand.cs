@@ -164,10 +164,11 @@ internal static class RpingCommand
         }
         catch (OperationCanceledException e) when (!cancellation.IsCancellationRequested)
         {
+            string? why = await connections.WhySilentAsync(peer.Address, cancellation).ConfigureAwait(false);
             throw new WayleaveException(
                 Errno.ETIMEDOUT,
                 $"connect to {peer}",
-                $"nobody answers for {Durations.Format(patience)}",
+                $"nobody answers for {Durations.Format(patience)}{(why is null ? "" : $", and {why}")}",
                 "start a server there, and let UDP port 4791 through",
                 e);
         }

@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Sockets;
 using Wayleave.Core;
 using Wayleave.Devices.Rdma.Connections;
 using Wayleave.Devices.Rdma.Verbs;
@@ -15,7 +16,10 @@ namespace Wayleave.Host.Connections;
 /// </summary>
 public sealed class ConnectionService
 {
+    private static readonly TimeSpan s_closedAnswer = TimeSpan.FromMilliseconds(200);
+
     private readonly NicHandle _nic;
+    private readonly ushort _peerUdpPort;
     private readonly ConnectionManager _manager;
     private readonly Dictionary<ushort, RdmaListener> _listeners = []; // port token
     private readonly Dictionary<CmConnection, RdmaConnection> _connections = []; // port token
@@ -24,7 +28,8 @@ public sealed class ConnectionService
     {
         _nic = nic;
         ConnectionManager? manager = null;
-        ConnectionManagerOptions options = new() { PeerUdpPort = nic.Ports[port - 1].UdpPort };
+        _peerUdpPort = nic.Ports[port - 1].UdpPort;
+        ConnectionManagerOptions options = new() { PeerUdpPort = _peerUdpPort };
         nic.Driver.WithToken(() => manager = new ConnectionManager(nic.Device, options, port));
         _manager = manager!;
         nic.Driver.WithToken(() => nic.Driver.TurnEnded += HandleEvents); // of each port that is used
@@ -106,6 +111,41 @@ public sealed class ConnectionService
         using CancellationTokenRegistration end = cancellation.Register(() => Disconnect(connection!));
         await connection!.Made.WaitAsync(cancellation).ConfigureAwait(false);
         return connection;
+    }
+
+    /// <summary>
+    /// What its host says of a peer that does not answer: that nobody has the UDP port to which packets go. For the
+    /// words of an error and no more: anybody may say so in its name (rdma.md). A socket of its own is used, so that
+    /// no word of this reaches those of the NIC.
+    /// </summary>
+    /// <param name="peer">Its address.</param>
+    /// <param name="cancellation">Ends the wait, which is short anyway.</param>
+    /// <returns>Null when its host says nothing; else a phrase.</returns>
+    public async Task<string?> WhySilentAsync(IPAddress peer, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(peer);
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        limit.CancelAfter(s_closedAnswer);
+        using Socket socket = new(peer.AddressFamily, SocketType.Dgram, ProtocolType.Udp);
+        try
+        {
+            await socket.ConnectAsync(new IPEndPoint(peer, _peerUdpPort), limit.Token).ConfigureAwait(false);
+            await socket.SendAsync(ReadOnlyMemory<byte>.Empty, limit.Token).ConfigureAwait(false);
+            await socket.ReceiveAsync(new byte[1], limit.Token).ConfigureAwait(false);
+            return null;
+        }
+        catch (SocketException e) when (e.SocketErrorCode == SocketError.ConnectionRefused)
+        {
+            return $"its UDP port {_peerUdpPort} is closed";
+        }
+        catch (SocketException e)
+        {
+            return e.Message;
+        }
+        catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
+        {
+            return null; // nothing was said
+        }
     }
 
     /// <summary>

@@ -73,8 +73,9 @@ public sealed record PerftestOptions
     public TimeSpan Patience { get; init; } = TimeSpan.FromSeconds(30);
 
     /// <summary>
-    /// How long a client asks a server that has never answered, by the connection manager: three requests, 4.3 s apart.
-    /// Its own sixteen would take 69 s (ROCE-71), and whoever waits wants to know sooner that nobody is there.
+    /// How long a client asks a server that has never answered, and how long a host may not answer TCP at all. By the
+    /// connection manager these are three requests, 4.3 s apart; its own sixteen would take 69 s (ROCE-71), and whoever
+    /// waits wants to know sooner that nobody is there.
     /// </summary>
     public TimeSpan ConnectPatience { get; init; } = TimeSpan.FromSeconds(9);
 

@@ -92,7 +92,8 @@ public sealed class PerftestRun
         else if (options.Server is null)
         {
             channel = await TcpPerftestChannel.AcceptAsync(
-                new IPEndPoint(own, options.Port), listening, cancellation).ConfigureAwait(false);
+                new IPEndPoint(own, options.Port), listening, options.ConnectPatience, cancellation)
+                .ConfigureAwait(false);
         }
         else
         {

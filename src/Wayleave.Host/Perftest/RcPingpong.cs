@@ -101,7 +101,7 @@ public sealed class RcPingpong
             TcpPerftestChannel channel = await (options.Server is { } server
                 ? TcpPerftestChannel.ConnectAsync(
                     own.Address, new IPEndPoint(server, options.Port), options.Patience, cancellation)
-                : TcpPerftestChannel.AcceptAsync(own, listening, cancellation)).ConfigureAwait(false);
+                : TcpPerftestChannel.AcceptAsync(own, listening, options.Patience, cancellation)).ConfigureAwait(false);
             await using (channel.ConfigureAwait(false))
             {
                 return await pingpong.RunAsync(channel, cancellation).ConfigureAwait(false);

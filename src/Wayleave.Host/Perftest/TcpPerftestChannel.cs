@@ -9,15 +9,17 @@ namespace Wayleave.Host.Perftest;
 internal sealed class TcpPerftestChannel : IPerftestChannel
 {
     // A host that has lost its power closes nothing.
-    private static readonly TimeSpan s_silenceMax = TimeSpan.FromSeconds(8);
+    private static readonly TimeSpan s_silenceMin = TimeSpan.FromSeconds(8);
+    private static readonly TimeSpan s_silenceMax = TimeSpan.FromHours(1);
 
     private readonly Socket _socket;
 
-    private TcpPerftestChannel(Socket socket)
+    private TcpPerftestChannel(Socket socket, TimeSpan patience)
     {
         _socket = socket;
         _socket.NoDelay = true;
-        TcpLiveness.Limit(_socket, s_silenceMax);
+        TcpLiveness.Limit(
+            _socket, patience < s_silenceMin ? s_silenceMin : patience > s_silenceMax ? s_silenceMax : patience);
     }
 
     public bool IsText => true;
@@ -25,9 +27,10 @@ internal sealed class TcpPerftestChannel : IPerftestChannel
     /// <summary>Waits for one client.</summary>
     /// <param name="own">Where.</param>
     /// <param name="listening">Called when a client may come.</param>
+    /// <param name="patience">How long its host may be silent then.</param>
     /// <param name="cancellation">Ends the wait.</param>
     public static async Task<TcpPerftestChannel> AcceptAsync(
-        IPEndPoint own, Action listening, CancellationToken cancellation)
+        IPEndPoint own, Action listening, TimeSpan patience, CancellationToken cancellation)
     {
         using Socket listener = new(own.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
         listener.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.ReuseAddress, true);
@@ -43,10 +46,13 @@ internal sealed class TcpPerftestChannel : IPerftestChannel
         }
 
         listening();
-        return new TcpPerftestChannel(await listener.AcceptAsync(cancellation).ConfigureAwait(false));
+        return new TcpPerftestChannel(await listener.AcceptAsync(cancellation).ConfigureAwait(false), patience);
     }
 
-    /// <summary>Connects to a server, and gives up one that does not answer within the patience.</summary>
+    /// <summary>
+    /// Connects to a server, and gives up one that does not answer within the patience; its host may not be silent for
+    /// longer afterwards either.
+    /// </summary>
     public static async Task<TcpPerftestChannel> ConnectAsync(
         IPAddress own, IPEndPoint server, TimeSpan patience, CancellationToken cancellation)
     {
@@ -57,7 +63,7 @@ internal sealed class TcpPerftestChannel : IPerftestChannel
         {
             socket.Bind(new IPEndPoint(own, 0));
             await socket.ConnectAsync(server, limit.Token).ConfigureAwait(false);
-            return new TcpPerftestChannel(socket);
+            return new TcpPerftestChannel(socket, patience);
         }
         catch (OperationCanceledException e) when (!cancellation.IsCancellationRequested)
         {

@@ -54,6 +54,7 @@ internal sealed class VerbsPerftestChannel : IPerftestChannel
         RdmaConnectionRequest request = await listener.AcceptAsync(cancellation).ConfigureAwait(false);
         await channel.MeetAsync(
             $"accept a connection of {request.RemoteGid}",
+            server: null,
             over => request.AcceptAsync(channel._pair, Parameters, over),
             s_acceptMax,
             cancellation).ConfigureAwait(false);
@@ -67,6 +68,7 @@ internal sealed class VerbsPerftestChannel : IPerftestChannel
         VerbsPerftestChannel channel = await OpenAsync(host, nic).ConfigureAwait(false);
         await channel.MeetAsync(
             $"connect to {server}",
+            server.Address,
             over => nic.Connections.ConnectAsync(server, channel._pair, Parameters, over),
             patience,
             cancellation).ConfigureAwait(false);
@@ -148,6 +150,7 @@ internal sealed class VerbsPerftestChannel : IPerftestChannel
     // The connection manager alone asks for more than a minute, as the kernel's does.
     private async Task MeetAsync(
         string operation,
+        IPAddress? server,
         Func<CancellationToken, Task<RdmaConnection>> meet,
         TimeSpan patience,
         CancellationToken cancellation)
@@ -161,10 +164,13 @@ internal sealed class VerbsPerftestChannel : IPerftestChannel
         }
         catch (OperationCanceledException e) when (!cancellation.IsCancellationRequested)
         {
+            string? why = server is null
+                ? null
+                : await _nic.Connections.WhySilentAsync(server, cancellation).ConfigureAwait(false);
             throw new WayleaveException(
                 Errno.ETIMEDOUT,
                 operation,
-                $"the peer does not answer for {patience.TotalSeconds:0.#} s",
+                $"the peer does not answer for {patience.TotalSeconds:0.#} s{(why is null ? "" : $", and {why}")}",
                 "is it there, with -R, and does UDP port 4791 reach it?",
                 e);
         }

@@ -1,3 +1,5 @@
+using System.Net;
+using System.Net.Sockets;
 using Wayleave.Cli;
 using Xunit;
 
@@ -46,9 +48,23 @@ public class RpingCommandTests
             "rping", "--client", address, "--address", Loopback.NextAddress(), "--patience", "300ms");
         Assert.Equal((1, ""), (silent.ExitCode, silent.Output));
         Assert.Equal(
-            $"wayleave: connect to {address}:7174: nobody answers for 300 ms; start a server there, and let UDP port "
-            + "4791 through\n",
+            $"wayleave: connect to {address}:7174: nobody answers for 300 ms, and its UDP port 4791 is closed; start a "
+            + "server there, and let UDP port 4791 through\n",
             silent.Error);
+    }
+
+    // Somebody has the port, and says nothing: there is no more to say.
+    [Fact]
+    public async Task Of_a_peer_that_is_only_silent_nothing_more_is_said()
+    {
+        string address = Loopback.NextAddress();
+        using Socket deaf = new(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp);
+        deaf.Bind(new IPEndPoint(IPAddress.Parse(address), 4791));
+        Outcome silent = await Run(
+            "rping", "--client", address, "--address", Loopback.NextAddress(), "--patience", "300ms");
+        Assert.StartsWith(
+            $"wayleave: connect to {address}:7174: nobody answers for 300 ms; start a server there", silent.Error,
+            StringComparison.Ordinal);
     }
 
     // Everything from the REQ to the DREP, as Wireshark and `roce check` read it.

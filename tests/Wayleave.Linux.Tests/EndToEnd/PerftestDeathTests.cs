@@ -56,8 +56,8 @@ public class PerftestDeathTests : EndToEndTest
             "perftest", "write-bw", $"{nobody}", "-d", $"{NextAddress()}", "-R", "--patience", "500ms");
         ExpectFailure(
             1,
-            $"connect to {nobody}:18515: the peer does not answer for 0.5 s; is it there, with -R, and does UDP port "
-            + "4791 reach it?",
+            $"connect to {nobody}:18515: the peer does not answer for 0.5 s, and its UDP port 4791 is closed; is it "
+            + "there, with -R, and does UDP port 4791 reach it?",
             result);
     }
 
@@ -69,8 +69,8 @@ public class PerftestDeathTests : EndToEndTest
         await ExpectInTimeAsync(result);
         ExpectFailure(
             1,
-            $"connect to {nobody}:18515: the peer does not answer for 9 s; is it there, with -R, and does UDP port "
-            + "4791 reach it?",
+            $"connect to {nobody}:18515: the peer does not answer for 9 s, and its UDP port 4791 is closed; is it "
+            + "there, with -R, and does UDP port 4791 reach it?",
             result);
     }
 
