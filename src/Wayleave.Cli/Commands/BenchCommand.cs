@@ -51,6 +51,8 @@ internal static class BenchCommand
         };
         Option<int> pairs = Number("--qps", "Queue pairs", defaults.QueuePairs);
         Option<int> depth = Number("--depth", "Requests in flight per queue pair", defaults.Depth);
+        Option<int> beside = Number(
+            "--beside", "Latency: so many more queue pairs, kept full of WRITEs of 64 KiB meanwhile", defaults.Beside);
         Option<int> ahead = Number(
             "--firsts-ahead", "Of WRITEs and answers, so many begin before their turn; 0 keeps all packets in order",
             defaults.FirstsAhead);
@@ -71,8 +73,8 @@ internal static class BenchCommand
         Option<FaultOptions?> faults = Parsing.FaultsOption();
         Command command = new(Benchmark.NameOf(test), description)
         {
-            size, region, mtu, pairs, depth, ahead, iterations, duration, rounds, withLimit, withOne, socketBuffer,
-            faults,
+            size, region, mtu, pairs, beside, depth, ahead, iterations, duration, rounds, withLimit, withOne,
+            socketBuffer, faults,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -82,6 +84,7 @@ internal static class BenchCommand
                 RegionBytes = parsed.GetValue(region) ?? defaults.RegionBytes,
                 MtuBytes = parsed.GetValue(mtu),
                 QueuePairs = parsed.GetValue(pairs),
+                Beside = parsed.GetValue(beside),
                 Depth = parsed.GetValue(depth),
                 FirstsAhead = parsed.GetValue(ahead),
                 Iterations = parsed.GetValue(iterations),

@@ -116,6 +116,13 @@ internal static class BenchmarkTable
             output.WriteLine($" one queue pair {Fixed(one / Mebibyte, 2)} MiB/sec, median ratio {Fixed(oneRatio, 2)}");
         }
 
+        if (report is { Beside: { } beside, MedianBesideBytesPerS: { } moved })
+        {
+            output.WriteLine(
+                $" beside {Text(beside)} queue pairs with WRITEs of {Text(BenchmarkOptions.BesideBytes)} bytes: "
+                + $"{Fixed(moved / Mebibyte, 2)} MiB/sec together");
+        }
+
         if (report.SocketDrops is { } drops)
         {
             output.WriteLine($" {Text(report.Retransmits ?? 0)} packets sent again, {Text(drops)} dropped at a socket");

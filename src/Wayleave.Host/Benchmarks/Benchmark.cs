@@ -236,6 +236,7 @@ public sealed class Benchmark : IAsyncDisposable
     private async Task<BenchmarkReport> RunLatencyAsync()
     {
         PingPong pingPong = PingPong.Create(End, Peer, _options);
+        BesideLoad? load = _options.Beside == 0 ? null : new BesideLoad(End, Peer, _options);
         int count = _options.Iterations != 0 ? _options.Iterations : LatencyIterations;
         long[] samples = new long[count];
         List<double> all = new(count * _options.Rounds);
@@ -251,19 +252,33 @@ public sealed class Benchmark : IAsyncDisposable
         Totals totals = await MeasureEmptyRoundAsync().ConfigureAwait(false);
         for (int i = 0; i < _options.Rounds; i++)
         {
-            await RunRoundAsync(Run, default, 0, totals).ConfigureAwait(false);
+            long before = load?.CompletedBytes ?? 0;
+            (_, TimeSpan elapsed) = await RunRoundAsync(Run, default, 0, totals).ConfigureAwait(false);
             double[] half = [.. samples.Select(t => t * 1e6 / Stopwatch.Frequency / 2)];
             all.AddRange(half);
-            rounds.Add(new BenchmarkRound { Operations = count, MedianUs = Samples.Median(half) });
+            rounds.Add(new BenchmarkRound
+            {
+                Operations = count,
+                MedianUs = Samples.Median(half),
+                BesideBytesPerS = (load?.CompletedBytes - before) / elapsed.TotalSeconds,
+            });
         }
 
         (long, TimeSpan) Run(TimeSpan duration, int iterations)
         {
-            pingPong.Ping(samples);
-            return (2L * count, duration); // one message each way
+            long from = Stopwatch.GetTimestamp();
+            pingPong.Ping(samples, load);
+            return (2L * count, Stopwatch.GetElapsedTime(from)); // one message each way
         }
 
-        return Report(totals) with { Rounds = rounds, Latency = Samples.Summarize([.. all]) };
+        return Report(totals) with
+        {
+            Rounds = rounds,
+            Latency = Samples.Summarize([.. all]),
+            Beside = load is null ? null : _options.Beside,
+            MedianBesideBytesPerS =
+                load is null ? null : Samples.Median(rounds.Select(r => r.BesideBytesPerS!.Value)),
+        };
     }
 
     private async Task<BenchmarkReport> RunLimitAsync()

@@ -24,6 +24,7 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
     private const long SlackBytes = 64L << 20;
 
     private readonly WayleaveHost _host;
+    private readonly QueuePair[] _all;
     private readonly uint[] _psns;
     private readonly DmaPort _processor;
 
@@ -33,10 +34,13 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
         MemoryRegion region,
         CompletionQueue sends,
         CompletionQueue receives,
+        CompletionQueue? besideSends,
         QueuePair[] pairs,
+        int measured,
         uint[] psns)
     {
-        (_host, Object, Region, Sends, Receives, Pairs, _psns) = (host, o, region, sends, receives, pairs, psns);
+        (_host, Object, Region, Sends, Receives, _psns) = (host, o, region, sends, receives, psns);
+        (BesideSends, _all, Pairs, BesidePairs) = (besideSends, pairs, pairs[..measured], pairs[measured..]);
         _processor = new DmaPort(host.Fabric.Processor);
     }
 
@@ -52,11 +56,18 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
 
     public CompletionQueue Receives { get; }
 
+    /// <summary>What is measured.</summary>
     public QueuePair[] Pairs { get; }
+
+    /// <summary>What is busy meanwhile.</summary>
+    public QueuePair[] BesidePairs { get; }
+
+    /// <summary>Where their sends complete; null if there are none.</summary>
+    public CompletionQueue? BesideSends { get; }
 
     /// <summary>What the peer must know of this end.</summary>
     public EndMessage Message => new(
-        [.. Pairs.Select((pair, i) => PairMessage.From(Nic.DescribeEnd(pair, _psns[i])))],
+        [.. _all.Select((pair, i) => PairMessage.From(Nic.DescribeEnd(pair, _psns[i])))],
         Region.Key,
         Region.Iova,
         Region.LengthBytes);
@@ -117,19 +128,29 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
 
             // Touched once, as any memory that holds data: the first write to a page is not what is measured.
             await host.Objects.ForEachPieceAsync(o, (_, bytes) => bytes.Fill(0xA5)).ConfigureAwait(false);
-            int entries = options.Depth * options.QueuePairs;
+            int entries = options.MeasuredDepth * options.QueuePairs;
             CompletionQueue sends = nic.CreateCompletionQueue(entries);
             CompletionQueue receives = nic.CreateCompletionQueue(entries);
-            QueuePairCapabilities capabilities = new() { MaxSendWr = options.Depth, MaxReceiveWr = options.Depth };
-            QueuePair[] pairs = new QueuePair[options.QueuePairs];
-            uint[] psns = new uint[options.QueuePairs];
+            QueuePairCapabilities measured = new()
+            {
+                MaxSendWr = options.MeasuredDepth,
+                MaxReceiveWr = options.MeasuredDepth,
+            };
+            QueuePairCapabilities beside = new() { MaxSendWr = options.Depth, MaxReceiveWr = options.Depth };
+            CompletionQueue? besideSends =
+                options.Beside == 0 ? null : nic.CreateCompletionQueue(options.Depth * options.Beside);
+            QueuePair[] pairs = new QueuePair[options.QueuePairs + options.Beside];
+            uint[] psns = new uint[pairs.Length];
             for (int i = 0; i < pairs.Length; i++)
             {
-                pairs[i] = nic.CreateQueuePair(domain, sends, receives, capabilities);
+                pairs[i] = i < options.QueuePairs
+                    ? nic.CreateQueuePair(domain, sends, receives, measured)
+                    : nic.CreateQueuePair(domain, besideSends!, receives, beside);
                 psns[i] = nic.ChoosePsn();
             }
 
-            return new BenchmarkEnd(host, o, region, sends, receives, pairs, psns);
+            return new BenchmarkEnd(
+                host, o, region, sends, receives, besideSends, pairs, options.QueuePairs, psns);
         }
         catch
         {
@@ -141,9 +162,9 @@ internal sealed class BenchmarkEnd : IAsyncDisposable
     /// <summary>Connects queue pair i with the peer's queue pair i.</summary>
     public void Connect(EndMessage peer)
     {
-        for (int i = 0; i < Pairs.Length; i++)
+        for (int i = 0; i < _all.Length; i++)
         {
-            Nic.Connect(Pairs[i], peer.Pairs[i].ToEnd(), AccessFlags.RemoteWrite | AccessFlags.RemoteRead, _psns[i]);
+            Nic.Connect(_all[i], peer.Pairs[i].ToEnd(), AccessFlags.RemoteWrite | AccessFlags.RemoteRead, _psns[i]);
         }
     }
 

@@ -34,6 +34,9 @@ public enum BenchmarkTest
 /// <summary>How a benchmark runs. The same record goes to the passive process.</summary>
 public sealed record BenchmarkOptions
 {
+    /// <summary>Bytes of each WRITE beside a measured latency.</summary>
+    public const int BesideBytes = 65536;
+
     private const int QueuePairsMax = 1024;
     private const int DepthDefault = 64;
     private const long RegionBytesMax = 1L << 30;
@@ -54,6 +57,12 @@ public sealed record BenchmarkOptions
     public int MtuBytes { get; init; } = 4096;
 
     public int QueuePairs { get; init; } = 1;
+
+    /// <summary>
+    /// Latency: queue pairs besides the measured one, between the same two NICs, that the active side keeps full of
+    /// WRITEs of <see cref="BesideBytes"/>.
+    /// </summary>
+    public int Beside { get; init; }
 
     /// <summary>Work requests in flight per queue pair.</summary>
     public int Depth { get; init; } = DepthDefault;
@@ -122,6 +131,9 @@ public sealed record BenchmarkOptions
     internal BenchmarkOptions One =>
         this with { QueuePairs = 1, Depth = DepthDefault, WithOne = false, WithLimit = false };
 
+    /// <summary>Of a queue pair that is measured: a latency test asks for few completions.</summary>
+    internal int MeasuredDepth => IsLatency ? Math.Max(Depth, DepthDefault) : Depth;
+
     public bool IsLatency => Test is BenchmarkTest.WriteLat or BenchmarkTest.SendLat;
 
     /// <exception cref="ArgumentException">Names every problem at once.</exception>
@@ -139,6 +151,12 @@ public sealed record BenchmarkOptions
             QueuePairs is >= 1 and <= QueuePairsMax,
             $"there can be 1 to {QueuePairsMax} queue pairs, not {QueuePairs}");
         Check(QueuePairs == 1 || !IsLatency, "latency is measured on one queue pair");
+        Check(
+            Beside >= 0 && Beside < QueuePairsMax && (Beside == 0 || IsLatency),
+            $"beside a latency there can be 0 to {QueuePairsMax - 1} queue pairs, not {Beside}");
+        Check(
+            Beside == 0 || EffectiveRegionBytes >= 2L * SizeBytes + BesideBytes,
+            $"the region must hold two messages of {SizeBytes} and one of {BesideBytes}, not {EffectiveRegionBytes}");
         Check(Depth is >= 1 and <= 1024, $"the depth must be 1 to 1024, not {Depth}");
         Check(
             FirstsAhead is >= 0 and <= PeerProfile.FirstsAheadMax,

@@ -38,6 +38,12 @@ public sealed record BenchmarkReport
     /// <summary>Half round trips.</summary>
     public LatencyResult? Latency { get; init; }
 
+    /// <summary>Queue pairs that were busy beside the measured one; null without any.</summary>
+    public int? Beside { get; init; }
+
+    /// <summary>What all of them moved meanwhile.</summary>
+    public double? MedianBesideBytesPerS { get; init; }
+
     public TakeBackResult? TakeBack { get; init; }
 
     /// <summary>
@@ -87,6 +93,9 @@ public sealed record BenchmarkRound
     public double? OneRatio { get; init; }
 
     public double? MedianUs { get; init; }
+
+    /// <summary>Of the queue pairs beside the measured one, together.</summary>
+    public double? BesideBytesPerS { get; init; }
 }
 
 public sealed record BandwidthResult

@@ -29,8 +29,11 @@ internal abstract class PingPong(BenchmarkEnd end, EndMessage peer, BenchmarkOpt
         : new SendPingPong(end, peer, options);
 
     /// <summary>The active side: one sample, in ticks of <see cref="Stopwatch"/>, per round trip.</summary>
-    public void Ping(Span<long> samples)
+    /// <param name="samples">As many as there are to be.</param>
+    /// <param name="load">What is to be busy meanwhile; null if nothing is.</param>
+    public void Ping(Span<long> samples, BesideLoad? load)
     {
+        load?.Start();
         long before = Stopwatch.GetTimestamp();
         for (int i = 0; i < samples.Length; i++)
         {
@@ -38,12 +41,15 @@ internal abstract class PingPong(BenchmarkEnd end, EndMessage peer, BenchmarkOpt
             while (!TryTake())
             {
                 Progress();
+                load?.Refill();
             }
 
             long now = Stopwatch.GetTimestamp();
             samples[i] = now - before;
             before = now;
         }
+
+        load?.Drain();
     }
 
     /// <summary>The passive side: answers until told to stop.</summary>

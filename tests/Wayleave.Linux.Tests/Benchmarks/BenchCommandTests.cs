@@ -52,6 +52,34 @@ public sealed class BenchCommandTests
         Assert.Equal(80, latency.GetProperty("count").GetInt32());
         double[] inOrder = [.. s_inOrder.Select(name => latency.GetProperty(name).GetDouble())];
         Assert.Equal(inOrder.Order(), inOrder);
+        Assert.False(report.TryGetProperty("beside", out _));
+    }
+
+    [Theory]
+    [InlineData("write-lat")]
+    [InlineData("send-lat")]
+    public async Task Latency_is_measured_beside_queue_pairs_that_are_busy(string test)
+    {
+        JsonElement report = await RunAsync(
+            [test, "--beside", "3", "--depth", "4", "--rounds", "2", "--iterations", "40"]);
+        Assert.Equal(80, report.GetProperty("latency").GetProperty("count").GetInt32());
+        Assert.Equal(3, report.GetProperty("beside").GetInt32());
+        Assert.True(report.GetProperty("median_beside_bytes_per_s").GetDouble() > 0);
+        Assert.All(
+            report.GetProperty("rounds").EnumerateArray(),
+            r => Assert.True(r.GetProperty("beside_bytes_per_s").GetDouble() > 0));
+    }
+
+    [Theory]
+    [InlineData("write-bw", "--beside", "1")]
+    [InlineData("write-lat", "--beside", "1024")]
+    [InlineData("write-lat", "--beside", "-1")]
+    [InlineData("write-lat", "--beside", "1", "--region", "65536")]
+    public async Task What_can_not_be_beside_is_a_usage_error(params string[] arguments)
+    {
+        (int code, _, string error) = await RunProcessAsync(arguments);
+        Assert.Equal(2, code);
+        Assert.Contains(arguments.Contains("--region") ? "the region must hold" : "beside a latency", error);
     }
 
     [Fact]
