@@ -271,6 +271,9 @@ public sealed unsafe class UdpEndpoint : IDisposable
     /// </summary>
     public void Wake() => _wake.Signal();
 
+    /// <summary>How often <see cref="Wake"/> found somebody asleep; any thread.</summary>
+    public long KernelWakes => _wake.KernelWakes;
+
     /// <summary>Queue lengths and drops; one system call, not for the data path.</summary>
     public UdpSocketStats ReadStats()
     {

@@ -97,7 +97,9 @@ internal sealed class WakeEvent : IDisposable
     /// The one sleeper: until <paramref name="events"/> of a descriptor, until a signal, or until the time is up.
     /// </summary>
     /// <param name="descriptor">Open until the end of the sleep.</param>
-    /// <param name="events">Of poll(2); 0 waits for the signal alone.</param>
+    /// <param name="events">
+    /// Of poll(2); 0 waits for the signal alone, and who sends to the descriptor finds nobody to look for.
+    /// </param>
     /// <param name="timeout">Infinite with <see cref="Timeout.InfiniteTimeSpan"/>.</param>
     /// <param name="isOver">False when the time was up.</param>
     /// <returns>What poll(2) failed with.</returns>
@@ -113,7 +115,7 @@ internal sealed class WakeEvent : IDisposable
         }
 
         pollfd* polled = stackalloc pollfd[2];
-        polled[0] = new pollfd { fd = fd.Number, events = events };
+        polled[0] = new pollfd { fd = events == 0 ? -1 : fd.Number, events = events };
         polled[1] = new pollfd { fd = wake.Number, events = poll.POLLIN };
         int ready = Libc.ppoll(polled, 2, finite ? &time : null, null);
         Errno errno = ready < 0 ? LinuxException.LastErrno() : Errno.Success;

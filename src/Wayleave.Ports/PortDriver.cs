@@ -12,9 +12,10 @@ namespace Wayleave.Ports;
 //   application thread   TryProgress after a post and from every poll: takes the port token if it is free, else does
 //                        nothing: the holder looks at the doorbell again before it lets go. After some polls that
 //                        found nothing it offers the processor with each: its peer may be waiting for that one.
-//   engine thread        stands back while an application polls or has the token; else progresses, spins for 50 us,
-//                        then sleeps in poll(2) on the socket and the wake event, at most until the port's next
-//                        deadline. A holder that was put off the processor may wait for ours, so nobody spins for it.
+//   engine thread        stands back while an application polls (StandBack: for how long) or has the token; else
+//                        progresses, spins for 50 us, then sleeps in poll(2) on the socket and the wake event, at
+//                        most until the port's next deadline. A holder that was put off the processor may wait for
+//                        ours, so nobody spins for it.
 //
 // Under the token: this object's buffers, the sockets' message headers, the sockets of groups (GroupSockets says how
 // those come and go beside a sleeper) and all of the port's machine. The token holder
@@ -50,6 +51,7 @@ public sealed class PortDriver : IDisposable
     private int _idlePolls; // since one did something; several threads may lose a count
     private long _engineSeenPolls; // engine thread
     private readonly DriverSleep _sleep = new(); // of the engine
+    private readonly StandBack _standBack; // of the engine
     private volatile bool _stopping;
     private volatile bool _closed; // the token is never given back
     private volatile Exception? _failure;
@@ -93,6 +95,7 @@ public sealed class PortDriver : IDisposable
         _isStreaming = new bool[sockets.Count];
         _host = host;
         _options = options ?? new PortDriverOptions();
+        _standBack = new StandBack(_options.EngineStandBack.Ticks, _options.EngineStandBackMax.Ticks);
         _handleRemapped = _ => HandleRemapped();
         _buffers = MappedMemory.AllocateAnonymous((1L + SendBatch.Size) * SuperPacketBytes, hugePages: true);
         _receive = _buffers.Memory[..SuperPacketBytes];
@@ -127,6 +130,12 @@ public sealed class PortDriver : IDisposable
     /// <summary>Threads in <see cref="WithToken"/> that have not got the token.</summary>
     internal int ControlWaiters => Volatile.Read(ref _controlWaiters);
 
+    /// <summary>The engine relies on an application for longer than it does at first.</summary>
+    internal bool IsEngineAwayForLong => _standBack.IsLong;
+
+    /// <summary>How often its sleep was ended.</summary>
+    internal long EngineWakes => _first.KernelWakes;
+
     /// <summary>What the kernel counts about the socket of a port; one system call, any thread.</summary>
     public UdpSocketStats ReadSocketStats(int port = 1) => _endpoints[port - 1].ReadStats();
 
@@ -158,6 +167,20 @@ public sealed class PortDriver : IDisposable
     /// stand back. An application that waits for bytes to change in its memory is served by the engine alone.
     /// </summary>
     public void ProgressAfterPost() => Progress();
+
+    /// <summary>
+    /// An application that has polled is about to wait for an event instead, or may be: it has asked for one
+    /// (<see cref="CompletionQueue.RequestNotify"/>). The engine does not rely on its polls for longer than
+    /// <see cref="PortDriverOptions.EngineStandBack"/>. Any thread; a system call only if the engine stays away for
+    /// longer at that moment.
+    /// </summary>
+    public void ExpectWait()
+    {
+        if (_standBack.MustWake())
+        {
+            _first.Wake();
+        }
+    }
 
     private bool Progress()
     {
@@ -435,9 +458,11 @@ public sealed class PortDriver : IDisposable
         {
             while (!_stopping)
             {
-                if (IsPolled())
+                long polls = CountPolls();
+                if (!_standBack.MustDrive(isPolled: polls != 0))
                 {
-                    _first.WaitForWake(_options.EngineStandBack);
+                    _first.WaitForWake(TimeSpan.FromTicks(_standBack.Begin(polls)));
+                    _standBack.End();
                 }
                 else if (!DriveOrStandBack() && !SpinForWork())
                 {
@@ -454,12 +479,13 @@ public sealed class PortDriver : IDisposable
         }
     }
 
-    private bool IsPolled()
+    // Since the last look.
+    private long CountPolls()
     {
         long polls = Volatile.Read(ref _applicationPolls);
-        bool isPolled = polls != _engineSeenPolls;
+        long count = polls - _engineSeenPolls;
         _engineSeenPolls = polls;
-        return isPolled;
+        return count;
     }
 
     // Whether the engine goes on without a sleep.

@@ -14,8 +14,17 @@ public sealed record PortDriverOptions
     /// </summary>
     public int IdlePollsBeforeYield { get; init; } = 4;
 
-    /// <summary>How long the engine thread stays away while an application polls the port itself.</summary>
+    /// <summary>
+    /// How long the engine thread stays away when it finds that an application polls the port itself; twice as long
+    /// each time that it goes on polling without a break.
+    /// </summary>
     public TimeSpan EngineStandBack { get; init; } = TimeSpan.FromMilliseconds(1);
+
+    /// <summary>
+    /// The longest of these times: how late what arrives may be looked at after an application that polled all the time
+    /// has stopped without a word (<see cref="PortDriver.ExpectWait"/>).
+    /// </summary>
+    public TimeSpan EngineStandBackMax { get; init; } = TimeSpan.FromMilliseconds(8);
 
     /// <summary>How long the engine thread looks for work before it sleeps in poll(2).</summary>
     public TimeSpan EngineIdleSpin { get; init; } = TimeSpan.FromMicroseconds(50);

@@ -59,6 +59,7 @@ internal sealed class CompletionWait
 
             // What completed before the request makes no event, so one more look.
             Queue.RequestNotify(solicitedOnly: false);
+            _nic.Driver.ExpectWait();
             if (Queue.Poll(_polled) == 1)
             {
                 return _polled[0];

@@ -80,7 +80,9 @@ internal static unsafe class DataEntries
     [UnmanagedCallersOnly(EntryPoint = "wlv_req_notify_cq")]
     private static int RequestNotify(void* cq, int solicitedOnly)
     {
-        NativeHandle.Of<VerbsCompletions>(cq).Queue.RequestNotify(solicitedOnly != 0);
+        VerbsCompletions queue = NativeHandle.Of<VerbsCompletions>(cq);
+        queue.Queue.RequestNotify(solicitedOnly != 0);
+        queue.Device.Driver?.ExpectWait();
         return 0;
     }
 

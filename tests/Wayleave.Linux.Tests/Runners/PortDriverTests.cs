@@ -5,6 +5,7 @@ using Wayleave.Core.Reservations;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
+using Wayleave.Host.Connections;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
 using Wayleave.Ports;
@@ -65,6 +66,32 @@ public sealed class PortDriverTests
         Assert.Equal((7UL, WorkCompletionStatus.Success), (found[0].WrId, found[0].Status));
         nic.Destroy(pair);
         await nic.DeregisterAsync(local);
+    }
+
+    [Fact(Timeout = Patience.TestMs)]
+    public async Task An_engine_that_relies_on_polls_comes_back_when_its_application_is_about_to_wait()
+    {
+        PortDriverOptions options = new()
+        {
+            EngineStandBack = TimeSpan.FromMilliseconds(20),
+            EngineStandBackMax = TimeSpan.FromHours(1),
+        };
+        await using WayleaveHost host = await StartAsync("127.0.0.2", new WayleaveHostOptions { Driver = options });
+        NicHandle nic = host.Nics[0];
+        CompletionWait completions = new(nic, 16);
+        long wakes;
+        do
+        {
+            // Its time may be over before the wait begins: then once more.
+            await UntilAsync(nic, () => nic.Driver.IsEngineAwayForLong);
+            wakes = nic.Driver.EngineWakes;
+            using CancellationTokenSource ends = CancellationTokenSource.CreateLinkedTokenSource(Cancellation);
+            Task<WorkCompletion?> waiting = completions.NextAsync(ended: null, ends.Token).AsTask();
+            await ends.CancelAsync();
+            await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
+            Cancellation.ThrowIfCancellationRequested();
+        }
+        while (nic.Driver.EngineWakes == wakes);
     }
 
     private static Task<WayleaveHost> StartAsync(string address, WayleaveHostOptions options) =>
