@@ -9,7 +9,7 @@ namespace Wayleave.Devices.Rdma;
 internal sealed class HeldPackets(int packets, int packetBytes)
 {
     private readonly byte[] _bytes = new byte[packets * packetBytes];
-    private readonly (uint Psn, int LengthBytes)[] _slots = new (uint, int)[packets]; // length 0: free
+    private readonly (uint Psn, int LengthBytes, int FreedBytes)[] _slots = new (uint, int, int)[packets]; // 0: free
     private int _count;
     private uint _earliest; // of them, or before it
 
@@ -49,7 +49,7 @@ internal sealed class HeldPackets(int packets, int packetBytes)
         }
 
         packet.CopyTo(_bytes.AsSpan(slot * packetBytes));
-        _slots[slot] = (psn, packet.Length);
+        _slots[slot] = (psn, packet.Length, 0);
         _earliest = _count == 0 || Psn.Compare(psn, _earliest) < 0 ? psn : _earliest;
         _count += free >= 0 ? 1 : 0;
         isNew = true;
@@ -69,10 +69,26 @@ internal sealed class HeldPackets(int packets, int packetBytes)
         return _count == 0 ? int.MaxValue : Psn.Distance(psn, _earliest);
     }
 
-    /// <summary>The one with that PSN, valid until the next call. Those before it have had their turn.</summary>
-    public bool TryTake(uint psn, out ReadOnlySpan<byte> packet)
+    /// <summary>The one that is held with that PSN made so much room when it came.</summary>
+    public void NoteFreed(uint psn, int bytes)
+    {
+        for (int i = 0; i < _slots.Length; i++)
+        {
+            if (_slots[i].LengthBytes != 0 && _slots[i].Psn == psn)
+            {
+                _slots[i].FreedBytes = bytes;
+            }
+        }
+    }
+
+    /// <summary>The one with that PSN. Those before it have had their turn.</summary>
+    /// <param name="psn">Whose turn it is.</param>
+    /// <param name="packet">All of it, valid until the next call.</param>
+    /// <param name="freedBytes">What <see cref="NoteFreed"/> said of it; 0 when nothing was said.</param>
+    public bool TryTake(uint psn, out ReadOnlySpan<byte> packet, out int freedBytes)
     {
         packet = default;
+        freedBytes = 0;
         if (CountBefore(psn) != 0)
         {
             return false;
@@ -83,6 +99,7 @@ internal sealed class HeldPackets(int packets, int packetBytes)
             if (_slots[i].LengthBytes != 0 && _slots[i].Psn == psn)
             {
                 packet = _bytes.AsSpan(i * packetBytes, _slots[i].LengthBytes);
+                freedBytes = _slots[i].FreedBytes;
                 _slots[i].LengthBytes = 0;
                 _count--;
                 return true;

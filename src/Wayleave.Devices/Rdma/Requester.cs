@@ -217,7 +217,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
             return;
         }
 
-        TakeResponse(packet, now, wasHeld: false);
+        TakeResponse(packet, now, freedBytes: 0);
         TakeHeld(now);
     }
 
@@ -238,7 +238,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         WorkCompletionStatus status = _responses.PlaceRun(ref run, out MemoryRegion? faulted);
         for (int i = 0; i < run.Placed; i++)
         {
-            _progress.TakeReadPacket(run.PayloadBytes, endsPiece: false, wasHeld: false);
+            _progress.TakeReadPacket(run.PayloadBytes, endsPiece: false, freedBytes: 0);
         }
 
         // What one packet brings about besides its bytes, several do no more than once.
@@ -262,10 +262,10 @@ internal sealed class Requester : SendSide, IMiddleTaker
     {
         while (_held is not null
             && _progress.IsOnTheWay(_progress.AckPsn)
-            && _held.TryTake(_progress.AckPsn, out ReadOnlySpan<byte> bytes)
+            && _held.TryTake(_progress.AckPsn, out ReadOnlySpan<byte> bytes, out int freedBytes)
             && PacketView.TryParse(bytes, out PacketView held) == DropReason.None)
         {
-            TakeResponse(held, now, wasHeld: true);
+            TakeResponse(held, now, freedBytes);
         }
     }
 
@@ -292,7 +292,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         bool isHeld = _held.TryAdd(packet.Psn, packet.Bytes, _progress.AckPsn, out bool isNew);
         if (isNew)
         {
-            _progress.NoteHeld(packet.PayloadBytes);
+            _held.NoteFreed(packet.Psn, _progress.NoteHeld(packet.PayloadBytes));
             _port.Peers.WakeReadWaiters();
         }
 
@@ -300,7 +300,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
     }
 
     // It has the oldest PSN without an answer.
-    private void TakeResponse(in PacketView packet, TimeSpan now, bool wasHeld)
+    private void TakeResponse(in PacketView packet, TimeSpan now, int freedBytes)
     {
         if (!_progress.HeadSlot.IsAnswered)
         {
@@ -315,7 +315,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         }
         else
         {
-            TakeReadPacket(packet.PayloadBytes, endsPiece, wasHeld, now);
+            TakeReadPacket(packet.PayloadBytes, endsPiece, freedBytes, now);
         }
     }
 
@@ -604,9 +604,9 @@ internal sealed class Requester : SendSide, IMiddleTaker
         return !_progress.IsIdle;
     }
 
-    private void TakeReadPacket(int payloadBytes, bool endsPiece, bool wasHeld, TimeSpan now)
+    private void TakeReadPacket(int payloadBytes, bool endsPiece, int freedBytes, TimeSpan now)
     {
-        if (_progress.TakeReadPacket(payloadBytes, endsPiece, wasHeld))
+        if (_progress.TakeReadPacket(payloadBytes, endsPiece, freedBytes))
         {
             CompleteHead(WorkCompletionStatus.Success);
         }

@@ -188,7 +188,7 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
 
     private void HandleHeld()
     {
-        while (!_ends && _held!.TryTake(_expectedPsn, out ReadOnlySpan<byte> bytes)
+        while (!_ends && _held!.TryTake(_expectedPsn, out ReadOnlySpan<byte> bytes, out _)
             && PacketView.TryParse(bytes, out PacketView packet) == DropReason.None)
         {
             HandleExpected(packet);

@@ -90,6 +90,12 @@ public sealed record ResponderDefences
     public bool CapsReplays { get; init; } = true;
 
     /// <summary>
+    /// Some of what may be sent again is kept for others than who asked for the rest; without it, one forged packet a
+    /// round trip keeps a peer that lost something from getting on.
+    /// </summary>
+    public bool KeepsReplayReserve { get; init; } = true;
+
+    /// <summary>
     /// A key that was refused is looked up again; without it, one that exists is refused sooner the second time than
     /// one that does not.
     /// </summary>
@@ -111,6 +117,12 @@ public sealed record ResponderDefences
     /// asked for than the socket has room for.
     /// </summary>
     public bool FreesHeldOnce { get; init; } = true;
+
+    /// <summary>
+    /// In its turn, what is held gives back what it did not when it came; without it, a late answer keeps room in the
+    /// window of READs until its queue pair goes back again, which an idle one never does.
+    /// </summary>
+    public bool CountsFreed { get; init; } = true;
 
     /// <summary>
     /// A socket that was found empty counts as that until something is taken from it; without it, for ever, and more is

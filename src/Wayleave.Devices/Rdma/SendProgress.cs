@@ -246,16 +246,25 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     /// A READ packet whose turn has not come is held: its bytes are in the socket no more. What it was charged besides
     /// is given back in its turn, for only then its place in its READ is known.
     /// </summary>
-    public void NoteHeld(int payloadBytes) => ReleaseRead(payloadBytes);
+    /// <returns>
+    /// What was given back: nothing, when it is late and was not asked for again, for then nothing is charged for it.
+    /// </returns>
+    public int NoteHeld(int payloadBytes)
+    {
+        int freed = (int)ReleaseRead(payloadBytes);
+        return !options.Defences.FreesHeldOnce ? 0 : options.Defences.CountsFreed ? freed : payloadBytes;
+    }
 
     /// <summary>
     /// The READ packet at <see cref="AckPsn"/> has arrived, now or when it was held. True when its request is complete.
     /// </summary>
-    public bool TakeReadPacket(int payloadBytes, bool endsPiece, bool wasHeld)
+    /// <param name="payloadBytes">Its payload.</param>
+    /// <param name="endsPiece">It is the last one that its READ request asked for.</param>
+    /// <param name="freedBytes">What <see cref="NoteHeld"/> gave back of it.</param>
+    public bool TakeReadPacket(int payloadBytes, bool endsPiece, int freedBytes)
     {
         int index = Psn.Distance(queue[Head].FirstPsn, AckPsn);
-        bool isFree = wasHeld && options.Defences.FreesHeldOnce;
-        ReleaseRead(ChargeOfReadPacket(index) + (isFree ? 0 : payloadBytes));
+        ReleaseRead(ChargeOfReadPacket(index) + payloadBytes - freedBytes);
         AnswersOutstanding -= endsPiece && AnswersOutstanding > 0 ? 1 : 0;
         AckPsn = Psn.Next(AckPsn);
         bool isComplete = Psn.Compare(AckPsn, queue[Head].LastPsn) > 0;
@@ -324,11 +333,12 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     }
 
     // After a step back what was asked for before may still come: nothing is charged for that.
-    private void ReleaseRead(long charge)
+    private long ReleaseRead(long charge)
     {
         charge = Math.Min(charge, _readCharged);
         _readCharged -= charge;
         pair.Peer.ReadWindow.Release(charge);
+        return charge;
     }
 
     private void SetUnasked(long bytes)

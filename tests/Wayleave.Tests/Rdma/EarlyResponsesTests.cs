@@ -280,6 +280,53 @@ public class EarlyResponsesTests
         Assert.True(most > Window / 2 && most <= Window == freesOnce, $"{most} of {Window} bytes");
     }
 
+    // What comes late, after a step back and before it was asked for again, is held though nothing is charged for it:
+    // in its turn all is given back that was charged when it was asked for again, so that the next READ goes. The twin
+    // keeps room for ever.
+    [Theory]
+    [InlineData(false, true, 0)]
+    [InlineData(true, true, 0)]
+    [InlineData(true, false, Mtu)]
+    public void What_is_held_late_takes_no_room_when_all_is_there(bool late, bool counts, long left)
+    {
+        Conversation c = new(
+            a => a with { Profile = PeerProfile.Default with { FirstsAhead = 1 }, MaxRdAtomic = 4 },
+            o => o with
+            {
+                ReadWindowBytes = 12 * Mtu,
+                ReadRequestBytes = 8 * Mtu,
+                Defences = new ResponderDefences { CountsFreed = counts },
+            });
+        c.Post(1, WorkRequestOpcode.RdmaRead, 0, 4 * Mtu);
+        c.Next();
+        if (late)
+        {
+            c.Wait(TimeSpan.FromSeconds(1));
+            Assert.Equal(1, c.Node.Port.Stats.Timeouts);
+        }
+
+        Answer(c, Opcode.RcReadResponseFirst, 0, 1);
+        Answer(c, Opcode.RcReadResponseLast, 3, 1);
+        if (late)
+        {
+            c.Expect("RC_READ_REQUEST b00001 A");
+        }
+
+        Answer(c, Opcode.RcReadResponseMiddle, 1, 1);
+        Answer(c, Opcode.RcReadResponseMiddle, 2, 1);
+        c.ExpectCompletion(1, WorkCompletionStatus.Success);
+        Assert.Equal(left, c.Pair.Peer.ReadWindow.InFlightBytes);
+        c.Post(2, WorkRequestOpcode.RdmaRead, 0, 8 * Mtu); // more than there is room for, except in an empty window
+        if (left == 0)
+        {
+            c.Expect("RC_READ_REQUEST b00004 A");
+        }
+        else
+        {
+            c.ExpectNothing();
+        }
+    }
+
     // As a responder: who asks again from the middle gets all from there on, also what went ahead.
     [Fact]
     public void A_read_asked_for_again_is_answered_with_what_went_ahead()
