@@ -1,5 +1,3 @@
-using Wayleave.Devices.Rdma.Wire;
-
 namespace Wayleave.Devices.Rdma;
 
 // Whoever knows a READ and can spoof its sender asks for it again with 60 bytes, and the answer may be 2 GiB (roce.md
@@ -9,7 +7,14 @@ namespace Wayleave.Devices.Rdma;
 //   besides, one window a round trip may be sent again, which is all that a peer can have lost in it
 //
 // What is beyond that is not sent. A peer that is really there asks again, from where it has got to: for that there is
-// half a window more, so that one forged packet a round trip, for the beginning, does not take all that is his.
+// half a window more, for any other packet than the one that took the window, so that one forged packet a round trip
+// does not take all that is his, whatever it asks for. If it asks for the same as he does, he gets it.
+
+/// <summary>What may be sent again besides what was earned.</summary>
+/// <param name="RoundTrip">How often a window is added.</param>
+/// <param name="WindowPackets">What may be on its way at a time.</param>
+/// <param name="ReservePackets">What is kept of each round trip for others than who took the window.</param>
+internal readonly record struct ReplayAllowance(TimeSpan RoundTrip, int WindowPackets, int ReservePackets);
 
 /// <summary>
 /// How many packets of its answers a queue pair may send again. Time is the caller's; port token held by it.
@@ -21,12 +26,16 @@ internal struct ReplayBudget
 
     private long _packets;
     private int _reserve;
-    private uint _lastPsn; // of what was sent again last
+    private uint? _takenFrom; // the PSN of who took of the packets last
     private TimeSpan _filledAt;
 
     /// <summary>Nothing was answered yet.</summary>
-    public void Reset(TimeSpan now, int windowPackets) =>
-        (_packets, _reserve, _filledAt) = (windowPackets, windowPackets / 2, now);
+    public void Reset(TimeSpan now, in ReplayAllowance allowance) => this = new ReplayBudget
+    {
+        _packets = allowance.WindowPackets,
+        _reserve = allowance.ReservePackets,
+        _filledAt = now,
+    };
 
     /// <summary>An answer of so many packets is new.</summary>
     /// <param name="packets">Of this one.</param>
@@ -36,32 +45,34 @@ internal struct ReplayBudget
         _packets = Math.Min(_packets + ((long)TimesEach * packets), (TimesEach * remembered) + windowPackets);
 
     /// <summary>
-    /// Takes as many of <paramref name="wanted"/> packets as there are, all of them or, unless a part is of use, none.
+    /// Takes as many of <paramref name="wanted"/> packets as there are, or none when there are fewer than
+    /// <paramref name="least"/>: what is of no use is not spent.
     /// </summary>
     /// <param name="psn">The first of them.</param>
     /// <param name="wanted">Packets that went out before.</param>
-    /// <param name="isPartOfUse">Fewer are better than none.</param>
+    /// <param name="least">Fewer are as good as none.</param>
     /// <param name="now">The time.</param>
-    /// <param name="roundTrip">How often a window is added.</param>
-    /// <param name="windowPackets">What may be on its way at a time.</param>
-    public int Take(uint psn, int wanted, bool isPartOfUse, TimeSpan now, TimeSpan roundTrip, int windowPackets)
+    /// <param name="allowance">What is added.</param>
+    public int Take(uint psn, int wanted, int least, TimeSpan now, in ReplayAllowance allowance)
     {
-        if (now - _filledAt >= roundTrip)
+        if (now - _filledAt >= allowance.RoundTrip)
         {
             _filledAt = now;
-            _packets = Math.Max(_packets, windowPackets);
-            _reserve = windowPackets / 2;
+            _packets = Math.Max(_packets, allowance.WindowPackets);
+            _reserve = allowance.ReservePackets;
         }
 
-        int taken = wanted <= _packets ? wanted : isPartOfUse ? (int)_packets : 0;
-        _packets -= taken;
-        if (taken == 0 && isPartOfUse && Psn.Compare(psn, _lastPsn) > 0)
+        int taken = (int)Math.Min(wanted, _packets);
+        if (taken > 0 && taken >= least)
         {
-            taken = Math.Min(wanted, _reserve);
-            _reserve -= taken;
+            _packets -= taken;
+            _takenFrom = psn;
+            return taken;
         }
 
-        _lastPsn = taken > 0 ? psn : _lastPsn;
+        taken = psn == _takenFrom ? 0 : Math.Min(wanted, _reserve);
+        taken = taken >= least ? taken : 0;
+        _reserve -= taken;
         return taken;
     }
 }

@@ -111,7 +111,7 @@ internal sealed class ResponderResources(QueuePair pair)
         _stored = _stored.Length <= granted ? _stored : [];
         _storedNext = _storedCount = 0;
         _storedPackets = 0;
-        _budget.Reset(pair.Port.Now, WindowPackets);
+        _budget.Reset(pair.Port.Now, Allowance(TimeSpan.Zero));
     }
 
     /// <summary>
@@ -279,7 +279,7 @@ internal sealed class ResponderResources(QueuePair pair)
         int index = Psn.Distance(active.Request.FirstPsn, psn);
         int again = Math.Max(0, active.Next - index);
         int wanted = again + EarlyBehind(psn);
-        if (TakeBudget(psn, wanted, isPartOfUse: false) < wanted)
+        if (TakeBudget(psn, wanted, least: wanted) < wanted)
         {
             return false;
         }
@@ -295,7 +295,10 @@ internal sealed class ResponderResources(QueuePair pair)
 
     private int WindowPackets => Math.Max(WindowPacketsMin, pair.Port.Options.WindowBytes / pair.MtuBytes);
 
-    private int TakeBudget(uint psn, int packets, bool isPartOfUse)
+    private ReplayAllowance Allowance(TimeSpan roundTrip) => new(
+        roundTrip, WindowPackets, pair.Port.Options.Defences.KeepsReplayReserve ? WindowPackets / 2 : 0);
+
+    private int TakeBudget(uint psn, int packets, int least)
     {
         if (!pair.Port.Options.Defences.CapsReplays)
         {
@@ -303,9 +306,9 @@ internal sealed class ResponderResources(QueuePair pair)
         }
 
         TimeSpan roundTrip = pair.Peer.RoundTrip.Smoothed;
-        TimeSpan least = pair.Port.Options.ReplayInterval;
+        TimeSpan interval = pair.Port.Options.ReplayInterval;
         int taken = _budget.Take(
-            psn, packets, isPartOfUse, pair.Port.Now, roundTrip > least ? roundTrip : least, WindowPackets);
+            psn, packets, least, pair.Port.Now, Allowance(roundTrip > interval ? roundTrip : interval));
         pair.Port.Counters.ReplaysCapped += taken < packets ? 1 : 0;
         return taken;
     }
@@ -346,7 +349,7 @@ internal sealed class ResponderResources(QueuePair pair)
 
         // Where they go together, what was sent ahead is asked for again with the rest.
         int early = EarlyBehind(request.FirstPsn);
-        int stop = TakeBudget(request.FirstPsn, early + request.PacketCount, isPartOfUse: true) - early;
+        int stop = TakeBudget(request.FirstPsn, early + request.PacketCount, least: early + 1) - early;
         if (stop <= 0)
         {
             return false;

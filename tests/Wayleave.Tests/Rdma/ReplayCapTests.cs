@@ -64,22 +64,46 @@ public class ReplayCapTests
         c.ExpectState(QueuePairState.ReadyToSend);
     }
 
-    [Fact]
-    public void Somebody_who_forges_one_packet_a_round_trip_does_not_keep_the_peer_from_getting_on()
-    {
-        Conversation c = Talk(ResponderDefences.All);
-        Spend(c);
-        int have = 20;
-        for (int i = 0; i < 10 && have < Packets; i++)
-        {
-            c.Wait(s_interval);
-            c.SendRead(First, 0, MemoryBytes); // forged
-            Assert.Equal(WindowPackets, Drain(c).Count);
-            c.SendRead(First + (uint)have, (ulong)(have * Mtu), (uint)((Packets - have) * Mtu));
-            have += Drain(c).Count(psn => psn >= First + (uint)have);
-        }
+    // Wherever in the READ he asks from, before the peer or behind it.
+    [Theory]
+    [InlineData(0)]
+    [InlineData(10)]
+    [InlineData(20)]
+    [InlineData(30)]
+    [InlineData(40)]
+    [InlineData(63)]
+    public void Somebody_who_forges_one_packet_a_round_trip_does_not_keep_the_peer_from_getting_on(int from) =>
+        Assert.Equal(Packets, GotOn(ResponderDefences.All, from));
 
-        Assert.Equal(Packets, have);
+    [Fact]
+    public void Without_the_reserve_one_packet_a_round_trip_is_enough() =>
+        Assert.Equal(20, GotOn(new ResponderDefences { KeepsReplayReserve = false }, 0));
+
+    // A queue pair that is reset begins anew, whoever took what before.
+    [Fact]
+    public void Nothing_of_before_is_left_after_a_reset()
+    {
+        ReplayAllowance allowance = new(s_interval, WindowPackets, WindowPackets / 2);
+        ReplayBudget budget = default;
+        budget.Reset(TimeSpan.Zero, allowance);
+        Assert.Equal(WindowPackets, budget.Take(7, 100, 1, TimeSpan.Zero, allowance));
+        Assert.Equal(0, budget.Take(7, 100, 1, TimeSpan.Zero, allowance));
+        budget.Reset(TimeSpan.Zero, allowance);
+        Assert.Equal(WindowPackets, budget.Take(8, 100, 1, TimeSpan.Zero, allowance));
+        Assert.Equal(WindowPackets / 2, budget.Take(7, 100, 1, TimeSpan.Zero, allowance));
+    }
+
+    [Fact]
+    public void What_is_too_few_to_be_of_use_is_not_spent()
+    {
+        ReplayAllowance allowance = new(s_interval, WindowPackets, WindowPackets / 2);
+        ReplayBudget budget = default;
+        budget.Reset(TimeSpan.Zero, allowance);
+        Assert.Equal(0, budget.Take(1, 100, WindowPackets + 1, TimeSpan.Zero, allowance));
+        Assert.Equal(WindowPackets, budget.Take(1, 100, WindowPackets, TimeSpan.Zero, allowance));
+        Assert.Equal(0, budget.Take(2, 100, (WindowPackets / 2) + 1, TimeSpan.Zero, allowance));
+        Assert.Equal(WindowPackets / 2, budget.Take(3, 100, 1, TimeSpan.Zero, allowance));
+        Assert.Equal(0, budget.Take(4, 100, 1, TimeSpan.Zero, allowance));
     }
 
     [Fact]
@@ -206,6 +230,32 @@ public class ReplayCapTests
             ReplayInterval = s_interval,
         },
         access: AccessFlags.LocalWrite | AccessFlags.RemoteRead | AccessFlags.RemoteAtomic);
+
+    // How far a peer comes in ten round trips that has 20 packets of its READ, when somebody else asks first each time.
+    private int GotOn(ResponderDefences defences, int from)
+    {
+        Conversation c = Talk(defences);
+        Spend(c);
+        int have = 20;
+        for (int i = 0; i < 10 && have < Packets; i++)
+        {
+            c.Wait(s_interval);
+            List<uint> forged = Ask(from);
+            List<uint> got = [.. forged, .. Ask(have)];
+            while (got.Contains(First + (uint)have))
+            {
+                have++;
+            }
+        }
+
+        return have;
+
+        List<uint> Ask(int packet)
+        {
+            c.SendRead(First + (uint)packet, (ulong)(packet * Mtu), (uint)((Packets - packet) * Mtu));
+            return Drain(c);
+        }
+    }
 
     private int AnswersToAThousand(ResponderDefences defences, out long capped)
     {
