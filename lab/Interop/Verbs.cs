@@ -91,6 +91,12 @@ internal static unsafe partial class Verbs
     [LibraryImport("libibverbs.so.1", SetLastError = true)]
     internal static partial nint ibv_create_ah(nint domain, AddressHandle* attributes);
 
+    [LibraryImport("libibverbs.so.1", SetLastError = true)]
+    internal static partial int ibv_attach_mcast(QueuePair* pair, byte* gid, ushort lid);
+
+    [LibraryImport("libibverbs.so.1", SetLastError = true)]
+    internal static partial int ibv_detach_mcast(QueuePair* pair, byte* gid, ushort lid);
+
     /// <summary>ibv_poll_cq: how many completions were taken, or negative.</summary>
     internal static int Poll(nint* context, nint queue, int count, WorkCompletion* completions) =>
         ((delegate* unmanaged<nint, int, WorkCompletion*, int>)context[1 + PollSlot])(queue, count, completions);

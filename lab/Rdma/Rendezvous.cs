@@ -20,6 +20,9 @@ internal static class Rendezvous
         File.Move(path + ".next", path);
     }
 
+    /// <summary>Whether the other side has left it.</summary>
+    internal static bool Has(string name) => File.Exists(Path.Combine(Folder, name + ".json"));
+
     /// <summary>Waits for what the other side leaves.</summary>
     /// <exception cref="TimeoutException">It does not come.</exception>
     internal static T Await<T>(string name)

@@ -154,6 +154,24 @@ internal sealed unsafe class VerbsDevice
         Modify(pair, attributes with { State = Verbs.StateReadyToSend }, mask);
     }
 
+    /// <summary>Lets a queue pair of datagrams get what is sent to a group.</summary>
+    internal static void Attach(Verbs.QueuePair* pair, IPAddress group)
+    {
+        fixed (byte* gid = group.MapToIPv6().GetAddressBytes())
+        {
+            Check(Verbs.ibv_attach_mcast(pair, gid, 0), "ibv_attach_mcast");
+        }
+    }
+
+    /// <summary>Takes it out of the group.</summary>
+    internal static void Detach(Verbs.QueuePair* pair, IPAddress group)
+    {
+        fixed (byte* gid = group.MapToIPv6().GetAddressBytes())
+        {
+            Check(Verbs.ibv_detach_mcast(pair, gid, 0), "ibv_detach_mcast");
+        }
+    }
+
     /// <summary>An address handle for UD.</summary>
     internal ulong CreateAddressHandle(in PairEnds ends)
     {
@@ -247,6 +265,14 @@ internal sealed unsafe class VerbsDevice
         if (errno != 0)
         {
             throw new IOException($"ibv_modify_qp to state {attributes.State}: errno {errno}");
+        }
+    }
+
+    private static void Check(int errno, string what)
+    {
+        if (errno != 0)
+        {
+            throw new IOException($"{what}: errno {errno}");
         }
     }
 

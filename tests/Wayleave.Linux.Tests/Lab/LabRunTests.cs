@@ -58,6 +58,11 @@ public sealed class LabRunTests
                select $"{tool}-four{exchange}-{role}: ok",
         ]);
 
+    // Bytes, and the group's address before them, are compared on either side.
+    [Fact]
+    public void The_kernels_rxe_and_ours_send_to_one_group() => ExpectLines(
+        "rxe-multicast", "ipv4: ok", "ipv6: ok", "mckey: ok");
+
     // LAB_RDMA_BYTES=1073741824 lab/run rxe-netem --time-limit 36000 is the case in full, in a quarter of an hour.
     [Fact]
     public void ROCE_76_differs_of_a_GiB_an_emulated_machine_moves_63_MB_unless_asked_for_all() => ExpectLines(
