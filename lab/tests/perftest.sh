@@ -99,7 +99,7 @@ play_tools() {
 play_ours() {
     local name role ours arguments
     while read -r name role _ ours arguments; do
-        ours="wayleave perftest $ours $arguments -d $LAB_HOST --json"
+        ours="wayleave perftest $ours $arguments -d $LAB_HOST --json ${patience:-}"
         if [ "$role" = server ]; then
             : >"$LAB_SHARE/$name.said"
             "$LAB" program $ours >"$LAB_SHARE/$name.json.new" 2>"$LAB_SHARE/$name.said" &
