@@ -1,4 +1,5 @@
 using System.Net;
+using Wayleave.Linux.Tests.Ibverbs;
 using Xunit;
 
 namespace Wayleave.Linux.Tests.EndToEnd;
@@ -45,6 +46,32 @@ public class PerftestDeathTests : EndToEndTest
             + @"|the peer has gone: it does not answer any more|a request ended with RetryExceeded( after \d+)?"
             + @"|the exchange with the peer has ended: Connection reset by peer)\n$",
             left.Error);
+    }
+
+    // Debian's tool over our libibverbs, whose process drives its own port.
+    [Theory]
+    [InlineData("write-bw", "ib_write_bw", "-n 100000000 -t 1 -s 64")]
+    [InlineData("write-bw", "ib_write_bw", "-n 100000000 -t 1 -s 64 -R")]
+    [InlineData("send-bw", "ib_send_bw", "-n 100000000 -t 1 -s 64 -R")]
+    public async Task A_tool_of_perftest_that_is_killed_is_told_of_in_time(string test, string tool, string arguments)
+    {
+        VerbsPrograms.Library();
+        IPAddress address = NextAddress();
+        string capture = InFolder("capture.pcap");
+        string[] options = arguments.Split(' ');
+        CliProcess server = Start(
+            ["perftest", test, "-d", $"{address}", "--pcap", capture, "--patience", "10m", .. options]);
+        await UntilAsync("the server waits", () => Task.FromResult(server.ErrorSoFar.Contains("waiting for ib_")));
+        using StartedProgram client = VerbsPrograms.StartOn(
+            $"wl0@{NextAddress()}", tool, ["-F", .. options, $"{address}"]);
+        await UntilAsync("the run is on", () => Task.FromResult(
+            client.HasEnded || new FileInfo(capture) is { Exists: true, Length: > CapturedBytes }));
+        server.MeasureFromNow();
+        client.Kill();
+        CliResult left = await server.WaitAsync();
+        await ExpectInTimeAsync(left);
+        Assert.Equal((1, ""), (left.ExitCode, left.Out));
+        Assert.Matches("the peer has (ended before the run has|gone: it does not answer any more)", left.Error);
     }
 
     // The connection manager itself would go on asking for more than a minute.
