@@ -45,11 +45,17 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
     /// <summary>The receive of the open SEND has completed.</summary>
     public void CloseReceive() => IsReceiveOpen = false;
 
-    /// <summary>Where the open WRITE goes.</summary>
-    public MemoryRegion? Region => _target.Region;
-
-    /// <summary>How many packets of the path MTU may come before the Last of the open WRITE; 0 without one.</summary>
-    public int MiddlesToCome => Open == OpenMessage.Write ? (int)((_remainingBytes - 1) / (uint)pair.MtuBytes) : 0;
+    /// <summary>
+    /// How many Middles of that kind may come next: before the Last of the open WRITE, or into the receive of the open
+    /// SEND; 0 without one.
+    /// </summary>
+    public int MiddlesToCome(Opcode opcode) => (opcode, Open) switch
+    {
+        (Opcode.RcWriteMiddle, OpenMessage.Write) => (int)((_remainingBytes - 1) / (uint)pair.MtuBytes),
+        (Opcode.RcSendMiddle, OpenMessage.Send) =>
+            (int)((receives[receives.Head].LengthBytes - _receiveOffset) / (uint)pair.MtuBytes),
+        _ => 0,
+    };
 
     public Verdict Place(in PacketView packet, in OpcodeTraits traits) => RequestRules.IsWrite(packet.Opcode)
         ? PlaceWrite(packet, traits)
@@ -71,22 +77,28 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
                 : Verdict.Invalid(WorkCompletionStatus.LocalLengthError);
         }
 
+        // Nobody says how long the message is: another packet may come, as far as there is room.
         AccessOutcome outcome = pair.Memory.Scatter(
-            receives.Sges(receives.Head), _receiveOffset, packet.Payload, out MemoryRegion? region);
-        switch (outcome)
+            receives.Sges(receives.Head),
+            _receiveOffset,
+            packet.Payload,
+            out MemoryRegion? region,
+            aheadBytes: traits.EndsMessage ? 0 : packet.PayloadBytes);
+        if (outcome == AccessOutcome.Done)
         {
-            case AccessOutcome.Done:
-                _receiveOffset += (ulong)packet.PayloadBytes;
-                MessageBytes = (uint)_receiveOffset;
-                Open = traits.EndsMessage ? OpenMessage.None : OpenMessage.Send;
-                return Verdict.Accepted;
-            case AccessOutcome.Faulted:
-                IsReceiveOpen &= !traits.StartsMessage;
-                return Verdict.Refused(outcome, region);
-            default:
-                return Verdict.Inoperable(WorkCompletionStatus.LocalProtectionError); // R10
+            NoteReceived((uint)packet.PayloadBytes);
+            Open = traits.EndsMessage ? OpenMessage.None : OpenMessage.Send;
+            return Verdict.Accepted;
         }
+
+        IsReceiveOpen &= outcome != AccessOutcome.Faulted || !traits.StartsMessage;
+        return RefusedReceive(outcome, region);
     }
+
+    private static Verdict RefusedReceive(AccessOutcome outcome, MemoryRegion? region) =>
+        outcome == AccessOutcome.Faulted
+            ? Verdict.Refused(outcome, region)
+            : Verdict.Inoperable(WorkCompletionStatus.LocalProtectionError); // R10
 
     private Verdict PlaceWrite(in PacketView packet, in OpcodeTraits traits)
     {
@@ -134,17 +146,32 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
     }
 
     /// <summary>
-    /// Places the next packets of the WRITE, at most <see cref="MiddlesToCome"/>, as
-    /// <see cref="RegionMemory.WriteRun"/>.
+    /// Places the next packets of the message, at most <see cref="MiddlesToCome"/>, as
+    /// <see cref="RegionMemory.WriteRun"/>: of a SEND perhaps none, where one goes to several places.
     /// </summary>
     /// <param name="psn">Of the first.</param>
     /// <param name="run">Counts what was placed.</param>
-    public AccessOutcome PlaceRun(uint psn, ref PacketRun run)
+    /// <returns>Accepted, or what is wrong with the one behind those.</returns>
+    public Verdict PlaceRun(uint psn, ref PacketRun run)
     {
-        AccessOutcome outcome = port.Memory.WriteRun(
-            _target.Region!, _target.Address, _remainingBytes, ref run, _target, psn);
+        AccessOutcome outcome;
+        if (Open == OpenMessage.Send)
+        {
+            outcome = pair.Memory.ScatterRun(
+                receives.Sges(receives.Head), _receiveOffset, ref run, out MemoryRegion? region);
+            NoteReceived((uint)(run.Placed * run.PayloadBytes));
+            return outcome == AccessOutcome.Done ? Verdict.Accepted : RefusedReceive(outcome, region);
+        }
+
+        outcome = port.Memory.WriteRun(_target.Region!, _target.Address, _remainingBytes, ref run, _target, psn);
         NotePlaced((uint)(run.Placed * run.PayloadBytes));
-        return outcome;
+        return outcome == AccessOutcome.Done ? Verdict.Accepted : Verdict.Refused(outcome, _target.Region);
+    }
+
+    private void NoteReceived(uint bytes)
+    {
+        _receiveOffset += bytes;
+        MessageBytes = (uint)_receiveOffset;
     }
 
     // The next bytes of the WRITE, which are not more than it announced. No state changes unless they were placed.

@@ -9,7 +9,7 @@ namespace Wayleave.Devices.Rdma;
 //
 //   once a run       port, queue pair and their states, peer, partition, what is left of the message; of a WRITE the
 //                    right of the queue pair, for range and rights in memory were checked by its First
-//                    and of an answer to a READ the own key, its range and rights: a key that dies takes its
+//                    and of a SEND or an answer to a READ the own key, its range and rights: a key that dies takes its
 //                    translation along
 //   every packet     announcements of owners, header, PSN, ICRC, window, translation, gate
 //
@@ -17,21 +17,23 @@ namespace Wayleave.Devices.Rdma;
 // that is has been taken when its header fits: what is wrong with it then is answered here as it is there.
 
 /// <summary>
-/// Whoever places the Middles of a message one behind the other: the responder those of a WRITE, the requester those of
-/// what answers a READ. Port token held by the caller.
+/// Whoever places the Middles of a message one behind the other: the responder those of a SEND or WRITE, the requester
+/// those of what answers a READ. Port token held by the caller.
 /// </summary>
 internal interface IMiddleTaker
 {
     /// <summary>The PSN of the next packet.</summary>
     uint ExpectedPsn { get; }
 
-    /// <summary>How many Middles may come before anything else; 0 when each packet needs a look of its own.</summary>
-    int MiddlesToCome { get; }
+    /// <summary>
+    /// How many Middles of that kind may come before anything else; 0 when each packet needs a look of its own.
+    /// </summary>
+    int MiddlesToCome(Opcode opcode);
 
     /// <summary>
     /// Places Middles of full length that ask for nothing: what it would do with any others that are next.
     /// </summary>
-    /// <param name="run">At most <see cref="MiddlesToCome"/>, the first of which has the expected PSN.</param>
+    /// <param name="run">At most <see cref="MiddlesToCome"/> of one kind, the first of which has the expected PSN.</param>
     /// <returns>
     /// How many are done with: placed, and perhaps one that was refused. The one behind them needs a look of its own.
     /// </returns>
@@ -72,7 +74,7 @@ internal sealed class MiddleIntake(RdmaPort port)
             return 0;
         }
 
-        int most = Math.Min(bytes.Length / packetBytes, taker.MiddlesToCome);
+        int most = Math.Min(bytes.Length / packetBytes, taker.MiddlesToCome((Opcode)bytes[0]));
         ulong head = HeadOf(bytes);
         if (most == 0 || !IsOf(pair, head))
         {
@@ -113,7 +115,7 @@ internal sealed class MiddleIntake(RdmaPort port)
 
     private static IMiddleTaker? TakerOf(QueuePair pair, Opcode opcode) => opcode switch
     {
-        Opcode.RcWriteMiddle => pair.Responder as Responder,
+        Opcode.RcWriteMiddle or Opcode.RcSendMiddle => pair.Responder as Responder,
         Opcode.RcReadResponseMiddle => pair.Reliable,
         _ => null,
     };

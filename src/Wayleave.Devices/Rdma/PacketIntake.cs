@@ -37,7 +37,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
     /// <param name="segmentBytes">Length of each but the last.</param>
     /// <returns>How many are done with; often none.</returns>
     public int HandleRun(in Arrival arrival, ushort sourcePort, ReadOnlySpan<byte> bytes, int segmentBytes) =>
-        (Opcode)bytes[0] is Opcode.RcWriteMiddle or Opcode.RcReadResponseMiddle
+        (Opcode)bytes[0] is Opcode.RcWriteMiddle or Opcode.RcSendMiddle or Opcode.RcReadResponseMiddle
         && _faults is null
         && _last is { } pair
             ? _middles.Take(pair, arrival, sourcePort, bytes, segmentBytes)

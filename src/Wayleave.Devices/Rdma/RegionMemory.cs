@@ -108,6 +108,7 @@ internal sealed class RegionMemory(
                 return WhyRefused(region);
             }
 
+            int aheadBytes = AheadOf(offset, end, run.PayloadBytes);
             bool isSamePlace = ReferenceEquals(translation, known) || (known is not null && !defences.ForgetsPlaces);
             if (isSamePlace && dma.TryWriteNext(ref rest, run.PayloadBytes, out Span<byte> span))
             {
@@ -118,13 +119,15 @@ internal sealed class RegionMemory(
                 else
                 {
                     run.Payload.CopyTo(span);
-                    willWrite?.Invoke(rest.Ahead(AheadOf(offset, end, run.PayloadBytes)));
+                    if (aheadBytes != 0)
+                    {
+                        willWrite?.Invoke(rest.Ahead(aheadBytes));
+                    }
                 }
             }
             else
             {
                 known = translation;
-                int aheadBytes = AheadOf(offset, end, run.PayloadBytes);
                 outcome = WriteInside(region, translation, offset, run.Payload, aheadBytes, out rest);
             }
 

@@ -226,7 +226,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
 
     /// <summary>How many Middles of the READ at the head may come before the last packet of its piece.</summary>
     // The answer of a probe is looked at by itself, since the one behind it says more.
-    public int MiddlesToCome =>
+    public int MiddlesToCome(Opcode opcode) =>
         _pair.State < QueuePairState.ReadyToSend || _probe.IsOut
             ? 0
             : Math.Min(_progress.MiddlesToCome, _held?.CountBefore(_progress.AckPsn) ?? int.MaxValue);

@@ -107,17 +107,20 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
         _receives.Flush(_pair);
     }
 
-    /// <summary>How many Middles of the open WRITE may come before its Last; 0 when none is open.</summary>
+    /// <summary>How many Middles of the open SEND or WRITE may come; 0 when none of that kind is open.</summary>
     // What is held is inside the message when its sender is wrong, and then has its turn between two of them.
-    public int MiddlesToCome =>
-        _ends || _pair.AwaitsFirstPacket || _pair.FailAtPsn is not null || (_pair.Access & AccessFlags.RemoteWrite) == 0
+    public int MiddlesToCome(Opcode opcode) =>
+        _ends
+            || _pair.AwaitsFirstPacket
+            || _pair.FailAtPsn is not null
+            || (opcode == Opcode.RcWriteMiddle && (_pair.Access & AccessFlags.RemoteWrite) == 0)
             ? 0
-            : Math.Min(_message.MiddlesToCome, _held?.CountBefore(_expectedPsn) ?? int.MaxValue);
+            : Math.Min(_message.MiddlesToCome(opcode), _held?.CountBefore(_expectedPsn) ?? int.MaxValue);
 
     /// <inheritdoc/>
     public int PlaceMiddles(ref PacketRun run)
     {
-        AccessOutcome outcome = _message.PlaceRun(_expectedPsn, ref run);
+        Verdict verdict = _message.PlaceRun(_expectedPsn, ref run);
         if (run.Placed != 0)
         {
             _expectedPsn = Psn.Add(_expectedPsn, (uint)run.Placed);
@@ -125,11 +128,11 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
             _answer.ClearRefusal();
         }
 
-        if (outcome != AccessOutcome.Done)
+        if (!verdict.IsAccepted)
         {
             _awaitsExpected = false;
             PacketView.TryParse(run.Packet, out PacketView refused);
-            Refuse(refused, Verdict.Refused(outcome, _message.Region));
+            Refuse(refused, verdict);
             return run.Placed + 1;
         }
 

@@ -8,8 +8,8 @@ using Xunit;
 namespace Wayleave.Tests.Rdma;
 
 /// <summary>
-/// The Middles of what answers a READ are taken in runs, by the code that takes those of a WRITE
-/// (<see cref="WriteRunTests"/>). Whatever comes between them, and however late, nobody can tell that from one packet
+/// The Middles of what answers a READ are taken in runs, by the code that takes those of a WRITE or SEND
+/// (<see cref="RequestRunTests"/>). Whatever comes between them, and however late, nobody can tell that from one packet
 /// after the other, which is how a port takes them that has to look for faults on purpose.
 /// </summary>
 public class ReadRunTests
@@ -120,15 +120,11 @@ public class ReadRunTests
     private sealed class Stream
     {
         private readonly SplitMix64 _random;
-        private readonly List<RawPacket> _plan = [];
-        private readonly IcrcFlow _flow;
-        private int _next;
 
         public Stream(ulong seed)
         {
             _random = new SplitMix64(seed);
-            Conversation like = new(); // numbers and keys follow from its seed
-            _flow = new IcrcFlow(like.PeerGid, like.Node.Gid, 4791, 4791);
+            Packets = new DisturbedStream(_random, oneIn: 300);
             Interference = (Interference)_random.Next(3);
             InterferesAt = 1 + _random.Next(120);
             for (int i = 0; i < 24; i++)
@@ -139,6 +135,8 @@ public class ReadRunTests
                 PlanAnswer(count, length);
             }
         }
+
+        public DisturbedStream Packets { get; }
 
         /// <summary>Where they go, and how long they are.</summary>
         public List<(ulong Offset, uint LengthBytes)> Reads { get; } = [];
@@ -154,14 +152,11 @@ public class ReadRunTests
         /// <summary>How many did.</summary>
         public int Ahead { get; private set; }
 
-        /// <summary>Numbers of the queue pair and of another; known once a side is made.</summary>
-        public (uint Qp, uint Other) Names { get; set; }
-
         public (byte[] Bytes, int SegmentBytes, byte TrafficClass, TimeSpan Wait) Next(uint expected)
         {
             if (_random.Next(10) < 8)
             {
-                _next = Math.Min((int)(expected - First), _plan.Count - 30);
+                Packets.Next = Math.Min((int)(expected - First), Packets.Plan.Count - 30);
             }
 
             TimeSpan wait = _random.Next(6) switch
@@ -170,72 +165,16 @@ public class ReadRunTests
                 1 => TimeSpan.FromMilliseconds(_random.Next(30)),
                 _ => TimeSpan.Zero,
             };
-            if (HasEarly && _random.Next(3) == 0)
-            {
-                Ahead++;
-                RawPacket end = _plan.Skip(_next + 1).First(p => p.Opcode != Opcode.RcReadResponseMiddle);
-                end = _random.Next(8) == 0 ? end with { Psn = First + (uint)(_next + _random.Next(5)) } : end;
-                byte[] early = (end with { DestQp = Names.Qp }).Build(_flow);
-                return (early, early.Length, 0, wait);
-            }
+            (byte[] bytes, int segmentBytes, byte trafficClass) =
+                HasEarly && _random.Next(3) == 0 ? Packets.Alone(Early()) : Packets.Take();
+            return (bytes, segmentBytes, trafficClass, wait);
+        }
 
-            List<byte[]> packets = [];
-            for (int left = 1 + _random.Next(16); left > 0 && _next < _plan.Count; left--)
-            {
-                RawPacket packet = _plan[_next++] with { DestQp = Names.Qp };
-                int change = _random.Next(300);
-                packet = change switch
-                {
-                    0 => packet with { AckRequest = true },
-                    1 => packet with { PKey = 0x7FFF }, // of the same partition
-                    2 => packet with { PKey = 0x1234 },
-                    3 => packet with { DestQp = Names.Other },
-                    4 => packet with { DestQp = 0x5555 },
-                    5 => packet with { Solicited = true },
-                    6 => packet with { BackwardCongestion = true },
-                    7 => packet with { Version = 1 },
-                    8 => packet with { Payload = packet.Payload[..^4] },
-                    9 => packet with { Pad = 2 },
-                    10 => packet with { Opcode = Opcode.RcWriteMiddle },
-                    11 => packet with { Opcode = Opcode.RcReadResponseLast },
-                    12 => packet with { Opcode = Opcode.UcWriteMiddle },
-                    13 => packet with { Payload = [.. packet.Payload, .. new byte[4]] },
-                    _ => packet,
-                };
-                byte[] bytes = packet.Build(_flow, (ushort)(change == 14 ? 5 + packets.Count : packets.Count));
-                if (change == 15)
-                {
-                    bytes[_random.Next(bytes.Length)] ^= (byte)(1 << _random.Next(8));
-                }
-
-                if (packets.Count > 0 && bytes.Length > packets[0].Length)
-                {
-                    _next--;
-                    break;
-                }
-
-                packets.Add(bytes);
-                if (bytes.Length < packets[0].Length)
-                {
-                    break;
-                }
-
-                _next += change switch
-                {
-                    16 or 17 => 1, // one is lost
-                    18 or 19 => -1, // or comes twice
-                    _ => 0,
-                };
-                _next = Math.Max(_next, 0);
-            }
-
-            if (packets.Count > 2 && _random.Next(25) == 0)
-            {
-                (packets[0], packets[1]) = (packets[1], packets[0]);
-            }
-
-            byte trafficClass = (byte)(_random.Next(20) == 0 ? 3 : 0);
-            return ([.. packets.SelectMany(p => p)], packets[0].Length, trafficClass, wait);
+        private RawPacket Early()
+        {
+            Ahead++;
+            RawPacket end = Packets.Plan.Skip(Packets.Next + 1).First(p => p.Opcode != Opcode.RcReadResponseMiddle);
+            return _random.Next(8) == 0 ? end with { Psn = First + (uint)(Packets.Next + _random.Next(5)) } : end;
         }
 
         private void PlanAnswer(int count, int length)
@@ -252,7 +191,7 @@ public class ReadRunTests
                     (false, true) => Opcode.RcReadResponseLast,
                     _ => Opcode.RcReadResponseMiddle,
                 };
-                _plan.Add(new RawPacket(opcode, First + (uint)_plan.Count) { Payload = payload });
+                Packets.Plan.Add(new RawPacket(opcode, First + (uint)Packets.Plan.Count) { Payload = payload });
             }
         }
     }
@@ -305,7 +244,7 @@ public class ReadRunTests
                     SqPsn = First,
                 },
             }.Apply(_other);
-            stream.Names = (C.Pair.QpNumber, _other.QpNumber);
+            stream.Packets.Names = (C.Pair.QpNumber, _other.QpNumber);
             foreach ((ulong offset, uint length) in stream.Reads)
             {
                 C.Post(offset, WorkRequestOpcode.RdmaRead, offset, length);

@@ -11,10 +11,10 @@ using MemoryWindow = Wayleave.Devices.Rdma.Verbs.MemoryWindow;
 namespace Wayleave.Tests.Rdma;
 
 /// <summary>
-/// The Middles of a WRITE are taken in runs. Whatever comes between them, nobody can tell that from one packet after
-/// the other, which is how a port takes them that has to look for faults on purpose.
+/// The Middles of a WRITE or SEND are taken in runs. Whatever comes between them, nobody can tell that from one packet
+/// after the other, which is how a port takes them that has to look for faults on purpose.
 /// </summary>
-public class WriteRunTests
+public class RequestRunTests
 {
     private const int Mtu = Conversation.Mtu;
     private const uint First = Conversation.First;
@@ -28,18 +28,23 @@ public class WriteRunTests
     }
 
     [Theory]
-    [InlineData(RegionRevocation.Concurrent, IcrcMode.OwnIdentification, 0)]
-    [InlineData(RegionRevocation.Concurrent, IcrcMode.OwnIdentification, 3)]
-    [InlineData(RegionRevocation.Quiesce, IcrcMode.OwnIdentification, 0)]
-    [InlineData(RegionRevocation.Concurrent, IcrcMode.SolveIdentification, 0)]
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.OwnIdentification, 0, 0)]
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.OwnIdentification, 3, 0)]
+    [InlineData(RegionRevocation.Quiesce, IcrcMode.OwnIdentification, 0, 0)]
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.SolveIdentification, 0, 0)]
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.OwnIdentification, 0, 100)]
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.OwnIdentification, 3, 60)]
+    [InlineData(RegionRevocation.Quiesce, IcrcMode.OwnIdentification, 0, 100)]
+    [InlineData(RegionRevocation.Concurrent, IcrcMode.SolveIdentification, 0, 100)]
     public void Nobody_can_tell_a_run_from_its_packets_one_by_one(
-        RegionRevocation revocation, IcrcMode icrc, int firstsAhead)
+        RegionRevocation revocation, IcrcMode icrc, int firstsAhead, int sendPercent)
     {
         long taken = 0;
+        HashSet<WorkCompletionStatus> ends = [];
         HashSet<string> answers = [];
         for (ulong seed = 1; seed <= (ulong)FuzzRounds.Of(150); seed++)
         {
-            Stream stream = new(seed) { HasEarly = firstsAhead > 0 };
+            Stream stream = new(seed, sendPercent) { HasEarly = firstsAhead > 0 };
             Side inRuns = new(stream, revocation, icrc, firstsAhead, faults: null, isCached: seed % 3 == 0);
             Side oneByOne = new(stream, revocation, icrc, firstsAhead, new FaultOptions(), isCached: seed % 3 == 0);
             for (int i = 0; i < 12; i++)
@@ -51,6 +56,7 @@ public class WriteRunTests
                 Assert.True(
                     oneByOne.Describe() == state, $"seed {seed}, {i}: {oneByOne.Describe()}\nin runs: {state}");
                 answers.UnionWith(inRuns.Answers);
+                ends.UnionWith(inRuns.Ends);
             }
 
             Assert.True(inRuns.Bytes.AsSpan().SequenceEqual(oneByOne.Bytes), $"seed {seed}: memory differs");
@@ -59,7 +65,17 @@ public class WriteRunTests
         }
 
         Assert.True(taken > FuzzRounds.Of(1000), $"only {taken} packets came in runs");
-        Assert.Superset(new HashSet<string> { "1f", "2c", "60", "61", "62" }, answers);
+        Assert.Superset(new HashSet<string> { "1f", "2c", "60", "61", sendPercent == 100 ? "63" : "62" }, answers);
+        Assert.Superset(
+            sendPercent == 0
+                ? []
+                : new HashSet<WorkCompletionStatus>
+                {
+                    WorkCompletionStatus.Success,
+                    WorkCompletionStatus.LocalLengthError,
+                    WorkCompletionStatus.LocalProtectionError,
+                },
+            ends);
     }
 
     [Fact]
@@ -107,19 +123,26 @@ public class WriteRunTests
     private sealed class Stream
     {
         private readonly SplitMix64 _random;
-        private readonly List<RawPacket> _plan = [];
-        private readonly IcrcFlow _flow;
-        private int _next;
+        private readonly int _sendPercent;
 
-        public Stream(ulong seed)
+        public Stream(ulong seed, int sendPercent)
         {
             _random = new SplitMix64(seed);
-            Conversation like = new(); // numbers and keys follow from its seed
-            _flow = new IcrcFlow(like.PeerGid, like.Node.Gid, 4791, 4791);
+            _sendPercent = sendPercent;
+            Packets = new DisturbedStream(_random, oneIn: 160);
             Interference = (Interference)_random.Next(4);
             InterferesAt = 1 + _random.Next(60);
             UsesWindow = Interference == Interference.DeallocateWindow || _random.Next(4) == 0;
+            for (int i = 0; i < 40 && sendPercent > 0; i++)
+            {
+                PlanReceive();
+            }
         }
+
+        public DisturbedStream Packets { get; }
+
+        /// <summary>Where SENDs go; a key that nobody has is marked.</summary>
+        public List<(ulong Offset, uint LengthBytes, bool IsBad)[]> Receives { get; } = [];
 
         public Interference Interference { get; }
 
@@ -131,110 +154,79 @@ public class WriteRunTests
         /// <summary>Now and then a First comes before its turn, or in the middle of a message.</summary>
         public bool HasEarly { get; init; }
 
-        /// <summary>Numbers of the first and of another queue pair, and a key; known once a side is made.</summary>
-        public (uint Qp, uint Other, uint Key, ulong Iova) Names { get; set; }
+        /// <summary>A key that WRITEs name, and where it begins; known once a side is made.</summary>
+        public (uint Key, ulong Iova) Target { get; set; }
 
         public (byte[] Bytes, int SegmentBytes, byte TrafficClass) Next(uint expected)
         {
             if (_random.Next(10) < 7)
             {
-                _next = (int)(expected - First);
+                Packets.Next = (int)(expected - First);
             }
 
-            while (_plan.Count < _next + 40)
+            while (Packets.Plan.Count < Packets.Next + 40)
             {
                 PlanMessage();
             }
 
-            if (HasEarly && _random.Next(4) == 0)
+            return HasEarly && _random.Next(4) == 0 && Early() is { } early ? Packets.Alone(early) : Packets.Take();
+        }
+
+        private RawPacket? Early()
+        {
+            RawPacket? first = Packets.Plan.Skip(Packets.Next + 1).FirstOrDefault(p => p.Opcode == Opcode.RcWriteFirst);
+            return first is not null && _random.Next(4) == 0
+                ? first with { Psn = First + (uint)(Packets.Next + _random.Next(5)) }
+                : first;
+        }
+
+        // One to three pieces, of which one may end inside a packet; now and then too short.
+        private void PlanReceive()
+        {
+            int left = _random.Next(12) == 0 ? _random.Next(20 * Mtu) : 26 * Mtu + _random.Next(3);
+            List<(ulong, uint, bool)> pieces = [];
+            for (int more = _random.Next(3); more >= 0; more--)
             {
-                RawPacket first = _plan.Skip(_next + 1).First(p => p.Opcode == Opcode.RcWriteFirst);
-                first = _random.Next(4) == 0 ? first with { Psn = First + (uint)(_next + _random.Next(5)) } : first;
-                byte[] early = first.Build(_flow);
-                return (early, early.Length, 0);
+                int length = more == 0 ? left
+                    : _random.Next(2) == 0 ? Math.Min(left, _random.Next(20) * Mtu)
+                    : _random.Next(left + 1);
+                pieces.Add(((ulong)(_random.Next(30) * Mtu + _random.Next(3)), (uint)length, _random.Next(90) == 0));
+                left -= length;
             }
 
-            List<byte[]> packets = [];
-            for (int left = 1 + _random.Next(16); left > 0; left--)
-            {
-                RawPacket packet = _plan[_next++];
-                int change = _random.Next(160);
-                packet = change switch
-                {
-                    0 => packet with { AckRequest = true },
-                    1 => packet with { PKey = 0x7FFF }, // of the same partition
-                    2 => packet with { PKey = 0x1234 },
-                    3 => packet with { DestQp = Names.Other },
-                    4 => packet with { DestQp = 0x5555 },
-                    5 => packet with { Solicited = true },
-                    6 => packet with { BackwardCongestion = true },
-                    7 => packet with { Version = 1 },
-                    8 => packet with { Payload = packet.Payload[..^4] },
-                    9 => packet with { Pad = 2 },
-                    10 => packet with { Opcode = Opcode.RcSendMiddle },
-                    11 => packet with { Opcode = Opcode.RcWriteLast },
-                    12 => packet with { Opcode = Opcode.UcWriteMiddle },
-                    13 => packet with { Payload = [.. packet.Payload, .. new byte[4]] },
-                    _ => packet,
-                };
-                byte[] bytes = packet.Build(_flow, (ushort)(change == 14 ? 5 + packets.Count : packets.Count));
-                if (change == 15)
-                {
-                    bytes[_random.Next(bytes.Length)] ^= (byte)(1 << _random.Next(8));
-                }
-
-                if (packets.Count > 0 && bytes.Length > packets[0].Length)
-                {
-                    _next--;
-                    break;
-                }
-
-                packets.Add(bytes);
-                if (bytes.Length < packets[0].Length)
-                {
-                    break;
-                }
-
-                _next += change switch
-                {
-                    16 => 1, // one is lost
-                    17 => -1, // or comes twice
-                    _ => 0,
-                };
-                _next = Math.Max(_next, 0);
-            }
-
-            if (packets.Count > 2 && _random.Next(25) == 0)
-            {
-                (packets[0], packets[1]) = (packets[1], packets[0]);
-            }
-
-            byte trafficClass = (byte)(_random.Next(20) == 0 ? 3 : 0);
-            return ([.. packets.SelectMany(p => p)], packets[0].Length, trafficClass);
+            Receives.Add([.. pieces]);
         }
 
         private void PlanMessage()
         {
             int count = 2 + _random.Next(24);
             int length = count * Mtu - (_random.Next(2) == 0 ? 0 : 1 + _random.Next(Mtu - 1));
-            uint key = _random.Next(40) == 0 ? 0xBAD : Names.Key;
+            uint key = _random.Next(40) == 0 ? 0xBAD : Target.Key;
             uint announced = (uint)(_random.Next(60) == 0 ? length - Mtu : length);
+            bool isSend = _random.Next(100) < _sendPercent;
             for (int i = 0; i < count; i++)
             {
                 byte[] payload = new byte[Math.Min(Mtu, length - i * Mtu)];
                 _random.Fill(payload);
-                Opcode opcode = i == 0 ? Opcode.RcWriteFirst
-                    : i == count - 1 ? Opcode.RcWriteLast
-                    : Opcode.RcWriteMiddle;
-                _plan.Add(new RawPacket(opcode, First + (uint)_plan.Count)
+                Packets.Plan.Add(new RawPacket(
+                    OpcodeOf(isSend, isFirst: i == 0, isLast: i == count - 1), First + (uint)Packets.Plan.Count)
                 {
-                    DestQp = Names.Qp,
                     AckRequest = i == count - 1 || _random.Next(30) == 0,
-                    Reth = new Reth(Names.Iova + (ulong)(_random.Next(30) * Mtu + _random.Next(3)), key, announced),
+                    Reth = new Reth(Target.Iova + (ulong)(_random.Next(30) * Mtu + _random.Next(3)), key, announced),
                     Payload = payload,
                 });
             }
         }
+
+        private static Opcode OpcodeOf(bool isSend, bool isFirst, bool isLast) => (isSend, isFirst, isLast) switch
+        {
+            (true, true, _) => Opcode.RcSendFirst,
+            (true, _, true) => Opcode.RcSendLast,
+            (true, _, _) => Opcode.RcSendMiddle,
+            (_, true, _) => Opcode.RcWriteFirst,
+            (_, _, true) => Opcode.RcWriteLast,
+            _ => Opcode.RcWriteMiddle,
+        };
     }
 
     /// <summary>One receiver of the stream.</summary>
@@ -288,8 +280,14 @@ public class WriteRunTests
                 C.Region.Key, C.Region.Iova, Conversation.MemoryBytes, AccessFlags.RemoteWrite);
             Assert.Equal(Errno.Success, C.Pair.PostBind(_window, whole, 7));
             Drain();
-            stream.Names = (
-                C.Pair.QpNumber, _other.QpNumber, stream.UsesWindow ? _window.Key : C.Region.Key, C.Region.Iova);
+            stream.Packets.Names = (C.Pair.QpNumber, _other.QpNumber);
+            stream.Target = (stream.UsesWindow ? _window.Key : C.Region.Key, C.Region.Iova);
+            foreach ((ulong Offset, uint LengthBytes, bool IsBad)[] pieces in stream.Receives)
+            {
+                Sge[] sges = [.. pieces.Select(p =>
+                    new Sge(C.Region.Iova + p.Offset, p.LengthBytes, p.IsBad ? 0xBAD : C.Region.Key))];
+                Assert.Equal(Errno.Success, C.Pair.PostReceive(new ReceiveWorkRequest(sges[0].Address), sges));
+            }
         }
 
         public Conversation C { get; }
@@ -297,6 +295,9 @@ public class WriteRunTests
         public uint Expected => C.Pair.ResponderProgress.ExpectedPsn;
 
         public byte[] Bytes => C.Memory.Read(0, Conversation.MemoryBytes);
+
+        /// <summary>What receives have ended with so far.</summary>
+        public HashSet<WorkCompletionStatus> Ends { get; } = [];
 
         /// <summary>Syndromes so far.</summary>
         public HashSet<string> Answers { get; } = [];
@@ -315,7 +316,12 @@ public class WriteRunTests
         public string Describe()
         {
             _events.AddRange(C.Node.PollEvents().Select(e => e.ToString()));
-            _events.AddRange(TestNode.Poll(C.Completions).Select(e => e.ToString()));
+            foreach (WorkCompletion completion in TestNode.Poll(C.Completions))
+            {
+                _events.Add(completion.ToString());
+                Ends.Add(completion.Status);
+            }
+
             _events.AddRange(C.Node.Trace.Events.Select(e => e.ToString()));
             C.Node.Trace.Events.Clear();
             RdmaStats stats = C.Node.Port.Stats;
