@@ -87,11 +87,8 @@ internal sealed class Conversation
     public void SendMiddles(uint psn, params byte[][] payloads) =>
         SendMiddles(Opcode.RcWriteMiddle, psn, payloads);
 
-    /// <summary>Middles of what answers a READ in one super-packet.</summary>
-    public void SendReadMiddles(uint psn, params byte[][] payloads) =>
-        SendMiddles(Opcode.RcReadResponseMiddle, psn, payloads);
-
-    private void SendMiddles(Opcode opcode, uint psn, byte[][] payloads)
+    /// <summary>Middles of any kind in one super-packet.</summary>
+    public void SendMiddles(Opcode opcode, uint psn, params byte[][] payloads)
     {
         byte[] bytes = [.. payloads.SelectMany((payload, i) =>
             new RawPacket(opcode, psn + (uint)i) { DestQp = Pair.QpNumber, Payload = payload }

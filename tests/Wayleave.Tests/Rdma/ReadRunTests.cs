@@ -90,7 +90,7 @@ public class ReadRunTests
                 }
             }
         };
-        c.SendReadMiddles(First + 1, [.. Enumerable.Range(0, 20).Select(_ => TestMemory.Pattern(Mtu, 9))]);
+        c.SendMiddles(Opcode.RcReadResponseMiddle, First + 1, [.. Enumerable.Range(0, 20).Select(_ => TestMemory.Pattern(Mtu, 9))]);
 
         // The seventh was being placed; the eighth was refused and the rest not looked at.
         Assert.Equal(8, c.Node.Port.PacketsTakenInRuns);
@@ -109,7 +109,7 @@ public class ReadRunTests
         c.Post(1, WorkRequestOpcode.RdmaRead, 0, 8 * Mtu);
         c.Expect($"RC_READ_REQUEST {First:x6} A");
         c.Send(Answer(Opcode.RcReadResponseFirst, First));
-        c.SendReadMiddles(First + 1, [.. Enumerable.Range(0, 5).Select(_ => new byte[Mtu])]);
+        c.SendMiddles(Opcode.RcReadResponseMiddle, First + 1, [.. Enumerable.Range(0, 5).Select(_ => new byte[Mtu])]);
         Assert.Equal(2, c.Node.Port.PacketsTakenInRuns);
         c.ExpectCompletion(1, WorkCompletionStatus.BadResponse);
     }

@@ -113,6 +113,28 @@ public class RequestRunTests
         c.ExpectState(QueuePairState.Error);
     }
 
+    // Two pieces, whose border is inside the sixth packet: that one goes the long way, and a run on either side of it.
+    [Fact]
+    public void A_packet_of_a_SEND_that_goes_to_two_places_is_taken_alone()
+    {
+        Conversation c = new();
+        Sge[] pieces =
+        [
+            new(c.Region.Iova, 5 * Mtu + 100, c.Region.Key), new(c.Region.Iova + 20 * Mtu, 7 * Mtu, c.Region.Key),
+        ];
+        Assert.Equal(Errno.Success, c.Pair.PostReceive(new ReceiveWorkRequest(1), pieces));
+        byte[] sent = TestMemory.Pattern(11 * Mtu, seed: 5);
+        byte[] Packet(int i) => sent[(i * Mtu)..((i + 1) * Mtu)];
+        c.Send(new RawPacket(Opcode.RcSendFirst, First) { Payload = Packet(0) });
+        c.SendMiddles(Opcode.RcSendMiddle, First + 1, [.. Enumerable.Range(1, 9).Select(Packet)]);
+        Assert.Equal(8, c.Node.Port.PacketsTakenInRuns);
+        c.Send(new RawPacket(Opcode.RcSendLast, First + 10) { Payload = Packet(10) });
+        Assert.Equal(sent[..(5 * Mtu + 100)], c.Memory.Read(0, 5 * Mtu + 100));
+        Assert.Equal(sent[(5 * Mtu + 100)..], c.Memory.Read(20 * Mtu, 6 * Mtu - 100));
+        WorkCompletion completion = Assert.Single(TestNode.Poll(c.Completions));
+        Assert.Equal((WorkCompletionStatus.Success, (uint)sent.Length), (completion.Status, completion.ByteLength));
+    }
+
     private static RawPacket Middle(Conversation c, uint psn) => new(Opcode.RcWriteMiddle, psn)
     {
         DestQp = c.Pair.QpNumber,

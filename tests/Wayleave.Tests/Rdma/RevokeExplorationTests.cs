@@ -52,29 +52,35 @@ public class RevokeExplorationTests
             new ResponderDefences { StandsStill = false }, [], RegionRevocation.Quiesce))).Message,
         StringComparison.Ordinal);
 
-    // As a requester: what answers its READ.
+    // Where own work requests say that it belongs: what answers a READ, and a SEND.
     [Theory]
-    [InlineData(false, RegionRevocation.Concurrent)]
-    [InlineData(true, RegionRevocation.Concurrent)]
-    [InlineData(true, RegionRevocation.Quiesce)]
-    public void No_answer_lands_after_the_proof_in_any_order(bool inOne, RegionRevocation revocation)
+    [InlineData(false, false, RegionRevocation.Concurrent)]
+    [InlineData(false, true, RegionRevocation.Concurrent)]
+    [InlineData(false, true, RegionRevocation.Quiesce)]
+    [InlineData(true, false, RegionRevocation.Concurrent)]
+    [InlineData(true, true, RegionRevocation.Concurrent)]
+    [InlineData(true, true, RegionRevocation.Quiesce)]
+    public void Nothing_that_was_asked_for_lands_after_the_proof_in_any_order(
+        bool isSend, bool inOne, RegionRevocation revocation)
     {
         HashSet<string> outcomes = [];
         Exploration exploration = Explorer.Exhaustive(
-            _ => BuildAnswer(ResponderDefences.All, outcomes, revocation, inOne));
+            _ => BuildScatter(ResponderDefences.All, outcomes, revocation, isSend, inOne));
         Assert.True(exploration.Runs > 20, $"only {exploration.Runs} orders");
         Assert.Equal(["placed 0", "placed 1", "placed 2", "placed 3"], outcomes.Order());
     }
 
     [Theory]
-    [InlineData(false)]
-    [InlineData(true)]
-    public void A_requester_without_its_defences_is_caught(bool inOne)
+    [InlineData(false, false)]
+    [InlineData(false, true)]
+    [InlineData(true, false)]
+    [InlineData(true, true)]
+    public void Whoever_asked_for_it_without_the_defences_is_caught(bool isSend, bool inOne)
     {
         void IsCaught(ResponderDefences broken, RegionRevocation revocation) => Assert.Contains(
             "late write",
             Assert.Throws<InterleavingException>(
-                () => Explorer.Exhaustive(_ => BuildAnswer(broken, [], revocation, inOne))).Message,
+                () => Explorer.Exhaustive(_ => BuildScatter(broken, [], revocation, isSend, inOne))).Message,
             StringComparison.Ordinal);
 
         IsCaught(new ResponderDefences { EntersGate = false }, RegionRevocation.Concurrent);
@@ -236,30 +242,41 @@ public class RevokeExplorationTests
         }
     }
 
-    private static Scenario BuildAnswer(
-        ResponderDefences defences, HashSet<string> outcomes, RegionRevocation revocation, bool inOne)
+    private static Scenario BuildScatter(
+        ResponderDefences defences, HashSet<string> outcomes, RegionRevocation revocation, bool isSend, bool inOne)
     {
         Conversation c = new(options: o => o with { Defences = defences, Revocation = revocation });
         byte[] payload = new byte[Conversation.Mtu];
         Array.Fill(payload, (byte)0x11);
         uint length = (uint)(inOne ? MessageBytes + Conversation.Mtu : MessageBytes);
-        c.Post(1, WorkRequestOpcode.RdmaRead, 0, length);
-        c.Expect($"RC_READ_REQUEST {Conversation.OwnFirst:x6} A");
+        (uint psn, Opcode first, Opcode middle, Opcode last) = isSend
+            ? (Conversation.First, Opcode.RcSendFirst, Opcode.RcSendMiddle, Opcode.RcSendLast)
+            : (Conversation.OwnFirst,
+                Opcode.RcReadResponseFirst, Opcode.RcReadResponseMiddle, Opcode.RcReadResponseLast);
+        if (isSend)
+        {
+            c.PostReceive(1, 0, length);
+        }
+        else
+        {
+            c.Post(1, WorkRequestOpcode.RdmaRead, 0, length);
+            c.Expect($"RC_READ_REQUEST {psn:x6} A");
+        }
+
         RevokeOperation? revoke = null;
         bool handedOut = false;
 
         void Port()
         {
-            uint psn = Conversation.OwnFirst;
-            c.Send(new RawPacket(Opcode.RcReadResponseFirst, psn) { Payload = payload });
+            c.Send(new RawPacket(first, psn) { Payload = payload });
             if (inOne)
             {
-                c.SendReadMiddles(psn + 1, payload, payload); // a run, and the Last never comes
+                c.SendMiddles(middle, psn + 1, payload, payload); // a run, and the Last never comes
                 return;
             }
 
-            c.Send(new RawPacket(Opcode.RcReadResponseMiddle, psn + 1) { Payload = payload });
-            c.Send(new RawPacket(Opcode.RcReadResponseLast, psn + 2) { Payload = payload });
+            c.Send(new RawPacket(middle, psn + 1) { Payload = payload });
+            c.Send(new RawPacket(last, psn + 2) { Payload = payload });
         }
 
         return new Scenario(
