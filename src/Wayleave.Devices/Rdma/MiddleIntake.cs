@@ -33,7 +33,9 @@ internal interface IMiddleTaker
     /// <summary>
     /// Places Middles of full length that ask for nothing: what it would do with any others that are next.
     /// </summary>
-    /// <param name="run">At most <see cref="MiddlesToCome"/> of one kind, the first of which has the expected PSN.</param>
+    /// <param name="run">
+    /// At most <see cref="MiddlesToCome"/> of one kind, the first of which has the expected PSN.
+    /// </param>
     /// <returns>
     /// How many are done with: placed, and perhaps one that was refused. The one behind them needs a look of its own.
     /// </returns>

@@ -90,7 +90,10 @@ public class ReadRunTests
                 }
             }
         };
-        c.SendMiddles(Opcode.RcReadResponseMiddle, First + 1, [.. Enumerable.Range(0, 20).Select(_ => TestMemory.Pattern(Mtu, 9))]);
+        c.SendMiddles(
+            Opcode.RcReadResponseMiddle,
+            First + 1,
+            [.. Enumerable.Range(0, 20).Select(_ => TestMemory.Pattern(Mtu, 9))]);
 
         // The seventh was being placed; the eighth was refused and the rest not looked at.
         Assert.Equal(8, c.Node.Port.PacketsTakenInRuns);
