@@ -49,8 +49,9 @@ internal static class CrcFold
     private static readonly Vector512<ulong> s_lanes512 =
         Vector512.Create(Vector256.Create(Factors(384), Factors(256)), Vector256.Create(Factors(128), default));
 
-    // x^63, to bring 128 bits down to 64.
+    // x^63, to bring 128 bits down to 64, and what stays of them.
     private static readonly Vector128<ulong> s_over64 = Vector128.CreateScalar(Factor(64));
+    private static readonly Vector128<ulong> s_upperHalf = Vector128.Create(0, ulong.MaxValue);
 
     // x^96 / P without its last bit, which has no part in the upper half; and P without x^32, one place up.
     private static readonly Vector128<ulong> s_division =
@@ -193,8 +194,8 @@ internal static class CrcFold
 
         // 128 bits become 95 and then 64: each time what stands above 64 bits is multiplied by x^64 mod P.
         Vector128<ulong> over64 = s_over64;
-        x = Pclmulqdq.CarrylessMultiply(x, over64, 0x00) ^ Vector128.Create(0, x[1]);
-        x = Pclmulqdq.CarrylessMultiply(x, over64, 0x00) ^ Vector128.Create(0, x[1]);
+        x = Pclmulqdq.CarrylessMultiply(x, over64, 0x00) ^ (x & s_upperHalf);
+        x = Pclmulqdq.CarrylessMultiply(x, over64, 0x00) ^ (x & s_upperHalf);
 
         // The last 64 are multiplied by x^32 and divided by P (Barrett): the upper half of the product with x^96 / P is
         // the quotient, and of quotient times P the lowest 32 bits are the remainder.

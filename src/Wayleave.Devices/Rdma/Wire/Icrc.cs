@@ -317,6 +317,11 @@ public static class Icrc
             ref MemoryMarshal.GetReference(destination),
             bytes.Length);
         int folded = bytes.Length & ~15;
+        if (folded == bytes.Length)
+        {
+            return register;
+        }
+
         source[folded..].CopyTo(destination[folded..]);
         return CrcTable.Append(register, bytes[folded..]);
     }
@@ -339,6 +344,11 @@ public static class Icrc
         uint register = Fold<CrcFold.Copying>(
             path, head, ref bytes, ref bytes, ref MemoryMarshal.GetReference(destination), source.Length);
         int folded = source.Length & ~15;
+        if (folded == source.Length)
+        {
+            return register;
+        }
+
         source[folded..].CopyTo(destination[folded..]);
         return CrcTable.Append(register, destination[folded..]);
     }
