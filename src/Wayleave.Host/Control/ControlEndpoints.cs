@@ -121,6 +121,12 @@ internal sealed class ControlEndpoints(WayleaveHost host, ControlListenerOptions
         DeviceObject made = await host.Objects
             .CreateAsync(create.Device, create.Name, create.SizeBytes, create.Storage, context.RequestAborted)
             .ConfigureAwait(false);
+        if (context.RequestAborted.IsCancellationRequested) // while its memory was cleared
+        {
+            await host.Objects.AbortAsync(made, "who asked for it left").ConfigureAwait(false);
+            return;
+        }
+
         _unleased.Watch(made);
         context.Response.StatusCode = StatusCodes.Status201Created;
         await WriteObjectAsync(context, made).ConfigureAwait(false);

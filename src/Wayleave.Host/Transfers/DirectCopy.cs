@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Wayleave.Core;
 using Wayleave.Host.Control;
 using Wayleave.Host.Leases;
@@ -5,8 +6,8 @@ using Wayleave.Host.Leases;
 namespace Wayleave.Host.Transfers;
 
 //   this process                 source host                       target host
-//   create           ------------------------------------------->  an object without a name
 //   open transfer    --------->  a region, a queue pair: its end
+//   create           ------------------------------------------->  an object without a name
 //   lease, for that end  --------------------------------------->  a region, a queue pair: its end and key
 //   start, with these  ------->  RDMA WRITE  ====================>
 //                    <---------  progress, done
@@ -47,9 +48,6 @@ public sealed class DirectCopy(ControlClient source, ControlClient target)
         string operation = $"copy {from} to {to}";
         ObjectDocument found = await source
             .GetObjectAsync(from.Device!, from.Name!, cancellation).ConfigureAwait(false);
-        ObjectDocument made = await target.CreateObjectAsync(
-            new CreateObjectDocument { Device = to.Device!, Name = to.Name!, SizeBytes = found.SizeBytes },
-            cancellation).ConfigureAwait(false);
         HeldTransfer transfer = await source.OpenTransferAsync(
             from.Device!,
             from.Name!,
@@ -64,7 +62,10 @@ public sealed class DirectCopy(ControlClient source, ControlClient target)
                 Peer = transfer.Transfer.Local,
                 Port = TargetPort,
             };
-            HeldLease lease = await target.LeaseAsync(made.Id, request, cancellation).ConfigureAwait(false);
+            MadeObject made = await MadeObject
+                .CreateAsync(target, to, found.SizeBytes, cancellation).ConfigureAwait(false);
+            await using ConfiguredAsyncDisposable unleased = made.ConfigureAwait(false);
+            HeldLease lease = await made.LeaseAsync(request, cancellation).ConfigureAwait(false);
             await using (lease.ConfigureAwait(false))
             {
                 await source.StartTransferAsync(

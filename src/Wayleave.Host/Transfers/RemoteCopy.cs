@@ -53,20 +53,27 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
         ArgumentNullException.ThrowIfNull(target);
         using SafeFileHandle file = LocalFile.OpenSource(path, out ulong length);
 
-        // The other end first: a host that is not there, or has no room, is told before a byte is read.
-        ObjectDocument made = await remote.CreateObjectAsync(
-            new CreateObjectDocument { Device = target.Device!, Name = target.Name!, SizeBytes = length },
-            cancellation).ConfigureAwait(false);
+        // The own end first: as much memory may take longer to be cleared than the other end waits for a lease.
         DeviceObject source = await host.Objects
             .CreateAsync(_gpu.Name, "cp", length, StorageKind.Movable, cancellation).ConfigureAwait(false);
         try
         {
             using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
             string sha256 = "";
+            MadeObject? made = null;
 
-            // The file is read under the lease, whose heartbeats keep the other end patient however slow the disk is.
+            // A host that has no room is told before a byte is read. The file is read under the lease, whose heartbeats
+            // keep the other end patient however slow the disk is.
             TransferPlan plan = new(LeaseAccess.Write, BulkDirection.Write, $"copy {path} to {target}")
             {
+                LeaseAsync = async request =>
+                {
+                    made = await MadeObject.CreateAsync(remote, target, length, cancellation).ConfigureAwait(false);
+                    await using (made.ConfigureAwait(false))
+                    {
+                        return await made.LeaseAsync(request, cancellation).ConfigureAwait(false);
+                    }
+                },
                 Before = async () =>
                 {
                     await host.Objects.ForEachPieceAsync(
@@ -79,9 +86,9 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
                         cancellation).ConfigureAwait(false);
                     sha256 = Convert.ToHexStringLower(hash.GetHashAndReset());
                 },
-                After = () => remote.CommitObjectAsync(made.Id, sha256, cancellation),
+                After = () => remote.CommitObjectAsync(made!.Id, sha256, cancellation),
             };
-            TimeSpan elapsed = await TransferAsync(source, made.Id, plan, cancellation).ConfigureAwait(false);
+            TimeSpan elapsed = await TransferAsync(source, plan, cancellation).ConfigureAwait(false);
             return new CopyResult(length, sha256, elapsed);
         }
         finally
@@ -105,8 +112,11 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
             await LocalFile.WriteWholeAsync(path, found.SizeBytes, async file =>
             {
                 string operation = $"copy {source} to {path}";
-                TransferPlan plan = new(LeaseAccess.Read, BulkDirection.Read, operation);
-                TimeSpan elapsed = await TransferAsync(target, found.Id, plan, cancellation).ConfigureAwait(false);
+                TransferPlan plan = new(LeaseAccess.Read, BulkDirection.Read, operation)
+                {
+                    LeaseAsync = request => remote.LeaseAsync(found.Id, request, cancellation),
+                };
+                TimeSpan elapsed = await TransferAsync(target, plan, cancellation).ConfigureAwait(false);
                 using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
                 await host.Objects.ForEachPieceAsync(
                     target,
@@ -167,6 +177,9 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
 
     private sealed record TransferPlan(LeaseAccess Access, BulkDirection Direction, string Operation)
     {
+        /// <summary>Leases the object of the other end, which may have to be made.</summary>
+        public required Func<LeaseRequestDocument, Task<HeldLease>> LeaseAsync { get; init; }
+
         /// <summary>Runs when the lease is there, before the first byte is posted.</summary>
         public Func<Task>? Before { get; init; }
 
@@ -175,18 +188,16 @@ public sealed class RemoteCopy(WayleaveHost host, ControlClient remote)
     }
 
     private async Task<TimeSpan> TransferAsync(
-        DeviceObject local, ulong remoteId, TransferPlan plan, CancellationToken cancellation)
+        DeviceObject local, TransferPlan plan, CancellationToken cancellation)
     {
         await using Connection connection = await Connection.OpenAsync(_nic, local).ConfigureAwait(false);
-        HeldLease lease = await remote.LeaseAsync(
-            remoteId,
-            new LeaseRequestDocument
-            {
-                Access = plan.Access,
-                Peer = ConnectionEndDocument.From(connection.Local),
-                Port = RemotePort,
-            },
-            cancellation).ConfigureAwait(false);
+        LeaseRequestDocument request = new()
+        {
+            Access = plan.Access,
+            Peer = ConnectionEndDocument.From(connection.Local),
+            Port = RemotePort,
+        };
+        HeldLease lease = await plan.LeaseAsync(request).ConfigureAwait(false);
         await using (lease.ConfigureAwait(false))
         {
             connection.Connect(lease.Lease.Local.ToEnd());

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
 using Microsoft.Win32.SafeHandles;
 using Wayleave.Devices.Rdma.Verbs;
@@ -46,11 +47,6 @@ public sealed class RemoteStore(WayleaveHost host, ControlClient remote)
         ArgumentNullException.ThrowIfNull(target);
         using SafeFileHandle file = LocalFile.OpenSource(path, out ulong length);
         ulong window = WindowBytes(length);
-        ObjectDocument made = await remote.CreateObjectAsync(
-            new CreateObjectDocument { Device = target.Device!, Name = target.Name!, SizeBytes = window },
-            cancellation).ConfigureAwait(false);
-        await remote.OpenFileAsync(
-            made.Id, new OpenFileDocument { SizeBytes = length }, cancellation).ConfigureAwait(false);
         DeviceObject local = await host.Objects
             .CreateAsync(host.Gpus[0].Name, "cp", window, storage: null, cancellation).ConfigureAwait(false);
         try
@@ -63,7 +59,12 @@ public sealed class RemoteStore(WayleaveHost host, ControlClient remote)
                 Peer = ConnectionEndDocument.From(connection.Local),
                 Port = RemotePort,
             };
-            HeldLease lease = await remote.LeaseAsync(made.Id, request, cancellation).ConfigureAwait(false);
+            MadeObject made = await MadeObject
+                .CreateAsync(remote, target, window, cancellation).ConfigureAwait(false);
+            await using ConfiguredAsyncDisposable unleased = made.ConfigureAwait(false);
+            await remote.OpenFileAsync(
+                made.Id, new OpenFileDocument { SizeBytes = length }, cancellation).ConfigureAwait(false);
+            HeldLease lease = await made.LeaseAsync(request, cancellation).ConfigureAwait(false);
             await using (lease.ConfigureAwait(false))
             {
                 connection.Connect(lease.Lease.Local.ToEnd());

@@ -2,6 +2,7 @@ using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Reservations;
 using Wayleave.Host;
+using Wayleave.Host.Configuration;
 using Wayleave.Host.Control;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
@@ -48,6 +49,39 @@ public sealed class TransferTests : IAsyncLifetime
         ObjectDocument there = await _b.Client.GetObjectAsync("gpu0", "copy", Cancellation);
         Assert.Equal((await _a.Client.GetSha256Async("gpu0", "object", Cancellation)).Sha256, there.Sha256);
         await ExpectNoTransferAsync();
+    }
+
+    // There are seconds between an object of the other host and its lease: what takes time, or fails, comes before.
+    [Fact(Timeout = Patience.TestMs)]
+    public async Task An_own_end_that_has_no_room_makes_no_object_at_the_other()
+    {
+        HostConfig little = ControlTestFolder.Config with
+        {
+            Gpus = [new GpuConfig { VramBytes = 4 << 20, SystemPoolBytes = 0 }],
+        };
+        await using ServedHost own = await ServedHost.StartAsync(
+            _folder, "127.0.73.3", TimeProvider.System, devices: little);
+        RemoteCopy copy = new(own.Host, _b.Client);
+        WayleaveException e = await RefusedAsync(
+            () => copy.PushAsync(MakeFile(16 << 20), _b.UrlOf("big"), Cancellation));
+        Assert.Equal(Errno.ENOSPC, e.Errno);
+        Assert.Empty((await _b.Client.GetObjectsAsync(Cancellation)).Objects);
+    }
+
+    // By a port that the other host has not: the object was made, and no lease begins.
+    [Theory(Timeout = Patience.TestMs)]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_lease_that_is_refused_leaves_nothing_at_the_other_host(bool isDirect)
+    {
+        await MakeAsync();
+        WayleaveException e = await RefusedAsync(async () => _ = isDirect
+            ? await new DirectCopy(_a.Client, _b.Client) { TargetPort = 9 }
+                .CopyAsync(_a.UrlOf("object"), _b.UrlOf("copy"), Cancellation)
+            : await new RemoteCopy(_a.Host, _b.Client) { RemotePort = 9 }
+                .PushAsync(MakeFile(4096), _b.UrlOf("copy"), Cancellation));
+        Assert.Equal(Errno.EINVAL, e.Errno);
+        Assert.Empty((await _b.Client.GetObjectsAsync(Cancellation)).Objects);
     }
 
     [Fact(Timeout = Patience.TestMs)]
@@ -157,6 +191,14 @@ public sealed class TransferTests : IAsyncLifetime
             await (await _a.Client.LeaseAsync(made.Id, request, Cancellation)).DisposeAsync();
             Assert.Equal(expected, (await _a.Client.GetObjectAsync("gpu0", "object", Cancellation)).Sha256);
         }
+    }
+
+    private string MakeFile(long length)
+    {
+        string path = Path.Combine(_folder.Root, "file");
+        using FileStream file = File.Create(path);
+        file.SetLength(length);
+        return path;
     }
 
     private static StartTransferDocument NoTarget => new()

@@ -70,6 +70,7 @@ public sealed class DriveStoreTests : EndToEndTest
         Assert.Equal(1, refused.ExitCode);
         Assert.Contains(
             "peers may write no files to nvme0; give the drive a folder", refused.Error, StringComparison.Ordinal);
+        Assert.Empty(await host.ListAsync());
     }
 
     private static void LinksDocumentCheck(Host.Topology.LinksDocument links, long length)
