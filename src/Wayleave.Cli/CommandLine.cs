@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
+using System.CommandLine.Parsing;
 using System.Text.RegularExpressions;
 using Wayleave.Cli.Commands;
 using Wayleave.Cli.Output;
@@ -31,9 +32,14 @@ internal static partial class CommandLine
         {
             ParseResult parsed = CreateRoot().Parse(
                 arguments, new ParserConfiguration { ResponseFileTokenReplacer = null });
+            if (parsed.Action is not HelpAction && FindUnknownOption(parsed) is { } option)
+            {
+                return ReportUsage(parsed, $"{CommandOf(parsed)} knows no '{option}'", error);
+            }
+
             if (parsed.Action is ParseErrorAction)
             {
-                return ReportUsage(parsed, error);
+                return ReportUsage(parsed, DescribeProblem(parsed), error);
             }
 
             InvocationConfiguration invocation = new()
@@ -122,15 +128,32 @@ internal static partial class CommandLine
         return root;
     }
 
-    private static int ReportUsage(ParseResult parsed, TextWriter error)
+    // The parser takes an option that it does not know for an argument, where a command has some. What follows "--" is
+    // none, and neither are numbers, "-" for a standard stream, and what follows the name of a program.
+    private static string? FindUnknownOption(ParseResult parsed)
     {
-        string command = string.Join(' ', CommandPath(parsed));
-        string problem = parsed.UnmatchedTokens is [{ } unknown, ..]
-            ? $"{command} knows no '{unknown}'"
-            : InWords(
-                string.Join(' ', parsed.Errors[0].Message.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries))
-                    .TrimEnd('.'));
-        error.WriteLine($"{Name}: {problem}; see {command} --help");
+        HashSet<Token> free = new(
+            parsed.Tokens.SkipWhile(t => t.Type != TokenType.DoubleDash), ReferenceEqualityComparer.Instance);
+        return parsed.UnmatchedTokens
+            .Concat(parsed.CommandResult.Children.OfType<ArgumentResult>()
+                .SelectMany(a => a.Argument is ProgramArgument ? a.Tokens.Take(1) : a.Tokens)
+                .Where(t => !free.Contains(t))
+                .Select(t => t.Value))
+            .FirstOrDefault(IsOption);
+    }
+
+    private static bool IsOption(string text) =>
+        text.Length > 1 && text[0] == '-' && text[1] != '.' && !char.IsAsciiDigit(text[1]);
+
+    private static string DescribeProblem(ParseResult parsed) => parsed.UnmatchedTokens is [{ } unknown, ..]
+        ? $"{CommandOf(parsed)} knows no '{unknown}'"
+        : InWords(
+            string.Join(' ', parsed.Errors[0].Message.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries))
+                .TrimEnd('.'));
+
+    private static int ReportUsage(ParseResult parsed, string problem, TextWriter error)
+    {
+        error.WriteLine($"{Name}: {problem}; see {CommandOf(parsed)} --help");
         return ExitCode.Usage;
     }
 
@@ -148,17 +171,17 @@ internal static partial class CommandLine
         + "(Int|Double|Single|Decimal|Byte)")]
     private static partial Regex UnparsedArgument();
 
-    private static IEnumerable<string> CommandPath(ParseResult parsed)
+    private static string CommandOf(ParseResult parsed)
     {
         Stack<string> names = [];
-        for (System.CommandLine.Parsing.SymbolResult? at = parsed.CommandResult; at is not null; at = at.Parent)
+        for (SymbolResult? at = parsed.CommandResult; at is not null; at = at.Parent)
         {
-            if (at is System.CommandLine.Parsing.CommandResult { Command: not RootCommand } result)
+            if (at is CommandResult { Command: not RootCommand } result)
             {
                 names.Push(result.Command.Name);
             }
         }
 
-        return names.Prepend(Name);
+        return string.Join(' ', names.Prepend(Name));
     }
 }

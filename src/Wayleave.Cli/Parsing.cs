@@ -8,6 +8,9 @@ using Wayleave.Host.Tracing;
 
 namespace Wayleave.Cli;
 
+/// <summary>A program and its own arguments, which may look like options of ours.</summary>
+internal sealed class ProgramArgument(string name) : Argument<string[]>(name);
+
 /// <summary>Arguments and options that several commands have, read the same way everywhere.</summary>
 internal static class Parsing
 {
@@ -146,8 +149,7 @@ internal static class Parsing
         string text = result.Tokens[0].Value;
         if (!read(text, out WlUrl? url, out string problem))
         {
-            // The parser takes an option that it does not know for an argument.
-            result.AddError(text.StartsWith('-') ? $"there is no option {text}" : $"{text}: {problem}");
+            result.AddError($"{text}: {problem}");
         }
 
         return url;

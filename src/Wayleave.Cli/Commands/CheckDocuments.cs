@@ -72,6 +72,10 @@ internal sealed record CheckedScenario
 
     public required bool Passed { get; init; }
 
+    /// <summary>It was not explored to the end, so that nothing is known of it.</summary>
+    [JsonIgnore]
+    public bool IsInterrupted { get; init; }
+
     /// <summary>random, priorities; null when every order was to be made.</summary>
     public string? Drawn { get; init; }
 
@@ -120,6 +124,7 @@ internal sealed record CheckedScenario
             MustFail = mustFail && isFinding,
             Result = result,
             Passed = passed,
+            IsInterrupted = !isOver,
             End = Snake(report.End),
             Orders = report.Counts.Runs,
             Steps = report.Counts.Steps,

@@ -111,10 +111,12 @@ internal sealed class CheckRun(
     {
         long orders = _done.Sum(d => d.Orders);
         double seconds = _done.Sum(d => d.ElapsedS);
-        int wrong = _done.Count(d => !d.Passed);
+        int interrupted = _done.Count(d => d.IsInterrupted);
+        int wrong = _done.Count(d => !d.Passed) - interrupted;
+        string cut = interrupted == 0 ? "" : $", {interrupted} interrupted";
         context.Out.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
-            $"{_done.Count} checks, {wrong} wrong, {orders} orders in {seconds:F1} s, seed {options.Seed}"));
+            $"{_done.Count} checks, {wrong} wrong{cut}, {orders} orders in {seconds:F1} s, seed {options.Seed}"));
     }
 
     private void WriteHeader(IReadOnlyList<(NamedScenario Scenario, BrokenVariant? Broken)> all)

@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Core.Topology;
 using Wayleave.Host;
 using Wayleave.Host.Control;
@@ -73,6 +74,11 @@ internal static class DriveCopyCommand
         ControlClient client, DriveCopyRequest request, CancellationToken cancellation)
     {
         string path = Path.GetFullPath(request.Source);
+        if (Directory.Exists(path))
+        {
+            throw new WayleaveException(Errno.EINVAL, $"read {request.Source}", "it is a folder", "name a file");
+        }
+
         string[] parts = request.Target.TrimEnd('/').Split('/');
         string name = parts.Length == 2 ? parts[1] : Path.GetFileName(path);
         Check(request.Target, parts[0], name);

@@ -12,6 +12,7 @@ namespace Wayleave.Cli.Commands;
 internal static class RoceCommand
 {
     private const int PortsShown = 4;
+    private const string NameCapture = "name a capture, as \"tcpdump -w FILE\" writes it";
 
     public static Command Create() => new("roce", "Check captured RoCEv2 packets, or replay one side of a connection")
     {
@@ -88,7 +89,7 @@ internal static class RoceCommand
 
         if (report.FileProblem is { } problem)
         {
-            context.Error.WriteLine($"wayleave: check {path}: {problem}");
+            context.Error.WriteLine($"wayleave: check {path}: {problem}; capture again for the rest");
         }
 
         return report.IsSound ? ExitCode.Done : ExitCode.Failed;
@@ -99,7 +100,8 @@ internal static class RoceCommand
         Capture capture = ReadCapture(pcapPath, udpPorts: null);
         if (capture.Status != PcapStatus.End)
         {
-            throw new WayleaveException(Errno.EINVAL, $"read {pcapPath}", PcapReader.Describe(capture.Status));
+            throw new WayleaveException(
+                Errno.EINVAL, $"read {pcapPath}", PcapReader.Describe(capture.Status), "capture again");
         }
 
         ReplayReport report = Replay(capture, jsonPath, role);
@@ -164,7 +166,7 @@ internal static class RoceCommand
     {
         byte[] file = ReadFile(path);
         PcapStatus status = file.Length == 0
-            ? throw new WayleaveException(Errno.EINVAL, $"read {path}", "the file is empty")
+            ? throw new WayleaveException(Errno.EINVAL, $"read {path}", "the file is empty", NameCapture)
             : Capture.TryRead(file, out Capture? capture, udpPorts);
         if (status == PcapStatus.Success)
         {
@@ -173,7 +175,14 @@ internal static class RoceCommand
 
         // These are captures, only not of a kind that this version reads.
         Errno errno = status is PcapStatus.WrongLinkType or PcapStatus.NextGeneration ? Errno.EOPNOTSUPP : Errno.EINVAL;
-        throw new WayleaveException(errno, $"read {path}", PcapReader.Describe(status));
+        string? remedy = status switch
+        {
+            PcapStatus.NextGeneration => null, // the reason says what to do
+            PcapStatus.WrongLinkType => "capture at an Ethernet interface, or at lo",
+            PcapStatus.UnknownVersion => "convert it with \"editcap -F pcap\"",
+            _ => NameCapture,
+        };
+        throw new WayleaveException(errno, $"read {path}", PcapReader.Describe(status), remedy);
     }
 
     private static byte[] ReadFile(string path)
@@ -181,12 +190,17 @@ internal static class RoceCommand
         try
         {
             return Directory.Exists(path)
-                ? throw new WayleaveException(Errno.EINVAL, $"read {path}", "it is a folder")
+                ? throw new WayleaveException(Errno.EINVAL, $"read {path}", "it is a folder", "name a file in it")
                 : File.ReadAllBytes(path);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is IOException and not WayleaveException or UnauthorizedAccessException)
         {
-            throw ErrnoMap.ToException(e, $"read {path}");
+            throw ErrnoMap.ToException(e, $"read {path}", ErrnoMap.ToErrno(e) switch
+            {
+                Errno.ENOENT or Errno.ENOTDIR => "check the name",
+                Errno.EACCES => "ask its owner for the right to read it",
+                _ => null,
+            });
         }
     }
 }

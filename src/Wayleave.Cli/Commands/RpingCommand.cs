@@ -16,7 +16,7 @@ namespace Wayleave.Cli.Commands;
 /// </summary>
 internal static class RpingCommand
 {
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(8);
 
     public static Command Create()
     {
@@ -39,7 +39,7 @@ internal static class RpingCommand
         Option<FaultOptions?> faults = Parsing.FaultsOption();
         Option<string?> pcap = Parsing.PcapOption();
         Option<TimeSpan?> patience = Parsing.DurationOption(
-            "--patience", "How long a client asks a server that does not answer (default 10s)");
+            "--patience", "How long a client asks a server that does not answer (default 8s)");
         Option<bool> verbose = new("--verbose", "-v") { Description = "Print what is pinged" };
         Command command = new("rping", "Ping over RDMA, as either side of rdma-core's rping")
         {

@@ -32,7 +32,7 @@ internal static class RunCommand
         };
         Option<string?> pcap = new("--pcap") { Description = "Write its packets to a file", HelpName = "FILE" };
         Option<bool> report = new("--report") { Description = "Say afterwards what its NICs have done" };
-        Argument<string[]> program = new("command")
+        ProgramArgument program = new("command")
         {
             Description = "The program and its arguments, after --",
             Arity = ArgumentArity.OneOrMore,

@@ -117,8 +117,20 @@ public sealed record ProofDocument
         catch (JsonException e)
         {
             throw new WayleaveException(
-                Errno.EINVAL, operation, $"not a proof: {ErrnoMap.FirstLine(e.Message)}", innerException: e);
+                Errno.EINVAL, operation, $"not a proof: {Describe(e)}", "wayleave revoke --json prints one", e);
         }
+    }
+
+    // The runtime's words name types of ours, which nobody knows.
+    private static string Describe(JsonException e)
+    {
+        const string Missing = "including: ";
+        string message = ErrnoMap.FirstLine(e.Message);
+        int at = message.IndexOf(Missing, StringComparison.Ordinal);
+        string where = e.Path is null or "$" ? "" : $" in {e.Path}";
+        return at >= 0 ? $"it lacks {message[(at + Missing.Length)..].Split(" Path: ", 2)[0].TrimEnd('.')}{where}"
+            : where.Length > 0 ? $"a value that it cannot have{where}"
+            : "its form is another one";
     }
 
     private IEnumerable<double?> Times() =>

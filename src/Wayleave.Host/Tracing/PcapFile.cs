@@ -1,5 +1,7 @@
 using System.Buffers;
 using Wayleave.Devices.Rdma.Wire;
+using Wayleave.Host.Transfers;
+using Wayleave.Linux;
 using Wayleave.Ports;
 
 namespace Wayleave.Host.Tracing;
@@ -11,33 +13,43 @@ namespace Wayleave.Host.Tracing;
 /// </summary>
 /// <remarks>
 /// For looking, not for speed: the ports wait for the file. Times are UTC. What is captured ends after
-/// <c>frameLimit</c> frames, so that a long run cannot fill the disk.
+/// <c>frameLimit</c> frames, so that a long run cannot fill the disk. When the disk is full all the same the ports go
+/// on, the file is removed, and disposing says so.
 /// </remarks>
 public sealed class PcapFile : IDisposable
 {
     private const int FlushBytes = 1 << 20;
 
-    private readonly FileStream _file;
+    private readonly string _path;
+    private readonly Stream _file;
     private readonly ArrayBufferWriter<byte> _buffer = new(2 * FlushBytes);
     private readonly DateTimeOffset _start;
     private readonly long _frameLimit;
     private readonly Lock _lock = new();
     private TimeSpan? _origin;
+    private Exception? _failure;
     private bool _disposed;
 
     /// <exception cref="WayleaveException">The file cannot be made.</exception>
     public PcapFile(string path, TimeProvider clock, long frameLimit = 1_000_000)
+        : this(path, Open, clock, frameLimit)
+    {
+    }
+
+    /// <summary>As the other; tests open files that fail.</summary>
+    internal PcapFile(string path, Func<string, Stream> open, TimeProvider clock, long frameLimit)
     {
         ArgumentNullException.ThrowIfNull(clock);
         try
         {
-            _file = new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 0);
+            _file = open(path);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw ErrnoMap.ToException(e, $"write {path}");
+            throw LocalFile.ToTargetFailure(e, $"write {path}", path);
         }
 
+        _path = path;
         _start = clock.GetUtcNow();
         _frameLimit = frameLimit;
         PcapWriter.WriteHeader(_buffer);
@@ -54,7 +66,11 @@ public sealed class PcapFile : IDisposable
     /// <param name="localPort">Its UDP port.</param>
     public IDatagramTap Of(Gid local, ushort localPort) => new PortTap(this, local, localPort);
 
+    private static FileStream Open(string path) =>
+        new(path, FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 0);
+
     /// <summary>What is written so far is in the file; later datagrams are ignored. Disposing twice is fine.</summary>
+    /// <exception cref="WayleaveException">Something could not be written; says why and what to do.</exception>
     public void Dispose()
     {
         lock (_lock)
@@ -64,8 +80,25 @@ public sealed class PcapFile : IDisposable
                 _disposed = true;
                 Flush();
                 _file.Dispose();
+                ThrowIfFailed();
             }
         }
+    }
+
+    // What is there ends somewhere inside a packet.
+    private void ThrowIfFailed()
+    {
+        if (_failure is null)
+        {
+            return;
+        }
+
+        if (FileStatus.TryReadThrough(_path, out FileStatus status) && status.Kind == FileKind.Regular)
+        {
+            File.Delete(_path);
+        }
+
+        throw LocalFile.ToTargetFailure(_failure, $"write {_path}", _path);
     }
 
     private void Write(FrameHeader header, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now)
@@ -104,9 +137,21 @@ public sealed class PcapFile : IDisposable
         }
     }
 
+    // A port does not fail because nobody can watch it.
     private void Flush()
     {
-        _file.Write(_buffer.WrittenSpan);
+        try
+        {
+            if (_failure is null)
+            {
+                _file.Write(_buffer.WrittenSpan);
+            }
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            _failure = e;
+        }
+
         _buffer.Clear();
     }
 

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text;
 using System.Text.Json;
 using Wayleave.Cli;
 using Wayleave.Scenarios;
@@ -168,6 +169,36 @@ public class CheckCommandTests
         Assert.Equal(130, code);
         Assert.Equal("wayleave: interrupted\n", error);
         Assert.Contains(" interrupted ", output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_was_interrupted_is_not_counted_as_wrong()
+    {
+        using CancellationTokenSource source = new();
+        await using CancelingWriter output = new(source);
+        int code = await CommandLine.RunAsync(["check", "run", "--all"], output, TextWriter.Null, source.Token);
+        Assert.Equal(130, code);
+        Assert.Matches(@"(?m)^\d+ checks, 0 wrong(, 1 interrupted)?, ", output.Text.ToString());
+    }
+
+    // Ends the run soon after its third line, most often in the midst of a check.
+    private sealed class CancelingWriter(CancellationTokenSource source) : TextWriter(CultureInfo.InvariantCulture)
+    {
+        private int _lines;
+
+        public StringBuilder Text { get; } = new();
+
+        public override Encoding Encoding => Encoding.UTF8;
+
+        public override void Write(char value)
+        {
+            Text.Append(value);
+            _lines += value == '\n' ? 1 : 0;
+            if (value == '\n' && _lines == 3)
+            {
+                source.CancelAfter(TimeSpan.FromMilliseconds(1));
+            }
+        }
     }
 
     private static async Task<(int Code, string Output, string Error)> RunAsync(

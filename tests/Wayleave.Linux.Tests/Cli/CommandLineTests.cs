@@ -1,3 +1,4 @@
+using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using Wayleave.Cli;
@@ -12,7 +13,7 @@ public class CommandLineTests
     {
         { "", 2, "Required command was not provided; see wayleave --help" },
         { "nope", 2, "wayleave knows no 'nope'; see wayleave --help" },
-        { "ls --nope", 2, "there is no option --nope; see wayleave ls --help" },
+        { "ls --nope", 2, "wayleave ls knows no '--nope'; see wayleave ls --help" },
         { "ls wl://h wl://i", 2, "wayleave ls knows no 'wl://i'; see wayleave ls --help" },
         { "ls http://h",
             2, "http://h: does not start with wl://; write wl://HOST[:PORT]/DEVICE/NAME; see wayleave ls --help" },
@@ -40,6 +41,10 @@ public class CommandLineTests
         { "proof check /nonexistent",
             1, "read the proof /nonexistent: does not exist; wayleave revoke --json prints one" },
         { "proof check /", 1, "read the proof /: it is a folder" },
+        { "proof check -- --nope",
+            1, "read the proof --nope: does not exist; wayleave revoke --json prints one" },
+        { "cp --nope a gpu0/x", 2, "wayleave cp knows no '--nope'; see wayleave cp --help" },
+        { "cp / gpu0/x --socket /nonexistent", 1, "read /: it is a folder; name a file" },
         { "host --config /", 1, "read the configuration /: it is a folder; name a file by --config" },
         { "proof check x --grade Best", 2, "Argument 'Best' not recognized. Must be one of: 'Acknowledged' "
             + "'KeyDead' 'Drained' 'Retired'; see wayleave proof check --help" },
@@ -66,6 +71,34 @@ public class CommandLineTests
             "wayleave: configuration: 2 problems\n  --port: 'x' is not a whole number\n  --vram: 3 is out of range; "
             + "allowed are 64KiB to 1TiB\n",
             error);
+    }
+
+    // Every one, with as many arguments before it as it may have.
+    [Fact]
+    public async Task No_command_takes_an_option_that_it_does_not_know_for_something_else()
+    {
+        int commands = 0;
+        await ExpectRefused(CommandLine.CreateRoot(), "wayleave");
+        Assert.InRange(commands, 40, 1000);
+
+        async Task ExpectRefused(Command command, string path)
+        {
+            commands++;
+            string words = path["wayleave".Length..];
+            string behind = command.Arguments is [ProgramArgument] ? "" : " a"; // a program has options of its own
+            foreach (string line in (string[])[words + " --nosuch a b", $"{words}{behind} --nosuch"])
+            {
+                (int code, string output, string error) = await RunAsync(line);
+                Assert.Equal((2, ""), (code, output));
+                Assert.StartsWith("wayleave: ", error, StringComparison.Ordinal);
+                Assert.EndsWith($" knows no '--nosuch'; see {path} --help\n", error, StringComparison.Ordinal);
+            }
+
+            foreach (Command child in command.Subcommands)
+            {
+                await ExpectRefused(child, $"{path} {child.Name}");
+            }
+        }
     }
 
     [Theory]

@@ -132,7 +132,8 @@ public sealed class RoceCommandTests : IDisposable
         Assert.Equal(1, outcome.ExitCode);
         Assert.Contains("1 packet: 1 ok", outcome.Output, StringComparison.Ordinal);
         Assert.Equal(
-            $"wayleave: check {path}: cut off inside a packet; the packets before it are good\n", outcome.Error);
+            $"wayleave: check {path}: cut off inside a packet, or damaged before that; capture again for the rest\n",
+            outcome.Error);
 
         outcome = await Run("roce", "replay", path, Json("send_only"), "--role", "responder");
         Assert.Equal(1, outcome.ExitCode);
@@ -198,6 +199,7 @@ public sealed class RoceCommandTests : IDisposable
         Assert.Equal((exitCode, ""), (outcome.ExitCode, outcome.Output));
         Assert.StartsWith($"wayleave: read {path}: ", outcome.Error, StringComparison.Ordinal);
         Assert.Contains(reason, outcome.Error, StringComparison.Ordinal);
+        Assert.Contains("; ", outcome.Error, StringComparison.Ordinal); // and what to do
         Assert.Equal(1, outcome.Error.Count(c => c == '\n'));
     }
 

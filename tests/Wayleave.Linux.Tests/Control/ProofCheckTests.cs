@@ -131,6 +131,7 @@ public class ProofCheckTests
     [InlineData("nonsense", Errno.EINVAL, "not JSON: line 1: ")]
     [InlineData("{", Errno.EINVAL, "not JSON: ")]
     [InlineData("1", Errno.EINVAL, "not a proof: ")]
+    [InlineData("{}", Errno.EINVAL, "not a proof: it lacks 'buffer")]
     [InlineData("{\"a\":1}", Errno.EINVAL, "not a proof: ")]
     [InlineData("{\"proof\":[]}", Errno.EINVAL, "there is no proof in it")]
     public void What_holds_no_proof_is_told(string text, Errno errno, string reason)
@@ -138,6 +139,7 @@ public class ProofCheckTests
         WayleaveException e = Assert.Throws<WayleaveException>(() => Parse(text));
         Assert.Equal(errno, e.Errno);
         Assert.StartsWith($"read the proof FILE: {reason}", e.Message, StringComparison.Ordinal);
+        Assert.DoesNotContain("Wayleave.", e.Message, StringComparison.Ordinal); // types are ours alone
     }
 
     private static ProofFile Parse(string text) => ProofFile.Parse(Encoding.UTF8.GetBytes(text), "FILE");

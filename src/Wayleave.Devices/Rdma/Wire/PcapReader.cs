@@ -112,7 +112,7 @@ public sealed class PcapReader
         PcapStatus.NextGeneration => "a pcapng capture; convert it with \"editcap -F pcap\"",
         PcapStatus.UnknownVersion => "a packet capture of an unknown version; 2.4 is known",
         PcapStatus.WrongLinkType => "a packet capture of another link type; Ethernet is known",
-        PcapStatus.TruncatedRecord => "cut off inside a packet; the packets before it are good",
+        PcapStatus.TruncatedRecord => "cut off inside a packet, or damaged before that",
         PcapStatus.OversizedRecord => "damaged: a packet announces more than 262144 bytes",
         _ => throw new ArgumentOutOfRangeException(nameof(status), status, null),
     };

@@ -25,7 +25,7 @@ public enum PcapStatus
     WrongLinkType,
 
     /// <summary>
-    /// The capture ends inside a record, as one does whose writer was killed. The records before it are good.
+    /// The capture ends inside a record, as one does whose writer was killed, or one of which a length is damaged.
     /// </summary>
     TruncatedRecord,
 
