@@ -53,7 +53,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
     {
         _probe.Reset();
         _progress.Reset(firstPsn);
-        _responses.RestartPsn = firstPsn;
+        _responses.RestartPsn = _responses.ResumePsn = firstPsn;
         _readGapSeen = _builder.Probes = false;
         _failedStatus = WorkCompletionStatus.Success;
         _drainReported = false;
@@ -641,7 +641,11 @@ internal sealed class Requester : SendSide, IMiddleTaker
         }
 
         bool wasSilent = _probe.IsOut;
-        _progress.CatchUp();
+        if (_progress.CatchUp())
+        {
+            _responses.ResumePsn = _progress.AckPsn;
+        }
+
         _probe.End();
         _readGapSeen = _builder.Probes = false;
         _questions.NoteProgress(now);
@@ -676,7 +680,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         }
 
         Timer.StopAcknowledge();
-        _responses.RestartPsn = _progress.AckPsn;
+        _responses.RestartPsn = _responses.ResumePsn = _progress.AckPsn;
     }
 
     private void GoBackAndSend()

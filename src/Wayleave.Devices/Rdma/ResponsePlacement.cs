@@ -14,6 +14,9 @@ internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendPro
     /// <summary>Where the oldest READ was asked for again: the answer may begin there.</summary>
     public uint RestartPsn { get; set; }
 
+    /// <summary>Where it was asked for instead, when late answers had come first: or the answer begins there.</summary>
+    public uint ResumePsn { get; set; }
+
     /// <summary>Places the response that is next, of the request at the head of the queue.</summary>
     /// <param name="packet">Its PSN is the oldest without an answer.</param>
     /// <param name="endsPiece">It is the last one that its request asked for.</param>
@@ -108,7 +111,7 @@ internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendPro
 
     private bool IsExpectedForm(Opcode opcode, int index, uint psn, bool endsPiece)
     {
-        bool mayStart = progress.StartsPiece(index) || psn == RestartPsn;
+        bool mayStart = progress.StartsPiece(index) || psn == RestartPsn || psn == ResumePsn;
         return opcode switch
         {
             Opcode.RcReadResponseOnly => endsPiece && mayStart,

@@ -278,13 +278,17 @@ internal sealed class SendProgress(QueuePair pair, SendQueue queue, RdmaDeviceOp
     /// <summary>
     /// When what was acknowledged lies behind the cursor, because it was sent twice, goes on behind it.
     /// </summary>
-    public void CatchUp()
+    /// <returns>Whether it did: a READ may be asked for from its middle on.</returns>
+    public bool CatchUp()
     {
-        if (Ahead(CursorPsn) > Ahead(_sentPsn))
+        if (Ahead(CursorPsn) <= Ahead(_sentPsn))
         {
-            TakeBackSends();
-            MoveCursorToAck();
+            return false;
         }
+
+        TakeBackSends();
+        MoveCursorToAck();
+        return true;
     }
 
     /// <summary>Everything from the oldest unanswered packet on is to be sent again.</summary>

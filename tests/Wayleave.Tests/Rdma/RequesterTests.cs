@@ -317,6 +317,32 @@ public class RequesterTests
         c.ExpectCompletion(2, WorkCompletionStatus.Success);
     }
 
+    [Theory]
+    [InlineData(3)]
+    [InlineData(2)]
+    public void ROCE_32_What_comes_late_moves_the_place_that_a_READ_is_asked_for_again_from(int asked)
+    {
+        Conversation c = new();
+        c.Post(1, WorkRequestOpcode.RdmaRead, 0, 4000);
+        c.Expect("RC_READ_REQUEST b00000 A");
+        SendReadResponse(c, Opcode.RcReadResponseFirst, Own, 1024);
+        SendReadResponse(c, Opcode.RcReadResponseLast, Own + 3, 928); // overtook those before it
+        for (int late = 1; late < asked; late++)
+        {
+            SendReadResponse(c, Opcode.RcReadResponseMiddle, Own + (uint)late, 1024);
+        }
+
+        c.Expect($"RC_READ_REQUEST b0000{asked} A");
+        if (asked == 2)
+        {
+            SendReadResponse(c, Opcode.RcReadResponseFirst, Own + 2, 1024);
+        }
+
+        SendReadResponse(
+            c, asked == 3 ? Opcode.RcReadResponseOnly : Opcode.RcReadResponseLast, Own + 3, 928);
+        c.ExpectCompletion(1, WorkCompletionStatus.Success);
+    }
+
     [Fact]
     public void ROCE_32_A_lost_READ_response_is_asked_for_again_with_the_address_moved_on()
     {
