@@ -17,12 +17,15 @@ namespace Wayleave.Scenarios.Vectors;
 internal sealed class DialogReplay(ReplayInput input) : ReplayRun(input)
 {
     private readonly Dictionary<ulong, byte> _written = []; // what came over the wire, by address
+    private readonly Dictionary<uint, Queue<VectorPacket>> _answers = []; // ours by PSN, those that are still to come
+    private readonly Dictionary<int, VectorWorkRequest> _requests = []; // by the packet
     private ConnectionManager? _manager;
     private CmConnection? _connection;
 
     protected override void Play()
     {
         OpenManager();
+        Index();
         foreach (VectorPacket packet in Packets)
         {
             if (!TryView(packet, out PacketView view))
@@ -54,7 +57,7 @@ internal sealed class DialogReplay(ReplayInput input) : ReplayRun(input)
         }
         else if (view.Traits.IsRequest)
         {
-            VectorWorkRequest request = Side.WorkRequests.First(r => r.Index == packet.Index);
+            VectorWorkRequest request = _requests[packet.Index];
             Machine.Write(SlotOf(packet), view.Payload);
             NotePost(Machine.Post(request), $"work request {request.Index}");
         }
@@ -112,23 +115,48 @@ internal sealed class DialogReplay(ReplayInput input) : ReplayRun(input)
     // there itself must still be there, unless the answer says that the application has changed it since.
     private void FillAsAnswered(VectorPacket request, uint psn, ulong va)
     {
-        foreach (VectorPacket packet in Packets.Where(p => IsOurs(p) && p.Index > request.Index))
+        Queue<VectorPacket>? answers = _answers.GetValueOrDefault(psn);
+        while (answers?.TryPeek(out VectorPacket? past) == true && past.Index <= request.Index)
         {
-            if (TryView(packet, out PacketView answer) && answer.Traits.IsResponse && answer.Psn == psn)
+            answers.Dequeue();
+        }
+
+        if (answers?.TryPeek(out VectorPacket? packet) != true || !TryView(packet!, out PacketView answer))
+        {
+            return;
+        }
+
+        ReadOnlySpan<byte> bytes = answer.Opcode == Opcode.RcAtomicAcknowledge
+            ? DialogVector.Word(answer.AtomicAck)
+            : answer.Payload;
+        bool isChanged = DialogVector.IsChanged(_written, va, bytes);
+        for (int i = 0; i < bytes.Length; i++)
+        {
+            if (isChanged || !_written.ContainsKey(va + (ulong)i))
             {
-                ReadOnlySpan<byte> bytes = answer.Opcode == Opcode.RcAtomicAcknowledge
-                    ? DialogVector.Word(answer.AtomicAck)
-                    : answer.Payload;
-                bool isChanged = DialogVector.IsChanged(_written, va, bytes);
-                for (int i = 0; i < bytes.Length; i++)
+                Machine.Write(va + (ulong)i, bytes.Slice(i, 1));
+            }
+        }
+    }
+
+    // What is looked for all over the capture, once: it may have tens of thousands of packets.
+    private void Index()
+    {
+        foreach (VectorWorkRequest request in Side.WorkRequests)
+        {
+            _requests.TryAdd(request.Index, request);
+        }
+
+        foreach (VectorPacket packet in Packets)
+        {
+            if (IsOurs(packet) && TryView(packet, out PacketView view) && view.Traits.IsResponse)
+            {
+                if (!_answers.TryGetValue(view.Psn, out Queue<VectorPacket>? answers))
                 {
-                    if (isChanged || !_written.ContainsKey(va + (ulong)i))
-                    {
-                        Machine.Write(va + (ulong)i, bytes.Slice(i, 1));
-                    }
+                    _answers[view.Psn] = answers = new Queue<VectorPacket>();
                 }
 
-                return;
+                answers.Enqueue(packet);
             }
         }
     }

@@ -156,6 +156,8 @@ internal static class DialogVector
         private readonly SortedDictionary<uint, (ulong From, ulong To)> _regions = [];
         private readonly Dictionary<ulong, byte> _content = []; // of the memory that the peer names
         private readonly List<(ulong Va, int Length)> _ranges = [];
+        private readonly HashSet<(ulong Va, int Length)> _knownRanges = [];
+        private readonly Dictionary<uint, ulong> _atomicAnswers = []; // our first one of each PSN
         private readonly Dictionary<uint, ulong> _readsByPsn = [];
         private readonly Dictionary<uint, VectorWorkRequest> _requestsByPsn = [];
         private readonly List<VectorWorkRequest> _requests = [];
@@ -177,11 +179,7 @@ internal static class DialogVector
 
         public void Read()
         {
-            while (capture.Packets.Any(p => p.TryView(out PacketView v) && NamesKey(v, _localKey)))
-            {
-                _localKey++;
-            }
-
+            Index();
             foreach (CapturedPacket packet in capture.Packets)
             {
                 if (packet.TryView(out PacketView view) && vector.Packets[packet.Index].IsFromA != isSideA)
@@ -210,6 +208,39 @@ internal static class DialogVector
             }
 
             FinalState = _isManaged && _ownQpn is null ? "RESET" : FinalState;
+        }
+
+        // What is looked for all over the capture, once: it may have tens of thousands of packets.
+        private void Index()
+        {
+            HashSet<uint> keys = [];
+            foreach (CapturedPacket packet in capture.Packets)
+            {
+                if (!packet.TryView(out PacketView view))
+                {
+                    continue;
+                }
+
+                if (view.Traits.Has(ExtensionHeaders.Reth))
+                {
+                    keys.Add(view.Reth.RKey);
+                }
+
+                if (view.Traits.Has(ExtensionHeaders.AtomicEth))
+                {
+                    keys.Add(view.AtomicEth.RKey);
+                }
+
+                if (view.Opcode == Opcode.RcAtomicAcknowledge && vector.Packets[packet.Index].IsFromA == isSideA)
+                {
+                    _atomicAnswers.TryAdd(view.Psn, view.AtomicAck);
+                }
+            }
+
+            while (keys.Contains(_localKey))
+            {
+                _localKey++;
+            }
         }
 
         public VectorSide Side()
@@ -277,10 +308,6 @@ internal static class DialogVector
                 };
             }),
         ];
-
-        private static bool NamesKey(in PacketView view, uint key) =>
-            (view.Traits.Has(ExtensionHeaders.Reth) && view.Reth.RKey == key)
-            || (view.Traits.Has(ExtensionHeaders.AtomicEth) && view.AtomicEth.RKey == key);
 
         private static VectorRegion Region(string name, ulong va, ulong length, uint key) => new()
         {
@@ -434,21 +461,12 @@ internal static class DialogVector
         // In the order of the host, which is little-endian as the captured ones were.
         private void ExecuteAtomic(in PacketView view)
         {
-            uint psn = view.Psn;
-            foreach (CapturedPacket packet in capture.Packets)
+            if (_atomicAnswers.TryGetValue(view.Psn, out ulong original))
             {
-                if (packet.TryView(out PacketView answer)
-                    && answer.Opcode == Opcode.RcAtomicAcknowledge
-                    && answer.Psn == psn
-                    && vector.Packets[packet.Index].IsFromA == isSideA)
-                {
-                    AtomicEth atomic = view.AtomicEth;
-                    ulong original = answer.AtomicAck;
-                    ulong after = view.Opcode == Opcode.RcFetchAdd ? original + atomic.SwapOrAdd
-                        : original == atomic.Compare ? atomic.SwapOrAdd : original;
-                    Expect(atomic.Va, Word(after));
-                    return;
-                }
+                AtomicEth atomic = view.AtomicEth;
+                ulong after = view.Opcode == Opcode.RcFetchAdd ? original + atomic.SwapOrAdd
+                    : original == atomic.Compare ? atomic.SwapOrAdd : original;
+                Expect(atomic.Va, Word(after));
             }
         }
 
@@ -479,7 +497,7 @@ internal static class DialogVector
                 _content[va + (ulong)i] = bytes[i];
             }
 
-            if (bytes.Length > 0 && !_ranges.Contains((va, bytes.Length)))
+            if (bytes.Length > 0 && _knownRanges.Add((va, bytes.Length)))
             {
                 _ranges.Add((va, bytes.Length));
             }
