@@ -12,6 +12,7 @@ namespace Wayleave.Tests.Rdma;
 public class QueuePairMemoryTests
 {
     private const int Granted = 16;
+    private const int Looks = 7;
 
     private static readonly QueuePairCapabilities s_small = new()
     {
@@ -43,24 +44,37 @@ public class QueuePairMemoryTests
         Assert.InRange(remembered, 0, 32 * Granted);
     }
 
-    private static long BytesEach(int reads, int depth, int granted)
+    // What other tests have left may end meanwhile, once or twice: the median of some looks does not know of it.
+    private static long BytesEach(int reads, int depth, int granted) =>
+        Enumerable.Range(0, Looks).Select(_ => LookAtBytesEach(reads, depth, granted)).Order().ElementAt(Looks / 2);
+
+    private static long LookAtBytesEach(int reads, int depth, int granted)
     {
-        const int Count = 512;
+        const int Count = 256;
         TestNode node = new("10.77.0.1", 1);
         MemoryRegion region = node.Register(node.Allocate(4096));
         CompletionQueue completions = TestNode.CreateCompletionQueue();
         Connect(node, completions, region, reads, depth, granted); // warms the peer up, and what answers need
         QueuePair[] pairs = new QueuePair[Count];
-        long before = GC.GetTotalMemory(forceFullCollection: true);
+        long before = HeapBytes();
         for (int i = 0; i < Count; i++)
         {
             pairs[i] = Connect(node, completions, region, reads, depth, granted);
         }
 
-        long each = (GC.GetTotalMemory(forceFullCollection: true) - before) / Count;
+        long each = (HeapBytes() - before) / Count;
         Assert.All(pairs, pair => Assert.Equal(QueuePairState.ReadyToSend, pair.State));
         Assert.Equal(reads == 0 ? 0 : 1, node.Port.ResponsePool.FreeCount);
         return each;
+    }
+
+    // GetTotalMemory itself is content with a twentieth more or less of all that the process holds.
+    private static long HeapBytes()
+    {
+        GC.Collect();
+        GC.WaitForPendingFinalizers();
+        GC.Collect();
+        return GC.GetTotalMemory(forceFullCollection: false);
     }
 
     private static QueuePair Connect(
