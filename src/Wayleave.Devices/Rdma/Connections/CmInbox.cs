@@ -142,7 +142,7 @@ internal sealed class CmInbox(
         CmConnection known, Gid source, in MadHeader header, CmRequest request, bool isAcceptable)
     {
         bool isRefused = outbox.RefuseStranger(source, header, request.LocalId, CmRejectReason.StaleConnection);
-        if (isAcceptable && known is { State: CmState.Established, IsDatagram: false })
+        if (isRefused && isAcceptable && known is { State: CmState.Established, IsDatagram: false })
         {
             transitions.Doubt(known);
         }
