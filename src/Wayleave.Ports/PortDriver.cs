@@ -48,6 +48,7 @@ public sealed class PortDriver : IDisposable
     private int _fullPort = 1; // whose socket it was; written before the end of the turn is noted, under the token
     private int _controlWaiters;
     private long _applicationPolls;
+    private long _applicationTurn; // when the last one began; ticks of the host's clock
     private int _idlePolls; // since one did something; several threads may lose a count
     private long _engineSeenPolls; // engine thread
     private readonly DriverSleep _sleep = new(); // of the engine
@@ -330,6 +331,11 @@ public sealed class PortDriver : IDisposable
     {
         int room = _options.BatchSuperPackets;
         TimeSpan now = _host.Now;
+        if (byApplication)
+        {
+            Volatile.Write(ref _applicationTurn, now.Ticks);
+        }
+
         bool worked = Transmit(now, ref room);
         if (Receive() | _groups.Receive(_options.BatchSuperPackets, _host))
         {
@@ -459,10 +465,10 @@ public sealed class PortDriver : IDisposable
             while (!_stopping)
             {
                 long polls = CountPolls();
-                if (!_standBack.MustDrive(isPolled: polls != 0))
+                if (!_standBack.MustDrive(isPolled: polls != 0 && HadTurn()))
                 {
-                    _first.WaitForWake(TimeSpan.FromTicks(_standBack.Begin(polls)));
-                    _standBack.End();
+                    bool isWoken = _first.WaitForWake(TimeSpan.FromTicks(_standBack.Begin(polls)));
+                    _standBack.End(isWoken);
                 }
                 else if (!DriveOrStandBack() && !SpinForWork())
                 {
@@ -478,6 +484,10 @@ public sealed class PortDriver : IDisposable
             _host.Trace("port.engine_failed", e.Message);
         }
     }
+
+    // Who has polled many times at first and then no more is not relied on again.
+    private bool HadTurn() =>
+        _host.Now.Ticks - Volatile.Read(ref _applicationTurn) <= _options.EngineStandBack.Ticks;
 
     // Since the last look.
     private long CountPolls()

@@ -10,9 +10,9 @@ namespace Wayleave.Devices.Rdma;
 
 /// <summary>
 /// How long the thread that drives a port when nobody else does stays away from one that an application polls. To look
-/// whether it still does takes the processor from it or its peer for some 40 us: who has been polling without a break
-/// is looked at less often, and the engine is never away for longer than that break-free time. Times are ticks of the
-/// host's clock.
+/// whether it still does takes the processor from it or its peer for some 40 us: who has polled all the while, and a
+/// moment before the look, is looked at half as often. Whoever wakes the engine wants it to drive, and it does. Times
+/// are ticks of the host's clock.
 /// </summary>
 /// <param name="leastTicks">The first time.</param>
 /// <param name="mostTicks">The longest.</param>
@@ -29,6 +29,7 @@ public sealed class StandBack(long leastTicks, long mostTicks, bool looksAgain =
     public const int PollsWanted = 16;
 
     private long _next; // the engine's; 0 at first
+    private bool _isWoken; // the engine's
     private int _isLong; // written by the engine: MustWake has to end it
     private int _isOver; // written by applications: taken by the engine
 
@@ -54,17 +55,23 @@ public sealed class StandBack(long leastTicks, long mostTicks, bool looksAgain =
     }
 
     /// <summary>The engine is back.</summary>
-    public void End() => Volatile.Write(ref _isLong, 0);
+    /// <param name="isWoken">Before its time: somebody has work that no application may know of.</param>
+    public void End(bool isWoken)
+    {
+        Volatile.Write(ref _isLong, 0);
+        _isWoken = isWoken;
+    }
 
     /// <summary>
-    /// Engine thread: nobody polls, or somebody is about to wait although he polled a moment ago. It drives, and starts
-    /// over with the shortest time.
+    /// Engine thread: nobody polls, somebody is about to wait although he polled a moment ago, or somebody has woken
+    /// it. It drives, and starts over with the shortest time.
     /// </summary>
-    /// <param name="isPolled">Whether an application has polled since the last look.</param>
+    /// <param name="isPolled">Whether an application has polled since the last look, and not long ago.</param>
     /// <returns>Whether the engine drives now.</returns>
     public bool MustDrive(bool isPolled)
     {
-        bool drives = Interlocked.Exchange(ref _isOver, 0) != 0 || !isPolled;
+        bool drives = Interlocked.Exchange(ref _isOver, 0) != 0 || _isWoken || !isPolled;
+        _isWoken = false;
         _next = drives ? 0 : _next;
         return drives;
     }

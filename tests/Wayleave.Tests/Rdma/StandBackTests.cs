@@ -20,16 +20,16 @@ public class StandBackTests
     }
 
     [Fact]
-    public void Never_away_for_longer_than_was_polled_before()
+    public void Who_wakes_it_finds_it_driving_and_the_next_time_is_the_shortest()
     {
         StandBack standBack = new(Least, Most);
-        long polled = 0;
-        for (int i = 0; i < 6; i++)
-        {
-            long away = BeAway(standBack, Many);
-            Assert.True(away <= polled + Least);
-            polled += away;
-        }
+        BeAway(standBack, Many);
+        Assert.False(standBack.MustDrive(isPolled: true));
+        Assert.Equal(2 * Least, standBack.Begin(Many));
+        standBack.End(isWoken: true);
+        Assert.True(standBack.MustDrive(isPolled: true));
+        Assert.False(standBack.MustDrive(isPolled: true));
+        Assert.Equal(Least, BeAway(standBack, Many));
     }
 
     [Fact]
@@ -78,7 +78,7 @@ public class StandBackTests
     {
         Assert.False(standBack.MustDrive(isPolled: true));
         long ticks = standBack.Begin(polls);
-        standBack.End();
+        standBack.End(isWoken: false);
         return ticks;
     }
 
