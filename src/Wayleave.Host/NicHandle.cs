@@ -462,8 +462,6 @@ public sealed class NicHandle : IDisposable
         string operation) =>
         pair.Modify(attributes with { State = state }, mask).ThrowIfFailed($"{operation}: to {state}");
 
-    // A socket gives back what was read from it in lumps of up to a quarter of its buffer (udp_rmem_release in
-    // linux:net/ipv4/udp.c), so that three quarters are free when the reader keeps up.
     private AcquireTicket NewTicket(string owner)
     {
         using (_host.Enter())

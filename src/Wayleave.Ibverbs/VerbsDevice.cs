@@ -22,7 +22,6 @@ namespace Wayleave.Ibverbs;
 /// <summary>An RDMA NIC of this process: the machine, its port, and the memory it reaches.</summary>
 internal sealed class VerbsDevice : IKeySource
 {
-
     // As a host asks a silent peer (NicHandle): the time-outs that programs choose are tens of milliseconds at least.
     private static readonly TimeSpan s_probeAfter = TimeSpan.FromMilliseconds(2);
     private static readonly TimeSpan s_probeFloor = TimeSpan.FromMicroseconds(100);

@@ -164,7 +164,7 @@ internal static class PerftestCommand
         connection.AcceptOnlyFromAmong("RC", "UC", "UD");
         Option<bool> frequency = new("--CPU-freq", "-F") { Description = "Taken for perftest's sake, without effect" };
         Option<TimeSpan?> patience = Patience(
-            defaults, $"; with -R {defaults.ConnectPatience.TotalSeconds:0}s until it has answered once");
+            defaults, $"; {defaults.ConnectPatience.TotalSeconds:0}s until it has answered once");
         Option<FaultOptions?> faults = Parsing.FaultsOption();
         Option<string?> pcap = Parsing.PcapOption();
         Command command = new($"{verb.ToString().ToLowerInvariant()}-{(isLatency ? "lat" : "bw")}", description)
