@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host.Ethernet;
@@ -10,7 +11,8 @@ namespace Wayleave.Host.Connections;
 /// <summary>A completion queue that is waited for: by polling first, then by its channel.</summary>
 internal sealed class CompletionWait
 {
-    private const int LooksBeforeSleep = 1000;
+    // A look may give the processor away and last as long as others have it: so not a number of looks.
+    private static readonly TimeSpan s_pollMax = TimeSpan.FromMilliseconds(1);
 
     private readonly NicHandle _nic;
     private readonly AsyncSignal _signal = new();
@@ -39,7 +41,8 @@ internal sealed class CompletionWait
     /// <returns>Null after <paramref name="ended"/>.</returns>
     public async ValueTask<WorkCompletion?> NextAsync(Task? ended, CancellationToken cancellation)
     {
-        for (int looks = 0; ; looks++)
+        long start = Stopwatch.GetTimestamp();
+        while (true)
         {
             if (Queue.Poll(_polled) == 1)
             {
@@ -52,7 +55,7 @@ internal sealed class CompletionWait
             }
 
             cancellation.ThrowIfCancellationRequested();
-            if (_nic.Driver.TryProgress() || looks < LooksBeforeSleep)
+            if (_nic.Driver.TryProgress() || Stopwatch.GetElapsedTime(start) < s_pollMax)
             {
                 continue;
             }
@@ -66,7 +69,7 @@ internal sealed class CompletionWait
             }
 
             await WaitForEventAsync(ended, cancellation).ConfigureAwait(false);
-            looks = 0;
+            start = Stopwatch.GetTimestamp();
         }
     }
 

@@ -16,9 +16,6 @@ internal sealed class PerftestEnd : IAsyncDisposable
     /// <summary>READs and atomics that a queue pair answers at a time.</summary>
     public const int ReadDepth = 16;
 
-    /// <summary>So many looks that find nothing say that nothing is left in the socket.</summary>
-    public const int DrainLooks = 4096;
-
     private const int CacheLineBytes = 64;
     private const int ReceivesInFlight = 512;
     private const int CompletionsMax = 1 << 20;
@@ -227,9 +224,9 @@ internal sealed class PerftestEnd : IAsyncDisposable
     /// </summary>
     public void Drain()
     {
-        for (int looks = 0; looks < DrainLooks; looks++)
+        PerftestDrain drain = new();
+        while (!drain.IsOver(Nic.Driver.TryProgress()))
         {
-            looks = Nic.Driver.TryProgress() ? 0 : looks;
         }
     }
 

@@ -8,37 +8,54 @@ namespace Wayleave.Host.Perftest;
 /// </summary>
 internal sealed class PerftestPatience(PerftestEnd end, PerftestOptions options)
 {
-    private const int LooksMax = 4096;
+    private const int BusyLooksMax = 4096;
+
+    // To ask how far the peer is takes the port from others for a moment.
+    private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(5);
 
     // What a peer has sent before its end, or an acknowledgement, may come behind the news of it.
     private static readonly TimeSpan s_afterEnd = TimeSpan.FromSeconds(1);
 
-    private int _looks;
-    private int _idle;
+    private int _busyLooks;
+    private bool _isIdle;
+    private long _idleSince;
     private long _progress;
     private long _since = Stopwatch.GetTimestamp();
 
-    /// <summary>After each look at the completion queue.</summary>
+    /// <summary>
+    /// After each look at the completion queue. A look that finds nothing may give the processor away and last as long
+    /// as others have it: what is counted is time.
+    /// </summary>
     /// <param name="isBusy">Whether that found, or did, something.</param>
     /// <param name="cancellation">Ends the run.</param>
     /// <exception cref="WayleaveException">ECONNRESET: the peer has ended; ETIMEDOUT: it is silent.</exception>
     public void Look(bool isBusy, CancellationToken cancellation)
     {
-        if (++_looks >= LooksMax)
+        // Who sends what nobody acknowledges is busy for ever.
+        if (isBusy && !end.IsPeerGone)
         {
-            _looks = 0;
-            cancellation.ThrowIfCancellationRequested();
+            _isIdle = false;
+            if (++_busyLooks >= BusyLooksMax)
+            {
+                _busyLooks = 0;
+                cancellation.ThrowIfCancellationRequested();
+            }
+
+            return;
         }
 
-        // Who sends what nobody acknowledges is busy for ever.
-        _idle = isBusy && !end.IsPeerGone ? 0 : _idle + 1;
-        if (_idle < LooksMax)
+        if (!_isIdle)
+        {
+            (_isIdle, _idleSince) = (true, Stopwatch.GetTimestamp());
+        }
+
+        if (Stopwatch.GetElapsedTime(_idleSince) < s_pause)
         {
             return;
         }
 
-        _idle = 0;
-        Thread.Yield();
+        _isIdle = false;
+        cancellation.ThrowIfCancellationRequested();
         long progress = end.ReadProgress();
         if (progress != _progress)
         {

@@ -280,7 +280,10 @@ public sealed class PerftestRun
         catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
         {
             throw new WayleaveException(
-                Errno.ETIMEDOUT, "perftest", $"the peer has made {index} of {_end.Pairs.Length} connections");
+                Errno.ETIMEDOUT,
+                "perftest",
+                $"the peer has made {index} of {_end.Pairs.Length} connections",
+                $"is it {_options.ToolName}, with the same options as here?");
         }
     }
 

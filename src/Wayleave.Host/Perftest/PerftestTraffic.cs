@@ -82,7 +82,7 @@ internal sealed class PerftestTraffic
         PerftestPatience patience = new(_end, _options);
         Task? ended = null;
         long sent = 0;
-        int drained = 0;
+        PerftestDrain? drain = null;
         while (true)
         {
             bool isOver = !sends || (IsTimed && rate.Elapsed >= _options.Duration);
@@ -95,12 +95,8 @@ internal sealed class PerftestTraffic
                 ended ??= endOfPeer();
             }
 
-            // What the peer sent before it ended may be in the socket still.
-            drained = ended is { IsCompleted: true } && count == 0 ? drained + 1 : 0;
             bool isReceived = !receives
-                || (ended is null
-                    ? _received == expected
-                    : drained > (_options.IsReliable ? 0 : PerftestEnd.DrainLooks));
+                || (ended is null ? _received == expected : ended.IsCompleted && IsDrained(ref drain, count > 0));
             if (isSent && isReceived)
             {
                 ended?.GetAwaiter().GetResult();
@@ -110,6 +106,9 @@ internal sealed class PerftestTraffic
             patience.Look(count > 0 || isBusy, cancellation);
         }
     }
+
+    private bool IsDrained(ref PerftestDrain? drain, bool found) =>
+        _options.IsReliable ? !found : (drain ??= new PerftestDrain()).IsOver(found);
 
     private int InFlight => _inFlight.Sum();
 

@@ -197,6 +197,7 @@ public class PerftestCommandTests
     [InlineData("send-bw", "-n 10", "-n 20", "")]
     [InlineData("send-bw", "-n 10", "-n 20", "-R")]
     [InlineData("write-bw", "-n 20 -q 2", "-n 20 -q 3", "-R")]
+    [InlineData("write-bw", "-n 20 -q 3", "-n 20 -q 2", "-R")]
     public async Task Two_sides_that_were_told_different_numbers_give_each_other_up(
         string test, string here, string there, string exchange)
     {
