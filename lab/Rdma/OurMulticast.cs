@@ -22,7 +22,8 @@ internal sealed class OurMulticast
     private const int Size = 1 << 20;
     private const int SlotBytes = 2048;
 
-    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(45);
+    private static readonly TimeSpan s_again = TimeSpan.FromMilliseconds(200);
 
     private readonly NicHandle _nic;
     private readonly DeviceObject _memory;
@@ -82,17 +83,40 @@ internal sealed class OurMulticast
     {
         QueuePair pair = Open(QKey, receives: 4);
         PeerEnd peer = Rendezvous.Await<PeerEnd>($"{_link.Name}.guest");
-        Dialog.Fill(At(OwnAt, Bytes), KernelSeed);
-        Send(pair, _link.Other, QKey, Bytes); // nobody's
-        Dialog.Fill(At(OwnAt, Bytes), OurSeed);
-        Send(pair, _link.Group, QKey, Bytes);
         Rendezvous.Leave($"{_link.Name}.host", new PeerEnd(_link.Host.ToString(), pair.QpNumber, 0, 0, 0));
 
-        // A member of a group hears what it sends there itself.
-        WorkCompletion own = Wait(_received, "our own datagram");
-        WorkCompletion received = Wait(_received, "the kernel's datagram");
+        // A datagram may be lost, and is sent again until the guest answers. A member of a group hears what it sends
+        // there itself.
+        int sent = 0, own = 0;
+        Stopwatch watch = Stopwatch.StartNew();
+        WorkCompletion received = default;
+        for (bool isAnswered = false; !isAnswered;)
+        {
+            if (watch.Elapsed > s_limit)
+            {
+                throw new TimeoutException(
+                    $"no datagram of the kernel in {s_limit.TotalSeconds:F0} s, {own} of {sent} of our own");
+            }
+
+            Dialog.Fill(At(OwnAt, Bytes), KernelSeed);
+            Send(pair, _link.Other, QKey, Bytes); // nobody's
+            Dialog.Fill(At(OwnAt, Bytes), OurSeed);
+            Send(pair, _link.Group, QKey, Bytes);
+            sent++;
+            while (!isAnswered && TryWait(_received, s_again, out received))
+            {
+                isAnswered = received.SourceQp != pair.QpNumber;
+                own += isAnswered ? 0 : 1;
+                if (!isAnswered)
+                {
+                    Post(pair, (int)received.WrId);
+                }
+            }
+        }
+
+        Console.WriteLine($"{_link.Name}: {own} of {sent} datagrams came back to us");
         Span<byte> arrived = At(SlotOf(received.WrId), Bytes + DatagramHeaderBytes);
-        string? wrong = own.SourceQp != pair.QpNumber ? $"from queue pair {own.SourceQp} first"
+        string? wrong = own == 0 ? "none of our own datagrams came back"
             : received.Status != WorkCompletionStatus.Success ? $"the receive ended with {received.Status}"
             : received.ByteLength != Bytes + DatagramHeaderBytes ? $"{received.ByteLength} bytes were received"
             : received.Immediate != Dialog.Immediate ? $"the immediate is {received.Immediate:x8}"
@@ -121,6 +145,7 @@ internal sealed class OurMulticast
             Thread.Sleep(50);
         }
 
+        // It sends its few once and ends, and does it again until we have enough.
         Rendezvous.Leave("mckey.listens", "");
         for (int i = 0; i < MckeyCount; i++)
         {
@@ -137,6 +162,7 @@ internal sealed class OurMulticast
             }
         }
 
+        Rendezvous.Leave("mckey.heard", "");
         _nic.Driver.Detach(pair, GidOf(_link.Group)).ThrowIfFailed("detach");
         return null;
     }
@@ -207,24 +233,26 @@ internal sealed class OurMulticast
 
     private static int SlotOf(ulong slot) => ReceivedAt + (int)slot * SlotBytes;
 
-    private WorkCompletion Wait(CompletionQueue queue, string what)
+    private WorkCompletion Wait(CompletionQueue queue, string what) =>
+        TryWait(queue, s_limit, out WorkCompletion completion)
+            ? completion
+            : throw new TimeoutException($"{what}: nothing in {s_limit.TotalSeconds:F0} s");
+
+    private bool TryWait(CompletionQueue queue, TimeSpan limit, out WorkCompletion completion)
     {
         WorkCompletion[] one = new WorkCompletion[1];
         Stopwatch watch = Stopwatch.StartNew();
-        while (queue.Poll(one) == 0)
+        int count;
+        while ((count = queue.Poll(one)) == 0 && watch.Elapsed < limit)
         {
             if (!_nic.Driver.TryProgress())
             {
                 Thread.Yield();
             }
-
-            if (watch.Elapsed > s_limit)
-            {
-                throw new TimeoutException($"{what}: nothing in {s_limit.TotalSeconds:F0} s");
-            }
         }
 
-        return one[0];
+        completion = one[0];
+        return count != 0;
     }
 
     private Sge Part(int offset, int length) => new(_region.Iova + (ulong)offset, (uint)length, _region.Key);
