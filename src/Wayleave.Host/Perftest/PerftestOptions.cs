@@ -74,10 +74,10 @@ public sealed record PerftestOptions
 
     /// <summary>
     /// How long a client asks a server that has never answered, and how long a host may not answer TCP at all. By the
-    /// connection manager these are three requests, 4.3 s apart; its own sixteen would take 69 s (ROCE-71), and whoever
+    /// connection manager these are two requests, 4.3 s apart; its own sixteen would take 69 s (ROCE-71), and whoever
     /// waits wants to know sooner that nobody is there.
     /// </summary>
-    public TimeSpan ConnectPatience { get; init; } = TimeSpan.FromSeconds(9);
+    public TimeSpan ConnectPatience { get; init; } = TimeSpan.FromSeconds(8);
 
     /// <summary>Whether this side connects.</summary>
     public bool IsClient => Server is not null;

@@ -15,8 +15,9 @@ internal sealed class VerbsPerftestChannel : IPerftestChannel
     private const int SlotBytes = PerftestKeys.BinaryBytesMax;
     private const ulong SendId = ulong.MaxValue;
 
-    // Two repetitions of what the connection manager says. A client that asks and is killed then is not waited for.
-    private static readonly TimeSpan s_acceptMax = TimeSpan.FromSeconds(9);
+    // A repetition of what the connection manager says, and its answer. A client that asks and is killed then is not
+    // waited for.
+    private static readonly TimeSpan s_acceptMax = TimeSpan.FromSeconds(8);
 
     // What the peer of another version may send in place of an item must not end the queue pair.
     private const int ReceiveBytes = 2 * SlotBytes;

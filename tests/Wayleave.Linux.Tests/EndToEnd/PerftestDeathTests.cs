@@ -96,7 +96,7 @@ public class PerftestDeathTests : EndToEndTest
         await ExpectInTimeAsync(result);
         ExpectFailure(
             1,
-            $"connect to {nobody}:18515: the peer does not answer for 9 s, and its UDP port 4791 is closed; is it "
+            $"connect to {nobody}:18515: the peer does not answer for 8 s, and its UDP port 4791 is closed; is it "
             + "there, with -R, and does UDP port 4791 reach it?",
             result);
     }
