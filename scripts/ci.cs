@@ -22,6 +22,7 @@ Directory.CreateDirectory(reports);
 
 // How much of what a failure said is shown at the end.
 const int EvidenceLines = 60;
+const int ShortLength = 400;
 
 int passed = 0, failed = 0, skipped = 0;
 List<(string What, string Said)> failures = [];
@@ -57,7 +58,7 @@ foreach (string skip in skips)
 
 foreach ((string what, string said) in failures)
 {
-    Console.WriteLine($"FAILED   {what}");
+    Console.WriteLine($"FAILED   {what}{InShort(said)}");
     if (said.Length != 0)
     {
         Console.WriteLine("         " + said.Replace("\n", "\n         "));
@@ -253,6 +254,15 @@ string Evidence(JsonElement test)
 IEnumerable<string> Lines(JsonElement from, string property) => from.TryGetProperty(property, out JsonElement text)
     ? (text.GetString() ?? "").TrimEnd().Split('\n').Where(l => l.Length != 0)
     : [];
+
+// For who reads only the lines that begin with a verdict: how it begins, and how it ends.
+string InShort(string said)
+{
+    string line = said.Replace("\n", " | ");
+    return line.Length == 0 ? ""
+        : line.Length <= 2 * ShortLength ? $": {line}"
+        : $": {line[..ShortLength]} ... {line[^ShortLength..]}";
+}
 
 string End(string output)
 {
