@@ -14,7 +14,7 @@ internal sealed class PerftestLatency(PerftestEnd end, PerftestOptions options)
     private const ulong ReceiveMark = 1UL << 63;
 
     private readonly WorkCompletion[] _batch = new WorkCompletion[16];
-    private readonly PerftestPatience _patience = new(end, options);
+    private readonly PerftestPatience _patience = new(() => end.IsPeerGone, end.ReadProgress, options);
     private ulong _firstValue;
     private int _sendsLeft;
     private int _receivesPosted;

@@ -6,7 +6,10 @@ namespace Wayleave.Host.Perftest;
 /// <summary>
 /// Gives way to others while nothing happens, and gives up when the peer is silent: soon, if it is known to have ended.
 /// </summary>
-internal sealed class PerftestPatience(PerftestEnd end, PerftestOptions options)
+/// <param name="isPeerGone">Whether the exchange has said that the peer has ended.</param>
+/// <param name="readProgress">Changes with everything that gets on.</param>
+/// <param name="options">For how long, and what the peer is called.</param>
+internal sealed class PerftestPatience(Func<bool> isPeerGone, Func<long> readProgress, PerftestOptions options)
 {
     private const int BusyLooksMax = 4096;
 
@@ -32,7 +35,7 @@ internal sealed class PerftestPatience(PerftestEnd end, PerftestOptions options)
     public void Look(bool isBusy, CancellationToken cancellation)
     {
         // Who sends what nobody acknowledges is busy for ever.
-        if (isBusy && !end.IsPeerGone)
+        if (isBusy && !isPeerGone())
         {
             _isIdle = false;
             if (++_busyLooks >= BusyLooksMax)
@@ -56,7 +59,7 @@ internal sealed class PerftestPatience(PerftestEnd end, PerftestOptions options)
 
         _isIdle = false;
         cancellation.ThrowIfCancellationRequested();
-        long progress = end.ReadProgress();
+        long progress = readProgress();
         if (progress != _progress)
         {
             (_progress, _since) = (progress, Stopwatch.GetTimestamp());
@@ -64,7 +67,7 @@ internal sealed class PerftestPatience(PerftestEnd end, PerftestOptions options)
         }
 
         TimeSpan silence = Stopwatch.GetElapsedTime(_since);
-        if (end.IsPeerGone && silence > s_afterEnd)
+        if (isPeerGone() && silence > s_afterEnd)
         {
             throw new WayleaveException(Errno.ECONNRESET, "perftest", "the peer has ended before the run has");
         }

@@ -79,7 +79,7 @@ internal sealed class PerftestTraffic
         WorkCompletion[] batch = new WorkCompletion[PollBatch];
         long expected = IsTimed ? long.MaxValue : (long)_options.Iterations * _end.Pairs.Length;
         RateSamples rate = new(IsTimed ? 1 << 12 : Math.Max(1, expected / PeakParts));
-        PerftestPatience patience = new(_end, _options);
+        PerftestPatience patience = new(() => _end.IsPeerGone, _end.ReadProgress, _options);
         Task? ended = null;
         long sent = 0;
         PerftestDrain? drain = null;
