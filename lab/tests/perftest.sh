@@ -38,6 +38,7 @@ compare() { # name role tool
     local buffer=/dev/shm/buffer theirs=65536 length=65536
     case $1 in
     *-uc-*) theirs=4096 length=4096 ;;
+    *-ud-*) theirs=4160 length=4096 ;; # a cache line stands before the data, with the header in its end
     *-four*) theirs=262144 length=262144 ;;
     esac
     case $3 in
@@ -71,7 +72,7 @@ play_tools() {
     while read -r name role tool _ arguments; do
         case $tool-$name in
         ibv_rc_pingpong-*) extra="-g $(find_gid)" ;;
-        *lat* | *-all-* | *-ud-*) extra="-F" ;;
+        *lat* | *-all-*) extra="-F" ;;
         *)
             [ $tool = ib_atomic_bw ] && from=/dev/zero || from=/dev/urandom
             head -c 1048576 $from >/dev/shm/buffer

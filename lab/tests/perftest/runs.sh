@@ -29,7 +29,7 @@ runs() {
         # What is lost is gone, and a tool that takes SENDs waits for it: few and short ones.
         echo "write-uc-$role $role ib_write_bw write-bw -c UC -n 20 -s 4096"
         echo "send-uc-$role $role ib_send_bw send-bw -c UC -n 20 -s 4096 -t 8"
-        echo "send-ud-$role $role ib_send_bw send-bw -c UD -n 20 -s 1024 -t 8"
+        echo "send-ud-$role $role ib_send_bw send-bw -c UD -n 20 -s 4096 -t 8"
         echo "send-lat-uc-$role $role ib_send_lat send-lat -c UC -n 100 -s 64"
         echo "send-lat-ud-$role $role ib_send_lat send-lat -c UD -n 100 -s 64"
     done

@@ -58,6 +58,16 @@ public sealed class LabRunTests
                select $"{tool}-four{exchange}-{role}: ok",
         ]);
 
+    // Here too the sums of what was moved are compared with the buffer of the tool.
+    [Fact]
+    public void The_tools_send_over_UC_and_UD_to_ours_and_back() => ExpectLines(
+        "perftest",
+        [
+            .. from role in (string[])["client", "server"]
+               from run in (string[])["write-uc", "send-uc", "send-ud", "send-lat-uc", "send-lat-ud"]
+               select $"{run}-{role}: ok",
+        ]);
+
     // Bytes, and the group's address before them, are compared on either side.
     [Fact]
     public void The_kernels_rxe_and_ours_send_to_one_group() => ExpectLines(
