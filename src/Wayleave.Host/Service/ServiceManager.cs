@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Net.Sockets;
 using System.Text;
@@ -7,11 +8,16 @@ namespace Wayleave.Host.Service;
 
 /// <summary>
 /// The service manager that started this process, as sd_notify(3) reaches it: datagrams to the socket that
-/// <c>NOTIFY_SOCKET</c> names. Without that variable nobody is told anything. Threads may share one.
+/// <c>NOTIFY_SOCKET</c> names. Without that variable nobody is told anything. Threads may share one. A manager that
+/// does not read has a full socket after a few datagrams (unix(7), <c>max_dgram_qlen</c>): who waited for room there
+/// would neither serve nor end before it reads again, so nobody does for longer than is said here.
 /// </summary>
 public sealed class ServiceManager : IDisposable
 {
     private const char Abstract = '@';
+
+    private static readonly TimeSpan s_readyMax = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan s_stoppingMax = TimeSpan.FromSeconds(1);
 
     private readonly Socket? _socket;
     private Timer? _watchdog;
@@ -40,7 +46,7 @@ public sealed class ServiceManager : IDisposable
             return new ServiceManager(null, null);
         }
 
-        Socket socket = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
+        Socket socket = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified) { Blocking = false };
         try
         {
             string address = path[0] == Abstract ? '\0' + path[1..] : path;
@@ -58,16 +64,23 @@ public sealed class ServiceManager : IDisposable
         }
     }
 
-    /// <summary>Everything listens: others may be started that need this.</summary>
+    /// <summary>
+    /// Everything listens: others may be started that need this. Waits up to ten seconds for a manager that does not
+    /// read; one that goes on so ends the service when the time it gives for the start is over.
+    /// </summary>
     /// <param name="status">One line for <c>systemctl status</c>.</param>
-    public void NotifyReady(string status) => Notify($"READY=1\nSTATUS={OneLine(status)}");
+    public void NotifyReady(string status) => Notify($"READY=1\nSTATUS={OneLine(status)}", s_readyMax);
 
-    /// <summary>The end has begun; it may take a while.</summary>
-    public void NotifyStopping(string status) => Notify($"STOPPING=1\nSTATUS={OneLine(status)}");
+    /// <summary>
+    /// The end has begun; it may take a while. Waits up to a second for a manager that does not read, and then goes on
+    /// without its knowledge.
+    /// </summary>
+    public void NotifyStopping(string status) => Notify($"STOPPING=1\nSTATUS={OneLine(status)}", s_stoppingMax);
 
     /// <summary>
     /// Gives a sign of life at every <see cref="WatchdogInterval"/> at which <paramref name="probe"/> returns; one that
-    /// hangs gives none, and the manager restarts the service. Does nothing without an interval.
+    /// hangs gives none, and the manager restarts the service. Does nothing without an interval. A sign for which there
+    /// is no room is left out: those that lie there unread say the same.
     /// </summary>
     public void StartWatchdog(Action probe)
     {
@@ -78,7 +91,7 @@ public sealed class ServiceManager : IDisposable
                 _ =>
                 {
                     probe();
-                    Notify("WATCHDOG=1");
+                    Notify("WATCHDOG=1", patience: TimeSpan.Zero);
                 },
                 null,
                 TimeSpan.Zero,
@@ -108,15 +121,45 @@ public sealed class ServiceManager : IDisposable
 
     private static string OneLine(string text) => text.ReplaceLineEndings(" ");
 
-    private void Notify(string message)
+    private void Notify(string message, TimeSpan patience)
     {
+        if (_socket is null)
+        {
+            return;
+        }
+
+        byte[] datagram = Encoding.UTF8.GetBytes(message);
+        long start = Stopwatch.GetTimestamp();
         try
         {
-            _socket?.Send(Encoding.UTF8.GetBytes(message));
+            while (!TrySend(_socket, datagram))
+            {
+                TimeSpan left = patience - Stopwatch.GetElapsedTime(start);
+                if (left <= TimeSpan.Zero)
+                {
+                    return;
+                }
+
+                _socket.Poll(left, SelectMode.SelectWrite); // others notify there too, and may take the room first
+            }
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException)
         {
             // A manager that has gone wants to know nothing, and a service goes on without one.
+        }
+    }
+
+    // False when there is no room.
+    private static bool TrySend(Socket socket, byte[] datagram)
+    {
+        try
+        {
+            socket.Send(datagram);
+            return true;
+        }
+        catch (SocketException e) when (e.SocketErrorCode == SocketError.WouldBlock)
+        {
+            return false;
         }
     }
 }

@@ -59,6 +59,25 @@ public sealed partial class ServiceTests : IDisposable
         Assert.Equal(0, (await host.WaitAsync()).ExitCode);
     }
 
+    // Signs of life have taken all the room there is, or the manager is behind with those of others.
+    [Fact(Timeout = Patience.TestMs)]
+    public async Task A_manager_that_reads_nothing_keeps_no_host_from_its_end()
+    {
+        string path = Path.Combine(_folder.Root, "notify");
+        using Socket manager = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
+        manager.Bind(new UnixDomainSocketEndPoint(path));
+        _variables["NOTIFY_SOCKET"] = path;
+        _variables["WATCHDOG_USEC"] = "1000";
+        using CliProcess host = CliProcess.Start(_variables, s_host);
+        Assert.StartsWith("READY=1", await ReceiveAsync(manager), StringComparison.Ordinal);
+        await host.ReadFirstLineAsync();
+        using Socket another = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified) { Blocking = false };
+        another.Connect(new UnixDomainSocketEndPoint(path));
+        Assert.Equal(SocketError.WouldBlock, Assert.Throws<SocketException>(() => FillUp(another)).SocketErrorCode);
+        host.Signal(CliProcess.SigTerm);
+        Assert.Equal(0, (await host.WaitAsync()).ExitCode);
+    }
+
     [Fact]
     public async Task The_watchdog_of_another_process_is_none_of_ours()
     {
@@ -286,6 +305,14 @@ public sealed partial class ServiceTests : IDisposable
         listener.Bind(new UnixDomainSocketEndPoint(path));
         listener.Listen();
         return listener;
+    }
+
+    private static void FillUp(Socket socket)
+    {
+        while (true)
+        {
+            socket.Send("STATUS=busy"u8);
+        }
     }
 
     private static async Task<string> ReceiveAsync(Socket manager)
