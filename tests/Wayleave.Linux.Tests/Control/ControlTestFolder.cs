@@ -17,7 +17,8 @@ public sealed class ControlTestFolder : IDisposable
 
     internal ControlListenerOptions ListenerOptions => new() { EnvironmentVariables = Lookup };
 
-    public ControlClientOptions ClientOptions => new() { EnvironmentVariables = Lookup };
+    /// <summary>For a host that answers. A test of one that does not says how long it waits.</summary>
+    public ControlClientOptions ClientOptions => new() { EnvironmentVariables = Lookup, Timeout = Patience.Max };
 
     /// <summary>A host on a loopback address and a port that the system chooses.</summary>
     public static HostConfig Config { get; } = new()
