@@ -121,32 +121,41 @@ public sealed class ConnectionService
     /// <param name="peer">Its address.</param>
     /// <param name="cancellation">Ends the wait, which is short anyway.</param>
     /// <returns>Null when its host says nothing; else a phrase.</returns>
-    public async Task<string?> WhySilentAsync(IPAddress peer, CancellationToken cancellation = default)
+    public Task<string?> WhySilentAsync(IPAddress peer, CancellationToken cancellation = default) =>
+        WhySilentAsync(peer, s_closedAnswer, cancellation);
+
+    /// <summary>The same, with another time for the answer.</summary>
+    internal async Task<string?> WhySilentAsync(IPAddress peer, TimeSpan answerMax, CancellationToken cancellation)
     {
         ArgumentNullException.ThrowIfNull(peer);
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        limit.CancelAfter(s_closedAnswer);
         using Socket socket = new(peer.AddressFamily, SocketType.Dgram, ProtocolType.Udp);
         try
         {
-            await socket.ConnectAsync(new IPEndPoint(peer, _peerUdpPort), limit.Token).ConfigureAwait(false);
-            await socket.SendAsync(ReadOnlyMemory<byte>.Empty, limit.Token).ConfigureAwait(false);
+            await socket.ConnectAsync(new IPEndPoint(peer, _peerUdpPort), cancellation).ConfigureAwait(false);
+            await socket.SendAsync(ReadOnlyMemory<byte>.Empty, cancellation).ConfigureAwait(false);
+            limit.CancelAfter(answerMax);
             await socket.ReceiveAsync(new byte[1], limit.Token).ConfigureAwait(false);
             return null;
         }
-        catch (SocketException e) when (e.SocketErrorCode == SocketError.ConnectionRefused)
-        {
-            return $"its UDP port {_peerUdpPort} is closed";
-        }
         catch (SocketException e)
         {
-            return e.Message;
+            return DescribeSilence(e.SocketErrorCode);
         }
         catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
         {
-            return null; // nothing was said
+            // Nothing was said, or it was said in time and this process had no processor to hear it.
+            return DescribeSilence(
+                (SocketError)socket.GetSocketOption(SocketOptionLevel.Socket, SocketOptionName.Error)!);
         }
     }
+
+    private string? DescribeSilence(SocketError said) => said switch
+    {
+        SocketError.Success => null,
+        SocketError.ConnectionRefused => $"its UDP port {_peerUdpPort} is closed",
+        _ => new SocketException((int)said).Message,
+    };
 
     /// <summary>
     /// The NIC stops: peers are told, nobody waits any longer, and nothing can be made any more.

@@ -55,6 +55,17 @@ public class ConnectionEndTests
         Assert.Equal(CmRejectReason.InvalidServiceId, answer.Refusal);
     }
 
+    // A busy machine gives this process no processor until the time for the answer is over.
+    [Fact]
+    public async Task That_nobody_has_the_port_is_heard_of_although_nobody_listened_in_time()
+    {
+        await using WayleaveHost client = await StartAsync(Loopback.NextAddress());
+        IPAddress nobody = IPAddress.Parse(Loopback.NextAddress());
+        string? why = await client.Nics[0].Connections.WhySilentAsync(
+            nobody, TimeSpan.Zero, TestContext.Current.CancellationToken);
+        Assert.Equal($"its UDP port {client.Nics[0].Ports[0].UdpPort} is closed", why);
+    }
+
     private static async Task<ConnectionRefusedException> ConnectAsync(WayleaveHost client, string peer, int port)
     {
         NicHandle nic = client.Nics[0];
