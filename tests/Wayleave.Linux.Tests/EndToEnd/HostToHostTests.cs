@@ -266,7 +266,11 @@ public class HostToHostTests : EndToEndTest
         ObjectDocument made = await a.Client.CreateObjectAsync(create, Cancellation);
         await a.Client.CommitObjectAsync(made.Id, null, Cancellation);
         CliProcess copy = Start("cp", a.UrlOf("object"), b.UrlOf("object"));
-        await UntilAsync("the first bytes land", async () => await b.ReadCounterAsync("bytes_placed") > 1 << 18);
+        await UntilAsync("the first bytes land", async () =>
+        {
+            Assert.False(copy.HasExited, copy.ErrorSoFar);
+            return await b.ReadCounterAsync("bytes_placed") > 1 << 18;
+        });
         Assert.InRange(await b.ReadCounterAsync("bytes_placed"), 1, LengthBytes - 1);
         return (a, b, copy);
     }
