@@ -10,8 +10,18 @@ namespace Wayleave.Compare;
 /// <param name="Theirs">That of the peer; not a number without one.</param>
 /// <param name="Ratio">Median of ours over theirs.</param>
 /// <param name="Bar">What was promised, or null.</param>
+/// <param name="IsMet">Whether it is kept; null without a bar or a ratio.</param>
+/// <param name="Error">Why figures are missing, all or those of some rounds. Figures that are: not a number.</param>
 public sealed record ComparisonRow(
-    string Test, string? Peer, string Unit, double Ours, double Theirs, double Ratio, string? Bar);
+    string Test,
+    string? Peer,
+    string Unit,
+    double Ours,
+    double Theirs,
+    double Ratio,
+    string? Bar,
+    bool? IsMet = null,
+    string? Error = null);
 
 /// <summary>The report for scripts.</summary>
 public static class ComparisonReport
@@ -24,6 +34,18 @@ public static class ComparisonReport
     public static void Print(string schema, IEnumerable<ComparisonRow> rows, int rounds, int? sizeBytes = null)
     {
         using Stream output = Console.OpenStandardOutput();
+        Write(output, schema, rows, rounds, sizeBytes);
+    }
+
+    /// <summary>As <see cref="Print"/>, and with lines for readers.</summary>
+    public static void Write(
+        Stream output,
+        string schema,
+        IEnumerable<ComparisonRow> rows,
+        int rounds,
+        int? sizeBytes = null,
+        params IReadOnlyList<string> notes)
+    {
         using Utf8JsonWriter writer = new(output, new JsonWriterOptions { Indented = true });
         writer.WriteStartObject();
         writer.WriteString("schema", schema);
@@ -40,6 +62,17 @@ public static class ComparisonReport
         }
 
         writer.WriteEndArray();
+        if (notes.Count > 0)
+        {
+            writer.WriteStartArray("notes");
+            foreach (string note in notes)
+            {
+                writer.WriteStringValue(note);
+            }
+
+            writer.WriteEndArray();
+        }
+
         writer.WriteEndObject();
         writer.Flush();
         output.WriteByte((byte)'\n');
@@ -55,18 +88,32 @@ public static class ComparisonReport
         }
 
         writer.WriteString("unit", row.Unit);
-        writer.WriteNumber("median", row.Ours);
-        if (row.Peer is not null)
-        {
-            writer.WriteNumber("peer_median", row.Theirs);
-            writer.WriteNumber("median_ratio", row.Ratio);
-        }
-
+        WriteFigure(writer, "median", row.Ours);
+        WriteFigure(writer, "peer_median", row.Theirs);
+        WriteFigure(writer, "median_ratio", row.Ratio);
         if (row.Bar is not null)
         {
             writer.WriteString("bar", row.Bar);
         }
 
+        if (row.IsMet is { } isMet)
+        {
+            writer.WriteBoolean("met", isMet);
+        }
+
+        if (row.Error is not null)
+        {
+            writer.WriteString("error", row.Error);
+        }
+
         writer.WriteEndObject();
+    }
+
+    private static void WriteFigure(Utf8JsonWriter writer, string name, double value)
+    {
+        if (!double.IsNaN(value))
+        {
+            writer.WriteNumber(name, value);
+        }
     }
 }

@@ -139,7 +139,8 @@ public static class PeerProgram
         return ((IPEndPoint)listener.LocalEndpoint).Port.ToString(CultureInfo.InvariantCulture);
     }
 
-    private static bool IsInPath(string name) => (Environment.GetEnvironmentVariable("PATH") ?? "")
+    /// <summary>Whether a program is in a folder of PATH.</summary>
+    public static bool IsInPath(string name) => (Environment.GetEnvironmentVariable("PATH") ?? "")
         .Split(':', StringSplitOptions.RemoveEmptyEntries)
         .Any(folder => File.Exists(Path.Combine(folder, name)));
 }
