@@ -262,8 +262,9 @@ public class DropInTests
             }
 
             process.WaitForExit();
-            string hung = hasEnded ? "" : $"\n{program} was killed: it did not end in {Patience.Max}";
-            return new Result(process.ExitCode, output.Result, errors.Result + hung);
+            Result result = new(process.ExitCode, output.Result, errors.Result);
+            Assert.True(hasEnded, $"{program} did not end in {Patience.Max}\n{result}");
+            return result;
         }
     }
 

@@ -121,11 +121,11 @@ public class RunOptionTests
         Assert.Contains("'bogus' is not one of", Ask("bogus").Errors, StringComparison.Ordinal);
         Assert.Equal(1, Ask("bogus").Exit);
 
-        // The connection is there once the region that the client writes to is: its key dies, and both ends say so.
+        // A client of rping that waits for the server's word waits on: nobody tells it.
         Assert.True(SpinWait.SpinUntil(
             () => Ask("list").Output.Contains("ReadyToSend", StringComparison.Ordinal), Patience.Max));
-        Assert.Contains("queue pairs in ERR", Ask("qp-error").Errors, StringComparison.Ordinal);
-        Assert.NotEqual(0, client.Wait().Exit);
+        Assert.Contains("1 queue pairs in ERR", Ask("qp-error").Errors, StringComparison.Ordinal);
+        Assert.DoesNotContain("ReadyToSend", Ask("list").Output, StringComparison.Ordinal);
 
         VerbsRun Ask(string request) => VerbsPrograms.Run(cli, "fault", id, request);
     }
@@ -135,23 +135,10 @@ public class RunOptionTests
     {
         string cli = VerbsPrograms.Wayleave();
         string port = NextPort();
-        using StartedProgram server = VerbsPrograms.Start(
-            cli, "run", "--devices", $"wl0@{Loopback.NextAddress()}", "--report", "--",
-            "ib_write_bw", "-D", "60", "-p", port);
-        AwaitListener(port, server);
-        using StartedProgram client = VerbsPrograms.StartOn(
-            $"wl0@{Loopback.NextAddress()}", "ib_write_bw", "-D", "60", "-p", port, "127.0.0.1");
-        string id = ChildOf(server.Id).ToString(CultureInfo.InvariantCulture);
-        string key = "";
-        Assert.True(SpinWait.SpinUntil(
-            () =>
-            {
-                string list = VerbsPrograms.Run(cli, "fault", id, "list").Output;
-                int at = list.IndexOf("mr 0x", StringComparison.Ordinal);
-                key = at < 0 ? "" : list.Substring(at + 3, 10);
-                return server.HasEnded || list.Contains("ReadyToReceive", StringComparison.Ordinal);
-            },
-            Patience.Max));
+        using StartedProgram server = ServeWrites(port);
+        using StartedProgram client = Write(port);
+        string list = ListWhenConnected(server, out string id);
+        string key = list.Substring(list.IndexOf("mr 0x", StringComparison.Ordinal) + 3, 10);
         VerbsRun revoked = VerbsPrograms.Run(cli, "fault", id, $"revoke={key}");
 
         // The program may be gone before its answer: its peer ends it. What follows shows that the key was dead.
@@ -166,6 +153,20 @@ public class RunOptionTests
         VerbsRun report = server.Wait();
         Assert.Equal(1, Number(report.Errors, "revokes "));
         Assert.True(Number(report.Errors, "NAKs ") > 0, report.Errors);
+    }
+
+    [Fact]
+    public void A_queue_pair_that_is_failed_from_outside_answers_no_more()
+    {
+        string port = NextPort();
+        using StartedProgram server = ServeWrites(port);
+        using StartedProgram client = Write(port);
+        ListWhenConnected(server, out string id);
+        VerbsRun failed = VerbsPrograms.Run(VerbsPrograms.Wayleave(), "fault", id, "qp-error");
+        Assert.Contains("1 queue pairs in ERR", failed.Errors, StringComparison.Ordinal);
+        VerbsRun unanswered = client.Wait();
+        Assert.NotEqual(0, unanswered.Exit); // 12 is IBV_WC_RETRY_EXC_ERR
+        Assert.Contains("Failed status 12", unanswered.Output + unanswered.Errors, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -275,6 +276,34 @@ public class RunOptionTests
     }
 
     private static string NextPort() => Loopback.NextPort().ToString(CultureInfo.InvariantCulture);
+
+    private static StartedProgram ServeWrites(string port)
+    {
+        StartedProgram server = VerbsPrograms.Start(
+            VerbsPrograms.Wayleave(), "run", "--devices", $"wl0@{Loopback.NextAddress()}", "--report", "--",
+            "ib_write_bw", "-D", "60", "-p", port);
+        AwaitListener(port, server);
+        return server;
+    }
+
+    private static StartedProgram Write(string port) => VerbsPrograms.StartOn(
+        $"wl0@{Loopback.NextAddress()}", "ib_write_bw", "-D", "60", "-p", port, "127.0.0.1");
+
+    // What the program under `wayleave run` has, once its queue pair takes requests; and that program's number.
+    private static string ListWhenConnected(StartedProgram server, out string id)
+    {
+        string process = ChildOf(server.Id).ToString(CultureInfo.InvariantCulture);
+        string list = "";
+        Assert.True(SpinWait.SpinUntil(
+            () =>
+            {
+                list = VerbsPrograms.Run(VerbsPrograms.Wayleave(), "fault", process, "list").Output;
+                return server.HasEnded || list.Contains("ReadyToReceive", StringComparison.Ordinal);
+            },
+            Patience.Max));
+        id = process;
+        return list;
+    }
 
     private static void AwaitListener(string port, StartedProgram server)
     {

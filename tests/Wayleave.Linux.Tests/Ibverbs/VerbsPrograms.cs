@@ -137,6 +137,9 @@ internal sealed class StartedProgram : IDisposable
 
     public bool HasEnded => _process.HasExited;
 
+    /// <summary>
+    /// Its end. One that does not come is a failure: killed, it would look like a program that failed.
+    /// </summary>
     public VerbsRun Wait()
     {
         bool hasEnded = _process.WaitForExit(Patience.Max);
@@ -146,10 +149,10 @@ internal sealed class StartedProgram : IDisposable
         }
 
         _process.WaitForExit();
-        string hung = hasEnded
-            ? ""
-            : $"\n{_process.StartInfo.FileName} was killed: it did not end in {Patience.Max}";
-        return new VerbsRun(_process.ExitCode, _output.Result, _errors.Result + hung);
+        VerbsRun run = new(_process.ExitCode, _output.Result, _errors.Result);
+        Assert.True(
+            hasEnded, $"{_process.StartInfo.FileName} did not end in {Patience.Max}\n{run.Output}\n{run.Errors}");
+        return run;
     }
 
     /// <summary>Kills it, and waits for its end.</summary>
