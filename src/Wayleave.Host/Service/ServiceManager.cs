@@ -16,11 +16,12 @@ public sealed class ServiceManager : IDisposable
 {
     private const char Abstract = '@';
 
-    private static readonly TimeSpan s_readyMax = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan s_look = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_stoppingMax = TimeSpan.FromSeconds(1);
 
     private readonly Socket? _socket;
     private Timer? _watchdog;
+    private volatile bool _isStopping;
 
     private ServiceManager(Socket? socket, TimeSpan? watchdogInterval) =>
         (_socket, WatchdogInterval) = (socket, watchdogInterval);
@@ -65,17 +66,28 @@ public sealed class ServiceManager : IDisposable
     }
 
     /// <summary>
-    /// Everything listens: others may be started that need this. Waits up to ten seconds for a manager that does not
-    /// read; one that goes on so ends the service when the time it gives for the start is over.
+    /// Everything listens: others may be started that need this. Returns at once; a manager that does not read is told
+    /// as soon as it does, on a thread of its own, unless the end has begun.
     /// </summary>
     /// <param name="status">One line for <c>systemctl status</c>.</param>
-    public void NotifyReady(string status) => Notify($"READY=1\nSTATUS={OneLine(status)}", s_readyMax);
+    public void NotifyReady(string status)
+    {
+        string message = $"READY=1\nSTATUS={OneLine(status)}";
+        if (!Notify(message, patience: TimeSpan.Zero))
+        {
+            new Thread(() => NotifyLate(message)) { IsBackground = true, Name = "wayleave is ready" }.Start();
+        }
+    }
 
     /// <summary>
     /// The end has begun; it may take a while. Waits up to a second for a manager that does not read, and then goes on
     /// without its knowledge.
     /// </summary>
-    public void NotifyStopping(string status) => Notify($"STOPPING=1\nSTATUS={OneLine(status)}", s_stoppingMax);
+    public void NotifyStopping(string status)
+    {
+        _isStopping = true;
+        Notify($"STOPPING=1\nSTATUS={OneLine(status)}", s_stoppingMax);
+    }
 
     /// <summary>
     /// Gives a sign of life at every <see cref="WatchdogInterval"/> at which <paramref name="probe"/> returns; one that
@@ -102,6 +114,7 @@ public sealed class ServiceManager : IDisposable
     /// <summary>Tells nothing from now on.</summary>
     public void Dispose()
     {
+        _isStopping = true;
         _watchdog?.Dispose();
         _socket?.Dispose();
     }
@@ -121,11 +134,19 @@ public sealed class ServiceManager : IDisposable
 
     private static string OneLine(string text) => text.ReplaceLineEndings(" ");
 
-    private void Notify(string message, TimeSpan patience)
+    private void NotifyLate(string message)
+    {
+        while (!_isStopping && !Notify(message, s_look))
+        {
+        }
+    }
+
+    // False when there was no room for so long.
+    private bool Notify(string message, TimeSpan patience)
     {
         if (_socket is null)
         {
-            return;
+            return true;
         }
 
         byte[] datagram = Encoding.UTF8.GetBytes(message);
@@ -137,7 +158,7 @@ public sealed class ServiceManager : IDisposable
                 TimeSpan left = patience - Stopwatch.GetElapsedTime(start);
                 if (left <= TimeSpan.Zero)
                 {
-                    return;
+                    return false;
                 }
 
                 _socket.Poll(left, SelectMode.SelectWrite); // others notify there too, and may take the room first
@@ -147,6 +168,8 @@ public sealed class ServiceManager : IDisposable
         {
             // A manager that has gone wants to know nothing, and a service goes on without one.
         }
+
+        return true;
     }
 
     // False when there is no room.

@@ -78,6 +78,30 @@ public sealed partial class ServiceTests : IDisposable
         Assert.Equal(0, (await host.WaitAsync()).ExitCode);
     }
 
+    [Fact(Timeout = Patience.TestMs)]
+    public async Task A_manager_that_reads_late_learns_that_the_host_is_ready()
+    {
+        string path = Path.Combine(_folder.Root, "notify");
+        using Socket manager = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
+        manager.Bind(new UnixDomainSocketEndPoint(path));
+        using Socket another = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified) { Blocking = false };
+        another.Connect(new UnixDomainSocketEndPoint(path));
+        Assert.Equal(SocketError.WouldBlock, Assert.Throws<SocketException>(() => FillUp(another)).SocketErrorCode);
+        _variables["NOTIFY_SOCKET"] = path;
+        using CliProcess host = CliProcess.Start(_variables, s_host);
+        await host.ReadFirstLineAsync();
+        string said;
+        do
+        {
+            said = await ReceiveAsync(manager);
+        }
+        while (!said.StartsWith("READY=1", StringComparison.Ordinal));
+
+        host.Signal(CliProcess.SigTerm);
+        Assert.StartsWith("STOPPING=1", await ReceiveAsync(manager), StringComparison.Ordinal);
+        Assert.Equal(0, (await host.WaitAsync()).ExitCode);
+    }
+
     [Fact]
     public async Task The_watchdog_of_another_process_is_none_of_ours()
     {
