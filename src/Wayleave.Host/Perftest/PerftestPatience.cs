@@ -4,7 +4,7 @@ using Wayleave.Core;
 namespace Wayleave.Host.Perftest;
 
 /// <summary>
-/// Gives way to others while nothing happens, and gives up when the peer is silent: soon, if it is known to have ended.
+/// Gives up when the peer is silent: soon, if it is known to have ended.
 /// </summary>
 /// <param name="isPeerGone">Whether the exchange has said that the peer has ended.</param>
 /// <param name="readProgress">Changes with everything that gets on.</param>
