@@ -86,8 +86,8 @@ internal static unsafe class KernelMulticast
         }
         while (!Rendezvous.Has($"{link.Name}.end") && watch.Elapsed < s_limit);
 
-        Console.WriteLine($"{link.Name}: the host had one of {sends}");
         Rendezvous.Await<string>($"{link.Name}.end");
+        Console.WriteLine($"{link.Name}: the host had one of {sends}");
         VerbsDevice.Detach(pair, link.Group);
         Verbs.ibv_destroy_qp(pair);
         return null;

@@ -106,11 +106,21 @@ internal sealed class OurMulticast
             while (!isAnswered && TryWait(_received, s_again, out received))
             {
                 isAnswered = received.SourceQp != pair.QpNumber;
-                own += isAnswered ? 0 : 1;
-                if (!isAnswered)
+                if (isAnswered)
                 {
-                    Post(pair, (int)received.WrId);
+                    break;
                 }
+
+                // Not what was sent to the other group.
+                own++;
+                Span<byte> back = At(SlotOf(received.WrId), Bytes + DatagramHeaderBytes);
+                if ((_link.CheckHeader(back[..DatagramHeaderBytes])
+                    ?? Dialog.Check(back[DatagramHeaderBytes..], OurSeed, "datagram of our own")) is { } foreign)
+                {
+                    return foreign;
+                }
+
+                Post(pair, (int)received.WrId);
             }
         }
 
@@ -135,24 +145,30 @@ internal sealed class OurMulticast
         while (!Rendezvous.Has("mckey.received"))
         {
             Send(pair, _link.Group, MckeyQKey, MckeyBytes);
-            Wait(_received, "our own datagram");
-            Post(pair, slot: 0);
+            while (TryWait(_received, TimeSpan.FromMilliseconds(50), out WorkCompletion own))
+            {
+                Post(pair, (int)own.WrId);
+            }
+
             if (watch.Elapsed > s_limit)
             {
                 return $"mckey has not received {MckeyCount} datagrams";
             }
-
-            Thread.Sleep(50);
         }
 
         // It sends its few once and ends, and does it again until we have enough.
         Rendezvous.Leave("mckey.listens", "");
-        for (int i = 0; i < MckeyCount; i++)
+        for (int i = 0; i < MckeyCount;)
         {
             WorkCompletion received = Wait(_received, $"datagram {i} of mckey");
+            if (received.SourceQp == pair.QpNumber)
+            {
+                continue; // our own came late
+            }
+
+            i++;
             string? wrong = received.Status != WorkCompletionStatus.Success
                 ? $"the receive ended with {received.Status}"
-                : received.SourceQp == pair.QpNumber ? "our own datagram came late"
                 : received.ByteLength != MckeyBytes + DatagramHeaderBytes ? $"{received.ByteLength} bytes were received"
                 : received.Immediate != received.SourceQp ? $"the immediate is {received.Immediate:x8}" // mckey's own
                 : _link.CheckHeader(At(SlotOf(received.WrId), DatagramHeaderBytes));
