@@ -30,7 +30,7 @@ public sealed class ComparisonRun(IReadOnlyList<Comparison> comparisons, int rou
         {
             if (tally.Comparison is ComparisonInOneRun once)
             {
-                Try(tally, () => once.Run(rounds));
+                Try(tally, () => once.Run(rounds), rounds);
                 talk.WriteLine($"{once.Test}, {once.Peer}");
             }
         }
@@ -43,7 +43,7 @@ public sealed class ComparisonRun(IReadOnlyList<Comparison> comparisons, int rou
             {
                 if (tally.Comparison is ComparisonInTurns turns)
                 {
-                    Try(tally, () => [Turn(turns)]);
+                    Try(tally, () => [Turn(turns)], expected: 1);
                 }
             }
 
@@ -56,11 +56,11 @@ public sealed class ComparisonRun(IReadOnlyList<Comparison> comparisons, int rou
     private static RatioSample Turn(ComparisonInTurns turns) =>
         new(turns.Ours(), turns.Missing is null ? turns.Theirs() : double.NaN);
 
-    private void Try(Tally tally, Func<IReadOnlyList<RatioSample>> measure)
+    private void Try(Tally tally, Func<IReadOnlyList<RatioSample>> measure, int expected)
     {
         try
         {
-            tally.Add(measure());
+            tally.Add(measure(), expected);
         }
         catch (Exception e) when (IsOfProgram(e))
         {
@@ -85,8 +85,13 @@ public sealed class ComparisonRun(IReadOnlyList<Comparison> comparisons, int rou
 
         public int Failures { get; private set; }
 
-        public void Add(IReadOnlyList<RatioSample> samples)
+        public void Add(IReadOnlyList<RatioSample> samples, int expected)
         {
+            if (samples.Count != expected)
+            {
+                throw new PeerException($"measured {samples.Count} rounds of {expected}");
+            }
+
             foreach (RatioSample sample in samples)
             {
                 if (!IsMeasured(sample))
@@ -121,6 +126,6 @@ public sealed class ComparisonRun(IReadOnlyList<Comparison> comparisons, int rou
         }
 
         private bool IsMeasured(RatioSample s) =>
-            double.IsFinite(s.Ours) && (Missing is not null || double.IsFinite(s.Ratio));
+            double.IsFinite(s.Ours) && s.Ours > 0 && (Missing is not null || double.IsFinite(s.Ratio));
     }
 }

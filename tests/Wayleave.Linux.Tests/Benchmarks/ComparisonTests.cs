@@ -57,7 +57,7 @@ public sealed class ComparisonTests
         ComparisonInOneRun once = Once(rounds =>
         {
             order.Add($"once {rounds}");
-            return [new RatioSample(1, 2)];
+            return [new RatioSample(1, 2), new RatioSample(1, 2)];
         });
         Comparison[] all = [Turns("a", Says("a", 1), Says("A", 2)), once, Turns("b", Says("b", 1), Says("B", 2))];
         ComparisonRun run = new(all, 2, TextWriter.Null);
@@ -82,8 +82,21 @@ public sealed class ComparisonTests
 
         Assert.Equal((8, 10, 0.8), (row.Ours, row.Theirs, row.Ratio)); // 0.8 of 0.1, 0.8, 9
         Assert.Equal((">= 0.85", false), (row.Bar, row.IsMet));
-        Assert.True(Single(Once(_ => [new(8, 10)]) with { Bar = Bar.AtMost(0.85) }).IsMet);
-        Assert.Null(Single(Once(_ => [new(8, 10)])).IsMet);
+        Assert.True(Single(Once(_ => [new(8, 10), new(8, 10), new(9, 10)]) with { Bar = Bar.AtMost(0.85) }).IsMet);
+        Assert.Null(Single(Once(_ => [new(8, 10), new(8, 10), new(8, 10)])).IsMet);
+    }
+
+    [Theory]
+    [InlineData(0, 1.0)]
+    [InlineData(2, 1.0)]
+    [InlineData(3, 0.0)]
+    public void What_measures_too_little_has_failed(int samples, double ours)
+    {
+        ComparisonRun run = new(
+            [Once(_ => [.. Enumerable.Repeat(new RatioSample(ours, 2), samples)])], 3, TextWriter.Null);
+        ComparisonRow row = Assert.Single(run.Run(() => { }));
+        Assert.StartsWith("measured ", row.Error);
+        Assert.Equal((1, null), (run.ExitCode, row.IsMet));
     }
 
     [Fact]

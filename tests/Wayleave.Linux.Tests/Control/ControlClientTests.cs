@@ -182,7 +182,7 @@ public sealed class ControlClientTests : IDisposable
         await serving;
     }
 
-    [Theory]
+    [Theory(Timeout = Patience.TestMs)]
     [InlineData(true, Errno.ECONNRESET, "the host died or cut the connection; look at its output, then try again")]
     [InlineData(false, Errno.ETIMEDOUT, "the host has fallen silent; check that it is not stopped or overloaded")]
     public async Task A_host_that_dies_or_falls_silent_ends_the_lease(bool dies, Errno errno, string reason)
