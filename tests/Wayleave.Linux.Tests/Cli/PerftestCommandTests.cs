@@ -214,6 +214,20 @@ public class PerftestCommandTests
             "the peer has (ended|disconnected|gone)|the exchange with the peer has ended|RetryExceeded", asked.Error);
     }
 
+    // The client's retries for a server that has no receive any more go on for ever, and get nothing on.
+    [Fact(Timeout = Patience.TestMs)]
+    public async Task A_server_that_takes_no_more_messages_is_given_up()
+    {
+        (string server, string client) = NextAddresses();
+        Task<Outcome> serving = await Serve(["send-lat", "-d", server, "-n", "10", "--patience", "10m"]);
+        Outcome asked = await Run(
+            new StringWriter(),
+            ["perftest", "send-lat", server, "-d", client, "-n", "20", "--patience", "500ms"]);
+        Outcome served = await serving;
+        Assert.Equal((1, 0), (asked.ExitCode, served.ExitCode)); // a server may be left so
+        Assert.Contains("nothing gets on for 0.5 s", asked.Error, StringComparison.Ordinal);
+    }
+
     // A fifth of the messages is lost on the way: the receiver says how many came, and does not wait for the others.
     [Theory]
     [InlineData("UC")]
