@@ -306,7 +306,10 @@ public sealed class WayleaveHost : IAsyncDisposable
     private async Task EndUsesAsync(DeviceObject o)
     {
         await Leases.EndAllAsync(o).ConfigureAwait(false);
-        WayleaveException reason = new(Core.Errno.ENODEV, $"use {o}", "its owner took it back");
+        string use = $"use {o}";
+        WayleaveException reason = o.Owner.Presence.IsPresent
+            ? new WayleaveException(Core.Errno.ENODEV, use, "its owner took it back")
+            : o.Owner.Presence.Gone(use);
         foreach (NetOperation operation in NetNics.SelectMany(e => e.Operations).Where(n => n.Uses(o)))
         {
             await operation.EndAsync(reason).ConfigureAwait(false);

@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Host.Objects;
 
 namespace Wayleave.Host.Ethernet;
@@ -34,6 +35,9 @@ public abstract class NetOperation : IAsyncDisposable
     public string What { get; }
 
     private protected WayleaveHost Host { get; }
+
+    /// <summary>The object whose memory it uses; null before there is one.</summary>
+    private protected abstract DeviceObject? Used { get; }
 
     /// <summary>Cancelled when it is ended from outside, and by <see cref="DisposeAsync"/>.</summary>
     private protected CancellationToken Over => _over.Token;
@@ -90,16 +94,33 @@ public abstract class NetOperation : IAsyncDisposable
     /// <summary>Lets go of everything. Called once; nothing new begins.</summary>
     private protected abstract Task CloseAsync();
 
+    /// <summary>What is told when the memory was revoked: that its device leaves, if it does; else
+    /// <paramref name="reason"/>.</summary>
+    private protected WayleaveException TakenBack(string reason, Exception? inner) =>
+        Used?.Owner.Presence is { IsPresent: false } leaving
+            ? leaving.Gone(What, inner)
+            : new WayleaveException(Errno.ENODEV, What, reason, innerException: inner);
+
     /// <summary>
-    /// What is to be told of a failure: why it was ended, if it was; else the failure.
+    /// What is to be told of a failure: why it was ended, if it was; that the device of its memory leaves, where it
+    /// failed because of that before anybody ended it; else the failure.
     /// </summary>
     private protected Exception Explain(Exception failure)
     {
+        WayleaveException? reason;
         lock (_lock)
         {
-            return _reason is { } reason
-                ? new WayleaveException(reason.Errno, What, reason.Reason, reason.Remedy, failure)
-                : failure;
+            reason = _reason;
         }
+
+        if (reason is not null)
+        {
+            return new WayleaveException(reason.Errno, What, reason.Reason, reason.Remedy, failure);
+        }
+
+        return Used?.Owner.Presence is { IsPresent: false } leaving
+            && failure is not WayleaveException { Errno: not (Errno.EFAULT or Errno.ENODEV) }
+            ? leaving.Gone(What, failure)
+            : failure;
     }
 }

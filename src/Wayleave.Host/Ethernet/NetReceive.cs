@@ -116,6 +116,8 @@ public sealed class NetReceive : NetOperation
 
     internal override bool Uses(DeviceObject o) => !_isClosing && ReferenceEquals(o, _buffer);
 
+    private protected override DeviceObject? Used => _buffer;
+
     private protected override async Task CloseAsync()
     {
         _isClosing = true; // the revoke below is not to wait for this
@@ -225,11 +227,8 @@ public sealed class NetReceive : NetOperation
     private Exception ExplainRevoke(Exception e) =>
         _binding is { IsRevoked: true } ? TakenBack(e) : e;
 
-    private WayleaveException TakenBack(Exception? inner) => new(
-        Errno.ENODEV,
-        What,
-        $"{_request.Device}/{_bufferName} was taken back by its owner after {ByteSize.Format((ulong)Bytes)}",
-        innerException: inner);
+    private WayleaveException TakenBack(Exception? inner) => TakenBack(
+        $"{_request.Device}/{_bufferName} was taken back by its owner after {ByteSize.Format((ulong)Bytes)}", inner);
 
     private async Task TakeOneAsync(Func<ReceivedContent, Task> received, CancellationToken over)
     {

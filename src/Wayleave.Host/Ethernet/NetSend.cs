@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Devices.Ethernet;
@@ -55,7 +54,10 @@ public sealed class NetSend : NetOperation
             e is WayleaveException or ObjectDisposedException
             || (e is OperationCanceledException && !cancellation.IsCancellationRequested))
         {
-            Exception told = Explain(_binding is { IsRevoked: true } ? TakenBack(e) : e);
+            Exception told = Explain(
+                _binding is { IsRevoked: true }
+                    ? TakenBack($"{_object} was taken back by its owner; the peer was reset", e)
+                    : e);
             if (ReferenceEquals(told, e))
             {
                 throw;
@@ -66,6 +68,8 @@ public sealed class NetSend : NetOperation
     }
 
     internal override bool Uses(DeviceObject o) => !_isClosing && ReferenceEquals(o, _object);
+
+    private protected override DeviceObject? Used => _object;
 
     private protected override async Task CloseAsync()
     {
@@ -115,9 +119,6 @@ public sealed class NetSend : NetOperation
             }
         }
     }
-
-    private WayleaveException TakenBack(Exception inner) => new(
-        Errno.ENODEV, What, $"{_object} was taken back by its owner; the peer was reset", innerException: inner);
 
     private bool IsFreed()
     {

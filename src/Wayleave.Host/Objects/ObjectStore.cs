@@ -254,8 +254,7 @@ public sealed class ObjectStore
     {
         ArgumentNullException.ThrowIfNull(o);
         using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        await _access.ForEachPieceAsync(
-            o.Memory, 0, o.SizeBytes, (_, bytes) => hash.AppendData(bytes), cancellation).ConfigureAwait(false);
+        await ForEachPieceAsync(o, (_, bytes) => hash.AppendData(bytes), cancellation).ConfigureAwait(false);
         return Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
@@ -263,7 +262,7 @@ public sealed class ObjectStore
     public Task ForEachPieceAsync(DeviceObject o, PieceHandler handler, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(o);
-        return _access.ForEachPieceAsync(o.Memory, 0, o.SizeBytes, handler, cancellation);
+        return ReachAsync(o, _access.ForEachPieceAsync(o.Memory, 0, o.SizeBytes, handler, cancellation));
     }
 
     /// <summary>
@@ -285,7 +284,7 @@ public sealed class ObjectStore
         DeviceObject o, ulong offset, ulong lengthBytes, PieceHandler handler, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(o);
-        return _access.ForEachPieceAsync(o.Memory, offset, lengthBytes, handler, cancellation);
+        return ReachAsync(o, _access.ForEachPieceAsync(o.Memory, offset, lengthBytes, handler, cancellation));
     }
 
     /// <summary>As the other, of several parts, in the order in which they are named.</summary>
@@ -296,7 +295,20 @@ public sealed class ObjectStore
         CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(o);
-        return _access.ForEachRangeAsync(o.Memory, ranges, handler, cancellation);
+        return ReachAsync(o, _access.ForEachRangeAsync(o.Memory, ranges, handler, cancellation));
+    }
+
+    // A device that is pulled out by surprise stops answering before its objects are revoked.
+    private static async Task ReachAsync(DeviceObject o, Task access)
+    {
+        try
+        {
+            await access.ConfigureAwait(false);
+        }
+        catch (WayleaveException e) when (e.Errno == Errno.EFAULT && !o.Owner.Presence.IsPresent)
+        {
+            throw o.Owner.Presence.Gone($"reach {o}", e);
+        }
     }
 
     private static bool IsReady(DeviceObject o, string device, string name) =>

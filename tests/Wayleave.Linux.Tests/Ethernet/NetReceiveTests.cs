@@ -176,7 +176,7 @@ public sealed class NetReceiveTests
 
     [Theory]
     [InlineData("nic0", "nic0 was pulled out")]
-    [InlineData("gpu0", "its owner took it back")]
+    [InlineData("gpu0", "gpu0 was pulled out")]
     public void Who_pulls_the_nic_or_the_gpu_out_ends_it(string device, string why) => EthernetHost.Run(host =>
     {
         using Reception reception = Reception.Open(host, new ReceiveRequest { Queue = Queue, Device = "gpu0" });

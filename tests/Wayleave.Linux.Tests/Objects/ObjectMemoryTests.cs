@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Host;
@@ -59,5 +60,26 @@ public class ObjectMemoryTests
 
         await Task.WhenAll(made.Select(o => Task.Run(() => host.Objects.CommitAsync(o, null), cancellation)));
         Assert.Same(host.Objects.Find("gpu0", "name"), Assert.Single(host.Objects.List()));
+    }
+    [Fact]
+    public async Task Who_reads_memory_of_a_device_that_is_just_pulled_out_is_told_that()
+    {
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        await using WayleaveHost host = await WayleaveHost.StartAsync(ControlTestFolder.Config);
+        DeviceObject o = await host.Objects.CreateAsync("gpu0", "o", 4 << 20, StorageKind.Movable, cancellation);
+        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(
+            () => host.Objects.ForEachPieceAsync(o, (_, _) => PullOut(), cancellation));
+        Assert.Equal(Errno.ENODEV, e.Errno);
+        Assert.Contains("gpu0 was pulled out", e.Message, StringComparison.Ordinal);
+
+        // The first half of a surprise: nothing answers any more, and nobody has been told yet.
+        void PullOut()
+        {
+            Assert.True(o.Owner.Presence.TryLeave());
+            using (host.Context.Enter())
+            {
+                host.Fabric.Unplug(o.Owner.Function);
+            }
+        }
     }
 }
