@@ -119,7 +119,7 @@ string? Demo(string output, bool isBroken)
 void Lab()
 {
     (int exit, string output) =
-        Run(Path.Combine(root, "lab", "run"), ["--all", "--json"], TimeSpan.FromMinutes(20), show: false);
+        Run(Path.Combine(root, "lab", "run"), ["--all", "--json"], TimeSpan.FromMinutes(40), show: false);
     ILookup<bool, string> lines = output.Split('\n').ToLookup(
         l => l.StartsWith("{\"schema\":\"wayleave.lab/1\"", StringComparison.Ordinal));
     Console.WriteLine(string.Join('\n', lines[false]));

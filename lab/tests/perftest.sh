@@ -3,7 +3,7 @@
 # our side. The tools take their buffer from a file, so that its bytes can be compared: first half what is sent, second
 # what arrives.
 
-run_limit_s=60
+run_limit_s=120
 
 # Waits for what the other side leaves, and no longer than a run may take.
 await() {
