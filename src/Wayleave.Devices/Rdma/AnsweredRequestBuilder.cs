@@ -7,7 +7,7 @@ namespace Wayleave.Devices.Rdma;
 /// Makes the requests that are answered with more than an acknowledgement, and charges their answers to the window of
 /// the own socket. Port token held by the caller.
 /// </summary>
-internal sealed class AnsweredRequestBuilder(
+internal readonly struct AnsweredRequestBuilder(
     QueuePair pair, SendQueue queue, RdmaPort port, SendProgress progress)
 {
     /// <summary>Adds the request at the cursor to a super-packet; of a READ, the next piece of it.</summary>

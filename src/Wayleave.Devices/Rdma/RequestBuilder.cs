@@ -13,8 +13,10 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
     // Requests behind one whose end does not ask, for each that the next acknowledgement speaks for.
     private const uint FollowersWanted = 3;
 
-    private readonly AnsweredRequestBuilder _answered = new(pair, queue, port, progress);
     private int _superPacketPackets = 1; // of the path MTU that fit one super-packet
+
+    // Nothing of its own: made where it is needed, since there are many queue pairs.
+    private AnsweredRequestBuilder Answered => new(pair, queue, port, progress);
 
     /// <summary>After an RNR NAK one packet at a time goes out, until one is taken.</summary>
     public bool Probes { get; set; }
@@ -31,7 +33,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
     {
         (outcome, region) = (AccessOutcome.Done, null);
         progress.PassEarly();
-        return progress.CursorSlot.IsAnswered ? _answered.Build(ref superPacket, out outcome, out region)
+        return progress.CursorSlot.IsAnswered ? Answered.Build(ref superPacket, out outcome, out region)
             : MustHoldBack(superPacket) ? BuildResult.WindowClosed
             : Probes ? BuildData(ref superPacket, isFailing, out outcome, out region)
             : BuildMiddles(ref superPacket, isFailing, out outcome, out region);

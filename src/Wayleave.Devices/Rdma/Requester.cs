@@ -33,7 +33,6 @@ internal sealed class Requester : SendSide, IMiddleTaker
         _builder = new RequestBuilder(pair, queue, port, _progress);
         _responses = new ResponsePlacement(pair, queue, _progress);
         Timer = new RetransmitTimer(pair);
-        Turn = new SendTurn(pair, _progress);
         _probe = new SilenceProbe(pair, port, _progress);
         _questions = new Questions(pair, _progress, _probe);
     }
@@ -41,7 +40,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
     public RetransmitTimer Timer { get; }
 
     /// <summary>How far it is in its message, for who sends next.</summary>
-    public SendTurn Turn { get; }
+    public SendTurn Turn => new(_pair, _progress); // nothing of its own: there are many queue pairs
 
     public override TimeSpan Deadline => Timer.Deadline;
 

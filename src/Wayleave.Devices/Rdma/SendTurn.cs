@@ -6,7 +6,7 @@ namespace Wayleave.Devices.Rdma;
 /// <summary>
 /// Where a requester is in its message, as far as <see cref="SendOrder"/> asks. Port token held by the caller.
 /// </summary>
-internal sealed class SendTurn(QueuePair pair, SendProgress progress)
+internal readonly struct SendTurn(QueuePair pair, SendProgress progress)
 {
     /// <summary>
     /// The first packet of a message was the last one sent, and what follows is worth a super-packet that others share.
