@@ -14,14 +14,12 @@ internal sealed class Requester : SendSide, IMiddleTaker
     private readonly SendQueue _queue;
     private readonly RdmaPort _port;
     private readonly SendProgress _progress;
+    private readonly SendCompletions _completions;
     private readonly RequestBuilder _builder;
     private readonly ResponsePlacement _responses;
     private readonly SilenceProbe _probe;
     private readonly Questions _questions;
     private bool _readGapSeen;
-    private uint _failedPosition;
-    private WorkCompletionStatus _failedStatus; // for _failedPosition, once it is the oldest; Success is none
-    private bool _drainReported;
     private HeldPackets? _held; // of a peer that answers ahead
 
     public Requester(QueuePair pair, SendQueue queue, RdmaPort port)
@@ -30,6 +28,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         _queue = queue;
         _port = port;
         _progress = new SendProgress(pair, queue, port.Options);
+        _completions = new SendCompletions(pair, _progress);
         _builder = new RequestBuilder(pair, queue, port, _progress);
         _responses = new ResponsePlacement(pair, queue, _progress);
         Timer = new RetransmitTimer(pair);
@@ -54,8 +53,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         _progress.Reset(firstPsn);
         _responses.RestartPsn = _responses.ResumePsn = firstPsn;
         _readGapSeen = _builder.Probes = false;
-        _failedStatus = WorkCompletionStatus.Success;
-        _drainReported = false;
+        _completions.Reset();
         _held = null;
         Timer.Reset();
         _questions.Reset();
@@ -77,7 +75,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
             || _probe.IsOut
             || !_progress.HasWork
             || (_builder.Probes && _progress.IsOutstanding)
-            || (_failedStatus != WorkCompletionStatus.Success && _progress.Cursor == _failedPosition);
+            || _completions.IsFailingAt(_progress.Cursor);
         if (hasNone)
         {
             return BuildResult.Nothing;
@@ -110,7 +108,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         (uint psn, uint sent) = (_progress.CursorPsn, _progress.SentPsn);
         BuildResult result = _builder.Build(
             ref superPacket,
-            isFailing: _failedStatus != WorkCompletionStatus.Success,
+            isFailing: _completions.IsFailing,
             out AccessOutcome outcome,
             out MemoryRegion? region);
         if (result == BuildResult.Built)
@@ -191,7 +189,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
 
         if (!_progress.HeadSlot.IsAnswered)
         {
-            FailHead(WorkCompletionStatus.BadResponse);
+            _completions.FailHead(WorkCompletionStatus.BadResponse);
             return;
         }
 
@@ -303,7 +301,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
     {
         if (!_progress.HeadSlot.IsAnswered)
         {
-            FailHead(WorkCompletionStatus.BadResponse);
+            _completions.FailHead(WorkCompletionStatus.BadResponse);
             return;
         }
 
@@ -329,7 +327,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         }
         else
         {
-            FailHead(status);
+            _completions.FailHead(status);
         }
     }
 
@@ -356,7 +354,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         _pair.Peer.Window.NoteLoss();
         if (!Timer.TryConsumeRetry())
         {
-            FailHead(WorkCompletionStatus.RetryExceeded);
+            _completions.FailHead(WorkCompletionStatus.RetryExceeded);
             return;
         }
 
@@ -414,8 +412,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         }
 
         _progress.Early.Forget();
-        _drainReported = false;
-        ReportDrained();
+        _completions.HandleDrain();
     }
 
     public override bool IsDrained => _progress.IsIdle;
@@ -428,12 +425,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
     {
         Timer.Stop();
         _probe.End();
-        uint tail = _queue.Tail;
-        while (_progress.Head != tail)
-        {
-            CompleteHead(WorkCompletionStatus.WorkRequestFlushed);
-        }
-
+        _completions.Flush();
         _progress.Abandon();
         _held = null;
     }
@@ -466,12 +458,12 @@ internal sealed class Requester : SendSide, IMiddleTaker
         WorkCompletionStatus status = LocalRequests.Execute(_pair, slot);
         if (status != WorkCompletionStatus.Success)
         {
-            FailHead(status);
+            _completions.FailHead(status);
             return false;
         }
 
         _progress.PassLocal();
-        CompleteHead(WorkCompletionStatus.Success);
+        _completions.CompleteHead(WorkCompletionStatus.Success);
         return true;
     }
 
@@ -517,7 +509,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         }
         else
         {
-            FailHead(WorkCompletionStatus.RnrRetryExceeded);
+            _completions.FailHead(WorkCompletionStatus.RnrRetryExceeded);
         }
     }
 
@@ -543,16 +535,16 @@ internal sealed class Requester : SendSide, IMiddleTaker
                 GoBackAndSend();
                 break;
             case Aeth.NakPsnSequence:
-                FailHead(WorkCompletionStatus.RetryExceeded);
+                _completions.FailHead(WorkCompletionStatus.RetryExceeded);
                 break;
             case Aeth.NakInvalidRequest:
-                FailHead(WorkCompletionStatus.RemoteInvalidRequest);
+                _completions.FailHead(WorkCompletionStatus.RemoteInvalidRequest);
                 break;
             case Aeth.NakRemoteAccess:
-                FailHead(WorkCompletionStatus.RemoteAccessError);
+                _completions.FailHead(WorkCompletionStatus.RemoteAccessError);
                 break;
             default:
-                FailHead(WorkCompletionStatus.RemoteOperationError);
+                _completions.FailHead(WorkCompletionStatus.RemoteOperationError);
                 break;
         }
     }
@@ -568,7 +560,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         {
             if (_progress.AcknowledgeHead(end))
             {
-                CompleteHead(WorkCompletionStatus.Success);
+                _completions.CompleteHead(WorkCompletionStatus.Success);
             }
         }
 
@@ -607,7 +599,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
     {
         if (_progress.TakeReadPacket(payloadBytes, endsPiece, freedBytes))
         {
-            CompleteHead(WorkCompletionStatus.Success);
+            _completions.CompleteHead(WorkCompletionStatus.Success);
         }
 
         HandleProgress(now);
@@ -655,13 +647,12 @@ internal sealed class Requester : SendSide, IMiddleTaker
         }
 
         _port.Timers.Arm(_pair, Timer.Restart(now, _progress.IsOutstanding));
-        if (_failedStatus != WorkCompletionStatus.Success && _progress.Head == _failedPosition)
+        if (_completions.TryFailInTurn())
         {
-            FailHead(_failedStatus);
             return;
         }
 
-        ReportDrained();
+        _completions.ReportDrained();
         if (_progress.HasWork)
         {
             SendOrder.ScheduleRequests(_pair);
@@ -688,62 +679,16 @@ internal sealed class Requester : SendSide, IMiddleTaker
         SendOrder.ScheduleRequests(_pair);
     }
 
-    // Completions come in order: a request that fails here waits until all before it are acknowledged. Those for which
-    // that was not asked are sent again, in the next super-packet.
+    // It waits for those before it. Of these, those whose acknowledgement was not asked for are sent again, in the next
+    // super-packet.
     private BuildResult FailAtCursor(WorkCompletionStatus status)
     {
-        (_failedPosition, _failedStatus) = (_progress.Cursor, status);
-        if (_progress.Head == _failedPosition)
+        if (_completions.TryFailAtCursor(status) || _progress.UnaskedBytes <= 0)
         {
-            FailHead(status);
-        }
-        else if (_progress.UnaskedBytes > 0)
-        {
-            GoBack();
-            return BuildResult.DoesNotFit;
+            return BuildResult.Nothing;
         }
 
-        return BuildResult.Nothing;
-    }
-
-    private void FailHead(WorkCompletionStatus status)
-    {
-        if (_progress.Head != _queue.Tail)
-        {
-            CompleteHead(status);
-        }
-
-        _pair.EnterError();
-    }
-
-    private void CompleteHead(WorkCompletionStatus status)
-    {
-        ref SendSlot slot = ref _progress.HeadSlot;
-        _progress.RetireHead();
-        if (status == WorkCompletionStatus.Success && (slot.Flags & SendFlags.Signaled) == 0)
-        {
-            return;
-        }
-
-        WorkCompletion completion = new()
-        {
-            WrId = slot.WrId,
-            Status = status,
-            Opcode = RequestHeaders.CompletionOf(slot.Opcode),
-            ByteLength = slot.LengthBytes,
-            QpNumber = _pair.QpNumber,
-            Flags = RequestHeaders.SentFlags(_pair.Profile, slot.Opcode),
-        };
-        _port.Completions.Complete(
-            _pair.SendCompletionQueue, completion, _queue, _progress.Head, isSolicited: false, _pair);
-    }
-
-    private void ReportDrained()
-    {
-        if (_pair.State == QueuePairState.SendQueueDrained && !_drainReported && IsDrained)
-        {
-            _drainReported = true;
-            _port.RaiseEvent(new AsyncEvent(AsyncEventType.SendQueueDrained, _pair.QpNumber));
-        }
+        GoBack();
+        return BuildResult.DoesNotFit;
     }
 }
