@@ -7,8 +7,7 @@ namespace Wayleave.Devices.Rdma;
 /// Makes the requests that are answered with more than an acknowledgement, and charges their answers to the window of
 /// the own socket. Port token held by the caller.
 /// </summary>
-internal readonly struct AnsweredRequestBuilder(
-    QueuePair pair, SendQueue queue, RdmaPort port, SendProgress progress)
+internal readonly struct AnsweredRequestBuilder(QueuePair pair, SendProgress progress)
 {
     /// <summary>Adds the request at the cursor to a super-packet; of a READ, the next piece of it.</summary>
     /// <param name="superPacket">Takes it.</param>
@@ -42,7 +41,7 @@ internal readonly struct AnsweredRequestBuilder(
         Bth bth = new()
         {
             Opcode = opcode,
-            PKey = port.Options.PKey,
+            PKey = pair.Port.Options.PKey,
             DestQp = pair.DestQpNumber,
             AckRequest = true,
             Psn = progress.CursorPsn,
@@ -67,7 +66,7 @@ internal readonly struct AnsweredRequestBuilder(
         }
 
         superPacket.Commit(packetBytes);
-        port.Counters.Retransmits += progress.NoteReadSent(end, charge);
+        pair.Port.Counters.Retransmits += progress.NoteReadSent(end, charge);
         return BuildResult.Built;
     }
 
@@ -76,11 +75,11 @@ internal readonly struct AnsweredRequestBuilder(
         uint unused = 0; // the packet is sealed as a whole
         if ((slot.Flags & SendFlags.Inline) == 0)
         {
-            return pair.Memory.Gather(queue.Sges(progress.Cursor), 0, payload, ref unused, out region);
+            return pair.Memory.Gather(pair.Sends.Sges(progress.Cursor), 0, payload, ref unused, out region);
         }
 
         region = null;
-        queue.Inline(progress.Cursor).CopyTo(payload);
+        pair.Sends.Inline(progress.Cursor).CopyTo(payload);
         return AccessOutcome.Done;
     }
 }

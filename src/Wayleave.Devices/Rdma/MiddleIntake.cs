@@ -17,8 +17,8 @@ namespace Wayleave.Devices.Rdma;
 // that is has been taken when its header fits: what is wrong with it then is answered here as it is there.
 
 /// <summary>
-/// Whoever places the Middles of a message one behind the other: the responder those of a SEND or WRITE, the requester
-/// those of what answers a READ. Port token held by the caller.
+/// Whoever places the Middles of a message one behind the other: the responder those of a SEND or WRITE,
+/// <see cref="ResponseIntake"/> those of what answers a READ. Port token held by the caller.
 /// </summary>
 internal interface IMiddleTaker
 {
@@ -118,7 +118,7 @@ internal sealed class MiddleIntake(RdmaPort port)
     private static IMiddleTaker? TakerOf(QueuePair pair, Opcode opcode) => opcode switch
     {
         Opcode.RcWriteMiddle or Opcode.RcSendMiddle => pair.Responder as Responder,
-        Opcode.RcReadResponseMiddle => pair.Reliable,
+        Opcode.RcReadResponseMiddle => pair.Reliable?.Responses,
         _ => null,
     };
 

@@ -226,7 +226,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
         }
         else
         {
-            pair.Reliable!.HandleResponse(packet, now);
+            pair.Reliable!.Responses.Handle(packet, now);
         }
 
         return DropReason.None;

@@ -8,7 +8,7 @@ namespace Wayleave.Devices.Rdma;
 /// Makes the packets of requests, charges them to the window, and decides which of them ask for an acknowledgement.
 /// Port token held by the caller.
 /// </summary>
-internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort port, SendProgress progress)
+internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, SendProgress progress)
 {
     // Requests behind one whose end does not ask, for each that the next acknowledgement speaks for.
     private const uint FollowersWanted = 3;
@@ -16,7 +16,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
     private int _superPacketPackets = 1; // of the path MTU that fit one super-packet
 
     // Nothing of its own: made where it is needed, since there are many queue pairs.
-    private AnsweredRequestBuilder Answered => new(pair, queue, port, progress);
+    private AnsweredRequestBuilder Answered => new(pair, progress);
 
     /// <summary>After an RNR NAK one packet at a time goes out, until one is taken.</summary>
     public bool Probes { get; set; }
@@ -74,7 +74,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
             Opcode = opcode,
             Solicited = isLast && RequestHeaders.IsSolicited(slot),
             PadCount = -payloadBytes & 3,
-            PKey = port.Options.PKey,
+            PKey = pair.Port.Options.PKey,
             DestQp = pair.DestQpNumber,
             AckRequest = asks,
             Psn = progress.CursorPsn,
@@ -87,7 +87,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
 
         superPacket.Commit(packetBytes);
         uint position = progress.Cursor;
-        port.Counters.Retransmits += progress.NoteSent(1, charge, opens, asks ? 0 : unasked);
+        pair.Port.Counters.Retransmits += progress.NoteSent(1, charge, opens, asks ? 0 : unasked);
         bool isAmongFirsts = opens
             || (!pair.Peer.Requests.IsSingle && packetBytes == superPacket.SegmentBytes);
         if (isAmongFirsts && opcode == Opcode.RcWriteFirst && !asks && !isFailing && MaySendEarly(superPacket))
@@ -142,7 +142,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
 
             superPacket.Commit(packetBytes);
             progress.Early.Add(position, psn, charge);
-            port.Counters.SentAhead++;
+            pair.Port.Counters.SentAhead++;
             psn = Psn.Add(psn, (uint)slot.PacketsAt(mtu));
         }
     }
@@ -208,7 +208,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         Bth bth = new()
         {
             Opcode = RequestHeaders.OpcodeOf(slot.Opcode, isFirst: false, isLast: false),
-            PKey = port.Options.PKey,
+            PKey = pair.Port.Options.PKey,
             DestQp = pair.DestQpNumber,
             Psn = progress.CursorPsn,
         };
@@ -217,7 +217,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         long unasked = progress.UnaskedBytes + openingCharge;
         bool asks = count < left
             && MustAsk(window.InFlightBytes + openingCharge + count * charge, unasked + count * charge);
-        int built = MiddleRun.Build(port, pair, region!, bth, asks, bytes, count, translation, ref superPacket);
+        int built = MiddleRun.Build(pair.Port, pair, region!, bth, asks, bytes, count, translation, ref superPacket);
         pair.Memory.Leave(translation);
         if (built == 0)
         {
@@ -225,7 +225,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         }
 
         unasked = asks && built == count ? 0 : unasked + built * charge;
-        port.Counters.Retransmits += progress.NoteSent(built, built * charge, opens, unasked);
+        pair.Port.Counters.Retransmits += progress.NoteSent(built, built * charge, opens, unasked);
         return BuildResult.Built;
     }
 
@@ -249,7 +249,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, RdmaPort p
         DestinationWindow window = pair.Peer.Window;
         long unasked = unaskedBytes + window.UnaskedBytes - progress.UnaskedBytes - progress.Early.ChargedBytes;
         bool isLater = window.IsCareful || TakesTwo || progress.CursorSlot.LengthBytes > 2 * window.LimitBytes;
-        int share = isLater ? Math.Min(port.Options.AcknowledgeShare, 2) : port.Options.AcknowledgeShare;
+        int share = isLater ? Math.Min(pair.Port.Options.AcknowledgeShare, 2) : pair.Port.Options.AcknowledgeShare;
         return unasked >= window.LimitBytes / share
             || ((window.IsCareful || window.InFlightBytes <= window.UnaskedBytes)
                 && inFlightBytes + Worthwhile(_superPacketPackets) > window.LimitBytes);

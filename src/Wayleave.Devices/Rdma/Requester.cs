@@ -4,39 +4,41 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Devices.Rdma;
 
 // Read roce.md A6 first; rxe_req.c and rxe_comp.c are its longer form. SendProgress has the picture of the send queue.
-// A READ is asked for in pieces that are multiples of the MTU, so a response is placed by its PSN alone, whatever piece
-// or repetition it belongs to.
+// Each part calls those below it and none above; what ends the queue pair comes back as Flush.
+//
+//   Requester           what is sent next, and what an acknowledge packet says
+//   ResponseIntake      what answers READs, atomics, ATOMIC WRITEs and FLUSHes
+//   GoBackN             what is on its way: acknowledged, waited for, sent again
+//   RequestBuilder      the packets of a request
+//   ResponsePlacement   where an answer goes, and until when it is held
+//   SendCompletions     how requests end
+//   SendProgress        where in the queue all of them are
 
-/// <summary>The sending half of an RC queue pair. Port token held by the caller.</summary>
-internal sealed class Requester : SendSide, IMiddleTaker
+/// <summary>
+/// The sending half of an RC queue pair: sends what is posted, and takes acknowledgements. Port token held by the
+/// caller.
+/// </summary>
+internal sealed class Requester : SendSide
 {
     private readonly QueuePair _pair;
-    private readonly SendQueue _queue;
-    private readonly RdmaPort _port;
     private readonly SendProgress _progress;
     private readonly SendCompletions _completions;
     private readonly RequestBuilder _builder;
-    private readonly ResponsePlacement _responses;
-    private readonly SilenceProbe _probe;
-    private readonly Questions _questions;
-    private bool _readGapSeen;
-    private HeldPackets? _held; // of a peer that answers ahead
+    private readonly GoBackN _goBackN;
 
     public Requester(QueuePair pair, SendQueue queue, RdmaPort port)
     {
         _pair = pair;
-        _queue = queue;
-        _port = port;
         _progress = new SendProgress(pair, queue, port.Options);
         _completions = new SendCompletions(pair, _progress);
-        _builder = new RequestBuilder(pair, queue, port, _progress);
-        _responses = new ResponsePlacement(pair, queue, _progress);
-        Timer = new RetransmitTimer(pair);
-        _probe = new SilenceProbe(pair, port, _progress);
-        _questions = new Questions(pair, _progress, _probe);
+        _builder = new RequestBuilder(pair, queue, _progress);
+        ResponsePlacement placement = new(pair, _progress);
+        _goBackN = new GoBackN(pair, _progress, _completions, _builder, placement);
+        Responses = new ResponseIntake(pair, _progress, _completions, placement, _goBackN);
     }
 
-    public RetransmitTimer Timer { get; }
+    /// <summary>What takes the answers to READs and their like, from whoever takes packets in.</summary>
+    public ResponseIntake Responses { get; }
 
     /// <summary>How far it is in its message, for who sends next.</summary>
     public SendTurn Turn => new(_pair, _progress); // nothing of its own: there are many queue pairs
@@ -45,34 +47,32 @@ internal sealed class Requester : SendSide, IMiddleTaker
 
     public override uint OldestUnansweredPsn => _progress.AckPsn;
 
+    private RetransmitTimer Timer => _goBackN.Timer;
+
+    private SilenceProbe Probe => _goBackN.Probe;
+
     private bool IsInError => _pair.State == QueuePairState.Error;
 
     public override void Reset(uint firstPsn)
     {
-        _probe.Reset();
-        _progress.Reset(firstPsn);
-        _responses.RestartPsn = _responses.ResumePsn = firstPsn;
-        _readGapSeen = _builder.Probes = false;
+        _goBackN.Reset(firstPsn);
         _completions.Reset();
-        _held = null;
-        Timer.Reset();
-        _questions.Reset();
     }
 
     /// <summary>Posted and not completed, started or not. Readable from any thread, a moment old.</summary>
-    public int UncompletedCount => (int)(_queue.Tail - _progress.Head);
+    public int UncompletedCount => (int)(_pair.Sends.Tail - _progress.Head);
 
     public override BuildResult BuildNext(ref SuperPacket superPacket, TimeSpan now)
     {
         bool hasNone = _pair.State is not (QueuePairState.ReadyToSend or QueuePairState.SendQueueDrained)
             || Timer.IsWaitingForReceiver;
-        if (!hasNone && _probe.IsDue)
+        if (!hasNone && Probe.IsDue)
         {
             return BuildProbe(ref superPacket, now);
         }
 
         hasNone = hasNone
-            || _probe.IsOut
+            || Probe.IsOut
             || !_progress.HasWork
             || (_builder.Probes && _progress.IsOutstanding)
             || _completions.IsFailingAt(_progress.Cursor);
@@ -113,8 +113,8 @@ internal sealed class Requester : SendSide, IMiddleTaker
             out MemoryRegion? region);
         if (result == BuildResult.Built)
         {
-            _port.Timers.Arm(_pair, Timer.ArmIfStopped(now));
-            _questions.NoteSent(psn, sent, isAnswered, now);
+            _pair.Port.Timers.Arm(_pair, Timer.ArmIfStopped(now));
+            _goBackN.Questions.NoteSent(psn, sent, isAnswered, now);
         }
 
         return outcome == AccessOutcome.Done ? result : HandleLocalRefusal(outcome, region);
@@ -145,12 +145,12 @@ internal sealed class Requester : SendSide, IMiddleTaker
 
         if (!isEarly && !_progress.IsOnTheWay(psn))
         {
-            if (aeth.Kind == AethKind.Acknowledge && _probe.TakeAnswer(psn) && !IsInError)
+            if (aeth.Kind == AethKind.Acknowledge && Probe.TakeAnswer(psn) && !IsInError)
             {
                 // One packet first: others may keep the buffer of the peer's socket full.
                 Timer.NoteAnswer();
                 _pair.Peer.Window.NoteLoss();
-                GoBackAndSend();
+                _goBackN.GoBackAndSend();
                 _builder.Probes = true;
             }
 
@@ -163,171 +163,15 @@ internal sealed class Requester : SendSide, IMiddleTaker
                 HandleAck(psn, now);
                 break;
             case AethKind.ReceiverNotReady:
-                _port.Counters.RnrNaksReceived++;
+                _pair.Port.Counters.RnrNaksReceived++;
                 HandleReceiverNotReady(psn, aeth.Value, now);
                 break;
             case AethKind.NegativeAcknowledge:
-                _port.Counters.NaksReceived++;
+                _pair.Port.Counters.NaksReceived++;
                 HandleNak(psn, aeth.Syndrome, now);
                 break;
             default:
                 break; // reserved syndromes are malformed: dropped
-        }
-    }
-
-    /// <summary>
-    /// What a READ, an atomic, an ATOMIC WRITE or a FLUSH is answered with. Its place follows from its PSN alone, so
-    /// both forms of a repetition are taken.
-    /// </summary>
-    public void HandleResponse(in PacketView packet, TimeSpan now)
-    {
-        uint psn = packet.Psn;
-        if (!_progress.IsOnTheWay(psn) || !TryAcknowledgeBeforeRead(psn, now))
-        {
-            return;
-        }
-
-        if (!_progress.HeadSlot.IsAnswered)
-        {
-            _completions.FailHead(WorkCompletionStatus.BadResponse);
-            return;
-        }
-
-        if (psn != _progress.AckPsn)
-        {
-            if (TryHold(packet))
-            {
-                return;
-            }
-
-            // The answer to a later request says that this one was served (implied NAK), one of its own only that one
-            // is late.
-            if (_progress.IsInHead(psn))
-            {
-                HandleReadGap();
-            }
-            else
-            {
-                RestartRead();
-            }
-
-            return;
-        }
-
-        TakeResponse(packet, now, freedBytes: 0);
-        TakeHeld(now);
-    }
-
-    /// <summary>The next response has that PSN.</summary>
-    public uint ExpectedPsn => _progress.AckPsn;
-
-    /// <summary>How many Middles of the READ at the head may come before the last packet of its piece.</summary>
-    // The answer of a probe is looked at by itself, since the one behind it says more.
-    public int MiddlesToCome(Opcode opcode) =>
-        _pair.State < QueuePairState.ReadyToSend || _probe.IsOut
-            ? 0
-            : Math.Min(_progress.MiddlesToCome, _held?.CountBefore(_progress.AckPsn) ?? int.MaxValue);
-
-    /// <inheritdoc/>
-    public int PlaceMiddles(ref PacketRun run)
-    {
-        TimeSpan now = _port.Now;
-        WorkCompletionStatus status = _responses.PlaceRun(ref run, out MemoryRegion? faulted);
-        for (int i = 0; i < run.Placed; i++)
-        {
-            _progress.TakeReadPacket(run.PayloadBytes, endsPiece: false, freedBytes: 0);
-        }
-
-        // What one packet brings about besides its bytes, several do no more than once.
-        if (run.Placed != 0)
-        {
-            HandleProgress(now);
-            _port.Peers.WakeReadWaiters();
-        }
-
-        if (faulted is not null || status != WorkCompletionStatus.Success)
-        {
-            RefuseResponse(status, faulted);
-            return run.Placed + 1;
-        }
-
-        TakeHeld(now);
-        return run.Placed;
-    }
-
-    private void TakeHeld(TimeSpan now)
-    {
-        while (_held is not null
-            && _progress.IsOnTheWay(_progress.AckPsn)
-            && _held.TryTake(_progress.AckPsn, out ReadOnlySpan<byte> bytes, out int freedBytes)
-            && PacketView.TryParse(bytes, out PacketView held) == DropReason.None)
-        {
-            TakeResponse(held, now, freedBytes);
-        }
-    }
-
-    // Of a peer that sends both ends of the next answers ahead. Each is looked at only in its turn, as if it had come
-    // then. What comes when none can have been sent ahead, says that something is lost.
-    private bool TryHold(in PacketView packet)
-    {
-        if (_pair.Profile.FirstsAhead <= 0
-            || !_progress.AwaitsMiddle
-            || _progress.AckPsn == _responses.RestartPsn
-            || packet.Opcode is not (Opcode.RcReadResponseFirst or Opcode.RcReadResponseLast))
-        {
-            return false;
-        }
-
-        if (!_port.Options.Defences.HoldsEarly)
-        {
-            _responses.PlaceAhead(packet);
-        }
-
-        _held ??= new HeldPackets(
-            EarlyResponses.PacketsMax(_pair.Profile),
-            PayloadPacket.SizeOf(packet.Traits.HeaderBytes, _pair.MtuBytes));
-        bool isHeld = _held.TryAdd(packet.Psn, packet.Bytes, _progress.AckPsn, out bool isNew);
-        if (isNew)
-        {
-            _held.NoteFreed(packet.Psn, _progress.NoteHeld(packet.PayloadBytes));
-            _port.Peers.WakeReadWaiters();
-        }
-
-        return isHeld;
-    }
-
-    // It has the oldest PSN without an answer.
-    private void TakeResponse(in PacketView packet, TimeSpan now, int freedBytes)
-    {
-        if (!_progress.HeadSlot.IsAnswered)
-        {
-            _completions.FailHead(WorkCompletionStatus.BadResponse);
-            return;
-        }
-
-        WorkCompletionStatus status = _responses.Place(packet, out bool endsPiece, out MemoryRegion? faulted);
-        if (faulted is not null || status != WorkCompletionStatus.Success)
-        {
-            RefuseResponse(status, faulted);
-        }
-        else
-        {
-            TakeReadPacket(packet.PayloadBytes, endsPiece, freedBytes, now);
-        }
-    }
-
-    private void RefuseResponse(WorkCompletionStatus status, MemoryRegion? faulted)
-    {
-        if (faulted is not null)
-        {
-            // Nothing is kept for later: it is asked for again once the region is mapped (linux.md 5.7).
-            _port.RegionFaults.Add(faulted, _pair);
-            GoBack();
-            _port.RegionFaults.Stall(_pair);
-        }
-        else
-        {
-            _completions.FailHead(status);
         }
     }
 
@@ -338,66 +182,18 @@ internal sealed class Requester : SendSide, IMiddleTaker
             Wake();
         }
 
-        if (!Timer.TakeAcknowledgeTimeout(now))
+        if (Timer.TakeAcknowledgeTimeout(now))
         {
-            return;
-        }
-
-        if (!Timer.TakeSilence(now))
-        {
-            HandleSilence(now);
-            return;
-        }
-
-        _port.Counters.Timeouts++;
-        _pair.Congestion?.HandleLoss(now);
-        _pair.Peer.Window.NoteLoss();
-        if (!Timer.TryConsumeRetry())
-        {
-            _completions.FailHead(WorkCompletionStatus.RetryExceeded);
-            return;
-        }
-
-        _questions.HandleTimeout();
-        GoBackAndSend();
-    }
-
-    private void HandleSilence(TimeSpan now)
-    {
-        TimeSpan askedAt = _port.Options.Defences.WaitsFromQuestions ? _questions.OldestAt : TimeSpan.Zero;
-        TimeSpan patience = _pair.Peer.RoundTrip.Patience;
-        bool isLate = _probe.IsOut || (askedAt < now && now - askedAt >= patience);
-        if (!isLate)
-        {
-            TimeSpan then = askedAt == TimeSpan.MaxValue ? askedAt : askedAt + patience;
-            _port.Timers.Arm(_pair, Timer.LookAgain(now, then));
-            return;
-        }
-
-        Timer.NoteProbe();
-        if (!_port.Options.Defences.ProbesKeepCharges)
-        {
-            _port.Counters.Probes++;
-            GoBackAndSend();
-            _builder.Probes = true;
-        }
-        else if (_probe.TryArm(askedAt, now))
-        {
-            _readGapSeen = false; // what the answer says of a READ is news again
-            SendOrder.ScheduleProbe(_pair);
-        }
-        else
-        {
-            _port.Timers.Arm(_pair, Timer.ArmIfStopped(now));
+            _goBackN.HandleSilence(now);
         }
     }
 
     private BuildResult BuildProbe(ref SuperPacket superPacket, TimeSpan now)
     {
-        BuildResult result = _probe.Build(ref superPacket, now);
+        BuildResult result = Probe.Build(ref superPacket, now);
         if (result == BuildResult.Built)
         {
-            _port.Timers.Arm(_pair, Timer.ArmIfStopped(now));
+            _pair.Port.Timers.Arm(_pair, Timer.ArmIfStopped(now));
         }
 
         return result;
@@ -408,7 +204,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
         // Nothing will be sent behind packets for which no acknowledgement was asked: the time-out would have to.
         if (_progress.IsCursorNew && _progress.UnaskedBytes > 0)
         {
-            GoBackAndSend();
+            _goBackN.GoBackAndSend();
         }
 
         _progress.Early.Forget();
@@ -417,17 +213,15 @@ internal sealed class Requester : SendSide, IMiddleTaker
 
     public override bool IsDrained => _progress.IsIdle;
 
-    public override void HandlePathChange() => GoBack();
+    public override void HandlePathChange() => _goBackN.GoBack();
 
     public override void HandleAttributeChange() => Timer.HandleAttributeChange();
 
     public override void Flush()
     {
-        Timer.Stop();
-        _probe.End();
+        _goBackN.End();
         _completions.Flush();
         _progress.Abandon();
-        _held = null;
     }
 
     // A local request waits for everything before it (rxe_req.c), others only if they are fenced.
@@ -471,8 +265,8 @@ internal sealed class Requester : SendSide, IMiddleTaker
     {
         if (outcome == AccessOutcome.Faulted && region is not null)
         {
-            _port.RegionFaults.Add(region, _pair);
-            _port.RegionFaults.Stall(_pair);
+            _pair.Port.RegionFaults.Add(region, _pair);
+            _pair.Port.RegionFaults.Stall(_pair);
             return BuildResult.Nothing;
         }
 
@@ -481,17 +275,17 @@ internal sealed class Requester : SendSide, IMiddleTaker
 
     private void HandleAck(uint psn, TimeSpan now)
     {
-        if (!TryAcknowledge(Psn.Next(psn), now) && !IsInError)
+        if (!_goBackN.TryAcknowledge(Psn.Next(psn), now) && !IsInError)
         {
-            RestartRead(); // an ACK behind a READ: its responses were lost (implied NAK)
+            _goBackN.RestartRead(); // an ACK behind a READ: its responses were lost (implied NAK)
         }
     }
 
     private void HandleReceiverNotReady(uint psn, int timerCode, TimeSpan now)
     {
-        if (!TryAcknowledge(psn, now))
+        if (!_goBackN.TryAcknowledge(psn, now))
         {
-            RestartRead();
+            _goBackN.RestartRead();
             return;
         }
 
@@ -500,12 +294,12 @@ internal sealed class Requester : SendSide, IMiddleTaker
             return;
         }
 
-        GoBackAndSend();
+        _goBackN.GoBackAndSend();
         if (Timer.TryWaitForReceiver(now, timerCode, out TimeSpan deadline))
         {
             // A window full of packets would be refused with the first one, for as long as the memory moves.
             _builder.Probes = _pair.Profile.ProbesAfterRnr;
-            _port.Timers.Arm(_pair, deadline);
+            _pair.Port.Timers.Arm(_pair, deadline);
         }
         else
         {
@@ -516,9 +310,9 @@ internal sealed class Requester : SendSide, IMiddleTaker
     private void HandleNak(uint psn, byte syndrome, TimeSpan now)
     {
         // With a READ before it incomplete, a sequence error asks again from there; a fatal NAK ends the READ as well.
-        if (!TryAcknowledge(psn, now) && syndrome == Aeth.NakPsnSequence)
+        if (!_goBackN.TryAcknowledge(psn, now) && syndrome == Aeth.NakPsnSequence)
         {
-            RestartRead();
+            _goBackN.RestartRead();
             return;
         }
 
@@ -532,7 +326,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
             case Aeth.NakPsnSequence when Timer.TryConsumeRetry():
                 _pair.Congestion?.HandleLoss(now);
                 _pair.Peer.Window.NoteLoss();
-                GoBackAndSend();
+                _goBackN.GoBackAndSend();
                 break;
             case Aeth.NakPsnSequence:
                 _completions.FailHead(WorkCompletionStatus.RetryExceeded);
@@ -549,136 +343,6 @@ internal sealed class Requester : SendSide, IMiddleTaker
         }
     }
 
-    /// <summary>
-    /// Everything before <paramref name="end"/> is acknowledged. False when a READ stands in the way: its data was
-    /// lost, since responses come in order.
-    /// </summary>
-    private bool TryAcknowledge(uint end, TimeSpan now)
-    {
-        uint start = _progress.AckPsn;
-        while (_progress.AckPsn != end && !_progress.IsIdle && !_progress.HeadSlot.IsAnswered)
-        {
-            if (_progress.AcknowledgeHead(end))
-            {
-                _completions.CompleteHead(WorkCompletionStatus.Success);
-            }
-        }
-
-        if (_progress.AckPsn != start)
-        {
-            HandleProgress(now);
-
-            // Not so when the data of a READ comes: others are on their way, and the next few are asked for together.
-            _port.Urge(_progress.HasWork ? TransmitUrgency.Now : TransmitUrgency.None);
-        }
-
-        return _progress.AckPsn == end;
-    }
-
-    // A response to a READ acknowledges the SENDs and WRITEs before it. True when the request at the head is the one it
-    // answers, or a SEND or WRITE that it cannot answer: the caller calls that what it is.
-    private bool TryAcknowledgeBeforeRead(uint psn, TimeSpan now)
-    {
-        while (!_progress.IsIdle && !_progress.HeadSlot.IsAnswered)
-        {
-            if (_progress.IsInHead(psn))
-            {
-                return true;
-            }
-
-            if (!TryAcknowledge(Psn.Next(_progress.HeadSlot.LastPsn), now) || IsInError)
-            {
-                return false;
-            }
-        }
-
-        return !_progress.IsIdle;
-    }
-
-    private void TakeReadPacket(int payloadBytes, bool endsPiece, int freedBytes, TimeSpan now)
-    {
-        if (_progress.TakeReadPacket(payloadBytes, endsPiece, freedBytes))
-        {
-            _completions.CompleteHead(WorkCompletionStatus.Success);
-        }
-
-        HandleProgress(now);
-        _port.Peers.WakeReadWaiters();
-    }
-
-    private void HandleReadGap()
-    {
-        if (_pair.Profile.ReadRestartsAtOnce)
-        {
-            RestartRead();
-        }
-    }
-
-    private void RestartRead()
-    {
-        // Once per gap: the responses behind the lost one keep arriving and say nothing new.
-        if (!_readGapSeen)
-        {
-            _readGapSeen = true;
-            GoBackAndSend();
-        }
-    }
-
-    private void HandleProgress(TimeSpan now)
-    {
-        if (IsInError)
-        {
-            return;
-        }
-
-        bool wasSilent = _probe.IsOut;
-        if (_progress.CatchUp())
-        {
-            _responses.ResumePsn = _progress.AckPsn;
-        }
-
-        _probe.End();
-        _readGapSeen = _builder.Probes = false;
-        _questions.NoteProgress(now);
-        Timer.NoteProgress();
-        if (wasSilent)
-        {
-            Timer.ProbeSoon();
-        }
-
-        _port.Timers.Arm(_pair, Timer.Restart(now, _progress.IsOutstanding));
-        if (_completions.TryFailInTurn())
-        {
-            return;
-        }
-
-        _completions.ReportDrained();
-        if (_progress.HasWork)
-        {
-            SendOrder.ScheduleRequests(_pair);
-        }
-    }
-
-    private void GoBack()
-    {
-        _questions.GoBack();
-        _probe.End();
-        _progress.GoBack();
-        if (_port.Options.Defences.ForgetsHeld)
-        {
-            _held?.Clear();
-        }
-
-        Timer.StopAcknowledge();
-        _responses.RestartPsn = _responses.ResumePsn = _progress.AckPsn;
-    }
-
-    private void GoBackAndSend()
-    {
-        GoBack();
-        SendOrder.ScheduleRequests(_pair);
-    }
-
     // It waits for those before it. Of these, those whose acknowledgement was not asked for are sent again, in the next
     // super-packet.
     private BuildResult FailAtCursor(WorkCompletionStatus status)
@@ -688,7 +352,7 @@ internal sealed class Requester : SendSide, IMiddleTaker
             return BuildResult.Nothing;
         }
 
-        GoBack();
+        _goBackN.GoBack();
         return BuildResult.DoesNotFit;
     }
 }

@@ -5,17 +5,40 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Devices.Rdma;
 
 /// <summary>
-/// Puts what answers a READ or an atomic where the work request wants it. A READ was asked for in pieces that are
-/// multiples of the MTU, so the place of a packet follows from its PSN, whatever request or repetition it answers. Port
-/// token held by the caller.
+/// Puts what answers a READ or an atomic where the work request wants it, and keeps what came before its turn until
+/// then. A READ was asked for in pieces that are multiples of the MTU, so the place of a packet follows from its PSN,
+/// whatever request or repetition it answers. <see cref="ResponseIntake"/> brings the packets, and
+/// <see cref="GoBackN"/> says what was asked for again. Port token held by the caller.
 /// </summary>
-internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendProgress progress)
+internal sealed class ResponsePlacement(QueuePair pair, SendProgress progress)
 {
-    /// <summary>Where the oldest READ was asked for again: the answer may begin there.</summary>
-    public uint RestartPsn { get; set; }
+    private uint _restartPsn; // where the oldest READ was asked for again: the answer may begin there
+    private uint _resumePsn; // where instead, when late answers had come first: or it begins there
+    private HeldPackets? _held; // of a peer that answers ahead
 
-    /// <summary>Where it was asked for instead, when late answers had come first: or the answer begins there.</summary>
-    public uint ResumePsn { get; set; }
+    /// <summary>Nothing was asked for, and the first answer has that PSN.</summary>
+    public void Reset(uint firstPsn)
+    {
+        _restartPsn = _resumePsn = firstPsn;
+        _held = null;
+    }
+
+    /// <summary>What has no answer is asked for again.</summary>
+    public void Restart()
+    {
+        if (pair.Port.Options.Defences.ForgetsHeld)
+        {
+            _held?.Clear();
+        }
+
+        _restartPsn = _resumePsn = progress.AckPsn;
+    }
+
+    /// <summary>It is, but from behind the answers that came late.</summary>
+    public void Resume() => _resumePsn = progress.AckPsn;
+
+    /// <summary>No answer will be taken any more.</summary>
+    public void End() => _held = null;
 
     /// <summary>Places the response that is next, of the request at the head of the queue.</summary>
     /// <param name="packet">Its PSN is the oldest without an answer.</param>
@@ -53,12 +76,61 @@ internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendPro
     {
         uint offset = (uint)Psn.Distance(progress.HeadSlot.FirstPsn, progress.AckPsn) * (uint)pair.MtuBytes;
         AccessOutcome outcome = pair.Memory.ScatterRun(
-            queue.Sges(progress.Head), offset, ref run, out MemoryRegion? region);
+            pair.Sends.Sges(progress.Head), offset, ref run, out MemoryRegion? region);
         return StatusOf(outcome, region, out faulted);
     }
 
-    /// <summary>What a requester without its defence does: places what comes before its turn, with no look.</summary>
-    public void PlaceAhead(in PacketView packet)
+    /// <summary>
+    /// Keeps a response that is not the next one, of a peer that sends both ends of the next answers ahead. Each is
+    /// looked at only in its turn, as if it had come then. What comes when none can have been sent ahead, says that
+    /// something is lost: false.
+    /// </summary>
+    public bool TryHold(in PacketView packet)
+    {
+        if (pair.Profile.FirstsAhead <= 0
+            || !progress.AwaitsMiddle
+            || progress.AckPsn == _restartPsn
+            || packet.Opcode is not (Opcode.RcReadResponseFirst or Opcode.RcReadResponseLast))
+        {
+            return false;
+        }
+
+        if (!pair.Port.Options.Defences.HoldsEarly)
+        {
+            PlaceAhead(packet);
+        }
+
+        _held ??= new HeldPackets(
+            EarlyResponses.PacketsMax(pair.Profile),
+            PayloadPacket.SizeOf(packet.Traits.HeaderBytes, pair.MtuBytes));
+        bool isHeld = _held.TryAdd(packet.Psn, packet.Bytes, progress.AckPsn, out bool isNew);
+        if (isNew)
+        {
+            _held.NoteFreed(packet.Psn, progress.NoteHeld(packet.PayloadBytes));
+            pair.Port.Peers.WakeReadWaiters();
+        }
+
+        return isHeld;
+    }
+
+    /// <summary>The response that is next, if it came before its turn.</summary>
+    /// <param name="packet">Valid until the next call.</param>
+    /// <param name="freedBytes">The room that it made when it came.</param>
+    public bool TryTakeHeld(out PacketView packet, out int freedBytes)
+    {
+        packet = default;
+        freedBytes = 0;
+        return _held is not null
+            && progress.IsOnTheWay(progress.AckPsn)
+            && _held.TryTake(progress.AckPsn, out ReadOnlySpan<byte> bytes, out freedBytes)
+            && PacketView.TryParse(bytes, out packet) == DropReason.None;
+    }
+
+    /// <summary>How many responses come before one that is held has its turn.</summary>
+    public int CountBeforeHeld => _held?.CountBefore(progress.AckPsn) ?? int.MaxValue;
+
+    // What a requester without its defence does: places what comes before its turn, with no look.
+    private void PlaceAhead(in PacketView packet)
     {
         if (progress.IsInHead(packet.Psn))
         {
@@ -96,7 +168,7 @@ internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendPro
         uint offset, ReadOnlySpan<byte> bytes, int aheadBytes, out MemoryRegion? faulted)
     {
         AccessOutcome outcome = pair.Memory.Scatter(
-            queue.Sges(progress.Head), offset, bytes, out MemoryRegion? region, aheadBytes);
+            pair.Sends.Sges(progress.Head), offset, bytes, out MemoryRegion? region, aheadBytes);
         return StatusOf(outcome, region, out faulted);
     }
 
@@ -111,7 +183,7 @@ internal sealed class ResponsePlacement(QueuePair pair, SendQueue queue, SendPro
 
     private bool IsExpectedForm(Opcode opcode, int index, uint psn, bool endsPiece)
     {
-        bool mayStart = progress.StartsPiece(index) || psn == RestartPsn || psn == ResumePsn;
+        bool mayStart = progress.StartsPiece(index) || psn == _restartPsn || psn == _resumePsn;
         return opcode switch
         {
             Opcode.RcReadResponseOnly => endsPiece && mayStart,

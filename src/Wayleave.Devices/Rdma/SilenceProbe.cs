@@ -20,7 +20,7 @@ namespace Wayleave.Devices.Rdma;
 // peer's socket still.
 
 /// <summary>The question of a requester to a peer that has been silent. Port token held by the caller.</summary>
-internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress progress)
+internal sealed class SilenceProbe(QueuePair pair, SendProgress progress)
 {
     /// <summary>How many may be on their way to one socket: their charge is what a window leaves free anyway.</summary>
     public const int PerPeerMax = 16;
@@ -77,7 +77,7 @@ internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress p
         new Bth
         {
             Opcode = Opcode.RcSendOnly,
-            PKey = port.Options.PKey,
+            PKey = pair.Port.Options.PKey,
             DestQp = pair.DestQpNumber,
             AckRequest = true,
             Psn = Psn.Add(progress.AckPsn, Psn.Mask),
@@ -87,7 +87,7 @@ internal sealed class SilenceProbe(QueuePair pair, RdmaPort port, SendProgress p
         IsDue = false;
         _asked++;
         _sentAt = now;
-        port.Counters.Probes++;
+        pair.Port.Counters.Probes++;
         return BuildResult.Built;
     }
 
