@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Wayleave.Core;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
@@ -15,12 +14,12 @@ namespace Wayleave.Ports;
 //   engine thread        stands back while an application polls (StandBack: for how long) or has the token; else
 //                        progresses, spins for 50 us, then sleeps in poll(2) on the socket and the wake event, at
 //                        most until the port's next deadline. A holder that was put off the processor may wait for
-//                        ours, so nobody spins for it.
+//                        ours, so nobody spins for it. PortEngine has that loop; its turns are Drive, as everybody's
 //
 // Under the token: this object's buffers, the sockets' message headers, the sockets of groups (GroupSockets says how
-// those come and go beside a sleeper) and all of the port's machine. The token holder
-// may take the host lock (a fault is handed to the remap operation); a thread that holds the host lock never takes the
-// token. Neither is held while sleeping.
+// those come and go beside a sleeper), what the engine is told of a turn (PortEngine), and all of the port's machine.
+// The token holder may take the host lock (a fault is handed to the remap operation); a thread that holds the host lock
+// never takes the token. Neither is held while sleeping.
 
 /// <summary>
 /// Moves datagrams between the machine of a device's ports and their UDP sockets, one each, and gives the machine its
@@ -32,7 +31,6 @@ public sealed class PortDriver : IDisposable
     private const int AnswerAtOnceBytes = 4096;
 
     private readonly RdmaPort _port;
-    private readonly UdpEndpoint _first; // whose wake event everybody uses
     private readonly UdpEndpoint[] _endpoints; // by port number less one
     private readonly IDatagramTap?[] _taps;
     private readonly HostContext _host;
@@ -41,21 +39,12 @@ public sealed class PortDriver : IDisposable
     private readonly Memory<byte> _receive;
     private readonly SendBatch _batch;
     private readonly GroupSockets _groups;
-    private readonly Thread? _engine;
     private readonly Action<Errno> _handleRemapped;
     private readonly bool[] _isStreaming; // the last look at that socket found something
     private int _receiveNext; // whose turn it was to be looked at first
-    private int _fullPort = 1; // whose socket it was; written before the end of the turn is noted, under the token
     private int _controlWaiters;
-    private long _applicationPolls;
-    private long _applicationTurn; // when the last one began; ticks of the host's clock
     private int _idlePolls; // since one did something; several threads may lose a count
-    private long _engineSeenPolls; // engine thread
-    private readonly DriverSleep _sleep = new(); // of the engine
-    private readonly StandBack _standBack; // of the engine
-    private volatile bool _stopping;
     private volatile bool _closed; // the token is never given back
-    private volatile Exception? _failure;
 
     /// <summary>As the other, for a device with one port.</summary>
     /// <param name="port">The machine; driven by this object alone from now on.</param>
@@ -91,23 +80,18 @@ public sealed class PortDriver : IDisposable
 
         _port = port;
         _endpoints = [.. sockets.Select(s => s.Endpoint)];
-        _first = _endpoints[0];
         _taps = [.. sockets.Select(s => s.Tap)];
         _isStreaming = new bool[sockets.Count];
         _host = host;
         _options = options ?? new PortDriverOptions();
-        _standBack = new StandBack(_options.EngineStandBack.Ticks, _options.EngineStandBackMax.Ticks);
         _handleRemapped = _ => HandleRemapped();
         _buffers = MappedMemory.AllocateAnonymous((1L + SendBatch.Size) * SuperPacketBytes, hugePages: true);
         _receive = _buffers.Memory[..SuperPacketBytes];
         _batch = new SendBatch(port, _endpoints, _taps, _buffers.Memory[SuperPacketBytes..]);
         _groups = new GroupSockets(port, _endpoints, _taps, _receive);
-        port.AttentionNeeded = _first.Wake;
-        if (_options.HasEngine)
-        {
-            _engine = new Thread(RunEngine) { IsBackground = true, Name = "wayleave port engine" };
-            _engine.Start();
-        }
+        Engine = new PortEngine(this, _endpoints, _groups, host, _options);
+        port.AttentionNeeded = Engine.Wake;
+        Engine.Start();
     }
 
     /// <summary>
@@ -123,7 +107,7 @@ public sealed class PortDriver : IDisposable
     public Action<AsyncEvent>? EventRaised { get; set; }
 
     /// <summary>What stopped the engine thread, or null.</summary>
-    public Exception? Failure => _failure;
+    public Exception? Failure => Engine.Failure;
 
     /// <summary>Times a super-packet found a socket's send buffer full.</summary>
     public long SendStalls { get; private set; }
@@ -131,11 +115,8 @@ public sealed class PortDriver : IDisposable
     /// <summary>Threads in <see cref="WithToken"/> that have not got the token.</summary>
     internal int ControlWaiters => Volatile.Read(ref _controlWaiters);
 
-    /// <summary>The engine relies on an application for longer than it does at first.</summary>
-    internal bool IsEngineAwayForLong => _standBack.IsLong;
-
-    /// <summary>How often its sleep was ended.</summary>
-    internal long EngineWakes => _first.KernelWakes;
+    /// <summary>Drives when nobody else does; also where there is no thread for it.</summary>
+    internal PortEngine Engine { get; }
 
     /// <summary>What the kernel counts about the socket of a port; one system call, any thread.</summary>
     public UdpSocketStats ReadSocketStats(int port = 1) => _endpoints[port - 1].ReadStats();
@@ -147,7 +128,7 @@ public sealed class PortDriver : IDisposable
     /// <returns>Whether something was done: a caller that polls goes on at once.</returns>
     public bool TryProgress()
     {
-        _applicationPolls++; // a lost count only lets the engine look once more
+        Engine.NotePoll();
         if (Progress())
         {
             _idlePolls = 0;
@@ -175,24 +156,12 @@ public sealed class PortDriver : IDisposable
     /// <see cref="PortDriverOptions.EngineStandBack"/>. Any thread; a system call only if the engine stays away for
     /// longer at that moment.
     /// </summary>
-    public void ExpectWait()
-    {
-        if (_standBack.MustWake())
-        {
-            _first.Wake();
-        }
-    }
+    public void ExpectWait() => Engine.ExpectWait();
 
     private bool Progress()
     {
         bool worked = Drive(byApplication: true, out _);
-
-        // Work that was left has a deadline that is over: we may not come back.
-        if (_sleep.MustWake())
-        {
-            _first.Wake();
-        }
-
+        Engine.WakeForWorkLeft();
         return worked;
     }
 
@@ -228,7 +197,7 @@ public sealed class PortDriver : IDisposable
     {
         Errno errno = Errno.EINVAL;
         WithToken(() => errno = _groups.Attach(pair, group));
-        _first.Wake(); // an engine that sleeps does not know of the socket yet
+        Engine.Wake(); // one that sleeps does not know of the socket yet
         return errno;
     }
 
@@ -266,14 +235,10 @@ public sealed class PortDriver : IDisposable
     /// </summary>
     public void Dispose()
     {
-        if (_stopping)
+        if (!Engine.TryStop())
         {
             return;
         }
-
-        _stopping = true;
-        _first.Wake();
-        _engine?.Join();
 
         // An application thread may still be inside: the token is kept for ever, so that nobody touches the closed
         // socket.
@@ -295,7 +260,7 @@ public sealed class PortDriver : IDisposable
 
     // One turn after the other, until there is nothing that only we know of. A turn sends first: what was posted should
     // not wait for a look at an empty socket, which costs as much as a small packet.
-    private bool Drive(bool byApplication, out bool isTaken)
+    internal bool Drive(bool byApplication, out bool isTaken)
     {
         bool worked = false;
         isTaken = false;
@@ -314,13 +279,13 @@ public sealed class PortDriver : IDisposable
             }
             finally
             {
-                _sleep.NoteTurn(leavesWork ? 0 : _port.NextDeadline?.Ticks ?? long.MaxValue, _batch.HasPending);
+                Engine.NoteTurn(leavesWork ? 0 : _port.NextDeadline?.Ticks ?? long.MaxValue, _batch.HasPending);
                 _port.Exit();
             }
 
             // Somebody who found the token taken left a doorbell: it is ours to answer, unless the socket takes nothing
             // more.
-            if (!_port.HasDoorbell || _sleep.AwaitsSendRoom)
+            if (!_port.HasDoorbell || Engine.AwaitsSendRoom)
             {
                 return worked;
             }
@@ -333,7 +298,7 @@ public sealed class PortDriver : IDisposable
         TimeSpan now = _host.Now;
         if (byApplication)
         {
-            Volatile.Write(ref _applicationTurn, now.Ticks);
+            Engine.NoteApplicationTurn(now);
         }
 
         bool worked = Transmit(now, ref room);
@@ -425,7 +390,7 @@ public sealed class PortDriver : IDisposable
         if (fullPort != 0)
         {
             SendStalls++;
-            Volatile.Write(ref _fullPort, fullPort);
+            Engine.NoteFullSocket(fullPort);
         }
 
         return worked;
@@ -451,103 +416,5 @@ public sealed class PortDriver : IDisposable
     // Runs on the thread that ended the wait, a copy engine's perhaps, when nobody may be looking at the port: what the
     // peer asked for was delayed, so nothing more need come from there. A wake after the end of this object finds
     // nobody asleep.
-    private void HandleRemapped() => _first.Wake();
-
-    private void RunEngine()
-    {
-        if (_options.EngineProcessor is int processor)
-        {
-            _ = ProcessorAffinity.TryStayOn(processor);
-        }
-
-        try
-        {
-            while (!_stopping)
-            {
-                long polls = CountPolls();
-                if (!_standBack.MustDrive(isPolled: polls != 0 && HadTurn()))
-                {
-                    bool isWoken = _first.WaitForWake(TimeSpan.FromTicks(_standBack.Begin(polls)));
-                    _standBack.End(isWoken);
-                }
-                else if (!DriveOrStandBack() && !SpinForWork())
-                {
-                    SleepUntilWork();
-                }
-            }
-        }
-        catch (Exception e) when (e is not OutOfMemoryException)
-        {
-            // Named by Failure and in the trace. Who polls still drives the port; a passive one looks like a peer that
-            // is gone.
-            _failure = e;
-            _host.Trace("port.engine_failed", e.Message);
-        }
-    }
-
-    // Who has polled many times at first and then no more is not relied on again.
-    private bool HadTurn() =>
-        _host.Now.Ticks - Volatile.Read(ref _applicationTurn) <= _options.EngineStandBack.Ticks;
-
-    // Since the last look.
-    private long CountPolls()
-    {
-        long polls = Volatile.Read(ref _applicationPolls);
-        long count = polls - _engineSeenPolls;
-        _engineSeenPolls = polls;
-        return count;
-    }
-
-    // Whether the engine goes on without a sleep.
-    private bool DriveOrStandBack()
-    {
-        bool worked = Drive(byApplication: false, out bool isTaken);
-        if (isTaken && !worked)
-        {
-            _first.WaitForWake(_options.EngineStandBack);
-        }
-
-        return worked || isTaken;
-    }
-
-    private bool SpinForWork()
-    {
-        long start = Stopwatch.GetTimestamp();
-        while (Stopwatch.GetElapsedTime(start) < _options.EngineIdleSpin && !_stopping)
-        {
-            if (DriveOrStandBack() || Volatile.Read(ref _applicationPolls) != _engineSeenPolls)
-            {
-                return true;
-            }
-
-            Thread.SpinWait(20);
-        }
-
-        return false;
-    }
-
-    private void Sleep(TimeSpan timeout, bool awaitsSendRoom)
-    {
-        if (_endpoints.Length > 1 || _groups.Watch is not null)
-        {
-            int full = awaitsSendRoom ? Volatile.Read(ref _fullPort) - 1 : -1;
-            UdpEndpoint.WaitAny(_endpoints, timeout, full, _groups.Watch);
-        }
-        else
-        {
-            _ = awaitsSendRoom ? _first.WaitForSendRoom(timeout) : _first.Wait(timeout);
-        }
-    }
-
-    private void SleepUntilWork()
-    {
-        long now = _host.Now.Ticks;
-        if (_sleep.TryAnnounce(now, _options.EngineSleepMax.Ticks, out long until, out bool awaitsSendRoom)
-            && !_stopping)
-        {
-            Sleep(TimeSpan.FromTicks(until - now), awaitsSendRoom);
-        }
-
-        _sleep.End();
-    }
+    private void HandleRemapped() => Engine.Wake();
 }

@@ -83,15 +83,15 @@ public sealed class PortDriverTests
         do
         {
             // Its time may be over before the wait begins: then once more.
-            await UntilAsync(nic, () => nic.Driver.IsEngineAwayForLong);
-            wakes = nic.Driver.EngineWakes;
+            await UntilAsync(nic, () => nic.Driver.Engine.IsAwayForLong);
+            wakes = nic.Driver.Engine.Wakes;
             using CancellationTokenSource ends = CancellationTokenSource.CreateLinkedTokenSource(Cancellation);
             Task<WorkCompletion?> waiting = completions.NextAsync(ended: null, ends.Token).AsTask();
             await ends.CancelAsync();
             await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
             Cancellation.ThrowIfCancellationRequested();
         }
-        while (nic.Driver.EngineWakes == wakes);
+        while (nic.Driver.Engine.Wakes == wakes);
     }
 
     private static Task<WayleaveHost> StartAsync(string address, WayleaveHostOptions options) =>
