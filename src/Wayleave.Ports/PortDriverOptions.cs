@@ -42,4 +42,14 @@ public sealed record PortDriverOptions
     /// Whether this driver has an engine thread at all: a benchmark that always polls may do without.
     /// </summary>
     public bool HasEngine { get; init; } = true;
+
+    /// <summary>
+    /// Off lets an engine that was woken rely on an application's polls again: for the test that must notice.
+    /// </summary>
+    internal bool EngineHeedsWakes { get; init; } = true;
+
+    /// <summary>
+    /// Off lets the engine rely on an application that has long stopped polling: for the test that must notice.
+    /// </summary>
+    internal bool EngineForgetsOldPolls { get; init; } = true;
 }

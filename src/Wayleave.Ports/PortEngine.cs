@@ -128,15 +128,16 @@ internal sealed class PortEngine
     }
 
     /// <summary>
-    /// One look: stays away from a port that an application polls, or else drives, looks for work and sleeps.
+    /// One look: stays away from a port that an application polls, or else drives, looks for work and sleeps. The
+    /// engine thread; or a test, where the driver has none.
     /// </summary>
-    private void Step()
+    public void Step()
     {
         long polls = CountPolls();
         if (!_standBack.MustDrive(isPolled: polls != 0 && HadApplicationTurn()))
         {
             bool isWoken = _first.WaitForWake(TimeSpan.FromTicks(_standBack.Begin(polls)));
-            _standBack.End(isWoken);
+            _standBack.End(isWoken && _options.EngineHeedsWakes);
         }
         else if (!DriveOrStandBack() && !SpinForWork())
         {
@@ -178,7 +179,8 @@ internal sealed class PortEngine
 
     // Who has polled many times at first and then no more is not relied on again.
     private bool HadApplicationTurn() =>
-        _host.Now.Ticks - Volatile.Read(ref _applicationTurn) <= _options.EngineStandBack.Ticks;
+        _host.Now.Ticks - Volatile.Read(ref _applicationTurn) <= _options.EngineStandBack.Ticks
+        || !_options.EngineForgetsOldPolls;
 
     // Whether the engine goes on without a sleep.
     private bool DriveOrStandBack()
