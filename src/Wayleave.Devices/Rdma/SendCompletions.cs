@@ -65,22 +65,7 @@ internal sealed class SendCompletions(QueuePair pair, SendProgress progress)
     {
         ref SendSlot slot = ref progress.HeadSlot;
         progress.RetireHead();
-        if (status == WorkCompletionStatus.Success && (slot.Flags & SendFlags.Signaled) == 0)
-        {
-            return;
-        }
-
-        WorkCompletion completion = new()
-        {
-            WrId = slot.WrId,
-            Status = status,
-            Opcode = RequestHeaders.CompletionOf(slot.Opcode),
-            ByteLength = slot.LengthBytes,
-            QpNumber = pair.QpNumber,
-            Flags = RequestHeaders.SentFlags(pair.Profile, slot.Opcode),
-        };
-        pair.Port.Completions.Complete(
-            pair.SendCompletionQueue, completion, pair.Sends, progress.Head, isSolicited: false, pair);
+        Tell(pair, slot, progress.Head, status);
     }
 
     /// <summary>ERR: whatever is posted ends, in order.</summary>
@@ -108,5 +93,32 @@ internal sealed class SendCompletions(QueuePair pair, SendProgress progress)
             _drainReported = true;
             pair.Port.RaiseEvent(new AsyncEvent(AsyncEventType.SendQueueDrained, pair.QpNumber));
         }
+    }
+
+    /// <summary>
+    /// A request of any requester has ended: its queue is told, unless it went well and asked for no completion.
+    /// </summary>
+    /// <param name="pair">Whose request it is.</param>
+    /// <param name="slot">The request, which has left the send queue.</param>
+    /// <param name="head">The position behind it.</param>
+    /// <param name="status">How it ended.</param>
+    public static void Tell(QueuePair pair, in SendSlot slot, uint head, WorkCompletionStatus status)
+    {
+        if (status == WorkCompletionStatus.Success && (slot.Flags & SendFlags.Signaled) == 0)
+        {
+            return;
+        }
+
+        WorkCompletion completion = new()
+        {
+            WrId = slot.WrId,
+            Status = status,
+            Opcode = RequestHeaders.CompletionOf(slot.Opcode),
+            ByteLength = slot.LengthBytes,
+            QpNumber = pair.QpNumber,
+            Flags = RequestHeaders.SentFlags(pair.Profile, slot.Opcode),
+        };
+        pair.Port.Completions.Complete(
+            pair.SendCompletionQueue, completion, pair.Sends, head, isSolicited: false, pair);
     }
 }

@@ -223,21 +223,7 @@ internal sealed class UnreliableRequester(QueuePair pair, SendQueue queue, RdmaP
         slot.Target = null;
         _head++;
         _packet = 0;
-        if (status == WorkCompletionStatus.Success && (slot.Flags & SendFlags.Signaled) == 0)
-        {
-            return;
-        }
-
-        WorkCompletion completion = new()
-        {
-            WrId = slot.WrId,
-            Status = status,
-            Opcode = RequestHeaders.CompletionOf(slot.Opcode),
-            ByteLength = slot.LengthBytes,
-            QpNumber = pair.QpNumber,
-            Flags = RequestHeaders.SentFlags(pair.Profile, slot.Opcode),
-        };
-        port.Completions.Complete(pair.SendCompletionQueue, completion, queue, _head, isSolicited: false, pair);
+        SendCompletions.Tell(pair, slot, _head, status);
     }
 
     private void ReportDrained()
