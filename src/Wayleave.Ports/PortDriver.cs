@@ -115,7 +115,7 @@ public sealed class PortDriver : IDisposable
     /// <summary>Threads in <see cref="WithToken"/> that have not got the token.</summary>
     internal int ControlWaiters => Volatile.Read(ref _controlWaiters);
 
-    /// <summary>Drives when nobody else does; also where there is no thread for it.</summary>
+    /// <summary>Drives when nobody else does. Without a thread it only keeps what turns note.</summary>
     internal PortEngine Engine { get; }
 
     /// <summary>What the kernel counts about the socket of a port; one system call, any thread.</summary>
@@ -258,8 +258,13 @@ public sealed class PortDriver : IDisposable
         ((IDisposable)_buffers).Dispose();
     }
 
-    // One turn after the other, until there is nothing that only we know of. A turn sends first: what was posted should
-    // not wait for a look at an empty socket, which costs as much as a small packet.
+    /// <summary>
+    /// One turn after the other, until there is nothing that only we know of; takes the token for each. A turn sends
+    /// first: what was posted should not wait for a look at an empty socket, which costs as much as a small packet.
+    /// </summary>
+    /// <param name="byApplication">A thread that polls, and not the engine.</param>
+    /// <param name="isTaken">Somebody else has the token.</param>
+    /// <returns>Whether a turn did something.</returns>
     internal bool Drive(bool byApplication, out bool isTaken)
     {
         bool worked = false;

@@ -8,8 +8,8 @@ namespace Wayleave.Ports;
 // Who calls what:
 //
 //   engine thread   Step, one after the other. It drives by PortDriver.Drive, which takes the port token for each turn;
-//                   away, spinning or asleep it holds nothing. Where the driver has no engine there is no such thread,
-//                   and what the others note is read by nobody
+//                   away, spinning or asleep it holds nothing. Where the driver has no engine there is no such thread;
+//                   the end of a turn is noted all the same, since every turn asks AwaitsSendRoom
 //   token holder    NoteApplicationTurn, NoteFullSocket, NoteTurn: nobody else writes those words
 //   any thread      NotePoll, before it tries the token; WakeForWorkLeft, behind its turn, when it has given the token
 //                   back; ExpectWait; Wake. None of them blocks, and none needs a lock

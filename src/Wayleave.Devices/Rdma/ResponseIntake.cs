@@ -3,9 +3,8 @@ using Wayleave.Devices.Rdma.Wire;
 
 namespace Wayleave.Devices.Rdma;
 
-// A READ is asked for in pieces that are multiples of the MTU, so a response is placed by its PSN alone, whatever piece
-// or repetition it belongs to. Where it goes is for ResponsePlacement; whether it is the next one, what it says of
-// others, and what follows is decided here.
+// Where a response goes is for ResponsePlacement; whether it is the next one, what it says of others, and what follows
+// is decided here.
 
 /// <summary>
 /// What a READ, an atomic, an ATOMIC WRITE or a FLUSH is answered with, packet by packet from

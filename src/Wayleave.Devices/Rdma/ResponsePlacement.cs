@@ -34,7 +34,10 @@ internal sealed class ResponsePlacement(QueuePair pair, SendProgress progress)
         _restartPsn = _resumePsn = progress.AckPsn;
     }
 
-    /// <summary>It is, but from behind the answers that came late.</summary>
+    /// <summary>
+    /// Answers of before came late: what was asked for again begins behind them, or still where <see cref="Restart"/>
+    /// said.
+    /// </summary>
     public void Resume() => _resumePsn = progress.AckPsn;
 
     /// <summary>No answer will be taken any more.</summary>
@@ -82,9 +85,11 @@ internal sealed class ResponsePlacement(QueuePair pair, SendProgress progress)
 
     /// <summary>
     /// Keeps a response that is not the next one, of a peer that sends both ends of the next answers ahead. Each is
-    /// looked at only in its turn, as if it had come then. What comes when none can have been sent ahead, says that
-    /// something is lost: false.
+    /// looked at only in its turn, as if it had come then.
     /// </summary>
+    /// <returns>
+    /// False: none can have been sent ahead, so that something is lost; or what is held already leaves no place for it.
+    /// </returns>
     public bool TryHold(in PacketView packet)
     {
         if (pair.Profile.FirstsAhead <= 0

@@ -104,12 +104,9 @@ public sealed class JobService
         }
 
         byte[] bytes = new byte[sizeof(uint) * count];
-        await _access.ForEachPieceAsync(
-            results,
-            0,
-            (ulong)bytes.Length,
-            (offset, piece) => piece.CopyTo(bytes.AsSpan((int)offset)),
-            cancellation).ConfigureAwait(false);
+        Task reading = _access.ForEachPieceAsync(
+            results, 0, (ulong)bytes.Length, (offset, piece) => piece.CopyTo(bytes.AsSpan((int)offset)), cancellation);
+        await context.Gpu.Presence.WatchAsync($"read results of {context}", reading).ConfigureAwait(false);
         return [.. bytes.Chunk(sizeof(uint)).Select(w => BinaryPrimitives.ReadUInt32LittleEndian(w))];
     }
 

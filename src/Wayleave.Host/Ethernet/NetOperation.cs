@@ -1,5 +1,6 @@
 using Wayleave.Core;
 using Wayleave.Host.Objects;
+using Wayleave.Host.Removal;
 
 namespace Wayleave.Host.Ethernet;
 
@@ -38,6 +39,12 @@ public abstract class NetOperation : IAsyncDisposable
 
     /// <summary>The object whose memory it uses; null before there is one.</summary>
     private protected abstract DeviceObject? Used { get; }
+
+    // Of the two that it uses, the one that is on its way out.
+    private DevicePresence? Leaving =>
+        !Nic.Presence.IsPresent ? Nic.Presence
+        : Used?.Owner.Presence is { IsPresent: false } owner ? owner
+        : null;
 
     /// <summary>Cancelled when it is ended from outside, and by <see cref="DisposeAsync"/>.</summary>
     private protected CancellationToken Over => _over.Token;
@@ -94,16 +101,16 @@ public abstract class NetOperation : IAsyncDisposable
     /// <summary>Lets go of everything. Called once; nothing new begins.</summary>
     private protected abstract Task CloseAsync();
 
-    /// <summary>What is told when the memory was revoked: that its device leaves, if it does; else
-    /// <paramref name="reason"/>.</summary>
-    private protected WayleaveException TakenBack(string reason, Exception? inner) =>
-        Used?.Owner.Presence is { IsPresent: false } leaving
-            ? leaving.Gone(What, inner)
-            : new WayleaveException(Errno.ENODEV, What, reason, innerException: inner);
+    /// <summary>
+    /// What is told of memory that was revoked: that a device leaves, if one does; else that it was taken back, in
+    /// <paramref name="words"/>.
+    /// </summary>
+    private protected WayleaveException TakenBack(string words, Exception? inner) =>
+        Leaving?.Gone(What, inner) ?? new WayleaveException(Errno.ENODEV, What, words, innerException: inner);
 
     /// <summary>
-    /// What is to be told of a failure: why it was ended, if it was; that the device of its memory leaves, where it
-    /// failed because of that before anybody ended it; else the failure.
+    /// What is to be told of a failure: why it was ended, if it was; that a device leaves, where nothing answered at
+    /// its addresses before anybody ended it; else the failure.
     /// </summary>
     private protected Exception Explain(Exception failure)
     {
@@ -113,14 +120,9 @@ public abstract class NetOperation : IAsyncDisposable
             reason = _reason;
         }
 
-        if (reason is not null)
-        {
-            return new WayleaveException(reason.Errno, What, reason.Reason, reason.Remedy, failure);
-        }
-
-        return Used?.Owner.Presence is { IsPresent: false } leaving
-            && failure is not WayleaveException { Errno: not (Errno.EFAULT or Errno.ENODEV) }
-            ? leaving.Gone(What, failure)
+        return reason is not null ? new WayleaveException(reason.Errno, What, reason.Reason, reason.Remedy, failure)
+            : failure is WayleaveException { Errno: Errno.EFAULT or Errno.ENODEV } && Leaving is { } leaving
+                ? leaving.Gone(What, failure)
             : failure;
     }
 }

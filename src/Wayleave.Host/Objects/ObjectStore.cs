@@ -298,18 +298,7 @@ public sealed class ObjectStore
         return ReachAsync(o, _access.ForEachRangeAsync(o.Memory, ranges, handler, cancellation));
     }
 
-    // A device that is pulled out by surprise stops answering before its objects are revoked.
-    private static async Task ReachAsync(DeviceObject o, Task access)
-    {
-        try
-        {
-            await access.ConfigureAwait(false);
-        }
-        catch (WayleaveException e) when (e.Errno == Errno.EFAULT && !o.Owner.Presence.IsPresent)
-        {
-            throw o.Owner.Presence.Gone($"reach {o}", e);
-        }
-    }
+    private static Task ReachAsync(DeviceObject o, Task access) => o.Owner.Presence.WatchAsync($"reach {o}", access);
 
     private static bool IsReady(DeviceObject o, string device, string name) =>
         o.State == ObjectState.Ready && o.Device == device && o.Name == name;

@@ -53,6 +53,24 @@ public sealed class DevicePresence(string name)
     public WayleaveException Gone(string operation, Exception? inner = null) =>
         new(Errno.ENODEV, operation, $"{name} was pulled out", "wayleave devices shows what there is", inner);
 
+    /// <summary>
+    /// Awaits an access to memory of the device. A device that is pulled out by surprise stops answering before its
+    /// memory is revoked: in both cases it is told that it was pulled out.
+    /// </summary>
+    /// <param name="operation">For the failure.</param>
+    /// <param name="access">Its EFAULT and ENODEV are explained so, while the device is on its way out.</param>
+    internal async Task WatchAsync(string operation, Task access)
+    {
+        try
+        {
+            await access.ConfigureAwait(false);
+        }
+        catch (WayleaveException e) when (e.Errno is Errno.EFAULT or Errno.ENODEV && !IsPresent)
+        {
+            throw Gone(operation, e);
+        }
+    }
+
     /// <summary>Lets nothing begin any more. True also for who asks again, as long as it is not gone.</summary>
     internal bool TryLeave()
     {

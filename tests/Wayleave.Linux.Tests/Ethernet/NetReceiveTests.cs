@@ -358,6 +358,40 @@ public sealed class NetReceiveTests
         Assert.Contains("gpu0/out was taken back by its owner", e.Message, Ordinal);
     });
 
+    [Fact]
+    public void A_send_that_meets_a_gpu_that_left_before_it_is_told_says_so_and_blames_no_peer() =>
+        EthernetHost.Run(host =>
+        {
+            DeviceObject o = MakeObject(host, KernelPeer.Noise(32 << 20, seed: 8));
+            using Socket listener = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+            listener.ReceiveBufferSize = 64 << 10;
+            listener.Bind(new System.Net.IPEndPoint(System.Net.IPAddress.Parse("10.0.0.2"), 9000));
+            listener.Listen();
+            Task sending = Task.Run(async () =>
+            {
+                await using NetSend send = new(host.Host, host.Host.Ethernets[0], o, isTemporary: false);
+                await send.RunAsync(Ip("10.0.0.2"), 9000, CancellationToken.None);
+            });
+            using Socket socket = listener.Accept();
+            Assert.InRange(socket.Receive(new byte[1]), 1, 1); // and no more: the window ends the rest
+            Assert.True(o.Owner.Presence.TryLeave());
+            using (host.Host.Context.Enter())
+            {
+                host.Host.Fabric.Unplug(o.Owner.Function);
+            }
+
+            byte[] buffer = new byte[1 << 16];
+            Assert.ThrowsAny<SocketException>(() =>
+            {
+                while (socket.Receive(buffer) > 0)
+                {
+                }
+            });
+            WayleaveException e = Assert.Throws<WayleaveException>(() => sending.GetAwaiter().GetResult());
+            Assert.Equal(Errno.ENODEV, e.Errno);
+            Assert.StartsWith("send gpu0/out by nic0: gpu0 was pulled out", e.Message, Ordinal);
+        });
+
     private const StringComparison Ordinal = StringComparison.Ordinal;
 
     private static ReceiveRequest Http => new() { Queue = Queue, Device = "gpu0", IsHttp = true };

@@ -61,18 +61,23 @@ public class ObjectMemoryTests
         await Task.WhenAll(made.Select(o => Task.Run(() => host.Objects.CommitAsync(o, null), cancellation)));
         Assert.Same(host.Objects.Find("gpu0", "name"), Assert.Single(host.Objects.List()));
     }
-    [Fact]
-    public async Task Who_reads_memory_of_a_device_that_is_just_pulled_out_is_told_that()
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Who_reads_memory_of_a_device_that_is_just_pulled_out_is_told_that(bool isRevoked)
     {
         CancellationToken cancellation = TestContext.Current.CancellationToken;
         await using WayleaveHost host = await WayleaveHost.StartAsync(ControlTestFolder.Config);
         DeviceObject o = await host.Objects.CreateAsync("gpu0", "o", 4 << 20, StorageKind.Movable, cancellation);
+        Task revoked = Task.CompletedTask;
         WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(
             () => host.Objects.ForEachPieceAsync(o, (_, _) => PullOut(), cancellation));
         Assert.Equal(Errno.ENODEV, e.Errno);
         Assert.Contains("gpu0 was pulled out", e.Message, StringComparison.Ordinal);
+        await revoked;
 
-        // The first half of a surprise: nothing answers any more, and nobody has been told yet.
+        // What a surprise does, to its half or whole: nothing answers any more, and then the memory is taken back.
         void PullOut()
         {
             Assert.True(o.Owner.Presence.TryLeave());
@@ -80,6 +85,8 @@ public class ObjectMemoryTests
             {
                 host.Fabric.Unplug(o.Owner.Function);
             }
+
+            revoked = isRevoked ? host.Objects.RevokeAsync(o, new RevokePolicy()) : revoked;
         }
     }
 }

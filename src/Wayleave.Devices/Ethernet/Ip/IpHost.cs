@@ -289,10 +289,10 @@ public sealed class IpHost : INicHost
             Checksum = isPartial ? InternetChecksum.Fold(sum) : (ushort)0,
         }.WriteTo(segment);
         transmit.Options.WriteTo(segment[TcpHeader.Size..]);
-        if (!TryAppendPayload(transmit, ref frame))
+        if (AppendPayload(transmit, ref frame) is var errno && errno != Errno.Success)
         {
             frame.Clear();
-            Tcp.HandleTransmitFailure(now, transmit);
+            Tcp.HandleTransmitFailure(now, transmit, errno);
             return false;
         }
 
@@ -314,7 +314,7 @@ public sealed class IpHost : INicHost
         return true;
     }
 
-    private static bool TryAppendPayload(in TcpTransmit transmit, ref SuperFrame frame)
+    private static Errno AppendPayload(in TcpTransmit transmit, ref SuperFrame frame)
     {
         for (int done = 0; done < transmit.PayloadBytes;)
         {
@@ -323,15 +323,16 @@ public sealed class IpHost : INicHost
             {
                 frame.Append(slice.Bytes);
             }
-            else if (frame.AppendDevice(slice.Source, slice.Offset, slice.LengthBytes) != Errno.Success)
+            else if (frame.AppendDevice(slice.Source, slice.Offset, slice.LengthBytes) is var errno
+                && errno != Errno.Success)
             {
-                return false;
+                return errno;
             }
 
             done += slice.LengthBytes;
         }
 
-        return true;
+        return Errno.Success;
     }
 
     private sealed class NicRoom(NicPort port) : IReceiveRoom

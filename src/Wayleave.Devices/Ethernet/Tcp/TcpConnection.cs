@@ -247,14 +247,17 @@ public sealed class TcpConnection
     }
 
     /// <summary>Resets the peer and drops everything.</summary>
-    public void Abort()
+    public void Abort() => Abort(Errno.ECONNRESET);
+
+    /// <summary>As the other, and says why it ended.</summary>
+    internal void Abort(Errno error)
     {
         if (State is not (TcpState.Closed or TcpState.SynSent))
         {
             _endpoint.Answers.Reset(Flow, _sender.NxtSequence, _receiver.NextSequence, hasAck: true);
         }
 
-        Terminate(TcpEvent.Reset, Errno.ECONNRESET);
+        Terminate(TcpEvent.Reset, error);
     }
 
     internal void Connect(TimeSpan now, uint initialSequence)

@@ -236,15 +236,19 @@ public sealed class TcpEndpoint
     }
 
     /// <summary>
-    /// The payload of a segment just polled cannot be had: the owner took the memory back. Its connection is reset,
-    /// since the bytes that were promised will never be sent.
+    /// The payload of a segment just polled cannot be had: the owner took the memory back, or nothing answers there any
+    /// more. The peer is reset, since the bytes that were promised will never be sent, and the connection has ended
+    /// with <paramref name="errno"/>: it was not the peer.
     /// </summary>
-    public void HandleTransmitFailure(TimeSpan now, in TcpTransmit transmit)
+    /// <param name="now">Time of the port.</param>
+    /// <param name="transmit">What was polled.</param>
+    /// <param name="errno">As <see cref="SuperFrame.AppendDevice"/> says.</param>
+    public void HandleTransmitFailure(TimeSpan now, in TcpTransmit transmit, Errno errno)
     {
         Advance(now);
         if (transmit.Connection is { } connection)
         {
-            connection.Abort();
+            connection.Abort(errno);
             Stats.Revoked++;
         }
     }
