@@ -99,7 +99,7 @@ internal sealed class SendCompletions(QueuePair pair, SendProgress progress)
     /// A request of any requester has ended: its queue is told, unless it went well and asked for no completion.
     /// </summary>
     /// <param name="pair">Whose request it is.</param>
-    /// <param name="slot">The request, in its queue still: its place is free once the completion queue was told.</param>
+    /// <param name="slot">The request; its place in the queue is free once the completion queue was told.</param>
     /// <param name="head">The position behind it.</param>
     /// <param name="status">How it ended.</param>
     public static void Tell(QueuePair pair, in SendSlot slot, uint head, WorkCompletionStatus status)
