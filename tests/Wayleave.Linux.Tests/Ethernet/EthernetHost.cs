@@ -2,6 +2,7 @@ using System.Net;
 using Wayleave.Devices.Ethernet.Ip;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
+using Wayleave.Host.Objects;
 using Wayleave.Linux.Tests.Linux;
 using Xunit;
 
@@ -65,6 +66,20 @@ internal sealed class EthernetHost
     {
         using CancellationTokenSource patience = new(Patience.Max);
         Task.Run(() => work(patience.Token)).GetAwaiter().GetResult();
+    }
+
+    /// <summary>Makes <c>gpu0/out</c>, ready, with that content.</summary>
+    public DeviceObject MakeObject(byte[] content)
+    {
+        DeviceObject? made = null;
+        Wait(async patience =>
+        {
+            made = await Host.Objects.CreateAsync("gpu0", "out", (ulong)content.Length, null, patience);
+            await Host.Objects.ForEachPieceAsync(
+                made, (offset, bytes) => content.AsSpan((int)offset, bytes.Length).CopyTo(bytes), patience);
+            await Host.Objects.CommitAsync(made, null);
+        });
+        return made!;
     }
 
     public void Stop()

@@ -256,7 +256,7 @@ public sealed class NetReceiveTests
     [Fact]
     public void An_upload_replaces_no_object_that_came_otherwise_and_not_the_bound_memory() => EthernetHost.Run(host =>
     {
-        DeviceObject kept = MakeObject(host, [1, 2, 3]);
+        DeviceObject kept = host.MakeObject([1, 2, 3]);
         using Reception reception = Reception.Open(host, Http);
         foreach (string name in (string[])["out", "nic0-rx2"])
         {
@@ -300,114 +300,9 @@ public sealed class NetReceiveTests
         Assert.Equal(["gpu0/whole"], host.Host.Objects.List().Select(o => o.ToString()));
     });
 
-    [Fact]
-    public void An_object_is_sent_from_device_memory_and_is_free_when_it_is_acknowledged() => EthernetHost.Run(host =>
-    {
-        byte[] content = KernelPeer.Noise(1_000_001, seed: 6);
-        DeviceObject o = MakeObject(host, content);
-        using Socket listener = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
-        listener.Bind(new System.Net.IPEndPoint(System.Net.IPAddress.Parse("10.0.0.2"), 9000));
-        listener.Listen();
-        Task<SentContent> sending = Task.Run(async () =>
-        {
-            await using NetSend send = new(host.Host, host.Host.Ethernets[0], o, isTemporary: false);
-            return await send.RunAsync(Ip("10.0.0.2"), 9000, CancellationToken.None);
-        });
-        using Socket socket = listener.Accept();
-        using MemoryStream received = new();
-        byte[] buffer = new byte[1 << 16];
-        for (int count; (count = socket.Receive(buffer)) > 0;)
-        {
-            received.Write(buffer, 0, count);
-        }
-
-        SentContent sent = sending.GetAwaiter().GetResult();
-        Assert.Equal(Hash(content), Hash(received.ToArray()));
-        Assert.Equal(((ulong)content.Length, Hash(content)), (sent.Bytes, sent.Sha256));
-        Assert.Equal(0, host.Host.StagedBytes);
-        EthernetHost.Wait(async _ => Assert.True(
-            (await host.Host.Objects.RevokeAsync(o, new RevokePolicy())).IsSufficient));
-    });
-
-    [Fact]
-    public void An_object_that_is_taken_back_while_it_is_sent_resets_the_peer() => EthernetHost.Run(host =>
-    {
-        DeviceObject o = MakeObject(host, KernelPeer.Noise(32 << 20, seed: 7));
-        using Socket listener = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
-        listener.ReceiveBufferSize = 64 << 10;
-        listener.Bind(new System.Net.IPEndPoint(System.Net.IPAddress.Parse("10.0.0.2"), 9000));
-        listener.Listen();
-        Task sending = Task.Run(async () =>
-        {
-            await using NetSend send = new(host.Host, host.Host.Ethernets[0], o, isTemporary: false);
-            await send.RunAsync(Ip("10.0.0.2"), 9000, CancellationToken.None);
-        });
-        using Socket socket = listener.Accept();
-        Assert.InRange(socket.Receive(new byte[1]), 1, 1);
-        RevokePolicy policy = new() { Timeout = Patience.Max };
-        EthernetHost.Wait(async _ => Assert.True((await host.Host.Objects.RevokeAsync(o, policy)).IsSufficient));
-        byte[] buffer = new byte[1 << 16];
-        Assert.ThrowsAny<SocketException>(() =>
-        {
-            while (socket.Receive(buffer) > 0)
-            {
-            }
-        });
-        WayleaveException e = Assert.Throws<WayleaveException>(() => sending.GetAwaiter().GetResult());
-        Assert.Equal(Errno.ENODEV, e.Errno);
-        Assert.Contains("gpu0/out was taken back by its owner", e.Message, Ordinal);
-    });
-
-    [Fact]
-    public void A_send_that_meets_a_gpu_that_left_before_it_is_told_says_so_and_blames_no_peer() =>
-        EthernetHost.Run(host =>
-        {
-            DeviceObject o = MakeObject(host, KernelPeer.Noise(32 << 20, seed: 8));
-            using Socket listener = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
-            listener.ReceiveBufferSize = 64 << 10;
-            listener.Bind(new System.Net.IPEndPoint(System.Net.IPAddress.Parse("10.0.0.2"), 9000));
-            listener.Listen();
-            Task sending = Task.Run(async () =>
-            {
-                await using NetSend send = new(host.Host, host.Host.Ethernets[0], o, isTemporary: false);
-                await send.RunAsync(Ip("10.0.0.2"), 9000, CancellationToken.None);
-            });
-            using Socket socket = listener.Accept();
-            Assert.InRange(socket.Receive(new byte[1]), 1, 1); // and no more: the window ends the rest
-            Assert.True(o.Owner.Presence.TryLeave());
-            using (host.Host.Context.Enter())
-            {
-                host.Host.Fabric.Unplug(o.Owner.Function);
-            }
-
-            byte[] buffer = new byte[1 << 16];
-            Assert.ThrowsAny<SocketException>(() =>
-            {
-                while (socket.Receive(buffer) > 0)
-                {
-                }
-            });
-            WayleaveException e = Assert.Throws<WayleaveException>(() => sending.GetAwaiter().GetResult());
-            Assert.Equal(Errno.ENODEV, e.Errno);
-            Assert.StartsWith("send gpu0/out by nic0: gpu0 was pulled out", e.Message, Ordinal);
-        });
-
     private const StringComparison Ordinal = StringComparison.Ordinal;
 
     private static ReceiveRequest Http => new() { Queue = Queue, Device = "gpu0", IsHttp = true };
-
-    private static DeviceObject MakeObject(EthernetHost host, byte[] content)
-    {
-        DeviceObject? made = null;
-        EthernetHost.Wait(async patience =>
-        {
-            made = await host.Host.Objects.CreateAsync("gpu0", "out", (ulong)content.Length, null, patience);
-            await host.Host.Objects.ForEachPieceAsync(
-                made, (offset, bytes) => content.AsSpan((int)offset, bytes.Length).CopyTo(bytes), patience);
-            await host.Host.Objects.CommitAsync(made, null);
-        });
-        return made!;
-    }
 
     private static string Refuse(EthernetHost host, ReceiveRequest request) => Assert.Throws<WayleaveException>(
         () => NetReceive.OpenAsync(host.Host, host.Host.Ethernets[0], request).GetAwaiter().GetResult()).Message;
