@@ -42,19 +42,38 @@ internal sealed class Guest
     /// </param>
     /// <param name="cancellation">Stops the machine.</param>
     /// <remarks>
-    /// A kernel that crashes while it boots, before the command was started, is started again: QEMU's software
-    /// emulation of several processors now and then misses that one of them has patched code that another runs.
+    /// A kernel that crashes while it boots, or over a breakpoint that nobody set, is started again: QEMU's software
+    /// emulation of several processors now and then misses that one of them has patched code that another runs (Red Hat
+    /// bug 2216496). What the run before left in the share is removed.
     /// </remarks>
     internal GuestResult Run(
         GuestOptions options, string command, string share, string? beside, Action<string, bool>? echo,
         CancellationToken cancellation)
     {
+        HashSet<string> given = [.. Directory.EnumerateFileSystemEntries(share)];
         for (int boots = 1; ; boots++)
         {
             GuestResult result = RunOnce(options, command, share, beside, echo, cancellation) with { Boots = boots };
-            if (!result.CrashedInBoot || boots == BootsMax)
+            if (!result.CrashedByEmulator || boots == BootsMax)
             {
                 return result;
+            }
+
+            Clear(share, given);
+        }
+    }
+
+    private static void Clear(string share, HashSet<string> given)
+    {
+        foreach (string left in Directory.GetFileSystemEntries(share).Where(e => !given.Contains(e)))
+        {
+            if (Directory.Exists(left))
+            {
+                Directory.Delete(left, recursive: true);
+            }
+            else
+            {
+                File.Delete(left);
             }
         }
     }

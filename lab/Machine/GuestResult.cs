@@ -12,8 +12,16 @@ internal sealed record GuestResult(int? ExitCode, string Output, string Error, s
 {
     internal bool TimedOut => ExitCode == ExitCodes.TimedOut;
 
-    /// <summary>How often the machine was started until its command ran.</summary>
+    /// <summary>How often the machine was started until its kernel did not crash by the emulator's fault.</summary>
     internal int Boots { get; init; } = 1;
+
+    /// <summary>
+    /// Whether the emulator brought the kernel down: in boot, or because a processor ran into the breakpoint that
+    /// another had put there while it patched code (<c>text_poke</c>), and which was gone by then. The kernel finds no
+    /// reason for it and gives up; nothing in the guest can bring that about.
+    /// </summary>
+    internal bool CrashedByEmulator =>
+        CrashedInBoot || (ExitCode != 0 && Console.Contains(" int3: 0000 [#", StringComparison.Ordinal));
 
     /// <summary>Whether the kernel crashed before <c>init.sh</c> came to the command.</summary>
     internal bool CrashedInBoot =>

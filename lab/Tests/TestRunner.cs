@@ -36,7 +36,9 @@ internal sealed class TestRunner(LabCache cache, string root, TestRunnerOptions 
                 GuestResult result = guest.Run(
                     machine, "bash " + Shell.Quote(test.GuestScript), folder, Beside(test, folder), echo: null,
                     cancellation);
-                string again = result.Boots == 1 ? "" : $", started {result.Boots} times: its kernel crashed in boot";
+                string again = result.Boots == 1
+                    ? ""
+                    : $", started {result.Boots} times: the emulator crashed its kernel";
                 detail.Append($"--- {test.Name}, {boot.Name}: {result.Elapsed.TotalSeconds:F1} s{again}\n")
                     .Append(result.Output).Append(result.Error);
                 (string status, string reason) = Judge(test, boot, result, folder, detail);
