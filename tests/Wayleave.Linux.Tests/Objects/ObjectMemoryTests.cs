@@ -2,6 +2,7 @@ using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Host;
+using Wayleave.Host.Compute;
 using Wayleave.Host.Objects;
 using Wayleave.Linux.Tests.Control;
 using Xunit;
@@ -80,13 +81,33 @@ public class ObjectMemoryTests
         // What a surprise does, to its half or whole: nothing answers any more, and then the memory is taken back.
         void PullOut()
         {
-            Assert.True(o.Owner.Presence.TryLeave());
-            using (host.Context.Enter())
-            {
-                host.Fabric.Unplug(o.Owner.Function);
-            }
-
+            StopAnswering(host, o.Owner);
             revoked = isRevoked ? host.Objects.RevokeAsync(o, new RevokePolicy()) : revoked;
+        }
+    }
+
+    [Fact]
+    public async Task Who_reads_results_of_jobs_on_a_device_that_is_just_pulled_out_is_told_that()
+    {
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        await using WayleaveHost host = await WayleaveHost.StartAsync(ControlTestFolder.Config);
+        GpuHandle gpu = Assert.Single(host.Gpus);
+        ComputeContext context = await host.Compute.OpenAsync(gpu, "c", cancellation: cancellation);
+        Assert.Single(await host.Compute.Jobs.ReadResultsAsync(context, 1, cancellation));
+        StopAnswering(host, gpu);
+        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(
+            () => host.Compute.Jobs.ReadResultsAsync(context, 1, cancellation));
+        Assert.Equal(Errno.ENODEV, e.Errno);
+        Assert.Contains("gpu0 was pulled out", e.Message, StringComparison.Ordinal);
+    }
+
+    // The first half of a surprise.
+    private static void StopAnswering(WayleaveHost host, IObjectDevice device)
+    {
+        Assert.True(device.Presence.TryLeave());
+        using (host.Context.Enter())
+        {
+            host.Fabric.Unplug(device.Function);
         }
     }
 }

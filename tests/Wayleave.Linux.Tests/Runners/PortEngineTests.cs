@@ -45,13 +45,19 @@ public sealed class PortEngineTests
     public void An_engine_that_relies_on_old_polls_is_caught() => Assert.False(
         DrivesAfterPollThatWas(TimeSpan.FromHours(1), s_options with { EngineForgetsOldPolls = false }));
 
-    [Fact]
-    public void An_application_that_has_polled_and_expects_to_wait_is_not_relied_on()
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void An_application_that_has_polled_is_relied_on_unless_it_expects_to_wait(bool waits)
     {
         using SteppedEngine engine = new(s_options);
         engine.Poll();
-        engine.ExpectWait();
-        Assert.True(engine.DrivesAtNextLook());
+        if (waits)
+        {
+            engine.ExpectWait();
+        }
+
+        Assert.Equal(waits, engine.DrivesAtNextLook());
     }
 
     private static bool DrivesWhenWoken(PortDriverOptions options)
