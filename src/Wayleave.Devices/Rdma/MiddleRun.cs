@@ -14,7 +14,6 @@ internal static class MiddleRun
     /// Adds packets until there are as many as wanted, or the gate was closed: the first one without a look at that,
     /// for <see cref="RegionMemory.TryOpen"/> has entered.
     /// </summary>
-    /// <param name="port">Which machine.</param>
     /// <param name="pair">Whose message.</param>
     /// <param name="region">What the memory is of.</param>
     /// <param name="bth">Of the first packet.</param>
@@ -25,7 +24,6 @@ internal static class MiddleRun
     /// <param name="superPacket">Takes them.</param>
     /// <returns>How many were added.</returns>
     public static int Build(
-        RdmaPort port,
         QueuePair pair,
         MemoryRegion region,
         in Bth bth,
@@ -35,6 +33,7 @@ internal static class MiddleRun
         Translation translation,
         ref SuperPacket superPacket)
     {
+        RdmaPort port = pair.Port;
         int mtu = pair.MtuBytes;
         int packetBytes = PayloadPacket.SizeOf(Bth.Size, mtu);
         MemoryHint? hint = region.LengthBytes > port.Options.CachedBytes ? port.Options.WillRead : null;

@@ -217,7 +217,7 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, SendProgre
         long unasked = progress.UnaskedBytes + openingCharge;
         bool asks = count < left
             && MustAsk(window.InFlightBytes + openingCharge + count * charge, unasked + count * charge);
-        int built = MiddleRun.Build(pair.Port, pair, region!, bth, asks, bytes, count, translation, ref superPacket);
+        int built = MiddleRun.Build(pair, region!, bth, asks, bytes, count, translation, ref superPacket);
         pair.Memory.Leave(translation);
         if (built == 0)
         {

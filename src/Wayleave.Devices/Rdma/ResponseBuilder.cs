@@ -100,7 +100,7 @@ internal readonly struct ResponseBuilder(QueuePair pair)
 
         Bth bth = BthOf(Opcode.RcReadResponseMiddle, response, response.Next);
         count = Math.Min(count, bytes.Length / mtu);
-        built = MiddleRun.Build(pair.Port, pair, region, bth, asks: false, bytes, count, translation, ref superPacket);
+        built = MiddleRun.Build(pair, region, bth, asks: false, bytes, count, translation, ref superPacket);
         pair.Port.Memory.Leave(translation);
         return built > 0; // else the first packet lies in two pieces
     }
