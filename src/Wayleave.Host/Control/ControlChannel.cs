@@ -91,21 +91,24 @@ internal sealed class ControlChannel : IDisposable
     /// <param name="what">For failures.</param>
     /// <param name="path">Where to post.</param>
     /// <param name="body">What to post.</param>
-    /// <param name="timeout">Until the first line.</param>
     /// <param name="open">Reads the first line, and owns the lines if that succeeds.</param>
     /// <param name="cancellation">Ends the wait for the first line.</param>
+    /// <param name="timeout">
+    /// Until the first line; null for <see cref="ControlClientOptions.WorkTimeout"/>, since memory may have to be made
+    /// ready first.
+    /// </param>
     public Task<T> HoldAsync<T>(
         string what,
         string path,
         HttpContent body,
-        TimeSpan timeout,
         Func<LineReader, CancellationToken, Task<T>> open,
-        CancellationToken cancellation)
+        CancellationToken cancellation,
+        TimeSpan? timeout = null)
     {
         string operation = Describe(what);
         return WatchedAsync(
             operation,
-            timeout,
+            timeout ?? _options.WorkTimeout,
             async limit =>
             {
                 HttpResponseMessage response =
@@ -136,7 +139,7 @@ internal sealed class ControlChannel : IDisposable
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         limit.CancelAfter(timeout);
         using CancellationTokenSource done = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        Task<bool> silence = timeout > _options.Timeout
+        Task<bool> silence = timeout > _options.Timeout || timeout == Timeout.InfiniteTimeSpan
             ? WatchForSilenceAsync(limit, done.Token)
             : Task.FromResult(false);
         try

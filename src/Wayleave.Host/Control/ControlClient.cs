@@ -141,7 +141,6 @@ public sealed class ControlClient : IDisposable
             $"lend {add.Device ?? "memory"}/{add.Name}",
             "/v1/resources",
             ControlChannel.ToContent(add, Json.AddResourceDocument),
-            _channel.Options.WorkTimeout,
             (lines, limit) => HeldResource.OpenAsync(lines, told, limit),
             cancellation);
     }
@@ -340,7 +339,7 @@ public sealed class ControlClient : IDisposable
         ByteArrayContent body = ControlChannel.ToContent(start, Json.StartAuditDocument);
         string path = ObjectPath(device, name) + "/audits";
         string what = $"audit {device}/{name}";
-        return _channel.HoldAsync(what, path, body, _channel.Options.WorkTimeout, HeldAudit.OpenAsync, cancellation);
+        return _channel.HoldAsync(what, path, body, HeldAudit.OpenAsync, cancellation);
     }
 
     /// <summary>What an audit finds at this moment.</summary>
@@ -376,7 +375,7 @@ public sealed class ControlClient : IDisposable
         ByteArrayContent body = ControlChannel.ToContent(request, Json.LeaseRequestDocument);
         string path = ObjectPath(objectId) + "/leases";
         string what = $"lease object {objectId}";
-        return _channel.HoldAsync(what, path, body, _channel.Options.Timeout, HeldLease.OpenAsync, cancellation);
+        return _channel.HoldAsync(what, path, body, HeldLease.OpenAsync, cancellation);
     }
 
     /// <summary>
@@ -407,7 +406,6 @@ public sealed class ControlClient : IDisposable
             $"send {device}/{name}",
             path,
             body,
-            _channel.Options.Timeout,
             (lines, limit) => HeldTransfer.OpenAsync(lines, progress, limit),
             cancellation);
     }
@@ -436,7 +434,6 @@ public sealed class ControlClient : IDisposable
             $"open {gpu} for compute",
             $"/v1/gpus/{Uri.EscapeDataString(gpu)}/contexts",
             ControlChannel.ToContent(new OpenContextDocument { Name = name }, Json.OpenContextDocument),
-            _channel.Options.Timeout,
             (lines, limit) => HeldContext.OpenAsync(_channel, lines, limit),
             cancellation);
 
@@ -457,7 +454,6 @@ public sealed class ControlClient : IDisposable
             $"receive by {nic}",
             $"/v1/ethernets/{Uri.EscapeDataString(nic)}/receives",
             ControlChannel.ToContent(receive, Json.ReceiveDocument),
-            _channel.Options.WorkTimeout,
             (lines, limit) => HeldNet.OpenAsync(lines, line, limit),
             cancellation);
     }
@@ -472,9 +468,9 @@ public sealed class ControlClient : IDisposable
             $"send by {nic}",
             $"/v1/ethernets/{Uri.EscapeDataString(nic)}/sends",
             ControlChannel.ToContent(send, Json.SendDocument),
-            Timeout.InfiniteTimeSpan,
             (lines, limit) => HeldNet.OpenAsync(lines, line, limit),
-            cancellation);
+            cancellation,
+            Timeout.InfiniteTimeSpan);
     }
 
     /// <summary>How an Ethernet NIC is set up, and what it has counted.</summary>

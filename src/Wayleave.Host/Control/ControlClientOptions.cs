@@ -12,7 +12,9 @@ public sealed record ControlClientOptions
     /// <summary>A Unix socket to use instead of TCP; needs no token.</summary>
     public string? SocketPath { get; init; }
 
-    /// <summary>The longest wait for a connection, for an answer, and for the next line of a lease's stream.</summary>
+    /// <summary>
+    /// The longest wait for a connection, for an answer that takes no work, and for the next line of a lease's stream.
+    /// </summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(8);
 
     /// <summary>
@@ -22,8 +24,8 @@ public sealed record ControlClientOptions
     public TimeSpan ProbeInterval { get; init; } = TimeSpan.FromSeconds(1);
 
     /// <summary>
-    /// The longest wait for an answer that takes the host work in proportion to an object, such as a move or a
-    /// checksum, as long as it is there.
+    /// The longest wait for an answer that takes the host work in proportion to an object, such as a move, a checksum,
+    /// or a lease of memory that is still being cleared, as long as it is there.
     /// </summary>
     public TimeSpan WorkTimeout { get; init; } = TimeSpan.FromMinutes(5);
 

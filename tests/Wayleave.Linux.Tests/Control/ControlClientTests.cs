@@ -229,6 +229,67 @@ public sealed class ControlClientTests : IDisposable
         await serving;
     }
 
+    [Theory(Timeout = Patience.TestMs)]
+    [InlineData("lease")]
+    [InlineData("transfer")]
+    [InlineData("context")]
+    [InlineData("send")]
+    public async Task A_host_that_makes_memory_ready_is_waited_for_while_it_is_there(string asked)
+    {
+        _listener.Listen();
+        for (TimeSpan limit = TimeSpan.FromSeconds(1); ; limit *= 2)
+        {
+            using CancellationTokenSource over = CancellationTokenSource.CreateLinkedTokenSource(Cancellation);
+            Task serving = ServeWorkAsync(looks: 3, over.Token);
+            WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(
+                () => HoldAsync(asked, _folder.ClientOptions with { Timeout = limit, ProbeInterval = limit / 2 }));
+            await over.CancelAsync();
+            await serving;
+            if (e.Errno != Errno.ETIMEDOUT || limit > Patience.Max)
+            {
+                // What it said then was nonsense, but it was heard.
+                Assert.Equal(
+                    (Errno.EPROTO, "the host sent what is no event of this stream"), (e.Errno, e.Reason));
+                return;
+            }
+
+            // A busy machine looked too late: once more, with more time.
+        }
+    }
+
+    [Theory(Timeout = Patience.TestMs)]
+    [InlineData("lease")]
+    [InlineData("send")]
+    public async Task A_host_that_falls_silent_while_it_makes_memory_ready_is_given_up(string asked)
+    {
+        _listener.Listen();
+        using CancellationTokenSource over = CancellationTokenSource.CreateLinkedTokenSource(Cancellation);
+        Task serving = ServeWorkAsync(looks: int.MaxValue, over.Token, answered: 2);
+        TimeSpan limit = TimeSpan.FromMilliseconds(100);
+        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(
+            () => HoldAsync(asked, _folder.ClientOptions with { Timeout = limit, ProbeInterval = limit }));
+        Assert.Equal((Errno.ETIMEDOUT, "no answer for 0.1 s"), (e.Errno, e.Reason));
+        await over.CancelAsync();
+        await serving;
+    }
+
+    private async Task HoldAsync(string asked, ControlClientOptions options)
+    {
+        using ControlClient client = ControlClient.Open(WlUrl.Create("127.0.0.2", Port), options);
+        await using IAsyncDisposable held = asked switch
+        {
+            "lease" => await LeaseAsync(client),
+            "transfer" => await client.OpenTransferAsync(
+                "gpu0", "a", new OpenTransferDocument { ObjectId = 7 }, cancellation: Cancellation),
+            "context" => await client.OpenGpuAsync("gpu0", "c", Cancellation),
+            _ => await client.SendAsync(
+                "eth0",
+                new SendDocument { Device = "gpu0", Name = "a", Address = "127.0.0.1", Port = 1 },
+                _ => { },
+                Cancellation),
+        };
+    }
+
     private async Task AskAsync(ControlClientOptions? options = null, WlUrl? url = null)
     {
         using ControlClient client = ControlClient.Open(
@@ -238,19 +299,24 @@ public sealed class ControlClientTests : IDisposable
 
     private async Task<HeldLease> LeaseAsync(ControlClientOptions options)
     {
-        ConnectionEndDocument peer =
-            new() { Gid = "127.0.0.3", UdpPort = 1, QpNumber = 1, Psn = 1, PathMtuBytes = 256 };
-        LeaseRequestDocument request = new() { Access = Host.Leases.LeaseAccess.Read, Peer = peer };
         ControlClient client = ControlClient.Open(WlUrl.Create("127.0.0.2", Port), options);
         try
         {
-            return await client.LeaseAsync(7, request, Cancellation);
+            return await LeaseAsync(client);
         }
         catch
         {
             client.Dispose();
             throw;
         }
+    }
+
+    private static Task<HeldLease> LeaseAsync(ControlClient client)
+    {
+        ConnectionEndDocument peer =
+            new() { Gid = "127.0.0.3", UdpPort = 1, QpNumber = 1, Psn = 1, PathMtuBytes = 256 };
+        LeaseRequestDocument request = new() { Access = Host.Leases.LeaseAccess.Read, Peer = peer };
+        return client.LeaseAsync(7, request, Cancellation);
     }
 
     private Task<ControlListener> ListenAsync(string name) => ControlListener.StartAsync(
@@ -272,6 +338,40 @@ public sealed class ControlClientTests : IDisposable
             e.SocketErrorCode is SocketError.ConnectionReset or SocketError.Shutdown or SocketError.NotConnected)
         {
             return; // the client had seen enough
+        }
+    }
+
+    /// <summary>
+    /// Takes a request, and answers it, with nonsense, once so many looks at the host have come meanwhile; of them only
+    /// <paramref name="answered"/> are answered. Ends when told.
+    /// </summary>
+    private async Task ServeWorkAsync(int looks, CancellationToken over, int answered = int.MaxValue)
+    {
+        const string Ok = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
+        List<Socket> all = [];
+        try
+        {
+            for (int i = 0; i <= looks; i++)
+            {
+                all.Add(await _listener.AcceptAsync(over));
+                await all[^1].ReceiveAsync(new byte[8192], over);
+                if (i > 0 && i <= answered)
+                {
+                    await all[^1].SendAsync(Encoding.ASCII.GetBytes(Ok + "Content-Length: 2\r\n\r\n{}"), over);
+                    all[^1].Shutdown(SocketShutdown.Send);
+                }
+            }
+
+            await all[0].SendAsync(Encoding.ASCII.GetBytes(Ok + "\r\nx\n"), over);
+            await Task.Delay(Timeout.Infinite, over);
+        }
+        catch (Exception e) when (e is OperationCanceledException or SocketException && over.IsCancellationRequested)
+        {
+            // As told.
+        }
+        finally
+        {
+            all.ForEach(s => s.Dispose());
         }
     }
 }
