@@ -3,6 +3,14 @@ using Wayleave.Core;
 
 namespace Wayleave.Devices.Rdma.Verbs;
 
+// Whoever arms the queue looks at it once more, and the port looks whether it is armed behind each completion. Each
+// writes its own word before it reads the other's, with a full barrier between (Dekker), so that one of the two sees
+// the other:
+//
+//   the port (token)                       the application
+//   TryPush: tail, a barrier               RequestNotify: armed, a barrier
+//   reads armed                            Poll: reads tail
+
 /// <summary>
 /// Where work requests end (<c>struct ibv_cq</c>): a ring. Filled by the holder of the port token; polled
 /// from any thread. When it is full the next completion is lost, the queue is in error for good, and its queue pairs go
@@ -14,6 +22,7 @@ public sealed class CompletionQueue
     private const int ArmedForSolicited = 1;
     private const int ArmedForAny = 2;
 
+    private readonly bool _isFenced;
     private Entry[] _ring; // replaced under both the port token and _polling
     private int _depth; // port token, or _polling
     private SpinFlag _polling;
@@ -25,9 +34,12 @@ public sealed class CompletionQueue
     private EventModeration _moderation = EventModeration.None; // port token
     private volatile bool _overflowed;
 
-    internal CompletionQueue(int depth, CompletionChannel? channel)
+    /// <param name="depth">As <see cref="Depth"/>.</param>
+    /// <param name="channel">As <see cref="Channel"/>.</param>
+    /// <param name="isFenced">Whether the barriers are there: the defence, which a test may leave out.</param>
+    internal CompletionQueue(int depth, CompletionChannel? channel, bool isFenced = true)
     {
-        (_depth, Channel) = (depth, channel);
+        (_depth, Channel, _isFenced) = (depth, channel, isFenced);
         _ring = new Entry[BitOperations.RoundUpToPowerOf2((uint)depth)];
     }
 
@@ -98,6 +110,11 @@ public sealed class CompletionQueue
         else
         {
             Volatile.Write(ref _armed, ArmedForAny);
+        }
+
+        if (_isFenced)
+        {
+            Interlocked.MemoryBarrier();
         }
     }
 
@@ -207,6 +224,10 @@ public sealed class CompletionQueue
         entry.Queue = queue;
         entry.Freed = freed;
         Volatile.Write(ref _tail, tail + 1);
+        if (_isFenced)
+        {
+            Interlocked.MemoryBarrier();
+        }
 
         int armed = Volatile.Read(ref _armed);
         if (armed != NotArmed)
