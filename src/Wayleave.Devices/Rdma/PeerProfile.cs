@@ -38,6 +38,7 @@ public sealed record PeerProfile
         RetrySevenIsForever = true,
         ReadRestartsAtOnce = false,
         ProbesAfterRnr = false,
+        RefusesRepetitions = false,
         CompletionsCarryRxeFlags = true,
         AsksAtEveryMessage = true,
         FlushChecksumRunsTwice = true,
@@ -69,6 +70,13 @@ public sealed record PeerProfile
     /// takes nothing else. False answers with First or Only, which is IBTA's way (A5.1).
     /// </summary>
     public bool AnswersReadRetryWithMiddle { get; init; } = true;
+
+    /// <summary>
+    /// A READ that is asked for again, and whose memory is gone, is answered with a NAK, which a peer that has had the
+    /// first answer ignores as an old one; the queue pair goes on. rxe in the middle of another READ takes it, so there
+    /// nothing is said (A5.1).
+    /// </summary>
+    public bool RefusesRepetitions { get; init; } = true;
 
     /// <summary>
     /// Completions have the flags that programs written against rxe see: GRH on every receive (elsewhere only those of

@@ -40,6 +40,14 @@ internal sealed class PendingAnswer(QueuePair pair)
     /// <summary>Adds it to a super-packet; it is not pending any more.</summary>
     public BuildResult Build(ref SuperPacket superPacket)
     {
+        BuildResult result = Build(pair, Psn, _syndrome, _msn, ref superPacket);
+        IsPending &= result != BuildResult.Built;
+        return result;
+    }
+
+    /// <summary>Adds an answer that is not in the slot, which keeps what it has.</summary>
+    public static BuildResult Build(QueuePair pair, uint psn, byte syndrome, uint msn, ref SuperPacket superPacket)
+    {
         if (!superPacket.TryReserve(PacketBytes, out Span<byte> packet))
         {
             return BuildResult.DoesNotFit;
@@ -50,14 +58,13 @@ internal sealed class PendingAnswer(QueuePair pair)
             Opcode = Opcode.RcAcknowledge,
             PKey = pair.Port.Options.PKey,
             DestQp = pair.DestQpNumber,
-            Psn = Psn,
+            Psn = psn,
         }.WriteTo(packet);
-        byte syndrome = _syndrome == Aeth.AckUnlimited ? FaultOptions.AcknowledgeOf(pair.Port.Faults) : _syndrome;
-        new Aeth(syndrome, _msn).WriteTo(packet[Bth.Size..]);
+        byte written = syndrome == Aeth.AckUnlimited ? FaultOptions.AcknowledgeOf(pair.Port.Faults) : syndrome;
+        new Aeth(written, msn).WriteTo(packet[Bth.Size..]);
         Icrc.Seal(pair.Peer.Outbound, (ushort)superPacket.Count, packet);
         superPacket.Commit(PacketBytes);
-        IsPending = false;
-        pair.Port.Counters.CountAnswer(_syndrome);
+        pair.Port.Counters.CountAnswer(syndrome);
         return BuildResult.Built;
     }
 }

@@ -445,21 +445,47 @@ internal sealed class Responder : ReceiveSide, IMiddleTaker
                 _port.RegionFaults.Stall(_pair);
                 return BuildResult.Nothing;
             default:
-                return EndRead(ref superPacket, response.NextPsn, outcome, response.Request.Key);
+                return response.IsRepetition
+                    ? RefuseRepetition(ref superPacket, response.NextPsn, outcome)
+                    : EndRead(ref superPacket, response.NextPsn, outcome, response.Request.Key);
         }
     }
+
+    // It was answered before, and whoever has that answer may since have seen to it that the memory is gone, by right:
+    // that ends nothing here. A peer that did lose it hears why there is none; to one that has gone on the PSN is an
+    // old one. The pending answer keeps its place, which is behind this one.
+    private BuildResult RefuseRepetition(ref SuperPacket superPacket, uint psn, AccessOutcome outcome)
+    {
+        if (!_pair.Profile.RefusesRepetitions)
+        {
+            _resources.DropHead();
+            return BuildNext(ref superPacket);
+        }
+
+        byte syndrome = SyndromeOf(outcome);
+        BuildResult result = PendingAnswer.Build(_pair, psn, syndrome, _msn, ref superPacket);
+        if (result == BuildResult.Built)
+        {
+            _port.Host.Trace("rdma.nak", _pair.Name, syndrome, psn);
+            _resources.DropHead();
+        }
+
+        return result;
+    }
+
+    private static byte SyndromeOf(AccessOutcome outcome) =>
+        outcome == AccessOutcome.Aborted ? Aeth.NakRemoteOperation : Aeth.NakRemoteAccess;
 
     private BuildResult EndRead(ref SuperPacket superPacket, uint psn, AccessOutcome outcome, uint key)
     {
         _resources.Clear();
         _ends = true;
-        bool isAccess = outcome != AccessOutcome.Aborted;
-        if (isAccess)
+        byte syndrome = SyndromeOf(outcome);
+        if (syndrome == Aeth.NakRemoteAccess)
         {
             _port.RaiseEvent(new AsyncEvent(AsyncEventType.QueuePairAccessError, _pair.QpNumber, key));
         }
 
-        byte syndrome = isAccess ? Aeth.NakRemoteAccess : Aeth.NakRemoteOperation;
         _port.Host.Trace("rdma.nak", _pair.Name, syndrome, psn);
         Answer(psn, syndrome);
         return BuildAnswer(ref superPacket);

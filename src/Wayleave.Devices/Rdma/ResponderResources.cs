@@ -187,6 +187,9 @@ internal sealed class ResponderResources(QueuePair pair)
         ReturnIfEmpty();
     }
 
+    /// <summary>The head, a repetition, is not answered after all.</summary>
+    public void DropHead() => Advance(_active[0].Stop - _active[0].Next);
+
     private bool IsHeadDone()
     {
         ref ActiveResponse head = ref _active[0];
