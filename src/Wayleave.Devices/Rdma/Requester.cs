@@ -126,6 +126,10 @@ internal sealed class Requester : SendSide
         {
             Flush();
         }
+        else if (Probe.IsDue)
+        {
+            SendOrder.ScheduleProbe(_pair); // held back until now; nothing else may be left to send
+        }
         else if (_progress.HasWork)
         {
             SendOrder.ScheduleRequests(_pair);

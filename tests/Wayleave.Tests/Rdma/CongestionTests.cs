@@ -127,6 +127,35 @@ public class CongestionTests
         c.Expect("RC_WRITE_ONLY b00001 A");
     }
 
+    // Everything is sent, so the question is all that is left to be woken for.
+    [Fact]
+    public void A_queue_pair_that_is_slowed_down_asks_a_silent_peer_and_gives_it_up()
+    {
+        Conversation c = new(options: o => o with
+        {
+            ProbeAfter = TimeSpan.FromMilliseconds(2),
+            Congestion = new CongestionOptions { LineRate = 2e6, MinimumRate = 1e5 },
+        });
+        for (int i = 0; i < 10; i++)
+        {
+            c.Send(Notification());
+        }
+
+        c.Post(1, WorkRequestOpcode.RdmaWrite, 0, 1024);
+        c.Expect("RC_WRITE_ONLY b00000 A");
+        c.Wait(TimeSpan.FromMilliseconds(5)); // it would ask now, and may not for another 5 ms
+        c.ExpectNothing();
+        c.Wait(TimeSpan.FromMilliseconds(10));
+        c.Expect("RC_SEND_ONLY afffff A");
+        while (c.Completions.Count == 0 && c.Node.Port.NextDeadline is { } next && c.Now < TimeSpan.FromMinutes(1))
+        {
+            c.Wait(next > c.Now ? next - c.Now : TimeSpan.FromTicks(1));
+            c.Drain();
+        }
+
+        c.ExpectCompletion(1, WorkCompletionStatus.RetryExceeded);
+    }
+
     [Fact]
     public void The_data_of_a_READ_is_slowed_down_and_an_acknowledgement_is_not()
     {

@@ -137,6 +137,13 @@ internal sealed class Conversation
         return TestLink.Describe(sent);
     }
 
+    /// <summary>Whatever it sends is of no interest.</summary>
+    public void Drain()
+    {
+        Collect();
+        _sent.Clear();
+    }
+
     public void ExpectNothing()
     {
         Collect();

@@ -16,6 +16,7 @@ public class LossyLinkTests
 {
     private const int AreaBytes = 1 << 15;
     private const int Pairs = 4;
+    private const byte Congested = 3; // CE, RFC 3168
 
     [Theory]
     [InlineData(0, 0, 0, 0, 10)]
@@ -53,6 +54,35 @@ public class LossyLinkTests
         Assert.True(
             faults > runs && retransmits > runs && placed > runs * 10_000 && ahead > runs && answered > runs,
             $"{faults} faults, {retransmits} retransmits, {placed} bytes, {ahead} and {answered} sent ahead");
+    }
+
+    // Rates so low that every queue pair is held back most of the time: a super-packet of it takes a few milliseconds.
+    [Theory]
+    [InlineData(0, 10)]
+    [InlineData(30, 30)]
+    [InlineData(100, 20)]
+    public void F_05_Everything_completes_where_congestion_is_controlled(int loss, int runs)
+    {
+        long probes = 0, notified = 0;
+        for (int run = 0; run < FuzzRounds.Of(runs); run++)
+        {
+            ulong seed = (ulong)(run + 1) * 1000003 + (ulong)loss;
+            SimulatedLinkOptions options = new()
+            {
+                LossPerMille = loss,
+                ReorderingPerMille = loss,
+                Delay = TimeSpan.FromMicroseconds(20),
+                Jitter = TimeSpan.FromMicroseconds(5),
+            };
+            CongestionOptions congestion = new() { LineRate = 1e8, MinimumRate = 1e6 };
+            Run played = new(Choices.Seeded(seed), options, ipv6: true, ResponderDefences.All, congestion);
+            string outcome = played.Play(work: 40);
+            Assert.True(outcome.Length == 0, $"seed {seed}: {outcome}");
+            probes += played.A.Port.Stats.Probes;
+            notified += played.A.Port.Stats.NotificationsReceived;
+        }
+
+        Assert.True((probes > runs || loss == 0) && notified > runs, $"{probes} probes, {notified} notifications");
     }
 
     [Fact]
@@ -101,10 +131,17 @@ public class LossyLinkTests
         private readonly ulong[] _receives = new ulong[Pairs];
         private readonly int[] _inboxAt = new int[Pairs];
         private readonly int[] _readAt = new int[Pairs];
+        private readonly bool _marks;
         private TimeSpan _now = TimeSpan.FromSeconds(1);
 
-        public Run(Choices choices, SimulatedLinkOptions options, bool ipv6, ResponderDefences defences)
+        public Run(
+            Choices choices,
+            SimulatedLinkOptions options,
+            bool ipv6,
+            ResponderDefences defences,
+            CongestionOptions? congestion = null)
         {
+            _marks = congestion is not null;
             _choices = choices;
             _link = new SimulatedLink<Gid>(choices, options);
 
@@ -117,6 +154,7 @@ public class LossyLinkTests
                 ProbeAfter = ipv6 ? TimeSpan.FromMicroseconds(300) : null,
                 ProbeFloor = TimeSpan.FromMicroseconds(50),
                 Defences = defences,
+                Congestion = congestion,
             };
             _a = new TestNode(ipv6 ? "fd77::1" : "10.77.0.1", 1, Small);
             _b = new TestNode(ipv6 ? "fd77::2" : "10.77.0.2", 2, Small);
@@ -390,7 +428,8 @@ public class LossyLinkTests
             {
                 while (_link.PollReceive(_now, node.Gid, out Gid source, out ReadOnlyMemory<byte> datagram))
                 {
-                    node.Port.HandleDatagrams(source, 4791, datagram.Span, datagram.Length, 0, _now);
+                    byte mark = _marks && _choices.Next(20) == 0 ? Congested : (byte)0;
+                    node.Port.HandleDatagrams(source, 4791, datagram.Span, datagram.Length, mark, _now);
                 }
 
                 node.Port.HandleTimeout(_now);
