@@ -213,10 +213,12 @@ internal sealed class RequestBuilder(QueuePair pair, SendQueue queue, SendProgre
             Psn = progress.CursorPsn,
         };
 
-        // The last one of the super-packet, unless the end of the message comes behind it and asks anyway.
+        // The last one of the super-packet, unless the end of the message comes behind it and asks anyway. Of what goes
+        // out again that is not relied on: nobody answered the first time, and the end may be held back.
         long unasked = progress.UnaskedBytes + openingCharge;
-        bool asks = count < left
-            && MustAsk(window.InFlightBytes + openingCharge + count * charge, unasked + count * charge);
+        bool asks = count == left
+            ? progress.IsOnTheWay(progress.CursorPsn)
+            : MustAsk(window.InFlightBytes + openingCharge + count * charge, unasked + count * charge);
         int built = MiddleRun.Build(pair, region!, bth, asks, bytes, count, translation, ref superPacket);
         pair.Memory.Leave(translation);
         if (built == 0)
