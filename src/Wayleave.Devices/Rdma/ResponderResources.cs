@@ -155,11 +155,14 @@ internal sealed class ResponderResources(QueuePair pair)
     /// it. False when it is not one that was granted, asks for more than that, or was answered too often. The answers
     /// carry the present MSN, not the one of the first time (<c>rxe_resp.c: prepare_ack_packet</c>).
     /// </summary>
+    // The newest first: PSNs come round, and one of the last round may be remembered still. Whatever could have
+    // overwritten the one that is asked for would have overwritten that one before.
     public bool TryRepeat(in PacketView packet, int mtuBytes, uint msn)
     {
-        for (int i = 0; i < _storedCount; i++)
+        for (int i = 1; i <= _storedCount; i++)
         {
-            StoredRequest stored = _stored[i].Restore(mtuBytes);
+            int place = (_storedNext - i + _stored.Length) % _stored.Length;
+            StoredRequest stored = _stored[place].Restore(mtuBytes);
             if (stored.Covers(packet.Psn))
             {
                 stored.Msn = msn;

@@ -11,6 +11,50 @@ namespace Wayleave.Tests.Rdma;
 /// <summary>Compare-and-swap, fetch-and-add and ATOMIC WRITE, both sides.</summary>
 public class AtomicTests
 {
+    // 2^24 packets lie between the two, most of them WRITEs; what is remembered is fed directly.
+    [Theory]
+    [InlineData(16, 0)]
+    [InlineData(16, 14)]
+    [InlineData(16, 15)]
+    [InlineData(2, 0)]
+    [InlineData(2, 1)]
+    [InlineData(1, 0)]
+    public void A_repeated_atomic_gets_its_own_answer_after_the_PSNs_came_round(int granted, int between)
+    {
+        Conversation c = new();
+        ResponderResources resources = new(c.Pair);
+        resources.Reset(granted);
+        void Answer(uint psn, ulong original)
+        {
+            resources.Add(new StoredRequest
+            {
+                Opcode = Opcode.RcFetchAdd,
+                FirstPsn = psn,
+                PacketCount = 1,
+                Address = c.Region.Iova,
+                Key = c.Region.Key,
+                Original = original,
+            });
+            resources.Advance(1);
+        }
+
+        Answer(First, 0);
+        for (int i = 0; i < between; i++)
+        {
+            Answer(Psn.Add(First, 1 + (uint)i), 100);
+        }
+
+        Answer(First, 7);
+        byte[] again = new RawPacket(Opcode.RcFetchAdd, First)
+        {
+            DestQp = c.Pair.QpNumber,
+            Atomic = new AtomicEth(c.Region.Iova, c.Region.Key, 1, 0),
+        }.Build(new IcrcFlow(c.PeerGid, c.Node.Gid, 4791, 4791));
+        Assert.Equal(DropReason.None, PacketView.TryParse(again, out PacketView packet));
+        Assert.True(resources.TryRepeat(packet, Conversation.Mtu, msn: 9));
+        Assert.Equal(7UL, resources.Head.Request.Original);
+    }
+
     private const uint First = Conversation.First;
     private const uint Own = Conversation.OwnFirst;
 
