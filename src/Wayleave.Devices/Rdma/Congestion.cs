@@ -22,6 +22,13 @@ internal sealed class Congestion(QueuePair pair, RdmaPort port, CongestionOption
     /// <summary>Whether the mark says that the path is congested.</summary>
     public static bool IsMarked(byte trafficClass) => (trafficClass & 3) == Experienced;
 
+    /// <summary>The connection has ended: nothing is owed to its peer, and the path of the next one is unknown.</summary>
+    public void Reset()
+    {
+        (_nextNotification, _isOwed) = (TimeSpan.MinValue, false);
+        Rate.Reset();
+    }
+
     /// <summary>A marked packet of the peer came: it is told, unless it was a moment ago.</summary>
     public void HandleMark(TimeSpan now)
     {

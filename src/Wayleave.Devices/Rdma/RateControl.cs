@@ -20,9 +20,9 @@ internal sealed class RateControl
 
     private readonly CongestionOptions _options;
     private double _target;
-    private double _estimate = 1;
-    private TimeSpan _estimateAt = TimeSpan.MaxValue;
-    private TimeSpan _increaseAt = TimeSpan.MaxValue;
+    private double _estimate;
+    private TimeSpan _estimateAt;
+    private TimeSpan _increaseAt;
     private long _bytes;
     private int _timerSteps;
     private int _byteSteps;
@@ -30,7 +30,7 @@ internal sealed class RateControl
     public RateControl(CongestionOptions options)
     {
         _options = options;
-        CurrentRate = _target = options.LineRate;
+        Reset();
     }
 
     /// <summary>Bytes per second.</summary>
@@ -41,6 +41,15 @@ internal sealed class RateControl
 
     /// <summary>Nothing slows it down.</summary>
     public bool IsAtLineRate => _increaseAt == TimeSpan.MaxValue;
+
+    /// <summary>Forgets everything: nothing slows it down.</summary>
+    public void Reset()
+    {
+        CurrentRate = _target = _options.LineRate;
+        _estimate = 1;
+        (_estimateAt, _increaseAt, NextSend) = (TimeSpan.MaxValue, TimeSpan.MaxValue, TimeSpan.Zero);
+        (_bytes, _timerSteps, _byteSteps) = (0, 0, 0);
+    }
 
     /// <summary>Congestion was reported.</summary>
     public void HandleNotification(TimeSpan now)

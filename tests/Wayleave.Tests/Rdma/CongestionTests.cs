@@ -1,3 +1,4 @@
+using Wayleave.Core;
 using Wayleave.Devices.Rdma;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
@@ -196,6 +197,40 @@ public class CongestionTests
         c.SendWrite(First + 2, 0, [1, 2, 3, 4]);
         c.Expect("RC_ACKNOWLEDGE a00002 1f msn=2");
     }
+
+    [Theory]
+    [InlineData(QueuePairState.Error)]
+    [InlineData(QueuePairState.Reset)]
+    public void What_was_known_of_congestion_ends_with_the_connection(QueuePairState to)
+    {
+        Conversation c = Start(new CongestionOptions { LineRate = 2e6, MinimumRate = 1e5 });
+        c.Send(Notification());
+        Deliver(c, Write(c, First - 1), Marked); // a CNP is owed, and nothing else
+        Assert.Equal(1e6, c.Pair.SendRate);
+        SetState(c, to);
+        c.ExpectNothing();
+        Assert.Equal((2e6, 0), (c.Pair.SendRate, c.Node.Port.Stats.NotificationsSent));
+        if (to == QueuePairState.Error)
+        {
+            SetState(c, QueuePairState.Reset);
+        }
+
+        QueuePairAttributes attributes = new Connection().Attributes with
+        {
+            AddressVector = new AddressVector(c.PeerGid),
+            DestQpNumber = Conversation.PeerQp,
+            RqPsn = First,
+        };
+        new Connection { Attributes = attributes }.Apply(c.Pair);
+        c.SendWrite(First, 0, [1]);
+        c.Expect($"RC_ACKNOWLEDGE {First:x6} 1f msn=1");
+        Deliver(c, Write(c, First + 1), Marked); // in less than the interval
+        c.Expect("CNP 000000");
+    }
+
+    private static void SetState(Conversation c, QueuePairState state) => Assert.Equal(
+        Errno.Success,
+        c.Pair.Modify(new QueuePairAttributes { State = state }, QueuePairAttributeMask.State));
 
     [Fact]
     public void A_timeout_counts_as_congestion_unless_it_is_told_not_to()

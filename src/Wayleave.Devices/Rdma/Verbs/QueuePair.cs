@@ -334,6 +334,7 @@ public sealed class QueuePair : Numbered
         Port.Host.Trace("rdma.qp_error", Name, QpNumber);
         Requester.Flush();
         Responder.Flush();
+        Congestion?.Reset();
         if (SharedReceives is not null)
         {
             Port.RaiseEvent(new AsyncEvent(AsyncEventType.LastReceiveReached, QpNumber));
@@ -492,6 +493,7 @@ public sealed class QueuePair : Numbered
             _receives.Clear();
             MaxDestRdAtomic = 0;
             Responder.Reset(0);
+            Congestion?.Reset();
             Port.Forget(this);
             LeavePeer();
             PortLink = Port.Links[0];
