@@ -50,7 +50,7 @@ internal sealed class UnreliableResponder : ReceiveSide
 
         if (isBroken)
         {
-            _message.Reset(); // what it broke off leaves its receive to the next message
+            BreakOff();
         }
 
         if (_awaitsStart && !traits.StartsMessage)
@@ -118,6 +118,7 @@ internal sealed class UnreliableResponder : ReceiveSide
             case AccessOutcome.Done when _message.IsReceiveOpen && _receives.IsShared:
                 // It was taken from the others and is not given back (rxe_resp.c, class D1).
                 _receives.Complete(_pair, verdict.ReceiveStatus);
+                _message.CloseReceive();
                 return Drop(DropReason.NotAllowed);
             default:
                 return Drop(DropReason.NotAllowed);
@@ -127,7 +128,19 @@ internal sealed class UnreliableResponder : ReceiveSide
     private DropReason Drop(DropReason reason)
     {
         _awaitsStart = true;
-        _message.Reset();
+        BreakOff();
         return reason;
+    }
+
+    // The receive of a broken message is the next one's; one that was taken from the others is not given back, and ends
+    // with it (rxe_resp.c: do_class_d1e_error).
+    private void BreakOff()
+    {
+        if (_message.IsReceiveOpen && _receives.IsShared)
+        {
+            _receives.Complete(_pair, WorkCompletionStatus.RemoteInvalidRequest);
+        }
+
+        _message.Reset();
     }
 }

@@ -68,6 +68,34 @@ public class UnreliableConnectionTests
 
     private static List<WorkCompletion> Completions(QueuePair pair) => TestNode.Poll(pair.SendCompletionQueue);
 
+    // A7: the next message breaks it, or a gap does.
+    [Theory]
+    [InlineData(1, 1)] // the Last comes out of turn
+    [InlineData(1, 2)] // the next message begins inside it
+    [InlineData(2, 1)]
+    public void A_receive_of_a_shared_queue_that_a_broken_message_has_opened_ends_with_an_error(int lost, int count)
+    {
+        SharedReceiveQueue shared = _link.B.CreateSharedReceives();
+        (QueuePair a, QueuePair b) = Connect(shared);
+        foreach (ulong id in (ulong[])[7, 8])
+        {
+            shared.PostReceive(
+                new ReceiveWorkRequest(id), new Sge(_targetRegion.Iova + id * 4096, 4096, _targetRegion.Key));
+        }
+
+        // Of First, Middle and Last.
+        int sent = 0;
+        _link.Filter = (_, _) => sent++ is int at && (at < lost || at >= lost + count);
+        Send(1, 0, 2500, a);
+        Send(2, 100, 8, a);
+        _link.Run();
+        Assert.Equal(
+            [(7UL, WorkCompletionStatus.RemoteInvalidRequest), (8UL, WorkCompletionStatus.Success)],
+            TestNode.Poll(b.ReceiveCompletionQueue).Select(c => (c.WrId, c.Status)));
+        Assert.Equal(_source.Read(100, 8), _target.Read(8 * 4096, 8));
+        Assert.Equal(QueuePairState.ReadyToSend, b.State);
+    }
+
     [Fact]
     public void A_SEND_completes_when_it_is_sent_and_arrives()
     {
