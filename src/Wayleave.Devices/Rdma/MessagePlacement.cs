@@ -53,7 +53,7 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
     {
         (Opcode.RcWriteMiddle, OpenMessage.Write) => (int)((_remainingBytes - 1) / (uint)pair.MtuBytes),
         (Opcode.RcSendMiddle, OpenMessage.Send) =>
-            (int)((receives[receives.Head].LengthBytes - _receiveOffset) / (uint)pair.MtuBytes),
+            (int)(RoomFor(receives[receives.Head].LengthBytes, _receiveOffset) / (uint)pair.MtuBytes),
         _ => 0,
     };
 
@@ -69,7 +69,12 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
         }
 
         ref ReceiveSlot receive = ref receives[receives.Head];
-        if (_receiveOffset + (ulong)packet.PayloadBytes > receive.LengthBytes)
+        if ((ulong)packet.PayloadBytes > RoomFor(ulong.MaxValue, _receiveOffset))
+        {
+            return Verdict.Invalid(WorkCompletionStatus.LocalLengthError); // R7, however long the receive is
+        }
+
+        if ((ulong)packet.PayloadBytes > RoomFor(receive.LengthBytes, _receiveOffset))
         {
             // R7; rxe calls the receiver's shortage an operational error (Q7).
             return pair.Profile.ReceiveTooSmallIsOperationError
@@ -94,6 +99,13 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
         IsReceiveOpen &= outcome != AccessOutcome.Faulted || !traits.StartsMessage;
         return RefusedReceive(outcome, region);
     }
+
+    /// <summary>
+    /// How much more of a SEND may come into a receive of that length: a message is no longer than any other.
+    /// </summary>
+    /// <param name="receiveBytes">The receive.</param>
+    /// <param name="offset">What came of the message, not more than fits.</param>
+    internal static ulong RoomFor(ulong receiveBytes, ulong offset) => Math.Min(receiveBytes, Reth.LengthMax) - offset;
 
     private static Verdict RefusedReceive(AccessOutcome outcome, MemoryRegion? region) =>
         outcome == AccessOutcome.Faulted
@@ -171,7 +183,7 @@ internal sealed class MessagePlacement(QueuePair pair, ReceiveQueue receives, Rd
     private void NoteReceived(uint bytes)
     {
         _receiveOffset += bytes;
-        MessageBytes = (uint)_receiveOffset;
+        MessageBytes = checked((uint)_receiveOffset);
     }
 
     // The next bytes of the WRITE, which are not more than it announced. No state changes unless they were placed.

@@ -39,6 +39,18 @@ public class ResponderTests
         Assert.All(c.Memory.Read(length, 16), b => Assert.Equal(0, b));
     }
 
+    // A receive may be longer than a message. What may still come is all that is asked for, so a message of 2 GiB need
+    // not be sent.
+    [Theory]
+    [InlineData(8192, 4096, 4096)]
+    [InlineData(8192, 8192, 0)]
+    [InlineData(1L << 31, (1L << 31) - 1024, 1024)]
+    [InlineData(5L << 30, (1L << 31) - 1024, 1024)]
+    [InlineData(5L << 30, 1L << 31, 0)]
+    [InlineData(5L << 30, 0, 1L << 31)]
+    public void A_SEND_of_more_than_2_GiB_fits_no_receive(long receiveBytes, long came, long mayCome) =>
+        Assert.Equal((ulong)mayCome, MessagePlacement.RoomFor((ulong)receiveBytes, (ulong)came));
+
     [Fact]
     public void ROCE_13_RDMA_32_A_WRITE_of_no_bytes_needs_no_key()
     {
