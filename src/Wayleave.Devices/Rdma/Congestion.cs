@@ -22,7 +22,7 @@ internal sealed class Congestion(QueuePair pair, RdmaPort port, CongestionOption
     /// <summary>Whether the mark says that the path is congested.</summary>
     public static bool IsMarked(byte trafficClass) => (trafficClass & 3) == Experienced;
 
-    /// <summary>The connection has ended: nothing is owed to its peer, and the path of the next one is unknown.</summary>
+    /// <summary>The connection has ended: its peer is owed nothing, and the next one has another path.</summary>
     public void Reset()
     {
         (_nextNotification, _isOwed) = (TimeSpan.MinValue, false);

@@ -419,6 +419,22 @@ public class RequesterTests
     }
 
     [Fact]
+    public void ROCE_57_A_change_in_SQD_does_not_tell_again_that_the_queue_has_drained()
+    {
+        Conversation c = new();
+        QueuePairAttributes drained = new() { State = QueuePairState.SendQueueDrained, Timeout = 15 };
+        Assert.Equal(Errno.Success, c.Pair.Modify(drained, QueuePairAttributeMask.State));
+        Assert.Equal([new AsyncEvent(AsyncEventType.SendQueueDrained, c.Pair.QpNumber)], c.Node.PollEvents());
+        Assert.Equal(
+            Errno.Success, c.Pair.Modify(drained, QueuePairAttributeMask.State | QueuePairAttributeMask.Timeout));
+        Assert.Empty(c.Node.PollEvents());
+        QueuePairAttributes back = new() { State = QueuePairState.ReadyToSend };
+        Assert.Equal(Errno.Success, c.Pair.Modify(back, QueuePairAttributeMask.State));
+        Assert.Equal(Errno.Success, c.Pair.Modify(drained, QueuePairAttributeMask.State));
+        Assert.Single(c.Node.PollEvents()); // another drain
+    }
+
+    [Fact]
     public void ROCE_57_SQD_finishes_what_was_started_and_then_waits()
     {
         Conversation c = new(options: o => o with { SuperPacketSegments = 1 });

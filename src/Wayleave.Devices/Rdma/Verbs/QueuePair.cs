@@ -517,7 +517,10 @@ public sealed class QueuePair : Numbered
         {
             Requester.HandleAttributeChange();
             Responder.HandleAttributeChange();
-            Requester.HandleDrain();
+            if (from != QueuePairState.SendQueueDrained)
+            {
+                Requester.HandleDrain();
+            }
         }
 
         Wake();

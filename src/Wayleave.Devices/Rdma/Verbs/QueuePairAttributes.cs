@@ -120,6 +120,7 @@ public sealed record QueuePairAttributes
     /// <summary>Retransmissions after an RNR NAK, 0 to 7; 7 is for ever.</summary>
     public int RnrRetry { get; init; }
 
+    /// <summary>Kept, and without effect: that a queue has drained is always told, as by rxe (roce.md A8).</summary>
     public bool EnableSqdNotify { get; init; }
 
     /// <summary>These, and over them those that the mask names.</summary>
