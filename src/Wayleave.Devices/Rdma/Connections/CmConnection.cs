@@ -56,10 +56,10 @@ public sealed class CmConnection
 
     internal CmListener? Listener { get; set; }
 
-    /// <summary>What names the request of a peer, so that a repetition is known.</summary>
-    internal (Gid Source, uint RemoteId, ulong Guid)? RequestKey =>
+    /// <summary>What names the request of a peer, so that a repetition is known; a look-up has no GUID.</summary>
+    internal (Gid Source, uint RemoteId, ulong? Guid)? RequestKey =>
         Request is { } request ? (RemoteGid, request.LocalId, request.NodeGuid)
-        : DatagramRequest is { } lookup ? (RemoteGid, lookup.RequestId, ulong.MaxValue)
+        : DatagramRequest is { } lookup ? (RemoteGid, lookup.RequestId, null)
         : null;
 
     /// <summary>The queue pair that a look-up is answered with.</summary>

@@ -150,9 +150,14 @@ internal sealed class CmInbox(
         return isRefused;
     }
 
+    // Look-ups have names from the same space, and nothing that these messages could be about: no queue pair of ours,
+    // and no end.
+    private CmConnection? FindPeers(uint localId, Gid source) =>
+        table.Find(localId, source) is { IsDatagram: false } found ? found : null;
+
     private bool HandleReply(Gid source, in MadHeader header, CmReply reply)
     {
-        CmConnection? connection = table.Find(reply.RemoteId, source);
+        CmConnection? connection = FindPeers(reply.RemoteId, source);
         bool isRepeated = connection is { State: CmState.Established, Request: null }
             && connection.RemoteId == reply.LocalId;
         if (isRepeated)
@@ -197,7 +202,7 @@ internal sealed class CmInbox(
 
     private bool HandleNotice(Gid source, in MadHeader header, CmNotice notice)
     {
-        CmConnection? connection = table.Find(notice.RemoteId, source);
+        CmConnection? connection = FindPeers(notice.RemoteId, source);
         bool isNamed = connection is not null
             && (notice.LocalId == connection.RemoteId
                 || (notice.Kind is CmMessageId.ConnectReject or CmMessageId.MessageReceipt

@@ -12,7 +12,7 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
     private const int TimersSlack = 64;
 
     private readonly Dictionary<uint, CmConnection> _byId = [];
-    private readonly Dictionary<(Gid Source, uint RemoteId, ulong Guid), CmConnection> _byRequest = [];
+    private readonly Dictionary<(Gid Source, uint RemoteId, ulong? Guid), CmConnection> _byRequest = [];
     private readonly Queue<CmConnection> _timeWait = [];
     private readonly HashSet<uint> _heldNumbers = [];
     private readonly Dictionary<(Gid Source, uint Number), CmConnection> _byRemotePair = [];
@@ -66,7 +66,7 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
 
     /// <summary>As the other form, of a look-up.</summary>
     public CmConnection? FindByRequest(Gid source, CmDatagramRequest request) =>
-        _byRequest.GetValueOrDefault((source, request.RequestId, ulong.MaxValue));
+        _byRequest.GetValueOrDefault((source, request.RequestId, null));
 
     /// <summary>Both queue pairs are known: either finds the connection from now on, until it is closed.</summary>
     public void NotePairs(CmConnection connection)
