@@ -102,6 +102,9 @@ public sealed class CmConnection
 
     internal TimeSpan Interval { get; set; }
 
+    /// <summary>Among those in time-wait; null: it is not.</summary>
+    internal LinkedListNode<CmConnection>? TimeWaitPlace { get; set; }
+
     /// <summary>The passive side says yes: each side's depth is what the other side can answer.</summary>
     internal void Agree(CmRequest request, CmParameters parameters)
     {

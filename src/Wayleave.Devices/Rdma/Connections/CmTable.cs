@@ -4,7 +4,8 @@ using Wayleave.Devices.Rdma.Wire;
 namespace Wayleave.Devices.Rdma.Connections;
 
 // A timer that was set again, or taken back, leaves its old entry in the queue of timers: it is told by its time, which
-// is not the connection's any more, and dropped when it comes up or when there are too many of them.
+// is not the connection's any more, and dropped when it comes up or when there are too many of them. It has the name of
+// the connection only: a peer's word sets times of hours, and a queue pair that was destroyed must not be kept by one.
 
 /// <summary>The connections of a manager, by name and by peer, and those that wait for time. Port token held.</summary>
 internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
@@ -13,11 +14,11 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
 
     private readonly Dictionary<uint, CmConnection> _byId = [];
     private readonly Dictionary<(Gid Source, uint RemoteId, ulong? Guid), CmConnection> _byRequest = [];
-    private readonly Queue<CmConnection> _timeWait = [];
+    private readonly LinkedList<CmConnection> _timeWait = []; // the oldest first
     private readonly HashSet<uint> _heldNumbers = [];
     private readonly Dictionary<(Gid Source, uint Number), CmConnection> _byRemotePair = [];
     private readonly Dictionary<QueuePair, CmConnection> _byPair = [];
-    private readonly PriorityQueue<CmConnection, TimeSpan> _timers = new();
+    private readonly PriorityQueue<uint, TimeSpan> _timers = new();
 
     public int Count => _byId.Count;
 
@@ -96,10 +97,10 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
             _heldNumbers.Add(pair.QpNumber);
         }
 
-        _timeWait.Enqueue(connection);
+        connection.TimeWaitPlace = _timeWait.AddLast(connection);
         while (_timeWait.Count > timeWaitMax)
         {
-            Close(_timeWait.Dequeue());
+            Close(_timeWait.First!.Value);
         }
     }
 
@@ -111,7 +112,7 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
             return;
         }
 
-        _timers.Enqueue(connection, deadline);
+        _timers.Enqueue(connection.LocalId, deadline);
         device.Port.NoteDeadline(deadline);
         if (_timers.Count > 2 * _byId.Count + TimersSlack)
         {
@@ -123,10 +124,10 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
     public List<CmConnection> TakeDue(TimeSpan now)
     {
         List<CmConnection> due = [];
-        while (_timers.TryPeek(out CmConnection? connection, out TimeSpan deadline) && deadline <= now)
+        while (_timers.TryPeek(out uint name, out TimeSpan deadline) && deadline <= now)
         {
             _timers.Dequeue();
-            if (connection.Deadline == deadline)
+            if (FindById(name) is { } connection && connection.Deadline == deadline)
             {
                 connection.Deadline = TimeSpan.MaxValue;
                 due.Add(connection);
@@ -146,6 +147,12 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
 
         connection.State = CmState.Closed;
         SetDeadline(connection, TimeSpan.MaxValue);
+        if (connection.TimeWaitPlace is { } place)
+        {
+            _timeWait.Remove(place);
+            connection.TimeWaitPlace = null;
+        }
+
         _byId.Remove(connection.LocalId);
         if (connection.RequestKey is { } key)
         {
@@ -178,7 +185,7 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
         {
             if (connection.Deadline != TimeSpan.MaxValue)
             {
-                _timers.Enqueue(connection, connection.Deadline);
+                _timers.Enqueue(connection.LocalId, connection.Deadline);
             }
         }
     }

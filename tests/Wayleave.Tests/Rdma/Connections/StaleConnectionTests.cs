@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Wayleave.Devices.Rdma.Connections;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
@@ -119,6 +120,54 @@ public class StaleConnectionTests
         Assert.Equal(CmState.TimeWait, b.State);
     }
 
+    // One that waits longer stands before those behind it, and is not what makes them too many.
+    [Fact]
+    public void What_has_left_time_wait_takes_no_place_in_it()
+    {
+        ConnectionBench bench = new(new ConnectionManagerOptions { TimeWaitMax = 2 });
+        CmConnection first = ReachTimeWait(bench, 0x1111, ackTimeout: 20);
+        CmConnection second = ReachTimeWait(bench, 0x2222);
+        bench.Link.RunFor(TimeSpan.FromSeconds(2));
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.TimeWaitOver);
+        CmConnection third = ReachTimeWait(bench, 0x3333);
+        Assert.Equal(
+            (CmState.TimeWait, CmState.Closed, CmState.TimeWait), (first.State, second.State, third.State));
+    }
+
+    [Fact]
+    public void A_queue_pair_that_was_destroyed_is_let_go_when_its_time_wait_is_over()
+    {
+        ConnectionBench bench = new();
+        WeakReference pair = MakeAndDestroy(bench);
+        MakeAndDestroy(bench); // what knows the last one only knows this one now
+        Assert.Equal((0, 0), (bench.ManagerA.Count, bench.ManagerB.Count));
+        for (int i = 0; i < 3 && pair.IsAlive; i++)
+        {
+            GC.Collect();
+            GC.WaitForPendingFinalizers();
+        }
+
+        Assert.False(pair.IsAlive);
+        GC.KeepAlive(bench);
+    }
+
+    // No local of the caller may hold what is made here.
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static WeakReference MakeAndDestroy(ConnectionBench bench)
+    {
+        (CmConnection a, CmConnection b) = bench.Establish();
+        bench.ManagerA.Disconnect(bench.Link.Now, a);
+        bench.Link.RunFor(TimeSpan.FromSeconds(30));
+        while (bench.ManagerA.PollEvent(out _) || bench.ManagerB.PollEvent(out _))
+        {
+        }
+
+        bench.Link.A.Device.DestroyQueuePair(a.Pair!);
+        bench.Link.B.Device.DestroyQueuePair(b.Pair!);
+        bench.Link.Run();
+        return new WeakReference(a.Pair);
+    }
+
     private static void Forge(ConnectionBench bench, CmConnection victim, ushort port)
     {
         CmRequest request = bench.Request(0x9999) with
@@ -190,10 +239,18 @@ public class StaleConnectionTests
         return (bench, request, b);
     }
 
-    // A connection that A knows nothing of.
-    private static (CmRequest Request, CmConnection B) EstablishByHand(ConnectionBench bench, int ackTimeout = 17)
+    private static CmConnection ReachTimeWait(ConnectionBench bench, uint name, int ackTimeout = 17)
     {
-        CmRequest request = bench.Request() with { AckTimeout = ackTimeout };
+        (CmRequest request, CmConnection b) = EstablishByHand(bench, ackTimeout, name);
+        EndByHand(bench, request, b);
+        return b;
+    }
+
+    // A connection that A knows nothing of.
+    private static (CmRequest Request, CmConnection B) EstablishByHand(
+        ConnectionBench bench, int ackTimeout = 17, uint name = 0x1111)
+    {
+        CmRequest request = bench.Request(name) with { AckTimeout = ackTimeout, QpNumber = name + 1 };
         Assert.Empty(bench.Inject(ConnectionBench.Bytes(request)));
         CmConnection b = bench.Accept(out _);
         bench.Inject(ConnectionBench.Bytes(
