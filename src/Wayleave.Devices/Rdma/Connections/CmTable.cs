@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Devices.Rdma.Wire;
 
@@ -98,11 +99,10 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
         }
 
         connection.TimeWaitPlace = _timeWait.AddLast(connection);
-        while (_timeWait.Count > timeWaitMax)
-        {
-            Close(_timeWait.First!.Value);
-        }
     }
+
+    /// <summary>The oldest in time-wait when there are too many; null when there are not.</summary>
+    public CmConnection? FindSurplus() => _timeWait.Count > timeWaitMax ? _timeWait.First!.Value : null;
 
     public void SetDeadline(CmConnection connection, TimeSpan deadline)
     {
@@ -120,21 +120,25 @@ internal sealed class CmTable(RdmaDevice device, int timeWaitMax)
         }
     }
 
-    /// <summary>Those whose deadline is over, in the order of their times.</summary>
-    public List<CmConnection> TakeDue(TimeSpan now)
+    /// <summary>
+    /// The next whose deadline is over, in the order of their times. One after the other: what is done with one may
+    /// close another.
+    /// </summary>
+    public bool TryTakeDue(TimeSpan now, [NotNullWhen(true)] out CmConnection? connection)
     {
-        List<CmConnection> due = [];
         while (_timers.TryPeek(out uint name, out TimeSpan deadline) && deadline <= now)
         {
             _timers.Dequeue();
-            if (FindById(name) is { } connection && connection.Deadline == deadline)
+            connection = FindById(name);
+            if (connection is not null && connection.Deadline == deadline)
             {
                 connection.Deadline = TimeSpan.MaxValue;
-                due.Add(connection);
+                return true;
             }
         }
 
-        return due;
+        connection = null;
+        return false;
     }
 
     /// <summary>Nothing is known of it any more. Idempotent.</summary>

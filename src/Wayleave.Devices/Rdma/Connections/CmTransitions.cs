@@ -39,11 +39,22 @@ internal sealed class CmTransitions(
         connection.StopPair();
         connection.State = CmState.TimeWait;
         table.HoldNumber(connection);
+        while (table.FindSurplus() is { } oldest)
+        {
+            EndTimeWait(oldest);
+        }
 
         // Twice the time a packet may live, which is what the acknowledge timeout is made of: the peer's word, so far.
         int code = Math.Min(connection.AckTimeout + 1, options.TimeWaitCodeMax);
         table.SetDeadline(connection, device.Port.Now + CmTimes.Of(code));
         Raise(CmEventKind.Disconnected, connection);
+    }
+
+    /// <summary>Its time of waiting is over, or is cut short because too many wait: who waits for that is told.</summary>
+    public void EndTimeWait(CmConnection connection)
+    {
+        table.Close(connection);
+        Raise(CmEventKind.TimeWaitOver, connection);
     }
 
     /// <summary>

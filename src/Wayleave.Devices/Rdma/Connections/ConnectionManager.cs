@@ -393,12 +393,11 @@ public sealed class ConnectionManager : IManagementAgent
                     held.Source, held.Header, held.RemoteId, CmRejectReason.InvalidServiceId);
         }
 
-        foreach (CmConnection connection in _table.TakeDue(now))
+        while (_table.TryTakeDue(now, out CmConnection? connection))
         {
             if (connection.State == CmState.TimeWait)
             {
-                _table.Close(connection);
-                _transitions.Raise(CmEventKind.TimeWaitOver, connection);
+                _transitions.EndTimeWait(connection);
             }
             else if (connection is { State: CmState.Established, IsDatagram: false })
             {

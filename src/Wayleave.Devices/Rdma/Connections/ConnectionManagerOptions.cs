@@ -17,7 +17,7 @@ public sealed record ConnectionManagerOptions
     /// <summary>Requests that wait for the application, over all listeners. More are dropped silently.</summary>
     public int PendingMax { get; init; } = 256;
 
-    /// <summary>Connections in time-wait; the oldest is closed early when there are more.</summary>
+    /// <summary>Connections in time-wait; when there are more the oldest is over early.</summary>
     public int TimeWaitMax { get; init; } = 1024;
 
     /// <summary>

@@ -134,6 +134,31 @@ public class StaleConnectionTests
             (CmState.TimeWait, CmState.Closed, CmState.TimeWait), (first.State, second.State, third.State));
     }
 
+    // Both are due in the same turn: the one enters time-wait, and the other leaves it for that.
+    [Fact]
+    public void A_connection_that_makes_room_in_time_wait_is_over_though_it_was_due_itself()
+    {
+        ConnectionBench bench = new(new ConnectionManagerOptions { TimeWaitMax = 1, RetriesMax = 1 });
+        (CmConnection asking, _) = bench.Establish();
+        (CmConnection waiting, _) = bench.Establish();
+        bench.Loses = (_, name) => name == "DisconnectRequest";
+        bench.ManagerA.Disconnect(bench.Link.Now, asking);
+        bench.Link.RunFor(TimeSpan.FromSeconds(8.4));
+        bench.Loses = null;
+        bench.ManagerA.Disconnect(bench.Link.Now, waiting);
+        bench.Link.Run();
+        Assert.Equal((CmState.DisconnectSent, CmState.TimeWait), (asking.State, waiting.State));
+        ConnectionBench.Expect(bench.ManagerA, CmEventKind.Disconnected);
+
+        bench.Link.Advance(TimeSpan.FromSeconds(2));
+        Assert.Equal((CmState.TimeWait, CmState.Closed), (asking.State, waiting.State));
+        Assert.Same(waiting, ConnectionBench.Expect(bench.ManagerA, CmEventKind.TimeWaitOver).Connection);
+        Assert.Same(asking, ConnectionBench.Expect(bench.ManagerA, CmEventKind.Disconnected).Connection);
+        bench.Link.RunFor(TimeSpan.FromSeconds(30));
+        Assert.Same(asking, ConnectionBench.Expect(bench.ManagerA, CmEventKind.TimeWaitOver).Connection);
+        ConnectionBench.ExpectNothing(bench.ManagerA);
+    }
+
     [Fact]
     public void A_queue_pair_that_was_destroyed_is_let_go_when_its_time_wait_is_over()
     {
