@@ -36,7 +36,11 @@ internal sealed class CmTransitions(
     /// <summary>It has ended. Its name and its queue pair's number are kept for a while.</summary>
     public void EnterTimeWait(CmConnection connection)
     {
-        connection.StopPair();
+        if (connection.State != CmState.DisconnectSent)
+        {
+            connection.StopPair(); // there the DREQ has stopped it, and it may be in another connection by now
+        }
+
         connection.State = CmState.TimeWait;
         table.HoldNumber(connection);
         while (table.FindSurplus() is { } oldest)
@@ -50,7 +54,7 @@ internal sealed class CmTransitions(
         Raise(CmEventKind.Disconnected, connection);
     }
 
-    /// <summary>Its time of waiting is over, or is cut short because too many wait: who waits for that is told.</summary>
+    /// <summary>Its time of waiting is over, or cut short because too many wait: who waits for that is told.</summary>
     public void EndTimeWait(CmConnection connection)
     {
         table.Close(connection);

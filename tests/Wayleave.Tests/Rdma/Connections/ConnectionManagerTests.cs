@@ -257,6 +257,36 @@ public class ConnectionManagerTests
         Assert.Equal((0, 0), (bench.ManagerA.Count, bench.ManagerB.Count));
     }
 
+    // What is left of the old one is between the managers: the peer says that it has heard, or says nothing.
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_queue_pair_that_is_used_again_is_not_stopped_by_the_end_of_its_last_connection(bool isAnswered)
+    {
+        ConnectionBench bench = new();
+        (CmConnection a, _) = bench.Establish();
+        QueuePair pair = a.Pair!;
+        bench.Loses = (_, name) => name == "DisconnectReply";
+        bench.ManagerA.Disconnect(bench.Link.Now, a);
+        bench.Link.Run();
+        Assert.Equal(QueuePairState.Error, pair.State);
+        Assert.Equal(
+            Errno.Success,
+            pair.Modify(new QueuePairAttributes { State = QueuePairState.Reset }, QueuePairAttributeMask.State));
+        new Connection
+        {
+            Attributes = new Connection().Attributes with
+            {
+                AddressVector = new AddressVector(bench.Link.B.Gid),
+                DestQpNumber = 0x99,
+            },
+        }.Apply(pair);
+        bench.Loses = (_, name) => !isAnswered && name == "DisconnectReply";
+        bench.Link.RunFor(TimeSpan.FromSeconds(isAnswered ? 5 : 75));
+        ConnectionBench.Expect(bench.ManagerA, CmEventKind.Disconnected);
+        Assert.Equal(QueuePairState.ReadyToSend, pair.State);
+    }
+
     [Fact]
     public void ROCE_72_Both_sides_may_disconnect_at_once()
     {
