@@ -1,4 +1,10 @@
+using Wayleave.Devices.Rdma.Wire;
+
 namespace Wayleave.Devices.Rdma;
+
+// A packet is sealed for its place in the super-packet, which becomes its IPv4 identification (Transmit). Here it comes
+// to another place, or leaves alone later: its ICRC is changed with the place, or the faults would damage what they
+// only let overtake. What is held back has the identification of one that leaves alone, zero.
 
 /// <summary>
 /// Faults of the path from this port: takes super-packets apart before they leave. Port token held by the caller.
@@ -20,10 +26,18 @@ internal sealed class DepartureFaults(FaultOptions options)
     {
         int segment = transmit.SegmentBytes > 0 ? transmit.SegmentBytes : transmit.LengthBytes;
         Arrival to = new(transmit.Destination, transmit.HopLimit, 0, link); // what a departure has instead of a class
+        bool isIPv4 = transmit.Destination.IsIPv4;
         int kept = 0;
-        for (int at = 0; at < transmit.LengthBytes; at += segment)
+        ushort place = 0, left = 0;
+        for (int at = 0; at < transmit.LengthBytes; at += segment, place++)
         {
             Span<byte> packet = bytes.Slice(at, Math.Min(segment, transmit.LengthBytes - at));
+            bool isFlushForRxe = isIPv4 && IsFlushForRxe(packet, transmit, link, place);
+            if (isIPv4)
+            {
+                Icrc.Reidentify(packet, place, 0, isFlushForRxe);
+            }
+
             int copies = _injector.Admit(
                 to, transmit.DestinationPort, packet, now, out ReadOnlySpan<byte> admitted);
             if (copies == 2)
@@ -33,8 +47,13 @@ internal sealed class DepartureFaults(FaultOptions options)
 
             if (copies > 0)
             {
-                admitted.CopyTo(bytes[kept..]);
-                kept += admitted.Length;
+                Span<byte> leaving = bytes.Slice(kept, admitted.Length);
+                admitted.CopyTo(leaving);
+                kept += leaving.Length;
+                if (isIPv4)
+                {
+                    Icrc.Reidentify(leaving, 0, left++, isFlushForRxe);
+                }
             }
         }
 
@@ -52,4 +71,9 @@ internal sealed class DepartureFaults(FaultOptions options)
             : default;
         return found;
     }
+
+    private static bool IsFlushForRxe(ReadOnlySpan<byte> packet, in Transmit transmit, PortLink link, ushort place) =>
+        packet[0] == (byte)Opcode.RcFlush
+        && Icrc.VerifyFlushFromRxe(
+            new IcrcFlow(link.Gid, transmit.Destination, link.UdpPort, transmit.DestinationPort), place, packet);
 }

@@ -99,9 +99,14 @@ internal sealed class FaultInjector
             admitted = _damaged.AsSpan(0, packet.Length);
         }
 
+        // Of two copies only one is overtaken; both take as long as the path does.
         TimeSpan delay = _options.Delay + (Happens(_options.ReorderingPerMille) ? _options.HoldTime : TimeSpan.Zero);
-        int copies = Happens(_options.DuplicationPerMille) ? 2 : 1;
-        return delay > TimeSpan.Zero && TryHold(arrival, sourcePort, admitted, now + delay) ? copies - 1 : copies;
+        bool isTwice = Happens(_options.DuplicationPerMille);
+        int held = delay > TimeSpan.Zero && TryHold(arrival, sourcePort, admitted, now + delay) ? 1 : 0;
+        held += isTwice
+            && _options.Delay > TimeSpan.Zero
+            && TryHold(arrival, sourcePort, admitted, now + _options.Delay) ? 1 : 0;
+        return (isTwice ? 2 : 1) - held;
     }
 
     /// <summary>A packet whose time has come; call until false.</summary>

@@ -104,7 +104,7 @@ internal sealed class PacketIntake(RdmaPort port, RdmaDeviceOptions options)
     /// <summary>What was held back, and is due.</summary>
     public void HandleTimeout(TimeSpan now)
     {
-        if (_faults is not { } faults)
+        if (_faults is not { IsDead: false } faults)
         {
             return;
         }

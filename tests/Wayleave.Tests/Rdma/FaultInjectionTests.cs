@@ -207,6 +207,73 @@ public class FaultInjectionTests
     }
 
     [Fact]
+    public void What_is_held_back_does_not_arrive_after_the_death()
+    {
+        FaultOptions faults = new() { Delay = TimeSpan.FromMilliseconds(10), DeathAfterPackets = 1 };
+        Assert.Equal(0, WriteOne(faults, TimeSpan.FromMilliseconds(40)));
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1000)]
+    public void A_delay_holds_for_every_copy(int duplicationPerMille)
+    {
+        FaultOptions faults = new()
+        {
+            Delay = TimeSpan.FromMilliseconds(10),
+            DuplicationPerMille = duplicationPerMille,
+        };
+        Assert.Equal(0, WriteOne(faults, TimeSpan.FromMilliseconds(9)));
+        Assert.Equal(0xA5, WriteOne(faults, TimeSpan.FromMilliseconds(10)));
+    }
+
+    // What a foreign receiver, which sees the identification, checks.
+    [Theory]
+    [InlineData("10.77.0.1", "10.77.0.2")]
+    [InlineData("fd00::1", "fd00::2")]
+    public void ROCE_06_What_leaves_has_the_ICRC_of_its_place_whatever_became_of_the_others(string from, string to)
+    {
+        FaultOptions faults = new()
+        {
+            Delay = TimeSpan.FromMicroseconds(20),
+            LossPerMille = 200,
+            DuplicationPerMille = 200,
+            ReorderingPerMille = 200,
+            Directions = FaultDirections.Departing,
+        };
+        foreach (FaultOptions each in (FaultOptions[])[faults, faults with { Delay = TimeSpan.Zero }])
+        {
+            TestLink link = new(o => o with { Faults = each }, null, from, to);
+            (QueuePair a, _) = link.Connect();
+            MemoryRegion source = link.A.Register(link.A.Allocate(1 << 16));
+            MemoryRegion target = link.B.Register(link.B.Allocate(1 << 16));
+            SendWorkRequest write = new() { RemoteAddress = target.Iova, RKey = target.Key };
+            Assert.Equal(Errno.Success, a.PostSend(write, new Sge(source.Iova, 60_000, source.Key)));
+            IcrcFlow flow = new(link.A.Gid, link.B.Gid, link.A.Port.Links[0].UdpPort, link.B.Port.Links[0].UdpPort);
+            int together = 0, alone = 0;
+            byte[] buffer = new byte[65_536];
+            for (TimeSpan now = link.Now; now < link.Now + TimeSpan.FromSeconds(1); now += TimeSpan.FromMilliseconds(1))
+            {
+                link.A.Port.HandleTimeout(now);
+                while (link.A.Port.PollTransmit(now, buffer, out Transmit transmit))
+                {
+                    ushort place = 0;
+                    for (int at = 0; at < transmit.LengthBytes; at += transmit.SegmentBytes, place++)
+                    {
+                        int length = Math.Min(transmit.SegmentBytes, transmit.LengthBytes - at);
+                        Assert.True(Icrc.Verify(flow, place, buffer.AsSpan(at, length)), $"place {place}");
+                    }
+
+                    (together, alone) = place > 1 ? (together + 1, alone) : (together, alone + 1);
+                }
+            }
+
+            Assert.True(
+                (together > 0 || each.Delay > TimeSpan.Zero) && alone > 0, $"{together} together, {alone} alone");
+        }
+    }
+
+    [Fact]
     public void A_region_that_must_be_mapped_waits_for_its_time()
     {
         FaultOptions faults = new() { MapLatency = TimeSpan.FromMilliseconds(5) };
@@ -312,6 +379,24 @@ public class FaultInjectionTests
         ArgumentException refused = Assert.Throws<ArgumentException>(options.Validate);
         Assert.Contains("LossPerMille must be 0 to 1000, not 1001", refused.Message, StringComparison.Ordinal);
         Assert.Contains("a burst is at least 1", refused.Message, StringComparison.Ordinal);
+    }
+
+    // What is in the target, whose port has the faults, after so long.
+    private static byte WriteOne(FaultOptions faults, TimeSpan after)
+    {
+        TestLink link = new(o => o, o => o with { Faults = faults });
+        (QueuePair a, _) = link.Connect();
+        TestMemory source = link.A.Allocate(4096), target = link.B.Allocate(4096);
+        source.FillPattern(0, 1, 0xA5);
+        MemoryRegion from = link.A.Register(source), to = link.B.Register(target);
+        for (uint i = 0; i < 2; i++)
+        {
+            SendWorkRequest write = new() { RemoteAddress = to.Iova + i, RKey = to.Key };
+            Assert.Equal(Errno.Success, a.PostSend(write, new Sge(from.Iova, 1, from.Key)));
+        }
+
+        link.RunFor(after);
+        return target.Read(0, 1)[0];
     }
 
     private static (string Outcome, TestLink Link) Play(FaultOptions faults)

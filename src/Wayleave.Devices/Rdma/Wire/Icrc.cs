@@ -209,6 +209,23 @@ public static class Icrc
         return TrySolve(difference, payloadBytes, out identification);
     }
 
+    /// <summary>
+    /// Changes the ICRC of a packet of IPv4 to what it is with another identification, by the difference that the two
+    /// make: a damaged packet stays as damaged as it was.
+    /// </summary>
+    /// <param name="udpPayload">BTH to ICRC.</param>
+    /// <param name="from">The identification that it has been sealed for.</param>
+    /// <param name="to">The one that it is to leave with.</param>
+    /// <param name="isFlushForRxe">Its ICRC is that of <see cref="SealFlushForRxe"/>.</param>
+    internal static void Reidentify(Span<byte> udpPayload, ushort from, ushort to, bool isFlushForRxe)
+    {
+        int fedBytes = udpPayload.Length - PacketView.IcrcSize + (isFlushForRxe ? FlushHeaderBytes : 0);
+        uint difference = CrcPolynomial.Multiply(
+            IcrcFlow.DifferenceOf((ushort)(from ^ to)), CrcPolynomial.PowerOfX(8 * (uint)fedBytes));
+        Span<byte> icrc = udpPayload[^PacketView.IcrcSize..];
+        BinaryPrimitives.WriteUInt32LittleEndian(icrc, Received(udpPayload) ^ difference);
+    }
+
     private static bool TrySolve(uint difference, int payloadBytes, out ushort identification)
     {
         identification = 0;

@@ -100,5 +100,8 @@ public readonly struct IcrcFlow
     public uint Reseed(uint seed, ushort identification) =>
         IsIPv4 ? seed ^ Contribution(s_identification, identification) : seed;
 
+    /// <summary>What the seeds of two packets differ by whose identifications differ in these bits.</summary>
+    internal static uint DifferenceOf(ushort identification) => Contribution(s_identification, identification);
+
     private static uint Contribution(uint[] table, int value) => table[(byte)(value >> 8)] ^ table[256 + (byte)value];
 }

@@ -104,4 +104,30 @@ public class IcrcTests
         ushort identification = BinaryPrimitives.ReadUInt16BigEndian(packet.AsSpan(4));
         return (new IcrcFlow(source, destination, sourcePort, destinationPort), identification, 28);
     }
+
+    [Theory]
+    [InlineData(0, 7)]
+    [InlineData(300, 0)]
+    [InlineData(65535, 1)]
+    public void ROCE_06_A_packet_that_comes_to_another_place_gets_the_icrc_of_that(ushort from, ushort to)
+    {
+        IcrcFlow flow = new(Gid.FromIPv4(0x0A4D_0001), Gid.FromIPv4(0x0A4D_0002), 4791, 4791);
+        foreach (int bytes in (int[])[16, 44, 1040, 4112])
+        {
+            byte[] packet = new byte[bytes];
+            new Random(bytes).NextBytes(packet);
+            Icrc.Seal(flow, from, packet);
+            packet[0] ^= 0x40; // damage stays damage
+            Icrc.Reidentify(packet, from, to, isFlushForRxe: false);
+            Assert.False(Icrc.Verify(flow, to, packet));
+            packet[0] ^= 0x40;
+            Assert.True(Icrc.Verify(flow, to, packet));
+        }
+
+        byte[] flush = new byte[36];
+        new Random(1).NextBytes(flush);
+        Icrc.SealFlushForRxe(flow, from, flush);
+        Icrc.Reidentify(flush, from, to, isFlushForRxe: true);
+        Assert.True(Icrc.VerifyFlushFromRxe(flow, to, flush));
+    }
 }
