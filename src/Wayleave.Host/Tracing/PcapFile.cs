@@ -23,10 +23,11 @@ public sealed class PcapFile : IDisposable
     private readonly string _path;
     private readonly Stream _file;
     private readonly ArrayBufferWriter<byte> _buffer = new(2 * FlushBytes);
-    private readonly DateTimeOffset _start;
+    private readonly TimeProvider _clock;
     private readonly long _frameLimit;
     private readonly Lock _lock = new();
-    private TimeSpan? _origin;
+    private DateTimeOffset _epoch; // the port's zero; known once a datagram has come
+    private bool _hasEpoch;
     private Exception? _failure;
     private bool _disposed;
 
@@ -50,7 +51,7 @@ public sealed class PcapFile : IDisposable
         }
 
         _path = path;
-        _start = clock.GetUtcNow();
+        _clock = clock;
         _frameLimit = frameLimit;
         PcapWriter.WriteHeader(_buffer);
     }
@@ -105,8 +106,12 @@ public sealed class PcapFile : IDisposable
     {
         lock (_lock)
         {
-            _origin ??= now;
-            long nanoseconds = ((_start - DateTimeOffset.UnixEpoch) + (now - _origin.Value)).Ticks * 100;
+            if (!_hasEpoch)
+            {
+                (_epoch, _hasEpoch) = (_clock.GetUtcNow() - now, true);
+            }
+
+            long nanoseconds = (_epoch + now - DateTimeOffset.UnixEpoch).Ticks * 100;
             ushort identification = 0;
             for (int offset = 0; offset < bytes.Length && !_disposed; offset += segmentBytes)
             {

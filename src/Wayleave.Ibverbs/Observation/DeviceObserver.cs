@@ -23,8 +23,7 @@ internal sealed class DeviceObserver : IDatagramTap
     private readonly ReportPage? _page;
     private readonly AppendFile? _capture;
     private readonly ArrayBufferWriter<byte> _frames = new(1 << 16);
-    private readonly DateTimeOffset _start = DateTimeOffset.UtcNow;
-    private TimeSpan? _origin;
+    private DateTimeOffset? _epoch; // the port's zero; known once a datagram has come
     private long _frameCount;
 
     private DeviceObserver(Gid local, ProgramTrace? trace, ReportPage? page, AppendFile? capture) =>
@@ -101,8 +100,8 @@ internal sealed class DeviceObserver : IDatagramTap
     private void Take(
         bool isSent, Gid peer, FrameHeader header, ReadOnlySpan<byte> bytes, int segmentBytes, TimeSpan now)
     {
-        _origin ??= now;
-        long nanoseconds = ((_start - DateTimeOffset.UnixEpoch) + (now - _origin.Value)).Ticks * 100;
+        _epoch ??= DateTimeOffset.UtcNow - now;
+        long nanoseconds = (_epoch.Value + now - DateTimeOffset.UnixEpoch).Ticks * 100;
         int step = segmentBytes <= 0 ? bytes.Length : segmentBytes;
         ushort identification = 0; // of one's own super-packets; what a foreign sender chose nobody can see
         for (int at = 0; at < bytes.Length; at += step)

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Wayleave.Core;
 using Wayleave.Devices.Rdma.Wire;
 using Wayleave.Host;
@@ -7,7 +8,7 @@ using Xunit;
 
 namespace Wayleave.Linux.Tests.Transfers;
 
-/// <summary>A capture that cannot be written.</summary>
+/// <summary>When what is captured came, and a capture that cannot be written.</summary>
 public sealed class PcapFileTests : IDisposable
 {
     private const int NoSpace = 28; // ENOSPC
@@ -41,6 +42,22 @@ public sealed class PcapFileTests : IDisposable
         Assert.True(File.Exists("/dev/full"));
     }
 
+    [Fact]
+    public void The_first_datagram_has_the_time_at_which_it_came()
+    {
+        string path = Path.Combine(_folder, "p.pcap");
+        ManualTime clock = new();
+        using (PcapFile capture = new(path, clock))
+        {
+            clock.Now += TimeSpan.FromSeconds(12); // nobody has said anything for so long
+            Send(capture, 1);
+        }
+
+        byte[] bytes = File.ReadAllBytes(path);
+        uint seconds = BinaryPrimitives.ReadUInt32LittleEndian(bytes.AsSpan(24));
+        Assert.Equal(clock.Now.ToUnixTimeSeconds(), seconds);
+    }
+
     private static void Send(PcapFile capture, int datagrams)
     {
         Gid own = Gid.FromIPv4(0x7F00_0001);
@@ -49,6 +66,13 @@ public sealed class PcapFileTests : IDisposable
         {
             tap.Sent(own, 4791, new byte[1000], 1000, TimeSpan.Zero);
         }
+    }
+
+    private sealed class ManualTime : TimeProvider
+    {
+        public DateTimeOffset Now { get; set; } = new(2026, 1, 1, 0, 0, 0, TimeSpan.Zero);
+
+        public override DateTimeOffset GetUtcNow() => Now;
     }
 
     /// <summary>Takes the first bytes and no more.</summary>
