@@ -86,7 +86,7 @@ internal sealed class PerftestExchange(IPerftestChannel channel, PerftestOptions
         {
             if (options.IsClient)
             {
-                await channel.SendAsync(_mine.AsMemory(0, length), cancellation).ConfigureAwait(false);
+                await SendAsync("end of the run", length, cancellation).ConfigureAwait(false);
             }
 
             int received = await ReceiveAsync("end of the run", length, cancellation).ConfigureAwait(false);
@@ -103,7 +103,7 @@ internal sealed class PerftestExchange(IPerftestChannel channel, PerftestOptions
             ReadKeys(received);
             if (!options.IsClient)
             {
-                await channel.SendAsync(_mine.AsMemory(0, length), cancellation).ConfigureAwait(false);
+                await SendAsync("end of the run", length, cancellation).ConfigureAwait(false);
             }
         }
         catch (WayleaveException e) when (mayBeMissing && e.Errno == Errno.ECONNRESET)
@@ -172,7 +172,7 @@ internal sealed class PerftestExchange(IPerftestChannel channel, PerftestOptions
     {
         if (options.IsClient)
         {
-            await channel.SendAsync(_mine.AsMemory(0, length), cancellation).ConfigureAwait(false);
+            await SendAsync(what, length, cancellation).ConfigureAwait(false);
         }
 
         int received = await ReceiveAsync(what, length, cancellation).ConfigureAwait(false);
@@ -187,21 +187,40 @@ internal sealed class PerftestExchange(IPerftestChannel channel, PerftestOptions
 
         if (!options.IsClient)
         {
-            await channel.SendAsync(_mine.AsMemory(0, length), cancellation).ConfigureAwait(false);
+            await SendAsync(what, length, cancellation).ConfigureAwait(false);
         }
 
         return received;
     }
 
-    // Waits as long as the peer does something.
     private async Task<int> ReceiveAsync(string what, int length, CancellationToken cancellation)
     {
         int longest = !channel.IsText && length == PerftestKeys.BinaryBytes ? PerftestKeys.BinaryBytesMax : length;
+        return await WhileItGoesOnAsync(
+            over => channel.ReceiveAsync(_theirs.AsMemory(0, longest), over),
+            $"sends no {what}",
+            cancellation).ConfigureAwait(false);
+    }
+
+    private async Task SendAsync(string what, int length, CancellationToken cancellation) =>
+        await WhileItGoesOnAsync(
+            async over =>
+            {
+                await channel.SendAsync(_mine.AsMemory(0, length), over).ConfigureAwait(false);
+                return length;
+            },
+            $"takes no {what}",
+            cancellation).ConfigureAwait(false);
+
+    // Waits as long as the peer does something.
+    private async Task<int> WhileItGoesOnAsync(
+        Func<CancellationToken, Task<int>> begin, string failure, CancellationToken cancellation)
+    {
         using CancellationTokenSource over = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        Task<int> receive = channel.ReceiveAsync(_theirs.AsMemory(0, longest), over.Token);
+        Task<int> item = begin(over.Token);
         long seen = Progress();
         long since = Stopwatch.GetTimestamp();
-        while (await Task.WhenAny(receive, Task.Delay(s_look, over.Token)).ConfigureAwait(false) != receive)
+        while (await Task.WhenAny(item, Task.Delay(s_look, over.Token)).ConfigureAwait(false) != item)
         {
             long now = Progress();
             if (now != seen)
@@ -217,14 +236,14 @@ internal sealed class PerftestExchange(IPerftestChannel channel, PerftestOptions
         await over.CancelAsync().ConfigureAwait(false);
         try
         {
-            return await receive.ConfigureAwait(false);
+            return await item.ConfigureAwait(false);
         }
         catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
         {
             throw new WayleaveException(
                 Errno.ETIMEDOUT,
                 "perftest",
-                $"the peer sends no {what} for {options.Patience.TotalSeconds:0.#} s",
+                $"the peer {failure} for {options.Patience.TotalSeconds:0.#} s",
                 $"is it {options.ToolName}, with the same options as here?");
         }
     }

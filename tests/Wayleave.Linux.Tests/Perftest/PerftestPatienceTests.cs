@@ -1,4 +1,5 @@
 using Wayleave.Core;
+using Wayleave.Devices.Rdma.Verbs;
 using Wayleave.Host;
 using Wayleave.Host.Perftest;
 using Xunit;
@@ -54,6 +55,15 @@ public sealed class PerftestPatienceTests
         }
     });
 
+    [Fact(Timeout = Patience.TestMs)]
+    public async Task A_peer_that_takes_no_item_is_given_up()
+    {
+        PerftestExchange exchange = new(new FullChannel(), Options with { Server = System.Net.IPAddress.Loopback });
+        WayleaveException thrown = await Assert.ThrowsAsync<WayleaveException>(
+            () => exchange.GreetAsync(PathMtu.Mtu1024, TestContext.Current.CancellationToken));
+        Assert.Equal((Errno.ETIMEDOUT, "the peer takes no version for 0 s"), (thrown.Errno, thrown.Reason));
+    }
+
     private static void Look(PerftestPatience patience, bool isBusy = false)
     {
         for (int looks = 0; looks < LooksMax; looks++)
@@ -61,5 +71,24 @@ public sealed class PerftestPatienceTests
             SpinWait.SpinUntil(() => false, TimeSpan.FromMilliseconds(2)); // the look
             patience.Look(isBusy, CancellationToken.None);
         }
+    }
+
+    /// <summary>Its other end reads nothing.</summary>
+    private sealed class FullChannel : IPerftestChannel
+    {
+        public bool IsText => true;
+
+        public Task SendAsync(ReadOnlyMemory<byte> item, CancellationToken cancellation) =>
+            Task.Delay(Timeout.Infinite, cancellation);
+
+        public Task<int> ReceiveAsync(Memory<byte> item, CancellationToken cancellation) => Task.FromResult(0);
+
+        public Task WatchAsync(CancellationToken cancellation) => Task.CompletedTask;
+
+        public void Abandon()
+        {
+        }
+
+        public ValueTask DisposeAsync() => ValueTask.CompletedTask;
     }
 }
