@@ -231,7 +231,7 @@ public class FaultInjectionTests
     [Theory]
     [InlineData("10.77.0.1", "10.77.0.2")]
     [InlineData("fd00::1", "fd00::2")]
-    public void ROCE_06_What_leaves_has_the_ICRC_of_its_place_whatever_became_of_the_others(string from, string to)
+    public void ROCE_07_What_leaves_has_the_ICRC_of_its_place_whatever_became_of_the_others(string from, string to)
     {
         FaultOptions faults = new()
         {

@@ -109,7 +109,7 @@ public class IcrcTests
     [InlineData(0, 7)]
     [InlineData(300, 0)]
     [InlineData(65535, 1)]
-    public void ROCE_06_A_packet_that_comes_to_another_place_gets_the_icrc_of_that(ushort from, ushort to)
+    public void ROCE_07_A_packet_that_comes_to_another_place_gets_the_icrc_of_that(ushort from, ushort to)
     {
         IcrcFlow flow = new(Gid.FromIPv4(0x0A4D_0001), Gid.FromIPv4(0x0A4D_0002), 4791, 4791);
         foreach (int bytes in (int[])[16, 44, 1040, 4112])
