@@ -132,14 +132,20 @@ internal sealed class ConnectionSwitch
         return attributes;
     }
 
-    /// <summary>The program has taken the request out of its channel.</summary>
-    public void Take(CmIdentifier request) => _device.WithToken(() =>
+    /// <summary>The program has taken the request out of its channel. False: it is over, and is not told.</summary>
+    public bool Take(CmIdentifier request)
     {
-        if (request.Connection is { } connection)
+        bool waits = false;
+        _device.WithToken(() =>
         {
-            _manager.Take(connection);
-        }
-    });
+            waits = request.Connection is { } connection && _manager.Take(connection);
+            if (!waits && request.Connection is { } over)
+            {
+                _connections.Remove(over);
+            }
+        });
+        return waits;
+    }
 
     /// <summary>Takes a queue pair to INIT, so that receives can be posted.</summary>
     public Errno Prepare(QueuePair pair)

@@ -245,7 +245,8 @@ internal static unsafe class ConnectionEntries
     {
         CmNote? note = NativeHandle.Get<CmChannel>(channel).Take();
         *record = default;
-        if (note is null || note.Subject.Structure == 0)
+        if (note is null || note.Subject.Structure == 0
+            || (note.Request is { } taken && !taken.Switch!.Take(taken)))
         {
             return (int)Errno.EAGAIN;
         }
@@ -267,7 +268,6 @@ internal static unsafe class ConnectionEntries
         if (note.Request is { } request)
         {
             record->Request = NativeHandle.Make(request);
-            request.Switch!.Take(request);
         }
 
         if (note.Request is not null && connection?.DatagramRequest is { } lookup)

@@ -473,7 +473,7 @@ EXPORT int rdma_get_cm_event(struct rdma_event_channel *channel, struct rdma_cm_
 			return -1;
 		}
 		if (MANAGED(wlv_cm_take_event(channel_of(channel)->handle, &record)))
-			continue; /* its identifier was destroyed meanwhile */
+			continue; /* its identifier was destroyed meanwhile, or the peer took its request back */
 		if (record.kind != RDMA_CM_EVENT_MULTICAST_JOIN ||
 		    take_join(identifier_of(record.subject), record.status, made))
 			break;

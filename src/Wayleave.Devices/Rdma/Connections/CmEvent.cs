@@ -3,7 +3,10 @@ namespace Wayleave.Devices.Rdma.Connections;
 /// <summary>What happened to a connection (<c>enum rdma_cm_event_type</c>, those that can happen here).</summary>
 public enum CmEventKind
 {
-    /// <summary>A peer asks: accept or reject it.</summary>
+    /// <summary>
+    /// A peer asks: accept or reject it. One that it takes back before it is polled is not told; later it is, if the
+    /// application has taken it (<see cref="ConnectionManager.Take"/>).
+    /// </summary>
     ConnectRequest,
 
     /// <summary>

@@ -242,8 +242,7 @@ internal sealed class CmInbox(
                 transitions.Refused(connection, notice.Reason, notice.PrivateData);
                 return true;
             case CmState.RequestReceived:
-                transitions.LeaveBacklog(connection);
-                transitions.Refused(connection, notice.Reason, notice.PrivateData);
+                transitions.Withdrawn(connection, notice.Reason, notice.PrivateData);
                 return true;
             case CmState.Established when notice.Reason == CmRejectReason.StaleConnection:
                 transitions.EnterTimeWait(connection);

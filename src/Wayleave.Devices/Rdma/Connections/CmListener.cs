@@ -15,6 +15,6 @@ public sealed class CmListener
     /// <summary>Requests that may wait for the application. More are dropped silently.</summary>
     public int Backlog { get; }
 
-    /// <summary>Requests that do.</summary>
+    /// <summary>Requests that do, and those that their peers took back while they did. 0 once it is closed.</summary>
     public int Pending { get; internal set; }
 }

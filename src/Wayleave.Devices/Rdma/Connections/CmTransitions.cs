@@ -11,8 +11,21 @@ internal sealed class CmTransitions(
 
     private readonly Queue<CmEvent> _events = [];
 
-    /// <summary>The oldest event that was not polled yet.</summary>
-    public bool PollEvent(out CmEvent cmEvent) => _events.TryDequeue(out cmEvent);
+    /// <summary>The oldest event that was not polled yet, without requests that are over.</summary>
+    public bool PollEvent(out CmEvent cmEvent)
+    {
+        while (_events.TryDequeue(out cmEvent))
+        {
+            if (cmEvent is not { Kind: CmEventKind.ConnectRequest, Connection.State: CmState.Closed })
+            {
+                return true;
+            }
+
+            LeaveBacklog(cmEvent.Connection);
+        }
+
+        return false;
+    }
 
     /// <summary>Data may flow.</summary>
     public void Establish(CmConnection connection, ReadOnlyMemory<byte> privateData)
@@ -31,6 +44,20 @@ internal sealed class CmTransitions(
         connection.StopPair();
         table.Close(connection);
         Raise(CmEventKind.Rejected, connection, reason, privateData);
+    }
+
+    /// <summary>
+    /// The peer takes its request back. One that the application has not taken yet is somewhere on the way to it, and
+    /// keeps its place in the backlog until it comes there: nothing else bounds how many are on the way. Nobody knows
+    /// of it, so nobody is told.
+    /// </summary>
+    public void Withdrawn(CmConnection connection, CmRejectReason reason, ReadOnlyMemory<byte> privateData)
+    {
+        table.Close(connection);
+        if (connection.Listener is null)
+        {
+            Raise(CmEventKind.Rejected, connection, reason, privateData);
+        }
     }
 
     /// <summary>It has ended. Its name and its queue pair's number are kept for a while.</summary>
@@ -120,15 +147,23 @@ internal sealed class CmTransitions(
         Raise(CmEventKind.Unreachable, connection);
     }
 
-    /// <summary>The application has decided, or need not any more.</summary>
+    /// <summary>The application has decided, or need not any more. Idempotent.</summary>
     public void LeaveBacklog(CmConnection connection)
     {
-        if (connection.Listener is { } listener)
+        if (connection.Listener is { Pending: > 0 } listener) // else it was closed, with all that waited
         {
             listener.Pending--;
             table.Pending--;
-            connection.Listener = null;
         }
+
+        connection.Listener = null;
+    }
+
+    /// <summary>Nothing waits for a listener that has ended.</summary>
+    public void EmptyBacklog(CmListener listener)
+    {
+        table.Pending -= listener.Pending;
+        listener.Pending = 0;
     }
 
     /// <summary>Sends what the state stands for, and again until there is an answer.</summary>

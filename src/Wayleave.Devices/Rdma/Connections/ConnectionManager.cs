@@ -122,6 +122,8 @@ public sealed class ConnectionManager : IManagementAgent
                 Reject(connection, default, CmRejectReason.InvalidServiceId);
             }
         }
+
+        _transitions.EmptyBacklog(listener); // of those that their peers have taken back
     }
 
     private bool TryHold(CmConnection connection)
@@ -140,12 +142,15 @@ public sealed class ConnectionManager : IManagementAgent
 
     /// <summary>
     /// The application has taken a request out of its queue: it counts against no backlog any more, and the end of its
-    /// listener is not its own.
+    /// listener is not its own. One that is not taken counts until it is answered (<see cref="Accept"/>, <see
+    /// cref="Serve"/>, <see cref="Reject"/>, <see cref="Disconnect"/>), also when its peer has taken it back.
     /// </summary>
-    public void Take(CmConnection connection)
+    /// <returns>False: its peer has taken it back, or its listener has ended; there is nothing to answer.</returns>
+    public bool Take(CmConnection connection)
     {
         _device.Port.AssertHeld();
         _transitions.LeaveBacklog(connection);
+        return connection.State != CmState.Closed;
     }
 
     /// <summary>
@@ -211,7 +216,9 @@ public sealed class ConnectionManager : IManagementAgent
     /// <param name="connection">Its request waits.</param>
     /// <param name="pair">Of the type that was asked for, in RESET or INIT. Stays the caller's.</param>
     /// <param name="parameters">At most <see cref="CmReply.PrivateDataMax"/> bytes of private data.</param>
-    /// <returns>EINVAL for anything that does not fit; then the request still waits.</returns>
+    /// <returns>
+    /// EINVAL for anything that does not fit; then the request still waits, unless its peer has taken it back.
+    /// </returns>
     public Errno Accept(TimeSpan now, CmConnection connection, QueuePair pair, CmParameters parameters)
     {
         _device.Port.AssertHeld();
@@ -222,6 +229,7 @@ public sealed class ConnectionManager : IManagementAgent
                 || CmQueuePair.Open(pair, Link.Number, parameters.GrantedAccess) == Errno.Success);
         if (!fits)
         {
+            LeaveIfOver(connection);
             return Errno.EINVAL;
         }
 
@@ -307,6 +315,7 @@ public sealed class ConnectionManager : IManagementAgent
     public Errno Serve(CmConnection connection, uint qpNumber, uint qKey, ReadOnlyMemory<byte> privateData)
     {
         _device.Port.AssertHeld();
+        LeaveIfOver(connection);
         return _datagrams.Serve(connection, qpNumber, qKey, privateData);
     }
 
@@ -322,6 +331,7 @@ public sealed class ConnectionManager : IManagementAgent
         CmRejectReason reason = CmRejectReason.ConsumerDefined)
     {
         _device.Port.AssertHeld();
+        LeaveIfOver(connection);
         if (connection.IsDatagram)
         {
             _datagrams.Reject(connection, privateData, reason);
@@ -347,6 +357,7 @@ public sealed class ConnectionManager : IManagementAgent
     public void Disconnect(TimeSpan now, CmConnection connection)
     {
         _device.Port.AssertHeld();
+        LeaveIfOver(connection);
         switch (connection.State)
         {
             case CmState.RequestReceived or CmState.ReplyReceived:
@@ -367,6 +378,15 @@ public sealed class ConnectionManager : IManagementAgent
                 break;
             default:
                 break;
+        }
+    }
+
+    // A request that its peer has taken back has come to the application, which answers it.
+    private void LeaveIfOver(CmConnection connection)
+    {
+        if (connection.State == CmState.Closed)
+        {
+            _transitions.LeaveBacklog(connection);
         }
     }
 

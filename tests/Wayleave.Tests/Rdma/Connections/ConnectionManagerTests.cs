@@ -401,6 +401,113 @@ public class ConnectionManagerTests
         Assert.Equal(996, bench.ManagerB.Ignored);
     }
 
+    // Our name, which a REJ must have, comes with the MRA to a repeated request.
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void H_15_Requests_that_are_taken_back_wait_in_the_backlog_until_the_application_comes_to_them(bool isPolled)
+    {
+        ConnectionBench bench = new(backlog: 2);
+        List<CmEvent> polled = [];
+        int accepted = 0;
+        for (uint i = 1; i <= 1000; i++)
+        {
+            accepted += AskAndTakeBack(bench, i, isPolled ? polled.Add : null) ? 1 : 0;
+        }
+
+        Assert.Equal((2, 0, 2), (accepted, bench.ManagerB.Count, bench.Listener!.Pending));
+        Assert.Equal(isPolled ? 2 : 0, polled.Count);
+        Assert.All(polled, e => Assert.False(bench.ManagerB.Take(e.Connection)));
+        ConnectionBench.ExpectNothing(bench.ManagerB); // those that nobody polled are not told
+        Assert.Equal(0, bench.Listener.Pending);
+        Assert.True(AskAndTakeBack(bench, 2000));
+    }
+
+    [Fact]
+    public void A_request_that_is_taken_back_from_an_application_that_has_taken_it_is_told()
+    {
+        ConnectionBench bench = new();
+        CmConnection? taken = null;
+        Assert.True(AskAndTakeBack(bench, 1, e =>
+        {
+            taken = e.Connection;
+            Assert.True(bench.ManagerB.Take(taken));
+        }));
+        CmEvent rejected = ConnectionBench.Expect(bench.ManagerB, CmEventKind.Rejected);
+        Assert.Equal((CmRejectReason.ConsumerDefined, CmState.Closed), (rejected.Reason, taken!.State));
+        Assert.Same(taken, rejected.Connection);
+    }
+
+    [Theory]
+    [InlineData("accept")]
+    [InlineData("reject")]
+    [InlineData("disconnect")]
+    public void H_15_An_answer_to_a_request_that_was_taken_back_makes_room_in_the_backlog(string answer)
+    {
+        ConnectionBench bench = new(backlog: 1);
+        CmConnection? asked = null;
+        Assert.True(AskAndTakeBack(bench, 1, e => asked = e.Connection));
+        Assert.Equal(1, bench.Listener!.Pending);
+        switch (answer)
+        {
+            case "accept":
+                Assert.Equal(Errno.EINVAL, bench.ManagerB.Accept(
+                    bench.Link.Now, asked!, bench.Link.B.CreatePair(), new CmParameters()));
+                break;
+            case "reject":
+                bench.ManagerB.Reject(asked!);
+                break;
+            default:
+                bench.ManagerB.Disconnect(bench.Link.Now, asked!);
+                break;
+        }
+
+        Assert.Equal(0, bench.Listener.Pending);
+        Assert.True(AskAndTakeBack(bench, 2));
+    }
+
+    [Fact]
+    public void H_15_A_listener_that_closes_gives_back_what_its_requests_held_once()
+    {
+        ConnectionBench bench = new(new ConnectionManagerOptions { PendingMax = 1 });
+        CmConnection? asked = null;
+        Assert.True(AskAndTakeBack(bench, 1, e => asked = e.Connection));
+        bench.ManagerB.Close(bench.Listener!);
+        Assert.Equal(Errno.Success, bench.ManagerB.Listen(ConnectionBench.Port, 4, out CmListener? next));
+        bench.Inject(ConnectionBench.Bytes(bench.Request(2)));
+        Assert.False(bench.ManagerB.Take(asked!));
+        Assert.Equal((1, 0), (next!.Pending, bench.Listener!.Pending));
+        bench.Inject(ConnectionBench.Bytes(bench.Request(3) with { QpNumber = 300 }));
+        Assert.Equal(1, bench.ManagerB.Count); // of both ports together one may wait, and does
+    }
+
+    // False: the request was dropped.
+    private static bool AskAndTakeBack(ConnectionBench bench, uint name, Action<CmEvent>? handle = null)
+    {
+        byte[] request = ConnectionBench.Bytes(bench.Request(name) with { QpNumber = 100 + name });
+        Assert.Empty(bench.Inject(request));
+        if (handle is not null && bench.ManagerB.PollEvent(out CmEvent e))
+        {
+            handle(e);
+        }
+
+        List<(CmMessageId Id, byte[] Mad)> answers = bench.Inject(request);
+        if (answers.Count > 0)
+        {
+            CmNotice receipt = CmNotice.Parse(answers[0].Mad, answers[0].Id);
+            Assert.Empty(bench.Inject(ConnectionBench.Bytes(new CmNotice
+            {
+                Kind = CmMessageId.ConnectReject,
+                LocalId = name,
+                RemoteId = receipt.LocalId,
+                About = CmSubject.Request,
+                Reason = CmRejectReason.ConsumerDefined,
+            })));
+        }
+
+        return answers.Count > 0;
+    }
+
     [Theory]
     [InlineData(CmMessageId.ConnectReply)]
     [InlineData(CmMessageId.ReadyToUse)]
