@@ -24,7 +24,10 @@ public enum CmEventKind
     /// <summary>Nobody answered.</summary>
     Unreachable,
 
-    /// <summary>The peer disconnected, or an own disconnect is done. The queue pair is in ERR.</summary>
+    /// <summary>
+    /// The peer disconnected, or gave up before it heard that the connection was made, or an own disconnect is done.
+    /// The queue pair is in ERR.
+    /// </summary>
     Disconnected,
 
     /// <summary>The connection's time of waiting is over: its queue pair may be destroyed without a thought.</summary>

@@ -217,7 +217,7 @@ internal sealed class CmInbox(
         return notice.Kind switch
         {
             CmMessageId.ReadyToUse => HandleReady(connection!, notice),
-            CmMessageId.ConnectReject => HandleReject(connection!, notice),
+            CmMessageId.ConnectReject => HandleReject(connection!, header, notice),
             CmMessageId.MessageReceipt => HandleReceipt(connection!, notice),
             CmMessageId.DisconnectRequest => HandleDisconnect(connection!, header, notice),
             _ => HandleDisconnected(connection!, header),
@@ -234,7 +234,11 @@ internal sealed class CmInbox(
         return true;
     }
 
-    private bool HandleReject(CmConnection connection, CmNotice notice)
+    // A peer that heard no RTU gives up its REP, whose answer this is: a REJ ends a connection that is made here too
+    // (cm_rej_handler). The application is told that it has ended, as it expects of one that was made; Linux says that
+    // it was rejected. A DREQ names our queue pair besides both names. A REJ has no such field, so it must repeat the
+    // transaction, as every answer does (A13), though Linux does not look.
+    private bool HandleReject(CmConnection connection, in MadHeader header, CmNotice notice)
     {
         switch (connection.State)
         {
@@ -244,7 +248,7 @@ internal sealed class CmInbox(
             case CmState.RequestReceived:
                 transitions.Withdrawn(connection, notice.Reason, notice.PrivateData);
                 return true;
-            case CmState.Established when notice.Reason == CmRejectReason.StaleConnection:
+            case CmState.Established when header.TransactionId == connection.TransactionId:
                 transitions.EnterTimeWait(connection);
                 return true;
             default:

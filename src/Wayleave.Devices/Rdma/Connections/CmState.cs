@@ -8,6 +8,7 @@ namespace Wayleave.Devices.Rdma.Connections;
 //   both      RequestSent, ReplySent --REJ, or nobody answers--> Closed
 //             Established --Disconnect: ERR, DREQ--> DisconnectSent --DREP, DREQ, or nobody answers--> TimeWait
 //             Established --DREQ: ERR, DREP--> TimeWait --time--> Closed
+//             Established --REJ of the REP: ERR--> TimeWait
 
 /// <summary>Where a connection is (IBTA 12.9.7).</summary>
 public enum CmState

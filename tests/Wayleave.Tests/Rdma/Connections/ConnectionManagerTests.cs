@@ -236,6 +236,58 @@ public class ConnectionManagerTests
             what == "wrong name of ours" ? [CmMessageId.DisconnectReply] : [], answers.Select(x => x.Id));
     }
 
+    [Theory]
+    [InlineData("wrong transaction")]
+    [InlineData("wrong name of ours")]
+    [InlineData("wrong name of the peer")]
+    [InlineData("wrong source")]
+    [InlineData("nothing")]
+    public void ROCE_72_A_REJ_that_does_not_fit_ends_no_connection_that_was_made(string what)
+    {
+        foreach (CmRejectReason reason in Enum.GetValues<CmRejectReason>())
+        {
+            ConnectionBench bench = new();
+            (CmConnection a, CmConnection b) = bench.Establish();
+            CmNotice notice = new()
+            {
+                Kind = CmMessageId.ConnectReject,
+                LocalId = a.LocalId ^ (what == "wrong name of the peer" ? 1u : 0),
+                RemoteId = b.LocalId ^ (what == "wrong name of ours" ? 1u : 0),
+                About = CmSubject.Reply,
+                Reason = reason,
+            };
+            ulong transaction = b.TransactionId ^ (what == "wrong transaction" ? 1u : 0);
+            Assert.True(Gid.TryParse("10.77.0.66", out Gid stranger));
+            Assert.Empty(bench.Inject(
+                ConnectionBench.Bytes(notice, transaction), what == "wrong source" ? stranger : null));
+            Assert.Equal(
+                what == "nothing"
+                    ? (CmState.TimeWait, QueuePairState.Error)
+                    : (CmState.Established, QueuePairState.ReadyToSend),
+                (b.State, b.Pair!.State));
+        }
+    }
+
+    // The peer knows nothing of the RTU, and has nothing that a DREQ could end.
+    [Fact]
+    public void H_32_A_peer_that_gives_up_its_reply_ends_the_connection_that_was_made_here()
+    {
+        ConnectionBench bench = new() { Loses = (_, name) => name == "ReadyToUse" };
+        CmConnection a = bench.Connect(out QueuePair pair);
+        bench.Link.Run();
+        bench.Accept(out _);
+        bench.Link.Run();
+        ConnectionBench.Expect(bench.ManagerA, CmEventKind.Established);
+        bench.Link.RunFor(TimeSpan.FromSeconds(65));
+        Assert.Equal((CmState.Established, QueuePairState.ReadyToSend), (a.State, pair.State));
+        bench.Link.RunFor(TimeSpan.FromSeconds(10));
+        ConnectionBench.Expect(bench.ManagerB, CmEventKind.Unreachable);
+        ConnectionBench.Expect(bench.ManagerA, CmEventKind.Disconnected);
+        ConnectionBench.Expect(bench.ManagerA, CmEventKind.TimeWaitOver);
+        Assert.Equal((CmState.Closed, QueuePairState.Error), (a.State, pair.State));
+        Assert.Equal((0, 0), (bench.ManagerA.Count, bench.ManagerB.Count));
+    }
+
     [Fact]
     public void ROCE_72_A_disconnect_stops_both_queue_pairs_and_leaves_nothing_after_its_time_of_waiting()
     {
