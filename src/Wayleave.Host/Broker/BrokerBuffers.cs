@@ -214,7 +214,7 @@ internal sealed class BrokerBuffers(
         {
             foreach (BrokerBuffer buffer in _buffers.ToArray())
             {
-                buffer.Memory.Free(new RevokePolicy { Reason = "the host stops" });
+                buffer.Revoke = buffer.Memory.Free(new RevokePolicy { Reason = "the host stops" });
             }
         }
     }
@@ -295,7 +295,7 @@ internal sealed class BrokerBuffers(
 
     private void ReleaseIfLastLocked(BrokerBuffer buffer)
     {
-        if (buffer.References > 0 || buffer.Memory.IsFreed)
+        if (buffer.References > 0 || buffer.Revoke is not null)
         {
             return;
         }
@@ -306,7 +306,7 @@ internal sealed class BrokerBuffers(
 
     private RevokeOperation FreeLocked(BrokerBuffer buffer, RevokePolicy policy)
     {
-        bool isFirst = !buffer.Memory.IsFreed;
+        bool isFirst = buffer.Revoke is null; // its device may have taken it back, and knows of no accounts
         RevokeOperation operation = buffer.Memory.Free(policy);
         buffer.Revoke = operation;
         if (!isFirst)

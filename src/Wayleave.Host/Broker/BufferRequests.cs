@@ -242,7 +242,7 @@ internal sealed class BufferRequests(BrokerSession session)
         RetirementProof? proof;
         using (Host.Context.Enter())
         {
-            revoke = buffer!.Revoke;
+            revoke = buffer!.Revoke ?? buffer.Memory.Freeing;
             proof = revoke?.Proof;
         }
 
