@@ -45,9 +45,10 @@ public readonly ref struct SignalingSection
     public void Dispose() => (s_who, s_what) = (_whoBefore, _whatBefore);
 
     /// <summary>
-    /// From here until the scope is disposed this thread runs for somebody whom the fence does not depend on.
+    /// From here until the scope is disposed this thread runs for somebody whom the fence does not depend on: it starts
+    /// what may have to wait, and does not wait for it.
     /// </summary>
-    internal static SignalingSection Suspend() => new(isSuspended: true);
+    public static SignalingSection Suspend() => new(isSuspended: true);
 
     private static void Enter(string? who, string? what, out string? whoBefore, out string? whatBefore)
     {

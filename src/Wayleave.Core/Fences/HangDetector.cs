@@ -221,6 +221,11 @@ public sealed class HangDetector
     private void Force(JobWatch watch, Fence late)
     {
         Note(watch, late, wasStopped: false);
+        foreach (WatchedEngine part in watch.Engines.ToArray())
+        {
+            part.Engine.HandleLost();
+        }
+
         Force(late);
         foreach (WatchedEngine part in watch.Engines)
         {

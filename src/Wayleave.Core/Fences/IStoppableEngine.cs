@@ -38,6 +38,14 @@ public interface IStoppableEngine
     /// up with the engine. Empty for one whose every fence is watched.
     /// </summary>
     IEnumerable<Fence> Submitted => [];
+
+    /// <summary>
+    /// The engine is given up, and the fences of all that was submitted are about to be forced, in the same hold of the
+    /// lock: whoever waits for one of them must find nothing that only the work would have made fit to be seen.
+    /// </summary>
+    void HandleLost()
+    {
+    }
 }
 
 /// <summary>

@@ -7,7 +7,8 @@ namespace Wayleave.Devices.Accelerator;
 
 /// <summary>
 /// A range of an accelerator's memory as others use it (<c>struct hl_dmabuf_priv</c>): it stays where it is, has no CPU
-/// mapping, cannot be pinned because it never moves, and is not taken back. Host lock held by the caller.
+/// mapping, cannot be pinned because it never moves, and is not taken back, unless the last user's bytes could not be
+/// cleared. Host lock held by the caller.
 /// </summary>
 public sealed class AcceleratorBuffer : IExporter
 {

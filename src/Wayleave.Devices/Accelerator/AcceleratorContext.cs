@@ -45,7 +45,7 @@ public sealed class AcceleratorContext
     public ulong ClaimedBytes { get; private set; }
 
     /// <summary>The clearing of the whole memory, on a device without virtual memory.</summary>
-    internal Fence? Cleared { get; set; }
+    internal AcceleratorClearing? Clearing { get; set; }
 
     /// <summary>
     /// Takes device memory (<c>HL_MEM_OP_ALLOC</c>). Its bytes are zero before anybody reaches them. A device without
@@ -93,9 +93,9 @@ public sealed class AcceleratorContext
         errno = _device.Fabric.TryMap(_device.Function, memory.Physical, out DmaAddressList? local);
         memory.Local = local ?? memory.Physical;
         memory.Get();
-        Fence? cleared = null;
+        AcceleratorClearing? clearing = null;
         errno = errno == Errno.Success
-            ? _device.TryClear(memory.Physical, Holder, memory.Put, out cleared)
+            ? _device.TryClear(memory.Physical, Holder, memory.Put, out clearing)
             : errno;
         if (errno != Errno.Success)
         {
@@ -104,7 +104,7 @@ public sealed class AcceleratorContext
             return errno;
         }
 
-        memory.Cleared = cleared;
+        memory.Clearing = clearing;
         handle = _nextHandle++;
         _handles.Add(handle, memory);
         ClaimedBytes += size;
@@ -211,7 +211,7 @@ public sealed class AcceleratorContext
     /// <param name="copied">Signalled by the engine at the end.</param>
     /// <returns>
     /// <see cref="Errno.EFAULT"/> for an address that is not mapped so far, <see cref="Errno.EAGAIN"/> when the ring is
-    /// full.
+    /// full, <see cref="Errno.EIO"/> for memory that could not be cleared.
     /// </returns>
     public Errno TryCopy(ulong source, ulong target, ulong lengthBytes, out Fence? copied)
     {
@@ -228,6 +228,11 @@ public sealed class AcceleratorContext
             return Errno.EFAULT;
         }
 
+        if (from!.Clearing is { HasFailed: true } || to!.Clearing is { HasFailed: true })
+        {
+            return Errno.EIO;
+        }
+
         using SignalingSection section = new(_device.Function.Name, "submission");
         Fence fence = new Timeline(_device.Host, $"{_device.Function.Name} copies for {Holder}").CreateFence();
         Errno errno = _device.Engine.TrySubmit(new CopyJob
@@ -235,7 +240,7 @@ public sealed class AcceleratorContext
             Name = $"copy for {Holder}",
             Source = sourceList,
             Target = targetList,
-            Waits = [.. new[] { from!.Cleared, to!.Cleared }.OfType<Fence>()],
+            Waits = [.. new[] { from.Clearing?.Fence, to.Clearing?.Fence }.OfType<Fence>()],
             Fence = fence,
             Ended = _ =>
             {
@@ -268,7 +273,8 @@ public sealed class AcceleratorContext
     /// <returns>
     /// <see cref="Errno.EINVAL"/> for what is not whole pages, for an address at which nothing or memory of the host is
     /// mapped, for a range outside the mapping or the memory, and for memory that the BAR does not show;
-    /// <see cref="Errno.EBADF"/> after <see cref="Close"/>; <see cref="Errno.ENODEV"/> when the device was pulled out.
+    /// <see cref="Errno.EBADF"/> after <see cref="Close"/>; <see cref="Errno.ENODEV"/> when the device was pulled out;
+    /// <see cref="Errno.EIO"/> for memory that could not be cleared.
     /// </returns>
     public Errno TryExport(string name, ulong address, ulong sizeBytes, ulong offset, out SharedBuffer? buffer)
     {
@@ -299,6 +305,12 @@ public sealed class AcceleratorContext
             return Errno.ENODEV;
         }
 
+        AcceleratorClearing? clearing = mapping is null ? Clearing : mapping.Memory.Clearing;
+        if (clearing is { HasFailed: true })
+        {
+            return Errno.EIO;
+        }
+
         AcceleratorBuffer exporter = new(_device, this, provider, mapping, name, physical);
         Errno errno = SharedBuffer.TryExport(
             _device.Host, new ExportInfo(exporter, name, sizeBytes), out buffer);
@@ -307,9 +319,10 @@ public sealed class AcceleratorContext
             return errno;
         }
 
-        if ((mapping is null ? Cleared : mapping.Memory.Cleared) is { IsSignaled: false } cleared)
+        if (clearing is { Fence.IsSignaled: false })
         {
-            AddKernelFence(buffer!.Reservation, cleared);
+            AddKernelFence(buffer!.Reservation, clearing.Fence);
+            clearing.HandleExported(buffer);
         }
 
         _references++;

@@ -10,7 +10,7 @@ using Wayleave.Devices.Gpu;
 namespace Wayleave.Devices.Accelerator;
 
 // The reference is habanalabs (drivers/accel/habanalabs/common/memory.c; linux.md 8.1): device memory that is exported
-// by address, has no struct page and no CPU mapping, never moves and is never taken back. What keeps it from being
+// by address, has no struct page and no CPU mapping, never moves and is not taken back. What keeps it from being
 // given on under an importer is counting: what is exported cannot be unmapped, what is mapped cannot be freed, and the
 // context lives until its last dma-buf is gone.
 //
@@ -131,13 +131,16 @@ public sealed class AcceleratorDevice
         {
             // The user may be anywhere in the memory, so all of it is cleared for it.
             Errno errno = TryClear(
-                Locate(_options.ReservedBytes, MemoryBytes - _options.ReservedBytes), holder, null, out Fence? cleared);
+                Locate(_options.ReservedBytes, MemoryBytes - _options.ReservedBytes),
+                holder,
+                null,
+                out AcceleratorClearing? clearing);
             if (errno != Errno.Success)
             {
                 return errno;
             }
 
-            made.Cleared = cleared;
+            made.Clearing = clearing;
         }
 
         context = Context = made;
@@ -184,9 +187,10 @@ public sealed class AcceleratorDevice
     /// <summary>
     /// Fills memory with zeros; <paramref name="ended"/> runs when the engine does not touch it any more.
     /// </summary>
-    internal Errno TryClear(DmaAddressList physical, string name, Action? ended, out Fence? cleared)
+    internal Errno TryClear(
+        DmaAddressList physical, string name, Action? ended, out AcceleratorClearing? clearing)
     {
-        cleared = null;
+        clearing = null;
         if (!_options.ClearsNewMemory)
         {
             ended?.Invoke();
@@ -202,11 +206,13 @@ public sealed class AcceleratorDevice
         // One timeline per job: jobs end in any order.
         using SignalingSection section = new(Function.Name, "submission");
         Fence fence = new Timeline(Host, $"{Function.Name} clears for {name}").CreateFence();
+        AcceleratorClearing made = new(this, fence);
         errno = Engine.TrySubmit(new CopyJob
         {
             Name = $"clear for {name}",
             Target = target!,
             Fence = fence,
+            Failed = _ => made.Fail(),
             Ended = _ =>
             {
                 Fabric.Unmap(Function, target!);
@@ -219,7 +225,7 @@ public sealed class AcceleratorDevice
             return errno;
         }
 
-        cleared = fence;
+        clearing = made;
         return Errno.Success;
     }
 }

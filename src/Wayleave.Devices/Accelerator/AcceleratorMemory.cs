@@ -1,5 +1,4 @@
 using Wayleave.Core.Buffers;
-using Wayleave.Core.Fences;
 using Wayleave.Devices.Gpu;
 
 namespace Wayleave.Devices.Accelerator;
@@ -39,8 +38,8 @@ internal sealed class AcceleratorMemory
     /// <summary>How many addresses it is mapped at.</summary>
     public int MappingCount { get; set; }
 
-    /// <summary>What everybody waits for before the first access.</summary>
-    public Fence? Cleared { get; set; }
+    /// <summary>What everybody waits for before the first access; null for memory of the host.</summary>
+    public AcceleratorClearing? Clearing { get; set; }
 
     public void Get() => _references++;
 

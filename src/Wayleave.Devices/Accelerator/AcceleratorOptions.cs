@@ -27,6 +27,11 @@ public sealed record AcceleratorOptions
     /// <summary>Off leaves the previous user's bytes in new memory: for the test that must notice.</summary>
     internal bool ClearsNewMemory { get; init; } = true;
 
+    /// <summary>
+    /// Off leaves memory to its users that could not be cleared: for the test that must notice.
+    /// </summary>
+    internal bool TakesBackWhatIsLost { get; init; } = true;
+
     /// <summary>Off lets memory be unmapped while it is exported: for the test that must notice.</summary>
     internal bool KeepsExportedMemory { get; init; } = true;
 

@@ -270,6 +270,14 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
         return EngineStop.Stopping;
     }
 
+    void IStoppableEngine.HandleLost()
+    {
+        foreach (CopyJob job in _ring.ToArray())
+        {
+            job.Fail();
+        }
+    }
+
     /// <summary>
     /// The thread that has the token has ended by a fault and never gives it back: no access is under way and none will
     /// start, so every job ends with EIO, and none is taken any more. Host lock held by the caller.
@@ -435,12 +443,13 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
     {
         TakeOutOfRing();
         EndUpTo(_batchNext);
-        Hangs.HandleStopped(this);
         for (int i = _batchNext; i < _batchCount; i++)
         {
             _batch[i].Result = error;
+            _batch[i].Job!.Fail(); // before the detector signals for them
         }
 
+        Hangs.HandleStopped(this);
         EndUpTo(_batchCount);
         ForgetBatch();
     }

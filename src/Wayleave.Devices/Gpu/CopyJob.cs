@@ -15,6 +15,7 @@ public sealed class CopyJob
 
     private readonly ulong? _lengthBytes;
     private volatile bool _canceled;
+    private bool _hasFailed; // host lock
     private ulong _doneBytes; // host lock; of a job that did not come to its end
 
     /// <summary>For people: <c>evict kv-cache</c>.</summary>
@@ -56,6 +57,12 @@ public sealed class CopyJob
     /// </summary>
     public Action<CopyJob>? Ended { get; init; }
 
+    /// <summary>
+    /// Runs once, with the host lock held, before the fence signals for a job that was not done, or is forced: whoever
+    /// waits for it must not find what the job should have written. The engine may still be in a block.
+    /// </summary>
+    internal Action<CopyJob>? Failed { get; init; }
+
     /// <summary>Bytes done, once the job has ended.</summary>
     public ulong DoneBytes => Fence is { IsSignaled: true, Error: Errno.Success } ? LengthBytes : _doneBytes;
 
@@ -90,6 +97,16 @@ public sealed class CopyJob
     /// </summary>
     public void Cancel() => _canceled = true;
 
+    /// <summary>It will not be done. Host lock held by the caller, before it signals or forces the fence.</summary>
+    internal void Fail()
+    {
+        if (!_hasFailed)
+        {
+            _hasFailed = true;
+            Failed?.Invoke(this);
+        }
+    }
+
     /// <summary>
     /// The engine ends it. One that was done to the end has nothing to note: it is not written to, because its cache
     /// lines are those of the processor that made it.
@@ -99,6 +116,11 @@ public sealed class CopyJob
         if (errno != Errno.Success || Fence.IsSignaled)
         {
             _doneBytes = doneBytes;
+        }
+
+        if (errno != Errno.Success)
+        {
+            Fail();
         }
 
         Fence.SignalAt(errno, now);

@@ -126,7 +126,8 @@ public sealed class GpuDevice : IPeerMemoryOwner
     });
 
     /// <summary>
-    /// Makes a buffer. Its bytes are zero once its KERNEL fence has signalled, for which every importer waits.
+    /// Makes a buffer. Its bytes are zero once its KERNEL fence has signalled, for which every importer waits; one that
+    /// could not be cleared is taken back before that.
     /// </summary>
     /// <param name="info">What it is to be.</param>
     /// <param name="buffer">Owned by the caller until <see cref="Free"/>.</param>
@@ -405,6 +406,22 @@ public sealed class GpuDevice : IPeerMemoryOwner
         _storage.SetQuarantined(placement);
     }
 
+    /// <summary>
+    /// The bytes at the buffer's place are not its own and never will be: nobody reaches them. Before the fence signals
+    /// that everybody waits for.
+    /// </summary>
+    internal void TakeBackLost(GpuBuffer buffer, string reason)
+    {
+        if (buffer.IsFreed || !_options.TakesBackWhatIsLost)
+        {
+            return;
+        }
+
+        // The revoke waits for the fence, and the fence not for the revoke.
+        using SignalingSection suspended = SignalingSection.Suspend();
+        Free(buffer, new RevokePolicy { Reason = reason });
+    }
+
     internal void HandleMoveEnded(MoveOperation move)
     {
         _moves.Remove(move);
@@ -455,6 +472,7 @@ public sealed class GpuDevice : IPeerMemoryOwner
             Name = $"clear {buffer.Shared.Name}",
             Target = buffer.Placement.LocalAddresses,
             Fence = buffer.Timeline.CreateFence(),
+            Failed = _ => TakeBackLost(buffer, "it could not be cleared"),
             Ended = j => _clearedBytes += j.DoneBytes,
         };
         CopyEngine.TrySubmit(job);

@@ -90,6 +90,11 @@ public sealed record GpuOptions
     internal bool ClearsNewBuffers { get; init; } = true;
 
     /// <summary>
+    /// Off leaves a buffer to its users whose bytes could not be made its own: for the test that must notice.
+    /// </summary>
+    internal bool TakesBackWhatIsLost { get; init; } = true;
+
+    /// <summary>
     /// Off starts a copy before those who use the old place have stopped: for the test that must notice.
     /// </summary>
     internal bool WaitsForFences { get; init; } = true;

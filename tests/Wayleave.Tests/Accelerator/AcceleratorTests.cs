@@ -296,6 +296,72 @@ public sealed class AcceleratorTests
         Assert.All(f.Memory[(int)Page..], b => Assert.Equal(0, b));
     }
 
+    [Theory]
+    [InlineData(true, true)]
+    [InlineData(false, true)]
+    [InlineData(true, false)]
+    [InlineData(false, false)]
+    public void Memory_that_is_not_cleared_in_time_is_shown_to_nobody(bool isForced, bool takesBack)
+    {
+        AcceleratorFixture f = new(new AcceleratorOptions { PageBytes = (int)Page, TakesBackWhatIsLost = takesBack });
+        ulong hole = f.Allocate(1);
+        f.Allocate(1);
+        f.Run();
+        f.Locked(() => f.Context.TryFree(hole));
+        Array.Fill(f.Memory, (byte)0xDD);
+        ulong address = f.Map(f.Allocate(15)); // of two pieces
+        SharedBuffer buffer = f.Export(address, 15 * Page), released = f.Export(address, Page);
+        f.Locked(released.Release);
+        PeerUser user = f.Attach(buffer);
+        byte[] ram = new byte[Page];
+        Fence copied = f.Locked(() => Copy(f, ram, address + (14 * Page)));
+
+        Assert.Equal(1, f.Device.Engine.Drive(1)); // one of the pieces
+        Assert.True(!isForced || f.Device.Engine.TryEnter()); // in a block, and does not come back for now
+        for (int i = 0; i < 2; i++)
+        {
+            f.Clock.Advance(TimeSpan.FromSeconds(12));
+            f.Locked(() => f.Device.Engine.Hangs.HandleTimeout(f.Host.Now));
+            f.Run();
+        }
+
+        Assert.True(f.Locked(() => buffer.Reservation.TestSignaled(ReservationUsage.Kernel)));
+        Assert.Contains((byte)0xDD, f.Memory[..(int)Page]); // the other
+        Assert.Equal((takesBack, takesBack), (buffer.IsRevoked, user.TryMap() == Errno.ENODEV));
+        Assert.Equal(takesBack ? Errno.EIO : Errno.Success, f.TryExport(address, Page, 0, out _));
+        if (isForced)
+        {
+            Assert.True(f.Device.Engine.Step());
+            f.Device.Engine.Exit();
+            f.Run();
+        }
+
+        Assert.True(copied.HasEnded);
+        Assert.Equal(!takesBack, ram.Contains((byte)0xDD)); // a copy out of it, for which it waited
+        Assert.Equal(takesBack, f.Locked(() => f.Context.TryCopy(address, address, 1, out _) == Errno.EIO));
+        Assert.Equal(0, f.Host.Checker.ViolationCount);
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Without_virtual_memory_a_user_whose_memory_could_not_be_cleared_exports_none(bool takesBack)
+    {
+        AcceleratorFixture f = new(s_first with { TakesBackWhatIsLost = takesBack });
+        f.Locked(f.Context.Close);
+        Array.Fill(f.Memory, (byte)0xDD);
+        f.Locked(f.Open);
+        SharedBuffer buffer = f.Export(s_first.MemoryBase + (4 * Page), Page);
+        Assert.True(f.Device.Engine.TryEnter()); // the thread that has it is gone
+        f.Locked(f.Device.Engine.HandleDriverEnded);
+
+        Assert.True(f.Locked(() => buffer.Reservation.TestSignaled(ReservationUsage.Kernel)));
+        Assert.Equal(takesBack, buffer.IsRevoked);
+        Errno errno = f.TryExport(s_first.MemoryBase + (4 * Page), Page, 0, out _);
+        Assert.Equal(takesBack ? Errno.EIO : Errno.Success, errno);
+        Assert.Equal(0, f.Host.Checker.ViolationCount);
+    }
+
     [Fact]
     public void The_engine_copies_between_addresses_of_the_device_and_of_the_host()
     {
@@ -335,5 +401,13 @@ public sealed class AcceleratorTests
         Assert.Contains("PageBytes is 5000", message, StringComparison.Ordinal);
         Assert.Contains("VisibleBytes is 12345", message, StringComparison.Ordinal);
         Assert.Contains("MemoryBase is 0x1", message, StringComparison.Ordinal);
+    }
+
+    private static Fence Copy(AcceleratorFixture f, byte[] ram, ulong from)
+    {
+        MemoryWindow window = f.Fabric.AddWindow(ram, owner: null);
+        Assert.Equal(Errno.Success, f.Context.TryMapHost(new DmaAddressList([window.Range]), out ulong host));
+        Assert.Equal(Errno.Success, f.Context.TryCopy(from, host, Page, out Fence? fence));
+        return fence!;
     }
 }
