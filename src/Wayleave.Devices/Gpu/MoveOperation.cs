@@ -12,6 +12,9 @@ namespace Wayleave.Devices.Gpu;
 // The old place is given back when the copy has ended and everything it waited for has ended: the copy started only
 // after the importers had stopped (stage 1 of linux.md 1.4), so nobody writes there. An importer whose fence had to be
 // forced may still be inside; then the old place stays in quarantine until that fence's owner says otherwise.
+//
+// A copy that does not come to its end leaves the buffer at a place with somebody else's bytes. It is taken back before
+// the fence signals: its own bytes are lost, and nobody may see the others.
 
 /// <summary>
 /// Moves a buffer's bytes to the other domain (<c>ttm_bo_move</c>). Never blocks; goes on when the reservation is
@@ -168,6 +171,7 @@ public sealed class MoveOperation
             Target = placement!.LocalAddresses,
             Waits = [.. reservation.GetFences(ReservationUsage.Bookkeep).Where(f => !f.HasEnded)],
             Fence = Buffer.Timeline.CreateFence(),
+            Failed = _ => _device.TakeBackLost(Buffer, "its bytes were lost in a move"),
             Ended = HandleEnded,
         };
         _device.CopyEngine.TrySubmit(job);

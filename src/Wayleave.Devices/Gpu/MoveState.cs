@@ -16,7 +16,7 @@ public enum MoveState
     /// <summary>Nothing happened; the operation's errno says why.</summary>
     Refused,
 
-    /// <summary>The copy ended early: the bytes are lost.</summary>
+    /// <summary>The copy ended early: the bytes are lost, and the buffer is taken back.</summary>
     Failed,
 }
 

@@ -70,6 +70,41 @@ public class LostBytesTests
         Assert.True(f.Bytes(next).IndexOfAnyExcept((byte)0) < 0);
     }
 
+    [Theory]
+    [InlineData(End.Stopped, true)]
+    [InlineData(End.Forced, true)]
+    [InlineData(End.DriverEnded, true)]
+    [InlineData(End.Stopped, false)]
+    [InlineData(End.Forced, false)]
+    [InlineData(End.DriverEnded, false)]
+    public void A_buffer_whose_move_failed_shows_nobody_elses_bytes(End end, bool takesBack)
+    {
+        GpuFixture f = new(Options(takesBack), vramPages: 1, systemPages: 1);
+        GpuBuffer secret = f.Create("secret", domain: GpuDomain.System);
+        f.Bytes(secret).Fill(0x5A);
+        Assert.Equal(RevokeState.Retired, f.Free(secret).State);
+        GpuBuffer mine = f.Create("mine");
+        MoveOperation move = f.Evict(mine);
+        bool wasRevoked = false;
+        f.Locked(() => move.Fence!.TryObserve(_ => wasRevoked = mine.Shared.IsRevoked));
+        f.Gpu.CopyEngine.Drive(1);
+        Give(f, end);
+        Assert.True(f.IsIdle(mine));
+        Assert.Equal((takesBack, !takesBack), (wasRevoked, ShowsOldBytes(f, mine)));
+        Assert.Equal(takesBack ? "its bytes were lost in a move" : null, mine.Freeing?.Policy.Reason);
+        if (end == End.Forced)
+        {
+            Assert.Equal(takesBack ? GpuFixture.Page : 0, f.Stats.SystemQuarantinedBytes);
+            Assert.True(f.Gpu.CopyEngine.Step()); // it comes back
+            f.Gpu.CopyEngine.Exit();
+        }
+
+        Assert.Equal(MoveState.Failed, move.State);
+        Assert.Equal(GpuFixture.Page, f.Gpu.Memory(GpuDomain.Vram).FreeBytes); // the old place
+        Assert.Equal(takesBack ? GpuFixture.Page : 0, f.Gpu.Memory(GpuDomain.System).FreeBytes);
+        Assert.Equal(0, f.Host.Checker.ViolationCount);
+    }
+
     private static GpuOptions Options(bool takesBack) =>
         new() { CopyBlockBytes = 0x400, TakesBackWhatIsLost = takesBack };
 
