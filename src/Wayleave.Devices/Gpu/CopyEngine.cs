@@ -434,6 +434,11 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
             TakeOutOfRing();
             EndUpTo(_batchCount);
             ForgetBatch();
+            if (Interlocked.Exchange(ref _stopRequested, 0) != 0)
+            {
+                Hangs.HandleStopped(this); // it was meant for this batch, and nobody is in a block
+            }
+
             TakeBatchLocked();
         }
     }

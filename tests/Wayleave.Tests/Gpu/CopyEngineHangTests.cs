@@ -1,7 +1,11 @@
+using System.Buffers;
 using Wayleave.Core;
+using Wayleave.Core.Buffers;
 using Wayleave.Core.Fences;
 using Wayleave.Core.Retirement;
+using Wayleave.Core.Topology;
 using Wayleave.Devices.Gpu;
+using Wayleave.Simulation;
 using Xunit;
 
 namespace Wayleave.Tests.Gpu;
@@ -131,6 +135,58 @@ public class CopyEngineHangTests
         Assert.Empty(f.Gpu.CopyEngine.Hangs.Hangs);
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_stop_that_comes_while_the_late_job_does_its_last_block_does_not_end_the_next(bool isLost)
+    {
+        HookedMemory vram = new(4 * (int)GpuFixture.Page);
+        VirtualClock clock = new();
+        HostContext host = new(clock);
+        GpuDevice gpu;
+        GpuBuffer? first, second;
+        using (host.Enter())
+        {
+            gpu = new GpuDevice(
+                host, new PciFabric(), new PciFunction("0000:01:00.0", "gpu0"), new GpuOptions(), [vram.Memory], []);
+            GpuBufferInfo info = new("first", GpuFixture.Page, StorageKind.Movable);
+            Assert.Equal(Errno.Success, gpu.TryCreate(info, out first));
+            Assert.Equal(Errno.Success, gpu.TryCreate(info with { Name = "second" }, out second));
+        }
+
+        vram.OnSpan = () =>
+        {
+            vram.OnSpan = null; // in the block of the first
+            clock.Advance(s_timeout);
+            using (host.Enter())
+            {
+                gpu.CopyEngine.Hangs.HandleTimeout(host.Now); // the thread that watches
+            }
+
+            if (isLost)
+            {
+                clock.Advance(s_grace);
+                using (host.Enter())
+                {
+                    gpu.CopyEngine.Hangs.HandleTimeout(host.Now);
+                    Assert.True(gpu.CopyEngine.Hangs.HasLost(gpu.CopyEngine));
+                }
+            }
+        };
+        vram.Bytes.AsSpan().Fill(0x5A);
+        Assert.Equal(isLost ? 1 : 2, Math.Min(2, gpu.CopyEngine.Drive(isLost ? 1 : int.MaxValue)));
+        Assert.Null(vram.OnSpan);
+        Assert.Equal(isLost, second!.IsFreed);
+        Assert.Equal(isLost, vram.Bytes.AsSpan((int)GpuFixture.Page, (int)GpuFixture.Page).Contains((byte)0x5A));
+        Assert.Equal(0x5A, vram.Bytes[2 * GpuFixture.Page]);
+        using (host.Enter())
+        {
+            Assert.False(gpu.CopyEngine.Hangs.HasLost(gpu.CopyEngine));
+            Assert.Equal(isLost, first!.IsFreed);
+            Assert.Equal(isLost ? 1 : 0, gpu.CopyEngine.Hangs.Hangs.Count);
+        }
+    }
+
     [Fact]
     public void A_job_that_waits_for_itself_is_refused()
     {
@@ -143,6 +199,30 @@ public class CopyEngineHangTests
             Assert.Equal(Errno.EDEADLK, f.Gpu.CopyEngine.TrySubmit(job));
             Assert.Equal(0, f.Gpu.CopyEngine.QueuedCount);
         });
+    }
+
+    // Somebody else does something while the engine is in a block.
+    private sealed class HookedMemory(int length) : MemoryManager<byte>
+    {
+        public byte[] Bytes { get; } = new byte[length];
+
+        public Action? OnSpan { get; set; }
+
+        public override Span<byte> GetSpan()
+        {
+            OnSpan?.Invoke();
+            return Bytes;
+        }
+
+        public override MemoryHandle Pin(int elementIndex = 0) => default;
+
+        public override void Unpin()
+        {
+        }
+
+        protected override void Dispose(bool disposing)
+        {
+        }
     }
 
     private static ulong Taken(GpuFixture f) => f.Stats.VramQuarantinedBytes + f.Stats.SystemQuarantinedBytes;
