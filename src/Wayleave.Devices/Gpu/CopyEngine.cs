@@ -17,7 +17,7 @@ namespace Wayleave.Devices.Gpu;
 // A job that takes too long is stopped by whoever has the token, between two blocks: holding the token is the proof
 // that no block is under way, so the fence ends and is good as evidence. A holder that does not come back from a block
 // proves nothing; then the fence is forced after a grace time, and the memory stays where it is until the holder is
-// back.
+// back. What was forced meanwhile does not begin then: those who waited have gone on.
 
 /// <summary>
 /// The copy engine of a GPU (SDMA): a ring of copies and fills, driven by whoever holds its token. Jobs start in the
@@ -218,7 +218,9 @@ public sealed class CopyEngine : IStoppableEngine, IDrivenEngine
 
         ref BatchSlot slot = ref _batch[_batchNext];
         CopyJob job = slot.Job!;
-        slot.Result = job.IsCanceled ? Errno.ECANCELED : RunBlock(job, ref slot.DoneBytes);
+        slot.Result = job.IsCanceled ? Errno.ECANCELED
+            : slot.DoneBytes == 0 && job.Fence.IsSignaled ? Errno.ETIME // given up, unstarted
+            : RunBlock(job, ref slot.DoneBytes);
         _batchNext += slot.Result != Errno.Success || slot.DoneBytes == job.LengthBytes ? 1 : 0;
         if (_batchNext == _batchCount)
         {

@@ -48,7 +48,8 @@ public sealed class CopyJob
 
     /// <summary>
     /// Signalled by the engine at the end: <see cref="Errno.ECANCELED"/> after <see cref="Cancel"/>,
-    /// <see cref="Errno.EFAULT"/> when an address answered nothing.
+    /// <see cref="Errno.EFAULT"/> when an address answered nothing, <see cref="Errno.ETIME"/> when it was late. A job
+    /// whose fence was forced before its first block touches no memory.
     /// </summary>
     public required Fence Fence { get; init; }
 

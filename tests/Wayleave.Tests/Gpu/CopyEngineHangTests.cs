@@ -74,7 +74,7 @@ public class CopyEngineHangTests
     }
 
     [Fact]
-    public void Jobs_that_a_lost_engine_never_started_are_given_up_with_it_and_run_when_it_is_back()
+    public void Jobs_that_a_lost_engine_never_started_are_given_up_with_it_and_end_when_it_is_back()
     {
         GpuFixture f = new();
         GpuBuffer buffer = f.Create(), other = f.Create("other");
@@ -88,12 +88,50 @@ public class CopyEngineHangTests
         Watch(f);
         Assert.Equal((true, true, false), (late.Fence!.IsForced, queued.Fence.IsForced, queued.Fence.HasEnded));
         Assert.Equal(Errno.EAGAIN, f.TryCreate("more", 1, out _)); // whose clear nobody could promise to signal
+        long written = f.Gpu.CopyEngine.Port.BytesWritten(PeerRoute.HostMemory);
         Assert.True(f.Gpu.CopyEngine.Step());
         f.Gpu.CopyEngine.Exit();
         f.Run();
         Assert.Equal((true, true), (late.Fence.HasEnded, queued.Fence.HasEnded));
+        Assert.Equal((MoveState.Failed, Errno.ECANCELED), (queued.State, queued.Error)); // as its buffer was lost
+        Assert.Equal(written, f.Gpu.CopyEngine.Port.BytesWritten(PeerRoute.HostMemory));
         Assert.Equal(Errno.Success, f.TryCreate("more", 1, out _));
         Assert.Equal(0, f.Host.Checker.ViolationCount);
+    }
+
+    [Fact]
+    public void A_job_that_was_given_up_does_not_come_later_over_what_others_wrote()
+    {
+        GpuFixture f = new();
+        GpuBuffer hung = f.Create("hung"), mine = f.Create("mine");
+        f.Evict(hung);
+        CopyJob fill = f.Locked(() =>
+        {
+            CopyJob job = new()
+            {
+                Name = "fill",
+                Target = mine.Placement.LocalAddresses,
+                Fence = f.Work.CreateFence(),
+                Pattern = 0x11,
+            };
+            Assert.Equal(Errno.Success, f.Gpu.CopyEngine.TrySubmit(job));
+            return job;
+        });
+        f.Gpu.CopyEngine.Drive(1);
+        Assert.True(f.Gpu.CopyEngine.TryEnter()); // in a block, and does not come back for now
+        for (int i = 0; i < 2; i++)
+        {
+            f.Clock.Advance(s_timeout);
+            Watch(f);
+        }
+
+        Assert.True(fill.Fence.IsForced);
+        f.Bytes(mine).Fill(0x77);
+        Assert.True(f.Gpu.CopyEngine.Step());
+        f.Gpu.CopyEngine.Exit();
+        f.Run();
+        Assert.Equal((true, Errno.ETIME, 0UL), (fill.Fence.HasEnded, fill.Fence.Error, fill.DoneBytes));
+        Assert.True(f.Bytes(mine).IndexOfAnyExcept((byte)0x77) < 0);
     }
 
     [Fact]
