@@ -35,7 +35,8 @@ internal sealed class DriveMove(
     public TimeSpan StallMax { get; init; } = BulkTransfer.DefaultStallMax;
 
     /// <summary>
-    /// Called with the bytes of each command that ended well, with the host lock held, on a thread of the drive.
+    /// Called with the bytes of each command that ended well, or 0, on a thread of the drive as it leaves the host
+    /// lock; the last call may come after a move that was given up.
     /// </summary>
     public Action<ulong>? Moved { get; init; }
 
@@ -52,7 +53,7 @@ internal sealed class DriveMove(
     public async Task RunAsync(CancellationToken cancellation)
     {
         NvmeBufferUser user = Attach();
-        using Commands commands = new();
+        Commands commands = new(new SemaphoreSlim(NvmeDriver.CommandsMax));
         bool isDone = false;
         try
         {
@@ -242,23 +243,25 @@ internal sealed class DriveMove(
         }
     }
 
+    // The semaphore is not disposed: a command's fence has signalled before its callback runs, as the host lock is
+    // left, so that a move that is given up can be over before the last callback, on the drive's thread, gives the room
+    // back. One whose wait handle nobody asks for has nothing to dispose of.
+
     /// <summary>Commands under way, and the first failure among them.</summary>
-    private sealed class Commands : IDisposable
+    /// <param name="room">For as many as the drive takes.</param>
+    private sealed class Commands(SemaphoreSlim room)
     {
-        private readonly SemaphoreSlim _room = new(NvmeDriver.CommandsMax);
         private int _failure;
 
         public Errno Failure => (Errno)Volatile.Read(ref _failure);
 
         public Task<bool> WaitAsync(TimeSpan limit, CancellationToken cancellation) =>
-            _room.WaitAsync(limit, cancellation);
+            room.WaitAsync(limit, cancellation);
 
         public void HandleEnded(Errno errno)
         {
             Interlocked.CompareExchange(ref _failure, (int)errno, (int)Errno.Success);
-            _room.Release();
+            room.Release();
         }
-
-        public void Dispose() => _room.Dispose();
     }
 }

@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using Wayleave.Core;
 using Wayleave.Core.Retirement;
 using Wayleave.Core.Topology;
+using Wayleave.Devices.Nvme;
 using Wayleave.Host;
 using Wayleave.Host.Configuration;
 using Wayleave.Host.Objects;
@@ -192,6 +193,43 @@ public sealed class DriveCopyTests : IAsyncLifetime
         // The medium still has its buffers, and nobody waits for it.
         await host.DisposeAsync();
         answers.Set();
+    }
+
+    [Fact]
+    public async Task A_move_that_is_given_up_as_its_last_command_ends_leaves_the_drive_alive()
+    {
+        await using WayleaveHost host = await StartAsync(new HostBridgeDescription());
+        NvmeHandle drive = host.Nvmes[0];
+        await drive.WaitReadyAsync(Cancellation);
+        (string path, string sha256) = NewFile(4096);
+        DeviceObject o = await host.Objects.CreateAsync("gpu0", "object", 4096, null, Cancellation);
+        using ManualResetEventSlim ended = new(), goesOn = new();
+        using CancellationTokenSource left = new();
+        DriveMove move = new(host, drive, o.Buffer, drive.Open(path, isWritable: false), NvmeOpcode.Read, 4096)
+        {
+            Operation = "load",
+            Moved = _ =>
+            {
+                ended.Set(); // its fence has signalled, and the drive's thread is preempted here
+                goesOn.Wait(Patience.Max);
+            },
+        };
+        try
+        {
+            Task run = Task.Run(() => move.RunAsync(left.Token), Cancellation);
+            Assert.True(ended.Wait(Patience.Max, Cancellation));
+            await left.CancelAsync(); // the client leaves
+            await Assert.ThrowsAnyAsync<OperationCanceledException>(() => run.WaitAsync(Patience.Max, Cancellation));
+        }
+        finally
+        {
+            goesOn.Set();
+        }
+
+        (DeviceObject next, _) = await new DriveCopy(host, drive)
+            .LoadAsync(path, "gpu0", "next", deniesStaging: true, Cancellation);
+        Assert.Equal(sha256, await host.Objects.Sha256Async(next, Cancellation));
+        Assert.Null(drive.Failure);
     }
 
     /// <summary>A file that answers a few requests, and the next ones when the owner has begun to take back.</summary>
