@@ -194,12 +194,16 @@ internal sealed class BrokerBuffers(
     }
 
     /// <summary>Takes back what programs have of a device; a proof for each buffer.</summary>
-    public async Task<IReadOnlyList<RetirementProof>> RevokeAllAsync(IObjectDevice device, RevokePolicy policy)
+    /// <param name="device">Whose memory it is.</param>
+    /// <param name="policy">For each of them.</param>
+    /// <param name="known">Those in it are left out, and the others added.</param>
+    public async Task<IReadOnlyList<RetirementProof>> RevokeAllAsync(
+        IObjectDevice device, RevokePolicy policy, ISet<object> known)
     {
         BrokerBuffer[] buffers;
         using (context.Enter())
         {
-            buffers = [.. _buffers.Where(b => ReferenceEquals(b.Device, device))];
+            buffers = [.. _buffers.Where(b => ReferenceEquals(b.Device, device) && known.Add(b))];
         }
 
         return await Task.WhenAll(buffers.Select(b => RevokeAsync(b, policy))).ConfigureAwait(false);

@@ -33,7 +33,8 @@ public sealed class LeaseService
 
     /// <summary>Registers the object for one peer and connects a queue pair to it.</summary>
     /// <exception cref="WayleaveException">
-    /// The object is gone, cannot be registered, or the peer's numbers make no sense.
+    /// The object is gone, cannot be registered, or the peer's numbers make no sense. ENODEV: its device, or the NIC, is
+    /// on its way out.
     /// </exception>
     public async Task<Lease> LendAsync(DeviceObject o, LeaseRequest request)
     {
@@ -51,6 +52,7 @@ public sealed class LeaseService
         string operation = $"lend {o}";
         NicHandle nic = WayleaveHost.FindNic(_nics, operation);
         using IDisposable use = nic.Presence.Use(operation);
+        using IDisposable useOfOwner = o.Owner.Presence.Use(operation);
         if (request.Port is { } port && (port < 1 || port > nic.Ports.Count))
         {
             throw new WayleaveException(Errno.EINVAL, operation, $"{nic.Name} has no port {port}");

@@ -85,6 +85,11 @@ public sealed class DeviceRemoval(WayleaveHost host)
         }
 
         await WaitAsync(presence.WhenIdleAsync(), $"something that began on {device}", departure).ConfigureAwait(false);
+        if (host.MemoryDevices.FirstOrDefault(d => d.Name == device) is { } late)
+        {
+            await EndMemoryAsync(late, departure).ConfigureAwait(false); // what had begun has made more
+        }
+
         await LetGoAsync(peer, departure).ConfigureAwait(false);
         if (!request.IsSurprise)
         {
@@ -164,15 +169,28 @@ public sealed class DeviceRemoval(WayleaveHost host)
 
     private async Task EndAsync(IObjectDevice device, Departure departure)
     {
-        DeviceObject[] objects = [.. host.Objects.List().Where(o => ReferenceEquals(o.Owner, device))];
+        await EndMemoryAsync(device, departure).ConfigureAwait(false);
+        if (device is VfioHandle vfio)
+        {
+            await WaitAsync(vfio.CloseAsync(), $"importers of {device.Name}", departure).ConfigureAwait(false);
+        }
+    }
+
+    // Of what it has now; what was ended before is left out.
+    private async Task EndMemoryAsync(IObjectDevice device, Departure departure)
+    {
+        DeviceObject[] objects =
+            [.. host.Objects.List().Where(o => ReferenceEquals(o.Owner, device) && departure.Ended.Add(o))];
         departure.Leases += objects.Sum(o => host.Leases.List(o).Count);
         departure.Transfers += host.Transfers.List().Count(t => objects.Contains(t.Source));
-        RevokePolicy policy = new() { Reason = departure.Reason, Timeout = departure.Request.Timeout };
+        RevokePolicy policy = new() { Reason = departure.Reason, Timeout = departure.Left };
         RetirementProof[] proofs = await Task
             .WhenAll(objects.Select(o => host.Objects.RevokeAsync(o, policy))).ConfigureAwait(false);
         if (host.Broker is { } broker)
         {
-            proofs = [.. proofs, .. await broker.Buffers.RevokeAllAsync(device, policy).ConfigureAwait(false)];
+            IReadOnlyList<RetirementProof> ofPrograms =
+                await broker.Buffers.RevokeAllAsync(device, policy, departure.Ended).ConfigureAwait(false);
+            proofs = [.. proofs, .. ofPrograms];
         }
 
         departure.Proofs.AddRange(proofs);
@@ -181,11 +199,6 @@ public sealed class DeviceRemoval(WayleaveHost host)
         {
             Task closed = host.Compute.CloseAllAsync(c => ReferenceEquals(c.Gpu, used), departure.Reason);
             await WaitAsync(closed, $"commands on {device.Name}", departure).ConfigureAwait(false);
-        }
-
-        if (device is VfioHandle vfio)
-        {
-            await WaitAsync(vfio.CloseAsync(), $"importers of {device.Name}", departure).ConfigureAwait(false);
         }
     }
 
@@ -300,6 +313,9 @@ public sealed class DeviceRemoval(WayleaveHost host)
         public string Reason { get; } = reason;
 
         public List<RetirementProof> Proofs { get; } = [];
+
+        /// <summary>Objects and buffers that have a proof there, or are about to.</summary>
+        public HashSet<object> Ended { get; } = new(ReferenceEqualityComparer.Instance);
 
         public List<string> Late { get; } = [];
 

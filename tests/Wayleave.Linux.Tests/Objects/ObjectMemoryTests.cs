@@ -3,7 +3,10 @@ using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
 using Wayleave.Host;
 using Wayleave.Host.Compute;
+using Wayleave.Host.Control;
+using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
+using Wayleave.Host.Removal;
 using Wayleave.Linux.Tests.Control;
 using Xunit;
 
@@ -61,6 +64,56 @@ public class ObjectMemoryTests
 
         await Task.WhenAll(made.Select(o => Task.Run(() => host.Objects.CommitAsync(o, null), cancellation)));
         Assert.Same(host.Objects.Find("gpu0", "name"), Assert.Single(host.Objects.List()));
+    }
+
+    [Fact(Timeout = Patience.TestMs)]
+    public async Task A_device_that_left_has_no_object_that_was_being_made_when_the_removal_began()
+    {
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        await using WayleaveHost host = await WayleaveHost.StartAsync(ControlTestFolder.Config);
+        GpuHandle gpu = host.Gpus[0];
+        DeviceObject first = await host.Objects.CreateAsync("gpu0", "first", AllOfVram, null, cancellation);
+        await host.Objects.CommitAsync(first, null);
+        await host.Objects.Sha256Async(first, cancellation); // its clear has ended, so that it can be evicted
+        while (!gpu.Device.CopyEngine.TryEnter())
+        {
+            await Task.Yield(); // the time limit of the test ends it
+        }
+
+        Task<DeviceObject> late = host.Objects.CreateAsync("gpu0", "late", AllOfVram, null, cancellation);
+        Assert.False(late.IsCompleted); // it waits for the eviction of the first
+        Task<RemovalResult> removal = new DeviceRemoval(host).RunAsync(
+            "gpu0", new RemovalRequest(IsSurprise: false, Patience.Max));
+        gpu.Device.CopyEngine.Exit();
+        RemovalResult result = await removal;
+
+        Assert.Empty(host.Objects.List());
+        Assert.True(late.IsCompleted);
+        Assert.Equal(late.IsCompletedSuccessfully ? 2 : 1, result.Proofs.Count);
+        Assert.All(result.Proofs, p => Assert.True(p.IsSufficient));
+    }
+
+    [Fact]
+    public async Task An_object_of_a_device_that_leaves_is_not_lent()
+    {
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        await using WayleaveHost host = await WayleaveHost.StartAsync(ControlTestFolder.Config);
+        DeviceObject o = await host.Objects.CreateAsync("gpu0", "object", 4096, null, cancellation);
+        Assert.True(host.Gpus[0].Presence.TryLeave());
+        ConnectionEnd peer = new ConnectionEndDocument
+        {
+            Gid = "127.0.0.1",
+            UdpPort = 4791,
+            QpNumber = 17,
+            Psn = 0,
+            PathMtuBytes = 4096,
+        }.ToEnd();
+
+        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(
+            () => host.Leases.LendAsync(o, new LeaseRequest(LeaseAccess.Write, ImporterKind.Dynamic, peer)));
+
+        Assert.Equal((Errno.ENODEV, "lend gpu0/object", "gpu0 was pulled out"), (e.Errno, e.Operation, e.Reason));
+        Assert.Empty(host.Leases.List());
     }
 
     [Theory]
