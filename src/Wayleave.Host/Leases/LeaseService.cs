@@ -33,8 +33,8 @@ public sealed class LeaseService
 
     /// <summary>Registers the object for one peer and connects a queue pair to it.</summary>
     /// <exception cref="WayleaveException">
-    /// The object is gone, cannot be registered, or the peer's numbers make no sense. ENODEV: its device, or the NIC, is
-    /// on its way out.
+    /// The object is gone, cannot be registered, or the peer's numbers make no sense. ENODEV: its device, or the NIC,
+    /// is on its way out. EBUSY: for writing, while the content is being checked for its commit.
     /// </exception>
     public async Task<Lease> LendAsync(DeviceObject o, LeaseRequest request)
     {
@@ -71,13 +71,25 @@ public sealed class LeaseService
         };
         MemoryRegion region = await nic
             .RegisterAsync(domain, o.Buffer, wanted, o.Owner.Function).ConfigureAwait(false);
-        Lease lease;
+        Lease? lease = null;
         using (_host.Enter())
         {
-            // What the content hashed to says nothing about an object that somebody may change.
-            o.Sha256 = request.Access == LeaseAccess.Read ? o.Sha256 : null;
-            lease = new Lease(_host.AllocateId(), o, nic, request, region);
-            _leases.Add(lease.Id, lease);
+            // A commit ends the leases that it finds, and then says what the content is: one that was not yet among
+            // them must not become one.
+            if (request.Access == LeaseAccess.Read || o.State != ObjectState.Committing)
+            {
+                // What the content hashed to says nothing about an object that somebody may change.
+                o.Sha256 = request.Access == LeaseAccess.Read ? o.Sha256 : null;
+                lease = new Lease(_host.AllocateId(), o, nic, request, region);
+                _leases.Add(lease.Id, lease);
+            }
+        }
+
+        if (lease is null)
+        {
+            await nic.DeregisterAsync(region).ConfigureAwait(false);
+            throw new WayleaveException(
+                Errno.EBUSY, operation, "its content is being checked", "wait until it is committed");
         }
 
         try

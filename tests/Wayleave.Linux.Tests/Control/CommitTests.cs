@@ -63,24 +63,51 @@ public sealed class CommitTests : IDisposable
         }
     }
 
+    [Fact]
+    public async Task Nobody_gets_a_lease_for_writing_while_the_content_is_checked()
+    {
+        await using WayleaveHost host = await WayleaveHost.StartAsync(ControlTestFolder.Config);
+        await using ControlServer server = await StartServerAsync(host);
+        using ControlClient client = Open(server);
+        CreateObjectDocument create = new() { Device = "gpu0", Name = "object", SizeBytes = SizeBytes };
+        DeviceObject o = host.Objects.Find((await client.CreateObjectAsync(create, Cancellation)).Id)!;
+        host.Objects.BeginCommit(o);
+
+        WayleaveException e = await Assert.ThrowsAsync<WayleaveException>(
+            () => client.LeaseAsync(o.Id, NewWriter(), Cancellation));
+
+        Assert.Equal(Errno.EBUSY, e.Errno);
+        Assert.EndsWith(
+            "its content is being checked; wait until it is committed", e.Message, StringComparison.Ordinal);
+        Assert.Empty(host.Leases.List());
+        using (host.Context.Enter())
+        {
+            Assert.Empty(o.Buffer.Attachments); // the key that was made for it is dead
+        }
+
+        await host.Objects.CommitAsync(o, Sha256OfZeros());
+        Assert.Equal((ObjectState.Ready, Sha256OfZeros()), (o.State, o.Sha256));
+    }
+
     private static async Task<(ObjectDocument Made, HeldLease Lease)> WriteNothingAsync(ControlClient client)
     {
         CreateObjectDocument create = new() { Device = "gpu0", Name = "object", SizeBytes = SizeBytes };
         ObjectDocument made = await client.CreateObjectAsync(create, Cancellation);
-        LeaseRequestDocument request = new()
-        {
-            Access = LeaseAccess.Write,
-            Peer = new ConnectionEndDocument
-            {
-                Gid = "127.0.0.1",
-                UdpPort = 4791,
-                QpNumber = 17,
-                Psn = 0,
-                PathMtuBytes = 4096,
-            },
-        };
-        return (made, await client.LeaseAsync(made.Id, request, Cancellation));
+        return (made, await client.LeaseAsync(made.Id, NewWriter(), Cancellation));
     }
+
+    private static LeaseRequestDocument NewWriter() => new()
+    {
+        Access = LeaseAccess.Write,
+        Peer = new ConnectionEndDocument
+        {
+            Gid = "127.0.0.1",
+            UdpPort = 4791,
+            QpNumber = 17,
+            Psn = 0,
+            PathMtuBytes = 4096,
+        },
+    };
 
     private static string Sha256OfZeros() => Convert.ToHexStringLower(SHA256.HashData(new byte[SizeBytes]));
 
