@@ -28,10 +28,14 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
     // What a process's user queues have to wait for at most when they may run again, or have to stop.
     private static readonly TimeSpan s_userQueueInterval = TimeSpan.FromMilliseconds(5);
 
+    // Between two looks at a ring that has no room: shorter than most of its jobs take.
+    private static readonly TimeSpan s_roomInterval = TimeSpan.FromMilliseconds(1);
+
     private readonly MappedMemory[] _vram;
     private readonly MappedMemory[] _systemPool;
     private readonly MappedMemory[] _userMemory;
     private readonly HostContext _host;
+    private readonly TimeProvider _clock;
     private readonly ulong _vramStart; // of its BAR, also when that is gone
     private readonly EngineRunner _copyRunner;
     private readonly EngineRunner _computeRunner;
@@ -43,7 +47,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
 
     internal GpuHandle(HostContext host, PciFabric fabric, PciFunction function, GpuConfig config, TimeProvider clock)
     {
-        _host = host;
+        (_host, _clock) = (host, clock);
         Name = config.Name;
         (Compute, PinPolicy) = (config.Compute, config.PinPolicy);
         Presence = new DevicePresence(Name);
@@ -176,7 +180,7 @@ public sealed class GpuHandle : IObjectDevice, IDisposable
 
             if (errno == Errno.EAGAIN)
             {
-                await Task.Yield();
+                await Task.Delay(s_roomInterval, _clock, cancellation).ConfigureAwait(false);
             }
         }
     }

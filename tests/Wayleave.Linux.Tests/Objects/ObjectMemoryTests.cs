@@ -1,6 +1,7 @@
 using Wayleave.Core;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Retirement;
+using Wayleave.Devices.Gpu;
 using Wayleave.Host;
 using Wayleave.Host.Compute;
 using Wayleave.Host.Control;
@@ -64,6 +65,48 @@ public class ObjectMemoryTests
 
         await Task.WhenAll(made.Select(o => Task.Run(() => host.Objects.CommitAsync(o, null), cancellation)));
         Assert.Same(host.Objects.Find("gpu0", "name"), Assert.Single(host.Objects.List()));
+    }
+
+    [Fact(Timeout = Patience.TestMs)]
+    public async Task Who_finds_the_ring_of_the_copy_engine_full_asks_again_by_the_clock()
+    {
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        ManualClock clock = new();
+        await using WayleaveHost host = await WayleaveHost.StartAsync(
+            ControlTestFolder.Config, new WayleaveHostOptions { Clock = clock });
+        GpuHandle gpu = host.Gpus[0];
+        while (!gpu.Device.CopyEngine.TryEnter())
+        {
+            await Task.Yield(); // the time limit of the test ends it
+        }
+
+        for (int i = 0; i < new GpuOptions().CopyRingSlots; i++)
+        {
+            await host.Objects.CreateAsync("gpu0", $"{i}", 4096, null, cancellation);
+        }
+
+        using CancellationTokenSource left = new();
+        Task<DeviceObject> waits = host.Objects.CreateAsync("gpu0", "waits", 4096, null, cancellation);
+        Task<DeviceObject> leaves = host.Objects.CreateAsync("gpu0", "leaves", 4096, null, left.Token);
+        await left.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => leaves);
+        gpu.Device.CopyEngine.Exit();
+        while (CountJobs() != 0)
+        {
+            await Task.Delay(1, cancellation);
+        }
+
+        Assert.False(waits.IsCompleted); // there is room, and nobody has spent a processor on asking for it
+        clock.Advance(TimeSpan.FromMilliseconds(1));
+        Assert.Equal("waits", (await waits).Name);
+
+        int CountJobs()
+        {
+            using (host.Context.Enter())
+            {
+                return gpu.Device.CopyEngine.Jobs.Count;
+            }
+        }
     }
 
     [Fact(Timeout = Patience.TestMs)]
