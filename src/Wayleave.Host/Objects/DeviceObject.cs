@@ -78,6 +78,9 @@ public sealed class DeviceObject
     /// <summary>The proof of the last revoke, or null.</summary>
     public RetirementProof? Proof { get; internal set; }
 
+    /// <summary>The store is told when its memory leaves quarantine. Host lock held.</summary>
+    internal bool IsReleaseAwaited { get; set; }
+
     /// <summary>DEVICE/NAME.</summary>
     public override string ToString() => $"{Device}/{Name}";
 }

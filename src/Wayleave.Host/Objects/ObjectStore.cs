@@ -233,7 +233,10 @@ public sealed class ObjectStore
         {
             // Evidence may have come between the proof and this lock; and memory that somebody else asked more for than
             // this policy waits for that.
-            bool isQuarantined = o.Memory.Held?.TryAddRelease(() => HandleLateRetirement(o)) == true;
+            // Whoever takes it back again waits for the same release, which is one.
+            o.IsReleaseAwaited =
+                o.IsReleaseAwaited || o.Memory.Held?.TryAddRelease(() => HandleLateRetirement(o)) == true;
+            bool isQuarantined = o.IsReleaseAwaited;
             proof = operation?.Proof ?? proof;
             _retirements.End(o, proof.Grade);
             o.Proof = proof;
@@ -341,6 +344,7 @@ public sealed class ObjectStore
         using (_host.Enter())
         {
             o.Proof = o.Memory.Freeing!.Proof;
+            o.IsReleaseAwaited = false;
             _retirements.Release();
             o.State = ObjectState.Revoked;
             _objects.Remove(o.Id);

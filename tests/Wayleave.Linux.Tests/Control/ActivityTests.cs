@@ -4,6 +4,7 @@ using Wayleave.Cli;
 using Wayleave.Cli.Output;
 using Wayleave.Core.Buffers;
 using Wayleave.Core.Reservations;
+using Wayleave.Core.Retirement;
 using Wayleave.Host.Control;
 using Wayleave.Host.Leases;
 using Wayleave.Host.Objects;
@@ -83,6 +84,29 @@ public sealed class ActivityTests : IAsyncLifetime
 
         Task<ProofDocument> RevokeAsync(int timeoutMs) => Client.RevokeAsync(
             "gpu0", "a", new RevokeObjectDocument { TimeoutMs = timeoutMs }, Cancellation);
+    }
+
+    [Fact(Timeout = Patience.TestMs)]
+    public async Task An_object_leaves_quarantine_once_however_often_it_was_taken_back()
+    {
+        DeviceObject o = _served.Host.Objects.Find((await CreateAsync("a")).Id)!;
+        AcquireTicket ticket = HoldReservation(o.Buffer); // the revokes wait for it
+        RevokePolicy policy = new() { Timeout = TimeSpan.FromMilliseconds(1) };
+        await Task.WhenAll(_served.Host.Objects.RevokeAsync(o, policy), _served.Host.Objects.RevokeAsync(o, policy));
+        await _served.Host.Objects.RevokeAsync(o, policy);
+        Assert.Equal(ObjectState.Quarantined, o.State);
+        ReleaseReservation(o.Buffer, ticket);
+        while (o.State == ObjectState.Quarantined)
+        {
+            await Task.Delay(1, Cancellation);
+        }
+
+        // What was told before is counted before this: the callbacks of one release run one after the other.
+        ObjectDocument next = await CreateAsync("b");
+        await Client.DeleteObjectAsync(next.Id, Cancellation);
+        RetirementsDocument counts = (await Client.GetActivityAsync(Cancellation)).Retirements;
+        Assert.Equal((2, 1), (counts.Revokes, counts.ReleasedLate));
+        Assert.Equal(ObjectState.Revoked, o.State);
     }
 
     [Fact]
