@@ -82,8 +82,15 @@ internal sealed class CompletionWait
             over.Token,
             TaskContinuationOptions.ExecuteSynchronously,
             TaskScheduler.Default);
-        await _signal.WaitAsync(cancellation).ConfigureAwait(false);
-        await over.CancelAsync().ConfigureAwait(false);
+        try
+        {
+            await _signal.WaitAsync(cancellation).ConfigureAwait(false);
+        }
+        finally
+        {
+            await over.CancelAsync().ConfigureAwait(false); // or each wait that is given up stays with who ends them
+        }
+
         while (_channel.TryTakeEvent(out _))
         {
         }

@@ -20,6 +20,29 @@ public sealed class PortDriverTests
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
     [Fact(Timeout = Patience.TestMs)]
+    public async Task A_wait_for_a_completion_that_is_given_up_leaves_nothing_with_what_would_have_ended_it()
+    {
+        await using WayleaveHost host = await StartAsync("127.0.0.4", new WayleaveHostOptions());
+        TaskCompletionSource ended = new();
+        WeakReference wait = await GiveUpAsync(host.Nics[0], ended.Task);
+        while (wait.IsAlive)
+        {
+            GC.Collect(); // the time limit of the test ends it
+            await Task.Delay(1, Cancellation);
+        }
+
+        ended.SetResult(); // it was there all the time
+
+        static async Task<WeakReference> GiveUpAsync(NicHandle nic, Task ended)
+        {
+            CompletionWait wait = new(nic, depth: 1);
+            using CancellationTokenSource over = new(TimeSpan.FromMilliseconds(20));
+            await Assert.ThrowsAnyAsync<OperationCanceledException>(() => wait.NextAsync(ended, over.Token).AsTask());
+            return new WeakReference(wait);
+        }
+    }
+
+    [Fact(Timeout = Patience.TestMs)]
     public async Task A_READ_of_memory_that_had_to_be_mapped_again_is_answered_when_that_has_happened()
     {
         // Nothing else can help: the engine sleeps at once and for ever, and the reader never repeats its request.
